@@ -1,0 +1,66 @@
+# Every target sets up what it needs in $(VENV); a second call finds the stamps and starts at once.
+#   make demo                 explain photographs, write pictures and a page to $(OUT)
+#   make test                 all tests
+#   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
+
+.PHONY: demo test lint format types bench clean
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= relprop-demo
+TORCH ?= $(shell grep '^torch==' constraints-dev.txt)
+
+CODE := src tests benchmarks
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Names the torch, so that another TORCH is another stamp.
+TORCH_STAMP := $(VENV)/.stamp-$(subst ==,-,$(TORCH))
+
+demo: $(VENV)/.stamp-demo
+	$(BIN)/relprop demo --out $(OUT)
+
+test: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+types: $(VENV)/.stamp-dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(OUT)
+
+# torch goes first and alone: asked for by another package, pip would take its newest build and gigabytes of CUDA.
+# pip is brought up to date because dependency groups need 25.1.
+$(TORCH_STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "relprop needs Python 3.10 or newer: make PYTHON=...")'
+	@$(PYTHON) -c 'import ensurepip' || { echo "Python lacks venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; torch is the big part) ..."
+	$(PYTHON) -m venv $(VENV)
+	rm -f $(VENV)/.stamp-*
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) '$(TORCH)'
+	touch $@
+
+$(VENV)/.stamp-demo: $(TORCH_STAMP) pyproject.toml
+	echo '$(TORCH)' > $(VENV)/torch.txt
+	$(PIP) --constraint $(VENV)/torch.txt --editable '.[demo,progress]'
+	touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-demo
+	$(PIP) --constraint $(VENV)/torch.txt --group dev
+	touch $@
+
+# Peers that the benchmarks compare with; their requirements would replace what is installed.
+$(VENV)/.stamp-bench: $(VENV)/.stamp-dev
+	$(PIP) --no-deps zennit==0.5.1 autolrp==0.2.0
+	touch $@

@@ -1,0 +1,1 @@
+"""Time and memory that relevance takes, against those of one plain gradient: `python -m benchmarks`."""

@@ -1,0 +1,69 @@
+"""Layer-wise relevance propagation for any PyTorch model, unmodified, at the cost of one gradient."""
+
+import relprop.operations as operations
+from relprop import composites, errors, rules
+from relprop.attribution import Contrast, Relevance, attribute, attribute_each, propagate
+from relprop.composites import Composite, first, last, operation, path, where
+from relprop.engine import register
+from relprop.rules import (
+    AlphaBeta,
+    BetaSmooth,
+    Block,
+    Constant,
+    Deconvnet,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gate,
+    GuidedBackprop,
+    Native,
+    Pass,
+    Proportional,
+    WeightedRule,
+    WSquare,
+    ZBox,
+    Zero,
+    ZeroBias,
+    ZPlus,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlphaBeta",
+    "BetaSmooth",
+    "Block",
+    "Composite",
+    "Constant",
+    "Contrast",
+    "Deconvnet",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Gate",
+    "GuidedBackprop",
+    "Native",
+    "Pass",
+    "Proportional",
+    "Relevance",
+    "WSquare",
+    "WeightedRule",
+    "ZBox",
+    "ZPlus",
+    "Zero",
+    "ZeroBias",
+    "__version__",
+    "attribute",
+    "attribute_each",
+    "composites",
+    "errors",
+    "first",
+    "last",
+    "operation",
+    "operations",
+    "path",
+    "propagate",
+    "register",
+    "rules",
+    "where",
+]

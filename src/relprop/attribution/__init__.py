@@ -1,0 +1,8 @@
+"""From a model, inputs and a target to relevance."""
+
+from relprop.attribution.attribute import attribute, attribute_each
+from relprop.attribution.propagate import propagate
+from relprop.attribution.result import Relevance
+from relprop.attribution.targets import Contrast
+
+__all__ = ["Contrast", "Relevance", "attribute", "attribute_each", "propagate"]

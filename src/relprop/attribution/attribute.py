@@ -1,0 +1,278 @@
+"""`relprop.attribute`: one forward pass, one backward pass per target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.attribution.checks import check_inputs, check_output
+from relprop.attribution.layers import catching, wanted
+from relprop.attribution.propagate import resolve
+from relprop.attribution.result import Relevance
+from relprop.attribution.targets import known_labels, scores, select_output
+from relprop.attribution.trees import batch_of, join, leaves, map_tree
+from relprop.composites import Composite
+from relprop.engine import Propagation, Run
+from relprop.engine.mode import begin
+from relprop.errors import InputError, NonFiniteError, SeveredGraphError, TargetError
+from relprop.numerics import nonzero
+
+
+def attribute(
+    model: Any,
+    inputs: Any,
+    target: Any = None,
+    *,
+    composite: Composite | str = "auto",
+    layers: Any = None,
+    layers_at: str = "output",
+    seed: float | Tensor | None = None,
+    forward_args: Sequence[Any] = (),
+    forward_kwargs: dict[str, Any] | None = None,
+    select: Any = None,
+    labels: Sequence[str] | None = None,
+    multiply_by_inputs: bool | None = None,
+    strict: bool = True,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Relevance:
+    """Explains one score per sample: how much each entry of the inputs contributed to it.
+
+    Args:
+        model: a module, or any callable on tensors. It is not changed.
+        inputs: floating point tensors with the batch first: a tensor (`model(x)`), a tuple (`model(*x)`), a dict
+            (`model(**x)`), or a list (`model([..])`), nested as the model takes them.
+        target: which output. An int; a list or 1-D tensor with one per sample; a tuple for outputs with more
+            dimensions, or a list of tuples; a label; a callable `output -> (N,)`; a `Contrast`; None for the only
+            output, else the arg-max.
+        composite: the rules, or the name of a composite; "auto" picks by what the network is made of.
+        layers: module paths, globs or modules whose relevance is wanted as well.
+        layers_at: "output" or "input" of those layers.
+        seed: the relevance to hand out, per sample: None for the score itself, a number, or a tensor of shape (N,).
+        forward_args: further positional arguments of the model; they get no relevance.
+        forward_kwargs: further keyword arguments.
+        select: what to explain of an output that is no tensor: a key, an index, an attribute's name, or a function.
+        labels: names of the classes, where the model carries none.
+        multiply_by_inputs: read relevance (input times modified gradient), or the modified gradient itself. None:
+            as the composite says.
+        strict: whether an operation without a known propagation is an error; else its gradient is used and recorded.
+        batch_size: samples per forward pass, for inputs larger than memory.
+        progress: show a progress bar on stderr (needs tqdm).
+
+    Returns:
+        Relevance whose `values` mirror the inputs.
+
+    Raises:
+        InputError: the inputs cannot be explained.
+        TargetError: the target names no score.
+        CompositeError: the composite names what does not exist.
+        RuleError: a rule cannot act where the composite puts it.
+        ModelStateError: the model is in training mode, or is TorchScript.
+        UnsupportedOperationError: the model calls an operation without a known propagation.
+        NonFiniteError: the output or the relevance is NaN or infinite.
+        SeveredGraphError: the score does not depend on the inputs.
+
+    References:
+        Bach et al. 2015, "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+        propagation", PLoS ONE 10(7).
+    """
+    return attribute_each(
+        model, inputs, [target], composite=composite, layers=layers, layers_at=layers_at, seed=seed,
+        forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
+        multiply_by_inputs=multiply_by_inputs, strict=strict, batch_size=batch_size, progress=progress,
+    )[0]  # fmt: skip
+
+
+def attribute_each(
+    model: Any,
+    inputs: Any,
+    targets: Sequence[Any],
+    *,
+    composite: Composite | str = "auto",
+    layers: Any = None,
+    layers_at: str = "output",
+    seed: float | Tensor | None = None,
+    forward_args: Sequence[Any] = (),
+    forward_kwargs: dict[str, Any] | None = None,
+    select: Any = None,
+    labels: Sequence[str] | None = None,
+    multiply_by_inputs: bool | None = None,
+    strict: bool = True,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> list[Relevance]:
+    """Explains several targets per sample from one forward pass: one `Relevance` per target, see `attribute`."""
+    if not callable(model):
+        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
+    if layers_at not in ("output", "input"):
+        raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
+    if not targets:
+        raise TargetError("targets is empty: give at least one.")
+    check_inputs(model, inputs)
+    chosen = resolve(composite)
+    if chosen is not None:
+        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
+    known = labels if labels is not None else known_labels(model)
+    kwargs = dict(forward_kwargs or {})
+
+    def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
+        return _explain(
+            model, part, some, chosen, wanted(model, layers), layers_at, start, tuple(forward_args), kwargs, select,
+            known, multiply_by_inputs, strict,
+        )  # fmt: skip
+
+    with torch.inference_mode(False), torch.enable_grad():
+        if batch_size is None:
+            return whole(inputs, targets, seed)
+        return _in_batches(whole, inputs, targets, seed, batch_size, progress)
+
+
+def _in_batches(whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool) -> list[Relevance]:
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"batch_size must be a positive int; got {size!r}.")
+    count = batch_of(inputs)
+    starts: Any = range(0, count, size)
+    if progress:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise InputError("progress=True needs tqdm: pip install relprop[progress].") from None
+        starts = tqdm(starts, desc="relprop", unit="batch")
+
+    def cut(value: Any, start: int) -> Any:
+        per_sample = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
+        return value[start : start + size] if per_sample and len(value) == count else value
+
+    parts = [
+        whole(map_tree(lambda t, s=s: t[s : s + size], inputs), [cut(t, s) for t in targets], cut(seed, s)) for s in starts
+    ]
+    return [_joined([part[i] for part in parts], targets[i]) for i in range(len(targets))]
+
+
+def _joined(parts: list[Relevance], target: Any) -> Relevance:
+    first = parts[0]
+    found = [t for part in parts for t in part.target] if isinstance(first.target, list) else first.target
+    return Relevance(
+        join([p.values for p in parts]), join([p.output for p in parts]), torch.cat([p.score for p in parts]), found,
+        first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
+    )  # fmt: skip
+
+
+def _explain(
+    model: Any, inputs: Any, targets: Sequence[Any], composite: Composite | None, modules: dict[str, nn.Module],
+    layers_at: str, seed: Any, args: tuple, kwargs: dict, select: Any, labels: Any, multiply: bool | None, strict: bool,
+) -> list[Relevance]:  # fmt: skip
+    run = Run(composite, model, strict=strict)
+    starts: list[Tensor] = []
+
+    def start(t: Tensor) -> Tensor:
+        leaf = (t.clone() if t.is_inference() else t.detach()).requires_grad_()
+        starts.append(leaf)
+        return begin(run, leaf)
+
+    live = map_tree(start, inputs)
+    nz_input = run.nz
+    positional, named = _arguments(live, args, kwargs)
+    with catching(modules, layers_at, run) as caught, Propagation(run):
+        raw = model(*positional, **named)
+        output = select_output(raw, select)
+        found = [scores(output, target, labels) for target in targets]
+    plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
+    check_output(model, raw, inputs, *_arguments(plain, args, kwargs))
+    catches = [catch for some in caught.values() for catch in some]
+    results = []
+    for number, (score, target) in enumerate(found):
+        if not score.requires_grad:
+            raise SeveredGraphError(_severed(run))
+        score = score.reshape(-1)
+        handed = _handed(score, seed)
+        edges = [c.edge for c in catches if c.edge is not None]
+        gradients = torch.autograd.grad(
+            score, [*starts, *edges], _start(score, handed, seed), retain_graph=number < len(found) - 1, allow_unused=True
+        )
+        if run._composite is None or number == 0:
+            run.unmatched()
+        if all(g is None for g in gradients[: len(starts)]):
+            raise SeveredGraphError(_severed(run))
+        reads = run.composite.multiply_by_inputs if multiply is None else multiply
+        values = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(starts, gradients, strict=False)]
+        _check_finite(values, inputs)
+        rest = iter(gradients[len(starts) :])
+        per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
+        layers = {name: [per_catch[id(c)] for c in some] for name, some in caught.items()}
+        received = sum((_per_sample(v, score.shape[0]) for v in values), torch.zeros_like(handed, dtype=torch.float64))
+        taken = iter(values)
+        results.append(
+            Relevance(
+                values=map_tree(lambda _, taken=taken: next(taken), inputs),
+                output=map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, output),
+                score=score.detach(),
+                target=target,
+                composite=run.composite,
+                residual=(handed.double() - received).to(handed.dtype),
+                layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
+                rules=list(run.placements),
+                unknown=dict(run.unknown),
+            )
+        )
+    return results
+
+
+def _arguments(inputs: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    if isinstance(inputs, tuple):
+        return (*inputs, *args), kwargs
+    if isinstance(inputs, dict):
+        return args, {**inputs, **kwargs}
+    return (inputs, *args), kwargs
+
+
+def _handed(score: Tensor, seed: Any) -> Tensor:
+    """The relevance to hand out, per sample."""
+    if seed is None:
+        return score.detach()
+    handed = torch.as_tensor(seed, dtype=score.dtype, device=score.device)
+    if handed.ndim > 1 or (handed.ndim == 1 and handed.shape[0] != score.shape[0]):
+        raise TargetError(f"seed must be a number or one per sample, shape ({score.shape[0]},); got {tuple(handed.shape)}.")
+    return handed.expand_as(score).clone()
+
+
+def _start(score: Tensor, handed: Tensor, seed: Any) -> Tensor:
+    """`G` at the score: `R / score`."""
+    if seed is None:
+        return torch.ones_like(score)
+    return handed / nonzero(score.detach())
+
+
+def _read(x: Tensor, g: Tensor | None, multiply: bool, nz: bool) -> Tensor:
+    if g is None:
+        return torch.zeros_like(x)
+    if not multiply:
+        return g.detach()
+    return ((nonzero(x) if nz else x) * g).detach()
+
+
+def _per_sample(value: Tensor, count: int) -> Tensor:
+    value = value.double() if value.device.type != "mps" else value
+    return value.flatten(1).sum(1) if value.ndim > 1 and value.shape[0] == count else (
+        value if value.ndim == 1 and value.shape[0] == count else value.sum().expand(count) / count
+    )
+
+
+def _check_finite(values: list[Tensor], inputs: Any) -> None:
+    for (path, _), value in zip(leaves(inputs), values, strict=True):
+        if not bool(torch.isfinite(value).all()):
+            raise NonFiniteError(
+                f"the relevance of {path} holds NaN or infinite values (dtype {value.dtype}). A denominator vanished or "
+                "overflowed: use a rule with a stabiliser, such as composite='epsilon', or a wider dtype."
+            )
+
+
+def _severed(run: Run) -> str:
+    where = f" The graph was cut by: {'; '.join(dict.fromkeys(run.severed[-3:]))}." if run.severed else ""
+    return (
+        "the score does not depend on the inputs: nothing can be attributed." + where + " Remove the detach, no_grad or "
+        "conversion, or explain the part of the model behind it."
+    )

@@ -1,0 +1,78 @@
+"""What is checked at the door, before and after the forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.attribution.trees import leaves
+from relprop.errors import InputError, ModelStateError, NonFiniteError
+
+
+def check_inputs(model: Any, inputs: Any) -> None:
+    """Refuses inputs that cannot carry relevance."""
+    found = leaves(inputs)
+    if not found:
+        raise InputError("inputs is empty: pass a tensor, or a tuple, list or dict of tensors.")
+    for path, tensor in found:
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{path} is a {type(tensor).__name__}; inputs must be tensors. Pass other arguments in forward_args or forward_kwargs.")
+        if tensor.is_complex():
+            raise InputError(f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x).")
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"{path} has dtype {tensor.dtype}: integers cannot carry relevance. Convert it to floating point, or pass it "
+                "in forward_args or forward_kwargs."
+            )
+        if tensor.numel() == 0:
+            raise InputError(f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample.")
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path} holds NaN or infinite values.")
+    devices = {t.device for _, t in found}
+    if isinstance(model, nn.Module):
+        _check_model(model)
+        parameter = next(model.parameters(), None)
+        if parameter is not None and len(devices) == 1 and parameter.device.type not in {d.type for d in devices}:
+            (device,) = devices
+            raise InputError(f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r}).")
+
+
+def _check_model(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelStateError(
+                f"module '{name}' is TorchScript: its operations cannot be seen. Explain the original Python module instead."
+            )
+
+
+def check_output(model: Any, output: Any, inputs: Any, args: tuple, kwargs: dict) -> None:
+    """Refuses an output that is not finite, naming the module that made it so."""
+    tensors = [t for _, t in leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
+    if all(bool(torch.isfinite(t).all()) for t in tensors):
+        return
+    raise NonFiniteError(f"the model's output holds NaN or infinite values; {_culprit(model, args, kwargs)}")
+
+
+def _culprit(model: Any, args: tuple, kwargs: dict) -> str:
+    if not isinstance(model, nn.Module):
+        return "check the function's arithmetic on these inputs."
+    seen: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, _: Any, out: Any) -> None:
+            bad = [t for _, t in leaves(out) if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all()]
+            if bad:
+                seen.append(f"module '{name}' ({type(module).__name__})" if name else "the model's own forward")
+
+        return hook
+
+    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules()]
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"they first appear in the output of {seen[0]}." if seen else "check the inputs."

@@ -1,0 +1,43 @@
+"""The engine alone, as a context manager: autograd does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from relprop.composites import Composite, by_name
+from relprop.engine import Propagation, Run
+from relprop.errors import CompositeError
+
+
+def resolve(composite: Composite | str) -> Composite | None:
+    """A composite from its name; None for "auto"."""
+    if isinstance(composite, Composite):
+        return composite
+    if isinstance(composite, str):
+        return None if composite == "auto" else by_name(composite)
+    raise CompositeError(f"composite must be a Composite or the name of one; got {composite!r}.")
+
+
+@contextmanager
+def propagate(composite: Composite | str = "auto", *, model: Any = None, strict: bool = True) -> Iterator[Run]:
+    """Inside, autograd carries relevance: `R(x) = x * torch.autograd.grad(score, x)`.
+
+    Tensors that require grad carry relevance, parameters do not. `create_graph=True` works, so relevance can be
+    trained on.
+
+    Args:
+        composite: the rules, or the name of a composite.
+        model: the model, where the composite names module paths.
+        strict: whether an unknown operation is an error.
+
+    Raises:
+        CompositeError: there is no such composite, or it names a path the model lacks.
+    """
+    chosen = resolve(composite)
+    if chosen is not None and model is not None:
+        chosen.check(dict(model.named_modules(remove_duplicate=False)))
+    run = Run(chosen, model, strict=strict, adopt=True)
+    with Propagation(run):
+        yield run

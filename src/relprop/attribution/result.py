@@ -1,0 +1,88 @@
+"""The result: relevance, and what is needed to judge it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.attribution.trees import leaves, map_tree
+from relprop.composites import Composite, Place
+from relprop.rules import Rule
+
+
+@dataclass
+class Relevance:
+    """Relevance of inputs (and layers) for one score per sample. Everything is detached.
+
+    Attributes:
+        values: relevance, in the structure, shape, dtype and device of the inputs.
+        output: what the model returned (the selected tensor).
+        score: the explained scores, shape (N,).
+        target: the target as it was understood: the arg-max, where none was given.
+        composite: the composite that acted; its name says what "auto" picked.
+        residual: relevance handed out less relevance received, shape (N,): what biases, stabilisers and other
+            constants absorbed.
+        layers: relevance per module path asked for: a tensor, or a list for a module that ran several times.
+        rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
+        unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
+    """
+
+    values: Any
+    output: Any
+    score: Tensor
+    target: Any
+    composite: Composite
+    residual: Tensor
+    layers: dict[str, Any] = field(default_factory=dict)
+    rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.score.shape[0]
+
+    def __getitem__(self, index: int | slice) -> Relevance:
+        """One sample, or several; the first axis stays."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"sample {index} of {len(self)}")
+            index = slice(index % len(self), index % len(self) + 1)
+        count = len(self)
+
+        def pick(t: Any) -> Any:
+            return t[index] if isinstance(t, Tensor) and t.ndim and t.shape[0] == count else t
+
+        target = self.target[index] if isinstance(self.target, list) and len(self.target) == count else self.target
+        return Relevance(
+            map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
+            self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
+        )  # fmt: skip
+
+    def to_numpy(self) -> Any:
+        """`values` as NumPy arrays (bfloat16 as float32)."""
+        return map_tree(lambda t: (t.float() if t.dtype == torch.bfloat16 else t).cpu().numpy(), self.values)
+
+    def sum_channels(self) -> Any:
+        """Relevance summed over axis 1, the channels of pictures and signals."""
+        return map_tree(lambda t: t.sum(1) if t.ndim > 1 else t, self.values)
+
+    def table(self) -> str:
+        """Which rule acted where."""
+        rows = [(str(place), repr(rule) if rule is not None else "default") for place, rule in self.rules]
+        width = max((len(place) for place, _ in rows), default=0)
+        return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))
+        lines = [f"Relevance of {shapes} by composite {self.composite.name!r}"]
+        for n in range(min(len(self), 3)):
+            target = self.target[n] if isinstance(self.target, list) and len(self.target) == len(self) else self.target
+            score, rest = float(self.score[n]), float(self.residual[n])
+            lines.append(f"  sample {n}: target {target}, score {score:.4g}, residual {rest:.4g}")
+        if len(self) > 3:
+            lines.append(f"  ... {len(self) - 3} more samples")
+        if self.unknown:
+            lines.append(f"  native gradient used for unknown operations: {', '.join(self.unknown)}")
+        return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""Targets: what is explained. Each form becomes one score per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.errors import TargetError, TargetIndexError
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The score of one target minus the score of another: why this and not that."""
+
+    positive: Any
+    negative: Any
+
+
+def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tensor, Any]:
+    """One score per sample, and the target as it was understood."""
+    if callable(target):
+        score = target(output)
+        if not isinstance(score, Tensor):
+            raise TargetError(f"a callable target must return a tensor with one score per sample; got {type(score).__name__}.")
+        batch = output.shape[0] if isinstance(output, Tensor) and output.ndim else None
+        if score.ndim > 1 or (batch is not None and score.ndim == 1 and score.shape[0] != batch):
+            raise TargetError(f"a callable target must return one score per sample, shape ({batch},); got {tuple(score.shape)}.")
+        return score, target
+    if not isinstance(output, Tensor):
+        raise TargetError(
+            f"the model returned a {type(output).__name__}, not a tensor: pass select=, a key, index or function that "
+            "picks the tensor to explain."
+        )
+    if isinstance(target, Contrast):
+        a, first = scores(output, target.positive, labels)
+        b, second = scores(output, target.negative, labels)
+        return a - b, Contrast(first, second)
+    if output.ndim == 0:
+        return _lone(output, target)
+    if target is None:
+        return _default(output)
+    indices = _indices(output, target, labels)
+    rows = torch.arange(output.shape[0], device=output.device)
+    columns = [torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)]
+    return output[(rows, *columns)] if columns else output, target
+
+
+def _lone(output: Tensor, target: Any) -> tuple[Tensor, Any]:
+    if target is not None:
+        raise TargetError(f"the model returns a single number: target must be None; got {target!r}.")
+    return output, None
+
+
+def _default(output: Tensor) -> tuple[Tensor, Any]:
+    """The only output, else the arg-max."""
+    if output.ndim == 1:
+        return output, None
+    flat = output.flatten(1)
+    if flat.shape[1] == 1:
+        return flat[:, 0], 0
+    if output.ndim > 2:
+        raise TargetError(
+            f"the model's output has shape {tuple(output.shape)}: name one entry per sample, target=(i, j, ...) with "
+            f"{output.ndim - 1} indices, or pass a callable."
+        )
+    best = flat.detach().argmax(1)
+    return flat.gather(1, best[:, None])[:, 0], best.tolist()
+
+
+def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[tuple[int, ...]]:
+    """The index of the explained entry, per sample."""
+    batch = output.shape[0]
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.")
+        if target.ndim > 1:
+            raise TargetError(f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}.")
+        target = target.tolist() if target.ndim and target.numel() != 1 else int(target)
+    if isinstance(target, list):
+        if len(target) != batch:
+            raise TargetError(f"{len(target)} targets for a batch of {batch} samples: give one per sample, or a single one.")
+        return [_index(output, one, labels) for one in target]
+    return [_index(output, target, labels)] * batch
+
+
+def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[int, ...]:
+    shape = tuple(output.shape[1:])
+    if isinstance(target, str):
+        target = _class_of(target, labels)
+    if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
+        target = int(target)
+    if hasattr(target, "__index__") and not isinstance(target, (bool, Tensor)):
+        target = (int(target),)
+    if not isinstance(target, tuple) or not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in target):
+        raise TargetError(
+            f"target must be an int, a tuple of ints, a list with one per sample, a label, a callable, a Contrast or None; "
+            f"got {target!r}."
+        )
+    if len(target) != len(shape):
+        raise TargetError(
+            f"target {target!r} has {len(target)} indices, but the output of shape {tuple(output.shape)} needs {len(shape)} per sample."
+        )
+    for i, n in zip(target, shape, strict=True):
+        if not -n <= i < n:
+            raise TargetIndexError(f"target {target if len(target) > 1 else i} is out of range: the model has {n} classes, 0 to {n - 1}.")
+    return tuple(int(i) % n for i, n in zip(target, shape, strict=True))
+
+
+def _class_of(label: str, labels: Sequence[str] | None) -> int:
+    if labels is None:
+        raise TargetError(f"target {label!r} is a label, but the model has none: pass labels=[...], or the class's index.")
+    names = list(labels)
+    if label not in names:
+        import difflib
+
+        near = difflib.get_close_matches(label, names, 3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise TargetError(f"there is no class {label!r} among the {len(names)} labels.{hint}")
+    return names.index(label)
+
+
+def known_labels(model: Any) -> Sequence[str] | None:
+    """The names of a model's classes, where it carries them: `labels`, `classes`, or a config's `id2label`."""
+    for name in ("labels", "classes"):
+        found = getattr(model, name, None)
+        if isinstance(found, (list, tuple)) and found and all(isinstance(x, str) for x in found):
+            return found
+    table = getattr(getattr(model, "config", None), "id2label", None)
+    return [table[i] for i in sorted(table)] if isinstance(table, dict) and table else None
+
+
+def select_output(output: Any, select: Any) -> Any:
+    """The tensor that is explained, out of what a model returns."""
+    if select is None:
+        if isinstance(output, (tuple, list)) and len(output) == 1:
+            return output[0]
+        logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
+        return logits if isinstance(logits, Tensor) else output
+    if callable(select):
+        return select(output)
+    try:
+        if isinstance(select, str) and not isinstance(output, dict):
+            return getattr(output, select)
+        return output[select]
+    except (KeyError, IndexError, AttributeError, TypeError):
+        raise TargetError(f"select={select!r} picks nothing out of the model's output, a {type(output).__name__}.") from None
+
+
+Select = Callable[[Any], Tensor] | str | int | None

@@ -1,0 +1,5 @@
+"""`python -m relprop.cli` is `relprop`."""
+
+from relprop.cli import main
+
+main()

@@ -1,0 +1,112 @@
+"""A composite: an ordered mapping from places to rules. The first match wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from relprop.composites.places import First, Matcher, Path, Place, families, matcher, parts
+from relprop.errors import CompositeError, RuleError
+from relprop.rules import Rule
+
+UNDECIDED = object()
+"""What `Composite.rule` answers where only the end of the forward pass can tell."""
+
+
+class Composite:
+    """An ordered mapping from places to rules; `a | b` asks a's entries before b's.
+
+    Args:
+        entries: a mapping, or pairs, of a place and a rule. A place is a family's name (`"conv"`), `first`, `last`,
+            `path(glob)`, `operation(function)`, `where(predicate)`, or a module type. What no entry names is
+            treated by the operation's default (LRP-0 for weighted layers).
+        name: what to call it.
+        multiply_by_inputs: whether the result is read as input times modified gradient, as relevance is, or as the
+            modified gradient itself, as the papers on guided backpropagation do.
+
+    Raises:
+        CompositeError: a key names nothing.
+        RuleError: a value is no rule, or cannot act on the family its key names.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[Any, Rule] | Iterable[tuple[Any, Rule]] = (),
+        *,
+        name: str = "custom",
+        multiply_by_inputs: bool = True,
+    ) -> None:
+        pairs = entries.items() if isinstance(entries, Mapping) else entries
+        self.entries: tuple[tuple[Matcher, Rule], ...] = tuple((matcher(key), rule) for key, rule in pairs)
+        self.name = name
+        self.multiply_by_inputs = multiply_by_inputs
+        for place, rule in self.entries:
+            if not isinstance(rule, Rule):
+                hint = " Did you forget the parentheses?" if isinstance(rule, type) else ""
+                raise RuleError(f"A composite maps places to rules such as Epsilon(1e-6); '{place}' got {rule!r}.{hint}")
+            known = families(place)
+            if known is not None and not known & rule.families:
+                raise RuleError(
+                    f"{rule!r} cannot act on '{place}'; it acts on: {', '.join(sorted(rule.families)) or 'nothing'}."
+                )
+
+    def rule(self, place: Place) -> Any:
+        """The rule for a place, None for the default, `UNDECIDED` where `last` is not known yet."""
+        for key, rule in self.entries:
+            if place.family not in rule.families:
+                continue
+            answer = key.match(place)
+            if answer is None:
+                return UNDECIDED
+            if answer:
+                return rule
+        return None
+
+    @property
+    def unproportional_hidden(self) -> bool:
+        """Whether a rule that gives relevance to zeros may act on a hidden layer."""
+        return any(not rule.proportional and not _only_first(key) for key, rule in self.entries)
+
+    @property
+    def unproportional_first(self) -> bool:
+        return any(not rule.proportional for _, rule in self.entries)
+
+    def check(self, modules: dict[str, nn.Module]) -> None:
+        """Refuses a path that matches no module of the model."""
+        for key, _ in self.entries:
+            for part in parts(key):
+                if isinstance(part, Path) and not any(fnmatchcase(name, part.glob) for name in modules):
+                    known = ", ".join(name for name in list(modules)[:12] if name) or "none: the model is a plain function"
+                    raise CompositeError(f"path({part.glob!r}) matches no module. Modules of this model: {known}, ...")
+
+    def __or__(self, other: Composite) -> Composite:
+        if not isinstance(other, Composite):
+            return NotImplemented
+        return Composite(
+            self.entries + other.entries,
+            name=f"{self.name} | {other.name}",
+            multiply_by_inputs=self.multiply_by_inputs and other.multiply_by_inputs,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Composite):
+            return NotImplemented
+        return self.entries == other.entries and self.multiply_by_inputs == other.multiply_by_inputs
+
+    def __hash__(self) -> int:
+        return hash((tuple(str(key) for key, _ in self.entries), self.multiply_by_inputs))
+
+    def __repr__(self) -> str:
+        return f"<Composite {self.name!r}: {len(self.entries)} entries>"
+
+    def __str__(self) -> str:
+        rows = [(str(key), repr(rule)) for key, rule in self.entries] + [("everything else", "the operation's default")]
+        width = max(len(place) for place, _ in rows)
+        return "\n".join([f"composite {self.name!r} (first match wins)", *(f"  {p:<{width}}  {r}" for p, r in rows)])
+
+
+def _only_first(key: Matcher) -> bool:
+    return any(isinstance(part, First) for part in parts(key))

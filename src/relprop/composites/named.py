@@ -1,0 +1,153 @@
+"""Composites with a name: `composite="epsilon_plus"`, or called with parameters, `epsilon_plus(epsilon=1e-3)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from relprop.composites.composite import Composite
+from relprop.composites.places import first, operation
+from relprop.errors import CompositeError
+from relprop.rules import (
+    AlphaBeta,
+    BetaSmooth,
+    Deconvnet,
+    Epsilon,
+    Flat,
+    Gamma,
+    GuidedBackprop,
+    Native,
+    WSquare,
+    Zero,
+    ZBox,
+    ZeroBias,
+    ZPlus,
+)
+from relprop.rules.base import EVERYTHING
+
+
+def zero() -> Composite:
+    """LRP-0 everywhere; on piecewise linear networks this is gradient times input. Bach et al. 2015."""
+    return Composite({family: Zero() for family in ("conv", "linear", "bilinear")}, name="zero")
+
+
+def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
+    """LRP-epsilon on every weighted layer. Bach et al. 2015."""
+    return Composite({family: Epsilon(epsilon, relative) for family in ("conv", "linear", "bilinear")}, name="epsilon")
+
+
+def epsilon_plus(epsilon: float = 1e-6) -> Composite:
+    """z+ on convolutions, epsilon on dense layers. Kohlbrenner et al. 2020."""
+    return Composite({"conv": ZPlus(), "linear": Epsilon(epsilon)}, name="epsilon_plus")
+
+
+def epsilon_plus_flat(epsilon: float = 1e-6) -> Composite:
+    """`epsilon_plus` with a flat first layer. Kohlbrenner et al. 2020."""
+    return Composite({first: Flat(), "conv": ZPlus(), "linear": Epsilon(epsilon)}, name="epsilon_plus_flat")
+
+
+def epsilon_gamma_box(low: Any, high: Any, epsilon: float = 1e-6, gamma: float = 0.25) -> Composite:
+    """z-box first, gamma on convolutions, epsilon on dense layers; inputs lie in [low, high]. Montavon et al. 2019."""
+    return Composite(
+        {first: ZBox(low, high), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="epsilon_gamma_box"
+    )
+
+
+def epsilon_alpha2_beta1(epsilon: float = 1e-6) -> Composite:
+    """alpha-2 beta-1 on convolutions, epsilon on dense layers. Bach et al. 2015."""
+    return Composite({"conv": AlphaBeta(2.0, 1.0), "linear": Epsilon(epsilon)}, name="epsilon_alpha2_beta1")
+
+
+def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6) -> Composite:
+    """`epsilon_alpha2_beta1` with a flat first layer. Kohlbrenner et al. 2020."""
+    entries = {first: Flat(), "conv": AlphaBeta(2.0, 1.0), "linear": Epsilon(epsilon)}
+    return Composite(entries, name="epsilon_alpha2_beta1_flat")
+
+
+def deep_taylor(low: Any = None, high: Any = None) -> Composite:
+    """Deep Taylor decomposition: z+ without bias; first w^2, or z-box where bounds are given. Montavon et al. 2017."""
+    if (low is None) != (high is None):
+        raise CompositeError("deep_taylor takes both bounds of the input, low and high, or neither.")
+    start = WSquare() if low is None else ZBox(low, high)
+    return Composite({first: start, "conv": ZeroBias(ZPlus()), "linear": ZeroBias(ZPlus())}, name="deep_taylor")
+
+
+def gradient() -> Composite:
+    """torch's own gradient, unmodified; the result is the gradient itself."""
+    return Composite({family: Native() for family in sorted(EVERYTHING)}, name="gradient", multiply_by_inputs=False)
+
+
+def guided_backprop() -> Composite:
+    """The gradient, negative parts dropped at each activation. Springenberg et al. 2015."""
+    rest = {family: Native() for family in sorted(EVERYTHING - {"activation"})}
+    return Composite({"activation": GuidedBackprop(), **rest}, name="guided_backprop", multiply_by_inputs=False)
+
+
+def deconvnet() -> Composite:
+    """The deconvolutional network's backward pass. Zeiler and Fergus 2014."""
+    rest = {family: Native() for family in sorted(EVERYTHING - {"activation"})}
+    return Composite({"activation": Deconvnet(), **rest}, name="deconvnet", multiply_by_inputs=False)
+
+
+def excitation_backprop() -> Composite:
+    """z+ without bias on every weighted layer. Zhang et al. 2016."""
+    return Composite({"conv": ZeroBias(ZPlus()), "linear": ZeroBias(ZPlus())}, name="excitation_backprop")
+
+
+def beta_smooth(beta: float = 10.0) -> Composite:
+    """The gradient, each relu's replaced by that of a softplus. Dombrowski et al. 2019."""
+    rest = {family: Native() for family in sorted(EVERYTHING)}
+    return Composite({operation(torch.relu): BetaSmooth(beta), **rest}, name="beta_smooth", multiply_by_inputs=False)
+
+
+def gamma_flat(gamma: float = 0.1, epsilon: float = 1e-6) -> Composite:
+    """Flat first, a middling gamma on convolutions, epsilon on dense layers: the default for convolutional nets."""
+    return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
+
+
+NAMES: dict[str, Callable[..., Composite]] = {
+    make.__name__: make
+    for make in (
+        zero,
+        epsilon,
+        epsilon_plus,
+        epsilon_plus_flat,
+        epsilon_gamma_box,
+        epsilon_alpha2_beta1,
+        epsilon_alpha2_beta1_flat,
+        deep_taylor,
+        gradient,
+        guided_backprop,
+        deconvnet,
+        excitation_backprop,
+        beta_smooth,
+        gamma_flat,
+    )
+}
+
+
+def by_name(name: str) -> Composite:
+    """The composite of that name, with its default parameters.
+
+    Raises:
+        CompositeError: there is none, or it needs parameters.
+    """
+    if name not in NAMES:
+        raise CompositeError(f"There is no composite named {name!r}. Named composites: auto, {', '.join(NAMES)}.")
+    try:
+        return NAMES[name]()
+    except TypeError:
+        raise CompositeError(
+            f"{name!r} needs parameters (the bounds of the input): pass relprop.composites.{name}(low=..., high=...)."
+        ) from None
+
+
+def automatic(families: set[str]) -> Composite:
+    """What `"auto"` picks for a network made of operations of these families.
+
+    A middling gamma with a flat first layer was the most faithful on ImageNet photographs; where there is no
+    convolution, a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy to be anyone's default.
+    """
+    return gamma_flat() if "conv" in families else epsilon(0.01, relative=True)

@@ -1,0 +1,199 @@
+"""Places in a network, and the matchers that name them: by family, position, module type, path, or predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from relprop.errors import CompositeError
+from relprop.rules.base import EVERYTHING, WEIGHTED
+
+
+@dataclass
+class Place:
+    """One call of one operation.
+
+    Attributes:
+        family: the family of the operation ("conv", "activation", ...).
+        function: the torch function, in its main spelling.
+        module: the innermost module whose forward made the call, or None.
+        paths: all paths under which that module is known ("" is the model itself).
+        index: how many weighted layers ran before this one; None if this is not a weighted layer.
+        last: whether no weighted layer follows; None as long as the forward pass runs.
+    """
+
+    family: str
+    function: Callable[..., Any]
+    module: nn.Module | None = None
+    paths: tuple[str, ...] = ()
+    index: int | None = None
+    last: bool | None = None
+
+    @property
+    def first(self) -> bool:
+        return self.index == 0
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", str(self.function))
+
+    def __str__(self) -> str:
+        where_ = f"module '{self.paths[0]}'" if self.paths and self.paths[0] else "the model's own forward"
+        return f"{self.name} ({self.family}) in {where_}"
+
+
+class Matcher:
+    """Names places. `match` answers True, False, or None where only the end of the forward pass can tell."""
+
+    def match(self, place: Place) -> bool | None:
+        raise NotImplementedError
+
+    def __and__(self, other: Any) -> Matcher:
+        return Both(self, matcher(other))
+
+    def __rand__(self, other: Any) -> Matcher:
+        return Both(matcher(other), self)
+
+
+@dataclass(frozen=True)
+class Family(Matcher):
+    family: str
+
+    def match(self, place: Place) -> bool | None:
+        return place.family == self.family
+
+    def __str__(self) -> str:
+        return f"every {self.family}"
+
+
+@dataclass(frozen=True)
+class First(Matcher):
+    def match(self, place: Place) -> bool | None:
+        return place.first
+
+    def __str__(self) -> str:
+        return "first weighted layer"
+
+
+@dataclass(frozen=True)
+class Last(Matcher):
+    def match(self, place: Place) -> bool | None:
+        return False if place.index is None else place.last
+
+    def __str__(self) -> str:
+        return "last weighted layer"
+
+
+@dataclass(frozen=True)
+class Path(Matcher):
+    glob: str
+
+    def match(self, place: Place) -> bool | None:
+        return any(fnmatchcase(name, self.glob) for name in place.paths)
+
+    def __str__(self) -> str:
+        return f"module path {self.glob!r}"
+
+
+@dataclass(frozen=True)
+class Type(Matcher):
+    type: type[nn.Module]
+
+    def match(self, place: Place) -> bool | None:
+        return isinstance(place.module, self.type)
+
+    def __str__(self) -> str:
+        return f"module type {self.type.__name__}"
+
+
+@dataclass(frozen=True)
+class Operation(Matcher):
+    function: Callable[..., Any]
+
+    def match(self, place: Place) -> bool | None:
+        return place.function is self.function
+
+    def __str__(self) -> str:
+        return f"operation {getattr(self.function, '__name__', self.function)}"
+
+
+@dataclass(frozen=True)
+class Where(Matcher):
+    predicate: Callable[[Place], bool]
+
+    def match(self, place: Place) -> bool | None:
+        return bool(self.predicate(place))
+
+    def __str__(self) -> str:
+        return f"where {getattr(self.predicate, '__name__', self.predicate)}"
+
+
+@dataclass(frozen=True)
+class Both(Matcher):
+    a: Matcher
+    b: Matcher
+
+    def match(self, place: Place) -> bool | None:
+        answers = self.a.match(place), self.b.match(place)
+        return False if False in answers else (None if None in answers else True)
+
+    def __str__(self) -> str:
+        return f"{self.a} and {self.b}"
+
+
+first = First()
+"""The first weighted layer in execution order."""
+last = Last()
+"""The last weighted layer in execution order."""
+
+
+def path(glob: str) -> Path:
+    """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`."""
+    return Path(glob)
+
+
+def operation(function: Callable[..., Any]) -> Operation:
+    """One torch function, in all its spellings: `operation(torch.relu)`."""
+    return Operation(function)
+
+
+def where(predicate: Callable[[Place], bool]) -> Where:
+    """Places for which `predicate(place)` is true."""
+    return Where(predicate)
+
+
+def matcher(key: Any) -> Matcher:
+    """A matcher from what users write as a key: a matcher, a family's name, or a module type."""
+    if isinstance(key, Matcher):
+        return key
+    if isinstance(key, type) and issubclass(key, nn.Module):
+        return Type(key)
+    if isinstance(key, str):
+        if key in EVERYTHING:
+            return Family(key)
+        raise CompositeError(
+            f"{key!r} is no family of operations. Families: {', '.join(sorted(EVERYTHING))}. "
+            f"For a module path write path({key!r})."
+        )
+    raise CompositeError(
+        f"A composite's key is a family's name, first, last, path(glob), operation(function), where(predicate) or a "
+        f"module type; got {key!r}."
+    )
+
+
+def families(place: Matcher) -> frozenset[str] | None:
+    """The families a matcher can name, where that is known beforehand."""
+    if isinstance(place, Family):
+        return frozenset({place.family})
+    if isinstance(place, (First, Last)):
+        return WEIGHTED
+    return None
+
+
+def parts(place: Matcher) -> list[Matcher]:
+    """The simple matchers a matcher is made of."""
+    return parts(place.a) + parts(place.b) if isinstance(place, Both) else [place]

@@ -1,0 +1,261 @@
+"""The torch function mode: the door every operation passes, and the dispatch to its handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from relprop.engine.functions import scaled
+from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.engine.run import Note, Run, note_of
+from relprop.errors import ModelStateError, UnsupportedOperationError
+from relprop.rules import Block, Native
+
+_CUTS = {"detach", "detach_", "numpy", "tolist", "item"}
+
+
+class Call:
+    """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
+
+    __slots__ = ("args", "entry", "function", "kwargs", "live", "place", "rule", "run")
+
+    def __init__(self, run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor]):
+        self.run = run
+        self.entry = entry
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.live = live
+        self.place = run.place(entry) if entry.family not in ("structure", "selection") else None
+        self.rule = run.rule(self.place) if self.place is not None else None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The operation on these arguments, or on its own."""
+        if args or kwargs:
+            return self.function(*args, **kwargs)
+        return self.function(*self.args, **self.kwargs)
+
+    def error(self, what: str) -> UnsupportedOperationError:
+        return self.run.refuse(self.entry, what, shapes(self.args))
+
+
+class Propagation(TorchFunctionMode):
+    """Inside this mode autograd carries relevance: `R(x) = x * G(x)` with `G` in the gradient's place."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        run = self.run
+        entry = TABLE.get(func) or lookup(func)
+        if entry is not None and entry.family == SILENT:
+            if entry.function.__name__ in _CUTS and args and isinstance(args[0], Tensor) and args[0].requires_grad:
+                run.severed.append(f"{entry.function.__name__} in {run.where()}")
+            return func(*args, **kwargs)
+        live: list[Tensor] = []
+        args = tuple(self._door(a, live) for a in args)
+        kwargs = {key: self._door(a, live) for key, a in kwargs.items()}
+        if not live or not torch.is_grad_enabled():
+            if live:
+                run.severed.append(f"{getattr(func, '__name__', func)} without gradients (no_grad) in {run.where()}")
+            if entry is not None and entry.handler.__name__ in ("batch_norm", "dropout"):
+                entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
+            result = func(*args, **kwargs)
+            return result
+        if kwargs.get("out") is not None:
+            raise UnsupportedOperationError(
+                f"{getattr(func, '__name__', func)}(out=...) in {run.where()}: relevance cannot follow a result that "
+                "is written into another tensor. Use the returned value instead of out=."
+            )
+        if entry is None:
+            result = self._unknown(func, args, kwargs)
+        elif entry.family == REFUSED:
+            result = self._unknown(func, args, kwargs, entry.reason)
+        else:
+            result = self._known(entry, func, args, kwargs, live)
+        self._adopt(result)
+        return result
+
+    def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
+        inplace = entry.spelling.inplace or bool(kwargs.get("inplace"))
+        if entry.spelling.reflected:
+            # Tensor.__rsub__(self, other) is other - self; the handler runs the main spelling.
+            args, func = (args[1], args[0], *args[2:]), entry.function
+        if inplace:
+            return self._inplace(entry, func, args, kwargs, live)
+        return self._handle(Call(self.run, entry, func, args, kwargs, live))
+
+    def _handle(self, call: Call) -> Any:
+        if isinstance(call.rule, Native):
+            return call()
+        if isinstance(call.rule, Block):
+            return _map(lambda t: scaled(t, 0.0).clone(), call())
+        return call.entry.handler(call, *call.args, **call.kwargs)
+
+    def _inplace(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
+        """In place: natively where the native gradient is the rule, else computed beside and written back."""
+        target = args[0]
+        self._preserve(target)
+        native = entry.family in ("structure", "sum", "selection") or (
+            entry.family == "product" and len(live) == 1 and live[0] is target
+        )
+        if native and not (entry.family == "sum" and self.run.nz):
+            result = func(*args, **kwargs)
+            self._renew(target)
+            return result
+        kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+        if getattr(entry.handler, "inplace", False) and not self.run.nz:
+            call = Call(self.run, entry, func, args, kwargs | ({"inplace": True} if not entry.spelling.inplace else {}), live)
+            if call.rule is None or isinstance(call.rule, Native):
+                result = entry.handler(call, *call.args, **call.kwargs)
+                self._renew(target)
+                return result
+        before = target.clone()
+        if target.requires_grad:
+            before._relprop = note_of(target) or Note(self.run)  # type: ignore[attr-defined]
+        main = entry.function if entry.spelling.inplace else func
+        args = (before, *args[1:])
+        live = [before if t is target else t for t in live]
+        result = self._handle(Call(self.run, entry, main, args, kwargs, live))
+        note = note_of(result)
+        target.copy_(result)
+        self._renew(target)
+        if note is not None and note.source is not None:
+            target._relprop = note
+        return target
+
+    def _preserve(self, target: Any) -> None:
+        """Before a tensor is overwritten: what a layer's rule still needs of it is copied."""
+        note = note_of(target) if isinstance(target, Tensor) else None
+        if note is not None and note.layer is not None:
+            note.layer.preserve()
+
+    def _renew(self, target: Any) -> None:
+        if isinstance(target, Tensor) and target.requires_grad:
+            target._relprop = Note(self.run)  # type: ignore[attr-defined]
+
+    def _door(self, value: Any, live: list[Tensor]) -> Any:
+        """Parameters become constants; live tensors are collected."""
+        if isinstance(value, Tensor):
+            if value.is_inference():
+                value = value.clone()
+            if not value.requires_grad:
+                return value
+            note = note_of(value)
+            if note is not None and note.run is self.run:
+                live.append(value)
+                return value
+            return self._stranger(value, live)
+        if isinstance(value, (list, tuple)):
+            items = [self._door(item, live) for item in value]
+            if isinstance(value, list):
+                return items
+            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        if isinstance(value, dict):
+            return {key: self._door(item, live) for key, item in value.items()}
+        return value
+
+    def _stranger(self, value: Tensor, live: list[Tensor]) -> Tensor:
+        """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
+        if value.is_leaf:
+            if not self.run.adopt or isinstance(value, nn.Parameter):
+                return value.detach()
+        elif not self.run.adopt and not self._descends(value):
+            return value.detach()
+        maker = getattr(type(value.grad_fn), "_forward_cls", None)
+        if maker is not None and maker not in TABLE:
+            what = (
+                f"{maker.__module__}.{maker.__qualname__} in {self.run.where()}, giving shape {tuple(value.shape)}: a custom "
+                f"autograd.Function, in no family of operations. If its own backward is a correct propagation (as it is "
+                f'for linear functions): relprop.register({maker.__qualname__}, family="structure", only=True). '
+                "Or pass strict=False to use its gradient."
+            )
+            if self.run.strict:
+                raise UnsupportedOperationError(what)
+            self.run.unknown[maker.__qualname__] += 1
+        value._relprop = Note(self.run)  # type: ignore[attr-defined]
+        live.append(value)
+        return value
+
+    def _descends(self, value: Tensor) -> bool:
+        """Whether a tensor's history leads to this run's inputs."""
+        stack, seen = [value.grad_fn], set()
+        while stack:
+            node = stack.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if node.metadata.get("relprop") is self.run:
+                return True
+            stack += [child for child, _ in node.next_functions]
+        return False
+
+    def _adopt(self, result: Any) -> None:
+        if isinstance(result, Tensor):
+            if result.requires_grad:
+                note = note_of(result)
+                if note is None or note.run is not self.run:
+                    result._relprop = Note(self.run)  # type: ignore[attr-defined]
+        elif isinstance(result, (list, tuple)):
+            for item in result:
+                self._adopt(item)
+        elif isinstance(result, dict):
+            for item in result.values():
+                self._adopt(item)
+
+    def _unknown(self, func: Any, args: tuple, kwargs: dict, reason: str = "") -> Any:
+        name = getattr(func, "__name__", str(func))
+        if self.run.strict:
+            why = reason or "it is in no family of operations"
+            raise UnsupportedOperationError(
+                f"{name} in {self.run.where()}, given {shapes(args)}: {why}. If you know how relevance passes it: "
+                f'relprop.register({_qualified(func)}, family="structure") where it is linear, "activation" where it is '
+                "elementwise. Or pass strict=False to use its gradient."
+            )
+        self.run.unknown[name] += 1
+        return func(*args, **kwargs)
+
+
+def begin(run: Run, tensor: Tensor) -> Tensor:
+    """A tensor that carries relevance into the run, with the values of a leaf."""
+    live = tensor.clone()
+    live.grad_fn.metadata["relprop"] = run  # type: ignore[union-attr]
+    live._relprop = Note(run)  # type: ignore[attr-defined]
+    return live
+
+
+def refuse_training(what: str, run: Run) -> ModelStateError:
+    return ModelStateError(f"{what} in {run.where()} is in training mode: call model.eval() before explaining a decision.")
+
+
+def shapes(args: Any) -> str:
+    """The shapes of an operation's operands, for messages."""
+    if isinstance(args, Tensor):
+        return str(tuple(args.shape))
+    if isinstance(args, (list, tuple)):
+        return ", ".join(text for text in map(shapes, args) if text) or "no tensor"
+    return ""
+
+
+def _qualified(func: Any) -> str:
+    try:
+        return torch.overrides.resolve_name(func) or getattr(func, "__name__", str(func))
+    except Exception:
+        return str(func)
+
+
+def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map(change, item) for item in value)
+    return value
+
+
+__all__ = ["Call", "Propagation", "begin", "refuse_training", "shapes"]

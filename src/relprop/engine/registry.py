@@ -1,0 +1,80 @@
+"""The one table: torch function -> family and handler. `register` fills it, ours and yours alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from relprop.engine.spelling import Function, Spelling, aten_name, spellings, writes
+from relprop.rules.base import EVERYTHING
+
+SILENT = "silent"
+REFUSED = "refused"
+Handler = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the table knows of one spelling of one operation."""
+
+    function: Function
+    family: str
+    handler: Handler
+    spelling: Spelling = Spelling()
+    reason: str = ""
+
+
+TABLE: dict[Function, Entry] = {}
+DEFAULTS: dict[str, Handler] = {}
+"""The handler of a family, for operations that name none."""
+
+
+def register(
+    *functions: Function, family: str, handler: Handler | None = None, only: bool = False, replace: bool = False, reason: str = ""
+) -> Handler:
+    """Tells the engine how relevance passes an operation.
+
+    Args:
+        *functions: torch functions, custom operators (`torch.ops.mine.op`), or `torch.autograd.Function` classes.
+        family: what kind of operation it is: "structure" (linear in its live operands: the native gradient is exact),
+            "activation" (elementwise), "product", "selection", "silent" (carries no relevance), or another family
+            that composites name.
+        handler: a function `(call, *args, **kwargs) -> output` where the family's default does not do.
+            `call()` runs the operation itself.
+        only: take this very function, not its other spellings (method, operator, in-place).
+        replace: overwrite what is registered. Without it a second registration is refused.
+        reason: for family "refused", why, and what to do instead.
+
+    Raises:
+        ValueError: the family is unknown, has no default handler and none is given, or a function is registered already.
+    """
+    if family not in EVERYTHING | {SILENT, REFUSED}:
+        raise ValueError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
+    chosen = handler or DEFAULTS.get(family)
+    if chosen is None:
+        raise ValueError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
+    for function in functions:
+        if not replace and function in TABLE and TABLE[function].function is function:
+            raise ValueError(f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True")
+        names: list[tuple[Function, Spelling]] = [(function, Spelling(inplace=writes(function)))] if only else list(spellings(function))
+        for name, spelling in names:
+            if replace or name not in TABLE or name is function:
+                TABLE[name] = Entry(function, family, chosen, spelling, reason)
+    return chosen
+
+
+def lookup(function: Function) -> Entry | None:
+    """The entry of a function, through any of its names."""
+    try:
+        entry = TABLE.get(function)
+    except TypeError:
+        return None
+    if entry is None and (name := aten_name(function)) is not None:
+        import torch
+
+        for space in (torch, torch.nn.functional, torch.Tensor, torch._C._nn):
+            found = getattr(space, name, None)
+            if found is not None and found in TABLE:
+                return TABLE[found]
+    return entry

@@ -1,0 +1,149 @@
+"""The state of one propagation: what ran where, which composite decides, what was cut."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.composites.composite import UNDECIDED, Composite
+from relprop.composites.named import automatic
+from relprop.composites.places import Place
+from relprop.engine.registry import Entry
+from relprop.errors import RuleError, UnsupportedOperationError
+from relprop.rules import Rule
+from relprop.rules.base import WEIGHTED
+
+_CALLS = {nn.Module._call_impl.__code__}
+
+
+class Note:
+    """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
+
+    __slots__ = ("layer", "run", "source", "statistic", "step")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.source: Tensor | None = None
+        self.step: Any = None
+        self.layer: Any = None
+        self.statistic = False
+
+
+class Run:
+    """One forward pass and its backward passes.
+
+    Args:
+        composite: the rules, or None to decide at the end of the forward pass ("auto").
+        model: for module paths; None for a plain function.
+        strict: whether an unknown operation is an error (else its native gradient is used and recorded).
+        adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+    """
+
+    def __init__(self, composite: Composite | None, model: Any = None, *, strict: bool = True, adopt: bool = False) -> None:
+        self._composite = composite
+        self.strict = strict
+        self.adopt = adopt
+        self.families: set[str] = set()
+        self.weighted = 0
+        self.placements: list[tuple[Place, Rule | None]] = []
+        self.severed: list[str] = []
+        self.unknown: Counter[str] = Counter()
+        self.keep = False
+        self.paths: dict[int, list[str]] = {}
+        if isinstance(model, nn.Module):
+            for name, module in model.named_modules(remove_duplicate=False):
+                self.paths.setdefault(id(module), []).append(name)
+
+    @property
+    def composite(self) -> Composite:
+        """The composite in force; the first look decides what "auto" stands for."""
+        if self._composite is None:
+            self._composite = automatic(self.families)
+        return self._composite
+
+    @property
+    def nz(self) -> bool:
+        """Whether exact zeros may carry relevance at the place now reached."""
+        if self._composite is None:
+            return self.weighted == 0
+        return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
+
+    @property
+    def nz_hidden(self) -> bool:
+        return self._composite is not None and self._composite.unproportional_hidden
+
+    def place(self, entry: Entry) -> Place:
+        """Where the operation now being called stands; counts weighted layers."""
+        module = current_module()
+        paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
+        place = Place(entry.family, entry.function, module, paths)
+        self.families.add(entry.family)
+        if entry.family in WEIGHTED and entry.family != "batch_norm":
+            place.index = self.weighted
+            self.weighted += 1
+        return place
+
+    def rule(self, place: Place) -> Any:
+        """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
+        if self._composite is None:
+            return UNDECIDED if place.family in WEIGHTED else None
+        rule = self._composite.rule(place)
+        if rule is not UNDECIDED:
+            self.placements.append((place, rule))
+        return rule
+
+    def decide(self, place: Place) -> Rule | None:
+        """The rule for a place whose decision had to wait for the end of the forward pass."""
+        if place.last is None:
+            place.last = place.index == self.weighted - 1
+        rule = self.composite.rule(place)
+        if not any(seen is place for seen, _ in self.placements):
+            self.placements.append((place, rule))
+        return rule
+
+    def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
+        place = Place(entry.family, entry.function, *self._here())
+        return UnsupportedOperationError(f"{place}, given {shapes}: {what}")
+
+    def where(self) -> str:
+        """The module now running, for messages."""
+        _, paths = self._here()
+        return f"module '{paths[0]}'" if paths and paths[0] else "the model's own forward"
+
+    def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
+        module = current_module()
+        return module, tuple(self.paths.get(id(module), ()))
+
+    def unmatched(self) -> None:
+        """Refuses an entry that named places but could act on none of them."""
+        composite = self.composite
+        for key, rule in composite.entries:
+            met = [place for place, _ in self.placements if key.match(place)]
+            if met and not any(place.family in rule.families for place in met):
+                kinds = ", ".join(sorted({place.family for place in met}))
+                raise RuleError(
+                    f"{rule!r} cannot act on what '{key}' names ({kinds}: {met[0]}); "
+                    f"it acts on: {', '.join(sorted(rule.families))}."
+                )
+
+
+def current_module() -> nn.Module | None:
+    """The innermost module whose forward is running in this thread: read off the stack, no hook needed."""
+    if torch.compiler.is_compiling():
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in _CALLS:
+            return frame.f_locals.get("self")
+        frame = frame.f_back
+    return None
+
+
+def note_of(tensor: Tensor) -> Note | None:
+    """The engine's note on a tensor, if it has one."""
+    return getattr(tensor, "_relprop", None)

@@ -1,0 +1,75 @@
+"""The names under which one operation arrives: function, method, operator, reflected operator, in-place."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Function = Callable[..., Any]
+_SPACES: tuple[Any, ...] = (torch, Tensor, F, torch._C._nn, torch.special, torch.linalg, torch.functional, torch._C._VariableFunctions)
+_OPERATORS = {
+    "add": ("__add__", "__radd__", "__iadd__"),
+    "sub": ("__sub__", "__rsub__", "__isub__"),
+    "mul": ("__mul__", "__rmul__", "__imul__"),
+    "div": ("__truediv__", "__rtruediv__", "__itruediv__", "__div__", "__idiv__"),
+    "matmul": ("__matmul__", "__rmatmul__", "__imatmul__"),
+    "pow": ("__pow__", "__rpow__", "__ipow__"),
+    "neg": ("__neg__",),
+    "abs": ("__abs__",),
+}
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How one spelling differs from the main one."""
+
+    inplace: bool = False
+    reflected: bool = False
+
+
+def spellings(function: Function) -> Iterator[tuple[Function, Spelling]]:
+    """Every function that is `function` under another name."""
+    yield function, Spelling(inplace=writes(function))
+    name = getattr(function, "__name__", "")
+    for space in _SPACES:
+        for candidate, inplace in ((name, False), (name + "_", True)):
+            found = getattr(space, candidate, None)
+            if callable(found) and not isinstance(found, (types.ModuleType, type)):
+                yield found, Spelling(inplace=inplace)
+    for operator in _OPERATORS.get(name, ()):
+        found = getattr(Tensor, operator, None)
+        if found is not None:
+            kind = operator.strip("_")
+            reflected = kind.startswith("r")
+            yield found, Spelling(inplace=kind.startswith("i"), reflected=reflected)
+
+
+def writes(function: Function) -> bool:
+    """Whether a function writes into its first argument, by torch's naming."""
+    name = getattr(function, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+
+def aten_name(function: Function) -> str | None:
+    """`"relu"` for `torch.ops.aten.relu` and `torch.ops.aten.relu.default`."""
+    packet = getattr(function, "overloadpacket", function)
+    name = getattr(packet, "_qualified_op_name", "")
+    return name.removeprefix("aten::") if name.startswith("aten::") else None
+
+
+def named(names: str) -> list[Function]:
+    """The functions with these names, in every place that spells them; names this torch lacks are passed over."""
+    found: dict[Function, None] = {}
+    for name in names.split():
+        for space in (*_SPACES, torch.fft):
+            for spelled in (name, name + "_"):
+                function = getattr(space, spelled, None)
+                if callable(function) and not isinstance(function, (types.ModuleType, type)):
+                    found.setdefault(function)
+    return list(found)

@@ -1,0 +1,43 @@
+"""Every error relprop raises on purpose. Each says what was given, what is accepted, where, and how to go on."""
+
+from __future__ import annotations
+
+
+class RelpropError(Exception):
+    """Base of all errors of this library."""
+
+
+class InputError(RelpropError, ValueError):
+    """The inputs cannot be attributed: wrong type, dtype, shape or device, empty, or not finite."""
+
+
+class TargetError(RelpropError, ValueError):
+    """The target does not describe one score per sample of this model's output."""
+
+
+class TargetIndexError(TargetError, IndexError):
+    """The target is an index outside the model's output."""
+
+
+class UnsupportedOperationError(RelpropError, NotImplementedError):
+    """The model called an operation for which no propagation is known."""
+
+
+class ModelStateError(RelpropError, RuntimeError):
+    """The model is in a state that cannot be explained (training mode, TorchScript)."""
+
+
+class RuleError(RelpropError, ValueError):
+    """A rule has invalid parameters, or cannot act on the operation it was given."""
+
+
+class CompositeError(RelpropError, ValueError):
+    """A composite names something that does not exist."""
+
+
+class NonFiniteError(RelpropError, ArithmeticError):
+    """The model's output, or the relevance, is NaN or infinite."""
+
+
+class SeveredGraphError(RelpropError, RuntimeError):
+    """The score does not depend on the inputs."""

@@ -1,0 +1,13 @@
+"""The operations: one file per family, each registering what it knows in the engine's table."""
+
+from relprop.operations import (  # noqa: F401
+    activations,
+    batch_norm,
+    normalisation,
+    pooling,
+    products,
+    refused,
+    silent,
+    structure,
+    weighted,
+)

@@ -1,0 +1,237 @@
+"""Elementwise functions: the secant from zero, `G_x = G_y (f(x) - f(0)) / x`, and `f'(0)` at 0.
+
+An activation is one activation however it is spelled. Each tensor remembers its *origin*: the live tensor `s` it is an
+elementwise function `h` of, through scalars only. A product or quotient whose operands share one origin is again
+`h(s)`, and gets the secant of the whole chain, straight to `s`; so `x * sigmoid(x)` equals `F.silu(x)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.functions import custom, scaled
+from relprop.engine.mode import Call, refuse_training
+from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.run import Note, Run, note_of
+from relprop.numerics import nonzero
+from relprop.rules import Pass
+from relprop.rules.activation import ActivationRule
+
+_NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
+
+
+class Step:
+    """One operation of an elementwise chain; `None` among its operands stands for the source."""
+
+    __slots__ = ("args", "function", "kwargs")
+
+    def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def __call__(self, s: Tensor, memo: dict[int, Tensor] | None = None) -> Tensor:
+        memo = {} if memo is None else memo
+        if id(self) not in memo:
+            memo[id(self)] = self.function(*(self._operand(a, s, memo) for a in self.args), **self.kwargs)
+        return memo[id(self)]
+
+    def _operand(self, a: Any, s: Tensor, memo: dict[int, Tensor]) -> Any:
+        if a is SOURCE:
+            return s
+        if isinstance(a, Step):
+            return a(s, memo)
+        return a.to(s.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a
+
+
+SOURCE = object()
+
+
+def origin(t: Tensor) -> tuple[Tensor, Any]:
+    """The source a live tensor is an elementwise function of, and the chain; itself, if none is known."""
+    note = note_of(t)
+    return (t, SOURCE) if note is None or note.source is None else (note.source, note.step)
+
+
+def chain(function: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Tensor, Step] | None:
+    """The common source of all live operands and the chain the result is, if there is one."""
+    live = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
+    source = origin(live[0])[0] if live else None
+    if source is None or any(origin(a)[0] is not source for a in live):
+        return None
+    steps = tuple(origin(a)[1] if isinstance(a, Tensor) and a.requires_grad else a for a in args)
+    return source, Step(function, steps, kwargs)
+
+
+def remember(result: Tensor, run: Run, source: Tensor, step: Step) -> Tensor:
+    """Notes on a result that it is an elementwise function of a source."""
+    if result.shape == source.shape:
+        note = note_of(result)
+        if note is None or note.run is not run:
+            note = Note(run)
+            result._relprop = note  # type: ignore[attr-defined]
+        note.source, note.step = source, step
+    return result
+
+
+def is_scalar(value: Any) -> bool:
+    return not isinstance(value, Tensor) or value.ndim == 0
+
+
+def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
+    """`(h(s) - h(0)) / s`, with the slope at 0 where `s` is 0; with `nz`, a zero output passes on what it received."""
+    exact = s if s.dtype == torch.float64 or s.device.type == "mps" else None
+    zero = step(torch.zeros((), dtype=s.dtype, device=s.device)) if exact is None else None
+    if zero is not None and zero.numel() == 1 and float(zero) == 0.0 and s.dtype == torch.float32:
+        exact = s  # h(0) = 0: no digits are lost to a difference
+    x = s.double() if exact is None else exact
+    slope, curve, at_zero = _taylor(step, x)
+    y = step(x)
+    if bool((at_zero == 0).all()):
+        factor = (y / x).nan_to_num(nan=slope if isinstance(slope, float) else 0.0, posinf=0.0, neginf=0.0)
+    else:
+        near = x.abs() < _NEAR
+        factor = torch.where(near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x))
+    if nz:
+        factor = torch.where(y == 0, nonzero(y) / nonzero(x), factor)
+    return factor.to(s.dtype)
+
+
+def _taylor(step: Step, x: Tensor) -> tuple[float, float, Tensor]:
+    """`h'(0)`, `h''(0)` and `h(0)`; derivatives that do not exist or are infinite count as 0."""
+    with torch.enable_grad():
+        zero = torch.zeros((), dtype=x.dtype, device=x.device, requires_grad=True)
+        y = step(zero)
+        slope = curve = torch.zeros(())
+        try:
+            if y.requires_grad:
+                (slope,) = torch.autograd.grad(y.sum(), zero, create_graph=True)
+                if slope.requires_grad:
+                    (curve,) = torch.autograd.grad(slope, zero)
+        except RuntimeError:
+            pass
+    values = [float(v.detach()) for v in (slope, curve)]
+    return *(v if v == v and abs(v) != float("inf") else 0.0 for v in values), y.detach()  # type: ignore[return-value]
+
+
+def finite_at_zero(step: Step, s: Tensor) -> bool:
+    value = step(torch.zeros((), dtype=torch.float64 if s.device.type != "mps" else s.dtype, device=s.device))
+    return bool(torch.isfinite(value).all())
+
+
+def along(call: Call, source: Tensor, step: Step, compute: Callable[[], Tensor]) -> Tensor:
+    """The result of a chain: value of the operation itself, secant straight to the source."""
+    nz = call.run.nz
+    y = custom(source, compute, lambda s, g: g * secant(step, s, nz))
+    return remember(y, call.run, source, step)
+
+
+def detached(call: Call) -> Callable[[], Tensor]:
+    """The operation on operands that carry nothing: its value alone."""
+    args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
+    return lambda: call(*args, **call.kwargs)
+
+
+def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    """The default of family "activation"."""
+    x = args[0] if args else next(iter(kwargs.values()))
+    if not isinstance(x, Tensor) or not x.requires_grad:
+        return call()
+    if isinstance(call.rule, ActivationRule):
+        return ruled(call, x)
+    if isinstance(call.rule, Pass):
+        value = detached(call)
+        return custom(x, value, lambda s, g: g * (nonzero(call(s, *args[1:], **kwargs)) / nonzero(s)))
+    if x.is_complex():
+        return call()
+    found = chain(call.function, args, kwargs)
+    if found is None:
+        return call()
+    source, step = found
+    note = note_of(source)
+    if note is not None and note.statistic and source is not x:
+        source, step = x, Step(call.function, (SOURCE, *args[1:]), kwargs)
+    if source.shape != x.shape:
+        return call()
+    if not finite_at_zero(step, source):
+        return remember(call(), call.run, source, step)
+    return along(call, source, step, detached(call))
+
+
+def ruled(call: Call, x: Tensor) -> Tensor:
+    """An activation with a rule of its own (guided backpropagation and the like)."""
+    rule = call.rule
+
+    def propagate(s: Tensor, g: Tensor) -> Tensor:
+        def gradient(v: Tensor) -> Tensor:
+            with torch.enable_grad():
+                inner = s.detach().requires_grad_()
+                return torch.autograd.grad(call(inner, *call.args[1:], **call.kwargs), inner, v)[0]
+
+        return rule.propagate(s, g, gradient)
+
+    return custom(x, detached(call), propagate)
+
+
+def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    """relu and its like: the secant is the native gradient."""
+    x = args[0]
+    if call.rule is not None and not isinstance(call.rule, Pass) and isinstance(call.rule, ActivationRule):
+        return ruled(call, x)
+    if isinstance(call.rule, Pass) or call.run.nz:
+        value = detached(call)
+        return custom(x, value, lambda s, g: g * _passing(call(s, *args[1:], **kwargs), s, isinstance(call.rule, Pass)))
+    note = note_of(x)
+    layer = note.layer if note is not None else None
+    y = call()
+    if layer is not None and call.entry.function is torch.relu:
+        layer.rectify(y)
+    return y
+
+
+def _passing(y: Tensor, s: Tensor, everywhere: bool) -> Tensor:
+    ratio = nonzero(y) / nonzero(s)
+    return ratio if everywhere else torch.where(s == 0, torch.ones_like(s), ratio)
+
+
+homogeneous.inplace = True  # type: ignore[attr-defined]
+
+
+def rrelu(call: Call, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *a: Any, **k: Any) -> Tensor:
+    if training:
+        raise refuse_training("rrelu", call.run)
+    return homogeneous(call, *call.args, **call.kwargs)
+
+
+def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
+    """`a * sigmoid(b)` of the two halves: a product of two live operands."""
+    a, b = input.chunk(2, dim)
+    for half in (a, b):
+        half._relprop = Note(call.run)  # type: ignore[attr-defined]
+    gate = along(call, b, Step(torch.sigmoid, (SOURCE,), {}), lambda: b.detach().sigmoid())
+    from relprop.engine.functions import grafted
+
+    return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
+
+
+DEFAULTS["activation"] = elementwise
+register(torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous)
+register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
+register(F.glu, family="activation", handler=glu)
+register(
+    F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid, F.softplus,
+    F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.threshold, F.tanh, F.sigmoid,
+    torch.special.expit, torch.exp, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p,
+    torch.sqrt, torch.square, torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
+    torch.cosh, torch.asinh, torch.acosh, torch.atanh, torch.erf, torch.erfc, torch.erfinv, torch.lgamma,
+    torch.digamma, torch.sinc, torch.logit, torch.arcsin, torch.arccos, torch.arctan, torch.arcsinh, torch.arccosh,
+    torch.arctanh, torch.special.ndtr, torch.special.log_ndtr, torch.special.ndtri, torch.special.erfcx, torch.special.entr,
+    torch.special.gammaln, torch.special.psi, torch.special.i0, torch.special.i0e, torch.special.i1, torch.special.i1e,
+    torch.i0, torch.special.bessel_j0, torch.special.bessel_j1, torch.clamp, torch.clip, torch.clamp_min, torch.clamp_max,
+    torch.frac, torch.nan_to_num, torch.mvlgamma, torch.polygamma, torch.special.multigammaln, torch.ldexp,
+    torch.float_power,
+    family="activation",
+)  # fmt: skip

@@ -1,0 +1,48 @@
+"""BatchNorm in eval mode: merged with the weighted layer before it, else a diagonal layer of its own."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.mode import Call, refuse_training
+from relprop.engine.registry import register
+from relprop.engine.run import note_of
+from relprop.errors import ModelStateError
+from relprop.operations.maps import Diagonal
+from relprop.operations.weighted import Weighted, weighted
+from relprop.rules import Pass
+
+
+def batch_norm(
+    call: Call, input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
+    eps: float = 1e-5, *rest: object,
+) -> Tensor:  # fmt: skip
+    if running_mean is None or running_var is None:
+        raise ModelStateError(
+            f"batch_norm in {call.run.where()} has no running statistics (track_running_stats=False): its output depends on "
+            "the other samples of the batch, so no explanation of one sample exists. Train it with running statistics."
+        )
+    if training:
+        raise refuse_training("batch_norm", call.run)
+    scale = (running_var + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    if not call.live:
+        return call()
+    note = note_of(input)
+    if note is not None and isinstance(note.layer, Weighted) and call.rule is None:
+        detached = input.detach()
+        arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
+        return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
+    if call.rule is None and not call.run.nz_hidden:
+        return call()
+    shape = [1, -1] + [1] * (input.ndim - 2)
+    if isinstance(call.rule, Pass) or call.rule is not None or call.run.nz_hidden:
+        return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
+    return call()
+
+
+register(F.batch_norm, torch.batch_norm, family="batch_norm", handler=batch_norm)

@@ -1,0 +1,113 @@
+"""Weighted layers as linear maps: forward and transpose for any weight of the same shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Dense:
+    """`y = x w^T`: weight (j, i)."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.linear(x, w)
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return s @ w
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        """A vector over output channels, shaped to multiply the weight."""
+        return v[:, None]
+
+    def along_result(self, v: Tensor) -> Tensor:
+        """A vector over output channels, shaped to broadcast with the output."""
+        return v
+
+
+class Bilinear:
+    """`y_k = x1 w_k x2` with a constant operand folded into a weight of its own per sample: weight (..., j, i)."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return (w @ x[..., None])[..., 0]
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return (s[..., None, :] @ w)[..., 0, :]
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        return v[:, None]
+
+    def along_result(self, v: Tensor) -> Tensor:
+        return v
+
+
+class Diagonal:
+    """`y = x w`, one weight per channel, shaped to broadcast: a BatchNorm on its own."""
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return x * w
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return s * w
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        return v.reshape(w.shape)
+
+    def along_result(self, v: Tensor) -> Tensor:
+        return v
+
+
+class Convolution:
+    """A convolution or transposed convolution of any dimension, on batched input."""
+
+    def __init__(self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any):
+        def spread(value: Any) -> list[int]:
+            return list(value) * (dims // len(value)) if isinstance(value, (tuple, list)) else [value] * dims
+
+        self.dims, self.groups, self.transposed = dims, groups, transposed
+        self.stride, self.dilation, self.output_padding = spread(stride), spread(dilation), spread(output_padding)
+        self.same = padding == "same"
+        self.padding = [0] * dims if isinstance(padding, str) else spread(padding)
+
+    def _ends(self, w: Tensor) -> list[int]:
+        """padding='same' as (left, right) per dimension, the last first, as F.pad takes it; the right gets the odd one."""
+        ends: list[int] = []
+        for dilation, size in zip(reversed(self.dilation), reversed(w.shape[2:]), strict=True):
+            total = dilation * (size - 1)
+            ends += [total // 2, total - total // 2]
+        return ends
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        lone = x.ndim == self.dims + 1
+        x = x[None] if lone else x
+        if self.same:
+            x = F.pad(x, self._ends(w))
+        y = torch.convolution(
+            x, w, None, self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
+        )
+        return y[0] if lone else y
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        lone = x.ndim == self.dims + 1
+        s, x = (s[None], x[None]) if lone else (s, x)
+        ends = self._ends(w) if self.same else None
+        inner = F.pad(x, ends) if ends else x
+        g = torch.ops.aten.convolution_backward(
+            s, inner, w, None, self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, self.groups, [True, False, False],
+        )[0]  # fmt: skip
+        if ends:
+            g = F.pad(g, [-end for end in ends])
+        return g[0] if lone else g
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        if not self.transposed:
+            return v.reshape(-1, *[1] * (w.ndim - 1))
+        # weight (i, j / groups, ...): output channel j = group * (j / groups) + rest
+        per_group = v.reshape(self.groups, 1, -1).expand(-1, w.shape[0] // self.groups, -1)
+        return per_group.reshape(w.shape[0], -1, *[1] * (w.ndim - 2))
+
+    def along_result(self, v: Tensor) -> Tensor:
+        return v.reshape(-1, *[1] * self.dims)

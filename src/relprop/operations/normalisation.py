@@ -1,0 +1,128 @@
+"""Normalisation layers and softmax: the statistic `1 / std` is a constant, the mean subtraction stays linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.mode import Call
+from relprop.engine.registry import DEFAULTS, register
+from relprop.errors import ModelStateError
+from relprop.numerics import nonzero, wide
+from relprop.rules import Constant, Pass
+
+
+def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The native value; `back(x, g)` hands relevance on."""
+    args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
+    kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
+    if isinstance(call.rule, Pass):
+        return custom(x, lambda: call(*args, **kwargs), lambda s, g: g * call(s, *args[1:], **kwargs) / nonzero(s))
+    return custom(x, lambda: call(*args, **kwargs), back)
+
+
+def _centred(x: Tensor, dims: tuple[int, ...], eps: float, g: Tensor) -> Tensor:
+    """Through `(x - mean) / std` with `std` a constant: `G / std`, less its mean."""
+    wide_x = wide(x)
+    rstd = (wide_x.var(dims, correction=0, keepdim=True) + eps).rsqrt()
+    g = wide(g) * rstd
+    return (g - g.mean(dims, keepdim=True)).to(x.dtype)
+
+
+def layer_norm(
+    call: Call, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5, *rest: Any,
+) -> Tensor:  # fmt: skip
+    dims = tuple(range(-len(normalized_shape), 0))
+    return _normalised(call, input, lambda x, g: _centred(x, dims, eps, g if weight is None else g * weight))
+
+
+def rms_norm(
+    call: Call, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    dims = tuple(range(-len(normalized_shape), 0))
+
+    def back(x: Tensor, g: Tensor) -> Tensor:
+        stabiliser = torch.finfo(x.dtype).eps if eps is None else eps
+        rrms = (wide(x).square().mean(dims, keepdim=True) + stabiliser).rsqrt()
+        return (wide(g if weight is None else g * weight) * rrms).to(x.dtype)
+
+    return _normalised(call, input, back)
+
+
+def group_norm(
+    call: Call, input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5, *rest: Any,
+) -> Tensor:  # fmt: skip
+    channels = [1, -1] + [1] * (input.ndim - 2)
+
+    def back(x: Tensor, g: Tensor) -> Tensor:
+        g = g if weight is None else g * weight.reshape(channels)
+        grouped = (x.shape[0], num_groups, -1)
+        return _centred(x.reshape(grouped), (2,), eps, g.reshape(grouped)).reshape(x.shape)
+
+    return _normalised(call, input, back)
+
+
+def instance_norm(
+    call: Call, input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1,
+    eps: float = 1e-5, *rest: Any,
+) -> Tensor:  # fmt: skip
+    if not use_input_stats:
+        return call()
+    if running_mean is not None:
+        raise ModelStateError(
+            f"instance_norm in {call.run.where()} would update its running statistics: call model.eval() first."
+        )
+    channels = [1, -1] + [1] * (input.ndim - 2)
+    dims = tuple(range(2, input.ndim))
+    return _normalised(
+        call, input, lambda x, g: _centred(x, dims, eps, g if weight is None else g * weight.reshape(channels))
+    )
+
+
+def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, so `y / x` is."""
+    value = call(input.detach(), *args, **kwargs)
+    return custom(input, lambda: value.clone(), lambda x, g: g * value / nonzero(x))
+
+
+def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
+    norm = input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
+    return grafted(call(), input / norm)
+
+
+def cosine_similarity(call: Call, x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """A product of two vectors over their lengths: half each where both are live, the lengths constants."""
+    both = x1.requires_grad and x2.requires_grad
+    a, b = (scaled(x1, 0.5), scaled(x2, 0.5)) if both else (x1, x2)
+    lengths = [t.detach().norm(2, dim, keepdim=True).clamp_min(eps) for t in (x1, x2)]
+    return grafted(call(), ((a / lengths[0]) * (b / lengths[1])).sum(dim))
+
+
+def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """The native Jacobian (AttnLRP), or a constant (CP-LRP)."""
+    y = call()
+    return y.detach() if isinstance(call.rule, Constant) else y
+
+
+DEFAULTS["softmax"] = softmax
+register(F.layer_norm, torch.layer_norm, family="norm", handler=layer_norm)
+register(F.rms_norm, torch.rms_norm, family="norm", handler=rms_norm)
+register(F.group_norm, torch.group_norm, family="norm", handler=group_norm)
+register(F.instance_norm, torch.instance_norm, family="norm", handler=instance_norm)
+register(F.local_response_norm, family="norm", handler=local_response_norm)
+register(F.normalize, family="norm", handler=normalize)
+register(F.cosine_similarity, family="product", handler=cosine_similarity)
+register(
+    torch.softmax, torch.log_softmax, F.softmax, F.log_softmax, F.softmin, torch.special.softmax,
+    torch.special.log_softmax, torch.logsumexp, torch.special.logsumexp, torch.logaddexp, torch.logaddexp2,
+    torch.logcumsumexp,
+    family="softmax",
+)  # fmt: skip

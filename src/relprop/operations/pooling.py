@@ -1,0 +1,98 @@
+"""Pooling: averages are linear, the winner of a maximum takes all unless a rule shares it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.functions import custom
+from relprop.engine.mode import Call
+from relprop.engine.registry import DEFAULTS, register
+from relprop.numerics import quotient, signed, wide
+from relprop.rules import Proportional
+
+
+def native(call: Call, *args: Any, **kwargs: Any) -> Any:
+    return call()
+
+
+def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
+    def pool(
+        call: Call, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+        ceil_mode: bool = False, return_indices: bool = False, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        if not isinstance(call.rule, Proportional):
+            return call()
+        return _shared(call, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices or with_indices)
+
+    def _shared(call, input, kernel, stride, padding, dilation, ceil_mode, indices):  # type: ignore[no-untyped-def]
+        spread = lambda v: list(v) if isinstance(v, (tuple, list)) else [v] * dims  # noqa: E731
+        value = call(input.detach(), *call.args[1:], **call.kwargs)
+        y = value[0] if indices else value
+        epsilon = call.rule.epsilon
+        kernel, stride, padding, dilation = spread(kernel), spread(stride or kernel), spread(padding), spread(dilation)
+
+        def window_sum(x: Tensor) -> Tensor:
+            lone = x.ndim == dims + 1
+            x = x[None] if lone else x
+            weight = x.new_ones(x.shape[1], 1, *kernel)
+            sizes = y.shape[-dims:]
+            ends: list[int] = []
+            for size, n, k, s, p, d in zip(x.shape[-dims:], sizes, kernel, stride, padding, dilation, strict=True):
+                ends = [p, max(p, (n - 1) * s + d * (k - 1) + 1 - size - p), *ends]
+            total = torch.convolution(F.pad(x, ends), weight, None, stride, [0] * dims, dilation, False, [0] * dims, x.shape[1])
+            total = total[tuple([slice(None)] * 2 + [slice(0, n) for n in sizes])]
+            return total[0] if lone else total
+
+        def back(x: Tensor, g: Tensor) -> Tensor:
+            with torch.enable_grad():
+                inner = x.detach().requires_grad_()
+                total = window_sum(inner)
+            share = quotient(wide(y) * wide(g), signed(wide(total.detach()), epsilon)).to(g.dtype)
+            return torch.autograd.grad(total, inner, share)[0]
+
+        pooled = custom(input, lambda: y.clone(), back)
+        return (pooled, value[1]) if indices else pooled
+
+    return pool
+
+
+def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`(sum |x|^p)^(1/p)` is homogeneous of degree 1: the native gradient conserves; a window of zeros gets none."""
+
+    def back(x: Tensor, g: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inner = x.detach().requires_grad_()
+            y = call(inner, *args, **kwargs)
+        return torch.autograd.grad(y, inner, g)[0].nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+    return custom(input, lambda: call(input.detach(), *args, **kwargs), back)
+
+
+for _family in ("avg_pool", "max_pool", "selection", "structure"):
+    DEFAULTS[_family] = native
+register(
+    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    family="avg_pool",
+)  # fmt: skip
+register(F.lp_pool1d, F.lp_pool2d, F.lp_pool3d, family="avg_pool", handler=lp_pool)
+for _dims, _functions in (
+    (1, (torch.max_pool1d, F.max_pool1d)),
+    (2, (torch.max_pool2d, F.max_pool2d)),
+    (3, (torch.max_pool3d, F.max_pool3d)),
+):
+    register(*_functions, family="max_pool", handler=max_pool(_dims))
+register(torch.max_pool1d_with_indices, F.max_pool1d_with_indices, family="max_pool", handler=max_pool(1, True))
+register(F.max_pool2d_with_indices, family="max_pool", handler=max_pool(2, True))
+register(F.max_pool3d_with_indices, family="max_pool", handler=max_pool(3, True))
+register(
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.adaptive_max_pool1d_with_indices,
+    F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices, F.fractional_max_pool2d,
+    F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
+    F.max_unpool1d, F.max_unpool2d, F.max_unpool3d,
+    family="selection",
+)  # fmt: skip

@@ -1,0 +1,296 @@
+"""Products, quotients and sums.
+
+A product of two operands that both carry relevance gives half to each (the uniform rule). A quotient gives all to the
+numerator: the divisor is a normaliser, a constant. Operands of one origin make one elementwise function (`activations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.functions import scaled
+from relprop.engine.mode import Call
+from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.run import Note, note_of
+from relprop.operations.activations import SOURCE, Step, along, chain, detached, finite_at_zero, is_scalar, origin, remember
+from relprop.operations.maps import Dense
+from relprop.operations.weighted import weighted
+from relprop.rules import Gate
+
+
+def _live(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _activated(t: Tensor) -> bool:
+    return origin(t)[1] is not SOURCE
+
+
+def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
+    if _live(input) and _live(other):
+        found = chain(call.function, (input, other), {})
+        if found is not None and found[0].shape == input.shape == other.shape:
+            return along(call, *found, detached(call))
+        if isinstance(call.rule, Gate) and _activated(input) != _activated(other):
+            gated = (input.detach(), other) if _activated(input) else (input, other.detach())
+            return call(*gated)
+        return call(scaled(input, 0.5), scaled(other, 0.5))
+    return _with_constant(call, input, other)
+
+
+def _with_constant(call: Call, input: Any, other: Any) -> Tensor:
+    """Native; a scalar keeps the origin, a tensor per channel merges into the weighted layer before."""
+    live, constant = (input, other) if _live(input) else (other, input)
+    if is_scalar(constant):
+        result = call()
+        found = chain(call.function, (input, other), {k: v for k, v in call.kwargs.items() if k == "alpha"})
+        if found is not None and result.shape == live.shape:
+            remember(result, call.run, *found)
+            note = note_of(result)
+            before = note_of(live)
+            if note is not None and before is not None:
+                note.statistic = before.statistic
+        return result
+    return call()
+
+
+def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
+    """Sums are linear: the native gradient gives `a / (a + b)`, sign included."""
+    if _live(input) and _live(other):
+        y = call()
+        found = chain(call.function, (input, other), kwargs)
+        if found is not None and found[0].shape == y.shape:
+            remember(y, call.run, *found)
+        if call.run.nz:
+            y = y + 0
+            _share_zeros(y, input.detach(), other.detach())
+        return y
+    if not isinstance(other, (Tensor, int, float)):
+        return call()
+    return _with_constant(call, input, other)
+
+
+def _share_zeros(y: Tensor, a: Tensor, b: Tensor) -> None:
+    """Where 0 = 0 + 0 carries relevance, each operand gets half; where it is 1 - 1, none can be told apart."""
+    dead = (y.detach() == 0).to(y.dtype)
+    weight = 1 - dead * (1 - 0.5 * ((a == 0) & (b == 0)).to(y.dtype))
+    y.register_hook(lambda g: g * weight)
+
+
+def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwargs: Any) -> Tensor:
+    if rounding_mode is not None:
+        return call().detach()
+    if not _live(other):
+        return _with_constant(call, input, other)
+    found = chain(call.function, (input, other), {})
+    if found is not None and found[0].shape == torch.broadcast_shapes(*(t.shape for t in (input, other) if isinstance(t, Tensor))):
+        note = note_of(found[0])
+        if not (note is not None and note.statistic) and finite_at_zero(found[1], found[0]):
+            return along(call, *found, detached(call))
+        if _live(input) and finite_at_zero(found[1], found[0]):
+            return along(call, *found, detached(call))
+    return call(input, other.detach())
+
+
+def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+    """1 / x as part of an activation, such as 1 / (1 + exp(-x)); else a normaliser, a constant."""
+    found = chain(call.function, call.args, kwargs)
+    if found is not None and found[0].shape == input.shape:
+        note = note_of(found[0])
+        if not (note is not None and note.statistic) and finite_at_zero(found[1], found[0]):
+            return along(call, *found, detached(call))
+        result = call().detach()
+        if result.shape == found[0].shape and not (note is not None and note.statistic):
+            return result
+    return call().detach()
+
+
+def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
+    from relprop.operations.activations import elementwise
+
+    if not _live(input):
+        return elementwise_exponent(call, input, exponent)
+    if _live(exponent):
+        return call(input, exponent.detach())
+    if not isinstance(exponent, Tensor) and exponent < 0:
+        return reciprocal(call, input, exponent)
+    return elementwise(call, input, exponent, **kwargs)
+
+
+def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
+    """`c ** x`: an elementwise function of the exponent."""
+    found = chain(call.function, (base, exponent), {})
+    if found is None or found[0].shape != exponent.shape or not is_scalar(base):
+        return call()
+    return along(call, *found, detached(call))
+
+
+def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
+    """`x @ w` with a constant matrix is a weighted layer; with two live operands a product."""
+    if _live(input) and _live(other):
+        return call(scaled(input, 0.5), scaled(other, 0.5))
+    if _live(input) and other.ndim == 2 and input.ndim >= 2:
+        return weighted(call, input, Dense(), other.transpose(0, 1), None)
+    return call()
+
+
+def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    if _live(mat1) and _live(mat2):
+        return call(input, scaled(mat1, 0.5), scaled(mat2, 0.5), beta=beta, alpha=alpha)
+    if _live(mat1) and not _live(input) and input.ndim == 1 and beta == 1 and alpha == 1 and mat2.ndim == 2:
+        return weighted(call, mat1, Dense(), mat2.transpose(0, 1), input)
+    return call()
+
+
+def factors(first: int) -> Callable[..., Tensor]:
+    """A product of the operands from position `first` on: equal shares; those before are summands."""
+
+    def product(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+        args, kwargs = _positional(args, kwargs)
+        live = [i for i, a in enumerate(args) if i >= first and _live(a)]
+        if len(live) < 2:
+            return call()
+        shared = tuple(scaled(a, 1 / len(live)) if i in live else a for i, a in enumerate(args))
+        return call(*shared, **kwargs)
+
+    return product
+
+
+def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    tensors = {k: v for k, v in kwargs.items() if isinstance(v, Tensor) and k in ("other", "mat2", "vec2", "vec", "batch2", "tensor2")}
+    return args + tuple(tensors.values()), {k: v for k, v in kwargs.items() if k not in tensors}
+
+
+def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
+    inner = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    live = sum(_live(t) for t in inner)
+    if live < 2:
+        return call()
+    return call(equation, *(scaled(t, 1 / live) if _live(t) else t for t in inner))
+
+
+def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:
+    listed = isinstance(tensors, (list, tuple))
+    inner = list(tensors) if listed else [tensors, *rest]
+    live = sum(_live(t) for t in inner)
+    inner = [scaled(t, 1 / live) if _live(t) and live > 1 else t for t in inner]
+    return call(inner, **kwargs) if listed else call(*inner, **kwargs)
+
+
+def prod(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """A product of `n` elements gives each `1 / n`."""
+    y = call()
+    count = max(1, input.numel() // max(1, y.numel()))
+    return call(scaled(input, 1 / count), *args, **kwargs) if count > 1 else y
+
+
+def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
+    """The k-th result is a product of k elements: `1 / k` to each."""
+    y = call()
+    shape = [1] * input.ndim
+    if input.ndim:
+        shape[dim] = -1
+    counts = torch.arange(1, (input.shape[dim] if input.ndim else 1) + 1, dtype=y.dtype, device=y.device).reshape(shape)
+    y = y + 0
+    y.register_hook(lambda g: g / counts)
+    return y
+
+
+def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
+    if _live(tensor1) and _live(tensor2):
+        return call(input, scaled(tensor1, 0.5), scaled(tensor2, 0.5), value=value)
+    return call()
+
+
+def addcdiv(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
+    return call(input, tensor1, tensor2.detach(), value=value)
+
+
+def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
+    """`a + w (b - a)`: linear in both ends, the weight a gate."""
+    return call(input, end, weight.detach() if isinstance(weight, Tensor) else weight)
+
+
+def remainder(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    return call(args[0], args[1].detach() if isinstance(args[1], Tensor) else args[1], **kwargs)
+
+
+def statistic(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    """A mean or sum: linear. What is computed from it elementwise may be a normaliser."""
+    y = call()
+    if call.run.nz and y.requires_grad and call.place is not None and call.entry.function is torch.sum:
+        x = args[0]
+        if isinstance(x, Tensor):
+            dead = (y.detach() == 0).to(y.dtype)
+            count = max(1, x.numel() // max(1, y.numel()))
+            y = y + 0
+            y.register_hook(lambda g: g * (1 - dead * (1 - 1 / count)))
+    for t in y if isinstance(y, tuple) else (y,):
+        note = Note(call.run)
+        note.statistic = True
+        if isinstance(t, Tensor) and t.requires_grad:
+            t._relprop = note  # type: ignore[attr-defined]
+    return y
+
+
+def degree(k: int) -> Callable[..., Any]:
+    """Positively homogeneous of degree k, jointly in its live operands: the native gradient over k conserves (Euler)."""
+
+    def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(scaled(a, 1 / k) if _live(a) and k > 1 else a for a in args)
+        y = call(*args, **kwargs) if args else call()
+        for t in y if isinstance(y, tuple) else (y,):
+            if isinstance(t, Tensor) and t.requires_grad:
+                t.register_hook(lambda g: g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+                note = Note(call.run)
+                note.statistic = True
+                t._relprop = note  # type: ignore[attr-defined]
+        return y
+
+    return handler
+
+
+def rsqrt(call: Call, input: Tensor) -> Tensor:
+    return call().detach()
+
+
+def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
+    return call()
+
+
+DEFAULTS["product"] = factors(0)
+DEFAULTS["sum"] = _summing
+register(torch.mul, torch.multiply, family="product", handler=mul)
+register(torch.add, torch.sub, torch.subtract, torch.rsub, family="sum", handler=add)
+register(torch.div, torch.divide, torch.true_divide, family="division", handler=div)
+register(torch.reciprocal, family="division", handler=reciprocal)
+register(torch.rsqrt, family="division", handler=rsqrt)
+register(torch.pow, family="activation", handler=power)
+register(torch.matmul, torch.mm, torch.linalg.matmul, family="linear", handler=matmul)
+register(torch.addmm, family="linear", handler=addmm)
+register(
+    torch.bmm, torch.mv, torch.dot, torch.outer, torch.ger, torch.inner, torch.vdot, torch.kron, torch.cross,
+    torch.linalg.cross, torch.linalg.vecdot, torch.tensordot, torch.xlogy,
+    family="product",
+)  # fmt: skip
+register(torch.baddbmm, torch.addbmm, torch.addmv, torch.addr, family="product", handler=factors(1))
+register(torch.addcmul, family="product", handler=addcmul)
+register(torch.addcdiv, family="division", handler=addcdiv)
+register(torch.lerp, family="sum", handler=lerp)
+register(torch.fmod, torch.remainder, family="division", handler=remainder)
+register(torch.einsum, family="product", handler=einsum)
+register(torch.chain_matmul, torch.linalg.multi_dot, family="product", handler=multi_dot)
+register(torch.prod, family="product", handler=prod)
+register(torch.cumprod, family="product", handler=cumprod)
+register(torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace, family="sum", handler=statistic)
+register(torch.var, torch.var_mean, family="norm", handler=degree(2))
+register(
+    torch.std, torch.std_mean, torch.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
+    torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
+    torch.renorm, torch.frobenius_norm, torch.nuclear_norm,
+    family="norm", handler=degree(1),
+)  # fmt: skip

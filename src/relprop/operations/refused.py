@@ -1,0 +1,74 @@
+"""Operations known to have no propagation yet: each raises with its reason instead of guessing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.overrides import get_testing_overrides
+
+from relprop.engine.mode import Call
+from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
+from relprop.engine.spelling import named
+from relprop.operations import normalisation, pooling, products, silent, structure  # noqa: F401  (what is supported comes first)
+
+REASONS = {
+    "attention, embeddings and recurrent layers are not supported yet": (
+        "scaled_dot_product_attention multi_head_attention_forward embedding embedding_bag lstm gru rnn_tanh rnn_relu "
+        "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell miopen_rnn"
+    ),
+    "it is a loss: attribute the score it is computed from": (
+        "binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy ctc_loss "
+        "gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss linear_cross_entropy margin_ranking_loss mse_loss "
+        "multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss nll_loss poisson_nll_loss smooth_l1_loss "
+        "soft_margin_loss triplet_margin_loss triplet_margin_with_distance_loss"
+    ),
+    "matrix decompositions and solvers have no propagation rule": (
+        "cholesky cholesky_ex cholesky_inverse cholesky_solve det logdet slogdet eig eigh eigvals eigvalsh geqrf "
+        "householder_product inv inv_ex inverse ldl_factor ldl_factor_ex ldl_solve lobpcg lstsq lu lu_factor lu_factor_ex "
+        "lu_solve lu_unpack matrix_exp matrix_power ormqr orgqr pca_lowrank pinv pinverse qr solve solve_ex solve_triangular "
+        "svd svd_lowrank svdvals tensorinv tensorsolve triangular_solve cond vander cov corrcoef"
+    ),
+    "it draws random numbers, so the decision is not a function of the inputs": "gumbel_softmax",
+    "quantised tensors have no gradient": (
+        "quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic dequantize quantized_batch_norm "
+        "quantized_gru_cell quantized_lstm_cell quantized_max_pool1d quantized_max_pool2d quantized_max_pool3d "
+        "quantized_rnn_relu_cell quantized_rnn_tanh_cell fake_quantize_per_channel_affine fake_quantize_per_tensor_affine "
+        "fused_moving_avg_obs_fake_quant choose_qparams_optimized fbgemm_linear_fp16_weight "
+        "fbgemm_linear_fp16_weight_fp32_activation fbgemm_linear_int8_weight fbgemm_linear_int8_weight_fp32_activation "
+        "fbgemm_linear_quantize_weight fbgemm_pack_gemm_matrix_fp16 fbgemm_pack_quantized_matrix _wrapped_linear_prepack "
+        "_wrapped_quantized_linear_prepacked"
+    ),
+    "it is a private or backend-specific kernel; the public spelling is supported": (
+        "batch_norm_backward_elemt batch_norm_backward_reduce batch_norm_elemt batch_norm_gather_stats "
+        "batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats native_batch_norm "
+        "_native_batch_norm_legit native_group_norm native_layer_norm native_norm _fused_rms_norm miopen_batch_norm "
+        "miopen_convolution miopen_convolution_add_relu miopen_convolution_relu miopen_convolution_transpose "
+        "miopen_depthwise_convolution conv_tbc norm_except_dim _fw_primal_copy _make_dual_copy _rowwise_prune "
+        "_sparse_mask_projection"
+    ),
+    "it is a special function of more than one variable, or a reduction, without a propagation rule": (
+        "atan2 arctan2 airy_ai bessel_y0 bessel_y1 chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v "
+        "chebyshev_polynomial_w gammainc gammaincc hermite_polynomial_h hermite_polynomial_he igamma igammac "
+        "laguerre_polynomial_l legendre_polynomial_p modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 "
+        "modified_bessel_k1 scaled_modified_bessel_k0 scaled_modified_bessel_k1 shifted_chebyshev_polynomial_t "
+        "shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v shifted_chebyshev_polynomial_w spherical_bessel_j0 "
+        "xlog1py zeta polar scatter_reduce index_reduce segment_reduce sspaddmm sparse_resize resize_as_sparse"
+    ),
+    "it communicates between processes": (
+        "all_gather all_gather_coalesced all_gather_single all_reduce all_reduce_coalesced all_to_all all_to_all_single "
+        "broadcast irecv isend recv reduce reduce_scatter reduce_scatter_single send"
+    ),
+}
+
+
+def refused(call: Call, *args: Any, **kwargs: Any) -> Any:
+    return call()
+
+
+DEFAULTS[REFUSED] = refused
+for _reason, _names in REASONS.items():
+    register(*(f for f in named(_names) if f not in TABLE), family=REFUSED, reason=_reason)
+    _wanted = set(_names.split())
+    for _function in get_testing_overrides():
+        if _function not in TABLE and getattr(_function, "__name__", "") in _wanted:
+            register(_function, family=REFUSED, reason=_reason, only=True)

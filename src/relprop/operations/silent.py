@@ -1,0 +1,58 @@
+"""Operations that carry no relevance: comparisons, rounding, integers, queries, random numbers, fresh tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.mode import Call
+from relprop.engine.registry import DEFAULTS, SILENT, register
+from relprop.engine.spelling import named
+
+
+def silent(call: Call, *args: Any, **kwargs: Any) -> Any:
+    return call()
+
+
+DEFAULTS[SILENT] = silent
+register(
+    *named(
+        "eq ne lt le gt ge equal greater greater_equal less less_equal not_equal isclose allclose isfinite isinf isnan "
+        "isneginf isposinf isreal isin is_nonzero signbit logical_and logical_or logical_xor logical_not any all "
+        "__and__ __or__ __xor__ __rand__ __ror__ __rxor__ __iand__ __ior__ __ixor__ __invert__ __lshift__ __rshift__ "
+        "__rlshift__ __rrshift__ __ilshift__ __irshift__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ "
+        "bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift gcd lcm "
+        "argmax argmin argsort argwhere nonzero nonzero_static count_nonzero bincount bucketize searchsorted histc "
+        "histogram histogramdd unique unravel_index one_hot ceil floor round trunc fix sign sgn heaviside floor_divide "
+        "__floordiv__ __rfloordiv__ __ifloordiv__ frexp nextafter angle hash_tensor "
+        "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_empty "
+        "new_full new_tensor bernoulli binomial multinomial normal poisson cauchy exponential geometric log_normal "
+        "random uniform kaiming_uniform dim ndimension size numel nelement stride storage_offset storage storage_type "
+        "untyped_storage data_ptr const_data_ptr element_size get_device is_complex is_contiguous is_floating_point "
+        "is_inference is_conj is_neg is_pinned is_same_size is_set_to is_shared is_signed is_coalesced is_distributed "
+        "is_tensor dim_order result_type can_cast promote_types broadcast_shapes __len__ __bool__ __contains__ __format__ "
+        "__repr__ __str__ __float__ __int__ __index__ __complex__ __long__ __nonzero__ __array__ __array_wrap__ "
+        "__deepcopy__ __reduce_ex__ __setstate__ __dlpack__ __dlpack_device__ __hash__ item tolist numpy detach "
+        "requires_grad_ requires_grad retain_grad register_hook register_post_accumulate_grad_hook backward share_memory "
+        "share_memory_ record_stream int long short byte char bool int_repr indices _indices _values _nnz _dimI _dimV "
+        "sparse_dim dense_dim ccol_indices col_indices crow_indices row_indices ccol_indices_copy col_indices_copy "
+        "crow_indices_copy row_indices_copy indices_copy values_copy qscheme q_scale q_zero_point q_per_channel_axis "
+        "q_per_channel_scales q_per_channel_zero_points _is_view _nested_tensor_size _nested_tensor_storage_offsets "
+        "_nested_tensor_strides _clear_non_serializable_cached_data _assert_async _functional_assert_async "
+        "__subclasscheck__ module_load set_ set sym_float sym_int sym_max sym_min sym_not sym_ite sym_sqrt sym_sum "
+        "_sym_int _sym_sqrt _sym_acos _sym_asin _sym_atan _sym_cos _sym_cosh _sym_sin _sym_sinh _sym_tan _sym_tanh "
+        "sparse_resize_ sparse_resize_and_clear_ apply_ map_ map2_ apply map map2 fake_tensor matrix_rank"
+    ),
+    family=SILENT,
+)
+for _name in dir(Tensor):
+    # properties: shape, device, T, ... arrive as their getters; those that return a view are structure
+    _getter = getattr(getattr(Tensor, _name, None), "__get__", None)
+    if _getter is not None and type(getattr(Tensor, _name)).__name__ in ("getset_descriptor", "property"):
+        _views = ("T", "H", "mT", "mH", "real", "imag")
+        register(_getter, family="structure" if _name in _views else SILENT, only=True, replace=True)
+for _name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled"):
+    if hasattr(torch._C, _name):
+        register(getattr(torch._C, _name), family=SILENT, only=True, replace=True)

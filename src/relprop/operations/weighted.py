@@ -1,0 +1,231 @@
+"""Weighted layers: linear, bilinear, convolutions. The rule acts in the backward pass; the forward is torch's own.
+
+Nothing is computed or kept for a rule during the forward pass: the input is saved, as torch saves it, and the
+output is remembered through the relu that follows (`Kept`), so memory stays that of a gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.composites.composite import UNDECIDED
+from relprop.engine.functions import custom, scaled
+from relprop.engine.mode import Call
+from relprop.engine.registry import register
+from relprop.engine.run import Note, Run
+from relprop.errors import RuleError
+from relprop.numerics import nonzero, quotient, wide
+from relprop.operations.maps import Bilinear, Convolution, Dense
+from relprop.rules import Block, Native, Rule, WeightedRule, Zero
+
+
+class Kept:
+    """A layer's output, kept without a copy as long as nothing overwrites it."""
+
+    __slots__ = ("rectified", "value", "version")
+
+    def __init__(self, z: Tensor) -> None:
+        self.hold(z, rectified=False)
+
+    def hold(self, z: Tensor, *, rectified: bool) -> None:
+        self.value: Tensor | None = z.detach()
+        self.version = z._version
+        self.rectified = rectified
+
+    def read(self, g: Tensor) -> Tensor | None:
+        """The output, or None where it was overwritten, or stands for one that it does not equal where it matters."""
+        if self.value is None or self.value._version != self.version:
+            return None
+        if self.rectified and not torch.equal(torch.ops.aten.threshold_backward(g, self.value, 0), g):
+            return None
+        return self.value
+
+
+class LayerView:
+    """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
+
+    def __init__(self, linear: Any, x: Tensor, weight: Tensor, bias: Tensor | float, z: Tensor, nz: bool) -> None:
+        self.linear, self.x, self.weight, self.bias, self.nz = linear, x, weight, bias, nz
+        self.z = self.output = z
+        self._nonnegative: bool | None = None
+
+    @property
+    def nonnegative(self) -> bool:
+        if self._nonnegative is None:
+            self._nonnegative = self.x.numel() == 0 or bool(self.x.amin() >= 0)
+        return self._nonnegative
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.linear.forward(x, weight)
+
+    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
+        return self.linear.transpose(s.to(weight.dtype), weight, self.x)
+
+    def relevance(self, g: Tensor) -> Tensor:
+        return (nonzero(self.output) if self.nz else self.output) * g
+
+    def share(self, g: Tensor, denominator: Tensor) -> Tensor:
+        z = wide(nonzero(self.output) if self.nz else self.output)
+        return quotient(z * g, wide(denominator))
+
+    def without_bias(self) -> LayerView:
+        view = copy.copy(self)
+        view.z, view.bias = self.z - self.bias, 0.0
+        return view
+
+
+class Weighted:
+    """What a weighted layer's output remembers: how it was made, so that a BatchNorm can be merged into it."""
+
+    def __init__(self, call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> None:
+        self.run: Run = call.run
+        self.place, self.rule = call.place, call.rule
+        self.nz = call.run.nz_hidden
+        self.x, self.linear, self.weight = x, linear, weight
+        self.bias: Tensor | None = bias
+        self.kept: Kept | None = None
+        self.probes: list[Callable[[Tensor], None]] = []
+
+    def apply(self, compute: Callable[[], Tensor]) -> Tensor:
+        y = custom(self.x, compute, self.propagate)
+        self.kept = Kept(y)
+        note = Note(self.run)
+        note.layer = self
+        y._relprop = note  # type: ignore[attr-defined]
+        return y
+
+    def merged(self, scale: Tensor, shift: Tensor) -> Weighted:
+        """This layer followed by a scale and a shift per output channel, as one linear map."""
+        twin = copy.copy(self)
+        twin.weight = self.weight * self.linear.along_output(scale, self.weight)
+        twin.bias = shift if self.bias is None else self.bias * scale + shift
+        twin.kept = None
+        return twin
+
+    def preserve(self) -> None:
+        """The output is about to be overwritten: keep a copy."""
+        if self.kept is not None and self.kept.value is not None:
+            value = self.kept.value.clone()
+            rectified = self.kept.rectified
+            self.kept.hold(value, rectified=rectified)
+
+    def rectify(self, y: Tensor) -> None:
+        """A relu made `y` of the output: where relevance can arrive, `y` is the output."""
+        if self.kept is not None:
+            self.kept.hold(y, rectified=True)
+
+    def propagate(self, x: Tensor, g: Tensor) -> Tensor:
+        rule: Rule | None = self.run.decide(self.place) if self.rule is UNDECIDED else self.rule
+        if isinstance(rule, Block):
+            return torch.zeros_like(x)
+        if isinstance(rule, Native) or (not self.nz and (rule is None or isinstance(rule, Zero))):
+            if self.probes:
+                self._report(x, g)
+            return self.linear.transpose(g, self.weight, x)
+        if rule is not None and not isinstance(rule, WeightedRule):
+            raise RuleError(f"{rule!r} cannot act on {self.place}: it is no rule for weighted layers.")
+        return (rule or Zero()).propagate(self._view(x, g), g)
+
+    def _view(self, x: Tensor, g: Tensor) -> LayerView:
+        bias: Tensor | float = 0.0 if self.bias is None else self.linear.along_result(self.bias)
+        z = None if torch.is_grad_enabled() or self.kept is None else self.kept.read(g)
+        if z is None:
+            z = self.linear.forward(x, self.weight) + bias
+        view = LayerView(self.linear, x, self.weight, bias, z, self.nz)
+        for probe in self.probes:
+            probe(view.relevance(g))
+        return view
+
+    def _report(self, x: Tensor, g: Tensor) -> None:
+        self._view(x, g)
+
+
+def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
+    if not call.run.nz_hidden and (call.rule is None or isinstance(call.rule, Zero)):
+        return call()
+    return Weighted(call, x, linear, weight, bias).apply(lambda: call())
+
+
+def _live(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def two_live(call: Call, a: Tensor, b: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+    """A product of two operands that both carry relevance: half each."""
+    return call(scaled(a, 0.5), scaled(b, 0.5), *rest, **kwargs)
+
+
+def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if _live(weight):
+        return two_live(call, input, weight, bias) if _live(input) else call()
+    return weighted(call, input, Dense(), weight, bias) if _live(input) and not _live(bias) else call()
+
+
+def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if _live(weight) or (_live(input1) and _live(input2)):
+        live = [_live(t) for t in (input1, input2, weight)]
+        args = [scaled(t, 1 / sum(live)) if on else t for t, on in zip((input1, input2, weight), live, strict=True)]
+        return call(*args, bias)
+    if _live(input1):
+        return weighted(call, input1, Bilinear(), torch.einsum("kij,...j->...ki", weight, input2), bias)
+    return weighted(call, input2, Bilinear(), torch.einsum("kij,...i->...kj", weight, input1), bias)
+
+
+def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if _live(weight):
+        if not _live(input):
+            return call()
+        args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
+        kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
+        return call(*args, **kwargs)
+    return weighted(call, input, linear_map, weight, bias) if _live(input) else call()
+
+
+def _conv(dims: int) -> Callable[..., Tensor]:
+    def conv(
+        call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, groups: int = 1,
+    ) -> Tensor:  # fmt: skip
+        return _convolution(call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias)
+
+    return conv
+
+
+def _conv_transpose(dims: int) -> Callable[..., Tensor]:
+    def conv_transpose(
+        call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+    ) -> Tensor:  # fmt: skip
+        linear_map = Convolution(dims, stride, padding, dilation, groups, True, output_padding)
+        return _convolution(call, linear_map, input, weight, bias)
+
+    return conv_transpose
+
+
+def convolution(
+    call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int,
+) -> Tensor:  # fmt: skip
+    dims = weight.ndim - 2
+    return _convolution(
+        call, Convolution(dims, stride, padding, dilation, groups, transposed, output_padding), input, weight, bias
+    )
+
+
+register(F.linear, family="linear", handler=linear)
+register(F.bilinear, family="bilinear", handler=bilinear)
+for _dims, _plain, _turned in (
+    (1, torch.conv1d, torch.conv_transpose1d),
+    (2, torch.conv2d, torch.conv_transpose2d),
+    (3, torch.conv3d, torch.conv_transpose3d),
+):
+    register(_plain, family="conv", handler=_conv(_dims))
+    register(_turned, family="conv", handler=_conv_transpose(_dims))
+register(torch.convolution, family="conv", handler=convolution)

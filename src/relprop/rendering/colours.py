@@ -1,0 +1,78 @@
+"""The palette: zero is white, positive red, negative blue, and only the size of a value makes it darker.
+
+Both sides have the same luminance at the same size, and it falls with the size; so a map still reads in grey,
+and red against blue is the pair that colour-blind people tell apart. Colours are mixed in linear light, where
+luminance is linear, so that these are properties by construction and not by taste.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+
+# Luminance of linear sRGB (IEC 61966-2-1).
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+# The purest red and blue of the palette, in linear light.
+_RED = np.array([0.62, 0.012, 0.03])
+_BLUE = np.array([0.012, 0.14, 0.80])
+# CIE lightness at zero and at the largest value.
+_LIGHTEST, _DARKEST = 100.0, 32.0
+# A value that is no number: a colour that no number has.
+_NAN = np.array([240, 228, 66], dtype=np.uint8)
+
+
+def diverging(values: Floats) -> Bytes:
+    """Colour values from -1 to 1 (larger ones as ±1) in sRGB bytes, `(..., 3)`; NaN is yellow."""
+    size = np.minimum(np.abs(np.nan_to_num(values)), 1.0)
+    lightness = _LIGHTEST + (_DARKEST - _LIGHTEST) * size
+    colours = to_bytes(pure(values, luminance_of_lightness(lightness)))
+    colours[np.isnan(values)] = _NAN
+    return colours
+
+
+def tinted(values: Floats, luminance: Floats) -> Bytes:
+    """Give grey of this luminance a tint as strong as the values (-1 to 1); the luminance stays as it was."""
+    strength = np.minimum(np.abs(np.nan_to_num(values)), 1.0)[..., None]
+    mixed = (1.0 - strength) * luminance[..., None] + strength * pure(values, luminance)
+    colours = to_bytes(mixed)
+    colours[np.isnan(values)] = _NAN
+    return colours
+
+
+def pure(sign: Floats, luminance: Floats) -> Floats:
+    """The red (sign >= 0) or blue of this luminance: the pigment lightened with white or darkened."""
+    pigment = np.where((sign < 0)[..., None], _BLUE, _RED)
+    own = (pigment @ _LUMINANCE)[..., None]
+    wanted = luminance[..., None]
+    white = np.clip((wanted - own) / (1.0 - own), 0.0, 1.0)
+    mixed: Floats = np.where(wanted >= own, pigment + white * (1.0 - pigment), pigment * wanted / own)
+    return mixed
+
+
+def luminance_of_lightness(lightness: Floats) -> Floats:
+    """Relative luminance of a CIE lightness L* (0 to 100)."""
+    cubed: Floats = ((lightness + 16.0) / 116.0) ** 3
+    return np.where(lightness > 8.0, cubed, lightness / 903.3)
+
+
+def lightness_of_luminance(luminance: Floats) -> Floats:
+    """CIE lightness L* of a relative luminance (0 to 1)."""
+    return np.where(luminance > 0.008856, 116.0 * np.cbrt(luminance) - 16.0, 903.3 * luminance)
+
+
+def luminance(rgb: Bytes) -> Floats:
+    """Relative luminance, 0 to 1, of sRGB bytes `(..., 3)`."""
+    encoded = rgb / 255.0
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    result: Floats = linear @ _LUMINANCE
+    return result
+
+
+def to_bytes(linear: Floats) -> Bytes:
+    """Encode linear light, 0 to 1, as sRGB bytes."""
+    linear = np.clip(linear, 0.0, 1.0)
+    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(encoded * 255.0).astype(np.uint8)

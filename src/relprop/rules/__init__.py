@@ -1,0 +1,32 @@
+"""Rules: small frozen values that say how one operation hands its relevance back."""
+
+from relprop.rules.activation import BetaSmooth, Deconvnet, GuidedBackprop
+from relprop.rules.base import Layer, Rule, WeightedRule
+from relprop.rules.general import Block, Constant, Gate, Native, Pass, Zero, ZeroBias
+from relprop.rules.pooling import Proportional
+from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.unproportional import Flat, WSquare, ZBox
+
+__all__ = [
+    "AlphaBeta",
+    "BetaSmooth",
+    "Block",
+    "Constant",
+    "Deconvnet",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Gate",
+    "GuidedBackprop",
+    "Layer",
+    "Native",
+    "Pass",
+    "Proportional",
+    "Rule",
+    "WSquare",
+    "WeightedRule",
+    "ZBox",
+    "ZPlus",
+    "Zero",
+    "ZeroBias",
+]

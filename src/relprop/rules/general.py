@@ -1,0 +1,90 @@
+"""Rules that act on operations of any kind, and the wrapper that takes the bias out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from relprop.errors import RuleError
+from relprop.numerics import nonzero
+from relprop.rules.base import EVERYTHING, WEIGHTED, Layer, Rule, WeightedRule
+
+
+@dataclass(frozen=True)
+class Zero(WeightedRule):
+    """LRP-0: `R_i = sum_j x_i w_ij R_j / z_j`. Elsewhere, the operation's own default.
+
+    Bach et al. 2015, "On pixel-wise explanations for non-linear classifier decisions by LRP".
+    """
+
+    families: ClassVar[frozenset[str]] = EVERYTHING
+
+    def propagate(self, layer: Layer, g: Tensor) -> Tensor:
+        return layer.transpose(layer.share(g, layer.z), layer.weight)
+
+
+@dataclass(frozen=True)
+class Pass(WeightedRule):
+    """`R_i = R_j`: relevance goes straight through an operation that keeps the shape."""
+
+    families: ClassVar[frozenset[str]] = WEIGHTED | {"activation", "norm"}
+    proportional: ClassVar[bool] = False
+
+    def propagate(self, layer: Layer, g: Tensor) -> Tensor:
+        relevance = layer.relevance(g)
+        if relevance.shape != layer.x.shape:
+            raise RuleError(
+                f"Pass() hands relevance on one to one, but this operation maps {tuple(layer.x.shape)} to "
+                f"{tuple(relevance.shape)}. Use it where input and output have one shape, or choose another rule."
+            )
+        return relevance / nonzero(layer.x)
+
+
+@dataclass(frozen=True)
+class Block(Rule):
+    """`R_i = 0`: relevance stops here."""
+
+    families: ClassVar[frozenset[str]] = EVERYTHING
+
+
+@dataclass(frozen=True)
+class Native(Rule):
+    """`R_i = x_i df/dx_i`: torch's own gradient, unmodified."""
+
+    families: ClassVar[frozenset[str]] = EVERYTHING
+
+
+@dataclass(frozen=True)
+class Constant(Rule):
+    """A softmax that is a constant: no relevance goes through its weights (CP-LRP, Ali et al. 2022)."""
+
+    families: ClassVar[frozenset[str]] = frozenset({"softmax", "norm"})
+
+
+@dataclass(frozen=True)
+class Gate(Rule):
+    """A product whose activated operand is a gate, a constant: the other one takes all (Arras et al. 2019)."""
+
+    families: ClassVar[frozenset[str]] = frozenset({"product"})
+
+
+@dataclass(frozen=True)
+class ZeroBias(WeightedRule):
+    """`rule` with `b_j = 0` in its denominators: the bias gets no share, `R_j` stays what it was."""
+
+    rule: WeightedRule
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, WeightedRule):
+            raise RuleError(f"ZeroBias wraps a rule for weighted layers, such as ZeroBias(ZPlus()); got {self.rule!r}.")
+
+    @property
+    def proportional(self) -> bool:  # type: ignore[override]
+        return self.rule.proportional
+
+    def propagate(self, layer: Layer, g: Tensor) -> Tensor:
+        return self.rule.propagate(layer.without_bias(), g)
+
+

@@ -1,0 +1,84 @@
+"""Rules that give relevance to an input of exactly 0 as well: read relevance as `nz(x) G` (see `numerics`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from relprop.errors import RuleError
+from relprop.numerics import nonzero, signed
+from relprop.rules.base import Layer, WeightedRule
+
+
+@dataclass(frozen=True)
+class WSquare(WeightedRule):
+    """`R_i = sum_j w_ij^2 / (sum_i w_ij^2) R_j`. Montavon et al. 2017."""
+
+    proportional: ClassVar[bool] = False
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        return weight.square()
+
+    def propagate(self, layer: Layer, g: Tensor) -> Tensor:
+        weight = self._weight(layer.weight)
+        counts = layer.forward(torch.ones_like(layer.x[:1] if layer.x.ndim > 1 else layer.x), weight)
+        return layer.transpose(layer.share(g, counts), weight) / nonzero(layer.x)
+
+
+@dataclass(frozen=True)
+class Flat(WSquare):
+    """`R_i = sum_j R_j / (number of inputs of j)`. Lapuschkin et al. 2019."""
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        return torch.ones_like(weight)
+
+
+@dataclass(frozen=True)
+class ZBox(WeightedRule):
+    """`c_ij = x_i w_ij - l_i w_ij+ - h_i w_ij-`, `R_i = sum_j c_ij R_j / sum_i c_ij`. Montavon et al. 2017.
+
+    Args:
+        low: the smallest value an input can have: a number, or a tensor that broadcasts with the input.
+        high: the largest.
+        epsilon: signed stabiliser of the denominator, which is 0 where every input lies on a bound.
+    """
+
+    low: Any
+    high: Any
+    epsilon: float = 1e-6
+    proportional: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if bool((torch.as_tensor(self.low) > torch.as_tensor(self.high)).any()):
+            raise RuleError(f"ZBox needs low <= high; got low={self.low!r}, high={self.high!r}.")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ZBox):
+            return NotImplemented
+        return self.epsilon == other.epsilon and all(
+            torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in ((self.low, other.low), (self.high, other.high))
+        )
+
+    def __hash__(self) -> int:
+        return hash((ZBox, self.epsilon))
+
+    def propagate(self, layer: Layer, g: Tensor) -> Tensor:
+        x, w = layer.x, layer.weight
+        try:
+            low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device).expand_as(x) for v in (self.low, self.high))
+        except RuntimeError as error:
+            raise RuleError(f"ZBox bounds do not broadcast with an input of shape {tuple(x.shape)}: {error}") from None
+        w_pos, w_neg = w.clamp(min=0), w.clamp(max=0)
+        one = slice(0, 1) if x.ndim > 1 and not _varies(self.low, x) and not _varies(self.high, x) else slice(None)
+        bounds = layer.forward(low[one].contiguous(), w_pos) + layer.forward(high[one].contiguous(), w_neg)
+        s = layer.share(g, signed(layer.z - layer.bias - bounds, self.epsilon))
+        relevance = x * layer.transpose(s, w) - low * layer.transpose(s, w_pos) - high * layer.transpose(s, w_neg)
+        return relevance / nonzero(x)
+
+
+def _varies(bound: Any, x: Tensor) -> bool:
+    """Whether a bound may differ from sample to sample."""
+    return isinstance(bound, Tensor) and bound.ndim == x.ndim and bound.shape[0] > 1

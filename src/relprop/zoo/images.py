@@ -1,0 +1,104 @@
+"""From a picture file to the tensor that EfficientNet-Lite takes; files are not trusted."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from relprop.errors import InputError
+
+try:
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "pictures need Pillow and NumPy: pip install 'relprop[images]'", name=error.name
+    ) from error
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000  # a photograph of a large camera; 150 MB as RGB
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Open a picture file as RGB, upright; size and format are checked before anything is decoded.
+
+    Only PNG, JPEG, WEBP, BMP, GIF (its first frame) and TIFF are tried, so that Pillow's rarer decoders never
+    see the file. Transparent parts become white.
+
+    Raises:
+        InputError: The file is missing, too large, of another format, or broken.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        limit = MAX_BYTES // 2**20
+        raise InputError(f"{path.name!r} has {size / 2**20:.0f} MiB, more than the {limit} MiB we open")
+    try:
+        # Pillow only reads the header here. Its own warning about huge pictures is our error below.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path.name!r} is not a picture we open ({', '.join(FORMATS)})") from error
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(path) from error
+    except Exception as error:
+        # Whatever a decoder trips over, the file is at fault; the same below.
+        raise InputError(f"{path.name!r} cannot be opened: {error}") from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_many_pixels(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about odd metadata, which changes nothing here
+                image.load()
+                return _rgb_on_white(ImageOps.exif_transpose(image))
+        except Exception as error:
+            raise InputError(f"{path.name!r} is broken: {error}") from error
+
+
+def square(image: Image.Image, size: int = 224) -> Image.Image:
+    """Cut the square from the middle that `preprocess` shows the network: 7/8 of the shorter side."""
+    width, height = image.size
+    side = 0.875 * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Cutting while resizing, rather than before or after, keeps a strip of 1 x 1,000,000 pixels small.
+    box = (left, top, left + side, top + side)
+    return image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def preprocess(image: Image.Image, size: int = 224) -> Tensor:
+    """Turn a picture into the batch of one that EfficientNet-Lite takes: `(1, 3, size, size)`."""
+    pixels = torch.from_numpy(np.array(square(image, size), dtype=np.float32))
+    return ((pixels - 127.0) / 128.0).permute(2, 0, 1)[None].contiguous()
+
+
+def _too_many_pixels(path: Path) -> InputError:
+    millions = MAX_PIXELS // 1_000_000
+    return InputError(
+        f"{path.name!r} has more than the {millions} million pixels we decode; make it smaller first"
+    )
+
+
+def _rgb_on_white(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
+        # Pillow clips such values to 0..255; the picture's own range is what a person would see.
+        image = _to_bytes(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _to_bytes(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = values.min(), values.max()
+    span = high - low if high > low else 1.0
+    return Image.fromarray(((values - low) / span * 255).astype(np.uint8))

@@ -1,0 +1,238 @@
+"""An elementwise function multiplies the modified gradient by its secant from zero, however it is spelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import reference
+import relprop
+
+# Both sides compute in float64; what is left is the order of the operations.
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+
+MODULES = {
+    "relu": nn.ReLU(),
+    "relu6": nn.ReLU6(),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "prelu": nn.PReLU(3),
+    "rrelu": nn.RReLU(),
+    "elu": nn.ELU(0.7),
+    "celu": nn.CELU(0.7),
+    "selu": nn.SELU(),
+    "gelu": nn.GELU(),
+    "gelu tanh": nn.GELU(approximate="tanh"),
+    "silu": nn.SiLU(),
+    "mish": nn.Mish(),
+    "hardswish": nn.Hardswish(),
+    "tanh": nn.Tanh(),
+    "tanhshrink": nn.Tanhshrink(),
+    "softshrink": nn.Softshrink(0.3),
+    "hardshrink": nn.Hardshrink(0.3),
+    "softsign": nn.Softsign(),
+    "hardtanh": nn.Hardtanh(-0.5, 0.8),
+    # Those that are not 0 at 0 have a bias there, which keeps its share.
+    "sigmoid": nn.Sigmoid(),
+    "hardsigmoid": nn.Hardsigmoid(),
+    "logsigmoid": nn.LogSigmoid(),
+    "softplus": nn.Softplus(2.0),
+    "threshold": nn.Threshold(0.1, 0.4),
+}
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": torch.exp,
+    "expm1": torch.expm1,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "atan": torch.atan,
+    "erf": torch.erf,
+    "square": torch.square,
+    "cube": lambda x: x**3,
+    "clamp": lambda x: x.clamp(-0.6, 0.9),
+    "abs": torch.abs,
+    "log1p of a square": lambda x: torch.log1p(x**2),
+}
+
+
+class Function(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+ALL = MODULES | {name: Function(function) for name, function in FUNCTIONS.items()}
+
+
+def modified_gradient(function: nn.Module, x: Tensor, composite: relprop.Composite) -> Tensor:
+    """What reaches x of a gradient of one, under the composite."""
+    relevance = relprop.attribute(
+        function, x, target=lambda y: y.sum(1), composite=composite, multiply_by_inputs=False
+    )
+    return relevance.values
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_secant_from_zero(name: str) -> None:
+    f = ALL[name].double().eval()
+    x = torch.cat([torch.randn(4, 3), torch.zeros(1, 3), 1e-3 * torch.randn(2, 3), 8 * torch.randn(2, 3)])
+    x = x.double()
+    expected = reference.secant(f, x)
+    if name == "relu":
+        expected = (x > 0).double()  # its native gradient: at 0 both 0 and 1 are right
+    # A quotient of differences loses as many digits of float64 as x has left of 1: here three, at worst six
+    # when squared.
+    torch.testing.assert_close(
+        modified_gradient(f, x, relprop.composites.zero()), expected, rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_between_layers(name: str) -> None:
+    """R_z = (f(z) - f(0)) v for a score v f(z), and below it LRP-0."""
+    f = ALL[name].double().eval()
+    below = nn.Linear(4, 3).double()
+    x, v = torch.randn(5, 4).double(), torch.randn(3).double()
+    relevance = relprop.attribute(
+        nn.Sequential(below, f), x, target=lambda y: y @ v, composite=relprop.composites.zero()
+    )
+    z = below(x).detach()
+    share = (f(z) - f(torch.zeros_like(z))).detach() * v
+    close(relevance.values, reference.weighted(reference.zero)(below, x, share))
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"relu", "threshold"}))
+def test_a_unit_at_zero_has_the_slope_of_zero(name: str) -> None:
+    f = MODULES[name].double().eval()
+    difference = nn.Linear(2, 3, bias=False).double()
+    difference.weight.data = torch.tensor([[1.0, -1.0]] * 3).double()
+    x = torch.ones(1, 2).double()
+    relevance = relprop.attribute(
+        nn.Sequential(difference, f), x, target=lambda y: y.sum(1), composite=relprop.composites.zero()
+    )
+    slope = reference.secant(f, torch.zeros(1, 3).double()).sum()
+    close(relevance.values, torch.stack([slope, -slope])[None])
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu tanh", "silu", "mish", "tanh", "sigmoid", "softplus", "elu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_smooth_near_zero(name: str, dtype: torch.dtype) -> None:
+    """A difference quotient that has lost its digits is not what is handed down: near 0 stands the
+    derivative.
+    """
+    x = torch.logspace(-12, -1, 56, dtype=torch.float64)
+    x = torch.cat([x, -x])[None]
+    f = MODULES[name]
+    near = modified_gradient(f.to(dtype), x.to(dtype), relprop.composites.zero())
+    slope = reference.secant(f.double(), torch.zeros_like(x))
+    exact = reference.secant(f.double(), x)
+    # The rounding of f(x) and f(0) cannot be told from slope below here, so the derivative stands in for the
+    # quotient.
+    exact = torch.where(x.abs() < 1e-6, slope, exact)
+    # Where the derivative takes over it is off by f"(0) x / 2.
+    tolerance = 2e-3 if dtype == torch.float32 else 1e-5
+    torch.testing.assert_close(near.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+# One activation, in the words of the code it is found in, and what torch calls it.
+SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "gelu as in BERT": (lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))), F.gelu),
+    "gelu as in GPT-2": (
+        lambda x: 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0)))),
+        partial(F.gelu, approximate="tanh"),
+    ),
+    "gelu as in Megatron": (
+        lambda x: 0.5 * x * (1.0 + torch.tanh(0.7978845608028654 * x * (1.0 + 0.044715 * x * x))),
+        partial(F.gelu, approximate="tanh"),
+    ),
+    "silu as a product": (lambda x: x * torch.sigmoid(x), F.silu),
+    "silu, the gate first": (lambda x: x.sigmoid() * x, F.silu),
+    "silu in place": (lambda x: x.sigmoid().mul_(x), F.silu),
+    "silu as a quotient": (lambda x: x / (1 + torch.exp(-x)), F.silu),
+    "hardswish": (lambda x: x * F.relu6(x + 3) / 6, F.hardswish),
+    "hardswish by clamp": (lambda x: x * ((x + 3).clamp(0, 6) / 6), F.hardswish),
+    "hardswish by hardsigmoid": (lambda x: x * F.hardsigmoid(x), F.hardswish),
+    "mish": (lambda x: x * torch.tanh(F.softplus(x)), F.mish),
+    "mish by log and exp": (lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))), F.mish),
+    "relu by maximum": (lambda x: torch.maximum(x, torch.zeros_like(x)), F.relu),
+    "relu by clamp": (lambda x: x.clamp(min=0), F.relu),
+    "relu by where": (lambda x: torch.where(x > 0, x, 0.0), F.relu),
+    "relu by a mask": (lambda x: x * (x > 0), F.relu),
+    "softsign": (lambda x: x / (1 + x.abs()), F.softsign),
+    "tanhshrink": (lambda x: x - torch.tanh(x), F.tanhshrink),
+    "square": (lambda x: x * x, torch.square),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_written_out_equals_fused(name: str) -> None:
+    written, fused = SPELLINGS[name]
+    below, above = nn.Linear(4, 6).double(), nn.Linear(6, 2).double()
+    x = torch.randn(5, 4).double()
+    of_written, of_fused = (
+        relprop.attribute(
+            nn.Sequential(below, Function(f), above), x, 1, composite=relprop.composites.epsilon()
+        )
+        for f in (written, fused)
+    )
+    close(of_written.output, of_fused.output)
+    close(of_written.values, of_fused.values)
+
+
+def test_quick_gelu_and_squared_relu_have_no_fused_spelling() -> None:
+    """Both are 0 at 0: the activation passes relevance on unchanged."""
+    x = torch.randn(5, 4).double()
+    for f in (lambda x: x * torch.sigmoid(1.702 * x), lambda x: F.relu(x) ** 2, lambda x: F.relu(x).square()):
+        relevance = relprop.attribute(Function(f), x, lambda y: y.sum(1), composite=relprop.composites.zero())
+        close(relevance.values, f(x))
+
+
+def test_two_sources_are_a_product() -> None:
+    """SwiGLU: gate and up projection come from different tensors; half goes to either."""
+    gate, up = torch.randn(2, 3, 4).double()
+    model = Pair(lambda gate, up: F.silu(gate) * up)
+    relevance = relprop.attribute(model, (gate, up), lambda y: y.sum(1), composite=relprop.composites.zero())
+    for values, half in zip(relevance.values, reference.product(gate, up, F.silu(gate) * up), strict=True):
+        close(values, half)
+
+
+class Pair(nn.Module):
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.function(a, b)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (relprop.GuidedBackprop(), lambda x, g: g.clamp(min=0) * (x > 0)),
+        (relprop.Deconvnet(), lambda x, g: g.clamp(min=0).expand_as(x)),
+        (relprop.BetaSmooth(), lambda x, g: g * torch.sigmoid(10 * x)),
+        (relprop.BetaSmooth(3.0), lambda x, g: g * torch.sigmoid(3 * x)),
+        (relprop.Native(), lambda x, g: g * (x > 0)),
+        (relprop.Pass(), lambda x, g: torch.where(x == 0, 0, x.clamp(min=0) / x) * g),
+        (relprop.Block(), lambda x, g: 0 * x),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, relprop.rules.Rule) else "",
+)
+def test_other_rules_for_relu(rule: relprop.rules.Rule, expected: Callable[[Tensor, Tensor], Tensor]) -> None:
+    x, g = torch.randn(5, 6).double(), torch.randn(6).double()
+    relevance = relprop.attribute(
+        nn.ReLU(),
+        x,
+        target=lambda y: y @ g,
+        composite=relprop.Composite({"activation": rule}),
+        multiply_by_inputs=False,
+    )
+    close(relevance.values, expected(x, g))

@@ -1,0 +1,357 @@
+"""Whatever cannot be explained is refused, with an error that says what, where, and what to do instead."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import relprop
+from relprop import errors
+
+
+class Written(nn.Module):
+    """A network with a function in its middle, as the module `inner.step`."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.inner = nn.Module()
+        self.before, self.after = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.inner = nn.Sequential()
+        self.inner.step = Step(function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.inner(self.before(x)))
+
+
+class Step(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.function(h)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(2, 4)
+
+
+# ----------------------------------------------------------------------------------------------------- inputs
+
+INPUTS: dict[str, tuple[Callable[[], object], str]] = {
+    "integers": (lambda: torch.ones(2, 4, dtype=torch.int64), "int64"),
+    "truth values": (lambda: torch.ones(2, 4, dtype=torch.bool), "bool"),
+    "complex numbers": (lambda: torch.ones(2, 4, dtype=torch.complex64), "complex"),
+    "another float": (lambda: torch.ones(2, 4, dtype=torch.float64), "float64"),
+    "no sample": (lambda: torch.ones(0, 4), "empty|no sample"),
+    "not a number": (lambda: torch.tensor([[1.0, float("nan"), 0.0, 0.0]]), "(?i)nan|finite"),
+    "infinity": (lambda: torch.tensor([[1.0, float("inf"), 0.0, 0.0]]), "(?i)inf|finite"),
+    "no tensor": (lambda: "a cat", "str"),
+    "nothing": (lambda: (), "(?i)input|tensor"),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs(name: str, model: nn.Module) -> None:
+    make, message = INPUTS[name]
+    with pytest.raises(errors.RelpropError, match=message):
+        relprop.attribute(model, make(), 0)
+
+
+def test_inputs_of_different_lengths() -> None:
+    class Sum(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a.sum(1) + b.sum()
+
+    with pytest.raises(errors.InputError, match=r"2.*3|3.*2"):
+        relprop.attribute(Sum(), (torch.randn(2, 4), torch.randn(3, 4)))
+
+
+def test_something_that_is_no_model(x: Tensor) -> None:
+    with pytest.raises((errors.RelpropError, TypeError), match=r"(?i)model|callable"):
+        relprop.attribute("a model", x, 0)  # pyright: ignore[reportArgumentType]
+
+
+# ---------------------------------------------------------------------------------------------------- targets
+
+# What is asked of a model with 3 classes and of 2 samples, the error, and what its message says.
+TARGETS: dict[str, tuple[object, type[Exception], str]] = {
+    "above the last class": (3, IndexError, "3 classes|3 outputs|0.*2"),
+    "far below 0": (-4, IndexError, "-4"),
+    "one of several above": ([0, 7], IndexError, "7"),
+    "too many": ([0, 1, 2], errors.TargetError, "3.*2|2.*3"),
+    "too few": ([0], errors.TargetError, "1.*2|2.*1"),
+    "tensor of two dimensions": (torch.zeros(2, 2, dtype=torch.int64), errors.TargetError, "dim|shape"),
+    "fraction": (1.5, errors.TargetError, "float|1.5"),
+    "tensor of fractions": (torch.tensor([0.5, 1.0]), errors.TargetError, "float"),
+    "truth value": (True, errors.TargetError, "bool|True"),
+    "tuple too long": ((0, 0), errors.TargetError, "2"),
+    "label without labels": ("cat", errors.TargetError, "labels"),
+    "callable of the wrong shape": (lambda y: y, errors.TargetError, r"\(2, 3\)|\[2, 3\]"),
+    "callable of no tensor": (lambda y: 1.0, errors.TargetError, "float"),
+    "nothing among 3": (None, errors.TargetError, "3"),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets(name: str, model: nn.Module, x: Tensor) -> None:
+    target, error, message = TARGETS[name]
+    with pytest.raises(error, match=message) as caught:
+        relprop.attribute(model, x, target)
+    assert isinstance(caught.value, errors.TargetError)
+
+
+def test_the_class_count_is_in_the_message(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(errors.TargetError, match=r"\b3\b.*class|class.*\b3\b"):
+        relprop.attribute(model, x, 12)
+
+
+def test_unknown_label(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(errors.TargetError, match="tiger"):
+        relprop.attribute(model, x, "tiger", labels=["cat", "dog", "bird"])
+
+
+@pytest.mark.parametrize(
+    "seed", [torch.ones(3), torch.ones(2, 2), float("nan")], ids=["count", "shape", "nan"]
+)
+def test_seeds(seed: Tensor | float, model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(errors.RelpropError, match="seed"):
+        relprop.attribute(model, x, 0, seed=seed)
+
+
+# ----------------------------------------------------------------------------------------------------- models
+
+
+def test_a_module_that_produces_nan_is_named(x: Tensor) -> None:
+    model = Written(lambda h: h / (h - h))
+    with pytest.raises(errors.NonFiniteError, match=r"inner\.step"):
+        relprop.attribute(model, x, 0)
+
+
+def test_a_weight_that_is_nan_is_named(x: Tensor) -> None:
+    model = Written(F.relu)
+    model.after.weight.data[0, 0] = float("nan")
+    with pytest.raises(errors.NonFiniteError, match="after"):
+        relprop.attribute(model, x, 0)
+
+
+SEVERED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "detach": (lambda h: h.detach(), "detach"),
+    "data": (lambda h: h.data * 1, "data|detach"),
+    "numpy": (lambda h: torch.from_numpy(h.detach().numpy()), "detach|numpy"),
+    "no_grad": (lambda h: _without_grad(h), "no_grad|grad"),
+    "argmax": (lambda h: F.one_hot(h.argmax(1), 4).float(), "argmax|one_hot"),
+    "round": (lambda h: h.round(), "round"),
+    "comparison": (lambda h: (h > 0).float(), "gt|>|comparison"),
+}
+
+
+@torch.no_grad()
+def _without_grad(h: Tensor) -> Tensor:
+    return h * 1
+
+
+@pytest.mark.parametrize("name", SEVERED)
+def test_a_severed_graph(name: str, x: Tensor) -> None:
+    function, message = SEVERED[name]
+    with pytest.raises(errors.SeveredGraphError, match=message):
+        relprop.attribute(Written(function), x, 0)
+
+
+def test_an_input_that_is_not_used() -> None:
+    class First(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a.sum(1)
+
+    a, b = torch.randn(2, 2, 4)
+    values = relprop.attribute(First(), (a, b), composite="zero").values
+    assert torch.equal(values[0], a)
+    assert torch.equal(values[1], torch.zeros_like(b))
+
+
+class Doubled(torch.autograd.Function):
+    """An operation of the user's own."""
+
+    @staticmethod
+    def forward(ctx, h):
+        return 2 * h
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(torch.special.bessel_j0, "bessel_j0"), (torch.linalg.inv, "inv"), (torch.fft.fft, "fft")],
+    ids=["bessel_j0", "inv", "fft"],
+)
+def test_an_unknown_operation(function: Callable[[Tensor], Tensor], name: str) -> None:
+    model = Written(lambda h: function(h[:, :4].reshape(-1, 2, 2)).real.reshape(-1, 4))
+    with pytest.raises(errors.UnsupportedOperationError, match=name) as caught:
+        relprop.attribute(model, torch.randn(2, 4), 0)
+    message = str(caught.value)
+    assert "inner.step" in message and "register" in message and "strict" in message
+
+
+def test_not_strict_takes_the_gradient_and_says_so(x: Tensor) -> None:
+    model = Written(Doubled.apply)
+    relevance = relprop.attribute(model, x, 0, composite="zero", strict=False)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(leaf)[:, 0].sum(), leaf)
+    torch.testing.assert_close(relevance.values, x * gradient)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (nn.BatchNorm1d(4), "BatchNorm1d"),
+        (nn.Dropout(0.5), "Dropout"),
+        (nn.AlphaDropout(0.5), "AlphaDropout"),
+        (nn.Sequential(nn.BatchNorm1d(4)), "BatchNorm1d"),
+    ],
+    ids=["batch norm", "dropout", "alpha dropout", "nested"],
+)
+def test_layers_in_training(layer: nn.Module, name: str, x: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), layer, nn.Linear(4, 3)).train()
+    with pytest.raises(errors.ModelStateError, match=r"eval\(\)") as caught:
+        relprop.attribute(model, x, 0)
+    assert "1" in str(caught.value)  # the path of the layer
+
+
+def test_functional_dropout_in_training(x: Tensor) -> None:
+    with pytest.raises(errors.ModelStateError, match=r"(?i)dropout"):
+        relprop.attribute(Written(lambda h: F.dropout(h, 0.5, training=True)).eval(), x, 0)
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize("where", ["whole", "inner"])
+def test_torchscript(how: str, where: str, model: nn.Module, x: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates both
+        scripted = torch.jit.script(model) if how == "script" else torch.jit.trace(model, x)
+    whole = scripted if where == "whole" else nn.Sequential(scripted, nn.ReLU())
+    with pytest.raises((errors.ModelStateError, errors.UnsupportedOperationError), match=r"(?i)torchscript"):
+        relprop.attribute(whole, x, 0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: torch.add(h, 1, out=torch.empty(2, 4)),
+        lambda h: torch.tanh(h, out=torch.empty(2, 4)),
+        lambda h: torch.matmul(h, torch.eye(4), out=torch.empty(2, 4)),
+    ],
+    ids=["add", "tanh", "matmul"],
+)
+def test_out(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    with pytest.raises(errors.UnsupportedOperationError, match="out="):
+        relprop.attribute(Written(function), x, 0)
+
+
+# --------------------------------------------------------------------------------------- rules and composites
+
+
+def test_a_path_that_matches_nothing(model: nn.Module, x: Tensor) -> None:
+    composite = relprop.Composite({relprop.path("haed.*"): relprop.ZPlus()})
+    with pytest.raises(errors.CompositeError, match=r"haed\.\*"):
+        relprop.attribute(model, x, 0, composite=composite)
+
+
+def test_a_name_that_no_composite_has(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(errors.CompositeError, match="epsilon_plus"):
+        relprop.attribute(model, x, 0, composite="epsilon_puls")
+
+
+@pytest.mark.parametrize(
+    "composite",
+    [
+        relprop.Composite({"max_pool": relprop.Gamma()}),
+        relprop.Composite({"linear": relprop.Proportional()}),
+        relprop.Composite({"linear": relprop.GuidedBackprop()}),
+        relprop.Composite({"activation": relprop.AlphaBeta()}),
+    ],
+    ids=["gamma for a max pool", "proportional for a layer", "guided for a layer", "alpha-beta for a relu"],
+)
+def test_a_rule_that_cannot_apply(composite: relprop.Composite, x: Tensor) -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 4), nn.ReLU(), nn.Unflatten(1, (1, 4)), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(2, 3)
+    )
+    with pytest.raises(errors.RuleError, match=r"Gamma|Proportional|GuidedBackprop|AlphaBeta"):
+        relprop.attribute(model, x, 0, composite=composite)
+
+
+def test_pass_needs_one_shape(model: nn.Module, x: Tensor) -> None:
+    composite = relprop.Composite({"linear": relprop.Pass()})
+    with pytest.raises(errors.RuleError, match="Pass"):
+        relprop.attribute(model, x, 0, composite=composite)
+
+
+def test_bounds_that_do_not_fit(model: nn.Module, x: Tensor) -> None:
+    composite = relprop.Composite({relprop.first: relprop.ZBox(torch.zeros(5), torch.ones(5))})
+    with pytest.raises(errors.RuleError, match=r"ZBox|low|bounds"):
+        relprop.attribute(model, x, 0, composite=composite)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: relprop.Epsilon(-1.0),
+        lambda: relprop.Epsilon(float("nan")),
+        lambda: relprop.Gamma(-0.1),
+        lambda: relprop.AlphaBeta(2.0, 2.0),
+        lambda: relprop.AlphaBeta(0.5, -0.5),
+        lambda: relprop.ZBox(1.0, -1.0),
+        lambda: relprop.BetaSmooth(0.0),
+        lambda: relprop.Proportional(-1.0),
+    ],
+)
+def test_numbers_that_no_rule_has(make: Callable[[], object]) -> None:
+    with pytest.raises(errors.RuleError):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("convolution", relprop.Zero()), (3, relprop.Zero()), ("conv", "zero"), (int, relprop.Zero())],
+    ids=["no family", "no place", "no rule", "no module type"],
+)
+def test_entries_that_make_no_composite(key: object, value: object) -> None:
+    with pytest.raises(errors.CompositeError):
+        relprop.Composite({key: value})  # pyright: ignore[reportArgumentType]
+
+
+def test_errors_are_what_one_would_catch() -> None:
+    for error, builtin in (
+        (errors.InputError, ValueError),
+        (errors.TargetError, ValueError),
+        (errors.UnsupportedOperationError, NotImplementedError),
+        (errors.ModelStateError, RuntimeError),
+        (errors.RuleError, ValueError),
+        (errors.CompositeError, ValueError),
+        (errors.NonFiniteError, ArithmeticError),
+        (errors.SeveredGraphError, RuntimeError),
+    ):
+        assert issubclass(error, builtin) and issubclass(error, errors.RelpropError)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5])
+def test_batch_sizes(batch_size: object, model: nn.Module, x: Tensor) -> None:
+    with pytest.raises((errors.RelpropError, TypeError), match="batch_size"):
+        relprop.attribute(model, x, 0, batch_size=batch_size)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_layer_that_does_not_exist(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(errors.RelpropError, match="layer9"):
+        relprop.attribute(model, x, 0, layers=["layer9"])

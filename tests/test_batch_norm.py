@@ -1,0 +1,183 @@
+"""Batch norm in evaluation: one linear map with the weighted layer before it, a diagonal layer on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import reference
+import relprop
+from networks import settle
+
+# Both sides compute in float64; what is left is the order of the sums.
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+
+RULES: dict[str, tuple[relprop.rules.Rule, reference.Rule]] = {
+    "zero": (relprop.Zero(), reference.zero),
+    "epsilon": (relprop.Epsilon(0.3), partial(reference.epsilon, epsilon=0.3)),
+    "epsilon relative": (
+        relprop.Epsilon(0.3, relative=True),
+        partial(reference.epsilon, epsilon=0.3, relative=True),
+    ),
+    "gamma": (relprop.Gamma(), reference.gamma),
+    "alpha 2 beta 1": (relprop.AlphaBeta(), reference.alpha_beta),
+    "z plus": (relprop.ZPlus(), reference.z_plus),
+    "w square": (relprop.WSquare(), reference.w_square),
+    "flat": (relprop.Flat(), reference.flat),
+    "z box": (relprop.ZBox(-2.0, 3.0), partial(reference.z_box, low=-2.0, high=3.0)),
+    "zero bias": (relprop.ZeroBias(relprop.Gamma()), reference.zero_bias(reference.gamma)),
+}
+over_rules = pytest.mark.parametrize("rule", RULES)
+
+# The input's shape without the batch, the weighted layer, the norm on top of it.
+PAIRS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module], Callable[[], nn.Module]]] = {
+    "linear": ((4,), lambda: nn.Linear(4, 3), lambda: nn.BatchNorm1d(3)),
+    "linear without bias": ((4,), lambda: nn.Linear(4, 3, bias=False), lambda: nn.BatchNorm1d(3)),
+    "conv1d": ((2, 5), lambda: nn.Conv1d(2, 3, 3), lambda: nn.BatchNorm1d(3)),
+    "conv2d": ((2, 4, 4), lambda: nn.Conv2d(2, 3, 3, padding=1), lambda: nn.BatchNorm2d(3)),
+    "conv2d without bias": ((2, 4, 4), lambda: nn.Conv2d(2, 3, 3, bias=False), lambda: nn.BatchNorm2d(3)),
+    "conv2d grouped": ((4, 3, 3), lambda: nn.Conv2d(4, 6, 2, groups=2), lambda: nn.BatchNorm2d(6)),
+    "conv3d": ((1, 3, 3, 3), lambda: nn.Conv3d(1, 2, 2), lambda: nn.BatchNorm3d(2)),
+    "conv_transpose1d": ((2, 3), lambda: nn.ConvTranspose1d(2, 3, 2, 2), lambda: nn.BatchNorm1d(3)),
+    "conv_transpose2d": (
+        (4, 2, 2),
+        lambda: nn.ConvTranspose2d(4, 6, 3, 2, groups=2, padding=1),
+        lambda: nn.BatchNorm2d(6),
+    ),
+    "not affine": ((2, 4, 4), lambda: nn.Conv2d(2, 3, 3), lambda: nn.BatchNorm2d(3, affine=False)),
+}
+
+
+def explain(
+    model: nn.Module, x: Tensor, composite: relprop.Composite | str
+) -> tuple[Tensor, reference.Layer]:
+    """The map of a score that weighs every output, and the relevance of those outputs."""
+    weights = torch.randn(model(x).shape[1:]).double()
+    values = relprop.attribute(
+        model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite
+    ).values
+    return values, lambda y: y * weights
+
+
+@over_rules
+@pytest.mark.parametrize("pair", PAIRS)
+def test_merges_into_the_layer_before(pair: str, rule: str) -> None:
+    shape, layer, norm = PAIRS[pair]
+    model = settle(nn.Sequential(layer(), norm())).double()
+    model[1].weight is None or model[1].weight.data[0].neg_()  # a norm may turn a sign
+    own, definition = RULES[rule]
+    x = torch.randn(3, *shape).double()
+    values, seed = explain(model, x, relprop.Composite({"linear": own, "conv": own}))
+    close(values, reference.propagate([(model, reference.weighted(definition))], x, seed))
+
+
+@over_rules
+def test_merges_in_the_middle_of_a_network(rule: str) -> None:
+    own, definition = RULES[rule]
+    conv, norm, last = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(12, 2)
+    model = settle(
+        nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), conv, norm, nn.ReLU(), nn.Flatten(), last)
+    ).double()
+    x = torch.randn(3, 1, 4, 4).double()
+    values, seed = explain(model, x, relprop.Composite({relprop.path("2"): own}))
+    zero = reference.weighted(reference.zero)
+    steps = [
+        (model[0], zero),
+        (model[1], reference.activation),
+        (nn.Sequential(conv, norm), reference.weighted(definition)),
+        (model[4], reference.activation),
+        (model[5], reference.moved),
+        (last, zero),
+    ]
+    close(values, reference.propagate(steps, x, seed))
+
+
+@over_rules
+@pytest.mark.parametrize("affine", [True, False])
+def test_alone_it_is_a_diagonal_layer(rule: str, affine: bool) -> None:
+    own, definition = RULES[rule]
+    model = settle(nn.BatchNorm2d(3, affine=affine)).double()
+    x = torch.randn(3, 3, 2, 2).double()
+    values, seed = explain(model, x, relprop.Composite({"batch_norm": own}))
+    close(values, reference.propagate([(model, reference.weighted(definition))], x, seed))
+
+
+@over_rules
+@pytest.mark.parametrize("place", ["before a convolution", "after a relu"])
+def test_where_it_cannot_merge_it_keeps_its_bias(place: str, rule: str) -> None:
+    """Its own rule is LRP-0; the convolution next to it has the composite's."""
+    own, definition = RULES[rule]
+    conv, norm = nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)
+    zero, of_conv = reference.weighted(reference.zero), reference.weighted(definition)
+    if place == "before a convolution":
+        model = settle(nn.Sequential(norm, conv)).double()
+        steps = [(norm, zero), (conv, of_conv)]
+    else:
+        relu = nn.ReLU()
+        model = settle(nn.Sequential(conv, relu, norm)).double()
+        steps = [(conv, of_conv), (relu, reference.activation), (norm, zero)]
+    x = torch.randn(3, 2, 4, 4).double()
+    values, seed = explain(model, x, relprop.Composite({"conv": own}))
+    close(values, reference.propagate(steps, x, seed))
+
+
+def test_another_reader_of_the_convolution_keeps_its_own_share() -> None:
+    """The norm and a branch beside it read the same convolution: only the norm's part is merged."""
+
+    class Branching(nn.Module):
+        def __init__(self, normed: bool, raw: bool):
+            super().__init__()
+            self.conv, self.norm = conv, norm
+            self.normed, self.raw = normed, raw
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.conv(x)
+            return self.norm(z) * self.normed + z * self.raw
+
+    conv, norm = settle(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))).double()
+    x = torch.randn(2, 2, 4, 4).double()
+    target = lambda y: y.flatten(1).sum(1)  # noqa: E731
+    composite = relprop.Composite({"conv": relprop.Gamma()})
+    both, normed, raw = (
+        relprop.attribute(Branching(*parts).eval(), x, target, composite=composite).values
+        for parts in ((True, True), (True, False), (False, True))
+    )
+    # Relevance is additive in what arrives, and each branch hands its own to the convolution's input.
+    conv_alone = relprop.attribute(conv, x, target, composite=composite).values
+    merged = relprop.attribute(nn.Sequential(conv, norm), x, target, composite=composite).values
+    close(raw, conv_alone)
+    close(normed, merged)
+    close(both, normed + raw)
+
+
+def test_without_running_statistics_the_batch_decides() -> None:
+    """`track_running_stats=False` normalises by the batch at hand, so one sample's map would depend on the
+    others.
+    """
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False)).double().eval()
+    with pytest.raises(relprop.errors.ModelStateError, match="running"):
+        relprop.attribute(model, torch.randn(3, 2, 4, 4).double(), lambda y: y.flatten(1).sum(1))
+
+
+@over_rules
+def test_functional_and_module_agree(rule: str) -> None:
+    model = settle(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))).double()
+    conv, norm = model
+
+    class Functional(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = F.conv2d(x, conv.weight, conv.bias)
+            return F.batch_norm(z, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+    x = torch.randn(2, 2, 4, 4).double()
+    composite = relprop.Composite({"conv": RULES[rule][0]})
+    target = lambda y: y.flatten(1).sum(1)  # noqa: E731
+    close(
+        relprop.attribute(Functional(), x, target, composite=composite).values,
+        relprop.attribute(model, x, target, composite=composite).values,
+    )

@@ -1,0 +1,90 @@
+"""Norms: 1/std is a constant, the mean that is taken off stays linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+import relprop
+
+# Both sides compute in float64; what is left is the order of the operations.
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+
+
+def filled(norm: nn.Module) -> nn.Module:
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    return norm.double().eval()
+
+
+# The norm, a sample's shape, how many runs of units share a statistic, and whether a mean is taken off.
+NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, bool]] = {
+    "layer norm": (lambda: nn.LayerNorm(6), (6,), 1, True),
+    "layer norm on tokens": (lambda: nn.LayerNorm(4), (3, 4), 3, True),
+    "layer norm of two dimensions": (lambda: nn.LayerNorm((3, 4)), (3, 4), 1, True),
+    "layer norm without bias": (lambda: nn.LayerNorm(6, bias=False), (6,), 1, True),
+    "rms norm": (lambda: nn.RMSNorm(6, eps=1e-5), (6,), 1, False),
+    "rms norm on tokens": (lambda: nn.RMSNorm(4, eps=1e-5), (3, 4), 3, False),
+    "group norm": (lambda: nn.GroupNorm(2, 4), (4, 3), 2, True),
+    "group norm of images": (lambda: nn.GroupNorm(3, 6), (6, 2, 2), 3, True),
+    "instance norm": (lambda: nn.InstanceNorm2d(3, affine=True), (3, 2, 2), 3, True),
+    "instance norm, not affine": (lambda: nn.InstanceNorm1d(3), (3, 5), 3, True),
+}
+
+
+def weight_of(norm: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """The norm's own weight, for each unit of a sample."""
+    if norm.weight is None:
+        return torch.ones(shape).double()
+    per_channel = isinstance(norm, nn.GroupNorm | nn.InstanceNorm1d | nn.InstanceNorm2d)
+    weight = norm.weight.detach()
+    return weight.reshape(-1, *[1] * (len(shape) - 1)).expand(shape) if per_channel else weight.expand(shape)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_the_statistic_is_a_constant(name: str) -> None:
+    """R_i = x_i sum_j a_ij v_j for a score v y, with y = a x + bias once 1/std is held constant."""
+    build, shape, runs, centred = NORMS[name]
+    norm = filled(build())
+    x, v = torch.randn(3, *shape).double(), torch.randn(shape).double()
+    relevance = relprop.attribute(norm, x, lambda y: (y * v).flatten(1).sum(1), composite="zero")
+
+    linear = reference.normalisation(x.flatten(1), runs, centred=centred, eps=1e-5)
+    leaf = x.flatten(1).requires_grad_()
+    y = linear(leaf).reshape(x.shape) * weight_of(norm, shape)
+    (gradient,) = torch.autograd.grad((y * v).sum(), leaf)
+    close(relevance.values, (leaf * gradient).detach().reshape(x.shape))
+
+
+@pytest.mark.parametrize("name", ["layer norm", "rms norm", "group norm"])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_bias_free_norms_conserve(name: str, scale: float) -> None:
+    build, shape, _, _ = NORMS[name]
+    norm = filled(build())
+    if getattr(norm, "bias", None) is not None:
+        norm.bias.data.zero_()
+    x = scale * torch.randn(3, *shape).double()
+    relevance = relprop.attribute(norm, x, lambda y: y.flatten(1)[:, 0], composite="zero")
+    close(relevance.values.flatten(1).sum(1), relevance.score)
+
+
+def test_written_out_equals_fused() -> None:
+    """Mean, variance and quotient in the model's own words."""
+
+    class WrittenOut(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            mean = x.mean(-1, keepdim=True)
+            variance = x.var(-1, unbiased=False, keepdim=True)
+            return (x - mean) / torch.sqrt(variance + 1e-5)
+
+    x, v = torch.randn(3, 6).double(), torch.randn(6).double()
+    written, fused = (
+        relprop.attribute(model, x, lambda y: y @ v, composite="zero")
+        for model in (WrittenOut(), nn.LayerNorm(6, elementwise_affine=False).double())
+    )
+    close(written.values, fused.values)

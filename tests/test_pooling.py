@@ -1,0 +1,157 @@
+"""Pooling: the winner of a maximum takes all, or a share where asked; an average shares by contribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+import relprop
+
+# Both sides compute in float64; what is left is the order of the sums.
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+
+MAX_POOLS = {
+    "1d": ((2, 6), nn.MaxPool1d(2)),
+    "2d": ((2, 4, 4), nn.MaxPool2d(2)),
+    "2d overlapping": ((2, 5, 5), nn.MaxPool2d(3, stride=2)),
+    "2d padded": ((2, 5, 4), nn.MaxPool2d(3, stride=2, padding=1)),
+    "2d dilated": ((1, 6, 6), nn.MaxPool2d(2, stride=1, dilation=2)),
+    "2d ceil": ((2, 5, 5), nn.MaxPool2d(2, ceil_mode=True)),
+    "3d": ((1, 2, 4, 4), nn.MaxPool3d(2)),
+    "adaptive 1d": ((2, 7), nn.AdaptiveMaxPool1d(3)),
+    "adaptive 2d": ((2, 5, 4), nn.AdaptiveMaxPool2d((2, 3))),
+}
+
+AVERAGE_POOLS = {
+    "1d": ((2, 6), nn.AvgPool1d(2)),
+    "2d": ((2, 4, 4), nn.AvgPool2d(2)),
+    "2d overlapping": ((2, 5, 5), nn.AvgPool2d(3, stride=2)),
+    "2d padded": ((2, 4, 4), nn.AvgPool2d(3, stride=2, padding=1)),
+    "2d padding left out": ((2, 4, 4), nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)),
+    "2d ceil": ((2, 5, 5), nn.AvgPool2d(2, ceil_mode=True)),
+    "2d sum": ((2, 4, 4), nn.AvgPool2d(2, divisor_override=1)),
+    "3d": ((1, 2, 4, 4), nn.AvgPool3d(2)),
+    "adaptive 2d": ((2, 5, 4), nn.AdaptiveAvgPool2d((2, 3))),
+    "global": ((2, 3, 3), nn.AdaptiveAvgPool2d(1)),
+    "mean": ((2, 3, 3), lambda x: x.mean((2, 3))),
+}
+
+
+class Pooled(nn.Module):
+    def __init__(self, pool: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x)
+
+
+def relevance_of(
+    model: nn.Module, x: Tensor, composite: relprop.Composite | str
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The map of a score that weighs every output, and the relevance of those outputs."""
+    weights = torch.randn(model(x).shape[1:]).double()
+    values = relprop.attribute(
+        model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite
+    ).values
+    return values, lambda y: y * weights
+
+
+@pytest.mark.parametrize("name", MAX_POOLS)
+@pytest.mark.parametrize("signs", ["both", "non-negative"])
+def test_winner_takes_all(name: str, signs: str) -> None:
+    shape, pool = MAX_POOLS[name]
+    x = torch.randn(3, *shape).double()
+    x = x.clamp(min=0) if signs == "non-negative" else x
+    values, seed = relevance_of(pool, x, "zero")
+    close(values, reference.propagate([(pool, reference.winner_takes_all)], x, seed))
+
+
+@pytest.mark.parametrize("name", MAX_POOLS)
+@pytest.mark.parametrize("signs", ["both", "non-negative"])
+@pytest.mark.parametrize("epsilon", [1e-6, 0.5])
+def test_proportional(name: str, signs: str, epsilon: float) -> None:
+    shape, pool = MAX_POOLS[name]
+    x = torch.randn(3, *shape).double()
+    x = x.clamp(min=0) if signs == "non-negative" else x
+    values, seed = relevance_of(pool, x, relprop.Composite({"max_pool": relprop.Proportional(epsilon)}))
+    rule = partial(reference.proportional, epsilon=epsilon)
+    close(values, reference.propagate([(pool, rule)], x, seed))
+
+
+@pytest.mark.parametrize("name", AVERAGE_POOLS)
+@pytest.mark.parametrize("signs", ["both", "non-negative"])
+def test_average_shares_by_contribution(name: str, signs: str) -> None:
+    shape, pool = AVERAGE_POOLS[name]
+    x = torch.randn(3, *shape).double()
+    x = x.clamp(min=0) if signs == "non-negative" else x
+    values, seed = relevance_of(Pooled(pool), x, "zero")
+    close(values, reference.propagate([(pool, reference.average_pool)], x, seed))
+    if signs == "non-negative":
+        assert (values[x == 0] == 0).all()
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(2), nn.MaxPool2d(2)], ids=["average", "maximum"])
+def test_below_a_flat_layer_nothing_is_lost(pool: nn.Module) -> None:
+    """A flat layer gives relevance to windows of dead units only: it goes on through them, as through a
+    relu.
+    """
+    conv = nn.Conv2d(1, 3, 3, padding=1).double()
+    conv.bias.data.fill_(-0.7)  # so that most units are dead
+    above = nn.Linear(12, 2, bias=False).double()
+    model = nn.Sequential(conv, nn.ReLU(), pool, nn.Flatten(), above)
+    x = torch.randn(4, 1, 4, 4).double()
+    assert (model[:3](x) == 0).any() and (model[:3](x) > 0).any()
+    composite = relprop.Composite({"linear": relprop.Flat(), "conv": relprop.Flat()})
+    relevance = relprop.attribute(model, x, 0, composite=composite)
+    flat = reference.weighted(reference.flat)
+    down = reference.average_pool if isinstance(pool, nn.AvgPool2d) else reference.winner_takes_all
+    steps = [
+        (conv, flat),
+        (model[1], reference.activation),
+        (pool, down),
+        (model[3], reference.moved),
+        (above, flat),
+    ]
+    chosen = torch.tensor([1.0, 0.0]).double()
+    close(relevance.values, reference.propagate(steps, x, lambda y: y * chosen))
+    close(relevance.values.flatten(1).sum(1), relevance.score)
+
+
+def test_indices_may_be_asked_for() -> None:
+    x = torch.randn(2, 1, 4, 4).double()
+    with_indices = Pooled(lambda x: nn.functional.max_pool2d(x, 2, return_indices=True)[0])
+    target = lambda y: y.flatten(1).sum(1)  # noqa: E731
+    for composite in ("zero", relprop.Composite({"max_pool": relprop.Proportional()})):
+        values = relprop.attribute(with_indices, x, target, composite=composite).values
+        close(values, relprop.attribute(nn.MaxPool2d(2), x, target, composite=composite).values)
+
+
+def test_max_unpool_puts_relevance_where_the_value_went() -> None:
+    class Unpooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            pooled, indices = nn.functional.max_pool2d(x, 2, return_indices=True)
+            return nn.functional.max_unpool2d(pooled, indices, 2)
+
+    x = torch.rand(2, 1, 4, 4).double()
+    relevance = relprop.attribute(Unpooled(), x, lambda y: y.flatten(1).sum(1), composite="zero")
+    close(relevance.values, Unpooled()(x))
+
+
+def test_sums_means_and_maxima_over_dimensions() -> None:
+    """The share of a unit in a sum or a mean is its part of it, sign included; a maximum is its winner's."""
+    x = torch.randn(3, 4, 5).double()
+    for reduce, expected in (
+        (lambda x: x.sum(2), x),
+        (lambda x: x.mean(2), x / 5),
+        (lambda x: x.amax(2), torch.where(x == x.amax(2, keepdim=True), x, 0)),
+        (lambda x: x.max(2).values, torch.where(x == x.amax(2, keepdim=True), x, 0)),
+        (lambda x: x.median(2).values, torch.where(x == x.median(2, keepdim=True).values, x, 0)),
+        (lambda x: x.cumsum(2)[:, :, 2], torch.cat([x[:, :, :3], 0 * x[:, :, 3:]], 2)),
+    ):
+        close(relprop.attribute(Pooled(reduce), x, lambda y: y.sum(1), composite="zero").values, expected)

@@ -1,0 +1,96 @@
+"""Products share by halves, a divisor is a constant, a residual sum shares by contribution with its sign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+import relprop
+
+# Both sides compute in float64; what is left is the order of the operations.
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+
+Definition = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Pair(nn.Module):
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.function(a, b)
+
+
+@pytest.mark.parametrize(
+    ("function", "definition"),
+    [
+        (torch.mul, reference.product),
+        (torch.div, reference.quotient_of_two),
+        (torch.add, reference.residual_sum),
+        (lambda a, b: a - b, lambda a, b, r: reference.residual_sum(a, -b, r)),
+        (
+            lambda a, b: torch.addcmul(a, b, torch.tensor(2.0)),
+            lambda a, b, r: reference.residual_sum(a, 2 * b, r),
+        ),
+        (lambda a, b: torch.lerp(a, b, 0.25), lambda a, b, r: reference.residual_sum(0.75 * a, 0.25 * b, r)),
+    ],
+    ids=["product", "quotient", "sum", "difference", "addcmul", "lerp"],
+)
+def test_of_two_inputs(function: Callable[[Tensor, Tensor], Tensor], definition: Definition) -> None:
+    a, b, v = torch.randn(3, 2, 5).double()
+    model = Pair(function)
+    relevance = relprop.attribute(model, (a, b), target=lambda y: y @ v[0], composite="zero")
+    for values, expected in zip(relevance.values, definition(a, b, function(a, b) * v[0]), strict=True):
+        close(values, expected)
+
+
+def test_a_matrix_product_is_a_sum_of_products() -> None:
+    """R(a_tk) = sum_d a_tk b_kd / 2 r_td / y_td, and likewise for b."""
+    a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 4, 5).double()
+    v = torch.randn(3, 5).double()
+    relevance = relprop.attribute(
+        Pair(torch.matmul), (a, b), target=lambda y: (y * v).sum((1, 2)), composite="zero"
+    )
+    parts = torch.einsum("btk,bkd,td->btkd", a, b, v) / 2
+    close(relevance.values[0], parts.sum(3))
+    close(relevance.values[1], parts.sum(1))
+    close(relevance.values[0].sum((1, 2)) + relevance.values[1].sum((1, 2)), relevance.score)
+
+
+def test_cubes_of_different_tensors_share_by_halves_of_halves() -> None:
+    """(a b) c: half to c, a quarter each to a and b."""
+    a, b, c = torch.randn(3, 2, 5).double()
+
+    class Triple(nn.Module):
+        def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+            return a * b * c
+
+    relevance = relprop.attribute(Triple(), (a, b, c), target=lambda y: y.sum(1), composite="zero")
+    for values, share in zip(relevance.values, (0.25, 0.25, 0.5), strict=True):
+        close(values, share * a * b * c)
+
+
+def test_a_residual_block() -> None:
+    """x + f(x) under a rule that is not LRP-0: f's relevance goes down by the rule, x's stays with x."""
+    f = nn.Linear(4, 4).double()
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f = f
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.relu(self.f(x))
+
+    x, v = torch.randn(3, 4).double(), torch.randn(4).double()
+    composite = relprop.Composite({"linear": relprop.Gamma()})
+    relevance = relprop.attribute(Residual(), x, target=lambda y: y @ v, composite=composite)
+    branch = torch.relu(f(x)).detach()
+    to_x, to_branch = reference.residual_sum(x, branch, (x + branch) * v)
+    close(relevance.values, to_x + reference.weighted(reference.gamma)(f, x, to_branch))

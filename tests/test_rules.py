@@ -1,0 +1,295 @@
+"""Every rule on every kind of weighted layer equals its definition in `reference.py`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+import relprop
+
+# Both sides compute in float64; what is left is the order of the sums.
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+
+
+class BilinearWithConstant(nn.Bilinear):
+    """A bilinear layer whose second operand is a constant: linear in the first."""
+
+    def __init__(self, in1: int, in2: int, out: int, bias: bool):
+        super().__init__(in1, in2, out, bias=bias)
+        self.register_buffer("constant", torch.randn(1, in2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.bilinear(x, self.constant.expand(len(x), -1), self.weight, self.bias)
+
+
+def settled(norm: nn.Module) -> nn.Module:
+    """A batch norm with statistics as after some training."""
+    for tensor in (norm.running_mean, norm.weight, norm.bias):
+        nn.init.normal_(tensor)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    return norm
+
+
+# The input's shape without the batch, and the layer, with or without a bias.
+LAYERS: dict[str, tuple[tuple[int, ...], Callable[[bool], nn.Module]]] = {
+    "linear": ((5,), lambda bias: nn.Linear(5, 4, bias=bias)),
+    "linear on tokens": ((2, 3), lambda bias: nn.Linear(3, 4, bias=bias)),
+    "bilinear": ((4,), lambda bias: BilinearWithConstant(4, 3, 5, bias)),
+    "conv1d": ((2, 6), lambda bias: nn.Conv1d(2, 3, 3, bias=bias)),
+    "conv1d same": ((2, 5), lambda bias: nn.Conv1d(2, 3, 4, padding="same", bias=bias)),
+    "conv2d": ((2, 4, 4), lambda bias: nn.Conv2d(2, 3, 3, bias=bias)),
+    "conv2d padded": ((2, 3, 3), lambda bias: nn.Conv2d(2, 2, 3, padding=1, bias=bias)),
+    "conv2d grouped": ((4, 3, 3), lambda bias: nn.Conv2d(4, 6, 2, groups=2, bias=bias)),
+    "conv2d depthwise": ((3, 3, 3), lambda bias: nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=bias)),
+    "conv2d strided": ((2, 5, 4), lambda bias: nn.Conv2d(2, 2, (3, 2), stride=(2, 3), bias=bias)),
+    "conv2d dilated": (
+        (1, 5, 6),
+        lambda bias: nn.Conv2d(1, 2, 2, dilation=(2, 3), padding=(1, 0), bias=bias),
+    ),
+    "conv2d same": ((1, 4, 3), lambda bias: nn.Conv2d(1, 2, (2, 3), padding="same", dilation=2, bias=bias)),
+    "conv3d": ((2, 2, 3, 3), lambda bias: nn.Conv3d(2, 2, 2, padding=(0, 1, 0), bias=bias)),
+    "conv_transpose1d": ((2, 3), lambda bias: nn.ConvTranspose1d(2, 3, 3, stride=2, bias=bias)),
+    "conv_transpose2d": (
+        (4, 2, 3),
+        lambda bias: nn.ConvTranspose2d(4, 2, 3, 2, padding=1, output_padding=1, groups=2, bias=bias),
+    ),
+    "conv_transpose3d": ((1, 2, 2, 2), lambda bias: nn.ConvTranspose3d(1, 2, 2, dilation=2, bias=bias)),
+    "batch_norm1d": ((4,), lambda bias: settled(nn.BatchNorm1d(4))),
+    "batch_norm2d": ((3, 2, 2), lambda bias: settled(nn.BatchNorm2d(3))),
+}
+
+LOW, HIGH = -2.5, 3.0
+
+RULES: dict[str, tuple[Callable[[], relprop.rules.Rule], reference.Rule]] = {
+    "zero": (lambda: relprop.Zero(), reference.zero),
+    "epsilon": (lambda: relprop.Epsilon(), reference.epsilon),
+    "epsilon large": (lambda: relprop.Epsilon(0.3), partial(reference.epsilon, epsilon=0.3)),
+    "epsilon relative": (
+        lambda: relprop.Epsilon(0.25, relative=True),
+        partial(reference.epsilon, epsilon=0.25, relative=True),
+    ),
+    "gamma": (lambda: relprop.Gamma(), reference.gamma),
+    "gamma large": (lambda: relprop.Gamma(10.0), partial(reference.gamma, gamma=10.0)),
+    "alpha 2 beta 1": (lambda: relprop.AlphaBeta(), reference.alpha_beta),
+    "alpha 1.5 beta 0.5": (
+        lambda: relprop.AlphaBeta(1.5, 0.5),
+        partial(reference.alpha_beta, alpha=1.5, beta=0.5),
+    ),
+    "z plus": (lambda: relprop.ZPlus(), reference.z_plus),
+    "w square": (lambda: relprop.WSquare(), reference.w_square),
+    "flat": (lambda: relprop.Flat(), reference.flat),
+    "z box": (lambda: relprop.ZBox(LOW, HIGH), partial(reference.z_box, low=LOW, high=HIGH)),
+    "block": (lambda: relprop.Block(), reference.block),
+    "native": (lambda: relprop.Native(), reference.zero),
+    "zero bias, epsilon": (
+        lambda: relprop.ZeroBias(relprop.Epsilon(0.3)),
+        reference.zero_bias(partial(reference.epsilon, epsilon=0.3)),
+    ),
+    "zero bias, gamma": (lambda: relprop.ZeroBias(relprop.Gamma()), reference.zero_bias(reference.gamma)),
+    "zero bias, alpha 2 beta 1": (
+        lambda: relprop.ZeroBias(relprop.AlphaBeta()),
+        reference.zero_bias(reference.alpha_beta),
+    ),
+    "zero bias, z plus": (lambda: relprop.ZeroBias(relprop.ZPlus()), reference.zero_bias(reference.z_plus)),
+}
+
+# torch warns that an even kernel's "same" padding makes a copy.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+
+over_layers = pytest.mark.parametrize("layer", LAYERS)
+over_rules = pytest.mark.parametrize("rule", RULES)
+over_bias = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+over_signs = pytest.mark.parametrize("signs", ["both", "non-negative"])
+
+
+def inputs(shape: tuple[int, ...], signs: str) -> Tensor:
+    """Three samples, units that are exactly 0 among them."""
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    return x.clamp(min=0) if signs == "non-negative" else torch.where(x.abs() < 0.3, 0.0, x)
+
+
+def built(layer: str, bias: bool) -> tuple[tuple[int, ...], nn.Module]:
+    shape, build = LAYERS[layer]
+    return shape, build(bias).double().eval()
+
+
+def weighing(shape: torch.Size) -> Tensor:
+    """How the score weighs each unit of an output: relevance of either sign arrives there."""
+    return torch.randn(shape[1:], dtype=torch.float64)
+
+
+def total(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda y: (y * weights).flatten(1).sum(1)
+
+
+@over_layers
+@over_rules
+@over_bias
+@over_signs
+def test_first_layer(layer: str, rule: str, bias: bool, signs: str) -> None:
+    shape, module = built(layer, bias)
+    make, definition = RULES[rule]
+    x = inputs(shape, signs)
+    weights = weighing(module(x).shape)
+    composite = relprop.Composite({relprop.path("layer"): make()})
+    relevance = relprop.attribute(
+        nn.Sequential(OrderedDict(layer=module)), x, target=total(weights), composite=composite
+    )
+    close(
+        relevance.values,
+        reference.propagate([(module, reference.weighted(definition))], x, lambda y: y * weights),
+    )
+
+
+@over_layers
+@over_rules
+@over_bias
+def test_hidden_layer(layer: str, rule: str, bias: bool) -> None:
+    """Between relus, below a flat layer, which gives relevance to units that are exactly 0: they pass it
+    on.
+    """
+    shape, module = built(layer, bias)
+    make, definition = RULES[rule]
+    x = torch.randn(3, 4, dtype=torch.float64)
+    below = nn.Linear(4, torch.Size(shape).numel()).double()
+    into, relu, flatten = nn.Unflatten(1, shape), nn.ReLU(), nn.Flatten()
+    middle = module(into(below(x))).flatten(1)
+    above = nn.Linear(middle.shape[1], 3).double()
+    weights = weighing(above(middle).shape)
+
+    model = nn.Sequential(
+        OrderedDict(
+            below=below, into=into, relu1=relu, layer=module, relu2=nn.ReLU(), flatten=flatten, above=above
+        )
+    )
+    composite = relprop.Composite(
+        {
+            relprop.path("below"): relprop.Zero(),
+            relprop.path("layer"): make(),
+            relprop.path("above"): relprop.Flat(),
+        }
+    )
+    relevance = relprop.attribute(model, x, target=total(weights), composite=composite)
+    close(
+        relevance.values,
+        reference.propagate(
+            [
+                (below, reference.weighted(reference.zero)),
+                (into, reference.moved),
+                (relu, reference.activation),
+                (module, reference.weighted(definition)),
+                (relu, reference.activation),
+                (flatten, reference.moved),
+                (above, reference.weighted(reference.flat)),
+            ],
+            x,
+            lambda y: y * weights,
+        ),
+    )
+
+
+@over_bias
+@pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["features", "tokens"])
+def test_pass_hands_down_what_it_received(shape: tuple[int, ...], bias: bool) -> None:
+    module = nn.Linear(4, 4, bias=bias).double()
+    x = inputs(shape, "both")
+    weights = weighing(module(x).shape)
+    composite = relprop.Composite({"linear": relprop.Pass()})
+    relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+    close(relevance.values, module(x).detach() * weights)
+
+
+@pytest.mark.parametrize("per", ["channel", "unit"])
+def test_z_box_bounds_of_their_own(per: str) -> None:
+    """Bounds broadcast against the input: one for each channel, or one for each unit."""
+    shape = (3, 1, 1) if per == "channel" else (3, 4, 4)
+    low, high = -2.0 - torch.rand(shape, dtype=torch.float64), 2.0 + torch.rand(shape, dtype=torch.float64)
+    module = nn.Conv2d(3, 2, 3).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64).clamp(-2, 2)
+    weights = weighing(module(x).shape)
+    whole = [bound.expand(3, 4, 4).flatten() for bound in (low, high)]
+    composite = relprop.Composite({"conv": relprop.ZBox(low, high)})
+    relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+    definition = partial(reference.z_box, low=whole[0], high=whole[1])
+    close(
+        relevance.values,
+        reference.propagate([(module, reference.weighted(definition))], x, lambda y: y * weights),
+    )
+
+
+def test_flat_counts_connections_not_weights() -> None:
+    """A pruned weight is a connection still: every input of the unit gets the same."""
+    module = nn.Linear(4, 1, bias=False).double()
+    module.weight.data[0, 1] = 0
+    x = torch.randn(2, 4, dtype=torch.float64)
+    relevance = relprop.attribute(module, x, 0, composite=relprop.Composite({"linear": relprop.Flat()}))
+    close(relevance.values, (module(x) / 4).expand(2, 4).detach())
+
+
+@pytest.mark.parametrize("rule", ["gamma", "alpha 2 beta 1", "z plus", "w square", "z box"])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes_are_a_pad_and_a_convolution(rule: str, mode: str) -> None:
+    pads = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
+    inside = nn.Conv2d(2, 2, 3, padding=1, padding_mode=mode).double()
+    plain = nn.Conv2d(2, 2, 3).double()
+    plain.load_state_dict(inside.state_dict())
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    composite = relprop.Composite({"conv": RULES[rule][0]()})
+    target = total(weighing(inside(x).shape))
+    spelled_out = nn.Sequential(pads[mode](1), plain)
+    close(
+        relprop.attribute(inside, x, target, composite=composite).values,
+        relprop.attribute(spelled_out, x, target, composite=composite).values,
+    )
+
+
+@over_rules
+def test_a_layer_used_twice(rule: str) -> None:
+    """Each use hands down by its own input and its own relevance."""
+    shared = nn.Linear(4, 4).double()
+    relu = nn.ReLU()
+    make, definition = RULES[rule]
+    x = torch.randn(3, 4, dtype=torch.float64)
+    weights = weighing(x.shape)
+    model = nn.Sequential(shared, relu, shared, relu, shared)
+    relevance = relprop.attribute(
+        model, x, target=total(weights), composite=relprop.Composite({"linear": make()})
+    )
+    down = reference.weighted(definition)
+    steps = [(shared, down), (relu, reference.activation)] * 2 + [(shared, down)]
+    close(relevance.values, reference.propagate(steps, x, lambda y: y * weights))
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "gamma", "z plus"])
+def test_a_parametrized_layer(rule: str) -> None:
+    """Weight norm, pruning: the weight that counts is the one the layer computes with."""
+    module = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3).double())
+    make, definition = RULES[rule]
+    x = torch.randn(3, 4, dtype=torch.float64)
+    weights = weighing(module(x).shape)
+    composite = relprop.Composite({"linear": make()})
+    relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+    close(
+        relevance.values,
+        reference.propagate([(module, reference.weighted(definition))], x, lambda y: y * weights),
+    )
+
+
+def test_changed_weights_are_seen() -> None:
+    """Nothing derived from a weight outlives a change of the weight."""
+    module = nn.Linear(4, 3).double()
+    composite = relprop.Composite({"linear": relprop.ZPlus()})
+    x = torch.randn(2, 4, dtype=torch.float64)
+    weights = weighing(module(x).shape)
+    for _ in range(2):
+        relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+        down = reference.weighted(reference.z_plus)
+        close(relevance.values, reference.propagate([(module, down)], x, lambda y: y * weights))
+        with torch.no_grad():
+            module.weight.neg_()
