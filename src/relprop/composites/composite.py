@@ -47,11 +47,6 @@ class Composite:
             if not isinstance(rule, Rule):
                 hint = " Did you forget the parentheses?" if isinstance(rule, type) else ""
                 raise RuleError(f"A composite maps places to rules such as Epsilon(1e-6); '{place}' got {rule!r}.{hint}")
-            known = families(place)
-            if known is not None and not known & rule.families:
-                raise RuleError(
-                    f"{rule!r} cannot act on '{place}'; it acts on: {', '.join(sorted(rule.families)) or 'nothing'}."
-                )
 
     def rule(self, place: Place) -> Any:
         """The rule for a place, None for the default, `UNDECIDED` where `last` is not known yet."""
@@ -75,8 +70,13 @@ class Composite:
         return any(not rule.proportional for _, rule in self.entries)
 
     def check(self, modules: dict[str, nn.Module]) -> None:
-        """Refuses a path that matches no module of the model."""
-        for key, _ in self.entries:
+        """Refuses a path that matches no module of the model, and a rule that cannot act on the family it is given."""
+        for key, rule in self.entries:
+            known = families(key)
+            if known is not None and not known & rule.families:
+                raise RuleError(
+                    f"{rule!r} cannot act on '{key}'; it acts on: {', '.join(sorted(rule.families)) or 'nothing'}."
+                )
             for part in parts(key):
                 if isinstance(part, Path) and not any(fnmatchcase(name, part.glob) for name in modules):
                     known = ", ".join(name for name in list(modules)[:12] if name) or "none: the model is a plain function"
