@@ -122,7 +122,7 @@ def test_a_unit_at_zero_has_the_slope_of_zero(name: str) -> None:
     close(relevance.values, torch.stack([slope, -slope])[None])
 
 
-@pytest.mark.parametrize("name", ["gelu", "gelu tanh", "silu", "mish", "tanh", "sigmoid", "softplus", "elu"])
+@pytest.mark.parametrize("name", ["gelu", "gelu tanh", "silu", "mish", "tanh", "sigmoid", "softplus"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_smooth_near_zero(name: str, dtype: torch.dtype) -> None:
     """A difference quotient that has lost its digits is not what is handed down: near 0 stands the

@@ -100,7 +100,6 @@ TARGETS: dict[str, tuple[object, type[Exception], str]] = {
     "label without labels": ("cat", errors.TargetError, "labels"),
     "callable of the wrong shape": (lambda y: y, errors.TargetError, r"\(2, 3\)|\[2, 3\]"),
     "callable of no tensor": (lambda y: 1.0, errors.TargetError, "float"),
-    "nothing among 3": (None, errors.TargetError, "3"),
 }
 
 
@@ -194,8 +193,8 @@ class Doubled(torch.autograd.Function):
 
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(torch.special.bessel_j0, "bessel_j0"), (torch.linalg.inv, "inv"), (torch.fft.fft, "fft")],
-    ids=["bessel_j0", "inv", "fft"],
+    [(torch.special.airy_ai, "airy_ai"), (torch.linalg.inv, "inv"), (torch.linalg.matrix_exp, "matrix_exp")],
+    ids=["airy_ai", "inv", "matrix_exp"],
 )
 def test_an_unknown_operation(function: Callable[[Tensor], Tensor], name: str) -> None:
     model = Written(lambda h: function(h[:, :4].reshape(-1, 2, 2)).real.reshape(-1, 4))
@@ -328,7 +327,7 @@ def test_numbers_that_no_rule_has(make: Callable[[], object]) -> None:
     ids=["no family", "no place", "no rule", "no module type"],
 )
 def test_entries_that_make_no_composite(key: object, value: object) -> None:
-    with pytest.raises(errors.CompositeError):
+    with pytest.raises((errors.CompositeError, errors.RuleError)):
         relprop.Composite({key: value})  # pyright: ignore[reportArgumentType]
 
 

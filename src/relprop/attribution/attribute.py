@@ -234,6 +234,8 @@ def _handed(score: Tensor, seed: Any) -> Tensor:
     if seed is None:
         return score.detach()
     handed = torch.as_tensor(seed, dtype=score.dtype, device=score.device)
+    if not bool(torch.isfinite(handed).all()):
+        raise TargetError(f"seed must be finite; got {seed!r}.")
     if handed.ndim > 1 or (handed.ndim == 1 and handed.shape[0] != score.shape[0]):
         raise TargetError(f"seed must be a number or one per sample, shape ({score.shape[0]},); got {tuple(handed.shape)}.")
     return handed.expand_as(score).clone()
@@ -271,7 +273,7 @@ def _check_finite(values: list[Tensor], inputs: Any) -> None:
 
 
 def _severed(run: Run) -> str:
-    where = f" The graph was cut by: {'; '.join(dict.fromkeys(run.severed[-3:]))}." if run.severed else ""
+    where = f" The graph was cut by: {'; '.join(dict.fromkeys(list(run.severed)[-3:]))}." if run.severed else ""
     return (
         "the score does not depend on the inputs: nothing can be attributed." + where + " Remove the detach, no_grad or "
         "conversion, or explain the part of the model behind it."

@@ -30,10 +30,18 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample.")
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path} holds NaN or infinite values.")
+    lengths = {t.shape[0] for _, t in found if t.ndim}
+    if len(lengths) > 1:
+        raise InputError(f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}.")
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
         _check_model(model)
         parameter = next(model.parameters(), None)
+        dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        odd = {t.dtype for _, t in found} - dtypes
+        autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        if len(dtypes) == 1 and odd and not autocast:
+            raise InputError(f"the model is {dtypes.pop()}, the inputs are {odd.pop()}: convert one, as in x.to(model's dtype).")
         if parameter is not None and len(devices) == 1 and parameter.device.type not in {d.type for d in devices}:
             (device,) = devices
             raise InputError(f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r}).")

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
+from relprop.attribution.trees import leaves
 from relprop.composites import Composite, by_name
 from relprop.engine import Propagation, Run
-from relprop.errors import CompositeError
+from relprop.errors import CompositeError, InputError
 
 
 def resolve(composite: Composite | str) -> Composite | None:
@@ -21,7 +24,9 @@ def resolve(composite: Composite | str) -> Composite | None:
 
 
 @contextmanager
-def propagate(composite: Composite | str = "auto", *, model: Any = None, strict: bool = True) -> Iterator[Run]:
+def propagate(
+    composite: Composite | str = "auto", *, model: Any = None, inputs: Any = None, strict: bool = True
+) -> Iterator[Run]:
     """Inside, autograd carries relevance: `R(x) = x * torch.autograd.grad(score, x)`.
 
     Tensors that require grad carry relevance, parameters do not. `create_graph=True` works, so relevance can be
@@ -30,6 +35,7 @@ def propagate(composite: Composite | str = "auto", *, model: Any = None, strict:
     Args:
         composite: the rules, or the name of a composite.
         model: the model, where the composite names module paths.
+        inputs: the tensors that carry relevance, where that is not every tensor that requires grad.
         strict: whether an unknown operation is an error.
 
     Raises:
@@ -38,6 +44,10 @@ def propagate(composite: Composite | str = "auto", *, model: Any = None, strict:
     chosen = resolve(composite)
     if chosen is not None and model is not None:
         chosen.check(dict(model.named_modules(remove_duplicate=False)))
-    run = Run(chosen, model, strict=strict, adopt=True)
+    run = Run(chosen, model, strict=strict, adopt=inputs is None)
+    named = [t for _, t in leaves(inputs) if isinstance(t, Tensor)]
+    if any(not t.requires_grad for t in named):
+        raise InputError("inputs of propagate must require grad: x.requires_grad_().")
+    run.inputs = {id(t) for t in named}
     with Propagation(run):
         yield run

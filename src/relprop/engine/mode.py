@@ -15,8 +15,6 @@ from relprop.engine.run import Note, Run, note_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules import Block, Native
 
-_CUTS = {"detach", "detach_", "numpy", "tolist", "item"}
-
 
 class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
@@ -55,15 +53,17 @@ class Propagation(TorchFunctionMode):
         run = self.run
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
-            if entry.function.__name__ in _CUTS and args and isinstance(args[0], Tensor) and args[0].requires_grad:
-                run.severed.append(f"{entry.function.__name__} in {run.where()}")
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if args and isinstance(args[0], Tensor) and isinstance(result, Tensor) and result is not args[0] and args[0].requires_grad:
+                run.cut(f"{entry.function.__name__} in {run.where()}")
+                return result.detach() if result.requires_grad else result
+            return result
         live: list[Tensor] = []
         args = tuple(self._door(a, live) for a in args)
         kwargs = {key: self._door(a, live) for key, a in kwargs.items()}
         if not live or not torch.is_grad_enabled():
             if live:
-                run.severed.append(f"{getattr(func, '__name__', func)} without gradients (no_grad) in {run.where()}")
+                run.cut(f"{getattr(func, '__name__', func)} without gradients (no_grad) in {run.where()}")
             if entry is not None and entry.handler.__name__ in ("batch_norm", "dropout"):
                 entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
             result = func(*args, **kwargs)
@@ -86,7 +86,8 @@ class Propagation(TorchFunctionMode):
         inplace = entry.spelling.inplace or bool(kwargs.get("inplace"))
         if entry.spelling.reflected:
             # Tensor.__rsub__(self, other) is other - self; the handler runs the main spelling.
-            args, func = (args[1], args[0], *args[2:]), entry.function
+            method = func
+            args, func = (args[1], args[0], *args[2:]), lambda a, b, *rest: method(b, a, *rest)
         if inplace:
             return self._inplace(entry, func, args, kwargs, live)
         return self._handle(Call(self.run, entry, func, args, kwargs, live))
@@ -163,6 +164,9 @@ class Propagation(TorchFunctionMode):
 
     def _stranger(self, value: Tensor, live: list[Tensor]) -> Tensor:
         """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
+        if id(value) in self.run.inputs:
+            live.append(value)
+            return value
         if value.is_leaf:
             if not self.run.adopt or isinstance(value, nn.Parameter):
                 return value.detach()
@@ -191,7 +195,7 @@ class Propagation(TorchFunctionMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            if node.metadata.get("relprop") is self.run:
+            if node.metadata.get("relprop") is self.run or id(getattr(node, "variable", None)) in self.run.inputs:
                 return True
             stack += [child for child, _ in node.next_functions]
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, deque
 from types import FrameType
 from typing import Any
 
@@ -51,9 +51,9 @@ class Run:
         self.families: set[str] = set()
         self.weighted = 0
         self.placements: list[tuple[Place, Rule | None]] = []
-        self.severed: list[str] = []
+        self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
-        self.keep = False
+        self.inputs: set[int] = set()
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
             for name, module in model.named_modules(remove_duplicate=False):
@@ -109,6 +109,10 @@ class Run:
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
         place = Place(entry.family, entry.function, *self._here())
         return UnsupportedOperationError(f"{place}, given {shapes}: {what}")
+
+    def cut(self, what: str) -> None:
+        """Remembers where relevance could not follow, for messages."""
+        self.severed.append(what)
 
     def where(self) -> str:
         """The module now running, for messages."""

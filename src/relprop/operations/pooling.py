@@ -61,6 +61,33 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
     return pool
 
 
+def adaptive_max_pool(dims: int) -> Callable[..., Any]:
+    average = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
+
+    def pool(call: Call, input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+        if not isinstance(call.rule, Proportional):
+            return call()
+        value = call(input.detach(), output_size, return_indices) if return_indices else call(input.detach(), output_size)
+        y, epsilon = (value[0] if return_indices else value), call.rule.epsilon
+        counts = y.new_ones(())
+        for axis in range(dims):  # window i of n covers floor(i L / n) to ceil((i + 1) L / n)
+            length, n = input.shape[axis - dims], y.shape[axis - dims]
+            sizes = [-(-(i + 1) * length // n) - i * length // n for i in range(n)]
+            counts = counts[..., None] * y.new_tensor(sizes)
+
+        def back(x: Tensor, g: Tensor) -> Tensor:
+            with torch.enable_grad():
+                inner = x.detach().requires_grad_()
+                total = average(inner, y.shape[-dims:]) * counts
+            share = quotient(wide(y) * wide(g), signed(wide(total.detach()), epsilon)).to(g.dtype)
+            return torch.autograd.grad(total, inner, share)[0]
+
+        pooled = custom(input, lambda: y.clone(), back)
+        return (pooled, value[1]) if return_indices else pooled
+
+    return pool
+
+
 def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`(sum |x|^p)^(1/p)` is homogeneous of degree 1: the native gradient conserves; a window of zeros gets none."""
 
@@ -90,9 +117,10 @@ register(torch.max_pool1d_with_indices, F.max_pool1d_with_indices, family="max_p
 register(F.max_pool2d_with_indices, family="max_pool", handler=max_pool(2, True))
 register(F.max_pool3d_with_indices, family="max_pool", handler=max_pool(3, True))
 register(
-    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.adaptive_max_pool1d_with_indices,
-    F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices, F.fractional_max_pool2d,
+    F.adaptive_max_pool1d_with_indices, F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices, F.fractional_max_pool2d,
     F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
     F.max_unpool1d, F.max_unpool2d, F.max_unpool3d,
     family="selection",
 )  # fmt: skip
+for _dims, _function in ((1, F.adaptive_max_pool1d), (2, F.adaptive_max_pool2d), (3, F.adaptive_max_pool3d)):
+    register(_function, family="max_pool", handler=adaptive_max_pool(_dims))

@@ -38,9 +38,11 @@ class Kept:
         self.version = z._version
         self.rectified = rectified
 
-    def read(self, g: Tensor) -> Tensor | None:
+    def read(self, g: Tensor, whole: bool) -> Tensor | None:
         """The output, or None where it was overwritten, or stands for one that it does not equal where it matters."""
         if self.value is None or self.value._version != self.version:
+            return None
+        if self.rectified and whole:
             return None
         if self.rectified and not torch.equal(torch.ops.aten.threshold_backward(g, self.value, 0), g):
             return None
@@ -127,17 +129,19 @@ class Weighted:
         if isinstance(rule, Native) or (not self.nz and (rule is None or isinstance(rule, Zero))):
             if self.probes:
                 self._report(x, g)
-            return self.linear.transpose(g, self.weight, x)
+            return self.linear.transpose(g.to(x.dtype), self.weight.to(x.dtype), x)
         if rule is not None and not isinstance(rule, WeightedRule):
             raise RuleError(f"{rule!r} cannot act on {self.place}: it is no rule for weighted layers.")
-        return (rule or Zero()).propagate(self._view(x, g), g)
+        return (rule or Zero()).propagate(self._view(x, g, rule is not None and rule.whole_output), g)
 
-    def _view(self, x: Tensor, g: Tensor) -> LayerView:
+    def _view(self, x: Tensor, g: Tensor, whole: bool = False) -> LayerView:
         bias: Tensor | float = 0.0 if self.bias is None else self.linear.along_result(self.bias)
-        z = None if torch.is_grad_enabled() or self.kept is None else self.kept.read(g)
+        z = None if torch.is_grad_enabled() or self.kept is None else self.kept.read(g, whole)
         if z is None:
-            z = self.linear.forward(x, self.weight) + bias
-        view = LayerView(self.linear, x, self.weight, bias, z, self.nz)
+            z = self.linear.forward(x, self.weight.to(x.dtype)) + bias
+        if isinstance(bias, Tensor):
+            bias = bias.to(x.dtype)
+        view = LayerView(self.linear, x, self.weight.to(x.dtype), bias, z.to(x.dtype), self.nz)
         for probe in self.probes:
             probe(view.relevance(g))
         return view

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from relprop.rules.base import Rule
+from relprop.rules.base import Rule, check_number
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class BetaSmooth(ActivationRule):
     """`G_x = sigmoid(beta x) G`: the gradient of a softplus in place of a relu's. Dombrowski et al. 2019."""
 
     beta: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_number("beta", self.beta, above=0.0)
 
     def propagate(self, x: Tensor, g: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
         return (self.beta * x).sigmoid() * g

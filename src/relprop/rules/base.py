@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import ClassVar, Protocol
 
 from torch import Tensor
 
+from relprop.errors import RuleError
+
 WEIGHTED = frozenset({"linear", "conv", "bilinear", "batch_norm"})
 EVERYTHING = WEIGHTED | {"activation", "max_pool", "avg_pool", "product", "division", "sum", "norm", "softmax", "selection", "structure"}
+
+
+def check_number(name: str, value: float, above: float | None = None) -> None:
+    """Refuses a parameter that is no finite number >= 0 (or > `above`)."""
+    if not isinstance(value, (int, float)) or not isfinite(value) or value < 0 or (above is not None and value <= above):
+        raise RuleError(f"{name} must be a finite number {'>= 0' if above is None else f'> {above:g}'}; got {value!r}.")
 
 
 class Layer(Protocol):
@@ -72,6 +81,8 @@ class WeightedRule(Rule):
     """A rule for weighted layers (linear, conv, bilinear, BatchNorm on its own). Subclass it to write your own."""
 
     families: ClassVar[frozenset[str]] = WEIGHTED
+    whole_output: ClassVar[bool] = False
+    """Whether the rule reads `layer.z` also where no relevance arrives (as a standard deviation does)."""
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         """From `G` at the output to `G` at the input, where relevance is `R = tensor * G`."""

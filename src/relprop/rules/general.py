@@ -84,6 +84,10 @@ class ZeroBias(WeightedRule):
     def proportional(self) -> bool:  # type: ignore[override]
         return self.rule.proportional
 
+    @property
+    def whole_output(self) -> bool:  # type: ignore[override]
+        return self.rule.whole_output
+
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         return self.rule.propagate(layer.without_bias(), g)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from relprop.rules.base import Rule
+from relprop.rules.base import Rule, check_number
 
 
 @dataclass(frozen=True)
@@ -14,3 +14,6 @@ class Proportional(Rule):
 
     epsilon: float = 1e-6
     families: ClassVar[frozenset[str]] = frozenset({"max_pool"})
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon)

@@ -7,14 +7,13 @@ Where every input is >= 0, as after a relu, `(x w)+ = x w+` and half of the term
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
 
 from relprop.errors import RuleError
 from relprop.numerics import signed, wide
-from relprop.rules.base import Layer, WeightedRule
+from relprop.rules.base import Layer, WeightedRule, check_number
 
 
 def _positive(layer: Layer) -> Tensor:
@@ -26,11 +25,6 @@ def _positive(layer: Layer) -> Tensor:
 
 def _parts(bias: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
     return (bias.clamp(min=0), bias.clamp(max=0)) if isinstance(bias, Tensor) else (max(bias, 0.0), min(bias, 0.0))
-
-
-def _finite(name: str, value: float, low: float = 0.0) -> None:
-    if not isinstance(value, (int, float)) or not isfinite(value) or value < low:
-        raise RuleError(f"{name} must be a finite number >= {low:g}; got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,11 @@ class Epsilon(WeightedRule):
     relative: bool = False
 
     def __post_init__(self) -> None:
-        _finite("epsilon", self.epsilon)
+        check_number("epsilon", self.epsilon)
+
+    @property
+    def whole_output(self) -> bool:  # type: ignore[override]
+        return self.relative
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         z, epsilon = wide(layer.z), self.epsilon
@@ -67,7 +65,7 @@ class Gamma(WeightedRule):
     gamma: float = 0.25
 
     def __post_init__(self) -> None:
-        _finite("gamma", self.gamma)
+        check_number("gamma", self.gamma)
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         w, b, z = layer.weight, layer.bias, wide(layer.z)
@@ -107,8 +105,8 @@ class AlphaBeta(WeightedRule):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        _finite("alpha", self.alpha)
-        _finite("beta", self.beta)
+        check_number("alpha", self.alpha)
+        check_number("beta", self.beta)
         if abs(self.alpha - self.beta - 1) > 1e-9:
             raise RuleError(f"alpha - beta must be 1 to conserve relevance; got {self.alpha} - {self.beta}.")
 
@@ -119,10 +117,9 @@ class AlphaBeta(WeightedRule):
         p = wide(_positive(layer))
         shares = [(self.alpha, layer.share(g, p + b_pos), w_pos, w_neg)]
         if self.beta:
-            # n is a difference: what is below rounding of p is no contribution at all.
-            n = p + b - wide(layer.z)
-            n = torch.nn.functional.threshold(n, 0.0, 0.0) if not n.numel() else n
-            n = -p * torch.nn.functional.threshold(n / p, 8 * torch.finfo(p.dtype).eps, 0.0).nan_to_num(nan=0.0, posinf=0.0)
+            # n is a difference: what is below the rounding of p is no contribution at all.
+            n = wide(layer.z) - b - p
+            n = n * (n + 8 * torch.finfo(p.dtype).eps * p).clamp(max=0).sign().neg()
             shares.append((-self.beta, layer.share(g, n + b_neg), w_neg, w_pos))
         total: Tensor | None = None
         for factor, s, above, below in shares:
