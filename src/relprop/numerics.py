@@ -23,7 +23,11 @@ def nonzero(x: Tensor) -> Tensor:
 
 def signed(x: Tensor, epsilon: float | Tensor) -> Tensor:
     """`x + epsilon * sgn(x)` with `sgn(0) = +1`."""
-    return x.sign().add_(0.5).sign_().mul_(epsilon).add_(x) if not x.requires_grad else x + epsilon * (x.sign() + 0.5).sign()
+    return (
+        x.sign().add_(0.5).sign_().mul_(epsilon).add_(x)
+        if not x.requires_grad
+        else x + epsilon * (x.sign() + 0.5).sign()
+    )
 
 
 def quotient(a: Tensor, b: Tensor) -> Tensor:

@@ -114,7 +114,9 @@ def attribute_each(
     check_inputs(model, inputs)
     chosen = resolve(composite)
     if chosen is not None:
-        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
+        chosen.check(
+            dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {}
+        )
     known = labels if labels is not None else known_labels(model)
     kwargs = dict(forward_kwargs or {})
 
@@ -130,7 +132,9 @@ def attribute_each(
         return _in_batches(whole, inputs, targets, seed, batch_size, progress)
 
 
-def _in_batches(whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool) -> list[Relevance]:
+def _in_batches(
+    whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool
+) -> list[Relevance]:
     if not isinstance(size, int) or size < 1:
         raise InputError(f"batch_size must be a positive int; got {size!r}.")
     count = batch_of(inputs)
@@ -147,7 +151,8 @@ def _in_batches(whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size
         return value[start : start + size] if per_sample and len(value) == count else value
 
     parts = [
-        whole(map_tree(lambda t, s=s: t[s : s + size], inputs), [cut(t, s) for t in targets], cut(seed, s)) for s in starts
+        whole(map_tree(lambda t, s=s: t[s : s + size], inputs), [cut(t, s) for t in targets], cut(seed, s))
+        for s in starts
     ]
     return [_joined([part[i] for part in parts], targets[i]) for i in range(len(targets))]
 
@@ -191,19 +196,27 @@ def _explain(
         handed = _handed(score, seed)
         edges = [c.edge for c in catches if c.edge is not None]
         gradients = torch.autograd.grad(
-            score, [*starts, *edges], _start(score, handed, seed), retain_graph=number < len(found) - 1, allow_unused=True
+            score,
+            [*starts, *edges],
+            _start(score, handed, seed),
+            retain_graph=number < len(found) - 1,
+            allow_unused=True,
         )
         if run._composite is None or number == 0:
             run.unmatched()
         if all(g is None for g in gradients[: len(starts)]):
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if multiply is None else multiply
-        values = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(starts, gradients, strict=False)]
+        values = [
+            _read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(starts, gradients, strict=False)
+        ]
         _check_finite(values, inputs)
         rest = iter(gradients[len(starts) :])
         per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
         layers = {name: [per_catch[id(c)] for c in some] for name, some in caught.items()}
-        received = sum((_per_sample(v, score.shape[0]) for v in values), torch.zeros_like(handed, dtype=torch.float64))
+        received = sum(
+            (_per_sample(v, score.shape[0]) for v in values), torch.zeros_like(handed, dtype=torch.float64)
+        )
         taken = iter(values)
         results.append(
             Relevance(
@@ -237,7 +250,9 @@ def _handed(score: Tensor, seed: Any) -> Tensor:
     if not bool(torch.isfinite(handed).all()):
         raise TargetError(f"seed must be finite; got {seed!r}.")
     if handed.ndim > 1 or (handed.ndim == 1 and handed.shape[0] != score.shape[0]):
-        raise TargetError(f"seed must be a number or one per sample, shape ({score.shape[0]},); got {tuple(handed.shape)}.")
+        raise TargetError(
+            f"seed must be a number or one per sample, shape ({score.shape[0]},); got {tuple(handed.shape)}."
+        )
     return handed.expand_as(score).clone()
 
 
@@ -258,8 +273,10 @@ def _read(x: Tensor, g: Tensor | None, multiply: bool, nz: bool) -> Tensor:
 
 def _per_sample(value: Tensor, count: int) -> Tensor:
     value = value.double() if value.device.type != "mps" else value
-    return value.flatten(1).sum(1) if value.ndim > 1 and value.shape[0] == count else (
-        value if value.ndim == 1 and value.shape[0] == count else value.sum().expand(count) / count
+    return (
+        value.flatten(1).sum(1)
+        if value.ndim > 1 and value.shape[0] == count
+        else (value if value.ndim == 1 and value.shape[0] == count else value.sum().expand(count) / count)
     )
 
 
@@ -273,8 +290,12 @@ def _check_finite(values: list[Tensor], inputs: Any) -> None:
 
 
 def _severed(run: Run) -> str:
-    where = f" The graph was cut by: {'; '.join(dict.fromkeys(list(run.severed)[-3:]))}." if run.severed else ""
+    where = (
+        f" The graph was cut by: {'; '.join(dict.fromkeys(list(run.severed)[-3:]))}." if run.severed else ""
+    )
     return (
-        "the score does not depend on the inputs: nothing can be attributed." + where + " Remove the detach, no_grad or "
+        "the score does not depend on the inputs: nothing can be attributed."
+        + where
+        + " Remove the detach, no_grad or "
         "conversion, or explain the part of the model behind it."
     )

@@ -18,21 +18,29 @@ def check_inputs(model: Any, inputs: Any) -> None:
         raise InputError("inputs is empty: pass a tensor, or a tuple, list or dict of tensors.")
     for path, tensor in found:
         if not isinstance(tensor, Tensor):
-            raise InputError(f"{path} is a {type(tensor).__name__}; inputs must be tensors. Pass other arguments in forward_args or forward_kwargs.")
+            raise InputError(
+                f"{path} is a {type(tensor).__name__}; inputs must be tensors. Pass other arguments in forward_args or forward_kwargs."
+            )
         if tensor.is_complex():
-            raise InputError(f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x).")
+            raise InputError(
+                f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x)."
+            )
         if not tensor.is_floating_point():
             raise InputError(
                 f"{path} has dtype {tensor.dtype}: integers cannot carry relevance. Convert it to floating point, or pass it "
                 "in forward_args or forward_kwargs."
             )
         if tensor.numel() == 0:
-            raise InputError(f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample.")
+            raise InputError(
+                f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample."
+            )
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path} holds NaN or infinite values.")
     lengths = {t.shape[0] for _, t in found if t.ndim}
     if len(lengths) > 1:
-        raise InputError(f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}.")
+        raise InputError(
+            f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}."
+        )
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
         _check_model(model)
@@ -41,10 +49,18 @@ def check_inputs(model: Any, inputs: Any) -> None:
         odd = {t.dtype for _, t in found} - dtypes
         autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
         if len(dtypes) == 1 and odd and not autocast:
-            raise InputError(f"the model is {dtypes.pop()}, the inputs are {odd.pop()}: convert one, as in x.to(model's dtype).")
-        if parameter is not None and len(devices) == 1 and parameter.device.type not in {d.type for d in devices}:
+            raise InputError(
+                f"the model is {dtypes.pop()}, the inputs are {odd.pop()}: convert one, as in x.to(model's dtype)."
+            )
+        if (
+            parameter is not None
+            and len(devices) == 1
+            and parameter.device.type not in {d.type for d in devices}
+        ):
             (device,) = devices
-            raise InputError(f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r}).")
+            raise InputError(
+                f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r})."
+            )
 
 
 def _check_model(model: nn.Module) -> None:
@@ -70,9 +86,15 @@ def _culprit(model: Any, args: tuple, kwargs: dict) -> str:
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, _: Any, out: Any) -> None:
-            bad = [t for _, t in leaves(out) if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all()]
+            bad = [
+                t
+                for _, t in leaves(out)
+                if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all()
+            ]
             if bad:
-                seen.append(f"module '{name}' ({type(module).__name__})" if name else "the model's own forward")
+                seen.append(
+                    f"module '{name}' ({type(module).__name__})" if name else "the model's own forward"
+                )
 
         return hook
 

@@ -59,7 +59,9 @@ def wanted(model: Any, layers: Any) -> dict[str, nn.Module]:
             found = {name: m for name, m in modules.items() if fnmatchcase(name, item)}
         if not found:
             what = f"module {type(item).__name__}" if isinstance(item, nn.Module) else f"{item!r}"
-            raise InputError(f"layers: {what} is not part of the model. Modules: {', '.join(n for n in list(modules)[:12] if n)}, ...")
+            raise InputError(
+                f"layers: {what} is not part of the model. Modules: {', '.join(n for n in list(modules)[:12] if n)}, ..."
+            )
         chosen.update(found)
     return chosen
 
@@ -79,7 +81,9 @@ def catching(modules: dict[str, nn.Module], at: str, run: Run) -> Any:
                             caught[name].append(Catch(tensor, run.nz_hidden))
 
             if at == "input":
-                handle = module.register_forward_pre_hook(lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True)
+                handle = module.register_forward_pre_hook(
+                    lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True
+                )
             else:
                 handle = module.register_forward_hook(lambda m, a, out, catch=catch: catch(out))
             stack.callback(handle.remove)

@@ -25,10 +25,14 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
     if callable(target):
         score = target(output)
         if not isinstance(score, Tensor):
-            raise TargetError(f"a callable target must return a tensor with one score per sample; got {type(score).__name__}.")
+            raise TargetError(
+                f"a callable target must return a tensor with one score per sample; got {type(score).__name__}."
+            )
         batch = output.shape[0] if isinstance(output, Tensor) and output.ndim else None
         if score.ndim > 1 or (batch is not None and score.ndim == 1 and score.shape[0] != batch):
-            raise TargetError(f"a callable target must return one score per sample, shape ({batch},); got {tuple(score.shape)}.")
+            raise TargetError(
+                f"a callable target must return one score per sample, shape ({batch},); got {tuple(score.shape)}."
+            )
         return score, target
     if not isinstance(output, Tensor):
         raise TargetError(
@@ -45,7 +49,9 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         return _default(output)
     indices = _indices(output, target, labels)
     rows = torch.arange(output.shape[0], device=output.device)
-    columns = [torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)]
+    columns = [
+        torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)
+    ]
     return output[(rows, *columns)] if columns else output, target
 
 
@@ -78,11 +84,15 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.")
         if target.ndim > 1:
-            raise TargetError(f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}.")
+            raise TargetError(
+                f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}."
+            )
         target = target.tolist() if target.ndim and target.numel() != 1 else int(target)
     if isinstance(target, list):
         if len(target) != batch:
-            raise TargetError(f"{len(target)} targets for a batch of {batch} samples: give one per sample, or a single one.")
+            raise TargetError(
+                f"{len(target)} targets for a batch of {batch} samples: give one per sample, or a single one."
+            )
         return [_index(output, one, labels) for one in target]
     return [_index(output, target, labels)] * batch
 
@@ -95,7 +105,9 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
         target = int(target)
     if hasattr(target, "__index__") and not isinstance(target, (bool, Tensor)):
         target = (int(target),)
-    if not isinstance(target, tuple) or not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in target):
+    if not isinstance(target, tuple) or not all(
+        hasattr(i, "__index__") and not isinstance(i, bool) for i in target
+    ):
         raise TargetError(
             f"target must be an int, a tuple of ints, a list with one per sample, a label, a callable, a Contrast or None; "
             f"got {target!r}."
@@ -106,13 +118,17 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
         )
     for i, n in zip(target, shape, strict=True):
         if not -n <= i < n:
-            raise TargetIndexError(f"target {target if len(target) > 1 else i} is out of range: the model has {n} classes, 0 to {n - 1}.")
+            raise TargetIndexError(
+                f"target {target if len(target) > 1 else i} is out of range: the model has {n} classes, 0 to {n - 1}."
+            )
     return tuple(int(i) % n for i, n in zip(target, shape, strict=True))
 
 
 def _class_of(label: str, labels: Sequence[str] | None) -> int:
     if labels is None:
-        raise TargetError(f"target {label!r} is a label, but the model has none: pass labels=[...], or the class's index.")
+        raise TargetError(
+            f"target {label!r} is a label, but the model has none: pass labels=[...], or the class's index."
+        )
     names = list(labels)
     if label not in names:
         import difflib
@@ -147,7 +163,9 @@ def select_output(output: Any, select: Any) -> Any:
             return getattr(output, select)
         return output[select]
     except (KeyError, IndexError, AttributeError, TypeError):
-        raise TargetError(f"select={select!r} picks nothing out of the model's output, a {type(output).__name__}.") from None
+        raise TargetError(
+            f"select={select!r} picks nothing out of the model's output, a {type(output).__name__}."
+        ) from None
 
 
 Select = Callable[[Any], Tensor] | str | int | None

@@ -46,7 +46,9 @@ class Composite:
         for place, rule in self.entries:
             if not isinstance(rule, Rule):
                 hint = " Did you forget the parentheses?" if isinstance(rule, type) else ""
-                raise RuleError(f"A composite maps places to rules such as Epsilon(1e-6); '{place}' got {rule!r}.{hint}")
+                raise RuleError(
+                    f"A composite maps places to rules such as Epsilon(1e-6); '{place}' got {rule!r}.{hint}"
+                )
 
     def rule(self, place: Place) -> Any:
         """The rule for a place, None for the default, `UNDECIDED` where `last` is not known yet."""
@@ -79,8 +81,13 @@ class Composite:
                 )
             for part in parts(key):
                 if isinstance(part, Path) and not any(fnmatchcase(name, part.glob) for name in modules):
-                    known = ", ".join(name for name in list(modules)[:12] if name) or "none: the model is a plain function"
-                    raise CompositeError(f"path({part.glob!r}) matches no module. Modules of this model: {known}, ...")
+                    known = (
+                        ", ".join(name for name in list(modules)[:12] if name)
+                        or "none: the model is a plain function"
+                    )
+                    raise CompositeError(
+                        f"path({part.glob!r}) matches no module. Modules of this model: {known}, ..."
+                    )
 
     def __or__(self, other: Composite) -> Composite:
         if not isinstance(other, Composite):
@@ -103,9 +110,13 @@ class Composite:
         return f"<Composite {self.name!r}: {len(self.entries)} entries>"
 
     def __str__(self) -> str:
-        rows = [(str(key), repr(rule)) for key, rule in self.entries] + [("everything else", "the operation's default")]
+        rows = [(str(key), repr(rule)) for key, rule in self.entries] + [
+            ("everything else", "the operation's default")
+        ]
         width = max(len(place) for place, _ in rows)
-        return "\n".join([f"composite {self.name!r} (first match wins)", *(f"  {p:<{width}}  {r}" for p, r in rows)])
+        return "\n".join(
+            [f"composite {self.name!r} (first match wins)", *(f"  {p:<{width}}  {r}" for p, r in rows)]
+        )
 
 
 def _only_first(key: Matcher) -> bool:

@@ -14,6 +14,7 @@ from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.run import Note, Run, note_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules import Block, Native
+from relprop.rules.base import WEIGHTED
 
 
 class Call:
@@ -21,7 +22,15 @@ class Call:
 
     __slots__ = ("args", "entry", "function", "kwargs", "live", "place", "rule", "run")
 
-    def __init__(self, run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor]):
+    def __init__(
+        self,
+        run: Run,
+        entry: Entry,
+        function: Callable[..., Any],
+        args: tuple,
+        kwargs: dict,
+        live: list[Tensor],
+    ):
         self.run = run
         self.entry = entry
         self.function = function
@@ -54,7 +63,13 @@ class Propagation(TorchFunctionMode):
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             result = func(*args, **kwargs)
-            if args and isinstance(args[0], Tensor) and isinstance(result, Tensor) and result is not args[0] and args[0].requires_grad:
+            if (
+                args
+                and isinstance(args[0], Tensor)
+                and isinstance(result, Tensor)
+                and result is not args[0]
+                and args[0].requires_grad
+            ):
                 run.cut(f"{entry.function.__name__} in {run.where()}")
                 return result.detach() if result.requires_grad else result
             return result
@@ -93,7 +108,7 @@ class Propagation(TorchFunctionMode):
         return self._handle(Call(self.run, entry, func, args, kwargs, live))
 
     def _handle(self, call: Call) -> Any:
-        if isinstance(call.rule, Native):
+        if isinstance(call.rule, Native) and not (self.run.nz_hidden and call.entry.family in WEIGHTED):
             return call()
         if isinstance(call.rule, Block):
             return _map(lambda t: scaled(t, 0.0).clone(), call())
@@ -112,7 +127,14 @@ class Propagation(TorchFunctionMode):
             return result
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
         if getattr(entry.handler, "inplace", False) and not self.run.nz:
-            call = Call(self.run, entry, func, args, kwargs | ({"inplace": True} if not entry.spelling.inplace else {}), live)
+            call = Call(
+                self.run,
+                entry,
+                func,
+                args,
+                kwargs | ({"inplace": True} if not entry.spelling.inplace else {}),
+                live,
+            )
             if call.rule is None or isinstance(call.rule, Native):
                 result = entry.handler(call, *call.args, **call.kwargs)
                 self._renew(target)
@@ -195,7 +217,10 @@ class Propagation(TorchFunctionMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            if node.metadata.get("relprop") is self.run or id(getattr(node, "variable", None)) in self.run.inputs:
+            if (
+                node.metadata.get("relprop") is self.run
+                or id(getattr(node, "variable", None)) in self.run.inputs
+            ):
                 return True
             stack += [child for child, _ in node.next_functions]
         return False
@@ -235,7 +260,9 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
 
 
 def refuse_training(what: str, run: Run) -> ModelStateError:
-    return ModelStateError(f"{what} in {run.where()} is in training mode: call model.eval() before explaining a decision.")
+    return ModelStateError(
+        f"{what} in {run.where()} is in training mode: call model.eval() before explaining a decision."
+    )
 
 
 def shapes(args: Any) -> str:

@@ -31,7 +31,12 @@ DEFAULTS: dict[str, Handler] = {}
 
 
 def register(
-    *functions: Function, family: str, handler: Handler | None = None, only: bool = False, replace: bool = False, reason: str = ""
+    *functions: Function,
+    family: str,
+    handler: Handler | None = None,
+    only: bool = False,
+    replace: bool = False,
+    reason: str = "",
 ) -> Handler:
     """Tells the engine how relevance passes an operation.
 
@@ -53,11 +58,17 @@ def register(
         raise ValueError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
     chosen = handler or DEFAULTS.get(family)
     if chosen is None:
-        raise ValueError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
+        raise ValueError(
+            f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output"
+        )
     for function in functions:
         if not replace and function in TABLE and TABLE[function].function is function:
-            raise ValueError(f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True")
-        names: list[tuple[Function, Spelling]] = [(function, Spelling(inplace=writes(function)))] if only else list(spellings(function))
+            raise ValueError(
+                f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True"
+            )
+        names: list[tuple[Function, Spelling]] = (
+            [(function, Spelling(inplace=writes(function)))] if only else list(spellings(function))
+        )
         for name, spelling in names:
             if replace or name not in TABLE or name is function:
                 TABLE[name] = Entry(function, family, chosen, spelling, reason)

@@ -44,7 +44,9 @@ class Run:
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
     """
 
-    def __init__(self, composite: Composite | None, model: Any = None, *, strict: bool = True, adopt: bool = False) -> None:
+    def __init__(
+        self, composite: Composite | None, model: Any = None, *, strict: bool = True, adopt: bool = False
+    ) -> None:
         self._composite = composite
         self.strict = strict
         self.adopt = adopt
@@ -71,7 +73,9 @@ class Run:
         """Whether exact zeros may carry relevance at the place now reached."""
         if self._composite is None:
             return self.weighted == 0
-        return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
+        return self._composite.unproportional_hidden or (
+            self._composite.unproportional_first and not self.weighted
+        )
 
     @property
     def nz_hidden(self) -> bool:

@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Function = Callable[..., Any]
-_SPACES: tuple[Any, ...] = (torch, Tensor, F, torch._C._nn, torch.special, torch.linalg, torch.functional, torch._C._VariableFunctions)
+_SPACES: tuple[Any, ...] = (
+    torch,
+    Tensor,
+    F,
+    torch._C._nn,
+    torch.special,
+    torch.linalg,
+    torch.functional,
+    torch._C._VariableFunctions,
+)
 _OPERATORS = {
     "add": ("__add__", "__radd__", "__iadd__"),
     "sub": ("__sub__", "__rsub__", "__isub__"),

@@ -94,7 +94,9 @@ def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
         factor = (y / x).nan_to_num(nan=slope if isinstance(slope, float) else 0.0, posinf=0.0, neginf=0.0)
     else:
         near = x.abs() < _NEAR
-        factor = torch.where(near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x))
+        factor = torch.where(
+            near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x)
+        )
     if nz:
         factor = torch.where(y == 0, nonzero(y) / nonzero(x), factor)
     return factor.to(s.dtype)
@@ -177,13 +179,15 @@ def ruled(call: Call, x: Tensor) -> Tensor:
 
 
 def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-    """relu and its like: the secant is the native gradient."""
+    """Relu and its like: the secant is the native gradient."""
     x = args[0]
     if call.rule is not None and not isinstance(call.rule, Pass) and isinstance(call.rule, ActivationRule):
         return ruled(call, x)
     if isinstance(call.rule, Pass) or call.run.nz:
         value = detached(call)
-        return custom(x, value, lambda s, g: g * _passing(call(s, *args[1:], **kwargs), s, isinstance(call.rule, Pass)))
+        return custom(
+            x, value, lambda s, g: g * _passing(call(s, *args[1:], **kwargs), s, isinstance(call.rule, Pass))
+        )
     note = note_of(x)
     layer = note.layer if note is not None else None
     y = call()
@@ -200,7 +204,15 @@ def _passing(y: Tensor, s: Tensor, everywhere: bool) -> Tensor:
 homogeneous.inplace = True  # type: ignore[attr-defined]
 
 
-def rrelu(call: Call, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *a: Any, **k: Any) -> Tensor:
+def rrelu(
+    call: Call,
+    input: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    *a: Any,
+    **k: Any,
+) -> Tensor:
     if training:
         raise refuse_training("rrelu", call.run)
     return homogeneous(call, *call.args, **call.kwargs)
@@ -218,7 +230,9 @@ def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
 
 
 DEFAULTS["activation"] = elementwise
-register(torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous)
+register(
+    torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous
+)
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
 register(F.glu, family="activation", handler=glu)
 register(

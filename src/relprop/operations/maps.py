@@ -62,12 +62,25 @@ class Diagonal:
 class Convolution:
     """A convolution or transposed convolution of any dimension, on batched input."""
 
-    def __init__(self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any):
+    def __init__(
+        self,
+        dims: int,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
+        transposed: bool,
+        output_padding: Any,
+    ):
         def spread(value: Any) -> list[int]:
             return list(value) * (dims // len(value)) if isinstance(value, (tuple, list)) else [value] * dims
 
         self.dims, self.groups, self.transposed = dims, groups, transposed
-        self.stride, self.dilation, self.output_padding = spread(stride), spread(dilation), spread(output_padding)
+        self.stride, self.dilation, self.output_padding = (
+            spread(stride),
+            spread(dilation),
+            spread(output_padding),
+        )
         self.same = padding == "same"
         self.padding = [0] * dims if isinstance(padding, str) else spread(padding)
 
@@ -85,7 +98,15 @@ class Convolution:
         if self.same:
             x = F.pad(x, self._ends(w))
         y = torch.convolution(
-            x, w, None, self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
+            x,
+            w,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.output_padding,
+            self.groups,
         )
         return y[0] if lone else y
 

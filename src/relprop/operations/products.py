@@ -16,7 +16,16 @@ from relprop.engine.functions import scaled
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, note_of
-from relprop.operations.activations import SOURCE, Step, along, chain, detached, finite_at_zero, is_scalar, origin, remember
+from relprop.operations.activations import (
+    SOURCE,
+    along,
+    chain,
+    detached,
+    finite_at_zero,
+    is_scalar,
+    origin,
+    remember,
+)
 from relprop.operations.maps import Dense
 from relprop.operations.weighted import weighted
 from relprop.rules import Gate
@@ -87,7 +96,9 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if not _live(other):
         return _with_constant(call, input, other)
     found = chain(call.function, (input, other), {})
-    if found is not None and found[0].shape == torch.broadcast_shapes(*(t.shape for t in (input, other) if isinstance(t, Tensor))):
+    if found is not None and found[0].shape == torch.broadcast_shapes(
+        *(t.shape for t in (input, other) if isinstance(t, Tensor))
+    ):
         note = note_of(found[0])
         if not (note is not None and note.statistic) and finite_at_zero(found[1], found[0]):
             return along(call, *found, detached(call))
@@ -138,7 +149,9 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     return call()
 
 
-def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def addmm(
+    call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
     if _live(mat1) and _live(mat2):
         return call(input, scaled(mat1, 0.5), scaled(mat2, 0.5), beta=beta, alpha=alpha)
     if _live(mat1) and not _live(input) and input.ndim == 1 and beta == 1 and alpha == 1 and mat2.ndim == 2:
@@ -161,7 +174,11 @@ def factors(first: int) -> Callable[..., Tensor]:
 
 
 def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    tensors = {k: v for k, v in kwargs.items() if isinstance(v, Tensor) and k in ("other", "mat2", "vec2", "vec", "batch2", "tensor2")}
+    tensors = {
+        k: v
+        for k, v in kwargs.items()
+        if isinstance(v, Tensor) and k in ("other", "mat2", "vec2", "vec", "batch2", "tensor2")
+    }
     return args + tuple(tensors.values()), {k: v for k, v in kwargs.items() if k not in tensors}
 
 
@@ -194,7 +211,9 @@ def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
     shape = [1] * input.ndim
     if input.ndim:
         shape[dim] = -1
-    counts = torch.arange(1, (input.shape[dim] if input.ndim else 1) + 1, dtype=y.dtype, device=y.device).reshape(shape)
+    counts = torch.arange(
+        1, (input.shape[dim] if input.ndim else 1) + 1, dtype=y.dtype, device=y.device
+    ).reshape(shape)
     y = y + 0
     y.register_hook(lambda g: g / counts)
     return y

@@ -13,7 +13,9 @@ from relprop.engine.registry import register
 from relprop.engine.spelling import named
 
 
-def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any) -> Tensor:
+def dropout(
+    call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any
+) -> Tensor:
     if "train" in kwargs:
         training = kwargs["train"]
     if training and p > 0:
@@ -65,9 +67,16 @@ register(
     family="selection",
 )
 register(
-    *named("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"),
+    *named(
+        "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"
+    ),
     family="structure",
     handler=dropout,
 )
-register(F.grid_sample, *named("grid_sampler grid_sampler_2d grid_sampler_3d"), family="structure", handler=grid_sample)
+register(
+    F.grid_sample,
+    *named("grid_sampler grid_sampler_2d grid_sampler_3d"),
+    family="structure",
+    handler=grid_sample,
+)
 register(*named("smm spmm hspmm"), torch.sparse.mm, family="structure")

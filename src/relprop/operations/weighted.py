@@ -52,7 +52,9 @@ class Kept:
 class LayerView:
     """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
 
-    def __init__(self, linear: Any, x: Tensor, weight: Tensor, bias: Tensor | float, z: Tensor, nz: bool) -> None:
+    def __init__(
+        self, linear: Any, x: Tensor, weight: Tensor, bias: Tensor | float, z: Tensor, nz: bool
+    ) -> None:
         self.linear, self.x, self.weight, self.bias, self.nz = linear, x, weight, bias, nz
         self.z = self.output = z
         self._nonnegative: bool | None = None
@@ -128,7 +130,9 @@ class Weighted:
             return torch.zeros_like(x)
         if isinstance(rule, Native) or (not self.nz and (rule is None or isinstance(rule, Zero))):
             if self.probes:
-                self._report(x, g)
+                self._view(x, g)
+            if self.nz:  # what arrives at an exact zero has no share in any input
+                g = g * (self._view(x, g, True).z != 0)
             return self.linear.transpose(g.to(x.dtype), self.weight.to(x.dtype), x)
         if rule is not None and not isinstance(rule, WeightedRule):
             raise RuleError(f"{rule!r} cannot act on {self.place}: it is no rule for weighted layers.")
@@ -145,9 +149,6 @@ class Weighted:
         for probe in self.probes:
             probe(view.relevance(g))
         return view
-
-    def _report(self, x: Tensor, g: Tensor) -> None:
-        self._view(x, g)
 
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -172,17 +173,24 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     return weighted(call, input, Dense(), weight, bias) if _live(input) and not _live(bias) else call()
 
 
-def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def bilinear(
+    call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
     if _live(weight) or (_live(input1) and _live(input2)):
         live = [_live(t) for t in (input1, input2, weight)]
-        args = [scaled(t, 1 / sum(live)) if on else t for t, on in zip((input1, input2, weight), live, strict=True)]
+        args = [
+            scaled(t, 1 / sum(live)) if on else t
+            for t, on in zip((input1, input2, weight), live, strict=True)
+        ]
         return call(*args, bias)
     if _live(input1):
         return weighted(call, input1, Bilinear(), torch.einsum("kij,...j->...ki", weight, input2), bias)
     return weighted(call, input2, Bilinear(), torch.einsum("kij,...i->...kj", weight, input1), bias)
 
 
-def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _convolution(
+    call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
     if _live(weight):
         if not _live(input):
             return call()
@@ -197,7 +205,9 @@ def _conv(dims: int) -> Callable[..., Tensor]:
         call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1,
     ) -> Tensor:  # fmt: skip
-        return _convolution(call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias)
+        return _convolution(
+            call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias
+        )
 
     return conv
 
@@ -219,7 +229,11 @@ def convolution(
 ) -> Tensor:  # fmt: skip
     dims = weight.ndim - 2
     return _convolution(
-        call, Convolution(dims, stride, padding, dilation, groups, transposed, output_padding), input, weight, bias
+        call,
+        Convolution(dims, stride, padding, dilation, groups, transposed, output_padding),
+        input,
+        weight,
+        bias,
     )
 
 

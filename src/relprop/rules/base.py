@@ -11,13 +11,31 @@ from torch import Tensor
 from relprop.errors import RuleError
 
 WEIGHTED = frozenset({"linear", "conv", "bilinear", "batch_norm"})
-EVERYTHING = WEIGHTED | {"activation", "max_pool", "avg_pool", "product", "division", "sum", "norm", "softmax", "selection", "structure"}
+EVERYTHING = WEIGHTED | {
+    "activation",
+    "max_pool",
+    "avg_pool",
+    "product",
+    "division",
+    "sum",
+    "norm",
+    "softmax",
+    "selection",
+    "structure",
+}
 
 
 def check_number(name: str, value: float, above: float | None = None) -> None:
     """Refuses a parameter that is no finite number >= 0 (or > `above`)."""
-    if not isinstance(value, (int, float)) or not isfinite(value) or value < 0 or (above is not None and value <= above):
-        raise RuleError(f"{name} must be a finite number {'>= 0' if above is None else f'> {above:g}'}; got {value!r}.")
+    if (
+        not isinstance(value, (int, float))
+        or not isfinite(value)
+        or value < 0
+        or (above is not None and value <= above)
+    ):
+        raise RuleError(
+            f"{name} must be a finite number {'>= 0' if above is None else f'> {above:g}'}; got {value!r}."
+        )
 
 
 class Layer(Protocol):

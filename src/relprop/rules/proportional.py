@@ -24,7 +24,11 @@ def _positive(layer: Layer) -> Tensor:
 
 
 def _parts(bias: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
-    return (bias.clamp(min=0), bias.clamp(max=0)) if isinstance(bias, Tensor) else (max(bias, 0.0), min(bias, 0.0))
+    return (
+        (bias.clamp(min=0), bias.clamp(max=0))
+        if isinstance(bias, Tensor)
+        else (max(bias, 0.0), min(bias, 0.0))
+    )
 
 
 @dataclass(frozen=True)
