@@ -79,9 +79,7 @@ def relprop_composites() -> list[Contestant]:
         "auto": ("auto", None, None),
     }
     return [
-        Contestant(
-            f"relprop {name}", partial(relprop_attribute, composite), goal_time=time, goal_memory=memory
-        )
+        Contestant(f"relprop {name}", partial(relprop_attribute, composite), goal_time=time, goal_memory=memory)
         for name, (composite, time, memory) in goals.items()
     ]
 

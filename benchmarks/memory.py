@@ -32,9 +32,7 @@ from benchmarks.contestants import everyone
 REPEATABLE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def measure(
-    network: str, contestant: str, batch: int, size: int, device: str, threads: int
-) -> dict[str, object]:
+def measure(network: str, contestant: str, batch: int, size: int, device: str, threads: int) -> dict[str, object]:
     """`{"extra": bytes}` of one contestant, measured in a new process, or `{"error": reason}`."""
     options = [f"--batch={batch}", f"--size={size}", f"--device={device}", f"--threads={threads}"]
     child = subprocess.run(

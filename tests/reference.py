@@ -74,9 +74,7 @@ def zero(x: Tensor, w: Tensor, bias: Tensor, r: Tensor) -> Tensor:
     return epsilon(x, w, bias, r, epsilon=0.0)
 
 
-def epsilon(
-    x: Tensor, w: Tensor, bias: Tensor, r: Tensor, *, epsilon: float = 1e-6, relative: bool = False
-) -> Tensor:
+def epsilon(x: Tensor, w: Tensor, bias: Tensor, r: Tensor, *, epsilon: float = 1e-6, relative: bool = False) -> Tensor:
     """R_i = sum_j c_ij r_j / (z_j + e sgn z_j); relative: e times the standard deviation of z over the
     sample.
     """
@@ -98,9 +96,7 @@ def gamma(x: Tensor, w: Tensor, bias: Tensor, r: Tensor, *, gamma: float = 0.25)
     return handed_down
 
 
-def alpha_beta(
-    x: Tensor, w: Tensor, bias: Tensor, r: Tensor, *, alpha: float = 2.0, beta: float = 1.0
-) -> Tensor:
+def alpha_beta(x: Tensor, w: Tensor, bias: Tensor, r: Tensor, *, alpha: float = 2.0, beta: float = 1.0) -> Tensor:
     """R_i = sum_j (a c_ij+ / P_j - b c_ij- / N_j) r_j, with P_j and N_j the sums of either sign, the bias
     among them.
     """

@@ -74,9 +74,7 @@ ALL = MODULES | {name: Function(function) for name, function in FUNCTIONS.items(
 
 def modified_gradient(function: nn.Module, x: Tensor, composite: relprop.Composite) -> Tensor:
     """What reaches x of a gradient of one, under the composite."""
-    relevance = relprop.attribute(
-        function, x, target=lambda y: y.sum(1), composite=composite, multiply_by_inputs=False
-    )
+    relevance = relprop.attribute(function, x, target=lambda y: y.sum(1), composite=composite, multiply_by_inputs=False)
     return relevance.values
 
 
@@ -90,9 +88,7 @@ def test_secant_from_zero(name: str) -> None:
         expected = (x > 0).double()  # its native gradient: at 0 both 0 and 1 are right
     # A quotient of differences loses as many digits of float64 as x has left of 1: here three, at worst six
     # when squared.
-    torch.testing.assert_close(
-        modified_gradient(f, x, relprop.composites.zero()), expected, rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(modified_gradient(f, x, relprop.composites.zero()), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -178,9 +174,7 @@ def test_written_out_equals_fused(name: str) -> None:
     below, above = nn.Linear(4, 6).double(), nn.Linear(6, 2).double()
     x = torch.randn(5, 4).double()
     of_written, of_fused = (
-        relprop.attribute(
-            nn.Sequential(below, Function(f), above), x, 1, composite=relprop.composites.epsilon()
-        )
+        relprop.attribute(nn.Sequential(below, Function(f), above), x, 1, composite=relprop.composites.epsilon())
         for f in (written, fused)
     )
     close(of_written.output, of_fused.output)

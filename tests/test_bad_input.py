@@ -121,9 +121,7 @@ def test_unknown_label(model: nn.Module, x: Tensor) -> None:
         relprop.attribute(model, x, "tiger", labels=["cat", "dog", "bird"])
 
 
-@pytest.mark.parametrize(
-    "seed", [torch.ones(3), torch.ones(2, 2), float("nan")], ids=["count", "shape", "nan"]
-)
+@pytest.mark.parametrize("seed", [torch.ones(3), torch.ones(2, 2), float("nan")], ids=["count", "shape", "nan"])
 def test_seeds(seed: Tensor | float, model: nn.Module, x: Tensor) -> None:
     with pytest.raises(errors.RelpropError, match="seed"):
         relprop.attribute(model, x, 0, seed=seed)

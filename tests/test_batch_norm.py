@@ -53,14 +53,10 @@ PAIRS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module], Callable[[], nn
 }
 
 
-def explain(
-    model: nn.Module, x: Tensor, composite: relprop.Composite | str
-) -> tuple[Tensor, reference.Layer]:
+def explain(model: nn.Module, x: Tensor, composite: relprop.Composite | str) -> tuple[Tensor, reference.Layer]:
     """The map of a score that weighs every output, and the relevance of those outputs."""
     weights = torch.randn(model(x).shape[1:]).double()
-    values = relprop.attribute(
-        model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite
-    ).values
+    values = relprop.attribute(model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite).values
     return values, lambda y: y * weights
 
 
@@ -80,9 +76,7 @@ def test_merges_into_the_layer_before(pair: str, rule: str) -> None:
 def test_merges_in_the_middle_of_a_network(rule: str) -> None:
     own, definition = RULES[rule]
     conv, norm, last = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(12, 2)
-    model = settle(
-        nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), conv, norm, nn.ReLU(), nn.Flatten(), last)
-    ).double()
+    model = settle(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), conv, norm, nn.ReLU(), nn.Flatten(), last)).double()
     x = torch.randn(3, 1, 4, 4).double()
     values, seed = explain(model, x, relprop.Composite({relprop.path("2"): own}))
     zero = reference.weighted(reference.zero)

@@ -80,9 +80,7 @@ def test_score_is_sum_and_residual(picture: Path) -> None:
         (["{text}"], "is not a picture we open"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(
-    arguments: list[str], says: str, picture: Path, tmp_path: Path
-) -> None:
+def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str, picture: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no picture")
     given = [argument.format(picture=picture, text=tmp_path / "a.txt") for argument in arguments]
     code, output = run("explain", *given, "--out", tmp_path / "out")

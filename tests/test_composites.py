@@ -80,9 +80,7 @@ def network() -> nn.Sequential:
     return model
 
 
-def layer_by_layer(
-    model: Sequence[nn.Module], x: Tensor, target: int, first: Any, conv: Any, linear: Any
-) -> Tensor:
+def layer_by_layer(model: Sequence[nn.Module], x: Tensor, target: int, first: Any, conv: Any, linear: Any) -> Tensor:
     steps: list[tuple[nn.Module, reference.HandDown]] = []
     for n, module in enumerate(model):
         match module:

@@ -42,9 +42,7 @@ def test_importing_relprop_brings_no_plotting_web_or_model_library() -> None:
         "IPython",
     }
     # What torch itself imports, if anything, is not ours to answer for.
-    program = (
-        "import sys, torch; before = set(sys.modules); import relprop; print(*(set(sys.modules) - before))"
-    )
+    program = "import sys, torch; before = set(sys.modules); import relprop; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     ours = {name.partition(".")[0] for name in done.stdout.split()}
     assert "relprop" in ours
@@ -67,9 +65,7 @@ def test_arrows_point_one_way(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    "package", ["numerics", "rules", "composites", "engine", "operations", "attribution"]
-)
+@pytest.mark.parametrize("package", ["numerics", "rules", "composites", "engine", "operations", "attribution"])
 def test_the_core_needs_only_torch(package: str) -> None:
     allowed = {"torch", "relprop", "tqdm"} | sys.stdlib_module_names  # tqdm: where progress is asked for
     foreign = {name for path in files_of(package) for _, name in top_level_imports(path)} - allowed

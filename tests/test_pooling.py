@@ -56,9 +56,7 @@ def relevance_of(
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The map of a score that weighs every output, and the relevance of those outputs."""
     weights = torch.randn(model(x).shape[1:]).double()
-    values = relprop.attribute(
-        model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite
-    ).values
+    values = relprop.attribute(model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite).values
     return values, lambda y: y * weights
 
 

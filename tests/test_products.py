@@ -54,9 +54,7 @@ def test_a_matrix_product_is_a_sum_of_products() -> None:
     """R(a_tk) = sum_d a_tk b_kd / 2 r_td / y_td, and likewise for b."""
     a, b = torch.randn(2, 3, 4).double(), torch.randn(2, 4, 5).double()
     v = torch.randn(3, 5).double()
-    relevance = relprop.attribute(
-        Pair(torch.matmul), (a, b), target=lambda y: (y * v).sum((1, 2)), composite="zero"
-    )
+    relevance = relprop.attribute(Pair(torch.matmul), (a, b), target=lambda y: (y * v).sum((1, 2)), composite="zero")
     parts = torch.einsum("btk,bkd,td->btkd", a, b, v) / 2
     close(relevance.values[0], parts.sum(3))
     close(relevance.values[1], parts.sum(1))

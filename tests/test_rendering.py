@@ -46,10 +46,7 @@ def test_luminance_falls_with_the_size_alike_on_both_sides() -> None:
 )
 def test_colour_blind_people_tell_the_sides_apart(matrix: list[list[float]]) -> None:
     luminance = colours.luminance_of_lightness(100.0 - 68.0 * np.array([0.3, 0.6, 1.0]))
-    seen = [
-        colours.to_bytes(colours.pure(np.full(3, sign), luminance) @ np.array(matrix).T)
-        for sign in (1.0, -1.0)
-    ]
+    seen = [colours.to_bytes(colours.pure(np.full(3, sign), luminance) @ np.array(matrix).T) for sign in (1.0, -1.0)]
     assert np.abs(seen[0].astype(int) - seen[1]).max(axis=1).min() > 50
 
 
@@ -184,9 +181,7 @@ def test_a_page_shows_all_text_as_text(seen: Seen) -> None:
 
 def test_a_page_holds_everything_it_shows(seen: Seen) -> None:
     sources = [attributes["src"] for tag, attributes in seen.tags if tag == "img"]
-    assert (
-        len(sources) == 2 + 2 * 3
-    )  # the picture once for each composite; overlay, map and bar of each entry
+    assert len(sources) == 2 + 2 * 3  # the picture once for each composite; overlay, map and bar of each entry
     for source in sources:
         kind, _, data = source.partition(",")
         assert kind == "data:image/png;base64"

@@ -164,9 +164,7 @@ def test_hidden_layer(layer: str, rule: str, bias: bool) -> None:
     weights = weighing(above(middle).shape)
 
     model = nn.Sequential(
-        OrderedDict(
-            below=below, into=into, relu1=relu, layer=module, relu2=nn.ReLU(), flatten=flatten, above=above
-        )
+        OrderedDict(below=below, into=into, relu1=relu, layer=module, relu2=nn.ReLU(), flatten=flatten, above=above)
     )
     composite = relprop.Composite(
         {
@@ -258,9 +256,7 @@ def test_a_layer_used_twice(rule: str) -> None:
     x = torch.randn(3, 4, dtype=torch.float64)
     weights = weighing(x.shape)
     model = nn.Sequential(shared, relu, shared, relu, shared)
-    relevance = relprop.attribute(
-        model, x, target=total(weights), composite=relprop.Composite({"linear": make()})
-    )
+    relevance = relprop.attribute(model, x, target=total(weights), composite=relprop.Composite({"linear": make()}))
     down = reference.weighted(definition)
     steps = [(shared, down), (relu, reference.activation)] * 2 + [(shared, down)]
     close(relevance.values, reference.propagate(steps, x, lambda y: y * weights))

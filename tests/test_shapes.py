@@ -75,9 +75,7 @@ def test_linear_over_any_leading_dimensions(batch: int, lead: list[int], feature
         composite = relprop.Composite({"linear": rule})
         values = relprop.attribute(model, x, total, composite=composite).values
         # Every row of every leading dimension is a sample of its own.
-        rows = relprop.attribute(
-            model, x.reshape(-1, features), lambda y: y.sum(1), composite=composite
-        ).values
+        rows = relprop.attribute(model, x.reshape(-1, features), lambda y: y.sum(1), composite=composite).values
         close(values, rows.reshape(x.shape))
 
 
@@ -93,9 +91,7 @@ def broadcastable(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
 @few
 @given(shapes=broadcastable())
 @pytest.mark.parametrize(("name", "factor"), [("add", 1.0), ("sub", 1.0), ("mul", 0.5), ("maximum", 1.0)])
-def test_broadcasts_of_two_inputs(
-    name: str, factor: float, shapes: tuple[tuple[int, ...], tuple[int, ...]]
-) -> None:
+def test_broadcasts_of_two_inputs(name: str, factor: float, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     model = Written(getattr(torch, name))
     a, b = (numbers(*shape) for shape in shapes)
     relevance = relprop.attribute(model, (a, b), total, composite="zero")
@@ -105,9 +101,7 @@ def test_broadcasts_of_two_inputs(
 
 @few
 @given(batch=sizes, rows=sizes, inner=sizes, columns=sizes)
-@pytest.mark.parametrize(
-    "product", [torch.matmul, torch.bmm, lambda a, b: torch.einsum("bij,bjk->bik", a, b)]
-)
+@pytest.mark.parametrize("product", [torch.matmul, torch.bmm, lambda a, b: torch.einsum("bij,bjk->bik", a, b)])
 def test_products_of_matrices(
     product: Callable[[Tensor, Tensor], Tensor], batch: int, rows: int, inner: int, columns: int
 ) -> None:

@@ -61,9 +61,7 @@ def inplace_operator(function: Function) -> Function:
     return call
 
 
-def one(
-    name: str, *rest: Any, module: nn.Module | None = None, functional: bool = True
-) -> dict[str, Function]:
+def one(name: str, *rest: Any, module: nn.Module | None = None, functional: bool = True) -> dict[str, Function]:
     """The usual spellings of an elementwise function of one tensor."""
     spellings: dict[str, Function] = {}
     if hasattr(torch, name):
@@ -109,8 +107,7 @@ CONSTANT = torch.tensor([1.5, -2.0, 0.5, 3.0])
 OPERATIONS: dict[str, tuple[int, dict[str, Function]]] = {
     "relu": (
         1,
-        one("relu", module=nn.ReLU())
-        | {"clamp": lambda h: h.clamp(min=0), "clamp_min": lambda h: h.clamp_min(0)},
+        one("relu", module=nn.ReLU()) | {"clamp": lambda h: h.clamp(min=0), "clamp_min": lambda h: h.clamp_min(0)},
     ),
     "relu6": (1, one("relu6", module=nn.ReLU6()) | {"hardtanh": lambda h: F.hardtanh(h, 0.0, 6.0)}),
     "leaky_relu": (1, one("leaky_relu", 0.2, module=nn.LeakyReLU(0.2))),
@@ -139,8 +136,7 @@ OPERATIONS: dict[str, tuple[int, dict[str, Function]]] = {
     "abs": (1, one("abs") | {"absolute": torch.absolute, "operator": abs}),
     "square": (
         1,
-        one("square")
-        | {"pow": lambda h: h.pow(2), "operator": lambda h: h**2, "torch.pow": lambda h: torch.pow(h, 2)},
+        one("square") | {"pow": lambda h: h.pow(2), "operator": lambda h: h**2, "torch.pow": lambda h: torch.pow(h, 2)},
     ),
     "clamp": (
         1,

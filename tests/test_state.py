@@ -213,10 +213,7 @@ def test_two_threads_and_plain_inference(pair: tuple[str, str], model: nn.Module
 
     def explain(name: str) -> bool:
         start.wait()
-        return all(
-            torch.equal(relprop.attribute(model, x, 0, composite=name).values, expected[name])
-            for _ in range(5)
-        )
+        return all(torch.equal(relprop.attribute(model, x, 0, composite=name).values, expected[name]) for _ in range(5))
 
     def infer() -> bool:
         start.wait()

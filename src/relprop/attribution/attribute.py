@@ -114,9 +114,7 @@ def attribute_each(
     check_inputs(model, inputs)
     chosen = resolve(composite)
     if chosen is not None:
-        chosen.check(
-            dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {}
-        )
+        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
     known = labels if labels is not None else known_labels(model)
     kwargs = dict(forward_kwargs or {})
 
@@ -151,7 +149,11 @@ def _in_batches(
         return value[start : start + size] if per_sample and len(value) == count else value
 
     parts = [
-        whole(map_tree(lambda t, s=s: t[s : s + size], inputs), [cut(t, s) for t in targets], cut(seed, s))
+        whole(
+            map_tree(lambda t, s=s: t[s : s + size], inputs),  # type: ignore[misc]
+            [cut(t, s) for t in targets],
+            cut(seed, s),
+        )
         for s in starts
     ]
     return [_joined([part[i] for part in parts], targets[i]) for i in range(len(targets))]
@@ -207,20 +209,16 @@ def _explain(
         if all(g is None for g in gradients[: len(starts)]):
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if multiply is None else multiply
-        values = [
-            _read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(starts, gradients, strict=False)
-        ]
+        values = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(starts, gradients, strict=False)]
         _check_finite(values, inputs)
         rest = iter(gradients[len(starts) :])
         per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
         layers = {name: [per_catch[id(c)] for c in some] for name, some in caught.items()}
-        received = sum(
-            (_per_sample(v, score.shape[0]) for v in values), torch.zeros_like(handed, dtype=torch.float64)
-        )
+        received = sum((_per_sample(v, score.shape[0]) for v in values), torch.zeros_like(handed, dtype=torch.float64))
         taken = iter(values)
         results.append(
             Relevance(
-                values=map_tree(lambda _, taken=taken: next(taken), inputs),
+                values=map_tree(lambda _: next(taken), inputs),  # noqa: B023 (called at once)
                 output=map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, output),
                 score=score.detach(),
                 target=target,
@@ -290,9 +288,7 @@ def _check_finite(values: list[Tensor], inputs: Any) -> None:
 
 
 def _severed(run: Run) -> str:
-    where = (
-        f" The graph was cut by: {'; '.join(dict.fromkeys(list(run.severed)[-3:]))}." if run.severed else ""
-    )
+    where = f" The graph was cut by: {'; '.join(dict.fromkeys(list(run.severed)[-3:]))}." if run.severed else ""
     return (
         "the score does not depend on the inputs: nothing can be attributed."
         + where

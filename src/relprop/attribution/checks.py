@@ -38,9 +38,7 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(f"{path} holds NaN or infinite values.")
     lengths = {t.shape[0] for _, t in found if t.ndim}
     if len(lengths) > 1:
-        raise InputError(
-            f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}."
-        )
+        raise InputError(f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}.")
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
         _check_model(model)
@@ -52,11 +50,7 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(
                 f"the model is {dtypes.pop()}, the inputs are {odd.pop()}: convert one, as in x.to(model's dtype)."
             )
-        if (
-            parameter is not None
-            and len(devices) == 1
-            and parameter.device.type not in {d.type for d in devices}
-        ):
+        if parameter is not None and len(devices) == 1 and parameter.device.type not in {d.type for d in devices}:
             (device,) = devices
             raise InputError(
                 f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r})."
@@ -92,9 +86,7 @@ def _culprit(model: Any, args: tuple, kwargs: dict) -> str:
                 if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all()
             ]
             if bad:
-                seen.append(
-                    f"module '{name}' ({type(module).__name__})" if name else "the model's own forward"
-                )
+                seen.append(f"module '{name}' ({type(module).__name__})" if name else "the model's own forward")
 
         return hook
 

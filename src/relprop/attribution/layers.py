@@ -81,9 +81,7 @@ def catching(modules: dict[str, nn.Module], at: str, run: Run) -> Any:
                             caught[name].append(Catch(tensor, run.nz_hidden))
 
             if at == "input":
-                handle = module.register_forward_pre_hook(
-                    lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True
-                )
+                handle = module.register_forward_pre_hook(lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True)
             else:
                 handle = module.register_forward_hook(lambda m, a, out, catch=catch: catch(out))
             stack.callback(handle.remove)

@@ -54,9 +54,7 @@ class Relevance:
         def pick(t: Any) -> Any:
             return t[index] if isinstance(t, Tensor) and t.ndim and t.shape[0] == count else t
 
-        target = (
-            self.target[index] if isinstance(self.target, list) and len(self.target) == count else self.target
-        )
+        target = self.target[index] if isinstance(self.target, list) and len(self.target) == count else self.target
         return Relevance(
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
@@ -80,11 +78,7 @@ class Relevance:
         shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))
         lines = [f"Relevance of {shapes} by composite {self.composite.name!r}"]
         for n in range(min(len(self), 3)):
-            target = (
-                self.target[n]
-                if isinstance(self.target, list) and len(self.target) == len(self)
-                else self.target
-            )
+            target = self.target[n] if isinstance(self.target, list) and len(self.target) == len(self) else self.target
             score, rest = float(self.score[n]), float(self.residual[n])
             lines.append(f"  sample {n}: target {target}, score {score:.4g}, residual {rest:.4g}")
         if len(self) > 3:

@@ -49,10 +49,8 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         return _default(output)
     indices = _indices(output, target, labels)
     rows = torch.arange(output.shape[0], device=output.device)
-    columns = [
-        torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)
-    ]
-    return output[(rows, *columns)] if columns else output, target
+    columns = [torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)]
+    return output[tuple([rows, *columns])] if columns else output, target
 
 
 def _lone(output: Tensor, target: Any) -> tuple[Tensor, Any]:
@@ -84,9 +82,7 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.")
         if target.ndim > 1:
-            raise TargetError(
-                f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}."
-            )
+            raise TargetError(f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}.")
         target = target.tolist() if target.ndim and target.numel() != 1 else int(target)
     if isinstance(target, list):
         if len(target) != batch:
@@ -105,9 +101,7 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
         target = int(target)
     if hasattr(target, "__index__") and not isinstance(target, (bool, Tensor)):
         target = (int(target),)
-    if not isinstance(target, tuple) or not all(
-        hasattr(i, "__index__") and not isinstance(i, bool) for i in target
-    ):
+    if not isinstance(target, tuple) or not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in target):
         raise TargetError(
             f"target must be an int, a tuple of ints, a list with one per sample, a label, a callable, a Contrast or None; "
             f"got {target!r}."

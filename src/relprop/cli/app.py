@@ -33,9 +33,7 @@ _PERCENTILE = 99.5
 
 Composites = Annotated[
     list[str] | None,
-    typer.Option(
-        "--composite", "-c", help="Name of a composite; may be given several times.", show_default="auto"
-    ),
+    typer.Option("--composite", "-c", help="Name of a composite; may be given several times.", show_default="auto"),
 ]
 Percentile = Annotated[
     float,
@@ -56,9 +54,7 @@ def demo(
     with _errors_in_one_line():
         explainer = Explainer(composite or ["auto", "epsilon_plus_flat"], percentile)
         explanations = [
-            explainer.explain(
-                photograph.open(), photograph.title, against=photograph.against, text=photograph.credit
-            )
+            explainer.explain(photograph.open(), photograph.title, against=photograph.against, text=photograph.credit)
             for photograph in photographs.PHOTOGRAPHS
         ]
         _finish(explanations, out, "Which pixels spoke for the class?")
@@ -78,15 +74,11 @@ def explain(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(
-            help="Also explain this class, and what speaks for the first target rather than for it."
-        ),
+        typer.Option(help="Also explain this class, and what speaks for the first target rather than for it."),
     ] = None,
     composite: Composites = None,
     percentile: Percentile = _PERCENTILE,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path(
-        "relprop-explain"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-explain"),
 ) -> None:
     """Explain what EfficientNet-Lite0 sees in your picture."""
     with _errors_in_one_line():
@@ -100,9 +92,7 @@ def explain(
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(relprop.__version__)

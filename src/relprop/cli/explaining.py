@@ -73,14 +73,10 @@ class Explainer:
             title=title,
             text=f"The network says: {thoughts}. {text}".strip(),
             picture=square(image),
-            entries=[
-                entry for composite in self.composites for entry in self._entries(inputs, asked, composite)
-            ],
+            entries=[entry for composite in self.composites for entry in self._entries(inputs, asked, composite)],
         )
 
-    def _entries(
-        self, inputs: Tensor, asked: dict[str, int | relprop.Contrast], composite: str
-    ) -> list[Entry]:
+    def _entries(self, inputs: Tensor, asked: dict[str, int | relprop.Contrast], composite: str) -> list[Entry]:
         start = time.perf_counter()
         found = relprop.attribute_each(self.model, inputs, list(asked.values()), composite=composite)
         # The targets share a forward pass, and so its time.

@@ -81,13 +81,10 @@ class Composite:
                 )
             for part in parts(key):
                 if isinstance(part, Path) and not any(fnmatchcase(name, part.glob) for name in modules):
-                    known = (
-                        ", ".join(name for name in list(modules)[:12] if name)
-                        or "none: the model is a plain function"
+                    names = (
+                        ", ".join(name for name in list(modules)[:12] if name) or "none: the model is a plain function"
                     )
-                    raise CompositeError(
-                        f"path({part.glob!r}) matches no module. Modules of this model: {known}, ..."
-                    )
+                    raise CompositeError(f"path({part.glob!r}) matches no module. Modules of this model: {names}, ...")
 
     def __or__(self, other: Composite) -> Composite:
         if not isinstance(other, Composite):
@@ -110,13 +107,9 @@ class Composite:
         return f"<Composite {self.name!r}: {len(self.entries)} entries>"
 
     def __str__(self) -> str:
-        rows = [(str(key), repr(rule)) for key, rule in self.entries] + [
-            ("everything else", "the operation's default")
-        ]
+        rows = [(str(key), repr(rule)) for key, rule in self.entries] + [("everything else", "the operation's default")]
         width = max(len(place) for place, _ in rows)
-        return "\n".join(
-            [f"composite {self.name!r} (first match wins)", *(f"  {p:<{width}}  {r}" for p, r in rows)]
-        )
+        return "\n".join([f"composite {self.name!r} (first match wins)", *(f"  {p:<{width}}  {r}" for p, r in rows)])
 
 
 def _only_first(key: Matcher) -> bool:

@@ -35,9 +35,7 @@ def zero() -> Composite:
 
 def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
     """LRP-epsilon on every weighted layer. Bach et al. 2015."""
-    return Composite(
-        {family: Epsilon(epsilon, relative) for family in ("conv", "linear", "bilinear")}, name="epsilon"
-    )
+    return Composite({family: Epsilon(epsilon, relative) for family in ("conv", "linear", "bilinear")}, name="epsilon")
 
 
 def epsilon_plus(epsilon: float = 1e-6) -> Composite:
@@ -64,7 +62,7 @@ def epsilon_alpha2_beta1(epsilon: float = 1e-6) -> Composite:
 
 def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6) -> Composite:
     """`epsilon_alpha2_beta1` with a flat first layer. Kohlbrenner et al. 2020."""
-    entries = {first: Flat(), "conv": AlphaBeta(2.0, 1.0), "linear": Epsilon(epsilon)}
+    entries: dict[Any, Any] = {first: Flat(), "conv": AlphaBeta(2.0, 1.0), "linear": Epsilon(epsilon)}
     return Composite(entries, name="epsilon_alpha2_beta1_flat")
 
 
@@ -73,24 +71,18 @@ def deep_taylor(low: Any = None, high: Any = None) -> Composite:
     if (low is None) != (high is None):
         raise CompositeError("deep_taylor takes both bounds of the input, low and high, or neither.")
     start = WSquare() if low is None else ZBox(low, high)
-    return Composite(
-        {first: start, "conv": ZeroBias(ZPlus()), "linear": ZeroBias(ZPlus())}, name="deep_taylor"
-    )
+    return Composite({first: start, "conv": ZeroBias(ZPlus()), "linear": ZeroBias(ZPlus())}, name="deep_taylor")
 
 
 def gradient() -> Composite:
     """Torch's own gradient, unmodified; the result is the gradient itself."""
-    return Composite(
-        {family: Native() for family in sorted(EVERYTHING)}, name="gradient", multiply_by_inputs=False
-    )
+    return Composite({family: Native() for family in sorted(EVERYTHING)}, name="gradient", multiply_by_inputs=False)
 
 
 def guided_backprop() -> Composite:
     """The gradient, negative parts dropped at each activation. Springenberg et al. 2015."""
     rest = {family: Native() for family in sorted(EVERYTHING - {"activation"})}
-    return Composite(
-        {"activation": GuidedBackprop(), **rest}, name="guided_backprop", multiply_by_inputs=False
-    )
+    return Composite({"activation": GuidedBackprop(), **rest}, name="guided_backprop", multiply_by_inputs=False)
 
 
 def deconvnet() -> Composite:
@@ -106,10 +98,8 @@ def excitation_backprop() -> Composite:
 
 def beta_smooth(beta: float = 10.0) -> Composite:
     """The gradient, each relu's replaced by that of a softplus. Dombrowski et al. 2019."""
-    rest = {family: Native() for family in sorted(EVERYTHING)}
-    return Composite(
-        {operation(torch.relu): BetaSmooth(beta), **rest}, name="beta_smooth", multiply_by_inputs=False
-    )
+    rest: dict[Any, Any] = {family: Native() for family in sorted(EVERYTHING)}
+    return Composite({operation(torch.relu): BetaSmooth(beta), **rest}, name="beta_smooth", multiply_by_inputs=False)
 
 
 def gamma_flat(gamma: float = 0.1, epsilon: float = 1e-6) -> Composite:
@@ -145,9 +135,7 @@ def by_name(name: str) -> Composite:
         CompositeError: there is none, or it needs parameters.
     """
     if name not in NAMES:
-        raise CompositeError(
-            f"There is no composite named {name!r}. Named composites: auto, {', '.join(NAMES)}."
-        )
+        raise CompositeError(f"There is no composite named {name!r}. Named composites: auto, {', '.join(NAMES)}.")
     try:
         return NAMES[name]()
     except TypeError:

@@ -38,9 +38,7 @@ class _Custom(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
+    def forward(x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         return compute()
 
     @staticmethod

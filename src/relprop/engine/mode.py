@@ -141,7 +141,7 @@ class Propagation(TorchFunctionMode):
                 return result
         before = target.clone()
         if target.requires_grad:
-            before._relprop = note_of(target) or Note(self.run)  # type: ignore[attr-defined]
+            before._relprop = note_of(target) or Note(self.run)
         main = entry.function if entry.spelling.inplace else func
         args = (before, *args[1:])
         live = [before if t is target else t for t in live]
@@ -217,10 +217,7 @@ class Propagation(TorchFunctionMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            if (
-                node.metadata.get("relprop") is self.run
-                or id(getattr(node, "variable", None)) in self.run.inputs
-            ):
+            if _metadata(node).get("relprop") is self.run or id(getattr(node, "variable", None)) in self.run.inputs:
                 return True
             stack += [child for child, _ in node.next_functions]
         return False
@@ -254,9 +251,14 @@ class Propagation(TorchFunctionMode):
 def begin(run: Run, tensor: Tensor) -> Tensor:
     """A tensor that carries relevance into the run, with the values of a leaf."""
     live = tensor.clone()
-    live.grad_fn.metadata["relprop"] = run  # type: ignore[union-attr]
+    _metadata(live.grad_fn)["relprop"] = run
     live._relprop = Note(run)  # type: ignore[attr-defined]
     return live
+
+
+def _metadata(node: Any) -> dict[str, Any]:
+    """The dictionary autograd keeps with each node."""
+    return node.metadata
 
 
 def refuse_training(what: str, run: Run) -> ModelStateError:

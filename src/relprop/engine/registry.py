@@ -14,6 +14,9 @@ REFUSED = "refused"
 Handler = Callable[..., Any]
 
 
+MAIN = Spelling()
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the table knows of one spelling of one operation."""
@@ -21,7 +24,7 @@ class Entry:
     function: Function
     family: str
     handler: Handler
-    spelling: Spelling = Spelling()
+    spelling: Spelling = MAIN
     reason: str = ""
 
 
@@ -58,9 +61,7 @@ def register(
         raise ValueError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
     chosen = handler or DEFAULTS.get(family)
     if chosen is None:
-        raise ValueError(
-            f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output"
-        )
+        raise ValueError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
     for function in functions:
         if not replace and function in TABLE and TABLE[function].function is function:
             raise ValueError(

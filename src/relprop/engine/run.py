@@ -73,9 +73,7 @@ class Run:
         """Whether exact zeros may carry relevance at the place now reached."""
         if self._composite is None:
             return self.weighted == 0
-        return self._composite.unproportional_hidden or (
-            self._composite.unproportional_first and not self.weighted
-        )
+        return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
 
     @property
     def nz_hidden(self) -> bool:

@@ -94,9 +94,7 @@ def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
         factor = (y / x).nan_to_num(nan=slope if isinstance(slope, float) else 0.0, posinf=0.0, neginf=0.0)
     else:
         near = x.abs() < _NEAR
-        factor = torch.where(
-            near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x)
-        )
+        factor = torch.where(near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x))
     if nz:
         factor = torch.where(y == 0, nonzero(y) / nonzero(x), factor)
     return factor.to(s.dtype)
@@ -165,7 +163,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
 def ruled(call: Call, x: Tensor) -> Tensor:
     """An activation with a rule of its own (guided backpropagation and the like)."""
-    rule = call.rule
+    rule: Any = call.rule
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
         def gradient(v: Tensor) -> Tensor:
@@ -185,9 +183,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         return ruled(call, x)
     if isinstance(call.rule, Pass) or call.run.nz:
         value = detached(call)
-        return custom(
-            x, value, lambda s, g: g * _passing(call(s, *args[1:], **kwargs), s, isinstance(call.rule, Pass))
-        )
+        return custom(x, value, lambda s, g: g * _passing(call(s, *args[1:], **kwargs), s, isinstance(call.rule, Pass)))
     note = note_of(x)
     layer = note.layer if note is not None else None
     y = call()
@@ -230,9 +226,7 @@ def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
 
 
 DEFAULTS["activation"] = elementwise
-register(
-    torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous
-)
+register(torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous)
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
 register(F.glu, family="activation", handler=glu)
 register(

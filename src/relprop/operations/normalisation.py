@@ -22,9 +22,7 @@ def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor])
     args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
     kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
     if isinstance(call.rule, Pass):
-        return custom(
-            x, lambda: call(*args, **kwargs), lambda s, g: g * call(s, *args[1:], **kwargs) / nonzero(s)
-        )
+        return custom(x, lambda: call(*args, **kwargs), lambda s, g: g * call(s, *args[1:], **kwargs) / nonzero(s))
     return custom(x, lambda: call(*args, **kwargs), back)
 
 
@@ -97,9 +95,7 @@ def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) ->
     return custom(input, lambda: value.clone(), lambda x, g: g * value / nonzero(x))
 
 
-def normalize(
-    call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
-) -> Tensor:
+def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     norm = input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
     return grafted(call(), input / norm)
 

@@ -27,9 +27,7 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
     ) -> Any:  # fmt: skip
         if not isinstance(call.rule, Proportional):
             return call()
-        return _shared(
-            call, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices or with_indices
-        )
+        return _shared(call, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices or with_indices)
 
     def _shared(call, input, kernel, stride, padding, dilation, ceil_mode, indices):  # type: ignore[no-untyped-def]
         spread = lambda v: list(v) if isinstance(v, (tuple, list)) else [v] * dims  # noqa: E731
@@ -49,9 +47,7 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
             weight = x.new_ones(x.shape[1], 1, *kernel)
             sizes = y.shape[-dims:]
             ends: list[int] = []
-            for size, n, k, s, p, d in zip(
-                x.shape[-dims:], sizes, kernel, stride, padding, dilation, strict=True
-            ):
+            for size, n, k, s, p, d in zip(x.shape[-dims:], sizes, kernel, stride, padding, dilation, strict=True):
                 ends = [p, max(p, (n - 1) * s + d * (k - 1) + 1 - size - p), *ends]
             total = torch.convolution(
                 F.pad(x, ends), weight, None, stride, [0] * dims, dilation, False, [0] * dims, x.shape[1]
@@ -79,9 +75,7 @@ def adaptive_max_pool(dims: int) -> Callable[..., Any]:
         if not isinstance(call.rule, Proportional):
             return call()
         value = (
-            call(input.detach(), output_size, return_indices)
-            if return_indices
-            else call(input.detach(), output_size)
+            call(input.detach(), output_size, return_indices) if return_indices else call(input.detach(), output_size)
         )
         y, epsilon = (value[0] if return_indices else value), call.rule.epsilon
         counts = y.new_ones(())
@@ -128,9 +122,7 @@ for _dims, _functions in (
     (3, (torch.max_pool3d, F.max_pool3d)),
 ):
     register(*_functions, family="max_pool", handler=max_pool(_dims))
-register(
-    torch.max_pool1d_with_indices, F.max_pool1d_with_indices, family="max_pool", handler=max_pool(1, True)
-)
+register(torch.max_pool1d_with_indices, F.max_pool1d_with_indices, family="max_pool", handler=max_pool(1, True))
 register(F.max_pool2d_with_indices, family="max_pool", handler=max_pool(2, True))
 register(F.max_pool3d_with_indices, family="max_pool", handler=max_pool(3, True))
 register(

@@ -149,9 +149,7 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     return call()
 
 
-def addmm(
-    call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
-) -> Tensor:
+def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     if _live(mat1) and _live(mat2):
         return call(input, scaled(mat1, 0.5), scaled(mat2, 0.5), beta=beta, alpha=alpha)
     if _live(mat1) and not _live(input) and input.ndim == 1 and beta == 1 and alpha == 1 and mat2.ndim == 2:
@@ -211,9 +209,7 @@ def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
     shape = [1] * input.ndim
     if input.ndim:
         shape[dim] = -1
-    counts = torch.arange(
-        1, (input.shape[dim] if input.ndim else 1) + 1, dtype=y.dtype, device=y.device
-    ).reshape(shape)
+    counts = torch.arange(1, (input.shape[dim] if input.ndim else 1) + 1, dtype=y.dtype, device=y.device).reshape(shape)
     y = y + 0
     y.register_hook(lambda g: g / counts)
     return y

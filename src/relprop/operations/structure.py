@@ -13,9 +13,7 @@ from relprop.engine.registry import register
 from relprop.engine.spelling import named
 
 
-def dropout(
-    call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any
-) -> Tensor:
+def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any) -> Tensor:
     if "train" in kwargs:
         training = kwargs["train"]
     if training and p > 0:
@@ -67,9 +65,7 @@ register(
     family="selection",
 )
 register(
-    *named(
-        "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"
-    ),
+    *named("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"),
     family="structure",
     handler=dropout,
 )

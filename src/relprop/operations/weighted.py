@@ -52,9 +52,7 @@ class Kept:
 class LayerView:
     """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
 
-    def __init__(
-        self, linear: Any, x: Tensor, weight: Tensor, bias: Tensor | float, z: Tensor, nz: bool
-    ) -> None:
+    def __init__(self, linear: Any, x: Tensor, weight: Tensor, bias: Tensor | float, z: Tensor, nz: bool) -> None:
         self.linear, self.x, self.weight, self.bias, self.nz = linear, x, weight, bias, nz
         self.z = self.output = z
         self._nonnegative: bool | None = None
@@ -89,6 +87,7 @@ class Weighted:
 
     def __init__(self, call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> None:
         self.run: Run = call.run
+        assert call.place is not None  # weighted families always have a place
         self.place, self.rule = call.place, call.rule
         self.nz = call.run.nz_hidden
         self.x, self.linear, self.weight = x, linear, weight
@@ -173,24 +172,17 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     return weighted(call, input, Dense(), weight, bias) if _live(input) and not _live(bias) else call()
 
 
-def bilinear(
-    call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
+def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if _live(weight) or (_live(input1) and _live(input2)):
         live = [_live(t) for t in (input1, input2, weight)]
-        args = [
-            scaled(t, 1 / sum(live)) if on else t
-            for t, on in zip((input1, input2, weight), live, strict=True)
-        ]
+        args = [scaled(t, 1 / sum(live)) if on else t for t, on in zip((input1, input2, weight), live, strict=True)]
         return call(*args, bias)
     if _live(input1):
         return weighted(call, input1, Bilinear(), torch.einsum("kij,...j->...ki", weight, input2), bias)
     return weighted(call, input2, Bilinear(), torch.einsum("kij,...i->...kj", weight, input1), bias)
 
 
-def _convolution(
-    call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
+def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if _live(weight):
         if not _live(input):
             return call()
@@ -205,9 +197,7 @@ def _conv(dims: int) -> Callable[..., Tensor]:
         call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1,
     ) -> Tensor:  # fmt: skip
-        return _convolution(
-            call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias
-        )
+        return _convolution(call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias)
 
     return conv
 

@@ -112,7 +112,6 @@ def _channel_sum(relevance: torch.Tensor | ArrayLike) -> Floats:
             values = values.sum(axis=0)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(
-            f"relevance has the shape {np.shape(relevance)}; "
-            "a map is drawn of (H, W), (C, H, W) or (1, C, H, W)"
+            f"relevance has the shape {np.shape(relevance)}; a map is drawn of (H, W), (C, H, W) or (1, C, H, W)"
         )
     return values

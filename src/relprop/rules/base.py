@@ -33,9 +33,7 @@ def check_number(name: str, value: float, above: float | None = None) -> None:
         or value < 0
         or (above is not None and value <= above)
     ):
-        raise RuleError(
-            f"{name} must be a finite number {'>= 0' if above is None else f'> {above:g}'}; got {value!r}."
-        )
+        raise RuleError(f"{name} must be a finite number {'>= 0' if above is None else f'> {above:g}'}; got {value!r}.")
 
 
 class Layer(Protocol):

@@ -78,9 +78,7 @@ class ZeroBias(WeightedRule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, WeightedRule):
-            raise RuleError(
-                f"ZeroBias wraps a rule for weighted layers, such as ZeroBias(ZPlus()); got {self.rule!r}."
-            )
+            raise RuleError(f"ZeroBias wraps a rule for weighted layers, such as ZeroBias(ZPlus()); got {self.rule!r}.")
 
     @property
     def proportional(self) -> bool:  # type: ignore[override]

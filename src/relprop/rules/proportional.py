@@ -24,11 +24,7 @@ def _positive(layer: Layer) -> Tensor:
 
 
 def _parts(bias: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
-    return (
-        (bias.clamp(min=0), bias.clamp(max=0))
-        if isinstance(bias, Tensor)
-        else (max(bias, 0.0), min(bias, 0.0))
-    )
+    return (bias.clamp(min=0), bias.clamp(max=0)) if isinstance(bias, Tensor) else (max(bias, 0.0), min(bias, 0.0))
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ class Epsilon(WeightedRule):
         return self.relative
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        z, epsilon = wide(layer.z), self.epsilon
+        z = wide(layer.z)
+        epsilon: float | Tensor = self.epsilon
         if self.relative:
             dims = tuple(range(1, z.ndim)) if z.ndim > 1 else (0,)
             epsilon = epsilon * z.std(dims, correction=0, keepdim=True)

@@ -69,24 +69,14 @@ class ZBox(WeightedRule):
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         x, w = layer.x, layer.weight
         try:
-            low, high = (
-                torch.as_tensor(v, dtype=x.dtype, device=x.device).expand_as(x) for v in (self.low, self.high)
-            )
+            low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device).expand_as(x) for v in (self.low, self.high))
         except RuntimeError as error:
-            raise RuleError(
-                f"ZBox bounds do not broadcast with an input of shape {tuple(x.shape)}: {error}"
-            ) from None
+            raise RuleError(f"ZBox bounds do not broadcast with an input of shape {tuple(x.shape)}: {error}") from None
         w_pos, w_neg = w.clamp(min=0), w.clamp(max=0)
-        one = (
-            slice(0, 1)
-            if x.ndim > 1 and not _varies(self.low, x) and not _varies(self.high, x)
-            else slice(None)
-        )
+        one = slice(0, 1) if x.ndim > 1 and not _varies(self.low, x) and not _varies(self.high, x) else slice(None)
         bounds = layer.forward(low[one].contiguous(), w_pos) + layer.forward(high[one].contiguous(), w_neg)
         s = layer.share(g, signed(layer.z - layer.bias - bounds, self.epsilon))
-        relevance = (
-            x * layer.transpose(s, w) - low * layer.transpose(s, w_pos) - high * layer.transpose(s, w_neg)
-        )
+        relevance = x * layer.transpose(s, w) - low * layer.transpose(s, w_pos) - high * layer.transpose(s, w_neg)
         return relevance / nonzero(x)
 
 

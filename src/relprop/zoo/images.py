@@ -81,9 +81,7 @@ def preprocess(image: Image.Image, size: int = 224) -> Tensor:
 
 def _too_many_pixels(path: Path) -> InputError:
     millions = MAX_PIXELS // 1_000_000
-    return InputError(
-        f"{path.name!r} has more than the {millions} million pixels we decode; make it smaller first"
-    )
+    return InputError(f"{path.name!r} has more than the {millions} million pixels we decode; make it smaller first")
 
 
 def _rgb_on_white(image: Image.Image) -> Image.Image:
