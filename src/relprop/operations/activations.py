@@ -231,7 +231,7 @@ register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
 register(F.glu, family="activation", handler=glu)
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid, F.softplus,
-    F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.threshold, F.tanh, F.sigmoid,
+    F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, torch.threshold, F.threshold, F.tanh, F.sigmoid,
     torch.special.expit, torch.exp, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p,
     torch.sqrt, torch.square, torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
     torch.cosh, torch.asinh, torch.acosh, torch.atanh, torch.erf, torch.erfc, torch.erfinv, torch.lgamma,

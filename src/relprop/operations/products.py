@@ -296,7 +296,15 @@ register(torch.baddbmm, torch.addbmm, torch.addmv, torch.addr, family="product",
 register(torch.addcmul, family="product", handler=addcmul)
 register(torch.addcdiv, family="division", handler=addcdiv)
 register(torch.lerp, family="sum", handler=lerp)
-register(torch.fmod, torch.remainder, family="division", handler=remainder)
+register(
+    torch.fmod,
+    torch.remainder,
+    torch.Tensor.__mod__,
+    torch.Tensor.__rmod__,
+    torch.Tensor.__imod__,
+    family="division",
+    handler=remainder,
+)
 register(torch.einsum, family="product", handler=einsum)
 register(torch.chain_matmul, torch.linalg.multi_dot, family="product", handler=multi_dot)
 register(torch.prod, family="product", handler=prod)
