@@ -175,3 +175,17 @@ def test_functional_and_module_agree(rule: str) -> None:
         relprop.attribute(Functional(), x, target, composite=composite).values,
         relprop.attribute(model, x, target, composite=composite).values,
     )
+
+
+def test_the_automatic_choice_merges_like_the_composite_it_picks() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(),
+        nn.Linear(5 * 16, 3),
+    ).double()  # fmt: skip
+    for _ in range(3):
+        model(torch.randn(8, 3, 8, 8).double())
+    model.eval()
+    x = torch.randn(2, 3, 8, 8).double()
+    picked = relprop.attribute(model, x, 0)
+    assert picked.composite.name == "gamma_flat"
+    torch.testing.assert_close(picked.values, relprop.attribute(model, x, 0, composite="gamma_flat").values)

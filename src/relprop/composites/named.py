@@ -102,7 +102,7 @@ def beta_smooth(beta: float = 10.0) -> Composite:
     return Composite({operation(torch.relu): BetaSmooth(beta), **rest}, name="beta_smooth", multiply_by_inputs=False)
 
 
-def gamma_flat(gamma: float = 0.1, epsilon: float = 1e-6) -> Composite:
+def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
     """Flat first, a middling gamma on convolutions, epsilon on dense layers: the default for convolutional nets."""
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
 

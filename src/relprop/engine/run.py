@@ -93,7 +93,7 @@ class Run:
     def rule(self, place: Place) -> Any:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
         if self._composite is None:
-            return UNDECIDED if place.family in WEIGHTED else None
+            return UNDECIDED if place.index is not None else None
         rule = self._composite.rule(place)
         if rule is not UNDECIDED:
             self.placements.append((place, rule))
