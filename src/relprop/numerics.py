@@ -22,17 +22,16 @@ def nonzero(x: Tensor) -> Tensor:
 
 
 def signed(x: Tensor, epsilon: float | Tensor) -> Tensor:
-    """`x + epsilon * sgn(x)` with `sgn(0) = +1`."""
-    return (
-        x.sign().add_(0.5).sign_().mul_(epsilon).add_(x)
-        if not x.requires_grad
-        else x + epsilon * (x.sign() + 0.5).sign()
-    )
+    """`x + epsilon * sgn(x)` with `sgn(0) = +1` (a negative zero counts as negative: its relevance is 0 either way)."""
+    scale = epsilon if isinstance(epsilon, Tensor) else torch.full((), epsilon, dtype=x.dtype, device=x.device)
+    return torch.copysign(scale, x).add(x) if torch.is_grad_enabled() else torch.copysign(scale, x).add_(x)
 
 
 def quotient(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, and 0 where `b` is 0."""
-    return (a / b).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    """`a / b`, and 0 where `b` is 0. Consumes `a` where no graph is recorded: pass a tensor of your own."""
+    if torch.is_grad_enabled() or a.shape != b.shape:
+        return (a / b).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    return a.div_(b).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -84,14 +85,16 @@ def is_scalar(value: Any) -> bool:
 def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
     """`(h(s) - h(0)) / s`, with the slope at 0 where `s` is 0; with `nz`, a zero output passes on what it received."""
     exact = s if s.dtype == torch.float64 or s.device.type == "mps" else None
-    zero = step(torch.zeros((), dtype=s.dtype, device=s.device)) if exact is None else None
-    if zero is not None and zero.numel() == 1 and float(zero) == 0.0 and s.dtype == torch.float32:
+    zero = _taylor(step, s)[2] if exact is None and s.dtype == torch.float32 else None
+    if zero is not None and zero.numel() == 1 and float(zero) == 0.0:
         exact = s  # h(0) = 0: no digits are lost to a difference
     x = s.double() if exact is None else exact
     slope, curve, at_zero = _taylor(step, x)
     y = step(x)
     if bool((at_zero == 0).all()):
-        factor = (y / x).nan_to_num(nan=slope if isinstance(slope, float) else 0.0, posinf=0.0, neginf=0.0)
+        fresh = not torch.is_grad_enabled() and y is not x
+        factor = y.div_(x) if fresh and not nz else y / x
+        factor = (factor.nan_to_num_ if fresh else factor.nan_to_num)(nan=slope, posinf=0.0, neginf=0.0)
     else:
         near = x.abs() < _NEAR
         factor = torch.where(near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x))
@@ -101,9 +104,26 @@ def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
 
 
 def _taylor(step: Step, x: Tensor) -> tuple[float, float, Tensor]:
-    """`h'(0)`, `h''(0)` and `h(0)`; derivatives that do not exist or are infinite count as 0."""
+    """`h'(0)`, `h''(0)` and `h(0)`, remembered for functions with plain numbers as parameters."""
+    try:
+        return _remembered(step.function, step.args, tuple(step.kwargs.items()), x.dtype, x.device)
+    except TypeError:  # a parameter that cannot be a key
+        return _expand(step, x.dtype, x.device)
+
+
+@lru_cache(maxsize=512)
+def _remembered(
+    function: Callable[..., Any], args: tuple, kwargs: tuple, dtype: torch.dtype, device: torch.device
+) -> tuple[float, float, Tensor]:
+    if any(isinstance(a, (Tensor, Step)) for a in (*args, *(v for _, v in kwargs))):
+        raise TypeError("tensors and chains are not remembered")
+    return _expand(Step(function, args, dict(kwargs)), dtype, device)
+
+
+def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> tuple[float, float, Tensor]:
+    """Derivatives that do not exist or are infinite count as 0."""
     with torch.enable_grad():
-        zero = torch.zeros((), dtype=x.dtype, device=x.device, requires_grad=True)
+        zero = torch.zeros((), dtype=dtype, device=device, requires_grad=True)
         y = step(zero)
         slope = curve = torch.zeros(())
         try:
@@ -118,7 +138,7 @@ def _taylor(step: Step, x: Tensor) -> tuple[float, float, Tensor]:
 
 
 def finite_at_zero(step: Step, s: Tensor) -> bool:
-    value = step(torch.zeros((), dtype=torch.float64 if s.device.type != "mps" else s.dtype, device=s.device))
+    *_, value = _taylor(step, s if s.device.type == "mps" or not s.is_floating_point() else s.new_empty(0).double())
     return bool(torch.isfinite(value).all())
 
 
