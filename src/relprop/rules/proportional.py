@@ -19,8 +19,9 @@ from relprop.rules.base import Layer, WeightedRule, check_number
 def _positive(layer: Layer) -> Tensor:
     """`p_j = sum_i (x_i w_ij)+`."""
     x, w = layer.x, layer.weight
-    p = layer.forward(x.clamp(min=0), w.clamp(min=0))
-    return p if layer.nonnegative else p + layer.forward(x.clamp(max=0), w.clamp(max=0))
+    if layer.nonnegative:
+        return layer.forward(x, w.clamp(min=0))
+    return layer.forward(x.clamp(min=0), w.clamp(min=0)) + layer.forward(x.clamp(max=0), w.clamp(max=0))
 
 
 def _parts(bias: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
@@ -83,7 +84,7 @@ class Gamma(WeightedRule):
         else:
             below = z + self.gamma * (z - b - p + b_neg)
             side = (z.sign() + 0.5).sign().to(g.dtype)
-            s = layer.share(g, torch.where(z >= 0, above, below))
+            s = layer.share(g, below + (above - below) * side.clamp(min=0))
             if layer.nonnegative:
                 s_pos = s * side.clamp(min=0)
                 return layer.transpose(s_pos, w + self.gamma * w.clamp(min=0)) + layer.transpose(
