@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import relprop
 from networks import ResNet, convolutional, mlp, normalised, settle
@@ -205,3 +205,23 @@ def test_a_contrast_is_a_difference_of_maps() -> None:
     contrast = relprop.attribute(model, x, relprop.Contrast(1, 4), composite="zero")
     torch.testing.assert_close(contrast.score, one.score - other.score, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(contrast.values, one.values - other.values, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["beside", "in place"])
+def test_a_layer_read_by_a_relu_and_by_something_else(inplace: bool) -> None:
+    """What a rule knows of a layer's output must hold where the relu is not the only reader."""
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = nn.Linear(4, 6, bias=False), nn.Linear(6, 2, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = self.inner(x)
+            other = z * 2
+            return self.head(F.relu(z, inplace=inplace) + other)
+
+    model = Both().double()
+    x = torch.randn(5, 4).double()
+    relevance = relprop.attribute(model, x, 1, composite=everywhere(relprop.Epsilon(1e-15)))
+    torch.testing.assert_close(relevance.values, gradient_times_input(model, x, 1), rtol=1e-9, atol=1e-12)

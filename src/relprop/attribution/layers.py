@@ -30,6 +30,7 @@ class Catch:
         if self.layer is not None:
             # a BatchNorm merged into this layer bypasses its output: the merged layer reports instead
             self.layer.probes.append(self._report)
+            self.layer.readers += 1
 
     def _report(self, relevance: Tensor) -> None:
         self.reported = relevance.detach()

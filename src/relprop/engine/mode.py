@@ -117,7 +117,8 @@ class Propagation(TorchFunctionMode):
     def _inplace(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """In place: natively where the native gradient is the rule, else computed beside and written back."""
         target = args[0]
-        self._preserve(target)
+        if entry.function is not torch.relu or self.run.nz:  # a relu keeps what a rule needs of its input
+            self._preserve(target)
         native = entry.family in ("structure", "sum", "selection") or (
             entry.family == "product" and len(live) == 1 and live[0] is target
         )
@@ -139,6 +140,7 @@ class Propagation(TorchFunctionMode):
                 result = entry.handler(call, *call.args, **call.kwargs)
                 self._renew(target)
                 return result
+        self._preserve(target)
         before = target.clone()
         if target.requires_grad:
             before._relprop = note_of(target) or Note(self.run)
@@ -172,6 +174,8 @@ class Propagation(TorchFunctionMode):
                 return value
             note = note_of(value)
             if note is not None and note.run is self.run:
+                if note.layer is not None:
+                    note.layer.readers += 1
                 live.append(value)
                 return value
             return self._stranger(value, live)

@@ -208,7 +208,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     layer = note.layer if note is not None else None
     y = call()
     if layer is not None and call.entry.function is torch.relu:
-        layer.rectify(y)
+        layer.rectify(y, inplace=y is x)
     return y
 
 

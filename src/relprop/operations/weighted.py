@@ -7,6 +7,7 @@ output is remembered through the relu that follows (`Kept`), so memory stays tha
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -28,9 +29,10 @@ from relprop.rules import Block, Native, Rule, WeightedRule, Zero
 class Kept:
     """A layer's output, kept without a copy as long as nothing overwrites it."""
 
-    __slots__ = ("rectified", "value", "version")
+    __slots__ = ("alone", "rectified", "value", "version")
 
     def __init__(self, z: Tensor) -> None:
+        self.alone = False
         self.hold(z, rectified=False)
 
     def hold(self, z: Tensor, *, rectified: bool) -> None:
@@ -44,7 +46,11 @@ class Kept:
             return None
         if self.rectified and whole:
             return None
-        if self.rectified and not torch.equal(torch.ops.aten.threshold_backward(g, self.value, 0), g):
+        if (
+            self.rectified
+            and not self.alone
+            and not torch.equal(torch.ops.aten.threshold_backward(g, self.value, 0), g)
+        ):
             return None
         return self.value
 
@@ -90,14 +96,19 @@ class Weighted:
         assert call.place is not None  # weighted families always have a place
         self.place, self.rule = call.place, call.rule
         self.nz = call.run.nz_hidden
-        self.x, self.linear, self.weight = x, linear, weight
+        self.x, self.linear, self.plain = x, linear, weight
         self.bias: Tensor | None = bias
+        self.scale: Tensor | None = None
+        self.readers = 0
+        self.rectifiers = 0
+        self.output: weakref.ref[Tensor] | None = None
         self.kept: Kept | None = None
         self.probes: list[Callable[[Tensor], None]] = []
 
     def apply(self, compute: Callable[[], Tensor]) -> Tensor:
         y = custom(self.x, compute, self.propagate)
         self.kept = Kept(y)
+        self.output = weakref.ref(y)
         note = Note(self.run)
         note.layer = self
         y._relprop = note  # type: ignore[attr-defined]
@@ -106,10 +117,20 @@ class Weighted:
     def merged(self, scale: Tensor, shift: Tensor) -> Weighted:
         """This layer followed by a scale and a shift per output channel, as one linear map."""
         twin = copy.copy(self)
-        twin.weight = self.weight * self.linear.along_output(scale, self.weight)
+        twin.scale = scale if self.scale is None else self.scale * scale
         twin.bias = shift if self.bias is None else self.bias * scale + shift
         twin.kept = None
+        twin.readers = twin.rectifiers = 0
         return twin
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight, merged with what follows: made when asked for, so that no copy outlives its use."""
+        return self.plain if self.scale is None else self.plain * self.linear.along_output(self.scale, self.plain)
+
+    def alone(self) -> bool:
+        """Whether relus were the output's only readers, and none can come: its relevance is 0 where theirs is."""
+        return self.readers == self.rectifiers and (self.output is None or self.output() is None)
 
     def preserve(self) -> None:
         """The output is about to be overwritten: keep a copy."""
@@ -118,8 +139,11 @@ class Weighted:
             rectified = self.kept.rectified
             self.kept.hold(value, rectified=rectified)
 
-    def rectify(self, y: Tensor) -> None:
+    def rectify(self, y: Tensor, inplace: bool) -> None:
         """A relu made `y` of the output: where relevance can arrive, `y` is the output."""
+        self.rectifiers += 1
+        if inplace:
+            self.output = None
         if self.kept is not None:
             self.kept.hold(y, rectified=True)
 
@@ -133,6 +157,8 @@ class Weighted:
             if self.nz:  # what arrives at an exact zero has no share in any input
                 g = g * (self._view(x, g, True).z != 0)
             return self.linear.transpose(g.to(x.dtype), self.weight.to(x.dtype), x)
+        if self.kept is not None:
+            self.kept.alone = self.alone()
         if rule is not None and not isinstance(rule, WeightedRule):
             raise RuleError(f"{rule!r} cannot act on {self.place}: it is no rule for weighted layers.")
         return (rule or Zero()).propagate(self._view(x, g, rule is not None and rule.whole_output), g)
@@ -140,11 +166,12 @@ class Weighted:
     def _view(self, x: Tensor, g: Tensor, whole: bool = False) -> LayerView:
         bias: Tensor | float = 0.0 if self.bias is None else self.linear.along_result(self.bias)
         z = None if torch.is_grad_enabled() or self.kept is None else self.kept.read(g, whole)
+        weight = self.weight.to(x.dtype)
         if z is None:
-            z = self.linear.forward(x, self.weight.to(x.dtype)) + bias
+            z = self.linear.forward(x, weight) + bias
         if isinstance(bias, Tensor):
             bias = bias.to(x.dtype)
-        view = LayerView(self.linear, x, self.weight.to(x.dtype), bias, z.to(x.dtype), self.nz)
+        view = LayerView(self.linear, x, weight, bias, z.to(x.dtype), self.nz)
         for probe in self.probes:
             probe(view.relevance(g))
         return view
