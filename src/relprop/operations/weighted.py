@@ -25,7 +25,6 @@ from relprop.numerics import nonzero, own, quotient, signed, where_positive, wid
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
 
-
 PART = 4 * 2**20
 """Entries from which on a CPU works off a batch in parts: more is slower in page faults than in arithmetic."""
 
