@@ -33,7 +33,9 @@ python_maximum_signature_line_length = 88
 napoleon_use_rtype = False
 # Links to other projects would need their inventories from the network; our own public names must all be found.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!relprop\b).*|relprop\.(engine|composites\.places)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!relprop\b).*|relprop\.(engine|composites\.places)\..*")
+]
 
 html_theme = "furo"
 html_title = f"relprop {release}"
@@ -56,11 +58,19 @@ def fill_tables(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def check_the_reference(app: Sphinx, env: Any) -> None:
-    shown = {name.rpartition(".")[2] for name, *_ in env.get_domain("py").get_objects() if name.startswith("relprop")}
+    shown = {
+        name.rpartition(".")[2]
+        for name, *_ in env.get_domain("py").get_objects()
+        if name.startswith("relprop")
+    }
     for module in map(importlib.import_module, PUBLIC):
-        public = getattr(module, "__all__", [name for name in vars(module) if name[0].isupper()])
+        public = getattr(
+            module, "__all__", [name for name in vars(module) if name[0].isupper()]
+        )
         for name in set(public) - shown:
-            logging.getLogger(__name__).warning("%s.%s is public and not in the reference", module.__name__, name)
+            logging.getLogger(__name__).warning(
+                "%s.%s is public and not in the reference", module.__name__, name
+            )
 
 
 def setup(app: Sphinx) -> None:

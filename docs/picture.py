@@ -14,7 +14,9 @@ from relprop.zoo import efficientnet_lite0
 from relprop.zoo.images import preprocess, square
 
 WHERE = Path(__file__).parent / "images" / "demo.png"
-PERCENTILE = 99.5  # as the command draws: the few strongest pixels would leave the others pale
+PERCENTILE = (
+    99.5  # as the command draws: the few strongest pixels would leave the others pale
+)
 COMPOSITES = {
     "gamma_flat, gamma 0.1": gamma_flat(0.1),
     "gamma_flat, gamma 0.25": gamma_flat(),
@@ -34,8 +36,13 @@ def draw() -> Image.Image:
         for name, composite in COMPOSITES.items():
             R = relprop.attribute(model, preprocess(picture), composite=composite)
             heatmap = Heatmap.of(R.values, percentile=PERCENTILE)
-            panels[0] = Panel(panels[0].image, f"{photograph.title}\n{model.labels[R.target[0]]}, {R.score.item():.2f}")
-            numbers = f"sum {R.values.sum().item():.3g}, residual {R.residual.item():.2f}"
+            panels[0] = Panel(
+                panels[0].image,
+                f"{photograph.title}\n{model.labels[R.target[0]]}, {R.score.item():.2f}",
+            )
+            numbers = (
+                f"sum {R.values.sum().item():.3g}, residual {R.residual.item():.2f}"
+            )
             panels.append(Panel(heatmap.image(), f"{name}\n{numbers}", heatmap.limit))
         rows.append(strip(panels))
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")

@@ -48,15 +48,30 @@ DEFAULT = {
 
 def fill(page: str) -> str:
     """The page with its tables in place; an unknown name is a `KeyError`."""
-    return re.sub(r"^<!-- table: (\w+) -->$", lambda found: TABLES[found[1]](), page, flags=re.MULTILINE)
+    return re.sub(
+        r"^<!-- table: (\w+) -->$",
+        lambda found: TABLES[found[1]](),
+        page,
+        flags=re.MULTILINE,
+    )
 
 
 def guides() -> str:
     """A table of contents of the pages that index.md does not name itself: a new page need not be listed anywhere."""
     listed = set((DOCS / "index.md").read_text(encoding="utf-8").split()) | {"index"}
-    pages = (page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md"))
-    found = [page for page in sorted(pages) if page not in listed and not page.startswith("reference/")]
-    return "\n".join(["```{toctree}", ":caption: Guides", ":hidden:", "", *found, "```"]) if found else ""
+    pages = (
+        page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")
+    )
+    found = [
+        page
+        for page in sorted(pages)
+        if page not in listed and not page.startswith("reference/")
+    ]
+    return (
+        "\n".join(["```{toctree}", ":caption: Guides", ":hidden:", "", *found, "```"])
+        if found
+        else ""
+    )
 
 
 def composites() -> str:
@@ -65,9 +80,13 @@ def composites() -> str:
     for name, make in NAMES.items():
         made = _example(make)
         call = _untyped(f"{name}{inspect.signature(make)}".split(" ->")[0])
-        parts.append(f"### `{name}`\n\n{_doc(make)}\n\n```text\n{call}\n\n{made}\n```\n")
+        parts.append(
+            f"### `{name}`\n\n{_doc(make)}\n\n```text\n{call}\n\n{made}\n```\n"
+        )
         if not made.multiply_by_inputs:
-            parts.append("The result is the modified gradient itself, not multiplied by the input.\n")
+            parts.append(
+                "The result is the modified gradient itself, not multiplied by the input.\n"
+            )
     return "\n".join(parts)
 
 
@@ -76,10 +95,23 @@ def rules() -> str:
     rows = []
     for name in relprop.rules.__all__:
         rule = getattr(relprop.rules, name)
-        if not (inspect.isclass(rule) and issubclass(rule, Rule)) or rule in (Rule, WeightedRule):
+        if not (inspect.isclass(rule) and issubclass(rule, Rule)) or rule in (
+            Rule,
+            WeightedRule,
+        ):
             continue
-        acts = "every operation" if rule.families == EVERYTHING else ", ".join(sorted(rule.families))
-        rows.append((f"`{_untyped(name + str(inspect.signature(rule))).split(' ->')[0]}`", _doc(rule), acts))
+        acts = (
+            "every operation"
+            if rule.families == EVERYTHING
+            else ", ".join(sorted(rule.families))
+        )
+        rows.append(
+            (
+                f"`{_untyped(name + str(inspect.signature(rule))).split(' ->')[0]}`",
+                _doc(rule),
+                acts,
+            )
+        )
     return _table(("Rule", "Formula and source", "Acts on"), rows)
 
 
@@ -88,10 +120,23 @@ def costs() -> str:
     rows = []
     for name in relprop.rules.__all__:
         rule = getattr(relprop.rules, name)
-        if inspect.isclass(rule) and issubclass(rule, WeightedRule) and rule not in (WeightedRule, relprop.Pass):
-            chosen = relprop.ZeroBias(relprop.ZPlus()) if rule is relprop.ZeroBias else _example(rule)
+        if (
+            inspect.isclass(rule)
+            and issubclass(rule, WeightedRule)
+            and rule not in (WeightedRule, relprop.Pass)
+        ):
+            chosen = (
+                relprop.ZeroBias(relprop.ZPlus())
+                if rule is relprop.ZeroBias
+                else _example(rule)
+            )
             counts = [convolutions(chosen, mixed=mixed) for mixed in (False, True)]
-            rows.append((f"`{chosen!r}`", *(f"{forwards} + {backwards}" for forwards, backwards in counts)))
+            rows.append(
+                (
+                    f"`{chosen!r}`",
+                    *(f"{forwards} + {backwards}" for forwards, backwards in counts),
+                )
+            )
     return _table(("Rule", "after a relu (inputs ≥ 0)", "inputs of both signs"), rows)
 
 
@@ -114,14 +159,22 @@ def convolutions(rule: Rule, *, mixed: bool) -> tuple[int, int]:
     x = torch.randn(2, 3, 6, 6, generator=generator)
     layer = nn.Conv2d(3, 4, 3)
     with Counting() as counting:
-        relprop.attribute(layer, x if mixed else x.abs(), (0, 0, 0), composite=Composite({first: rule}))
+        relprop.attribute(
+            layer,
+            x if mixed else x.abs(),
+            (0, 0, 0),
+            composite=Composite({first: rule}),
+        )
     return counting.forwards - 1, counting.backwards
 
 
 def families() -> str:
     """The families of operations: how many there are, and what relevance does there by default."""
     members = _members()
-    rows = [(f"`{family}`", DEFAULT[family], _some(members[family])) for family in (*sorted(EVERYTHING), SILENT)]
+    rows = [
+        (f"`{family}`", DEFAULT[family], _some(members[family]))
+        for family in (*sorted(EVERYTHING), SILENT)
+    ]
     return _table(("Family", "Relevance, by default", "Operations"), rows)
 
 
@@ -131,7 +184,10 @@ def refused() -> str:
     for entry in TABLE.values():
         if entry.family == REFUSED:
             reasons[entry.reason].add(_name(entry.function))
-    rows = [(reason, ", ".join(f"`{name}`" for name in sorted(names))) for reason, names in reasons.items()]
+    rows = [
+        (reason, ", ".join(f"`{name}`" for name in sorted(names)))
+        for reason, names in reasons.items()
+    ]
     return _table(("Reason", "Operations"), rows)
 
 
@@ -157,25 +213,43 @@ def _name(function: object) -> str:
 
 def _example(make: Callable[..., Any]) -> Any:
     wanted = inspect.signature(make).parameters
-    return make(**{name: BOUNDS[name] for name, one in wanted.items() if one.default is one.empty})
+    return make(
+        **{
+            name: BOUNDS[name]
+            for name, one in wanted.items()
+            if one.default is one.empty
+        }
+    )
 
 
 def _untyped(signature: str) -> str:
     """A signature without its annotations."""
-    return re.sub(r": '?[\w.]+( \| [\w.]+)*'?( = |(?=[,)]))", r"\2", signature).replace(" = ", "=")
+    return re.sub(r": '?[\w.]+( \| [\w.]+)*'?( = |(?=[,)]))", r"\2", signature).replace(
+        " = ", "="
+    )
 
 
 def _doc(thing: object) -> str:
     """The first paragraph of the docstring, and the second where it names a source."""
     paragraphs = (inspect.getdoc(thing) or "").split("\n\n")
-    shown = [part for part in paragraphs[:2] if part is paragraphs[0] or not re.match(r"\w+:\n", part)]
+    shown = [
+        part
+        for part in paragraphs[:2]
+        if part is paragraphs[0] or not re.match(r"\w+:\n", part)
+    ]
     return " ".join(" ".join(shown).split())
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in lines
+    )
 
 
-TABLES = {make.__name__: make for make in (guides, composites, rules, costs, families, refused)}
+TABLES = {
+    make.__name__: make
+    for make in (guides, composites, rules, costs, families, refused)
+}
