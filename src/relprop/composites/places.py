@@ -162,7 +162,12 @@ def path(glob: str) -> Path:
 
 
 def operation(function: Callable[..., Any]) -> Operation:
-    """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too."""
+    """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too.
+
+    Args:
+        function: the spelling under which it is registered, the `place.function` of the places in `Relevance.rules`.
+            Another one names nothing.
+    """
     return Operation(function)
 
 
