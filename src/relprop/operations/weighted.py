@@ -60,14 +60,14 @@ class Capped:
 
     __slots__ = ("index", "values")
 
-    def __init__(self, index: tuple[Tensor, ...], values: Tensor) -> None:
-        self.index, self.values = index, values
+    def __init__(self, x: Tensor, high: float) -> None:
+        x = x.detach()
+        self.index = (x > high).flatten().nonzero()[:, 0]
+        self.values = x.take(self.index)
 
     def restore(self, y: Tensor) -> Tensor:
         """The tensor as it was before the cap."""
-        y = y.clone()
-        y[self.index] = self.values
-        return y
+        return y.put(self.index, self.values)
 
 
 class LayerView:
@@ -134,9 +134,9 @@ class LayerView:
         if isinstance(epsilon, Tensor) or epsilon < torch.finfo(z.dtype).tiny:
             size = z.abs()
             return quotient(size * g, size.add_(epsilon))
-        # |z| / (|z| + eps) = 1 - eps / (|z| + eps)
-        g = wide(g)
-        return torch.addcdiv(g, g, z.abs().add_(epsilon), value=-epsilon)
+        # |z| / (|z| + eps) = 1 - eps / (|z| + eps); where a relu follows, z stands for |z|
+        g, below = wide(g), z + epsilon if self.rectified else z.abs().add_(epsilon)
+        return torch.addcdiv(g, g, below, value=-epsilon, out=below)
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         if name not in self._memo:
