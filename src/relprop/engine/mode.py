@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.functions import scaled
-from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
 from relprop.engine.run import Note, Run, note_of
+from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules import Block, Native
 from relprop.rules.base import WEIGHTED
@@ -63,6 +64,8 @@ class Propagation(TorchFunctionMode):
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             result = func(*args, **kwargs)
+            if run.ids:
+                follow(run, func, False, args, kwargs, result)
             if (
                 args
                 and isinstance(args[0], Tensor)
@@ -79,9 +82,13 @@ class Propagation(TorchFunctionMode):
         if not live or not torch.is_grad_enabled():
             if live:
                 run.cut(f"{getattr(func, '__name__', func)} without gradients (no_grad) in {run.where()}")
-            if entry is not None and entry.handler.__name__ in ("batch_norm", "dropout"):
-                entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
-            result = func(*args, **kwargs)
+            if entry is not None and getattr(entry.handler, "always", False):
+                result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
+                self._adopt(result)
+            else:
+                result = func(*args, **kwargs)
+            if run.ids and entry is not None:
+                follow(run, func, entry.family == "structure", args, kwargs, result)
             return result
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
@@ -260,6 +267,22 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     return live
 
 
+def always(handler: Handler) -> Handler:
+    """Marks a handler that wants to see its operation also where no operand carries relevance."""
+    handler.always = True  # type: ignore[attr-defined]
+    return handler
+
+
+def looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
+    """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
+    positions = positions_of(ids, run)
+    if positions is None or not torch.is_grad_enabled():
+        return rows
+    leaf = rows.detach().requires_grad_()
+    run.lookups.append(Lookup(positions, leaf))
+    return begin(run, leaf)
+
+
 def _metadata(node: Any) -> dict[str, Any]:
     """The dictionary autograd keeps with each node."""
     return node.metadata
@@ -295,4 +318,4 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Propagation", "begin", "refuse_training", "shapes"]
+__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes"]

@@ -14,6 +14,7 @@ from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.registry import Entry
+from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
@@ -56,6 +57,8 @@ class Run:
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
         self.inputs: set[int] = set()
+        self.ids = False
+        self.lookups: list[Lookup] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
             for name, module in model.named_modules(remove_duplicate=False):

@@ -3,6 +3,7 @@
 from relprop.operations import (  # noqa: F401
     activations,
     batch_norm,
+    lookup,
     normalisation,
     pooling,
     products,

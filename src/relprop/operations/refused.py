@@ -9,7 +9,7 @@ from torch.overrides import get_testing_overrides
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
 from relprop.engine.spelling import named
-from relprop.operations import normalisation, pooling, products, silent, structure  # noqa: F401  (what is supported comes first)
+from relprop.operations import lookup, normalisation, pooling, products, silent, structure  # noqa: F401  (what is supported comes first)
 
 REASONS = {
     "attention, embeddings and recurrent layers are not supported yet": (
