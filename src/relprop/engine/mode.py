@@ -14,7 +14,7 @@ from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, look
 from relprop.engine.run import Note, Run, note_of
 from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
-from relprop.rules import Block, Native
+from relprop.rules import Block, Constant, Native
 from relprop.rules.base import WEIGHTED
 
 
@@ -110,6 +110,7 @@ class Propagation(TorchFunctionMode):
             # Tensor.__rsub__(self, other) is other - self; the handler runs the main spelling.
             method = func
             args, func = (args[1], args[0], *args[2:]), lambda a, b, *rest: method(b, a, *rest)
+            func.__name__ = entry.function.__name__
         if inplace:
             return self._inplace(entry, func, args, kwargs, live)
         return self._handle(Call(self.run, entry, func, args, kwargs, live))
@@ -117,6 +118,8 @@ class Propagation(TorchFunctionMode):
     def _handle(self, call: Call) -> Any:
         if isinstance(call.rule, Native) and not (self.run.nz_hidden and call.entry.family in WEIGHTED):
             return call()
+        if isinstance(call.rule, Constant) and call.entry.family != "softmax":
+            return _map(lambda t: t.detach(), call())
         if isinstance(call.rule, Block):
             return _map(lambda t: scaled(t, 0.0).clone(), call())
         return call.entry.handler(call, *call.args, **call.kwargs)

@@ -2,6 +2,7 @@
 
 from relprop.operations import (  # noqa: F401
     activations,
+    attention,
     batch_norm,
     lookup,
     normalisation,

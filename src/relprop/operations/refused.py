@@ -9,12 +9,11 @@ from torch.overrides import get_testing_overrides
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
 from relprop.engine.spelling import named
-from relprop.operations import lookup, normalisation, pooling, products, silent, structure  # noqa: F401  (what is supported comes first)
+from relprop.operations import attention, lookup, normalisation, pooling, products, silent, structure  # noqa: F401  (what is supported comes first)
 
 REASONS = {
-    "attention, embeddings and recurrent layers are not supported yet": (
-        "scaled_dot_product_attention multi_head_attention_forward embedding embedding_bag lstm gru rnn_tanh rnn_relu "
-        "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell miopen_rnn"
+    "recurrent layers are not supported yet": (
+        "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell miopen_rnn"
     ),
     "it is a loss: attribute the score it is computed from": (
         "binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy ctc_loss "
