@@ -21,6 +21,7 @@ EVERYTHING = WEIGHTED | {
     "norm",
     "softmax",
     "selection",
+    "recurrent",
     "structure",
 }
 
