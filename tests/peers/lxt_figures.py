@@ -68,8 +68,9 @@ def one(name: str, method: str) -> list[float]:
 
 
 def main() -> None:
-    import transformers
     from importlib.metadata import version
+
+    import transformers
 
     figures: dict[str, dict[str, list[float]]] = {}
     for name in models.CASES:

@@ -61,7 +61,9 @@ def build(name: str) -> nn.Module:
         generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
         values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         if parameter.ndim == 1:
-            parameter.data = 0.2 * values + (1.0 if "norm" in key.lower() or "ln_" in key else 0.0) * key.endswith("weight")
+            parameter.data = 0.2 * values + (1.0 if "norm" in key.lower() or "ln_" in key else 0.0) * key.endswith(
+                "weight"
+            )
         else:
             parameter.data = 1.5 * values * parameter.shape[1] ** -0.5
     return model
