@@ -285,13 +285,20 @@ def degree(k: int) -> Callable[..., Any]:
         y = call(*args, **kwargs) if args else call()
         for t in y if isinstance(y, tuple) else (y,):
             if isinstance(t, Tensor) and t.requires_grad:
-                t.register_hook(lambda g: g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+                # one of several results may be unused: nothing arrives there
+                t.register_hook(lambda g: g if g is None else g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
                 note = Note(call.run)
                 note.statistic = True
                 t._relprop = note  # type: ignore[attr-defined]
         return y
 
     return handler
+
+
+def var_mean(call: Call, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Two degrees in one call: the mean gets back the half that the variance gives up."""
+    var, mean = degree(2)(call, *args, **kwargs)
+    return (var, scaled(mean, 2).clone()) if mean.requires_grad else (var, mean)
 
 
 def rsqrt(call: Call, input: Tensor) -> Tensor:
@@ -335,7 +342,8 @@ register(torch.chain_matmul, torch.linalg.multi_dot, family="product", handler=m
 register(torch.prod, family="product", handler=prod)
 register(torch.cumprod, family="product", handler=cumprod)
 register(torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace, family="sum", handler=statistic)
-register(torch.var, torch.var_mean, family="norm", handler=degree(2))
+register(torch.var, family="norm", handler=degree(2))
+register(torch.var_mean, family="norm", handler=var_mean)
 register(
     torch.std, torch.std_mean, torch.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
     torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
