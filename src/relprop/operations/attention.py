@@ -46,18 +46,16 @@ def scaled_dot_product_attention(
         return call(_constant(query), _constant(key), value, _constant(attn_mask), **options)
     scores = 0.5 if _live(value) else 1.0
     of_query, of_key = (scores * (0.5 if _live(other) else 1.0) for other in (key, query))
-    q, k, v, mask = (
-        scaled(t, share) if _live(t) and share != 1 else t  # type: ignore[arg-type]
-        for t, share in (
-            (query, of_query),
-            (key, of_key),
-            (value, 0.5 if _live(query) or _live(key) else 1.0),
-            (attn_mask, scores),
-        )
-    )
+    q, k = _shared(query, of_query), _shared(key, of_key)
+    v = _shared(value, 0.5 if _live(query) or _live(key) else 1.0)
+    mask = None if attn_mask is None else _shared(attn_mask, scores)
     if isinstance(call.rule, Temperature):
         return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
     return call(q, k, v, mask, **options)
+
+
+def _shared(t: Tensor, share: float) -> Tensor:
+    return scaled(t, share) if _live(t) and share != 1 else t
 
 
 def _with_temperature(

@@ -60,7 +60,7 @@ def _shares(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     place = call.place
     assert place is not None  # products have one
     gated = cache(lambda: isinstance(call.run.decide(place), Gate))
-    return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[misc, return-value]
+    return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[return-value]
 
 
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:

@@ -36,11 +36,12 @@ class Weights:
 
     def rows(self, gates: int, chosen: Sequence[int]) -> Weights:
         """Those of some of the gates."""
-        parts = (
-            None if w is None else torch.cat([w.chunk(gates)[n] for n in chosen])
-            for w in (self.input, self.hidden, self.input_bias, self.hidden_bias)
-        )
-        return Weights(*parts, projection=self.projection)  # type: ignore[arg-type]
+
+        def of(w: Tensor) -> Tensor:
+            return torch.cat([w.chunk(gates)[n] for n in chosen])
+
+        biases = [None if b is None else of(b) for b in (self.input_bias, self.hidden_bias)]
+        return Weights(of(self.input), of(self.hidden), biases[0], biases[1], self.projection)
 
     def from_input(self, x: Tensor) -> Tensor:
         return F.linear(x, self.input, self.input_bias)
@@ -101,7 +102,7 @@ class GRU(Cell):
 
 class Tanh(Cell):
     gates, content = 1, (0,)
-    function = staticmethod(torch.tanh)
+    function: Callable[[Tensor], Tensor] = staticmethod(torch.tanh)
 
     def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
         return (self.function(x + self.live.from_hidden(state[0])),)
@@ -139,8 +140,8 @@ def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]
     per = len(flat) // count
     for n in range(count):
         part = list(flat[n * per : (n + 1) * per])
-        biases = part[2:4] if bias else [None, None]
-        yield Weights(part[0], part[1], *biases, projection=part[-1] if per > (4 if bias else 2) else None)
+        biases: Sequence[Tensor | None] = part[2:4] if bias else [None, None]
+        yield Weights(part[0], part[1], biases[0], biases[1], part[-1] if per > (4 if bias else 2) else None)
 
 
 def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
