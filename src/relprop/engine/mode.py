@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine.functions import scaled
+from relprop.engine.functions import custom, scaled
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.run import Note, Run, note_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
-from relprop.rules import Block, Native
+from relprop.rules import Block, Native, Stabilise
 from relprop.rules.base import WEIGHTED
 
 
@@ -112,7 +112,13 @@ class Propagation(TorchFunctionMode):
             return call()
         if isinstance(call.rule, Block):
             return _map(lambda t: scaled(t, 0.0).clone(), call())
-        return call.entry.handler(call, *call.args, **call.kwargs)
+        result = call.entry.handler(call, *call.args, **call.kwargs)
+        rule = call.rule
+        if isinstance(rule, Stabilise):
+            return _map(
+                lambda t: custom(t, lambda: t.detach().clone(), rule.propagate) if t.requires_grad else t, result
+            )
+        return result
 
     def _inplace(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """In place: natively where the native gradient is the rule, else computed beside and written back."""
@@ -122,7 +128,7 @@ class Propagation(TorchFunctionMode):
         native = entry.family in ("structure", "sum", "selection") or (
             entry.family == "product" and len(live) == 1 and live[0] is target
         )
-        if native and not (entry.family == "sum" and self.run.nz):
+        if native and not (entry.family == "sum" and (self.run.nz or self.run.stabilises)):
             result = func(*args, **kwargs)
             self._renew(target)
             return result

@@ -15,7 +15,7 @@ from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.registry import Entry
 from relprop.errors import RuleError, UnsupportedOperationError
-from relprop.rules import Rule
+from relprop.rules import Rule, Stabilise
 from relprop.rules.base import WEIGHTED
 
 _CALLS = {nn.Module._call_impl.__code__}
@@ -78,6 +78,11 @@ class Run:
     @property
     def nz_hidden(self) -> bool:
         return self._composite is not None and self._composite.unproportional_hidden
+
+    @property
+    def stabilises(self) -> bool:
+        """Whether a sum may have a rule."""
+        return self._composite is not None and any(isinstance(rule, Stabilise) for _, rule in self._composite.entries)
 
     def place(self, entry: Entry) -> Place:
         """Where the operation now being called stands; counts weighted layers."""

@@ -5,6 +5,7 @@ from relprop.rules.base import Layer, Rule, WeightedRule
 from relprop.rules.general import Block, Constant, Gate, Native, Pass, Zero, ZeroBias
 from relprop.rules.pooling import Proportional
 from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.stabilise import Stabilise
 from relprop.rules.unproportional import Flat, WSquare, ZBox
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Pass",
     "Proportional",
     "Rule",
+    "Stabilise",
     "WSquare",
     "WeightedRule",
     "ZBox",
