@@ -259,6 +259,9 @@ def test_a_block_with_addition_module(theirs: Any) -> None:
     x = torch.randn(2, 6, dtype=torch.float64)
     them, us = both_residuals(theirs)
     close(ours.LRP(us).attribute(x, 1), quietly(theirs.LRP(them).attribute, x, 1).detach())
+    # the input of b goes to the sum as well: all of its relevance, in both
+    theirs_at_b = quietly(theirs.LayerLRP(them, them.b).attribute, x, 1, attribute_to_layer_input=True)
+    close(ours.LayerLRP(us, us.b).attribute(x, 1, attribute_to_layer_input=True), theirs_at_b.detach())
 
 
 def test_several_inputs_and_further_arguments(theirs: Any) -> None:

@@ -188,7 +188,7 @@ class LayerLRP(LRP):
             additional_forward_args: as for `LRP.attribute`.
             return_convergence_delta: whether to return the delta as well.
             attribute_to_layer_input: whether the relevance of what went into the layer is wanted, instead of what
-                came out.
+                came out: all of it, also where others read the same tensor.
             verbose: whether to print which rule ran on which module.
 
         Returns:
