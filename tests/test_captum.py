@@ -298,9 +298,11 @@ DEFINITIONS: dict[str, tuple[PropagationRule, ref.Rule]] = {
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_rules_are_their_definitions(name: str) -> None:
-    """Inputs and biases of both signs."""
-    model, x = two(), vectors(4)
+@pytest.mark.parametrize("signs", ["both", "positive"])
+def test_rules_are_their_definitions(name: str, signs: str) -> None:
+    """Biases of both signs, large ones among them."""
+    model, x = two(), vectors(8) if signs == "both" else vectors(8).abs()
+    model.a.bias.data *= 5
     model.a.rule, rule = DEFINITIONS[name]
     close(LRP(model).attribute(x, 1), expected(model, x, ref.weighted(rule)))
 

@@ -197,11 +197,12 @@ def _explain(
         score = score.reshape(-1)
         handed = _handed(score, seed)
         edges = [c.edge for c in catches if c.edge is not None]
+        run.final = number == len(found) - 1
         gradients = torch.autograd.grad(
             score,
             [*starts, *edges],
             _start(score, handed, seed),
-            retain_graph=number < len(found) - 1,
+            retain_graph=not run.final,
             allow_unused=True,
         )
         if run._composite is None or number == 0:

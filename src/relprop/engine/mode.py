@@ -20,7 +20,7 @@ from relprop.rules.base import WEIGHTED
 class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
 
-    __slots__ = ("args", "entry", "function", "kwargs", "live", "place", "rule", "run")
+    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run")
 
     def __init__(
         self,
@@ -30,7 +30,9 @@ class Call:
         args: tuple,
         kwargs: dict,
         live: list[Tensor],
+        inplace: bool = False,
     ):
+        self.inplace = inplace  # whether the handler shall write into the first argument
         self.run = run
         self.entry = entry
         self.function = function
@@ -123,12 +125,11 @@ class Propagation(TorchFunctionMode):
     def _inplace(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """In place: natively where the native gradient is the rule, else computed beside and written back."""
         target = args[0]
-        if entry.function is not torch.relu or self.run.nz:  # a relu keeps what a rule needs of its input
-            self._preserve(target)
         native = entry.family in ("structure", "sum", "selection") or (
             entry.family == "product" and len(live) == 1 and live[0] is target
         )
         if native and not (entry.family == "sum" and (self.run.nz or self.run.stabilises)):
+            self._preserve(target)
             result = func(*args, **kwargs)
             self._renew(target)
             return result
@@ -141,11 +142,13 @@ class Propagation(TorchFunctionMode):
                 args,
                 kwargs | ({"inplace": True} if not entry.spelling.inplace else {}),
                 live,
+                inplace=True,
             )
             if call.rule is None or isinstance(call.rule, Native):
                 result = entry.handler(call, *call.args, **call.kwargs)
-                self._renew(target)
-                return result
+                if result is not NotImplemented:
+                    self._renew(target)
+                    return result
         self._preserve(target)
         before = target.clone()
         if target.requires_grad:

@@ -42,6 +42,9 @@ class Run:
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+
+    Attributes:
+        final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Run:
         self._composite = composite
         self.strict = strict
         self.adopt = adopt
+        self.final = False
         self.families: set[str] = set()
         self.weighted = 0
         self.placements: list[tuple[Place, Rule | None]] = []

@@ -1,4 +1,7 @@
-"""Weighted layers as linear maps: forward and transpose for any weight of the same shape."""
+"""Weighted layers as linear maps: forward and transpose for any weight of the same shape.
+
+Biases and scales come shaped by `along_result`, to broadcast with the output.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from torch import Tensor
 class Dense:
     """`y = x w^T`: weight (j, i)."""
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return F.linear(x, w)
+    samplewise = False  # memory is in the weights: parts of a batch save none
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return F.linear(x, w, b)
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s @ w
@@ -30,8 +35,11 @@ class Dense:
 class Bilinear:
     """`y_k = x1 w_k x2` with a constant operand folded into a weight of its own per sample: weight (..., j, i)."""
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return (w @ x[..., None])[..., 0]
+    samplewise = False  # the weight differs from sample to sample
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y = (w @ x[..., None])[..., 0]
+        return y if b is None else y + b
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return (s[..., None, :] @ w)[..., 0, :]
@@ -46,8 +54,10 @@ class Bilinear:
 class Diagonal:
     """`y = x w`, one weight per channel, shaped to broadcast: a BatchNorm on its own."""
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return x * w
+    samplewise = False
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return x * w if b is None else x * w + b
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s * w
@@ -60,18 +70,13 @@ class Diagonal:
 
 
 class Convolution:
-    """A convolution or transposed convolution of any dimension, on batched input."""
+    """A convolution or transposed convolution of any dimension, with or without a batch axis."""
+
+    samplewise = True
 
     def __init__(
-        self,
-        dims: int,
-        stride: Any,
-        padding: Any,
-        dilation: Any,
-        groups: int,
-        transposed: bool,
-        output_padding: Any,
-    ):
+        self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any
+    ) -> None:
         def spread(value: Any) -> list[int]:
             return list(value) * (dims // len(value)) if isinstance(value, (tuple, list)) else [value] * dims
 
@@ -92,22 +97,15 @@ class Convolution:
             ends += [total // 2, total - total // 2]
         return ends
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         lone = x.ndim == self.dims + 1
         x = x[None] if lone else x
         if self.same:
             x = F.pad(x, self._ends(w))
         y = torch.convolution(
-            x,
-            w,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            self.groups,
-        )
+            x, w, None if b is None else b.reshape(-1), self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, self.groups,
+        )  # fmt: skip
         return y[0] if lone else y
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
