@@ -104,7 +104,19 @@ def attribute_each(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Relevance]:
-    """Explains several targets per sample from one forward pass: one `Relevance` per target, see `attribute`."""
+    """Explains several targets per sample from one forward pass and one backward pass per target.
+
+    Args:
+        model: as in `attribute`, and so are all arguments that are not named here.
+        inputs: as there.
+        targets: a list of targets, each in any form that `attribute` takes.
+
+    Returns:
+        One `Relevance` per target, in their order.
+
+    Raises:
+        RelpropError: as `attribute`; a `TargetError` also where there is no target.
+    """
     if not callable(model):
         raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
     if layers_at not in ("output", "input"):

@@ -28,8 +28,11 @@ class Composite:
             modified gradient itself, as the papers on guided backpropagation do.
 
     Raises:
-        CompositeError: a key names nothing.
-        RuleError: a value is no rule, or cannot act on the family its key names.
+        CompositeError: a key is no place.
+        RuleError: a value is no rule.
+
+    A path that matches no module of the model, and a rule that cannot act where it is put, are refused when the
+    composite is used.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Composite:
 
     @property
     def unproportional_first(self) -> bool:
+        """Whether a rule that gives relevance to zeros may act on the first layer."""
         return any(not rule.proportional for _, rule in self.entries)
 
     def check(self, modules: dict[str, nn.Module]) -> None:
@@ -87,6 +91,7 @@ class Composite:
                     raise CompositeError(f"path({part.glob!r}) matches no module. Modules of this model: {names}, ...")
 
     def __or__(self, other: Composite) -> Composite:
+        """`a | b`: the entries of `a`, and after them those of `b`."""
         if not isinstance(other, Composite):
             return NotImplemented
         return Composite(

@@ -24,6 +24,8 @@ class Place:
         paths: all paths under which that module is known ("" is the model itself).
         index: how many weighted layers ran before this one; None if this is not a weighted layer.
         last: whether no weighted layer follows; None as long as the forward pass runs.
+        first: whether this is the first weighted layer.
+        name: the name of the function.
     """
 
     family: str
@@ -152,17 +154,28 @@ last = Last()
 
 
 def path(glob: str) -> Path:
-    """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`."""
+    """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`.
+
+    A call belongs to the innermost module whose forward makes it, under any of its names.
+    """
     return Path(glob)
 
 
 def operation(function: Callable[..., Any]) -> Operation:
-    """One torch function, in all its spellings: `operation(torch.relu)`."""
+    """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too.
+
+    Args:
+        function: the spelling under which it is registered, the `place.function` of the places in `Relevance.rules`.
+            Another one names nothing.
+    """
     return Operation(function)
 
 
 def where(predicate: Callable[[Place], bool]) -> Where:
-    """Places for which `predicate(place)` is true."""
+    """Places for which `predicate(place)` is true: `where(lambda place: place.index == 1)`.
+
+    The predicate is asked during the forward pass, when `place.last` is not known yet.
+    """
     return Where(predicate)
 
 

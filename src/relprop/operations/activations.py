@@ -224,15 +224,14 @@ def capped(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
     layer, cut = maker(input), None
     if not bool(input.detach().amax() <= high):
-        index = (input.detach() > high).nonzero(as_tuple=True)
-        if 8 * len(index[0]) > input.numel():
+        cut = Capped(input, high)
+        if 8 * len(cut.index) > input.numel():
             return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
-        cut = Capped(index, input.detach()[index])
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
     if cut is not None:
         slope = high / cut.values
-        y.register_hook(lambda g: g.index_put(cut.index, g[cut.index] * slope))
+        y.register_hook(lambda g: g.put(cut.index, g.take(cut.index) * slope))
     if layer is not None:
         layer.rectify(y, call.inplace, cut)
     return y if call.inplace else remember(y, call.run, input, Step(call.function, (SOURCE, *args), kwargs))

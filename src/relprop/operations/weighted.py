@@ -25,7 +25,6 @@ from relprop.numerics import nonzero, own, quotient, signed, where_positive, wid
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
 
-
 PART = 4 * 2**20
 """Entries from which on a CPU works off a batch in parts: more is slower in page faults than in arithmetic."""
 
@@ -61,14 +60,14 @@ class Capped:
 
     __slots__ = ("index", "values")
 
-    def __init__(self, index: tuple[Tensor, ...], values: Tensor) -> None:
-        self.index, self.values = index, values
+    def __init__(self, x: Tensor, high: float) -> None:
+        x = x.detach()
+        self.index = (x > high).flatten().nonzero()[:, 0]
+        self.values = x.take(self.index)
 
     def restore(self, y: Tensor) -> Tensor:
         """The tensor as it was before the cap."""
-        y = y.clone()
-        y[self.index] = self.values
-        return y
+        return y.put(self.index, self.values)
 
 
 class LayerView:
@@ -135,9 +134,9 @@ class LayerView:
         if isinstance(epsilon, Tensor) or epsilon < torch.finfo(z.dtype).tiny:
             size = z.abs()
             return quotient(size * g, size.add_(epsilon))
-        # |z| / (|z| + eps) = 1 - eps / (|z| + eps)
-        g = wide(g)
-        return torch.addcdiv(g, g, z.abs().add_(epsilon), value=-epsilon)
+        # |z| / (|z| + eps) = 1 - eps / (|z| + eps); where a relu follows, z stands for |z|
+        g, below = wide(g), z + epsilon if self.rectified else z.abs().add_(epsilon)
+        return torch.addcdiv(g, g, below, value=-epsilon, out=below)
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         if name not in self._memo:

@@ -75,7 +75,9 @@ class Gamma(WeightedRule):
             return layer.transpose(layer.share(g, layer.forward(layer.x, above, bias)), above)
         half = self.gamma / (2 + self.gamma)
         size = layer.once("size", lambda: half * w.abs())
-        total = layer.forward(layer.x if layer.nonnegative else layer.x.abs(), size, half * abs(b))
+        total = layer.forward(
+            layer.x if layer.nonnegative else layer.x.abs(), size, half * b.abs() if isinstance(b, Tensor) else 0.0
+        )
         z = wide(layer.z)
         odd = layer.share(g, added(wide(total), z.abs()))
         even = torch.copysign(torch.ones((), dtype=z.dtype, device=z.device), z) * odd
