@@ -57,9 +57,9 @@ class GammaRule(PropagationRule):
 
     captum adds no `gamma b+`, and takes `x w+` for `(x w)+`. One unit, `gamma = 1`, `R = 1`, inputs (1, 1):
 
-        w (2, -1), b 1    z 2; contributions (4, -1), bias 2, together 5: R = (0.8, -0.2), the bias keeps 0.4.
-                          captum: (4, -1), bias 1, together 4: R = (1, -0.25), the bias keeps 0.25.
-        w (2, -1), b -0.5 (or no bias): the same in both.
+    - w (2, -1), b 1: contributions (4, -1), bias 2, together 5, so R = (0.8, -0.2), and the bias keeps 0.4.
+      captum: (4, -1), bias 1, together 4, so R = (1, -0.25), and the bias keeps 0.25.
+    - w (2, -1), b -0.5, or no bias: the same in both.
 
     Args:
         gamma: how much is added to what has the sign of the output, >= 0.
@@ -81,9 +81,9 @@ class Alpha1_Beta0_Rule(PropagationRule):
 
     captum takes `x w+` for `(x w)+`, and leaves a negative bias below the line. One unit, `R = 1`, `b = -2`:
 
-        x (1, 1), w (2, 1)    contributions (2, 1), together 3: R = (2/3, 1/3).
-                              captum: together 3 - 2 = 1: R = (2, 1), three times what there was.
-        x (-1, 1), w (-2, 1)  contributions (2, 1): R = (2/3, 1/3). captum: (0, 1), together -1: R = (0, -1).
+    - x (1, 1), w (2, 1): contributions (2, 1), together 3, so R = (2/3, 1/3).
+      captum: together 3 - 2 = 1, so R = (2, 1), three times what there was.
+    - x (-1, 1), w (-2, 1): contributions (2, 1), so R = (2/3, 1/3). captum: (0, 1), together -1, so R = (0, -1).
 
     Where no input and no bias is negative both are the same.
 
