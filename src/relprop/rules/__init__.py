@@ -6,6 +6,7 @@ from relprop.rules.general import Block, Native, Pass, Zero, ZeroBias
 from relprop.rules.pooling import Proportional
 from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.rules.sequences import Constant, Gate, Temperature
+from relprop.rules.stabilise import Stabilise
 from relprop.rules.unproportional import Flat, WSquare, ZBox
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Pass",
     "Proportional",
     "Rule",
+    "Stabilise",
     "Temperature",
     "WSquare",
     "WeightedRule",
