@@ -83,9 +83,13 @@ LAYER_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "var, rsqrt": lambda x: centred(x) * torch.rsqrt(x.var(-1, correction=0, keepdim=True) + EPS),
     "mean of pow": lambda x: centred(x) / (centred(x).pow(2).mean(-1, keepdim=True) + EPS).sqrt(),
     "mean of product": lambda x: centred(x) * (((centred(x) * centred(x)).mean(-1, keepdim=True) + EPS) ** -0.5),
-    "square, reciprocal": lambda x: centred(x) * centred(x).square().mean(-1, keepdim=True).add(EPS).sqrt().reciprocal(),
+    "square, reciprocal": lambda x: (
+        centred(x) * centred(x).square().mean(-1, keepdim=True).add(EPS).sqrt().reciprocal()
+    ),
     "one over": lambda x: centred(x) * (1 / ((centred(x) ** 2).mean(-1, keepdim=True) + EPS).sqrt()),
-    "var_mean": lambda x: (lambda v, m: (x - m) / torch.sqrt(v + EPS))(*torch.var_mean(x, -1, correction=0, keepdim=True)),
+    "var_mean": lambda x: (lambda v, m: (x - m) / torch.sqrt(v + EPS))(
+        *torch.var_mean(x, -1, correction=0, keepdim=True)
+    ),
     "sum of squares": lambda x: centred(x) / ((centred(x) ** 2).sum(-1, keepdim=True) / x.shape[-1] + EPS) ** 0.5,
 }
 RMS_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
