@@ -250,3 +250,20 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     size = exact.abs().max()
     assert ((half - exact).abs() <= 0.1 * size).all()
     assert nn.functional.cosine_similarity(half.double().flatten(), exact.flatten(), 0) > 0.99
+
+
+def test_a_chunked_scan_does_not_depend_on_its_chunks() -> None:
+    """Mamba-2 multiplies its factors in an order of its own; with step size, B and C constant only x is left."""
+    maps = []
+    for chunk in (2, 4, 16):
+        torch.manual_seed(0)
+        config = transformers.Mamba2Config(
+            vocab_size=50, hidden_size=24, num_hidden_layers=2, state_size=4, num_heads=6, head_dim=8, n_groups=2,
+            chunk_size=chunk,
+        )  # fmt: skip
+        model = transformers.Mamba2ForCausalLM(config).double().eval()
+        found = relprop.attribute(model, IDS, (-1, 7))
+        assert found.composite == relprop.composites.mamba_lrp()
+        maps.append(found.values)
+    for other in maps[1:]:
+        close(maps[0], other, rtol=1e-5, atol=1e-6)  # the scan is float32

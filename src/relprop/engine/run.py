@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
-from relprop.composites.named import automatic, mamba_lrp, selective
+from relprop.composites.named import automatic, mamba_lrp, scans
 from relprop.composites.places import Place
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
@@ -97,7 +97,7 @@ class Run:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
-        if self._composite is None and selective(place):  # known before the end of the forward pass
+        if self._composite is None and scans(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
         if self._composite is None:
             return UNDECIDED if place.index is not None or place.family == "product" else None

@@ -60,7 +60,7 @@ def _shares(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     place = call.place
     assert place is not None  # products have one
     gated = cache(lambda: isinstance(call.run.decide(place), Gate))
-    return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[misc, return-value]
+    return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[return-value]
 
 
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
@@ -68,6 +68,7 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         found = chain(call.function, (input, other), {})
         if found is not None and found[0].shape == input.shape == other.shape:
             return along(call, *found, detached(call))
+        call.run.traits.add("gated")
         a, b = _shares(call, input, other)
         return call(scaled(input, a), scaled(other, b))
     return _with_constant(call, input, other)
