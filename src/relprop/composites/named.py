@@ -21,6 +21,7 @@ from relprop.rules import (
     Gate,
     GuidedBackprop,
     Native,
+    ScanConstants,
     WSquare,
     ZBox,
     Zero,
@@ -153,15 +154,26 @@ def cp_lrp() -> Composite:
     return Composite({**rules, "softmax": Constant(), "product": Gate()}, name="cp_lrp")
 
 
-def selective(place: Place) -> bool:
-    """The projection from which a selective scan takes its step size and its two matrices (Mamba's `x_proj`)."""
+def _scan_projection(place: Place) -> bool:
+    """Mamba: one projection makes the step size, B and C, and nothing else."""
     return place.family == "linear" and any(path.split(".")[-1] == "x_proj" for path in place.paths)
+
+
+def _scan_split(place: Place) -> bool:
+    """Mamba-2: the step size, B and C are split off wider projections."""
+    return place.function is torch.split and all(hasattr(place.module, name) for name in ("A_log", "dt_bias"))
+
+
+def scans(place: Place) -> bool:
+    """Whether a selective scan takes what is computed here."""
+    return _scan_projection(place) or _scan_split(place)
 
 
 def mamba_lrp() -> Composite:
     """`attnlrp`, with the step size and the matrices B and C of a selective scan as constants. Jafari et al. 2024."""
     rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
-    return Composite({where(selective): Constant(), **rules}, name="mamba_lrp")
+    scan: dict[Any, Any] = {where(_scan_projection): Constant(), where(_scan_split): ScanConstants()}
+    return Composite({**scan, **rules}, name="mamba_lrp")
 
 
 def lstm(epsilon: float = 1e-3) -> Composite:
@@ -223,6 +235,8 @@ def automatic(traits: set[str]) -> Composite:
         return attnlrp_gamma() if "conv" in traits and "lookup" not in traits else attnlrp()
     if "recurrent" in traits:
         return lstm()
+    if {"lookup", "gated"} <= traits:
+        return attnlrp()
     if "conv" in traits and "lookup" not in traits:
         return gamma_flat()
     return epsilon(0.01, relative=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relprop.composites.composite import UNDECIDED
+from relprop.composites.places import Place
 from relprop.engine.functions import custom, scaled
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
 from relprop.engine.run import Note, Run, note_of
@@ -23,6 +24,8 @@ class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
 
     __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run")
+    place: Place | None
+    rule: Any
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
-from relprop.composites.named import automatic, mamba_lrp, selective
+from relprop.composites.named import automatic, mamba_lrp, scans
 from relprop.composites.places import Place
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
@@ -80,6 +80,11 @@ class Run:
         return self._composite
 
     @property
+    def undecided(self) -> bool:
+        """Whether "auto" has not made its choice yet."""
+        return self._composite is None
+
+    @property
     def nz(self) -> bool:
         """Whether exact zeros may carry relevance at the place now reached."""
         if self._composite is None:
@@ -96,11 +101,13 @@ class Run:
         A weighted operation without a constant operand is a product. Operations that move or select values have no
         rule and no place, unless the composite may name them.
         """
-        family = entry.family
-        if family in ("structure", "selection") and not self._names_everything:
+        if entry.family in ("structure", "selection") and not self._names_everything:
             return None
-        if family in ("linear", "conv", "bilinear") and operands > 1:
-            family = "product"
+        product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
+        return self.locate(entry, "product" if product else entry.family)
+
+    def locate(self, entry: Entry, family: str) -> Place:
+        """The place of an operation of any family."""
         module = current_module()
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
         place = Place(family, entry.function, module, paths, order=self._order)
@@ -113,7 +120,7 @@ class Run:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
-        if self._composite is None and selective(place):  # known before the end of the forward pass
+        if self._composite is None and scans(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
         if self._composite is None:
             if place.index is not None or place.family == "product":

@@ -60,8 +60,10 @@ def positions_of(value: Any, run: Any) -> Positions | None:
 
 def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwargs: dict, result: Any) -> None:
     """Notes on the result of an operation on ids where its entries come from; `moves`: it only moves entries."""
-    name = getattr(function, "__name__", "").rstrip("_")
-    if name == "_setitem":  # `__setitem__` stripped of its underscores
+    if any(t.is_floating_point() for t in _flat(result)):
+        return
+    name = getattr(function, "__name__", "").strip("_")
+    if name == "setitem":
         _written(run, args)
         return
     whole = args[1] if name == "where" and len(args) == 3 else args[0] if args else kwargs.get("input")
@@ -75,7 +77,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
         return
     rest = args[1:] if args else ()
     if name == "pad":
-        rest, kwargs = (*rest[:2], NOWHERE), {k: v for k, v in kwargs.items() if k != "value"}
+        rest, kwargs = rest[:2], kwargs | {"value": NOWHERE}
     moved = function(_moved(whole, run), *rest, **{k: v for k, v in kwargs.items() if k != "input"})
     for some, at in zip(_flat(result), _flat(moved), strict=True):
         _note(some, sources[0], at)

@@ -28,6 +28,10 @@ def _live(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
+def _share(t: Tensor, share: float) -> Tensor:
+    return scaled(t, share) if t.requires_grad and share != 1 else t
+
+
 def _constant(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
@@ -46,16 +50,12 @@ def scaled_dot_product_attention(
         return call(_constant(query), _constant(key), value, _constant(attn_mask), **options)
     scores = 0.5 if _live(value) else 1.0
     of_query, of_key = (scores * (0.5 if _live(other) else 1.0) for other in (key, query))
-    q, k = _shared(query, of_query), _shared(key, of_key)
-    v = _shared(value, 0.5 if _live(query) or _live(key) else 1.0)
-    mask = None if attn_mask is None else _shared(attn_mask, scores)
+    q, k = _share(query, of_query), _share(key, of_key)
+    v = _share(value, 0.5 if _live(query) or _live(key) else 1.0)
+    mask = attn_mask if attn_mask is None else _share(attn_mask, scores)
     if isinstance(call.rule, Temperature):
         return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
     return call(q, k, v, mask, **options)
-
-
-def _shared(t: Tensor, share: float) -> Tensor:
-    return scaled(t, share) if _live(t) and share != 1 else t
 
 
 def _with_temperature(

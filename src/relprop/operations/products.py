@@ -68,6 +68,7 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         found = chain(call.function, (input, other), {})
         if found is not None and found[0].shape == input.shape == other.shape:
             return along(call, *found, detached(call))
+        call.run.traits.add("gated")
         a, b = _shares(call, input, other)
         return call(scaled(input, a), scaled(other, b))
     return _with_constant(call, input, other)

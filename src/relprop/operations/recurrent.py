@@ -36,12 +36,12 @@ class Weights:
 
     def rows(self, gates: int, chosen: Sequence[int]) -> Weights:
         """Those of some of the gates."""
-
-        def of(w: Tensor) -> Tensor:
-            return torch.cat([w.chunk(gates)[n] for n in chosen])
-
-        biases = [None if b is None else of(b) for b in (self.input_bias, self.hidden_bias)]
-        return Weights(of(self.input), of(self.hidden), biases[0], biases[1], self.projection)
+        w, u, b, c = (
+            None if t is None else torch.cat([t.chunk(gates)[n] for n in chosen])
+            for t in (self.input, self.hidden, self.input_bias, self.hidden_bias)
+        )
+        assert w is not None and u is not None  # every layer has these
+        return Weights(w, u, b, c, self.projection)
 
     def from_input(self, x: Tensor) -> Tensor:
         return F.linear(x, self.input, self.input_bias)
@@ -102,14 +102,16 @@ class GRU(Cell):
 
 class Tanh(Cell):
     gates, content = 1, (0,)
-    function: Callable[[Tensor], Tensor] = staticmethod(torch.tanh)
 
     def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
-        return (self.function(x + self.live.from_hidden(state[0])),)
+        return (torch.tanh(x + self.live.from_hidden(state[0])),)
 
 
-class Relu(Tanh):
-    function = staticmethod(torch.relu)
+class Relu(Cell):
+    gates, content = 1, (0,)
+
+    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+        return (torch.relu(x + self.live.from_hidden(state[0])),)
 
 
 def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
@@ -140,8 +142,8 @@ def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]
     per = len(flat) // count
     for n in range(count):
         part = list(flat[n * per : (n + 1) * per])
-        biases: Sequence[Tensor | None] = part[2:4] if bias else [None, None]
-        yield Weights(part[0], part[1], biases[0], biases[1], part[-1] if per > (4 if bias else 2) else None)
+        b, c = part[2:4] if bias else (None, None)
+        yield Weights(part[0], part[1], b, c, part[-1] if per > (4 if bias else 2) else None)
 
 
 def stacked(make: type[Cell], states: int) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from relprop.rules.base import Layer, Rule, WeightedRule
 from relprop.rules.general import Block, Native, Pass, Zero, ZeroBias
 from relprop.rules.pooling import Proportional
 from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
-from relprop.rules.sequences import Constant, Gate, Temperature
+from relprop.rules.sequences import Constant, Gate, ScanConstants, Temperature
 from relprop.rules.stabilise import Stabilise
 from relprop.rules.unproportional import Flat, WSquare, ZBox
 
@@ -25,6 +25,7 @@ __all__ = [
     "Pass",
     "Proportional",
     "Rule",
+    "ScanConstants",
     "Stabilise",
     "Temperature",
     "WSquare",

@@ -50,3 +50,18 @@ class Gate(Rule):
     """
 
     families: ClassVar[frozenset[str]] = frozenset({"product"})
+
+
+@dataclass(frozen=True)
+class ScanConstants(Rule):
+    """Of what a state-space layer splits off its projections, the step size and the matrices B and C are constants.
+
+    Jafari et al. 2024 (MambaLRP), for layers laid out as Mamba-2's: (gate, x B C, step size), then (x, B, C).
+    """
+
+    families: ClassVar[frozenset[str]] = frozenset({"structure"})
+
+    def constants(self, sizes: list[int]) -> set[int]:
+        """Which of the parts, by their widths: B and C are as wide as each other, the step size comes last."""
+        matrices = len(sizes) == 3 and sizes[1] == sizes[2]
+        return {1, 2} if matrices else {len(sizes) - 1}
