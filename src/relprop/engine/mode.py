@@ -54,6 +54,13 @@ class Call:
             return self.function(*args, **kwargs)
         return self.function(*self.args, **self.kwargs)
 
+    def relocate(self, family: str) -> None:
+        """Takes the call for one of another family, now that its handler has looked at the operands."""
+        if self.place is not None:
+            self.run.placements.pop(self.place.order, None)
+        self.place = self.run.locate(self.entry, family)
+        self.rule = self.run.rule(self.place)
+
     def error(self, what: str) -> UnsupportedOperationError:
         return self.run.refuse(self.entry, what, shapes(self.args))
 
@@ -165,7 +172,7 @@ class Propagation(TorchFunctionMode):
         note = note_of(result)
         target.copy_(result)
         self._renew(target)
-        if note is not None and (note.source is not None or note.layer is not None):
+        if note is not None and (note.source is not None or note.layer is not None or note.scaled is not None):
             target._relprop = note
         return target
 
@@ -174,7 +181,7 @@ class Propagation(TorchFunctionMode):
         if entry.family in ("structure", "selection"):
             return True
         note = note_of(target)
-        if len(live) == 1 and note is not None and note.layer is not None:
+        if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
             return False  # a constant may merge with the layer that made the target
         return (entry.family == "sum" and not self.run.nz) or (
             entry.family == "product" and len(live) == 1 and live[0] is target

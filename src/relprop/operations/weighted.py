@@ -179,11 +179,14 @@ class Weighted:
         y._relprop = note  # type: ignore[attr-defined]
         return y
 
-    def merged(self, scale: Tensor, shift: Tensor) -> Weighted:
+    def merged(self, scale: Tensor | None, shift: Tensor | None) -> Weighted:
         """This layer followed by a scale and a shift per output channel, as one linear map."""
         twin = copy.copy(self)
-        twin.scale = scale if self.scale is None else self.scale * scale
-        twin.bias = shift if self.bias is None else self.bias * scale + shift
+        if scale is not None:
+            twin.scale = scale if self.scale is None else self.scale * scale
+            twin.bias = None if self.bias is None else self.bias * scale
+        if shift is not None:
+            twin.bias = shift if twin.bias is None else twin.bias + shift
         twin.kept = None
         twin.readers = twin.rectifiers = 0
         return twin
@@ -192,6 +195,19 @@ class Weighted:
     def weight(self) -> Tensor:
         """The weight, merged with what follows: made when asked for, so that no copy outlives its use."""
         return self.plain if self.scale is None else self.plain * self.linear.along_output(self.scale, self.plain)
+
+    def per_channel(self, constant: Tensor, ndim: int) -> bool:
+        """Whether a constant holds one number per channel of the output, whose axes are `ndim`."""
+        axis = self.linear.channel_axis
+        if axis is None or constant.ndim < -axis or constant.ndim > ndim:
+            return False
+        return constant.numel() == constant.shape[axis] == self.channels
+
+    @property
+    def channels(self) -> int:
+        """The number of output channels."""
+        value = self.kept.value if self.kept is not None else None
+        return -1 if value is None else value.shape[self.linear.channel_axis]
 
     def alone(self) -> bool:
         """Whether relus were the output's only readers, and none can come: its relevance is 0 where theirs is."""
