@@ -38,6 +38,7 @@ DEFAULT = {
     "product": "equal shares to each operand that carries relevance",
     "division": "all to the numerator; the divisor is a constant",
     "sum": "linear: `a / (a + b)`, sign included",
+    "recurrent": "run again as its visible steps, the gates as constants",
     "norm": "the statistic `1 / std` is a constant, the subtraction of the mean is linear",
     "softmax": "the gradient",
     "selection": "all to what was selected",

@@ -234,6 +234,18 @@ def test_verbose_says_what_ran_where(capsys: pytest.CaptureFixture[str]) -> None
     assert not capsys.readouterr().out
 
 
+def test_verbose_names_no_operation_on_which_the_rule_does_not_act(capsys: pytest.CaptureFixture[str]) -> None:
+    model: Any = Written(lambda m, x: m.f(m.lstm(x)[0][:, -1]), lstm=nn.LSTM(3, 4, batch_first=True), f=nn.Linear(4, 2))
+    model.lstm.rule = EpsilonRule(1e-3)
+    LRP(model).attribute(torch.randn(2, 1, 3), 1, verbose=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "Applied EpsilonRule(epsilon=1e-09) on layer f (linear)"
+    assert all(line.startswith("Applied EpsilonRule(epsilon=0.001) on layer lstm") for line in lines[:-1])
+    model.lstm.rule = GammaRule()
+    LRP(model).attribute(torch.randn(2, 1, 3), 1, verbose=True)
+    assert all("(linear)" in line for line in capsys.readouterr().out.splitlines())
+
+
 # ----------------------------------------------------------------------------------------------------------- layers
 
 
@@ -312,6 +324,18 @@ def test_layers_that_are_not_there() -> None:
     everything = LayerLRP(model, None)
     assert len(everything.attribute(vectors(), 1)) == 2
     assert everything.layers == [model.a, model.b]
+
+
+def test_embeddings_of_ids() -> None:
+    """At the output of the embedding, and per id; there is no floating point tensor at its input."""
+    model = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    ids = torch.randint(0, 9, (2, 4))
+    rows = model[0](ids).detach()
+    found = LayerLRP(model, model[0]).attribute(ids, 1)
+    close(found, LRP(model[1:]).attribute(rows, 1))
+    close(LRP(model).attribute(ids, 1), found.sum(2))
+    with pytest.raises(InputError, match=r"'0' \(Embedding\).*took no floating point tensor"):
+        LayerLRP(model, model[0]).attribute(ids, 1, attribute_to_layer_input=True)
 
 
 def test_interpolate() -> None:

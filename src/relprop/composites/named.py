@@ -8,15 +8,17 @@ from typing import Any
 import torch
 
 from relprop.composites.composite import Composite
-from relprop.composites.places import first, operation
+from relprop.composites.places import Place, first, operation, where
 from relprop.errors import CompositeError
 from relprop.rules import (
     AlphaBeta,
     BetaSmooth,
+    Constant,
     Deconvnet,
     Epsilon,
     Flat,
     Gamma,
+    Gate,
     GuidedBackprop,
     Native,
     WSquare,
@@ -135,6 +137,38 @@ def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
 
 
+def attnlrp() -> Composite:
+    """LRP-0 on weighted layers, the softmax's Jacobian, half of a product to each factor. Achtibat et al. 2024."""
+    return Composite({family: Zero() for family in ("conv", "linear", "bilinear")}, name="attnlrp")
+
+
+def attnlrp_gamma(conv: float = 0.25, linear: float = 0.05) -> Composite:
+    """`attnlrp` with gamma on weighted layers, for vision transformers; Achtibat et al. 2024 search over both gammas."""
+    return Composite({"conv": Gamma(conv), "linear": Gamma(linear)}, name="attnlrp_gamma")
+
+
+def cp_lrp() -> Composite:
+    """LRP-0, attention and gates as constants: without biases all relevance arrives. Ali et al. 2022."""
+    rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
+    return Composite({**rules, "softmax": Constant(), "product": Gate()}, name="cp_lrp")
+
+
+def selective(place: Place) -> bool:
+    """The projection from which a selective scan takes its step size and its two matrices (Mamba's `x_proj`)."""
+    return place.family == "linear" and any(path.split(".")[-1] == "x_proj" for path in place.paths)
+
+
+def mamba_lrp() -> Composite:
+    """`attnlrp`, with the step size and the matrices B and C of a selective scan as constants. Jafari et al. 2024."""
+    rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
+    return Composite({where(selective): Constant(), **rules}, name="mamba_lrp")
+
+
+def lstm(epsilon: float = 1e-3) -> Composite:
+    """LRP-epsilon, gates as constants, for recurrent networks. Arras et al. 2017 and 2019."""
+    return Composite({"linear": Epsilon(epsilon), "conv": Epsilon(epsilon), "product": Gate()}, name="lstm")
+
+
 NAMES: dict[str, Callable[..., Composite]] = {
     make.__name__: make
     for make in (
@@ -152,6 +186,11 @@ NAMES: dict[str, Callable[..., Composite]] = {
         excitation_backprop,
         beta_smooth,
         gamma_flat,
+        attnlrp,
+        attnlrp_gamma,
+        cp_lrp,
+        mamba_lrp,
+        lstm,
     )
 }
 
@@ -172,10 +211,18 @@ def by_name(name: str) -> Composite:
         ) from None
 
 
-def automatic(families: set[str]) -> Composite:
-    """What `"auto"` picks for a network made of operations of these families.
+def automatic(traits: set[str]) -> Composite:
+    """What `"auto"` picks for a network with these traits: families of operations, "attention", "recurrent", "lookup".
 
-    A middling gamma with a flat first layer was the most faithful on ImageNet photographs; where there is no
-    convolution, a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy to be anyone's default.
+    A middling gamma with a flat first layer was the most faithful on ImageNet photographs. Attention takes AttnLRP, with
+    gamma where pictures or sounds come in through convolutions (ids of tokens have no noise to filter); recurrent layers
+    have gates. For the rest a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy for most.
     """
-    return gamma_flat() if "conv" in families else epsilon(0.01, relative=True)
+    attends = "attention" in traits or {"softmax", "matrix product"} <= traits
+    if attends:
+        return attnlrp_gamma() if "conv" in traits and "lookup" not in traits else attnlrp()
+    if "recurrent" in traits:
+        return lstm()
+    if "conv" in traits and "lookup" not in traits:
+        return gamma_flat()
+    return epsilon(0.01, relative=True)

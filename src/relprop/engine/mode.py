@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.functions import custom, scaled
-from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
 from relprop.engine.run import Note, Run, note_of
+from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
-from relprop.rules import Block, Native, Stabilise
+from relprop.rules import Block, Constant, Native, Stabilise
 from relprop.rules.base import WEIGHTED
 
 
@@ -65,6 +66,8 @@ class Propagation(TorchFunctionMode):
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             result = func(*args, **kwargs)
+            if run.ids:
+                follow(run, func, False, args, kwargs, result)
             if (
                 args
                 and isinstance(args[0], Tensor)
@@ -81,9 +84,13 @@ class Propagation(TorchFunctionMode):
         if not live or not torch.is_grad_enabled():
             if live:
                 run.cut(f"{getattr(func, '__name__', func)} without gradients (no_grad) in {run.where()}")
-            if entry is not None and entry.handler.__name__ in ("batch_norm", "dropout"):
-                entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
-            result = func(*args, **kwargs)
+            if entry is not None and getattr(entry.handler, "always", False):
+                result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
+                self._adopt(result)
+            else:
+                result = func(*args, **kwargs)
+            if run.ids and entry is not None:
+                follow(run, func, entry.family == "structure", args, kwargs, result)
             return result
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
@@ -105,6 +112,7 @@ class Propagation(TorchFunctionMode):
             # Tensor.__rsub__(self, other) is other - self; the handler runs the main spelling.
             method = func
             args, func = (args[1], args[0], *args[2:]), lambda a, b, *rest: method(b, a, *rest)
+            func.__name__ = entry.function.__name__
         if inplace:
             return self._inplace(entry, func, args, kwargs, live)
         return self._handle(Call(self.run, entry, func, args, kwargs, live))
@@ -112,6 +120,8 @@ class Propagation(TorchFunctionMode):
     def _handle(self, call: Call) -> Any:
         if isinstance(call.rule, Native) and not (self.run.nz_hidden and call.entry.family in WEIGHTED):
             return call()
+        if isinstance(call.rule, Constant) and call.entry.family != "softmax":
+            return _map(lambda t: t.detach(), call())
         if isinstance(call.rule, Block):
             return _map(lambda t: scaled(t, 0.0).clone(), call())
         result = call.entry.handler(call, *call.args, **call.kwargs)
@@ -269,6 +279,22 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     return live
 
 
+def always(handler: Handler) -> Handler:
+    """Marks a handler that wants to see its operation also where no operand carries relevance."""
+    handler.always = True  # type: ignore[attr-defined]
+    return handler
+
+
+def looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
+    """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
+    positions = positions_of(ids, run)
+    if positions is None or not torch.is_grad_enabled():
+        return rows
+    leaf = rows.detach().requires_grad_()
+    run.lookups.append(Lookup(positions, leaf))
+    return begin(run, leaf)
+
+
 def _metadata(node: Any) -> dict[str, Any]:
     """The dictionary autograd keeps with each node."""
     return node.metadata
@@ -304,4 +330,4 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Propagation", "begin", "refuse_training", "shapes"]
+__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes"]

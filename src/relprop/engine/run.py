@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
-from relprop.composites.named import automatic
+from relprop.composites.named import automatic, mamba_lrp, selective
 from relprop.composites.places import Place
 from relprop.engine.registry import Entry
+from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule, Stabilise
 from relprop.rules.base import WEIGHTED
@@ -24,7 +25,7 @@ _CALLS = {nn.Module._call_impl.__code__}
 class Note:
     """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
 
-    __slots__ = ("layer", "run", "source", "statistic", "step")
+    __slots__ = ("gate", "layer", "run", "source", "statistic", "step")
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -32,6 +33,7 @@ class Note:
         self.step: Any = None
         self.layer: Any = None
         self.statistic = False
+        self.gate = 0
 
 
 class Run:
@@ -55,11 +57,14 @@ class Run:
         self.adopt = adopt
         self.final = False
         self.families: set[str] = set()
+        self.traits: set[str] = set()
         self.weighted = 0
         self.placements: list[tuple[Place, Rule | None]] = []
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
         self.inputs: set[int] = set()
+        self.ids = False
+        self.lookups: list[Lookup] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
             for name, module in model.named_modules(remove_duplicate=False):
@@ -69,7 +74,7 @@ class Run:
     def composite(self) -> Composite:
         """The composite in force; the first look decides what "auto" stands for."""
         if self._composite is None:
-            self._composite = automatic(self.families)
+            self._composite = automatic(self.families | self.traits | ({"lookup"} if self.lookups else set()))
         return self._composite
 
     @property
@@ -101,8 +106,10 @@ class Run:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
+        if self._composite is None and selective(place):  # known before the end of the forward pass
+            self._composite = mamba_lrp()
         if self._composite is None:
-            return UNDECIDED if place.index is not None else None
+            return UNDECIDED if place.index is not None or place.family == "product" else None
         rule = self._composite.rule(place)
         if rule is not UNDECIDED:
             self.placements.append((place, rule))

@@ -7,7 +7,7 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.functions import custom, scaled
+from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.mode import Call, refuse_training
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, Run, note_of
 from relprop.numerics import nonzero
 from relprop.operations.weighted import Capped
-from relprop.rules import Pass
+from relprop.rules import Gate, Pass
 from relprop.rules.activation import ActivationRule
 
 _NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
@@ -40,6 +40,22 @@ class Step:
         if id(self) not in memo:
             memo[id(self)] = self.function(*(self._operand(a, s, memo) for a in self.args), **self.kwargs)
         return memo[id(self)]
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", "").strip("_")
+
+    @property
+    def inner(self) -> int:
+        """How many operands depend on the source."""
+        return sum(isinstance(a, Step) or a is SOURCE for a in self.args)
+
+    def steps(self) -> Iterator[Step]:
+        """Every operation of the chain."""
+        yield self
+        for a in self.args:
+            if isinstance(a, Step):
+                yield from a.steps()
 
     def _operand(self, a: Any, s: Tensor, memo: dict[int, Tensor]) -> Any:
         if a is SOURCE:
@@ -212,6 +228,9 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     y = call()
     if layer is not None and rectifies:
         layer.rectify(y, inplace=y is x)
+    if y is not x:
+        y._relprop = Note(call.run)
+        y._relprop.gate = 1
     return y
 
 
@@ -280,16 +299,16 @@ def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     a, b = input.chunk(2, dim)
     for half in (a, b):
         half._relprop = Note(call.run)  # type: ignore[attr-defined]
+    if isinstance(call.rule, Gate):
+        return grafted(call(), a * b.detach().sigmoid())
     gate = along(call, b, Step(torch.sigmoid, (SOURCE,), {}), lambda: b.detach().sigmoid())
-    from relprop.engine.functions import grafted
-
     return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 
 DEFAULTS["activation"] = elementwise
 register(torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous)
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
-register(F.glu, family="activation", handler=glu)
+register(F.glu, family="product", handler=glu)
 register(*BOUNDS, family="activation", handler=capped)
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish, F.hardsigmoid, F.softplus,

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.mode import Call, refuse_training
+from relprop.engine.mode import Call, always, refuse_training
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
 
 
+@always
 def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any) -> Tensor:
     if "train" in kwargs:
         training = kwargs["train"]
@@ -46,7 +47,7 @@ register(
         "meshgrid repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu pad constant_pad_nd pixel_shuffle "
         "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift "
         # picking and writing
-        "__getitem__ __setitem__ index index_select gather take take_along_dim masked_select where masked_fill "
+        "__setitem__ index gather take take_along_dim masked_select where masked_fill "
         "masked_scatter scatter scatter_add index_add index_copy index_fill index_put put select_scatter slice_scatter "
         "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
         # weighted sums with constants

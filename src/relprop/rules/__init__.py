@@ -2,9 +2,10 @@
 
 from relprop.rules.activation import BetaSmooth, Deconvnet, GuidedBackprop
 from relprop.rules.base import Layer, Rule, WeightedRule
-from relprop.rules.general import Block, Constant, Gate, Native, Pass, Zero, ZeroBias
+from relprop.rules.general import Block, Native, Pass, Zero, ZeroBias
 from relprop.rules.pooling import Proportional
 from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.sequences import Constant, Gate, Temperature
 from relprop.rules.stabilise import Stabilise
 from relprop.rules.unproportional import Flat, WSquare, ZBox
 
@@ -25,6 +26,7 @@ __all__ = [
     "Proportional",
     "Rule",
     "Stabilise",
+    "Temperature",
     "WSquare",
     "WeightedRule",
     "ZBox",

@@ -22,6 +22,7 @@ EVERYTHING = WEIGHTED | {
     "norm",
     "softmax",
     "selection",
+    "recurrent",
     "structure",
 }
 

@@ -58,20 +58,6 @@ class Native(Rule):
 
 
 @dataclass(frozen=True)
-class Constant(Rule):
-    """A softmax that is a constant: no relevance goes through its weights (CP-LRP, Ali et al. 2022)."""
-
-    families: ClassVar[frozenset[str]] = frozenset({"softmax", "norm"})
-
-
-@dataclass(frozen=True)
-class Gate(Rule):
-    """A product whose activated operand is a gate, a constant: the other one takes all (Arras et al. 2019)."""
-
-    families: ClassVar[frozenset[str]] = frozenset({"product"})
-
-
-@dataclass(frozen=True)
 class ZeroBias(WeightedRule):
     """`rule` with `b_j = 0` in its denominators: the bias gets no share, `R_j` stays what it was."""
 
