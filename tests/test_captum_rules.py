@@ -276,6 +276,32 @@ def test_a_rule_that_changes_weights_of_convolutions(make: Callable[[], nn.Modul
     close(LRP(model).attribute(x, 7), ref.weighted(doubled)(lambda t: model.n(model.a(t)), x, r).detach())
 
 
+def test_a_rule_that_sets_parameters_of_a_parametrised_module() -> None:
+    class Assigning(PropagationRule):
+        def _manipulate_weights(self, module: Any, inputs: Any, outputs: Any) -> None:
+            assert type(module) is nn.Linear
+            module.weight = nn.Parameter(module.weight.clamp(min=0))
+
+    model, x = two(), vectors()
+    parametrizations.weight_norm(model.a)
+    model.a.rule = Assigning()
+    definition = ref.weighted(lambda x, w, b, r: ref.epsilon(x, ref.positive(w), b, r, epsilon=1e-9))
+    close(LRP(model).attribute(x, 1), expected(model, x, definition))
+
+
+@pytest.mark.parametrize("on_norm", [None, EpsilonRule(), GammaRule(), Alpha1_Beta0_Rule()], ids=repr)
+def test_a_batch_norm_is_merged_whatever_definition_it_names(on_norm: PropagationRule | None) -> None:
+    model: Any = settle(
+        Written(lambda m, x: m.n(m.a(x)).flatten(1), a=nn.Conv2d(2, 3, 3), n=nn.BatchNorm2d(3))
+    ).double()
+    model.a.rule, model.n.rule = GammaRule(), on_norm
+    x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
+    y = model.n(model.a(x))
+    r = torch.zeros_like(y)
+    r.flatten(1)[:, 7] = y.flatten(1)[:, 7]
+    close(LRP(model).attribute(x, 7), gamma(lambda t: model.n(model.a(t)), x, r).detach())
+
+
 def test_a_rule_that_builds_on_the_librarys() -> None:
     class WithoutBias(GammaRule):
         def _manipulate_weights(self, module: Any, inputs: Any, outputs: Any) -> None:
