@@ -259,7 +259,7 @@ def _explain(
                 composite=run.composite,
                 residual=(handed.double() - received).to(handed.dtype),
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
-                rules=list(run.placements),
+                rules=run.rules,
                 unknown=dict(run.unknown),
             )
         )

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from relprop.composites.places import First, Matcher, Path, Place, families, matcher, parts
+from relprop.composites.places import First, Last, Matcher, Path, Place, families, matcher, parts
 from relprop.errors import CompositeError, RuleError
 from relprop.rules import Rule
 
+MOVING = frozenset({"structure", "selection"})
 UNDECIDED = object()
 """What `Composite.rule` answers where only the end of the forward pass can tell."""
 
@@ -74,6 +75,14 @@ class Composite:
     def unproportional_first(self) -> bool:
         """Whether a rule that gives relevance to zeros may act on the first layer."""
         return any(not rule.proportional for _, rule in self.entries)
+
+    @property
+    def names_everything(self) -> bool:
+        """Whether an entry may name operations that only move or select values."""
+        return any(
+            not isinstance(key, (First, Last)) and (families(key) or MOVING) & MOVING & rule.families
+            for key, rule in self.entries
+        )
 
     def check(self, modules: dict[str, nn.Module]) -> None:
         """Refuses a path that matches no module of the model, and a rule that cannot act on the family it is given."""

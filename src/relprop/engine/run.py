@@ -16,7 +16,7 @@ from relprop.composites.places import Place
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
-from relprop.rules import Rule, Stabilise
+from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
 
 _CALLS = {nn.Module._call_impl.__code__}
@@ -59,7 +59,9 @@ class Run:
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.weighted = 0
-        self.placements: list[tuple[Place, Rule | None]] = []
+        self.placements: dict[int, tuple[Place, Rule | None]] = {}
+        self._order = 0
+        self._names_everything = composite is not None and composite.names_everything
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
         self.inputs: set[int] = set()
@@ -88,18 +90,23 @@ class Run:
     def nz_hidden(self) -> bool:
         return self._composite is not None and self._composite.unproportional_hidden
 
-    @property
-    def stabilises(self) -> bool:
-        """Whether a sum may have a rule."""
-        return self._composite is not None and any(isinstance(rule, Stabilise) for _, rule in self._composite.entries)
+    def place(self, entry: Entry, operands: int) -> Place | None:
+        """Where the operation now being called stands; counts weighted layers.
 
-    def place(self, entry: Entry) -> Place:
-        """Where the operation now being called stands; counts weighted layers."""
+        A weighted operation without a constant operand is a product. Operations that move or select values have no
+        rule and no place, unless the composite may name them.
+        """
+        family = entry.family
+        if family in ("structure", "selection") and not self._names_everything:
+            return None
+        if family in ("linear", "conv", "bilinear") and operands > 1:
+            family = "product"
         module = current_module()
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
-        place = Place(entry.family, entry.function, module, paths)
-        self.families.add(entry.family)
-        if entry.family in WEIGHTED and entry.family != "batch_norm":
+        place = Place(family, entry.function, module, paths, order=self._order)
+        self._order += 1
+        self.families.add(family)
+        if family in WEIGHTED and family != "batch_norm":
             place.index = self.weighted
             self.weighted += 1
         return place
@@ -109,10 +116,13 @@ class Run:
         if self._composite is None and selective(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
         if self._composite is None:
-            return UNDECIDED if place.index is not None or place.family == "product" else None
+            if place.index is not None or place.family == "product":
+                return UNDECIDED
+            self.placements[place.order] = (place, None)
+            return None
         rule = self._composite.rule(place)
         if rule is not UNDECIDED:
-            self.placements.append((place, rule))
+            self.placements[place.order] = (place, rule)
         return rule
 
     def decide(self, place: Place) -> Rule | None:
@@ -120,9 +130,13 @@ class Run:
         if place.last is None:
             place.last = place.index == self.weighted - 1
         rule = self.composite.rule(place)
-        if not any(seen is place for seen, _ in self.placements):
-            self.placements.append((place, rule))
+        self.placements[place.order] = (place, rule)
         return rule
+
+    @property
+    def rules(self) -> list[tuple[Place, Rule | None]]:
+        """Where a rule was asked for, and which one acted, in the order of execution."""
+        return [self.placements[order] for order in sorted(self.placements)]
 
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
         place = Place(entry.family, entry.function, *self._here())
@@ -135,7 +149,9 @@ class Run:
     def where(self) -> str:
         """The module now running, for messages."""
         _, paths = self._here()
-        return f"module '{paths[0]}'" if paths and paths[0] else "the model's own forward"
+        if paths and paths[0]:
+            return f"module '{paths[0]}'"
+        return "the model's own forward"
 
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = current_module()
@@ -145,7 +161,7 @@ class Run:
         """Refuses an entry that named places but could act on none of them."""
         composite = self.composite
         for key, rule in composite.entries:
-            met = [place for place, _ in self.placements if key.match(place)]
+            met = [place for place, _ in self.rules if key.match(place)]
             if met and not any(place.family in rule.families for place in met):
                 kinds = ", ".join(sorted({place.family for place in met}))
                 raise RuleError(
