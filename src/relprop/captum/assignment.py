@@ -105,7 +105,10 @@ class Assignment:
         """The rules that ran, in execution order: rule, path and place."""
         for place, rule in placements:
             chosen = self.of(place)
-            if chosen is not None and (rule is not None or place.family in Stabilise.families):
+            shared_out = (
+                isinstance(chosen, EpsilonRule) and place.family in Stabilise.families and _listed(place.module)
+            )
+            if chosen is not None and (rule is not None or shared_out):
                 yield chosen, next(iter(place.paths), ""), place
 
     def check(self, placements: Iterable[tuple[Place, Rule | None]]) -> None:
@@ -196,6 +199,10 @@ def _own_rule(module: nn.Module, path: str) -> PropagationRule | None:
             f"a relprop.WeightedRule, for relprop.attribute(..., composite=Composite({{path({path!r}): ...}}))."
         )
     return rule
+
+
+def _listed(module: nn.Module | None) -> bool:
+    return any(kind in tables.SUPPORTED_LAYERS_WITH_RULES for kind in type(module).__mro__)
 
 
 def _by_type(module: nn.Module, made: dict[Any, PropagationRule]) -> PropagationRule | None:

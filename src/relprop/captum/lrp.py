@@ -75,8 +75,8 @@ class LRP:
         """Relevance of the inputs for one score per sample.
 
         Args:
-            inputs: a floating point tensor, or a tuple of them for the model's first arguments, the samples along
-                their first axis.
+            inputs: a tensor, or a tuple of them for the model's first arguments, the samples along their first axis.
+                Integers, such as the ids of tokens, get the relevance of the rows an embedding looks up for them.
             target: which entry of the output: an int (negative: from the end) or a tensor with one, for all samples; a
                 list or 1-D tensor of ints, one per sample; a tuple of ints for outputs with more dimensions, or a list
                 of tuples; None where there is one output per sample.
@@ -86,7 +86,7 @@ class LRP:
             verbose: whether to print which rule ran on which module, in execution order.
 
         Returns:
-            Relevance in the shape, dtype and structure of the inputs, detached. It sums to the score of the target,
+            Relevance in the shape, dtype and structure of the inputs (floating point for ids), detached. It sums to the score of the target,
             less what biases and stabilisers kept (captum's documentation says that it sums to 1; captum's code does
             not make it so either). With `return_convergence_delta` a tuple of it and the delta, shape (N,): the score
             less the sum over all inputs.
@@ -216,7 +216,8 @@ class LayerLRP(LRP):
         for module, value in zip(modules, relevance, strict=False):
             if _nothing(value):
                 raise InputError(
-                    f"layer '{paths[id(module)]}' ({type(module).__name__}) was not called by the model on these inputs."
+                    f"layer '{paths[id(module)]}' ({type(module).__name__}) was not called by the model on these inputs, "
+                    f"or {'took' if attribute_to_layer_input else 'returned'} no floating point tensor."
                 )
         answers = [tuple(value) if isinstance(value, list) else value for value in relevance]
         if not everything and isinstance(self.layer, nn.Module):
