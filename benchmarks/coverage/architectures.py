@@ -76,27 +76,27 @@ def run(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
     return model(**inputs, **options) if isinstance(inputs, dict) else model(inputs, **options)
 
 
-CONSTANTS = ("bias", "pos", "token_type", "cls_token", "class_embed", "register", "query", "latents", "running_mean")
+WORDS = ("pos", "token", "class_embed", "register", "query", "latents", "time_embed")
 
 
-def without_constants(model: nn.Module, keep: tuple[str, ...] = ()) -> None:
+def without_constants(model: nn.Module) -> None:
     """Zeroes what adds to a live tensor and so keeps a share: biases, position and class tokens, running means."""
     lonely = ("weight", "proj", "kernel")
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             leaf = name.rsplit(".", 1)[-1]
             inside = name.lower()
-            if any(word in inside for word in keep) or not tensor.is_floating_point():
+            if not tensor.is_floating_point():
                 continue
-            if "bias" in leaf or leaf == "running_mean" or leaf in ("beta", "shift"):
+            if "bias" in leaf or leaf in ("running_mean", "beta", "shift") or (leaf == "weights" and "position" in inside):
                 tensor.zero_()
-            elif any(word in leaf for word in ("pos", "token", "class_embed", "register", "query", "latents")) and not any(
+            elif any(word in leaf for word in WORDS) and not any(
                 word in leaf for word in lonely
             ):
                 tensor.zero_()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and any(
-            word in name.lower() for word in ("pos", "token_type", "segment", "level", "row_embed", "col_embed", "wpe")
+            word in name.lower() for word in ("pos", "token_type", "segment", "level", "row_embed", "col_embed", "wpe", "ngram")
         ):
             with torch.no_grad():
                 module.weight.zero_()

@@ -69,9 +69,12 @@ DERIVED = {"head_dim"}
 def tiny(config: type, **given: Any) -> Any:
     """A configuration with small sizes; those inside it too. What is `given` wins; a dict is for the one inside."""
     default = config()
+    without = given.pop("without", ())
     sizes: dict[str, Any] = {}
     for key, value in SIZES.items():
-        if hasattr(default, key) and not isinstance(getattr(default, key), (list, tuple)):
+        if key not in without and hasattr(default, key) and not isinstance(getattr(default, key), (list, tuple)):
+            if isinstance(getattr(config, key, None), property):
+                continue
             if key in DERIVED and getattr(default, key) is None:
                 continue
             sizes[key] = value
@@ -94,10 +97,10 @@ def model(name: str, **given: Any) -> Callable[[], nn.Module]:
     return build
 
 
-def text(kind: str, names: str, **given: Any) -> list[Architecture]:
+def text(kind: str, names: str, limit: str = "", options: Any = None, **given: Any) -> list[Architecture]:
     """Models of ids."""
     return [
-        Architecture(name, "transformers", kind, model(name, **given), lambda: {"input_ids": IDS.clone()})
+        Architecture(name, "transformers", kind, model(name, **given), lambda: {"input_ids": IDS.clone()}, options=options or {}, limit=limit)
         for name in names.split()
     ]
 
@@ -140,11 +143,11 @@ ALL: list[Architecture] = [
         "LlamaForCausalLM MistralForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM GemmaForCausalLM Gemma2ForCausalLM "
         "Phi3ForCausalLM OlmoForCausalLM Olmo2ForCausalLM Olmo3ForCausalLM CohereForCausalLM Cohere2ForCausalLM GraniteForCausalLM "
         "SmolLM3ForCausalLM HeliumForCausalLM ApertusForCausalLM Exaone4ForCausalLM SeedOssForCausalLM "
-        "ArceeForCausalLM MinistralForCausalLM NanoChatForCausalLM BitNetForCausalLM "
-        "DiffLlamaForCausalLM HunYuanDenseV1ForCausalLM Glm4ForCausalLM Ernie4_5ForCausalLM VaultGemmaForCausalLM CwmForCausalLM DogeForCausalLM "
+        "ArceeForCausalLM NanoChatForCausalLM BitNetForCausalLM "
+        "DiffLlamaForCausalLM Glm4ForCausalLM Ernie4_5ForCausalLM VaultGemmaForCausalLM CwmForCausalLM DogeForCausalLM "
         "StableLmForCausalLM MiniCPM3ForCausalLM",
     ),
-    *text("decoder", "Gemma3ForCausalLM Gemma3nForCausalLM Gemma4ForCausalLM"),
+    *text("decoder", "Gemma3ForCausalLM"),
     *text(
         "decoder",
         "GPT2LMHeadModel GPTNeoXForCausalLM OPTForCausalLM BloomForCausalLM PhiForCausalLM PersimmonForCausalLM "
@@ -155,45 +158,53 @@ ALL: list[Architecture] = [
     *text("decoder", "GPTNeoForCausalLM", attention_types=[[["global", "local"], 1]], window_size=4),
     *text(
         "mixture of experts",
-        "MixtralForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM OlmoeForCausalLM GptOssForCausalLM PhimoeForCausalLM "
-        "GraniteMoeForCausalLM GraniteMoeSharedForCausalLM DeepseekV2ForCausalLM DeepseekV3ForCausalLM Glm4MoeForCausalLM "
-        "Ernie4_5_MoeForCausalLM JetMoeForCausalLM Dots1ForCausalLM FlexOlmoForCausalLM MiniMaxForCausalLM HunYuanMoEV1ForCausalLM "
-        "DbrxForCausalLM Llama4ForCausalLM LongcatFlashForCausalLM",
+        "MixtralForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM OlmoeForCausalLM PhimoeForCausalLM "
+        "GraniteMoeForCausalLM GraniteMoeSharedForCausalLM DeepseekV2ForCausalLM Glm4MoeForCausalLM "
+        "Ernie4_5_MoeForCausalLM JetMoeForCausalLM Dots1ForCausalLM FlexOlmoForCausalLM MiniMaxForCausalLM "
+        "Llama4ForCausalLM",
     ),
+    *text("mixture of experts", "DeepseekV3ForCausalLM LongcatFlashForCausalLM", head_dim=4),
+    *text("mixture of experts", "GptOssForCausalLM", limit="its gate multiplies `up + 1`, and the 1 keeps a share"),
     *text(
         "state space and recurrent",
-        "MambaForCausalLM FalconMambaForCausalLM RwkvForCausalLM RecurrentGemmaForCausalLM xLSTMForCausalLM Lfm2ForCausalLM",
+        "MambaForCausalLM FalconMambaForCausalLM Lfm2ForCausalLM",
     ),
+    *text("state space and recurrent", "RwkvForCausalLM xLSTMForCausalLM", options={"use_cache": False}),
+    *text("state space and recurrent", "RecurrentGemmaForCausalLM", options={"use_cache": False}, num_hidden_layers=3),
     *text("state space and recurrent", "Mamba2ForCausalLM", num_heads=8, head_dim=8, n_groups=2, chunk_size=4),
     *text(
-        "state space and recurrent", "BambaForCausalLM GraniteMoeHybridForCausalLM FalconH1ForCausalLM",
+        "state space and recurrent", "BambaForCausalLM GraniteMoeHybridForCausalLM FalconH1ForCausalLM", options={"use_cache": False},
         mamba_n_heads=8, mamba_d_head=8, mamba_n_groups=2, mamba_chunk_size=4, mamba_d_ssm=64,
     ),
-    *text("state space and recurrent", "JambaForCausalLM ZambaForCausalLM Zamba2ForCausalLM NemotronHForCausalLM"),
-    *text("state space and recurrent", "Qwen3NextForCausalLM", linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4),
+    *text("state space and recurrent", "JambaForCausalLM NemotronHForCausalLM", options={"use_cache": False}),
+    *text("state space and recurrent", "Qwen3NextForCausalLM", linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4, options={"use_cache": False}),
     *text(
         "encoder",
         "BertForSequenceClassification RobertaForSequenceClassification DistilBertForSequenceClassification "
         "AlbertForSequenceClassification ElectraForSequenceClassification MPNetForSequenceClassification "
         "ModernBertForSequenceClassification DebertaForSequenceClassification DebertaV2ForSequenceClassification "
-        "XLNetForSequenceClassification RoFormerForSequenceClassification RemBertForSequenceClassification "
+        "RoFormerForSequenceClassification RemBertForSequenceClassification "
         "ConvBertForSequenceClassification SqueezeBertForSequenceClassification FNetForSequenceClassification "
         "EuroBertForSequenceClassification EsmForSequenceClassification MegatronBertForSequenceClassification "
         "NomicBertForSequenceClassification XLMForSequenceClassification FlaubertForSequenceClassification "
         "LongformerForSequenceClassification BigBirdForSequenceClassification NystromformerForSequenceClassification "
         "YosoForSequenceClassification IBertForSequenceClassification MobileBertForSequenceClassification "
-        "FunnelForSequenceClassification LayoutLMForSequenceClassification CanineForSequenceClassification "
-        "XmodForSequenceClassification RobertaPreLayerNormForSequenceClassification GteForSequenceClassification "
-        "PerceiverForSequenceClassification ReformerForSequenceClassification JinaEmbeddingsV3ForSequenceClassification",
+        "LayoutLMForSequenceClassification CanineForSequenceClassification "
+        "RobertaPreLayerNormForSequenceClassification GteForSequenceClassification "
+        "PerceiverForSequenceClassification JinaEmbeddingsV3ForSequenceClassification",
     ),
+    *text("encoder", "XLNetForSequenceClassification", without=("max_position_embeddings",)),
+    *text("encoder", "FunnelForSequenceClassification", without=("num_hidden_layers", "num_blocks"), block_sizes=[1, 1], num_decoder_layers=1),
+    *text("encoder", "XmodForSequenceClassification", default_language="en_XX"),
     *text("masked language model", "BertForMaskedLM ModernBertForMaskedLM DistilBertForMaskedLM"),
     *pairs(
         "T5ForConditionalGeneration MT5ForConditionalGeneration UMT5ForConditionalGeneration LongT5ForConditionalGeneration "
         "SwitchTransformersForConditionalGeneration BartForConditionalGeneration MBartForConditionalGeneration "
         "PegasusForConditionalGeneration MarianMTModel BlenderbotForConditionalGeneration M2M100ForConditionalGeneration "
-        "LEDForConditionalGeneration ProphetNetForConditionalGeneration NllbMoeForConditionalGeneration "
+        "LEDForConditionalGeneration NllbMoeForConditionalGeneration "
         "T5GemmaForConditionalGeneration FSMTForConditionalGeneration PLBartForConditionalGeneration",
     ),
+    *pairs("ProphetNetForConditionalGeneration", without=("num_hidden_layers",)),
     *shown(
         "vision",
         "ViTForImageClassification DeiTForImageClassification BeitForImageClassification Data2VecVisionForImageClassification "
@@ -202,17 +213,17 @@ ALL: list[Architecture] = [
         PICTURE,
     ),
     *shown("vision", "SwinForImageClassification Swinv2ForImageClassification", (3, 64, 64), image_size=64, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4),
-    *shown("vision", "ConvNextForImageClassification ConvNextV2ForImageClassification", (3, 64, 64), patch_size=4, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1]),
     *shown("vision", "ResNetForImageClassification RegNetForImageClassification", (3, 64, 64), embedding_size=16, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], groups_width=8),
-    *shown("vision", "SegformerForImageClassification PoolFormerForImageClassification", (3, 64, 64), patch_size=7, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 4, 8], patch_sizes=[7, 3, 3, 3]),
-    *shown("vision", "MobileNetV1ForImageClassification MobileNetV2ForImageClassification EfficientNetForImageClassification", (3, 64, 64), image_size=64),
+    *shown("vision", "PoolFormerForImageClassification", (3, 64, 64), patch_size=7, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 4, 8], patch_sizes=[7, 3, 3, 3]),
+    *shown("vision", "MobileNetV1ForImageClassification MobileNetV2ForImageClassification ", (3, 64, 64), image_size=64),
     *shown("vision", "MobileViTForImageClassification MobileViTV2ForImageClassification", (3, 64, 64), image_size=64, patch_size=2),
-    *shown("vision", "PvtV2ForImageClassification HieraForImageClassification FocalNetForImageClassification LevitForImageClassification SwiftFormerForImageClassification BitForImageClassification CvtForImageClassification DinatForImageClassification PvtForImageClassification TextNetForImageClassification HGNetV2ForImageClassification", (3, 224, 224)),
+    *shown("vision", "PvtV2ForImageClassification HieraForImageClassification FocalNetForImageClassification SwiftFormerForImageClassification BitForImageClassification CvtForImageClassification DinatForImageClassification PvtForImageClassification TextNetForImageClassification HGNetV2ForImageClassification", (3, 224, 224)),
     *shown("segmentation and detection", "SegformerForSemanticSegmentation", (3, 64, 64), hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 4, 8], decoder_hidden_size=16),
     *shown("segmentation and detection", "YolosForObjectDetection", PICTURE, image_size=[32, 32], num_detection_tokens=5),
     *shown("segmentation and detection", "DPTForDepthEstimation", (3, 64, 64), select="predicted_depth"),
     *shown("segmentation and detection", "DetrForObjectDetection", (3, 64, 64)),
-    *shown("video", "VideoMAEForVideoClassification TimesformerForVideoClassification VivitForVideoClassification", (4, 3, 32, 32), num_frames=4, tubelet_size=2),
+    *shown("video", "VideoMAEForVideoClassification TimesformerForVideoClassification", (4, 3, 32, 32), num_frames=4, tubelet_size=2),
+    *shown("video", "VivitForVideoClassification", (4, 3, 32, 32), num_frames=4, tubelet_size=[2, 8, 8]),
     *shown(
         "audio",
         "Wav2Vec2ForSequenceClassification HubertForSequenceClassification WavLMForSequenceClassification "
@@ -236,8 +247,6 @@ ALL: list[Architecture] = [
     both("GitForCausalLM"),
     both("LlavaForConditionalGeneration", ids=_SEEN, image_token_id=IMAGE_TOKEN, image_token_index=IMAGE_TOKEN, text_config={"pad_token_id": 0}),
     both("PaliGemmaForConditionalGeneration", ids=_SEEN, image_token_id=IMAGE_TOKEN, image_token_index=IMAGE_TOKEN),
-    both("ViltForQuestionAnswering"),
     both("Gemma3ForConditionalGeneration", ids=_SEEN, image_token_id=IMAGE_TOKEN, image_token_index=IMAGE_TOKEN, mm_tokens_per_image=16),
-    both("Kosmos2ForConditionalGeneration"),
-    *shown("time series", "PatchTSTForClassification PatchTSMixerForTimeSeriesClassification", (64, 3), "past_values", "prediction_logits", context_length=64, num_input_channels=3, patch_length=8, patch_stride=8, num_targets=3),
+    *shown("time series", "PatchTSTForClassification", (64, 3), "past_values", "prediction_logits", context_length=64, num_input_channels=3, patch_length=8, patch_stride=8, num_targets=3),
 ]

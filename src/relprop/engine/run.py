@@ -123,6 +123,7 @@ class Run:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
         if self._composite is None and scans(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
+            self._names_everything = self._composite.names_everything
         if self._composite is None:
             if place.index is not None or place.family == "product":
                 return UNDECIDED

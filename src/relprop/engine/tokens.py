@@ -17,7 +17,9 @@ from torch import Tensor
 NOWHERE = -1
 """The position of an entry that came from no input, such as a padding the model itself adds."""
 
-_SAME = {"to", "long", "int", "type", "type_as", "cpu", "cuda", "contiguous", "masked_fill", "where", "clamp", "clone"}
+_SAME = {"to", "long", "int", "type", "type_as", "cpu", "cuda", "contiguous", "masked_fill", "where", "clamp", "clone"} | {
+    "add", "sub", "mul", "remainder", "mod", "bitwise_xor", "xor",  # ids that are hashed
+}
 
 
 @dataclass

@@ -22,6 +22,8 @@ def batch_norm(
     eps: float = 1e-5, *rest: object,
 ) -> Tensor:  # fmt: skip
     if running_mean is None or running_var is None:
+        if not call.live:  # weights, standardised
+            return call()
         raise ModelStateError(
             f"batch_norm in {call.run.where()} has no running statistics (track_running_stats=False): its output depends on "
             "the other samples of the batch, so no explanation of one sample exists. Train it with running statistics."
@@ -39,11 +41,19 @@ def batch_norm(
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     if call.rule is None and not call.run.nz_hidden:
-        return call()
+        return _native(call)
     shape = [1, -1] + [1] * (input.ndim - 2)
     if isinstance(call.rule, Pass) or call.rule is not None or call.run.nz_hidden:
         return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
-    return call()
+    return _native(call)
+
+
+def _native(call: Call) -> Tensor:
+    """The operation itself. For a lone sample, torch 2.13 reads a transposed gradient as if it lay in order."""
+    y = call()
+    if len(y) == 1:
+        y.register_hook(lambda g: g.contiguous())
+    return y
 
 
 register(F.batch_norm, torch.batch_norm, family="batch_norm", handler=batch_norm)

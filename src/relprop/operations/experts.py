@@ -17,6 +17,9 @@ from relprop.operations.weighted import weighted
 class Grouped:
     """`y_r = x_r w_e` for the rows r of expert e, up to `offsets[e]`: weight (e, i, j)."""
 
+    samplewise = False
+    channel_axis = None  # a shift per channel would be another one for each expert
+
     def __init__(self, multiply: Any, offsets: Tensor | None) -> None:
         self.multiply, self.offsets = multiply, offsets
 
