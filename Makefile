@@ -1,10 +1,11 @@
 # Every target sets up what it needs in $(VENV); a second call finds the stamps and starts at once.
 #   make demo                 explain photographs, write pictures and a page to $(OUT)
 #   make test                 all tests
+#   make coverage             every architecture of the catalogue: docs/coverage.md
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
 
-.PHONY: demo test lint format types bench docs picture clean
+.PHONY: demo test lint format types bench coverage docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,6 +39,10 @@ types: $(VENV)/.stamp-dev
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# Examines some 250 architectures and writes docs/coverage.md: about half an hour.
+coverage: $(VENV)/.stamp-coverage
+	$(BIN)/python -m benchmarks.coverage --page docs/coverage.md $(ARGS)
+
 # Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
 # the pages that Sphinx compares.
 docs: $(VENV)/.stamp-docs
@@ -69,6 +74,12 @@ $(VENV)/.stamp-demo: $(TORCH_STAMP) pyproject.toml
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 	$(PIP) --constraint $(VENV)/torch.txt --group dev
+	touch $@
+
+# torchvision comes with the build of torch that TORCH names; elsewhere its models are left out.
+$(VENV)/.stamp-coverage: $(VENV)/.stamp-dev
+	echo '$(TORCH)' > $(VENV)/torch.txt
+	$(PIP) --constraint $(VENV)/torch.txt timm==1.0.31 torchvision
 	touch $@
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-demo

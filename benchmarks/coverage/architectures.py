@@ -77,6 +77,7 @@ def run(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
 
 
 WORDS = ("pos", "token", "class_embed", "register", "query", "latents", "time_embed")
+TABLES = ("pos", "token_type", "segment", "level_embed", "row_embed", "col_embed", "wpe", "ngram")
 
 
 def without_constants(model: nn.Module) -> None:
@@ -88,15 +89,13 @@ def without_constants(model: nn.Module) -> None:
             inside = name.lower()
             if not tensor.is_floating_point():
                 continue
-            if "bias" in leaf or leaf in ("running_mean", "beta", "shift") or (leaf == "weights" and "position" in inside):
+            if (
+                "bias" in leaf
+                or leaf in ("running_mean", "beta", "shift")
+                or (leaf == "weights" and "position" in inside)
+            ) or (any(word in leaf for word in WORDS) and not any(word in leaf for word in lonely)):
                 tensor.zero_()
-            elif any(word in leaf for word in WORDS) and not any(
-                word in leaf for word in lonely
-            ):
-                tensor.zero_()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and any(
-            word in name.lower() for word in ("pos", "token_type", "segment", "level", "row_embed", "col_embed", "wpe", "ngram")
-        ):
-            with torch.no_grad():
-                module.weight.zero_()
+        for name, module in model.named_modules():
+            if "Embedding" in type(module).__name__ and any(word in name.lower() for word in TABLES):
+                for table in module.parameters(recurse=False):
+                    table.zero_()

@@ -100,7 +100,15 @@ def model(name: str, **given: Any) -> Callable[[], nn.Module]:
 def text(kind: str, names: str, limit: str = "", options: Any = None, **given: Any) -> list[Architecture]:
     """Models of ids."""
     return [
-        Architecture(name, "transformers", kind, model(name, **given), lambda: {"input_ids": IDS.clone()}, options=options or {}, limit=limit)
+        Architecture(
+            name,
+            "transformers",
+            kind,
+            model(name, **given),
+            lambda: {"input_ids": IDS.clone()},
+            options=options or {},
+            limit=limit,
+        )
         for name in names.split()
     ]
 
@@ -114,7 +122,9 @@ def pairs(names: str, **given: Any) -> list[Architecture]:
     ]
 
 
-def shown(kind: str, names: str, shape: tuple[int, ...], key: str = "pixel_values", select: Any = None, **given: Any) -> list[Architecture]:
+def shown(
+    kind: str, names: str, shape: tuple[int, ...], key: str = "pixel_values", select: Any = None, **given: Any
+) -> list[Architecture]:
     """Models of pictures, films, sounds: floating point numbers of one shape."""
     return [
         Architecture(name, "transformers", kind, model(name, **given), lambda: {key: torch.randn(2, *shape)}, select)
@@ -127,7 +137,14 @@ def similarity(output: Any) -> Tensor:
     return (output.image_embeds * output.text_embeds).sum(-1)
 
 
-def both(name: str, shape: tuple[int, ...] = (3, 32, 32), select: Any = None, ids: Tensor = IDS, options: Any = None, **given: Any) -> Architecture:
+def both(
+    name: str,
+    shape: tuple[int, ...] = (3, 32, 32),
+    select: Any = None,
+    ids: Tensor = IDS,
+    options: Any = None,
+    **given: Any,
+) -> Architecture:
     """Models of pictures and texts."""
     inputs = lambda: {"input_ids": ids.clone(), "pixel_values": torch.randn(2, *shape)}  # noqa: E731
     return Architecture(name, "transformers", "multimodal", model(name, **given), inputs, select, options or {})
@@ -173,11 +190,25 @@ ALL: list[Architecture] = [
     *text("state space and recurrent", "RecurrentGemmaForCausalLM", options={"use_cache": False}, num_hidden_layers=3),
     *text("state space and recurrent", "Mamba2ForCausalLM", num_heads=8, head_dim=8, n_groups=2, chunk_size=4),
     *text(
-        "state space and recurrent", "BambaForCausalLM GraniteMoeHybridForCausalLM FalconH1ForCausalLM", options={"use_cache": False},
-        mamba_n_heads=8, mamba_d_head=8, mamba_n_groups=2, mamba_chunk_size=4, mamba_d_ssm=64,
+        "state space and recurrent",
+        "BambaForCausalLM GraniteMoeHybridForCausalLM FalconH1ForCausalLM",
+        options={"use_cache": False},
+        mamba_n_heads=8,
+        mamba_d_head=8,
+        mamba_n_groups=2,
+        mamba_chunk_size=4,
+        mamba_d_ssm=64,
     ),
     *text("state space and recurrent", "JambaForCausalLM NemotronHForCausalLM", options={"use_cache": False}),
-    *text("state space and recurrent", "Qwen3NextForCausalLM", linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4, options={"use_cache": False}),
+    *text(
+        "state space and recurrent",
+        "Qwen3NextForCausalLM",
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        options={"use_cache": False},
+    ),
     *text(
         "encoder",
         "BertForSequenceClassification RobertaForSequenceClassification DistilBertForSequenceClassification "
@@ -191,10 +222,25 @@ ALL: list[Architecture] = [
         "YosoForSequenceClassification IBertForSequenceClassification MobileBertForSequenceClassification "
         "LayoutLMForSequenceClassification CanineForSequenceClassification "
         "RobertaPreLayerNormForSequenceClassification GteForSequenceClassification "
-        "PerceiverForSequenceClassification JinaEmbeddingsV3ForSequenceClassification",
+        "JinaEmbeddingsV3ForSequenceClassification",
     ),
     *text("encoder", "XLNetForSequenceClassification", without=("max_position_embeddings",)),
-    *text("encoder", "FunnelForSequenceClassification", without=("num_hidden_layers", "num_blocks"), block_sizes=[1, 1], num_decoder_layers=1),
+    *text(
+        "encoder",
+        "FunnelForSequenceClassification",
+        without=("num_hidden_layers", "num_blocks"),
+        block_sizes=[1, 1],
+        num_decoder_layers=1,
+    ),
+    *text(
+        "encoder",
+        "PerceiverForSequenceClassification",
+        num_latents=8,
+        d_latents=32,
+        num_self_attends_per_block=2,
+        num_self_attention_heads=4,
+        num_cross_attention_heads=4,
+    ),
     *text("encoder", "XmodForSequenceClassification", default_language="en_XX"),
     *text("masked language model", "BertForMaskedLM ModernBertForMaskedLM DistilBertForMaskedLM"),
     *pairs(
@@ -212,32 +258,110 @@ ALL: list[Architecture] = [
         "IJepaForImageClassification SiglipForImageClassification CLIPForImageClassification",
         PICTURE,
     ),
-    *shown("vision", "SwinForImageClassification Swinv2ForImageClassification", (3, 64, 64), image_size=64, patch_size=4, embed_dim=16, depths=[1, 2], num_heads=[2, 4], window_size=4),
-    *shown("vision", "ResNetForImageClassification RegNetForImageClassification", (3, 64, 64), embedding_size=16, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], groups_width=8),
-    *shown("vision", "PoolFormerForImageClassification", (3, 64, 64), patch_size=7, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 4, 8], patch_sizes=[7, 3, 3, 3]),
-    *shown("vision", "MobileNetV1ForImageClassification MobileNetV2ForImageClassification ", (3, 64, 64), image_size=64),
-    *shown("vision", "MobileViTForImageClassification MobileViTV2ForImageClassification", (3, 64, 64), image_size=64, patch_size=2),
-    *shown("vision", "PvtV2ForImageClassification HieraForImageClassification FocalNetForImageClassification SwiftFormerForImageClassification BitForImageClassification CvtForImageClassification DinatForImageClassification PvtForImageClassification TextNetForImageClassification HGNetV2ForImageClassification", (3, 224, 224)),
-    *shown("segmentation and detection", "SegformerForSemanticSegmentation", (3, 64, 64), hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 4, 8], decoder_hidden_size=16),
-    *shown("segmentation and detection", "YolosForObjectDetection", PICTURE, image_size=[32, 32], num_detection_tokens=5),
+    *shown(
+        "vision",
+        "SwinForImageClassification Swinv2ForImageClassification",
+        (3, 64, 64),
+        image_size=64,
+        patch_size=4,
+        embed_dim=16,
+        depths=[1, 2],
+        num_heads=[2, 4],
+        window_size=4,
+    ),
+    *shown(
+        "vision",
+        "ResNetForImageClassification RegNetForImageClassification",
+        (3, 64, 64),
+        embedding_size=16,
+        hidden_sizes=[16, 24, 32, 40],
+        depths=[1, 1, 1, 1],
+        groups_width=8,
+    ),
+    *shown(
+        "vision",
+        "PoolFormerForImageClassification",
+        (3, 64, 64),
+        patch_size=7,
+        hidden_sizes=[16, 24, 32, 40],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 2, 4, 8],
+        patch_sizes=[7, 3, 3, 3],
+    ),
+    *shown(
+        "vision", "MobileNetV1ForImageClassification MobileNetV2ForImageClassification ", (3, 64, 64), image_size=64
+    ),
+    *shown(
+        "vision",
+        "MobileViTForImageClassification MobileViTV2ForImageClassification",
+        (3, 64, 64),
+        image_size=64,
+        patch_size=2,
+    ),
+    *shown(
+        "vision",
+        "PvtV2ForImageClassification HieraForImageClassification FocalNetForImageClassification SwiftFormerForImageClassification BitForImageClassification CvtForImageClassification DinatForImageClassification PvtForImageClassification TextNetForImageClassification HGNetV2ForImageClassification",
+        (3, 224, 224),
+    ),
+    *shown(
+        "segmentation and detection",
+        "SegformerForSemanticSegmentation",
+        (3, 64, 64),
+        hidden_sizes=[16, 24, 32, 40],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 2, 4, 8],
+        decoder_hidden_size=16,
+    ),
+    *shown(
+        "segmentation and detection", "YolosForObjectDetection", PICTURE, image_size=[32, 32], num_detection_tokens=5
+    ),
     *shown("segmentation and detection", "DPTForDepthEstimation", (3, 64, 64), select="predicted_depth"),
     *shown("segmentation and detection", "DetrForObjectDetection", (3, 64, 64)),
-    *shown("video", "VideoMAEForVideoClassification TimesformerForVideoClassification", (4, 3, 32, 32), num_frames=4, tubelet_size=2),
+    *shown(
+        "video",
+        "VideoMAEForVideoClassification TimesformerForVideoClassification",
+        (4, 3, 32, 32),
+        num_frames=4,
+        tubelet_size=2,
+    ),
     *shown("video", "VivitForVideoClassification", (4, 3, 32, 32), num_frames=4, tubelet_size=[2, 8, 8]),
     *shown(
         "audio",
         "Wav2Vec2ForSequenceClassification HubertForSequenceClassification WavLMForSequenceClassification "
         "UniSpeechForSequenceClassification SEWForSequenceClassification Wav2Vec2ConformerForSequenceClassification Data2VecAudioForSequenceClassification",
-        (800,), "input_values", conv_dim=[16, 16, 16], conv_kernel=[10, 3, 3], conv_stride=[5, 2, 2], num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, classifier_proj_size=16,
+        (800,),
+        "input_values",
+        conv_dim=[16, 16, 16],
+        conv_kernel=[10, 3, 3],
+        conv_stride=[5, 2, 2],
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        classifier_proj_size=16,
     ),
-    *shown("audio", "ASTForAudioClassification", (64, 16), "input_values", max_length=64, num_mel_bins=16, patch_size=8, frequency_stride=8, time_stride=8),
+    *shown(
+        "audio",
+        "ASTForAudioClassification",
+        (64, 16),
+        "input_values",
+        max_length=64,
+        num_mel_bins=16,
+        patch_size=8,
+        frequency_stride=8,
+        time_stride=8,
+    ),
     *shown("audio", "WhisperForAudioClassification", (16, 128), "input_features", num_mel_bins=16),
     Architecture(
-        "WhisperForConditionalGeneration", "transformers", "audio", model("WhisperForConditionalGeneration", num_mel_bins=16),
+        "WhisperForConditionalGeneration",
+        "transformers",
+        "audio",
+        model("WhisperForConditionalGeneration", num_mel_bins=16),
         lambda: {"input_features": torch.randn(2, 16, 128), "decoder_input_ids": IDS[:, :4].clone()},
     ),
     Architecture(
-        "Speech2TextForConditionalGeneration", "transformers", "audio", model("Speech2TextForConditionalGeneration", input_feat_per_channel=16, conv_channels=32),
+        "Speech2TextForConditionalGeneration",
+        "transformers",
+        "audio",
+        model("Speech2TextForConditionalGeneration", input_feat_per_channel=16, conv_channels=32),
         lambda: {"input_features": torch.randn(2, 64, 16), "decoder_input_ids": IDS[:, :4].clone()},
     ),
     both("CLIPModel", select=similarity),
@@ -245,8 +369,31 @@ ALL: list[Architecture] = [
     both("ChineseCLIPModel", select=similarity),
     both("BlipForConditionalGeneration"),
     both("GitForCausalLM"),
-    both("LlavaForConditionalGeneration", ids=_SEEN, image_token_id=IMAGE_TOKEN, image_token_index=IMAGE_TOKEN, text_config={"pad_token_id": 0}),
+    both(
+        "LlavaForConditionalGeneration",
+        ids=_SEEN,
+        image_token_id=IMAGE_TOKEN,
+        image_token_index=IMAGE_TOKEN,
+        text_config={"pad_token_id": 0},
+    ),
     both("PaliGemmaForConditionalGeneration", ids=_SEEN, image_token_id=IMAGE_TOKEN, image_token_index=IMAGE_TOKEN),
-    both("Gemma3ForConditionalGeneration", ids=_SEEN, image_token_id=IMAGE_TOKEN, image_token_index=IMAGE_TOKEN, mm_tokens_per_image=16),
-    *shown("time series", "PatchTSTForClassification", (64, 3), "past_values", "prediction_logits", context_length=64, num_input_channels=3, patch_length=8, patch_stride=8, num_targets=3),
+    both(
+        "Gemma3ForConditionalGeneration",
+        ids=_SEEN,
+        image_token_id=IMAGE_TOKEN,
+        image_token_index=IMAGE_TOKEN,
+        mm_tokens_per_image=16,
+    ),
+    *shown(
+        "time series",
+        "PatchTSTForClassification",
+        (64, 3),
+        "past_values",
+        "prediction_logits",
+        context_length=64,
+        num_input_channels=3,
+        patch_length=8,
+        patch_stride=8,
+        num_targets=3,
+    ),
 ]
