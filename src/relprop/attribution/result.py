@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place
+from relprop.engine.ledger import Ledger
 from relprop.rules import Rule
 
 
@@ -27,6 +28,8 @@ class Relevance:
             constants absorbed.
         layers: relevance per module path asked for: a tensor, or a list for a module that ran several times.
         rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
+        ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
+            `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
     """
 
@@ -39,6 +42,7 @@ class Relevance:
     layers: dict[str, Any] = field(default_factory=dict)
     rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=lambda: Ledger([]))
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -62,6 +66,7 @@ class Relevance:
         return Relevance(
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
+            self.ledger.sample(index),
         )  # fmt: skip
 
     def to_numpy(self) -> Any:
