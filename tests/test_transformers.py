@@ -267,3 +267,22 @@ def test_a_chunked_scan_does_not_depend_on_its_chunks() -> None:
         maps.append(found.values)
     for other in maps[1:]:
         close(maps[0], other, rtol=1e-5, atol=1e-6)  # the scan is float32
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "cp_lrp", "epsilon"])
+def test_gradient_checkpointing(composite: str) -> None:
+    """The library's own, which acts in training mode only (here without dropout), and ours."""
+    model = models.build("llama")
+    expected = relprop.attribute(model, IDS, models.score, composite=composite).values
+    ours = relprop.attribute(
+        model, IDS, models.score, composite=composite, checkpoint=True, forward_kwargs={"use_cache": False}
+    )
+    close(ours.values, expected)
+    model.set_attn_implementation("eager")
+    with pytest.raises(relprop.errors.UnsupportedOperationError, match="use_cache"):
+        relprop.attribute(model, IDS, models.score, composite=composite, checkpoint=True)
+    model.set_attn_implementation("sdpa")
+    model.train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    theirs = relprop.attribute(model, IDS, models.score, composite=composite, forward_kwargs={"use_cache": False})
+    close(theirs.values, expected)

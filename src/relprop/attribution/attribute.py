@@ -17,6 +17,7 @@ from relprop.attribution.targets import known_labels, scores, select_output
 from relprop.attribution.trees import batch_of, join, leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
+from relprop.engine.checkpoint import blocks, checkpointing, recomputing
 from relprop.engine.mode import begin
 from relprop.engine.tokens import track
 from relprop.errors import InputError, NonFiniteError, RelpropError, SeveredGraphError, TargetError
@@ -38,6 +39,7 @@ def attribute(
     labels: Sequence[str] | None = None,
     multiply_by_inputs: bool | None = None,
     strict: bool = True,
+    checkpoint: bool | Sequence[str] = False,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Relevance:
@@ -63,6 +65,8 @@ def attribute(
         multiply_by_inputs: read relevance (input times modified gradient), or the modified gradient itself. None:
             as the composite says.
         strict: whether an operation without a known propagation is an error; else its gradient is used and recorded.
+        checkpoint: whether the blocks of the model keep only their inputs and compute the rest again in the backward
+            pass: less memory, one more forward pass. True: the members of its module lists; or their paths, or globs.
         batch_size: samples per forward pass, for inputs larger than memory.
         progress: show a progress bar on stderr (needs tqdm).
 
@@ -86,7 +90,7 @@ def attribute(
     return attribute_each(
         model, inputs, [target], composite=composite, layers=layers, layers_at=layers_at, seed=seed,
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
-        multiply_by_inputs=multiply_by_inputs, strict=strict, batch_size=batch_size, progress=progress,
+        multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, batch_size=batch_size, progress=progress,
     )[0]  # fmt: skip
 
 
@@ -105,6 +109,7 @@ def attribute_each(
     labels: Sequence[str] | None = None,
     multiply_by_inputs: bool | None = None,
     strict: bool = True,
+    checkpoint: bool | Sequence[str] = False,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Relevance]:
@@ -124,10 +129,12 @@ def attribute_each(
     known = labels if labels is not None else known_labels(model)
     kwargs = dict(forward_kwargs or {})
 
+    again = _checkpointed(model, checkpoint)
+
     def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
         return _explain(
             model, part, some, chosen, wanted(model, layers), layers_at, start, tuple(forward_args), kwargs, select,
-            known, multiply_by_inputs, strict,
+            known, multiply_by_inputs, strict, again,
         )  # fmt: skip
 
     with torch.inference_mode(False), torch.enable_grad():
@@ -177,6 +184,7 @@ def _joined(parts: list[Relevance], target: Any) -> Relevance:
 def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], composite: Composite | None, modules: dict[str, nn.Module],
     layers_at: str, seed: Any, args: tuple, kwargs: dict, select: Any, labels: Any, multiply: bool | None, strict: bool,
+    again: dict[str, nn.Module],
 ) -> list[Relevance]:  # fmt: skip
     run = Run(composite, model, strict=strict)
     numbers = itertools.count()
@@ -195,7 +203,7 @@ def _explain(
     live = map_tree(start, inputs)
     nz_input = run.nz
     positional, named = _arguments(live, args, kwargs)
-    with catching(modules, layers_at, run) as caught, Propagation(run):
+    with checkpointing(again, run), catching(modules, layers_at, run) as caught, Propagation(run):
         try:
             raw = model(*positional, **named)
         except RuntimeError as error:
@@ -217,13 +225,14 @@ def _explain(
         score = score.reshape(-1)
         handed = _handed(score, seed)
         edges = [c.edge for c in catches if c.edge is not None]
-        gradients = torch.autograd.grad(
-            score,
-            [*tensors, *edges],
-            _start(score, handed, seed),
-            retain_graph=number < len(found) - 1,
-            allow_unused=True,
-        )
+        with recomputing(run):
+            gradients = torch.autograd.grad(
+                score,
+                [*tensors, *edges],
+                _start(score, handed, seed),
+                retain_graph=number < len(found) - 1,
+                allow_unused=True,
+            )
         if run._composite is None or number == 0:
             run.unmatched()
         if all(g is None for g in gradients[: len(tensors)]):
@@ -251,6 +260,24 @@ def _explain(
             )
         )
     return results
+
+
+def _checkpointed(model: Any, checkpoint: bool | Sequence[str]) -> dict[str, nn.Module]:
+    """The blocks that are computed again."""
+    if checkpoint is False:
+        return {}
+    found: dict[str, nn.Module] = {}
+    if checkpoint is not True:
+        named = wanted(model, checkpoint)
+        found = {name: m for name, m in named.items() if not any(name.startswith(f"{outer}.") for outer in named)}
+    elif isinstance(model, nn.Module):
+        found = blocks(model)
+    if not found:
+        raise InputError(
+            "checkpoint=True finds no blocks: no module list of the model has several members that are made of modules. "
+            "Name them by path: checkpoint=['encoder.*']."
+        )
+    return found
 
 
 def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], score: Tensor) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -36,6 +37,15 @@ class Note:
         self.gate = 0
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What was decided at a place, for the recomputation of a checkpointed part."""
+
+    place: Place
+    rule: Any
+    nz: bool
+
+
 class Run:
     """One forward pass and its backward passes.
 
@@ -58,6 +68,9 @@ class Run:
         self.placements: list[tuple[Place, Rule | None]] = []
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
+        self.checkpointed = False
+        self._journal: dict[Any, list[Decision]] = {}
+        self._replayed: Decision | None = None
         self.inputs: set[int] = set()
         self.ids = False
         self.lookups: list[Lookup] = []
@@ -76,6 +89,8 @@ class Run:
     @property
     def nz(self) -> bool:
         """Whether exact zeros may carry relevance at the place now reached."""
+        if self._replayed is not None and replaying():
+            return self._replayed.nz
         if self._composite is None:
             return self.weighted == 0
         return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
@@ -87,6 +102,10 @@ class Run:
     def place(self, entry: Entry) -> Place:
         """Where the operation now being called stands; counts weighted layers."""
         module = current_module()
+        if replaying():
+            self._replayed = self._recall(entry, module)
+            return self._replayed.place
+        self.checkpointed = self.checkpointed or saved_elsewhere()
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
         place = Place(entry.family, entry.function, module, paths)
         self.families.add(entry.family)
@@ -97,6 +116,25 @@ class Run:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
+        if self._replayed is not None and replaying():
+            return self._replayed.rule
+        rule = self._rule(place)
+        if self.checkpointed:
+            self._journal.setdefault(place.function, []).append(Decision(place, rule, self.nz))
+        return rule
+
+    def _recall(self, entry: Entry, module: nn.Module | None) -> Decision:
+        """What was decided when a checkpointed operation ran for the first time."""
+        met = self._journal.get(entry.function, [])
+        found = [decision for decision in met if decision.place.module is module] or met
+        if not found or any(d.rule != found[0].rule or d.nz != found[0].nz for d in found):
+            raise UnsupportedOperationError(
+                f"{entry.function.__name__} runs again in a checkpointed part of the model, and the composite has several "
+                "rules for it there: leave the first layers out of the checkpoint, or name the rule by module path."
+            )
+        return found[0]
+
+    def _rule(self, place: Place) -> Any:
         if self._composite is None and scans(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
         if self._composite is None:
@@ -143,6 +181,16 @@ class Run:
                     f"{rule!r} cannot act on what '{key}' names ({kinds}: {met[0]}); "
                     f"it acts on: {', '.join(sorted(rule.families))}."
                 )
+
+
+def replaying() -> bool:
+    """Whether the backward pass runs: what arrives now is a checkpoint's recomputation."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def saved_elsewhere() -> bool:
+    """Whether what autograd saves goes through hooks, as in a part of the model that is checkpointed."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def current_module() -> nn.Module | None:

@@ -47,6 +47,7 @@ register(
     ),
     family=SILENT,
 )
+register(torch.autograd.grad, family=SILENT, only=True)
 for _name in dir(Tensor):
     # properties: shape, device, T, ... arrive as their getters; those that return a view are structure
     _getter = getattr(getattr(Tensor, _name, None), "__get__", None)
