@@ -283,6 +283,7 @@ def test_gradient_checkpointing(composite: str) -> None:
         relprop.attribute(model, IDS, models.score, composite=composite, checkpoint=True)
     model.set_attn_implementation("sdpa")
     model.train()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     theirs = relprop.attribute(model, IDS, models.score, composite=composite, forward_kwargs={"use_cache": False})
     close(theirs.values, expected)

@@ -18,6 +18,7 @@ from relprop.attribution.trees import batch_of, join, leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
 from relprop.engine.checkpoint import blocks, checkpointing, recomputing
+from relprop.engine.eager import original, uncompiled
 from relprop.engine.mode import begin
 from relprop.engine.tokens import track
 from relprop.errors import InputError, NonFiniteError, RelpropError, SeveredGraphError, TargetError
@@ -120,6 +121,7 @@ def attribute_each(
         raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
     if not targets:
         raise TargetError("targets is empty: give at least one.")
+    compiled, model = model, original(model)
     if isinstance(inputs, Mapping):
         inputs = dict(inputs)
     check_inputs(model, inputs)
@@ -137,7 +139,7 @@ def attribute_each(
             known, multiply_by_inputs, strict, again,
         )  # fmt: skip
 
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
         if batch_size is None:
             return whole(inputs, targets, seed)
         return _in_batches(whole, inputs, targets, seed, batch_size, progress)

@@ -47,13 +47,19 @@ class Segment:
 
         mode = nullcontext() if _active(self.run) else Propagation(self.run)  # another thread starts without
         with torch.enable_grad(), mode, saved_tensors_hooks(keep, tensors.__getitem__):
-            self.module(*self.args, **self.kwargs)
+            try:
+                self.module(*self.args, **self.kwargs)
+            except RuntimeError as error:
+                raise self._changed() from error
         if [(t.shape, t.dtype) for t in tensors] != self.kept:
-            raise UnsupportedOperationError(
-                f"module '{self.name}' computed something else the second time: a block that is checkpointed must depend on "
-                "its arguments alone. Does it write to a cache? For language models: forward_kwargs={'use_cache': False}."
-            )
+            raise self._changed()
         self.again = dict(enumerate(tensors))
+
+    def _changed(self) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"module '{self.name}' computed something else the second time: a block that is checkpointed must depend on "
+            "its arguments alone. Does it write to a cache? For language models: forward_kwargs={'use_cache': False}."
+        )
 
 
 def _active(run: Run) -> bool:
