@@ -23,7 +23,7 @@ LAYERS = [
     {"engine"},
     {"operations"},
     {"attribution"},
-    {"rendering", "zoo"},
+    {"captum", "rendering", "zoo"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -65,7 +65,9 @@ def test_arrows_point_one_way(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("package", ["numerics", "rules", "composites", "engine", "operations", "attribution"])
+@pytest.mark.parametrize(
+    "package", ["numerics", "rules", "composites", "engine", "operations", "attribution", "captum"]
+)
 def test_the_core_needs_only_torch(package: str) -> None:
     allowed = {"torch", "relprop", "tqdm"} | sys.stdlib_module_names  # tqdm: where progress is asked for
     foreign = {name for path in files_of(package) for _, name in top_level_imports(path)} - allowed

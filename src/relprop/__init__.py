@@ -1,8 +1,9 @@
 """Layer-wise relevance propagation for any PyTorch model, unmodified, at the cost of one gradient."""
 
 import relprop.operations as operations
-from relprop import composites, errors, rules
+from relprop import captum, composites, errors, rules
 from relprop.attribution import Contrast, Relevance, attribute, attribute_each, propagate
+from relprop.captum import LRP, LayerLRP
 from relprop.composites import Composite, first, last, operation, path, where
 from relprop.engine import register
 from relprop.rules import (
@@ -32,6 +33,7 @@ from relprop.rules import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "LRP",
     "AlphaBeta",
     "BetaSmooth",
     "Block",
@@ -44,6 +46,7 @@ __all__ = [
     "Gamma",
     "Gate",
     "GuidedBackprop",
+    "LayerLRP",
     "Native",
     "Pass",
     "Proportional",
@@ -59,6 +62,7 @@ __all__ = [
     "__version__",
     "attribute",
     "attribute_each",
+    "captum",
     "composites",
     "errors",
     "first",

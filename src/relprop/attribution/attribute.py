@@ -114,7 +114,19 @@ def attribute_each(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Relevance]:
-    """Explains several targets per sample from one forward pass: one `Relevance` per target, see `attribute`."""
+    """Explains several targets per sample from one forward pass and one backward pass per target.
+
+    Args:
+        model: as in `attribute`, and so are all arguments that are not named here.
+        inputs: as there.
+        targets: a list of targets, each in any form that `attribute` takes.
+
+    Returns:
+        One `Relevance` per target, in their order.
+
+    Raises:
+        RelpropError: as `attribute`; a `TargetError` also where there is no target.
+    """
     if not callable(model):
         raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
     if layers_at not in ("output", "input"):
@@ -227,12 +239,13 @@ def _explain(
         score = score.reshape(-1)
         handed = _handed(score, seed)
         edges = [c.edge for c in catches if c.edge is not None]
+        run.final = number == len(found) - 1
         with recomputing(run):
             gradients = torch.autograd.grad(
                 score,
                 [*tensors, *edges],
                 _start(score, handed, seed),
-                retain_graph=number < len(found) - 1,
+                retain_graph=not run.final,
                 allow_unused=True,
             )
         if run._composite is None or number == 0:
@@ -257,7 +270,7 @@ def _explain(
                 composite=run.composite,
                 residual=(handed.double() - received).to(handed.dtype),
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
-                rules=list(run.placements),
+                rules=run.rules,
                 unknown=dict(run.unknown),
             )
         )

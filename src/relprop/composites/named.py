@@ -37,7 +37,12 @@ def zero() -> Composite:
 
 
 def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
-    """LRP-epsilon on every weighted layer. Bach et al. 2015."""
+    """LRP-epsilon on every weighted layer. Bach et al. 2015.
+
+    Args:
+        epsilon: the stabiliser.
+        relative: in units of the standard deviation of each layer's output.
+    """
     return Composite({family: Epsilon(epsilon, relative) for family in ("conv", "linear", "bilinear")}, name="epsilon")
 
 
@@ -52,7 +57,17 @@ def epsilon_plus_flat(epsilon: float = 1e-6) -> Composite:
 
 
 def epsilon_gamma_box(low: Any, high: Any, epsilon: float = 1e-6, gamma: float = 0.25) -> Composite:
-    """z-box first, gamma on convolutions, epsilon on dense layers; inputs lie in [low, high]. Montavon et al. 2019."""
+    """z-box first, gamma on convolutions, epsilon on dense layers; inputs lie in [low, high]. Montavon et al. 2019.
+
+    Args:
+        low: the smallest value an input can have: a number, or a tensor that broadcasts with the input.
+        high: the largest.
+        epsilon: the stabiliser of the dense layers.
+        gamma: how much more contributions of the output's sign count.
+
+    Raises:
+        RuleError: a bound is above the other.
+    """
     return Composite(
         {first: ZBox(low, high), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="epsilon_gamma_box"
     )
@@ -70,7 +85,11 @@ def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6) -> Composite:
 
 
 def deep_taylor(low: Any = None, high: Any = None) -> Composite:
-    """Deep Taylor decomposition: z+ without bias; first w^2, or z-box where bounds are given. Montavon et al. 2017."""
+    """Deep Taylor decomposition: z+ without bias; first w^2, or z-box where bounds are given. Montavon et al. 2017.
+
+    Raises:
+        CompositeError: one bound is given without the other.
+    """
     if (low is None) != (high is None):
         raise CompositeError("deep_taylor takes both bounds of the input, low and high, or neither.")
     start = WSquare() if low is None else ZBox(low, high)
@@ -100,13 +119,22 @@ def excitation_backprop() -> Composite:
 
 
 def beta_smooth(beta: float = 10.0) -> Composite:
-    """The gradient, each relu's replaced by that of a softplus. Dombrowski et al. 2019."""
+    """The gradient, each relu's replaced by that of a softplus. Dombrowski et al. 2019.
+
+    Args:
+        beta: the larger, the closer to the relu.
+    """
     rest: dict[Any, Any] = {family: Native() for family in sorted(EVERYTHING)}
     return Composite({operation(torch.relu): BetaSmooth(beta), **rest}, name="beta_smooth", multiply_by_inputs=False)
 
 
 def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
-    """Flat first, a middling gamma on convolutions, epsilon on dense layers: the default for convolutional nets."""
+    """Flat first, a middling gamma on convolutions, epsilon on dense layers: the default for convolutional nets.
+
+    Args:
+        gamma: how much more contributions of the output's sign count; 0 is LRP-0, large values approach z+.
+        epsilon: the stabiliser of the dense layers.
+    """
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
 
 

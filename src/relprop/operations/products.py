@@ -26,7 +26,7 @@ from relprop.operations.activations import (
     is_scalar,
     remember,
 )
-from relprop.operations.maps import Dense
+from relprop.operations.maps import Contraction, Dense
 from relprop.operations.weighted import weighted
 from relprop.rules import Gate
 
@@ -87,7 +87,30 @@ def _with_constant(call: Call, input: Any, other: Any) -> Tensor:
             if note is not None and before is not None:
                 note.statistic = before.statistic
         return result
-    return call()
+    return _per_channel(call, live, constant, input is live)
+
+
+def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
+    """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
+    note = note_of(live)
+    layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
+    if layer is None or call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
+        return call()
+    v = constant.detach().reshape(-1)
+
+    def apply(x: Tensor, c: Tensor) -> Tensor:
+        return call(x, c, **call.kwargs) if first else call(c, x, **call.kwargs)
+
+    if call.entry.family != "sum":
+        result = call()
+        note = result._relprop = Note(call.run)  # type: ignore[attr-defined]
+        factor = apply(torch.ones_like(v), v)
+        note.scaled = layer, factor if scale is None else scale * factor
+        return result
+    sign = apply(torch.ones_like(v), torch.zeros_like(v))
+    if bool((sign != 1).any()):
+        scale = sign if scale is None else scale * sign
+    return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 
 def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
@@ -208,6 +231,12 @@ def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     inner = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     live = sum(_live(t) for t in inner)
+    if live == 1 and len(inner) == 2:
+        position = 0 if _live(inner[0]) else 1
+        linear = Contraction.parse(equation, position)
+        if linear is not None:
+            call.relocate("linear")
+            return weighted(call, inner[position], linear, inner[1 - position], None)
     if live < 2:
         return call()
     call.run.traits.add("matrix product")

@@ -31,7 +31,9 @@ def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: A
 def split(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Where a composite says so, some of the parts are constants."""
     parts = call()
-    rule = call.run.rule(call.run.place(call.entry))
+    rule = call.rule
+    if call.place is None and call.run.undecided:  # it may be what "auto" knows a selective scan by
+        rule = call.run.rule(call.run.locate(call.entry, "structure"))
     if not isinstance(rule, ScanConstants):
         return parts
     constants = rule.constants([part.shape[kwargs.get("dim", args[2] if len(args) > 2 else 0)] for part in parts])

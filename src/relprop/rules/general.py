@@ -20,9 +20,10 @@ class Zero(WeightedRule):
     """
 
     families: ClassVar[frozenset[str]] = EVERYTHING
+    by_sample: ClassVar[bool] = True
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        return layer.transpose(layer.share(g, layer.z), layer.weight)
+        return layer.transpose(layer.share(g, layer.z))
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class ZeroBias(WeightedRule):
     @property
     def whole_output(self) -> bool:  # type: ignore[override]
         return self.rule.whole_output
+
+    @property
+    def by_sample(self) -> bool:  # type: ignore[override]
+        return self.rule.by_sample
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         return self.rule.propagate(layer.without_bias(), g)
