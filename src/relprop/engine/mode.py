@@ -58,7 +58,7 @@ class Call:
     def relocate(self, family: str) -> None:
         """Takes the call for one of another family, now that its handler has looked at the operands."""
         if self.place is not None:
-            self.run.placements.pop(self.place.order, None)
+            self.run.forget(self.place)
         self.place = self.run.locate(self.entry, family)
         self.rule = self.run.rule(self.place)
 

@@ -147,10 +147,21 @@ class Run:
             self._journal.setdefault(place.function, []).append(Decision(place, rule, self.nz))
         return rule
 
+    def forget(self, place: Place) -> None:
+        """Takes back a place that an operation turned out not to stand at."""
+        if replaying():
+            return
+        self.placements.pop(place.order, None)
+        met = self._journal.get(place.function, [])
+        if met and met[-1].place is place:
+            met.pop()
+
     def _recall(self, entry: Entry, module: nn.Module | None) -> Decision:
         """What was decided when a checkpointed operation ran for the first time."""
         met = self._journal.get(entry.function, [])
         found = [decision for decision in met if decision.place.module is module] or met
+        if not found and entry.family in ("structure", "selection"):
+            return Decision(Place(entry.family, entry.function), None, self.nz_hidden)
         if not found or any(d.rule != found[0].rule or d.nz != found[0].nz for d in found):
             raise UnsupportedOperationError(
                 f"{entry.function.__name__} runs again in a checkpointed part of the model, and the composite has several "
@@ -161,6 +172,7 @@ class Run:
     def _rule(self, place: Place) -> Any:
         if self._composite is None and scans(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
+            self._names_everything = self._composite.names_everything
         if self._composite is None:
             if place.index is not None or place.family == "product":
                 return UNDECIDED

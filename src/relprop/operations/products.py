@@ -103,7 +103,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
 
     if call.entry.family != "sum":
         result = call()
-        note = result._relprop = Note(call.run)  # type: ignore[attr-defined]
+        note = result._relprop = Note(call.run)
         factor = apply(torch.ones_like(v), v)
         note.scaled = layer, factor if scale is None else scale * factor
         return result
