@@ -41,6 +41,7 @@ def attribute(
     multiply_by_inputs: bool | None = None,
     strict: bool = True,
     checkpoint: bool | Sequence[str] = False,
+    positions: bool = False,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Relevance:
@@ -68,6 +69,8 @@ def attribute(
         strict: whether an operation without a known propagation is an error; else its gradient is used and recorded.
         checkpoint: whether the blocks of the model keep only their inputs and compute the rest again in the backward
             pass: less memory, one more forward pass. True: the members of its module lists; or their paths, or globs.
+        positions: whether position encodings that are looked up or added take relevance as well and report it (Bakish et
+            al. 2025); rotary ones do not. Where a model multiplies content with positions, each takes its half then.
         batch_size: samples per forward pass, for inputs larger than memory.
         progress: show a progress bar on stderr (needs tqdm).
 
@@ -91,7 +94,7 @@ def attribute(
     return attribute_each(
         model, inputs, [target], composite=composite, layers=layers, layers_at=layers_at, seed=seed,
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
-        multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, batch_size=batch_size, progress=progress,
+        multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions, batch_size=batch_size, progress=progress,
     )[0]  # fmt: skip
 
 
@@ -111,6 +114,7 @@ def attribute_each(
     multiply_by_inputs: bool | None = None,
     strict: bool = True,
     checkpoint: bool | Sequence[str] = False,
+    positions: bool = False,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Relevance]:
@@ -148,7 +152,7 @@ def attribute_each(
     def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
         return _explain(
             model, part, some, chosen, wanted(model, layers), layers_at, start, tuple(forward_args), kwargs, select,
-            known, multiply_by_inputs, strict, again,
+            known, multiply_by_inputs, strict, again, positions,
         )  # fmt: skip
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
@@ -192,15 +196,25 @@ def _joined(parts: list[Relevance], target: Any) -> Relevance:
     return Relevance(
         join([p.values for p in parts]), join([p.output for p in parts]), torch.cat([p.score for p in parts]), found,
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
+        {name: _along(parts, name) for name in first.positions},
     )  # fmt: skip
+
+
+def _along(parts: list[Relevance], name: str) -> Tensor:
+    """Positions of all batches: joined where they are per sample, else added up."""
+    found = [part.positions[name] for part in parts]
+    if all(len(t) == len(part) for t, part in zip(found, parts, strict=True)):
+        return torch.cat(found)
+    return torch.stack(found).sum(0)
 
 
 def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], composite: Composite | None, modules: dict[str, nn.Module],
     layers_at: str, seed: Any, args: tuple, kwargs: dict, select: Any, labels: Any, multiply: bool | None, strict: bool,
-    again: dict[str, nn.Module],
+    again: dict[str, nn.Module], positions: bool,
 ) -> list[Relevance]:  # fmt: skip
     run = Run(composite, model, strict=strict)
+    run.positions = positions
     numbers = itertools.count()
     starts: list[tuple[int, Tensor]] = []
 
@@ -231,7 +245,8 @@ def _explain(
     if run.ids and not starts and not run.lookups:
         raise InputError(_unread(inputs))
     catches = [catch for some in caught.values() for catch in some]
-    tensors = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.lookups)]
+    carriers = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.lookups)]
+    tensors = [*carriers, *(leaf for _, leaf in run.sinks)]
     results = []
     for number, (score, target) in enumerate(found):
         if not score.requires_grad:
@@ -250,11 +265,11 @@ def _explain(
             )
         if run._composite is None or number == 0:
             run.unmatched()
-        if all(g is None for g in gradients[: len(tensors)]):
+        if all(g is None for g in gradients[: len(carriers)]):
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if multiply is None else multiply
         read = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(tensors, gradients, strict=False)]
-        values = _per_input(run, inputs, [number for number, _ in starts], read, score)
+        values = _per_input(run, inputs, [number for number, _ in starts], read[: len(carriers)], score)
         _check_finite(values, inputs)
         rest = iter(gradients[len(tensors) :])
         per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
@@ -272,9 +287,19 @@ def _explain(
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
                 rules=run.rules,
                 unknown=dict(run.unknown),
+                positions=_of_positions(run, read[len(carriers) :]),
             )
         )
     return results
+
+
+def _of_positions(run: Run, read: list[Tensor]) -> dict[str, Tensor]:
+    """Relevance of position encodings, summed over features; an encoding used several times adds up."""
+    found: dict[str, Tensor] = {}
+    for (name, _), relevance in zip(run.sinks, read, strict=True):
+        total = wide(relevance).sum(-1)
+        found[name] = found[name] + total if name in found and found[name].shape == total.shape else total
+    return found
 
 
 def _checkpointed(model: Any, checkpoint: bool | Sequence[str]) -> dict[str, nn.Module]:

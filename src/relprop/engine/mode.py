@@ -340,8 +340,10 @@ def always(handler: Handler) -> Handler:
 def looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
     """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
     positions = positions_of(ids, run)
-    if positions is None or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or (positions is None and not run.positions):
         return rows
+    if positions is None:
+        return rows if replaying() else begin(run, run.sink(rows))
     leaf = rows.detach().requires_grad_()
     if not replaying():
         run.lookups.append(Lookup(positions, leaf))

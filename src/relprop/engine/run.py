@@ -81,6 +81,8 @@ class Run:
         self.inputs: set[int] = set()
         self.ids = False
         self.lookups: list[Lookup] = []
+        self.positions = False
+        self.sinks: list[tuple[str, Tensor]] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
             for name, module in model.named_modules(remove_duplicate=False):
@@ -210,6 +212,12 @@ class Run:
         if paths and paths[0]:
             return f"module '{paths[0]}'"
         return "the model's own forward"
+
+    def sink(self, constant: Tensor) -> Tensor:
+        """A position encoding, made to report the relevance that ends in it."""
+        leaf = constant.detach().requires_grad_()
+        self.sinks.append((next(iter(self._here()[1]), ""), leaf))
+        return leaf
 
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = current_module()
