@@ -55,6 +55,16 @@ def test_on_request(composite: str) -> None:
     close(found.residual, expected.residual)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_with_nothing_remembered_from_earlier_calls(own: bool) -> None:
+    """The expansion of an activation at 0 is computed once: in the first pass, not in the second."""
+    from relprop.operations import activations
+
+    model, x = stacks()[own], torch.randn(2, 5, 6).double()
+    activations._remembered.cache_clear()
+    relprop.attribute(model, x, 3, composite="attnlrp", checkpoint=not own)
+
+
 def test_several_targets_and_layers() -> None:
     plain, _ = stacks()
     x = torch.randn(2, 5, 6).double()

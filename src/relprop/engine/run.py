@@ -26,13 +26,14 @@ _CALLS = {nn.Module._call_impl.__code__}
 class Note:
     """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
 
-    __slots__ = ("gate", "layer", "run", "scaled", "source", "statistic", "step")
+    __slots__ = ("gate", "input", "layer", "run", "scaled", "source", "statistic", "step")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.source: Tensor | None = None
         self.step: Any = None
         self.layer: Any = None
+        self.input: Tensor | None = None
         self.scaled: tuple[Any, Tensor] | None = None
         self.statistic = False
         self.gate = 0

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.mode import Call, refuse_training
@@ -149,7 +150,8 @@ def _remembered(
 
 def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
     """Derivatives that do not exist or are infinite count as 0."""
-    with torch.enable_grad():
+    # A graph of its own: a checkpoint that the operation runs in must not count what it saves.
+    with torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
         zero = torch.zeros((), dtype=dtype, device=device, requires_grad=True)
         y = step(zero)
         slope = curve = torch.zeros(())
