@@ -57,9 +57,9 @@ def _shares(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     shares = (0.0, 1.0) if gating > 0 else (1.0, 0.0)
     if call.rule is not UNDECIDED:
         return shares
-    place = call.place
+    run, place = call.run, call.place  # not the call, which would keep its operands
     assert place is not None  # products have one
-    gated = cache(lambda: isinstance(call.run.decide(place), Gate))
+    gated = cache(lambda: isinstance(run.decide(place), Gate))
     return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[return-value]
 
 
