@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place
+from relprop.engine.ledger import Ledger
 from relprop.rules import Rule
 
 
@@ -29,6 +30,8 @@ class Relevance:
         rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
         positions: with `positions=True`, the relevance that ended in position encodings, summed over features, per path of
             the module that looks them up or adds them. It is part of the residual, not of `values`.
+        ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
+            `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
     """
 
@@ -42,6 +45,7 @@ class Relevance:
     rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     positions: dict[str, Tensor] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=lambda: Ledger([]))
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -66,6 +70,7 @@ class Relevance:
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
             map_tree(pick, self.positions),
+            self.ledger.sample(index),
         )  # fmt: skip
 
     def to_numpy(self) -> Any:
