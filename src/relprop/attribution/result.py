@@ -28,6 +28,8 @@ class Relevance:
             constants absorbed.
         layers: relevance per module path asked for: a tensor, or a list for a module that ran several times.
         rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
+        positions: with `positions=True`, the relevance that ended in position encodings, summed over features, per path of
+            the module that looks them up or adds them. It is part of the residual, not of `values`.
         ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
             `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
@@ -42,6 +44,7 @@ class Relevance:
     layers: dict[str, Any] = field(default_factory=dict)
     rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, Tensor] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=lambda: Ledger([]))
 
     def __len__(self) -> int:
@@ -66,6 +69,7 @@ class Relevance:
         return Relevance(
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
+            map_tree(pick, self.positions),
             self.ledger.sample(index),
         )  # fmt: skip
 
