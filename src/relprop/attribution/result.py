@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.attribution.identity import Identity
+from relprop.attribution.outputs import Outputs
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place
 from relprop.rules import Rule
 
 
 @dataclass
-class Relevance:
+class Relevance(Outputs):
     """Relevance of inputs (and layers) for one score per sample. Everything is detached.
 
     Attributes:
@@ -28,6 +31,9 @@ class Relevance:
         layers: relevance per module path asked for: a tensor, or a list for a module that ran several times.
         rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
+        inputs: a copy of the inputs, for drawing relevance on them.
+        labels: names of the classes, where the model or the caller knows them.
+        model: what was explained, by name.
     """
 
     values: Any
@@ -39,6 +45,9 @@ class Relevance:
     layers: dict[str, Any] = field(default_factory=dict)
     rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    inputs: Any = None
+    labels: Sequence[str] | None = None
+    model: Identity | None = None
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -57,7 +66,8 @@ class Relevance:
         target = self.target[index] if isinstance(self.target, list) and len(self.target) == count else self.target
         return Relevance(
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
-            self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
+            self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown, map_tree(pick, self.inputs),
+            self.labels, self.model,
         )  # fmt: skip
 
     def to_numpy(self) -> Any:
