@@ -6,6 +6,8 @@ from functools import lru_cache
 
 from PIL import ImageFont
 
+from relprop.rendering.visible import visible
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -28,8 +30,8 @@ def wide_font(size: int) -> Font:
 
 @lru_cache(maxsize=16384)
 def drawable(text: str) -> str:
-    """The text with the code in place of each letter that no font here has, such as [U+4E2D]."""
-    return "".join(c if _known(c) or _in(wide_font(20), c) else f"[U+{ord(c):04X}]" for c in text)
+    """The text as it is drawn: visible, with the code of each letter that no font here has, such as [U+4E2D]."""
+    return "".join(c if _known(c) or _in(wide_font(20), c) else f"[U+{ord(c):04X}]" for c in visible(text))
 
 
 def font_for(text: str, size: int) -> Font:
@@ -58,6 +60,7 @@ def width(text: str, size: int) -> float:
 
 def fit(text: str, room: float, size: int) -> str:
     """The text, cut with an ellipsis where it is wider than the room."""
+    text = visible(text)
     if width(text, size) <= room:
         return text
     low, high = 0, len(text)
