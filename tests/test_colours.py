@@ -124,7 +124,7 @@ def test_a_scale_is_symmetric_and_clips_nothing_unless_asked() -> None:
     assert scale(values).tolist() == [-1.0, 0.0, 0.25, 0.5]
     clipped = Scale.of(values, percentile=50)
     assert clipped.limit == 1.5 and clipped.beyond(values) == 2
-    assert note(values, clipped) == "scale ends at percentile 50 of the sizes; 2 values beyond the scale"
+    assert note(values, clipped) == "scale clipped at percentile 50; 2 values beyond"
     fixed = Scale.fixed(8.0)
     assert note(values, fixed) == "scale fixed"
     assert Scale.of(values, 10 * values).how == "shared by 2 maps"

@@ -79,7 +79,7 @@ def test_a_text_wraps_and_nothing_overlaps() -> None:
     drawing = TokenMap.of([f"word{i}" for i in range(200)], np.linspace(-1, 1, 200)).drawing(300)
     boxes = [m for m in drawing.marks if isinstance(m, Rect) and m.title]
     assert len(boxes) == 200
-    assert all(box.x + box.width <= drawing.width - 12 + 0.01 for box in boxes)
+    assert all(box.x + box.width <= drawing.width + 0.01 for box in boxes)
     for one, other in pairwise(boxes):
         assert other.y > one.y or other.x >= one.x + one.width - 0.01
 

@@ -10,7 +10,7 @@ from PIL import Image
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text, framed
+from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text
 from relprop.rendering.fonts import fit
 from relprop.rendering.image import colour_bar
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
@@ -85,14 +85,15 @@ def audio(
     marks.append(Text(bar.width + 12, top + 24, fit(said, _WIDE - bar.width - 12, SMALL), SMALL, FAINT))
     peak = int(np.argmax(np.abs(np.nan_to_num(sums))))
     about = f"Sound of {len(values) / rate:.3g} s; strongest relevance {number(float(sums[peak]))} at {peak * each / rate:.3g} s."
-    return framed(Drawing(_WIDE, top + 24 + bar.height, tuple(marks), about))
+    return Drawing(_WIDE, top + 24 + bar.height, tuple(marks), about)
 
 
 def spectrogram(wave: Floats, rate: float, *, window: int | None = None) -> tuple[Floats, float]:
     """Loudness in decibels below the loudest, `(frequency, time)` with high frequencies first, and the highest one."""
     window = window or int(2 ** np.clip(np.round(np.log2(max(rate * 0.032, 2))), 4, 11))
     wave = np.nan_to_num(np.where(np.isfinite(wave), wave, 0.0))
-    padded = np.pad(wave, (window // 2, window))
+    # The wave goes on as its mirror image: silence after it would be heard as a click.
+    padded = np.pad(wave, (window // 2, window), mode="reflect" if len(wave) > 1 else "edge")
     hop = max(1, min(window // 4, len(wave) // _BANDS or 1))
     starts = np.arange(0, len(wave), hop)
     frames = padded[starts[:, None] + np.arange(window)] * np.hanning(window)
@@ -125,14 +126,17 @@ def _across(scaled: Floats, palette: Palette | str) -> Image.Image:
 
 
 def _wave(wave: Floats) -> list[Mark]:
-    """The wave, or where many samples share a pixel the line of its highest and that of its lowest values."""
+    """The wave, or where too many samples share a pixel the line of its highest and that of its lowest values."""
     wave = np.where(np.isfinite(wave), wave, 0.0)
     largest = float(np.abs(wave).max()) or 1.0
-    parts = np.array_split(wave, min(len(wave), _WIDE // 2))
-    step, middle = _WIDE / len(parts), _HIGH / 2
-    edges = [[part.max() for part in parts], [part.min() for part in parts]]
-    lines = [
-        Line(tuple((step * (i + 0.5), middle - (middle - 5) * float(v) / largest) for i, v in enumerate(edge)), INK)
-        for edge in (edges if len(wave) > len(parts) else edges[:1])
-    ]
+    edges = [wave]
+    if len(wave) > 4 * _WIDE:
+        parts = np.array_split(wave, _WIDE // 2)
+        edges = [np.array([part.max() for part in parts]), np.array([part.min() for part in parts])]
+    middle = _HIGH / 2
+    lines = []
+    for edge in edges:
+        heights = middle - (middle - 5) * edge / largest
+        centres = _WIDE * (np.arange(len(edge)) + 0.5) / len(edge)
+        lines.append(Line(tuple(zip(centres.tolist(), heights.tolist(), strict=True)), INK))
     return [line for line in lines if len(line.points) > 1]

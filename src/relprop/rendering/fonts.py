@@ -8,6 +8,8 @@ from PIL import ImageFont
 
 from relprop.rendering.visible import visible
 
+# What `visible` puts around codes, where a font lacks that.
+_SPELLED = {"⟨": "[", "⟩": "]"}
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -31,7 +33,9 @@ def wide_font(size: int) -> Font:
 @lru_cache(maxsize=16384)
 def drawable(text: str) -> str:
     """The text as it is drawn: visible, with the code of each letter that no font here has, such as [U+4E2D]."""
-    return "".join(c if _known(c) or _in(wide_font(20), c) else f"[U+{ord(c):04X}]" for c in visible(text))
+    return "".join(
+        c if _known(c) or _in(wide_font(20), c) else _SPELLED.get(c, f"[U+{ord(c):04X}]") for c in visible(text)
+    )
 
 
 def font_for(text: str, size: int) -> Font:

@@ -18,7 +18,7 @@ from relprop.rendering.fonts import fit, width
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 
 # The picture's lightness is squeezed into this range: pure black and pure white cannot take a tint.
-_PICTURE_LIGHTNESS = (30.0, 92.0)
+_PICTURE_LIGHTNESS = (30.0, 88.0)
 # Side of a panel of a drawing; maps are shown at whole multiples of their size where that fits.
 PANEL = 224
 # A drawn map tells the sum of relevance of this many parts of each side to the pointer.
@@ -74,7 +74,9 @@ class Heatmap:
     @property
     def note(self) -> str:
         """What one should know of the map before trusting its colours; empty for an ordinary one."""
-        return note(self.values, self.scale, "pixel")
+        said = note(self.values, self.scale, "pixel")
+        unsigned = "signs are not shown" if self.palette.positive == self.palette.negative else ""
+        return "; ".join(filter(None, [said, unsigned]))
 
     @property
     def scaled(self) -> Floats:
@@ -132,13 +134,17 @@ def contour(
 
 
 def channels(
-    relevance: torch.Tensor | ArrayLike, names: Sequence[str] = (), *, limit: float | None = None
+    relevance: torch.Tensor | ArrayLike,
+    names: Sequence[str] = (),
+    *,
+    percentile: float | None = None,
+    limit: float | Scale | None = None,
 ) -> list[tuple[str, Heatmap]]:
     """A map of each channel of `(C, H, W)`, on one scale."""
     values = to_array(relevance)
     if values.ndim != 3:
         raise InputError(f"relevance has the shape {values.shape}; channels are shown of (C, H, W).")
-    scale = Scale.of(*values) if limit is None else Scale.fixed(limit)
+    scale = scale_for(values, percentile=percentile, limit=limit)
     labels = list(names) or [f"channel {c}" for c in range(len(values))]
     return [(label, Heatmap(value, scale)) for label, value in zip(labels, values, strict=True)]
 
@@ -183,6 +189,8 @@ def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
             marks += legend.at(0, top)
             top += legend.height + 2
     first, *rest = shown.caption.split("\n")
+    if shown.map is not None and bar and shown.map.note:
+        rest.append(shown.map.note)  # what was clipped is always written down
     if first:
         marks.append(Text(0, top, fit(first, wide + 2, SIZE), SIZE, INK))
         top += SIZE + 4
@@ -214,7 +222,7 @@ def grid(
         maps: the rows.
         rows: a label for each.
         columns: a label for each column.
-        shared: draw all on one scale, instead of each on its own with a colour bar each. Maps of different rules may
+        shared: draw all on one scale, that of the largest size, instead of each on its own with a colour bar each. Maps of different rules may
             differ in size by orders of magnitude; then the small ones look white, and their titles say so.
         picture: tint it with each map, instead of drawing maps alone.
         size: pixels of a map's height.
@@ -240,7 +248,7 @@ def grid(
             if number_ == 0 and place < len(columns):
                 marks.append(Text(x, 0, fit(columns[place], cell.width, SIZE)))
             marks += cell.at(x, top)
-            if shared and (said := note(line[place].values, line[place].scale)) and "looks white" in said:
+            if shared and (said := note(line[place].values, Scale(line[place].limit), "pixel")):
                 marks.append(Text(x, top + size + 4, fit(said, cell.width, SMALL), SMALL, FAINT))
             x += cell.width + 8
         right = max(right, x - 8)
@@ -250,6 +258,8 @@ def grid(
         legend = colour_bar(min(max(right - left, 120), 320), first.scale, first.palette)
         marks += legend.at(left, top + 4)
         top += legend.height + 8
+        marks.append(Text(left, top, fit(f"scale {first.scale.how}", right - left, SMALL), SMALL, FAINT))
+        top += SMALL + 4
         right = max(right, left + legend.width)
     return Drawing(right, top, tuple(marks), f"A table of {len(maps)} by {len(maps[0])} heat maps.")
 

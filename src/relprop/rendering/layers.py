@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, SIZE, SMALL, Drawing, Line, Mark, Rect, Text, framed
+from relprop.rendering.drawing import FAINT, INK, SIZE, SMALL, Drawing, Line, Mark, Rect, Text
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.scale import number, to_array
 from relprop.rendering.table import bars
@@ -76,7 +76,7 @@ def layer_bars(
         anchor = "end" if place_of(score) > left + wide - 40 else "middle"
         marks.append(Text(place_of(score), bottom + 3, f"score {number(score)}", SMALL, FAINT, anchor))
     about = "Relevance of layers: " + ", ".join(f"{n} {number(p + q)}" for n, (p, q) in list(parts.items())[:12]) + "."
-    return framed(Drawing(left + wide + 8, bottom + 18, tuple(marks), about))
+    return Drawing(left + wide + 8, bottom + 18, tuple(marks), about)
 
 
 def _parts(values: Floats) -> tuple[float, float]:

@@ -49,7 +49,7 @@ class Scale:
             return cls(0.0, shared)
         if percentile is None or percentile == 100.0:
             return cls(float(sizes.max()), shared)
-        how = f"ends at percentile {percentile:g} of the sizes"
+        how = f"clipped at percentile {percentile:g}"
         return cls(float(np.percentile(sizes, percentile)), f"{how}, {shared}" if shared else how)
 
     @classmethod
@@ -106,17 +106,15 @@ def note(values: torch.Tensor | ArrayLike, scale: Scale | None = None, unit: str
         elif inside.size == 1:
             notes.append(f"a single {unit}, {inside[0]:.3g}")
         elif inside.min() == inside.max():
-            notes.append(f"constant, {inside[0]:.3g} everywhere")
+            notes.append(f"constant, {inside[0]:.3g} everywhere{' else' * (not finite.all())}")
     if scale is not None:
         if scale.how:
             notes.append(f"scale {scale.how}")
         largest = float(np.abs(array[finite]).max(initial=0.0))
         if 0.0 < largest < _FAINT * scale.limit:
-            notes.append(
-                f"the largest size, {largest:.3g}, is {largest / scale.limit:.2g} of the scale: it looks white"
-            )
+            notes.append(f"looks white: its largest size is {largest:.2g}")
         if beyond := scale.beyond(array):
-            notes.append(f"{beyond} {unit}{'s' * (beyond > 1)} beyond the scale")
+            notes.append(f"{beyond} {unit}{'s' * (beyond > 1)} beyond")
     return "; ".join(notes)
 
 

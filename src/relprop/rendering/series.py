@@ -12,7 +12,7 @@ from PIL import Image
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text, framed
+from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.image import colour_bar
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
@@ -80,7 +80,7 @@ def series(
     marks += bar.at(left, top + 24)
     if said:
         marks.append(Text(left + bar.width + 12, top + 24, fit(said, wide - bar.width - 12, SMALL), SMALL, FAINT))
-    return framed(Drawing(left + wide, top + 24 + bar.height, tuple(marks), _described(values, rate)))
+    return Drawing(left + wide, top + 24 + bar.height, tuple(marks), _described(values, rate))
 
 
 def axis(steps: int, rate: float | None, left: float, top: float, wide: float) -> list[Mark]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, LINE, SIZE, SMALL, Drawing, Line, Mark, Rect, Text, framed
+from relprop.rendering.drawing import FAINT, INK, LINE, SIZE, SMALL, Drawing, Line, Mark, Rect, Text
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.scale import number, to_array
 
@@ -42,8 +42,9 @@ def bars(
     """
     values, labels = _named(relevance, names, features)
     entries = _largest(values, labels, most)
-    sizes = np.array([value for _, value in entries])
-    finite = sizes[np.isfinite(sizes)]
+    # The sum of the others may be larger than each that is drawn: it gets a bar only where that leaves room for theirs.
+    drawn = entries[:-1] if len(entries) < len(values) and abs(entries[-1][1]) > 2 * abs(entries[0][1]) else entries
+    finite = np.array([value for _, value in drawn if np.isfinite(value)])
     low, high = min(float(finite.min(initial=0.0)), 0.0), max(float(finite.max(initial=0.0)), 0.0)
     span = (high - low) or 1.0
     left, room = _label_room(entries), wide - 56.0
@@ -56,8 +57,9 @@ def bars(
     for place, (label, value) in enumerate(entries):
         y = place * _ROW
         marks.append(Text(left - 8, y + 3, fit(label, left - 8, SIZE), SIZE, INK, "end"))
-        if not np.isfinite(value):
-            marks.append(Text(zero + 5, y + 4, "not finite", SMALL, FAINT))
+        if not np.isfinite(value) or place >= len(drawn):
+            said = f"{number(value)}, not drawn to scale" if np.isfinite(value) else "not finite"
+            marks.append(Text(zero + 5, y + 4, said, SMALL, FAINT))
             continue
         long = room * abs(value) / span
         x = zero if value >= 0 else zero - long
@@ -69,7 +71,7 @@ def bars(
         )
     bottom = len(entries) * _ROW
     marks.append(Line(((zero, 0), (zero, bottom)), INK))
-    return framed(Drawing(left + wide, bottom + 2, tuple(marks), _described(entries)))
+    return Drawing(left + wide, bottom + 2, tuple(marks), _described(entries))
 
 
 def waterfall(
@@ -138,7 +140,7 @@ def waterfall(
     bottom = len(rows) * _ROW
     marks.append(Line(((place_of(0.0), 0), (place_of(0.0), bottom)), LINE))
     about = f"Waterfall from 0 to the score {number(score)}. {_described(entries)}"
-    return framed(Drawing(left + wide, bottom + 2, tuple(marks), about))
+    return Drawing(left + wide, bottom + 2, tuple(marks), about)
 
 
 def _named(relevance: torch.Tensor | ArrayLike, names: Sequence[str], features: object) -> tuple[Floats, list[str]]:

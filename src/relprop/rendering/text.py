@@ -14,7 +14,7 @@ from PIL import Image
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text, framed
+from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.image import colour_bar
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
@@ -144,7 +144,7 @@ class TokenMap:
         marks += bar.at(0, height)
         if self.note:
             marks.append(Text(bar.width + 12, height, fit(self.note, room - bar.width - 12, SMALL), SMALL, FAINT))
-        return framed(Drawing(room, height + bar.height, tuple(marks), self.described()))
+        return Drawing(room, height + bar.height, tuple(marks), self.described())
 
     def described(self) -> str:
         """The text and its strongest tokens, in words."""
@@ -292,7 +292,7 @@ def matrix(
     bar = colour_bar(min(max(wide, 120), 280), scale, palette)
     marks += bar.at(left, top + high + 10)
     about = f"Matrix of relevance: {len(rows)} generated tokens by {len(columns)} tokens read."
-    return framed(Drawing(max(left + wide, left + bar.width), top + high + 10 + bar.height, tuple(marks), about))
+    return Drawing(max(left + wide, left + bar.width), top + high + 10 + bar.height, tuple(marks), about)
 
 
 def _label(text: str) -> str:

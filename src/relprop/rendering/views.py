@@ -115,7 +115,7 @@ def drawing(result: Relevance, options: Options) -> Drawing:
     parts = [titled(view.draw(), view.title, lines=view.lines) for view in views(result, options)]
     if (left_out := len(result) - options.most) > 0:
         parts.append(titled(Drawing(300, 1), "", lines=[f"{left_out} more samples are not drawn (most=)"]))
-    return framed(column(parts, 16), 8)
+    return framed(column(parts, 20))
 
 
 def target_of(result: Relevance, sample: int) -> str:
@@ -200,9 +200,9 @@ def _image(result: Relevance, sample: int, values: Tensor, given: Any, options: 
 
     def draw() -> Drawing:
         if picture is None:
-            return strip([Panel(heatmap, heatmap.note)])
+            return strip([Panel(heatmap)])
         return strip([Panel(picture, "input", smooth=True), Panel(overlay(heatmap, picture), "relevance on it"),
-                      Panel(heatmap, f"relevance\n{heatmap.note}".strip())])  # fmt: skip
+                      Panel(heatmap, "relevance")])  # fmt: skip
 
     return draw, _strongest(heatmap.values), heatmap, f"input: {said}" if said else "", picture
 

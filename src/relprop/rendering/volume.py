@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from relprop.errors import InputError
 from relprop.rendering.colours import RED_BLUE, Floats, Palette, palette
-from relprop.rendering.drawing import FAINT, SMALL, Drawing, Mark, Text, column, framed, row
+from relprop.rendering.drawing import FAINT, SMALL, Drawing, Mark, Text, column, row
 from relprop.rendering.fonts import fit
 from relprop.rendering.image import Heatmap, Panel, colour_bar, overlay, panel, picture_of
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
@@ -78,7 +78,7 @@ def volume(
     place = (bar.width + 12, 0.0) if beside else (0.0, 28.0)
     legend.append(Text(*place, fit(said, wide - place[0], SMALL), SMALL, FAINT))
     foot = Drawing(wide, bar.height if beside else 44, tuple(legend))
-    return framed(replace(column([body, foot], 8), description=f"Slices of a volume: {', '.join(captions)}."))
+    return replace(column([body, foot], 8), description=f"Slices of a volume: {', '.join(captions)}.")
 
 
 def _summed(values: torch.Tensor | ArrayLike, what: str) -> Floats:
