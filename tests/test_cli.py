@@ -415,6 +415,12 @@ def test_models_of_libraries_are_asked_for_by_their_own_names(here: Path, monkey
     for spec in ("torchvision:resnet5000", "timm:vat"):
         done = run("explain", "one.png", "-m", spec)
         assert done.exit_code == 2 and "has no model" in done.stderr
+    (here / "torchvision").mkdir()
+    (here / "torchvision" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.delitem(sys.modules, "torchvision.models")
+    done = run("explain", "one.png", "-m", "torchvision:resnet50")
+    assert done.exit_code == 1 and "cannot be imported: operator" in done.stderr and done.stderr.count("\n") == 1
     monkeypatch.setitem(sys.modules, "timm", None)
     done = run("explain", "one.png", "-m", "timm:vit")
     assert done.exit_code == 1 and "pip install timm" in done.stderr

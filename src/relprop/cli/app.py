@@ -298,7 +298,7 @@ def _finish(explained: list[explaining.Explained], paths: list[Path], json: bool
         printing.data(explaining.as_data(explained, paths))
         return
     printing.results(explained)
-    typer.echo(f"{len(paths) - 1} files and {paths[-1]}")
+    typer.echo(f"{len(paths) - 1} file{'s' * (len(paths) != 2)} and {paths[-1]}")
 
 
 def _percentile(value: float | None) -> float | None:

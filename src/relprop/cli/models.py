@@ -212,6 +212,9 @@ def _library(name: str, package: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{package}: models need it: pip install {package}", name=package) from error
+    except Exception as error:
+        # As torchvision does where it was built for another torch.
+        raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error
 
 
 def sample_of(shape: Sequence[int]) -> Tensor:
