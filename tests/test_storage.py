@@ -223,6 +223,19 @@ def test_a_report_holds_what_an_audit_asks_for(result: relprop.Relevance, tmp_pa
         relprop.report([], tmp_path / "x.html")
 
 
+def test_a_report_shows_an_input_once(model: nn.Module, tmp_path: Path) -> None:
+    images = torch.randn(1, 3, 8, 8)
+    found = relprop.attribute_each(model, images, [0, 1, 2])
+    for results, inputs in (({"one": found}, 1), ({"one": found[:1], "two": found[1:]}, 2)):
+        relprop.report(results, tmp_path / "r.html")
+        page = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert (page.count(">input</text>"), page.count("Largest outputs"), page.count("<image")) == (
+            inputs,
+            inputs,
+            9 + inputs,
+        )
+
+
 def test_a_hash_is_of_the_weights() -> None:
     torch.manual_seed(0)
     one, other = nn.Linear(3, 2), nn.Linear(3, 2)

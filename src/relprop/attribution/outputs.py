@@ -20,7 +20,7 @@ class Outputs:
     """The methods of `Relevance` that draw and write it.
 
     All take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`, `rate`,
-    `percentile`, `limit`, `shared`, `palette`, `most`.
+    `percentile`, `limit`, `shared`, `palette`, `most`, `beside`.
     """
 
     def show(self, where: str | None = None, **options: Any) -> None:

@@ -6,10 +6,12 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from relprop.attribution import Relevance
+from relprop.attribution.trees import leaves
 from relprop.errors import InputError
 from relprop.rendering import html
 from relprop.rendering.html import text
@@ -82,15 +84,12 @@ def _numbered(results: Sequence[Relevance]) -> Groups:
 
 def _group(heading: str, group: Sequence[Relevance], options: Options) -> str:
     parts = [f"<h2>{text(heading)}</h2>"] if heading else []
-    shown_inputs: set[int] = set()
     rows: list[tuple[object, ...]] = []
-    for result in group:
-        for view in views(result, options):
-            if view.picture is not None and _key(result, view.sample) not in shown_inputs:
-                shown_inputs.add(_key(result, view.sample))
-                parts.append(_predicted(result, view.sample))
-            elif view.picture is None:
-                parts.append(_predicted(result, view.sample) if result is group[0] else "")
+    for number_, result in enumerate(group):
+        # What was said of an input, and its picture, are not repeated for each of its targets.
+        again = any(_same_inputs(result, before) for before in group[:number_])
+        for view in views(result, replace(options, beside=options.beside and not again)):
+            parts.append("" if again else _predicted(result, view.sample))
             parts.append(html.view_html(view))
             rows.append(_row(result, view))
         if len(result) > options.most:
@@ -100,8 +99,13 @@ def _group(heading: str, group: Sequence[Relevance], options: Options) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _key(result: Relevance, sample: int) -> int:
-    return hash((result.inputs is not None and id(result.inputs), sample))
+def _same_inputs(one: Relevance, other: Relevance) -> bool:
+    if one.inputs is None or other.inputs is None:
+        return False
+    pairs = leaves(one.inputs), leaves(other.inputs)
+    return len(pairs[0]) == len(pairs[1]) and all(
+        a.device == b.device and torch.equal(a, b) for (_, a), (_, b) in zip(*pairs, strict=True)
+    )
 
 
 def _predicted(result: Relevance, sample: int) -> str:

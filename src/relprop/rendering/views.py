@@ -45,6 +45,7 @@ class Options:
         shared: one scale for all samples.
         palette: "red_blue", "orange_purple" or "grey".
         most: samples that are drawn; how many were left out is said.
+        beside: whether an image's input is drawn beside its map.
     """
 
     kind: str | None = None
@@ -57,6 +58,7 @@ class Options:
     shared: bool = False
     palette: Palette | str = RED_BLUE
     most: int = 8
+    beside: bool = True
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
@@ -201,8 +203,8 @@ def _image(result: Relevance, sample: int, values: Tensor, given: Any, options: 
     def draw() -> Drawing:
         if picture is None:
             return strip([Panel(heatmap)])
-        return strip([Panel(picture, "input", smooth=True), Panel(overlay(heatmap, picture), "relevance on it"),
-                      Panel(heatmap, "relevance")])  # fmt: skip
+        shown = [Panel(picture, "input", smooth=True)] if options.beside else []
+        return strip([*shown, Panel(overlay(heatmap, picture), "relevance on it"), Panel(heatmap, "relevance")])
 
     return draw, _strongest(heatmap.values), heatmap, f"input: {said}" if said else "", picture
 
