@@ -2,17 +2,19 @@
 #   make demo                 explain photographs, write pictures and a page to $(OUT)
 #   make test                 all tests
 #   make gallery              a page of maps of real networks, in $(GALLERY)
+#   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
 
-.PHONY: demo test lint format types bench gallery clean
+.PHONY: demo test lint format types bench gallery docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= relprop-demo
 GALLERY ?= relprop-gallery
+SITE ?= site
 TORCH ?= $(shell grep '^torch==' constraints-dev.txt)
 
-CODE := src tests benchmarks gallery
+CODE := src tests benchmarks gallery docs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Names the torch, so that another TORCH is another stamp.
@@ -41,8 +43,17 @@ bench: $(VENV)/.stamp-bench
 gallery: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY)
 
+# Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
+# the pages that Sphinx compares.
+docs: $(VENV)/.stamp-docs
+	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
+	@echo "$(SITE)/index.html"
+
+picture: $(VENV)/.stamp-demo
+	$(BIN)/python docs/picture.py
+
 clean:
-	rm -rf $(VENV) $(OUT) $(GALLERY)
+	rm -rf $(VENV) $(OUT) $(GALLERY) $(SITE)
 
 # torch goes first and alone: asked for by another package, pip would take its newest build and gigabytes of CUDA.
 # pip is brought up to date because dependency groups need 25.1.
@@ -63,6 +74,11 @@ $(VENV)/.stamp-demo: $(TORCH_STAMP) pyproject.toml
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 	$(PIP) --constraint $(VENV)/torch.txt --group dev
+	touch $@
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-demo
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The documentation is built with Python 3.11 or newer: make docs PYTHON=... VENV=...")'
+	$(PIP) --constraint $(VENV)/torch.txt --group docs
 	touch $@
 
 # Peers that the benchmarks compare with; their requirements would replace what is installed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,6 +66,19 @@ def mlp(depth: int, width: int, bias: bool = True) -> nn.Sequential:
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         model.extend([linear, nn.ReLU()])
     return model[:-1].eval()
+
+
+class Written(nn.Module):
+    """A network whose forward is a function of itself and its inputs, over the modules it is given."""
+
+    def __init__(self, written: Callable[..., Tensor], **modules: nn.Module):
+        super().__init__()
+        self.written = written
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.written(self, *inputs)
 
 
 class Bottleneck(nn.Module):
@@ -129,4 +144,70 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer2(self.layer1(x))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+class InplaceBasicBlock(nn.Module):
+    """The block of a ResNet-18 as torchvision writes it: one in-place relu used twice, `out += identity`."""
+
+    def __init__(self, channels: int, inner: int, out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, inner, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.downsample is not None:
+            identity = self.downsample(x)
+        out += identity
+        return self.relu(out)
+
+
+PLANS = {18: (InplaceBasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
+
+
+class TorchvisionResNet(nn.Module):
+    """A ResNet-18, 50 or 101 in torchvision's layout, narrower: (3, 32, 32) -> 5 classes.
+
+    Its batch norms hold the statistics of random inputs, as after some training.
+    """
+
+    def __init__(self, depth: int, width: int = 4):
+        super().__init__()
+        block, plan = PLANS[depth]
+        expansion = 1 if block is InplaceBasicBlock else 4
+        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        channels = width
+        for stage, blocks in enumerate(plan):
+            inner, layers = width * 2**stage, []
+            for position in range(blocks):
+                stride = 2 if stage and not position else 1
+                layers.append(block(channels, inner, inner * expansion, stride))
+                channels = inner * expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(channels, 5)
+        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.1)
+            norm.momentum = None  # the average of all batches, not the last of them
+        with torch.no_grad():
+            self.train()(torch.randn(8, 3, 32, 32))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(torch.flatten(self.avgpool(x), 1))

@@ -23,7 +23,7 @@ LAYERS = [
     {"engine"},
     {"operations"},
     {"attribution"},
-    {"rendering", "zoo"},
+    {"captum", "rendering", "zoo"},
     {"storage"},
     {"cli"},
 ]
@@ -86,7 +86,9 @@ def test_the_exception_is_made_inside_of_methods_only(name: str) -> None:
     assert outward and all(id(node) in inside for node in outward)
 
 
-@pytest.mark.parametrize("package", ["numerics", "rules", "composites", "engine", "operations", "attribution"])
+@pytest.mark.parametrize(
+    "package", ["numerics", "rules", "composites", "engine", "operations", "attribution", "captum"]
+)
 def test_the_core_needs_only_torch(package: str) -> None:
     allowed = {"torch", "relprop", "tqdm"} | sys.stdlib_module_names  # tqdm: where progress is asked for
     foreign = {name for path in files_of(package) for _, name in top_level_imports(path)} - allowed

@@ -73,18 +73,47 @@ def test_bias_free_norms_conserve(name: str, scale: float) -> None:
     close(relevance.values.flatten(1).sum(1), relevance.score)
 
 
-def test_written_out_equals_fused() -> None:
-    """Mean, variance and quotient in the model's own words."""
+def centred(x: Tensor) -> Tensor:
+    return x - x.mean(-1, keepdim=True)
 
-    class WrittenOut(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            mean = x.mean(-1, keepdim=True)
-            variance = x.var(-1, unbiased=False, keepdim=True)
-            return (x - mean) / torch.sqrt(variance + 1e-5)
 
-    x, v = torch.randn(3, 6).double(), torch.randn(6).double()
-    written, fused = (
-        relprop.attribute(model, x, lambda y: y @ v, composite="zero")
-        for model in (WrittenOut(), nn.LayerNorm(6, elementwise_affine=False).double())
+EPS = 1e-5
+LAYER_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "var, sqrt": lambda x: centred(x) / torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + EPS),
+    "var, rsqrt": lambda x: centred(x) * torch.rsqrt(x.var(-1, correction=0, keepdim=True) + EPS),
+    "mean of pow": lambda x: centred(x) / (centred(x).pow(2).mean(-1, keepdim=True) + EPS).sqrt(),
+    "mean of product": lambda x: centred(x) * (((centred(x) * centred(x)).mean(-1, keepdim=True) + EPS) ** -0.5),
+    "square, reciprocal": lambda x: (
+        centred(x) * centred(x).square().mean(-1, keepdim=True).add(EPS).sqrt().reciprocal()
+    ),
+    "one over": lambda x: centred(x) * (1 / ((centred(x) ** 2).mean(-1, keepdim=True) + EPS).sqrt()),
+    "var_mean": lambda x: (lambda v, m: (x - m) / torch.sqrt(v + EPS))(
+        *torch.var_mean(x, -1, correction=0, keepdim=True)
+    ),
+    "sum of squares": lambda x: centred(x) / ((centred(x) ** 2).sum(-1, keepdim=True) / x.shape[-1] + EPS) ** 0.5,
+}
+RMS_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rsqrt of mean": lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPS),
+    "in float32": lambda x: (x.double() * (x.double().pow(2).mean(-1, keepdim=True) + EPS).rsqrt()).to(x.dtype),
+    "divided": lambda x: x / torch.sqrt(torch.mean(x * x, dim=-1, keepdim=True) + EPS),
+    "power": lambda x: x * torch.pow(x.square().mean(-1, keepdim=True) + EPS, -0.5),
+    "vector norm": lambda x: x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) ** 2 / x.shape[-1] + EPS).sqrt(),
+    "einsum": lambda x: x * torch.rsqrt(torch.einsum("...i,...i->...", x, x)[..., None] / x.shape[-1] + EPS),
+    "matmul": lambda x: x * torch.rsqrt((x[..., None, :] @ x[..., None])[..., 0] / x.shape[-1] + EPS),
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "fused"),
+    [pytest.param(f, nn.LayerNorm, id=f"layer norm, {name}") for name, f in LAYER_NORMS.items()]
+    + [pytest.param(f, nn.RMSNorm, id=f"rms norm, {name}") for name, f in RMS_NORMS.items()],
+)
+def test_written_out_equals_fused(written: Callable[[Tensor], Tensor], fused: type[nn.Module]) -> None:
+    """Statistic, root and quotient in the model's own words."""
+    layer = fused(6, eps=EPS, elementwise_affine=False).double()  # type: ignore[call-arg]
+    x, v = torch.randn(3, 4, 6).double(), torch.randn(4, 6).double()
+    found, expected = (
+        relprop.attribute(model, x, lambda y: (y * v).sum((1, 2)), composite="attnlrp").values
+        for model in (written, layer)
     )
-    close(written.values, fused.values)
+    close(found, expected)

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 import relprop.operations as operations
-from relprop import composites, errors, rules
+from relprop import captum, composites, errors, rules
 from relprop.attribution import Contrast, Relevance, Survey, attribute, attribute_each, propagate, survey
+from relprop.captum import LRP, LayerLRP
 from relprop.composites import Composite, first, last, operation, path, where
 from relprop.engine import register
 from relprop.rules import (
@@ -21,6 +22,8 @@ from relprop.rules import (
     Native,
     Pass,
     Proportional,
+    ScanConstants,
+    Temperature,
     WeightedRule,
     WSquare,
     ZBox,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LRP",
     "AlphaBeta",
     "BetaSmooth",
     "Block",
@@ -47,11 +51,14 @@ __all__ = [
     "Gamma",
     "Gate",
     "GuidedBackprop",
+    "LayerLRP",
     "Native",
     "Pass",
     "Proportional",
     "Relevance",
+    "ScanConstants",
     "Survey",
+    "Temperature",
     "WSquare",
     "WeightedRule",
     "ZBox",
@@ -61,6 +68,7 @@ __all__ = [
     "__version__",
     "attribute",
     "attribute_each",
+    "captum",
     "composites",
     "errors",
     "first",

@@ -11,8 +11,16 @@ class InputError(RelpropError, ValueError):
     """The inputs cannot be attributed: wrong type, dtype, shape or device, empty, or not finite."""
 
 
+class InputTypeError(InputError, AssertionError):
+    """The inputs are neither a tensor nor a tuple of tensors; captum's LRP raises AssertionError, and so does ours."""
+
+
 class TargetError(RelpropError, ValueError):
     """The target does not describe one score per sample of this model's output."""
+
+
+class TargetTypeError(TargetError, AssertionError):
+    """The target has not the form that captum's LRP takes, which raises AssertionError; so does ours."""
 
 
 class TargetIndexError(TargetError, IndexError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from relprop.attribution.trees import batch_of, join, leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
 from relprop.engine.mode import begin
-from relprop.errors import InputError, NonFiniteError, SeveredGraphError, TargetError
-from relprop.numerics import nonzero
+from relprop.engine.tokens import track
+from relprop.errors import InputError, NonFiniteError, RelpropError, SeveredGraphError, TargetError
+from relprop.numerics import nonzero, wide
 
 
 def attribute(
@@ -44,8 +46,10 @@ def attribute(
 
     Args:
         model: a module, or any callable on tensors. It is not changed.
-        inputs: floating point tensors with the batch first: a tensor (`model(x)`), a tuple (`model(*x)`), a dict
-            (`model(**x)`), or a list (`model([..])`), nested as the model takes them.
+        inputs: tensors with the batch first: a tensor (`model(x)`), a tuple (`model(*x)`), a dict or a tokenizer's
+            answer (`model(**x)`), or a list (`model([..])`), nested as the model takes them. Integers, such as the ids
+            of tokens, get the relevance of the rows that an embedding looks up for them, summed over features;
+            integers that nothing looks up, such as an attention mask, get 0.
         target: which output. An int; a list or 1-D tensor with one per sample; a tuple for outputs with more
             dimensions, or a list of tuples; a label; a callable `output -> (N,)`; a `Contrast`; None for the only
             output, else the arg-max.
@@ -105,13 +109,27 @@ def attribute_each(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Relevance]:
-    """Explains several targets per sample from one forward pass: one `Relevance` per target, see `attribute`."""
+    """Explains several targets per sample from one forward pass and one backward pass per target.
+
+    Args:
+        model: as in `attribute`, and so are all arguments that are not named here.
+        inputs: as there.
+        targets: a list of targets, each in any form that `attribute` takes.
+
+    Returns:
+        One `Relevance` per target, in their order.
+
+    Raises:
+        RelpropError: as `attribute`; a `TargetError` also where there is no target.
+    """
     if not callable(model):
         raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
     if layers_at not in ("output", "input"):
         raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
     if not targets:
         raise TargetError("targets is empty: give at least one.")
+    if isinstance(inputs, Mapping):
+        inputs = dict(inputs)
     check_inputs(model, inputs)
     chosen = resolve(composite)
     if chosen is not None:
@@ -179,23 +197,37 @@ def _explain(
     layers_at: str, seed: Any, args: tuple, kwargs: dict, select: Any, labels: Any, multiply: bool | None, strict: bool,
 ) -> list[Relevance]:  # fmt: skip
     run = Run(composite, model, strict=strict)
-    starts: list[Tensor] = []
+    numbers = itertools.count()
+    starts: list[tuple[int, Tensor]] = []
 
     def start(t: Tensor) -> Tensor:
-        leaf = (t.clone() if t.is_inference() else t.detach()).requires_grad_()
-        starts.append(leaf)
+        number = next(numbers)
+        t = t.clone() if t.is_inference() else t.detach()
+        if not t.is_floating_point():
+            run.ids = True
+            return track(t, run, number)
+        leaf = t.requires_grad_()
+        starts.append((number, leaf))
         return begin(run, leaf)
 
     live = map_tree(start, inputs)
     nz_input = run.nz
     positional, named = _arguments(live, args, kwargs)
     with catching(modules, layers_at, run) as caught, Propagation(run):
-        raw = model(*positional, **named)
+        try:
+            raw = model(*positional, **named)
+        except RuntimeError as error:
+            if run.ids and not run.lookups and not isinstance(error, RelpropError):
+                raise InputError(f"{_unread(inputs)} The model itself raised: {error}") from error
+            raise
         output = select_output(raw, select)
         found = [scores(output, target, labels) for target in targets]
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     check_output(model, raw, inputs, *_arguments(plain, args, kwargs))
+    if run.ids and not starts and not run.lookups:
+        raise InputError(_unread(inputs))
     catches = [catch for some in caught.values() for catch in some]
+    tensors = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.lookups)]
     results = []
     for number, (score, target) in enumerate(found):
         if not score.requires_grad:
@@ -203,21 +235,23 @@ def _explain(
         score = score.reshape(-1)
         handed = _handed(score, seed)
         edges = [c.edge for c in catches if c.edge is not None]
+        run.final = number == len(found) - 1
         gradients = torch.autograd.grad(
             score,
-            [*starts, *edges],
+            [*tensors, *edges],
             _start(score, handed, seed),
-            retain_graph=number < len(found) - 1,
+            retain_graph=not run.final,
             allow_unused=True,
         )
         if run._composite is None or number == 0:
             run.unmatched()
-        if all(g is None for g in gradients[: len(starts)]):
+        if all(g is None for g in gradients[: len(tensors)]):
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if multiply is None else multiply
-        values = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(starts, gradients, strict=False)]
+        read = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(tensors, gradients, strict=False)]
+        values = _per_input(run, inputs, [number for number, _ in starts], read, score)
         _check_finite(values, inputs)
-        rest = iter(gradients[len(starts) :])
+        rest = iter(gradients[len(tensors) :])
         per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
         layers = {name: [per_catch[id(c)] for c in some] for name, some in caught.items()}
         received = sum((_per_sample(v, score.shape[0]) for v in values), torch.zeros_like(handed, dtype=torch.float64))
@@ -231,11 +265,39 @@ def _explain(
                 composite=run.composite,
                 residual=(handed.double() - received).to(handed.dtype),
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
-                rules=list(run.placements),
+                rules=run.rules,
                 unknown=dict(run.unknown),
             )
         )
     return results
+
+
+def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], score: Tensor) -> list[Tensor]:
+    """Relevance in the shapes of the inputs: as read for floating point ones, gathered per id for integers."""
+    of_floats = dict(zip(numbers, read, strict=False))
+    of_ids: dict[int, Tensor] = {}
+    for lookup, relevance in zip(run.lookups, read[len(numbers) :], strict=True):
+        number = lookup.positions.input
+        if number not in of_ids:
+            count = leaves(inputs)[number][1].numel()
+            of_ids[number] = wide(relevance).new_zeros(count)
+        lookup.gather(relevance, of_ids[number])
+    values = []
+    for number, (_, t) in enumerate(leaves(inputs)):
+        if number in of_floats:
+            values.append(of_floats[number])
+        else:
+            found = of_ids.get(number)
+            values.append(wide(score.detach()).new_zeros(t.shape) if found is None else found.reshape(t.shape))
+    return values
+
+
+def _unread(inputs: Any) -> str:
+    dtypes = ", ".join(f"{path} ({t.dtype})" for path, t in leaves(inputs) if not t.is_floating_point())
+    return (
+        f"integers cannot carry relevance unless an embedding looks them up, and none did: {dtypes}. "
+        "Convert them to floating point, or pass them in forward_args or forward_kwargs."
+    )
 
 
 def _arguments(inputs: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

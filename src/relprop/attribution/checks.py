@@ -25,18 +25,13 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(
                 f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x)."
             )
-        if not tensor.is_floating_point():
-            raise InputError(
-                f"{path} has dtype {tensor.dtype}: integers cannot carry relevance. Convert it to floating point, or pass it "
-                "in forward_args or forward_kwargs."
-            )
         if tensor.numel() == 0:
             raise InputError(
                 f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample."
             )
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path} holds NaN or infinite values.")
-    lengths = {t.shape[0] for _, t in found if t.ndim}
+    lengths = {t.shape[0] for _, t in found if t.ndim and (t.is_floating_point() or t.shape[0] > 1)}
     if len(lengths) > 1:
         raise InputError(f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}.")
     devices = {t.device for _, t in found}
@@ -44,7 +39,7 @@ def check_inputs(model: Any, inputs: Any) -> None:
         _check_model(model)
         parameter = next(model.parameters(), None)
         dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
-        odd = {t.dtype for _, t in found} - dtypes
+        odd = {t.dtype for _, t in found if t.is_floating_point()} - dtypes
         autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
         if len(dtypes) == 1 and odd and not autocast:
             raise InputError(

@@ -29,8 +29,8 @@ def propagate(
 ) -> Iterator[Run]:
     """Inside, autograd carries relevance: `R(x) = x * torch.autograd.grad(score, x)`.
 
-    Tensors that require grad carry relevance, parameters do not. `create_graph=True` works, so relevance can be
-    trained on.
+    Tensors that require grad carry relevance, parameters do not. Take the gradient after the block.
+    `create_graph=True` works, so relevance can be trained on.
 
     Args:
         composite: the rules, or the name of a composite.
@@ -40,6 +40,7 @@ def propagate(
 
     Raises:
         CompositeError: there is no such composite, or it names a path the model lacks.
+        InputError: an input does not require grad.
     """
     chosen = resolve(composite)
     if chosen is not None and model is not None:

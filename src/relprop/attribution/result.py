@@ -53,7 +53,11 @@ class Relevance(Outputs):
         return self.score.shape[0]
 
     def __getitem__(self, index: int | slice) -> Relevance:
-        """One sample, or several; the first axis stays."""
+        """One sample, `R[3]`, or several, `R[:2]`; the axis of samples stays.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"sample {index} of {len(self)}")
@@ -66,8 +70,8 @@ class Relevance(Outputs):
         target = self.target[index] if isinstance(self.target, list) and len(self.target) == count else self.target
         return Relevance(
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
-            self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown, map_tree(pick, self.inputs),
-            self.labels, self.model,
+            self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
+            inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
         )  # fmt: skip
 
     def to_numpy(self) -> Any:
@@ -79,7 +83,7 @@ class Relevance(Outputs):
         return map_tree(lambda t: t.sum(1) if t.ndim > 1 else t, self.values)
 
     def table(self) -> str:
-        """Which rule acted where."""
+        """Which rule acted where, a line for each place that was asked for one, in the order of asking."""
         rows = [(str(place), repr(rule) if rule is not None else "default") for place, rule in self.rules]
         width = max((len(place) for place, _ in rows), default=0)
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from relprop.attribution.attribute import _arguments
 from relprop.attribution.checks import check_inputs
 from relprop.attribution.propagate import resolve
 from relprop.attribution.trees import map_tree
@@ -17,6 +19,7 @@ from relprop.composites import Composite, Place
 from relprop.engine import Propagation, Run
 from relprop.engine.mode import begin, shapes
 from relprop.engine.registry import Entry
+from relprop.engine.tokens import track
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 
@@ -104,18 +107,24 @@ def survey(
     """
     if not callable(model):
         raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
+    if isinstance(inputs, Mapping):
+        inputs = dict(inputs)
     check_inputs(model, inputs)
     chosen = resolve(composite)
     if chosen is not None:
         chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
     run = _Watched(chosen, model, strict=False)
     watch = _Watch(run)
+    numbers = itertools.count()
+
+    def start(t: torch.Tensor) -> torch.Tensor:
+        if not t.is_floating_point():
+            run.ids = True
+            return track(t, run, next(numbers))
+        return begin(run, t.detach().clone().requires_grad_())
+
     with torch.inference_mode(False), torch.enable_grad():
-        live = map_tree(lambda t: begin(run, t.detach().clone().requires_grad_()), inputs)
-        positional = (*live, *forward_args) if isinstance(live, tuple) else tuple(forward_args)
-        named = {**live, **(forward_kwargs or {})} if isinstance(live, dict) else dict(forward_kwargs or {})
-        if not isinstance(live, (tuple, dict)):
-            positional = (live, *positional)
+        positional, named = _arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
         with watch:
             output = model(*positional, **named)
     for place in run.met:
@@ -137,9 +146,10 @@ class _Watched(Run):
         super().__init__(*args, **kwargs)
         self.met: list[Place] = []
 
-    def place(self, entry: Entry) -> Place:
-        place = super().place(entry)
-        self.met.append(place)
+    def place(self, entry: Entry, operands: int) -> Place | None:
+        place = super().place(entry, operands)
+        if place is not None:
+            self.met.append(place)
         return place
 
 

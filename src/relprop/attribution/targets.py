@@ -14,7 +14,12 @@ from relprop.errors import TargetError, TargetIndexError
 
 @dataclass(frozen=True)
 class Contrast:
-    """The score of one target minus the score of another: why this and not that."""
+    """The score of one target minus the score of another: why this and not that.
+
+    Args:
+        positive: any target, as `relprop.attribute` takes it.
+        negative: the target that is subtracted.
+    """
 
     positive: Any
     negative: Any

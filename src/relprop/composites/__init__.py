@@ -3,8 +3,11 @@
 from relprop.composites.composite import Composite
 from relprop.composites.named import (
     NAMES,
+    attnlrp,
+    attnlrp_gamma,
     beta_smooth,
     by_name,
+    cp_lrp,
     deconvnet,
     deep_taylor,
     epsilon,
@@ -17,6 +20,8 @@ from relprop.composites.named import (
     gamma_flat,
     gradient,
     guided_backprop,
+    lstm,
+    mamba_lrp,
     zero,
 )
 from relprop.composites.places import Place, first, last, operation, path, where
@@ -25,8 +30,11 @@ __all__ = [
     "NAMES",
     "Composite",
     "Place",
+    "attnlrp",
+    "attnlrp_gamma",
     "beta_smooth",
     "by_name",
+    "cp_lrp",
     "deconvnet",
     "deep_taylor",
     "epsilon",
@@ -41,6 +49,8 @@ __all__ = [
     "gradient",
     "guided_backprop",
     "last",
+    "lstm",
+    "mamba_lrp",
     "operation",
     "path",
     "where",

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from relprop.composites.places import First, Matcher, Path, Place, families, matcher, parts
+from relprop.composites.places import First, Last, Matcher, Path, Place, families, matcher, parts
 from relprop.errors import CompositeError, RuleError
 from relprop.rules import Rule
 
+MOVING = frozenset({"structure", "selection"})
 UNDECIDED = object()
 """What `Composite.rule` answers where only the end of the forward pass can tell."""
 
@@ -28,8 +29,11 @@ class Composite:
             modified gradient itself, as the papers on guided backpropagation do.
 
     Raises:
-        CompositeError: a key names nothing.
-        RuleError: a value is no rule, or cannot act on the family its key names.
+        CompositeError: a key is no place.
+        RuleError: a value is no rule.
+
+    A path that matches no module of the model, and a rule that cannot act where it is put, are refused when the
+    composite is used.
     """
 
     def __init__(
@@ -69,7 +73,16 @@ class Composite:
 
     @property
     def unproportional_first(self) -> bool:
+        """Whether a rule that gives relevance to zeros may act on the first layer."""
         return any(not rule.proportional for _, rule in self.entries)
+
+    @property
+    def names_everything(self) -> bool:
+        """Whether an entry may name operations that only move or select values."""
+        return any(
+            not isinstance(key, (First, Last)) and (families(key) or MOVING) & MOVING & rule.families
+            for key, rule in self.entries
+        )
 
     def check(self, modules: dict[str, nn.Module]) -> None:
         """Refuses a path that matches no module of the model, and a rule that cannot act on the family it is given."""
@@ -87,6 +100,7 @@ class Composite:
                     raise CompositeError(f"path({part.glob!r}) matches no module. Modules of this model: {names}, ...")
 
     def __or__(self, other: Composite) -> Composite:
+        """`a | b`: the entries of `a`, and after them those of `b`."""
         if not isinstance(other, Composite):
             return NotImplemented
         return Composite(

@@ -8,17 +8,20 @@ from typing import Any
 import torch
 
 from relprop.composites.composite import Composite
-from relprop.composites.places import first, operation
+from relprop.composites.places import Place, first, operation, where
 from relprop.errors import CompositeError
 from relprop.rules import (
     AlphaBeta,
     BetaSmooth,
+    Constant,
     Deconvnet,
     Epsilon,
     Flat,
     Gamma,
+    Gate,
     GuidedBackprop,
     Native,
+    ScanConstants,
     WSquare,
     ZBox,
     Zero,
@@ -34,7 +37,12 @@ def zero() -> Composite:
 
 
 def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
-    """LRP-epsilon on every weighted layer. Bach et al. 2015."""
+    """LRP-epsilon on every weighted layer. Bach et al. 2015.
+
+    Args:
+        epsilon: the stabiliser.
+        relative: in units of the standard deviation of each layer's output.
+    """
     return Composite({family: Epsilon(epsilon, relative) for family in ("conv", "linear", "bilinear")}, name="epsilon")
 
 
@@ -49,7 +57,17 @@ def epsilon_plus_flat(epsilon: float = 1e-6) -> Composite:
 
 
 def epsilon_gamma_box(low: Any, high: Any, epsilon: float = 1e-6, gamma: float = 0.25) -> Composite:
-    """z-box first, gamma on convolutions, epsilon on dense layers; inputs lie in [low, high]. Montavon et al. 2019."""
+    """z-box first, gamma on convolutions, epsilon on dense layers; inputs lie in [low, high]. Montavon et al. 2019.
+
+    Args:
+        low: the smallest value an input can have: a number, or a tensor that broadcasts with the input.
+        high: the largest.
+        epsilon: the stabiliser of the dense layers.
+        gamma: how much more contributions of the output's sign count.
+
+    Raises:
+        RuleError: a bound is above the other.
+    """
     return Composite(
         {first: ZBox(low, high), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="epsilon_gamma_box"
     )
@@ -67,7 +85,11 @@ def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6) -> Composite:
 
 
 def deep_taylor(low: Any = None, high: Any = None) -> Composite:
-    """Deep Taylor decomposition: z+ without bias; first w^2, or z-box where bounds are given. Montavon et al. 2017."""
+    """Deep Taylor decomposition: z+ without bias; first w^2, or z-box where bounds are given. Montavon et al. 2017.
+
+    Raises:
+        CompositeError: one bound is given without the other.
+    """
     if (low is None) != (high is None):
         raise CompositeError("deep_taylor takes both bounds of the input, low and high, or neither.")
     start = WSquare() if low is None else ZBox(low, high)
@@ -97,14 +119,66 @@ def excitation_backprop() -> Composite:
 
 
 def beta_smooth(beta: float = 10.0) -> Composite:
-    """The gradient, each relu's replaced by that of a softplus. Dombrowski et al. 2019."""
+    """The gradient, each relu's replaced by that of a softplus. Dombrowski et al. 2019.
+
+    Args:
+        beta: the larger, the closer to the relu.
+    """
     rest: dict[Any, Any] = {family: Native() for family in sorted(EVERYTHING)}
     return Composite({operation(torch.relu): BetaSmooth(beta), **rest}, name="beta_smooth", multiply_by_inputs=False)
 
 
 def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
-    """Flat first, a middling gamma on convolutions, epsilon on dense layers: the default for convolutional nets."""
+    """Flat first, a middling gamma on convolutions, epsilon on dense layers: the default for convolutional nets.
+
+    Args:
+        gamma: how much more contributions of the output's sign count; 0 is LRP-0, large values approach z+.
+        epsilon: the stabiliser of the dense layers.
+    """
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
+
+
+def attnlrp() -> Composite:
+    """LRP-0 on weighted layers, the softmax's Jacobian, half of a product to each factor. Achtibat et al. 2024."""
+    return Composite({family: Zero() for family in ("conv", "linear", "bilinear")}, name="attnlrp")
+
+
+def attnlrp_gamma(conv: float = 0.25, linear: float = 0.05) -> Composite:
+    """`attnlrp` with gamma on weighted layers, for vision transformers; Achtibat et al. 2024 search over both gammas."""
+    return Composite({"conv": Gamma(conv), "linear": Gamma(linear)}, name="attnlrp_gamma")
+
+
+def cp_lrp() -> Composite:
+    """LRP-0, attention and gates as constants: without biases all relevance arrives. Ali et al. 2022."""
+    rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
+    return Composite({**rules, "softmax": Constant(), "product": Gate()}, name="cp_lrp")
+
+
+def _scan_projection(place: Place) -> bool:
+    """Mamba: one projection makes the step size, B and C, and nothing else."""
+    return place.family == "linear" and any(path.split(".")[-1] == "x_proj" for path in place.paths)
+
+
+def _scan_split(place: Place) -> bool:
+    """Mamba-2: the step size, B and C are split off wider projections."""
+    return place.function is torch.split and all(hasattr(place.module, name) for name in ("A_log", "dt_bias"))
+
+
+def scans(place: Place) -> bool:
+    """Whether a selective scan takes what is computed here."""
+    return _scan_projection(place) or _scan_split(place)
+
+
+def mamba_lrp() -> Composite:
+    """`attnlrp`, with the step size and the matrices B and C of a selective scan as constants. Jafari et al. 2024."""
+    rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
+    scan: dict[Any, Any] = {where(_scan_projection): Constant(), where(_scan_split): ScanConstants()}
+    return Composite({**scan, **rules}, name="mamba_lrp")
+
+
+def lstm(epsilon: float = 1e-3) -> Composite:
+    """LRP-epsilon, gates as constants, for recurrent networks. Arras et al. 2017 and 2019."""
+    return Composite({"linear": Epsilon(epsilon), "conv": Epsilon(epsilon), "product": Gate()}, name="lstm")
 
 
 NAMES: dict[str, Callable[..., Composite]] = {
@@ -124,6 +198,11 @@ NAMES: dict[str, Callable[..., Composite]] = {
         excitation_backprop,
         beta_smooth,
         gamma_flat,
+        attnlrp,
+        attnlrp_gamma,
+        cp_lrp,
+        mamba_lrp,
+        lstm,
     )
 }
 
@@ -144,10 +223,20 @@ def by_name(name: str) -> Composite:
         ) from None
 
 
-def automatic(families: set[str]) -> Composite:
-    """What `"auto"` picks for a network made of operations of these families.
+def automatic(traits: set[str]) -> Composite:
+    """What `"auto"` picks for a network with these traits: families of operations, "attention", "recurrent", "lookup".
 
-    A middling gamma with a flat first layer was the most faithful on ImageNet photographs; where there is no
-    convolution, a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy to be anyone's default.
+    A middling gamma with a flat first layer was the most faithful on ImageNet photographs. Attention takes AttnLRP, with
+    gamma where pictures or sounds come in through convolutions (ids of tokens have no noise to filter); recurrent layers
+    have gates. For the rest a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy for most.
     """
-    return gamma_flat() if "conv" in families else epsilon(0.01, relative=True)
+    attends = "attention" in traits or {"softmax", "matrix product"} <= traits
+    if attends:
+        return attnlrp_gamma() if "conv" in traits and "lookup" not in traits else attnlrp()
+    if "recurrent" in traits:
+        return lstm()
+    if {"lookup", "gated"} <= traits:
+        return attnlrp()
+    if "conv" in traits and "lookup" not in traits:
+        return gamma_flat()
+    return epsilon(0.01, relative=True)

@@ -24,6 +24,9 @@ class Place:
         paths: all paths under which that module is known ("" is the model itself).
         index: how many weighted layers ran before this one; None if this is not a weighted layer.
         last: whether no weighted layer follows; None as long as the forward pass runs.
+        order: how many operations with a place ran before this one.
+        first: whether this is the first weighted layer.
+        name: the name of the function.
     """
 
     family: str
@@ -32,6 +35,7 @@ class Place:
     paths: tuple[str, ...] = ()
     index: int | None = None
     last: bool | None = None
+    order: int = 0
 
     @property
     def first(self) -> bool:
@@ -115,7 +119,7 @@ class Operation(Matcher):
     function: Callable[..., Any]
 
     def match(self, place: Place) -> bool | None:
-        return place.function is self.function
+        return place.function is self.function or _spelled_alike(place.function, self.function)
 
     def __str__(self) -> str:
         return f"operation {getattr(self.function, '__name__', self.function)}"
@@ -152,17 +156,32 @@ last = Last()
 
 
 def path(glob: str) -> Path:
-    """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`."""
+    """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`.
+
+    A call belongs to the innermost module whose forward makes it, under any of its names.
+    """
     return Path(glob)
 
 
 def operation(function: Callable[..., Any]) -> Operation:
-    """One torch function, in all its spellings: `operation(torch.relu)`."""
+    """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too."""
     return Operation(function)
 
 
+def _spelled_alike(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
+    """Whether two functions are torch's own and one operation: `F.relu`, `torch.relu` and `Tensor.relu_`."""
+    return all((getattr(f, "__module__", None) or "torch").startswith("torch") for f in (a, b)) and _stem(a) == _stem(b)
+
+
+def _stem(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", str(function)).strip("_")
+
+
 def where(predicate: Callable[[Place], bool]) -> Where:
-    """Places for which `predicate(place)` is true."""
+    """Places for which `predicate(place)` is true: `where(lambda place: place.index == 1)`.
+
+    The predicate is asked during the forward pass, when `place.last` is not known yet.
+    """
     return Where(predicate)
 
 

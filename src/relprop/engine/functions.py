@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Share = float | Callable[[], float]
+"""A factor, or where only the backward pass knows it, a function that gives it."""
+
 
 class _Scaled(torch.autograd.Function):
     """The identity, with the gradient scaled."""
@@ -15,7 +18,7 @@ class _Scaled(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, factor: float) -> Tensor:
+    def forward(x: Tensor, factor: Share) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
@@ -24,10 +27,10 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        return g * ctx.factor, None
+        return g * (ctx.factor() if callable(ctx.factor) else ctx.factor), None
 
 
-def scaled(x: Tensor, factor: float) -> Tensor:
+def scaled(x: Tensor, factor: Share) -> Tensor:
     """`x` with `factor` of its gradient. The answer is for internal operands: it is a view."""
     return _Scaled.apply(x, factor)
 

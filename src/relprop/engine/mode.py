@@ -9,18 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine.functions import scaled
-from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.composites.composite import UNDECIDED
+from relprop.composites.places import Place
+from relprop.engine.functions import custom, scaled
+from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
 from relprop.engine.run import Note, Run, note_of
+from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
-from relprop.rules import Block, Native
+from relprop.rules import Block, Constant, Native, Stabilise, Zero
 from relprop.rules.base import WEIGHTED
 
 
 class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
 
-    __slots__ = ("args", "entry", "function", "kwargs", "live", "place", "rule", "run")
+    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run")
+    place: Place | None
+    rule: Any
 
     def __init__(
         self,
@@ -30,21 +35,31 @@ class Call:
         args: tuple,
         kwargs: dict,
         live: list[Tensor],
+        inplace: bool = False,
+        again: Call | None = None,
     ):
+        self.inplace = inplace  # whether the handler shall write into the first argument
         self.run = run
         self.entry = entry
         self.function = function
         self.args = args
         self.kwargs = kwargs
         self.live = live
-        self.place = run.place(entry) if entry.family not in ("structure", "selection") else None
-        self.rule = run.rule(self.place) if self.place is not None else None
+        self.place = run.place(entry, len(live)) if again is None else again.place
+        self.rule = (None if self.place is None else run.rule(self.place)) if again is None else again.rule
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The operation on these arguments, or on its own."""
         if args or kwargs:
             return self.function(*args, **kwargs)
         return self.function(*self.args, **self.kwargs)
+
+    def relocate(self, family: str) -> None:
+        """Takes the call for one of another family, now that its handler has looked at the operands."""
+        if self.place is not None:
+            self.run.placements.pop(self.place.order, None)
+        self.place = self.run.locate(self.entry, family)
+        self.rule = self.run.rule(self.place)
 
     def error(self, what: str) -> UnsupportedOperationError:
         return self.run.refuse(self.entry, what, shapes(self.args))
@@ -63,6 +78,8 @@ class Propagation(TorchFunctionMode):
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             result = func(*args, **kwargs)
+            if run.ids:
+                follow(run, func, False, args, kwargs, result)
             if (
                 args
                 and isinstance(args[0], Tensor)
@@ -79,9 +96,13 @@ class Propagation(TorchFunctionMode):
         if not live or not torch.is_grad_enabled():
             if live:
                 run.cut(f"{getattr(func, '__name__', func)} without gradients (no_grad) in {run.where()}")
-            if entry is not None and entry.handler.__name__ in ("batch_norm", "dropout"):
-                entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
-            result = func(*args, **kwargs)
+            if entry is not None and getattr(entry.handler, "always", False):
+                result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
+                self._adopt(result)
+            else:
+                result = func(*args, **kwargs)
+            if run.ids and entry is not None:
+                follow(run, func, entry.family == "structure", args, kwargs, result)
             return result
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
@@ -103,6 +124,7 @@ class Propagation(TorchFunctionMode):
             # Tensor.__rsub__(self, other) is other - self; the handler runs the main spelling.
             method = func
             args, func = (args[1], args[0], *args[2:]), lambda a, b, *rest: method(b, a, *rest)
+            func.__name__ = entry.function.__name__
         if inplace:
             return self._inplace(entry, func, args, kwargs, live)
         return self._handle(Call(self.run, entry, func, args, kwargs, live))
@@ -110,36 +132,35 @@ class Propagation(TorchFunctionMode):
     def _handle(self, call: Call) -> Any:
         if isinstance(call.rule, Native) and not (self.run.nz_hidden and call.entry.family in WEIGHTED):
             return call()
+        if isinstance(call.rule, Constant) and call.entry.family != "softmax":
+            return _map(lambda t: t.detach(), call())
         if isinstance(call.rule, Block):
             return _map(lambda t: scaled(t, 0.0).clone(), call())
-        return call.entry.handler(call, *call.args, **call.kwargs)
+        result = call.entry.handler(call, *call.args, **call.kwargs)
+        rule = call.rule
+        if isinstance(rule, Stabilise):
+            return _map(
+                lambda t: custom(t, lambda: t.detach().clone(), rule.propagate) if t.requires_grad else t, result
+            )
+        return result
 
     def _inplace(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """In place: natively where the native gradient is the rule, else computed beside and written back."""
         target = args[0]
-        if entry.function is not torch.relu or self.run.nz:  # a relu keeps what a rule needs of its input
-            self._preserve(target)
-        native = entry.family in ("structure", "sum", "selection") or (
-            entry.family == "product" and len(live) == 1 and live[0] is target
-        )
-        if native and not (entry.family == "sum" and self.run.nz):
-            result = func(*args, **kwargs)
-            self._renew(target)
-            return result
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-        if getattr(entry.handler, "inplace", False) and not self.run.nz:
-            call = Call(
-                self.run,
-                entry,
-                func,
-                args,
-                kwargs | ({"inplace": True} if not entry.spelling.inplace else {}),
-                live,
-            )
-            if call.rule is None or isinstance(call.rule, Native):
-                result = entry.handler(call, *call.args, **call.kwargs)
+        options = {} if entry.spelling.inplace else {"inplace": True}
+        call = Call(self.run, entry, func, args, kwargs | options, live, inplace=True)
+        if call.rule is None or call.rule is UNDECIDED or isinstance(call.rule, (Zero, Native)):
+            if self._linear(entry, target, live):
+                self._preserve(target)
+                result = func(*args, **kwargs)
                 self._renew(target)
                 return result
+            if getattr(entry.handler, "inplace", False) and not self.run.nz:
+                result = entry.handler(call, *call.args, **call.kwargs)
+                if result is not NotImplemented:
+                    self._renew(target)
+                    return result
         self._preserve(target)
         before = target.clone()
         if target.requires_grad:
@@ -147,13 +168,24 @@ class Propagation(TorchFunctionMode):
         main = entry.function if entry.spelling.inplace else func
         args = (before, *args[1:])
         live = [before if t is target else t for t in live]
-        result = self._handle(Call(self.run, entry, main, args, kwargs, live))
+        result = self._handle(Call(self.run, entry, main, args, kwargs, live, again=call))
         note = note_of(result)
         target.copy_(result)
         self._renew(target)
-        if note is not None and note.source is not None:
+        if note is not None and (note.source is not None or note.layer is not None or note.scaled is not None):
             target._relprop = note
         return target
+
+    def _linear(self, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
+        """Whether torch's own in-place operation has the gradient that relevance needs."""
+        if entry.family in ("structure", "selection"):
+            return True
+        note = note_of(target)
+        if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
+            return False  # a constant may merge with the layer that made the target
+        return (entry.family == "sum" and not self.run.nz) or (
+            entry.family == "product" and len(live) == 1 and live[0] is target
+        )
 
     def _preserve(self, target: Any) -> None:
         """Before a tensor is overwritten: what a layer's rule still needs of it is copied."""
@@ -170,6 +202,11 @@ class Propagation(TorchFunctionMode):
         if isinstance(value, Tensor):
             if value.is_inference():
                 value = value.clone()
+            if torch._C._functorch.is_functorch_wrapped_tensor(value):
+                raise UnsupportedOperationError(
+                    f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
+                    "followed through it. Write that part of the model for a batch, without the transform."
+                )
             if not value.requires_grad:
                 return value
             note = note_of(value)
@@ -199,19 +236,33 @@ class Propagation(TorchFunctionMode):
         elif not self.run.adopt and not self._descends(value):
             return value.detach()
         maker = getattr(type(value.grad_fn), "_forward_cls", None)
-        if maker is not None and maker not in TABLE:
-            what = (
-                f"{maker.__module__}.{maker.__qualname__} in {self.run.where()}, giving shape {tuple(value.shape)}: a custom "
-                f"autograd.Function, in no family of operations. If its own backward is a correct propagation (as it is "
-                f'for linear functions): relprop.register({maker.__qualname__}, family="structure", only=True). '
-                "Or pass strict=False to use its gradient."
-            )
-            if self.run.strict:
-                raise UnsupportedOperationError(what)
-            self.run.unknown[maker.__qualname__] += 1
+        written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
+        if maker not in TABLE and not (maker is None and (written or self.run.adopt)):
+            self._unseen(value, maker)
         value._relprop = Note(self.run)  # type: ignore[attr-defined]
         live.append(value)
         return value
+
+    def _unseen(self, value: Tensor, maker: Any) -> None:
+        """Refuses a tensor whose making no mode can see."""
+        if maker is not None:
+            name = maker.__qualname__
+            what = (
+                f"{maker.__module__}.{name}, a custom autograd.Function in no family of operations. If its own backward "
+                "is a correct propagation (as it is for linear functions): "
+                f'relprop.register({name}, family="structure", only=True). Or pass strict=False to use its gradient.'
+            )
+        else:
+            name = type(value.grad_fn).__name__
+            what = (
+                f"code that PyTorch's function modes cannot see ({name}): a TorchScript function or a C++ extension. Use "
+                "the Python function it was made from, or pass strict=False to use its gradient."
+            )
+        if self.run.strict:
+            raise UnsupportedOperationError(
+                f"in {self.run.where()} a tensor of shape {tuple(value.shape)} was made by {what}"
+            )
+        self.run.unknown[name] += 1
 
     def _descends(self, value: Tensor) -> bool:
         """Whether a tensor's history leads to this run's inputs."""
@@ -260,6 +311,22 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     return live
 
 
+def always(handler: Handler) -> Handler:
+    """Marks a handler that wants to see its operation also where no operand carries relevance."""
+    handler.always = True  # type: ignore[attr-defined]
+    return handler
+
+
+def looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
+    """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
+    positions = positions_of(ids, run)
+    if positions is None or not torch.is_grad_enabled():
+        return rows
+    leaf = rows.detach().requires_grad_()
+    run.lookups.append(Lookup(positions, leaf))
+    return begin(run, leaf)
+
+
 def _metadata(node: Any) -> dict[str, Any]:
     """The dictionary autograd keeps with each node."""
     return node.metadata
@@ -295,4 +362,4 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Propagation", "begin", "refuse_training", "shapes"]
+__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes"]

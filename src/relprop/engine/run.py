@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
-from relprop.composites.named import automatic
+from relprop.composites.named import automatic, mamba_lrp, scans
 from relprop.composites.places import Place
 from relprop.engine.registry import Entry
+from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
@@ -24,14 +25,16 @@ _CALLS = {nn.Module._call_impl.__code__}
 class Note:
     """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
 
-    __slots__ = ("layer", "run", "source", "statistic", "step")
+    __slots__ = ("gate", "layer", "run", "scaled", "source", "statistic", "step")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.source: Tensor | None = None
         self.step: Any = None
         self.layer: Any = None
+        self.scaled: tuple[Any, Tensor] | None = None
         self.statistic = False
+        self.gate = 0
 
 
 class Run:
@@ -42,6 +45,9 @@ class Run:
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+
+    Attributes:
+        final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
     """
 
     def __init__(
@@ -50,12 +56,18 @@ class Run:
         self._composite = composite
         self.strict = strict
         self.adopt = adopt
+        self.final = False
         self.families: set[str] = set()
+        self.traits: set[str] = set()
         self.weighted = 0
-        self.placements: list[tuple[Place, Rule | None]] = []
+        self.placements: dict[int, tuple[Place, Rule | None]] = {}
+        self._order = 0
+        self._names_everything = composite is not None and composite.names_everything
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
         self.inputs: set[int] = set()
+        self.ids = False
+        self.lookups: list[Lookup] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
             for name, module in model.named_modules(remove_duplicate=False):
@@ -65,8 +77,13 @@ class Run:
     def composite(self) -> Composite:
         """The composite in force; the first look decides what "auto" stands for."""
         if self._composite is None:
-            self._composite = automatic(self.families)
+            self._composite = automatic(self.families | self.traits | ({"lookup"} if self.lookups else set()))
         return self._composite
+
+    @property
+    def undecided(self) -> bool:
+        """Whether "auto" has not made its choice yet."""
+        return self._composite is None
 
     @property
     def nz(self) -> bool:
@@ -79,24 +96,41 @@ class Run:
     def nz_hidden(self) -> bool:
         return self._composite is not None and self._composite.unproportional_hidden
 
-    def place(self, entry: Entry) -> Place:
-        """Where the operation now being called stands; counts weighted layers."""
+    def place(self, entry: Entry, operands: int) -> Place | None:
+        """Where the operation now being called stands; counts weighted layers.
+
+        A weighted operation without a constant operand is a product. Operations that move or select values have no
+        rule and no place, unless the composite may name them.
+        """
+        if entry.family in ("structure", "selection") and not self._names_everything:
+            return None
+        product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
+        return self.locate(entry, "product" if product else entry.family)
+
+    def locate(self, entry: Entry, family: str) -> Place:
+        """The place of an operation of any family."""
         module = current_module()
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
-        place = Place(entry.family, entry.function, module, paths)
-        self.families.add(entry.family)
-        if entry.family in WEIGHTED and entry.family != "batch_norm":
+        place = Place(family, entry.function, module, paths, order=self._order)
+        self._order += 1
+        self.families.add(family)
+        if family in WEIGHTED and family != "batch_norm":
             place.index = self.weighted
             self.weighted += 1
         return place
 
     def rule(self, place: Place) -> Any:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
+        if self._composite is None and scans(place):  # known before the end of the forward pass
+            self._composite = mamba_lrp()
         if self._composite is None:
-            return UNDECIDED if place.index is not None else None
+            if place.index is not None or place.family == "product":
+                return UNDECIDED
+            self.placements[place.order] = (place, None)
+            return None
         rule = self._composite.rule(place)
         if rule is not UNDECIDED:
-            self.placements.append((place, rule))
+            self.placements[place.order] = (place, rule)
         return rule
 
     def decide(self, place: Place) -> Rule | None:
@@ -104,9 +138,13 @@ class Run:
         if place.last is None:
             place.last = place.index == self.weighted - 1
         rule = self.composite.rule(place)
-        if not any(seen is place for seen, _ in self.placements):
-            self.placements.append((place, rule))
+        self.placements[place.order] = (place, rule)
         return rule
+
+    @property
+    def rules(self) -> list[tuple[Place, Rule | None]]:
+        """Where a rule was asked for, and which one acted, in the order of execution."""
+        return [self.placements[order] for order in sorted(self.placements)]
 
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
         place = Place(entry.family, entry.function, *self._here())
@@ -119,7 +157,9 @@ class Run:
     def where(self) -> str:
         """The module now running, for messages."""
         _, paths = self._here()
-        return f"module '{paths[0]}'" if paths and paths[0] else "the model's own forward"
+        if paths and paths[0]:
+            return f"module '{paths[0]}'"
+        return "the model's own forward"
 
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = current_module()
@@ -129,7 +169,7 @@ class Run:
         """Refuses an entry that named places but could act on none of them."""
         composite = self.composite
         for key, rule in composite.entries:
-            met = [place for place, _ in self.placements if key.match(place)]
+            met = [place for place, _ in self.rules if key.match(place)]
             if met and not any(place.family in rule.families for place in met):
                 kinds = ", ".join(sorted({place.family for place in met}))
                 raise RuleError(

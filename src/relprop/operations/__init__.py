@@ -2,10 +2,14 @@
 
 from relprop.operations import (  # noqa: F401
     activations,
+    attention,
     batch_norm,
+    experts,
+    lookup,
     normalisation,
     pooling,
     products,
+    recurrent,
     refused,
     silent,
     structure,

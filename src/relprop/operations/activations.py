@@ -7,7 +7,7 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.functions import custom, scaled
+from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.mode import Call, refuse_training
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, Run, note_of
 from relprop.numerics import nonzero
-from relprop.rules import Pass
+from relprop.operations.weighted import Capped
+from relprop.rules import Gate, Pass
 from relprop.rules.activation import ActivationRule
 
 _NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
@@ -39,6 +40,22 @@ class Step:
         if id(self) not in memo:
             memo[id(self)] = self.function(*(self._operand(a, s, memo) for a in self.args), **self.kwargs)
         return memo[id(self)]
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", "").strip("_")
+
+    @property
+    def inner(self) -> int:
+        """How many operands depend on the source."""
+        return sum(isinstance(a, Step) or a is SOURCE for a in self.args)
+
+    def steps(self) -> Iterator[Step]:
+        """Every operation of the chain."""
+        yield self
+        for a in self.args:
+            if isinstance(a, Step):
+                yield from a.steps()
 
     def _operand(self, a: Any, s: Tensor, memo: dict[int, Tensor]) -> Any:
         if a is SOURCE:
@@ -204,12 +221,54 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if isinstance(call.rule, Pass) or call.run.nz:
         value = detached(call)
         return custom(x, value, lambda s, g: g * _passing(call(s, *args[1:], **kwargs), s, isinstance(call.rule, Pass)))
-    note = note_of(x)
-    layer = note.layer if note is not None else None
+    layer = maker(x)
+    rectifies = call.entry.function is torch.relu
+    if layer is not None and call.inplace and not rectifies:
+        layer.preserve()
     y = call()
-    if layer is not None and call.entry.function is torch.relu:
+    if layer is not None and rectifies:
         layer.rectify(y, inplace=y is x)
+    if y is not x:
+        y._relprop = Note(call.run)
+        y._relprop.gate = 1
     return y
+
+
+def capped(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """`min(max(x, 0), c)`, as relu6: a relu, but for the few entries that the cap cut, whose secant is `c / x`."""
+    low, high = BOUNDS[call.entry.function](*args, **kwargs)
+    plain = isinstance(low, (int, float)) and isinstance(high, (int, float)) and low == 0 < high < float("inf")
+    alone = input.requires_grad and origin(input)[1] is SOURCE
+    if not plain or not alone or call.rule is not None or call.run.nz or not input.is_floating_point():
+        return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
+    layer, cut = maker(input), None
+    if not bool(input.detach().amax() <= high):
+        cut = Capped(input, high)
+        if 8 * len(cut.index) > input.numel():
+            return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
+    y = torch.relu_(input) if call.inplace else torch.relu(input)
+    y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
+    if cut is not None:
+        slope = high / cut.values
+        y.register_hook(lambda g: g.put(cut.index, g.take(cut.index) * slope))
+    if layer is not None:
+        layer.rectify(y, call.inplace, cut)
+    return y if call.inplace else remember(y, call.run, input, Step(call.function, (SOURCE, *args), kwargs))
+
+
+BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
+    F.relu6: lambda *a, **k: (0, 6),
+    F.hardtanh: lambda min_val=-1.0, max_val=1.0, *a, **k: (min_val, max_val),
+    torch.clamp: lambda min=None, max=None, **k: (min, max),
+    torch.clip: lambda min=None, max=None, **k: (min, max),
+}
+"""The interval to which a function clips its input, from its other arguments."""
+
+
+def maker(x: Tensor) -> Any:
+    """The weighted layer that made a tensor, if one did."""
+    note = note_of(x)
+    return note.layer if note is not None else None
 
 
 def _passing(y: Tensor, s: Tensor, everywhere: bool) -> Tensor:
@@ -218,6 +277,7 @@ def _passing(y: Tensor, s: Tensor, everywhere: bool) -> Tensor:
 
 
 homogeneous.inplace = True  # type: ignore[attr-defined]
+capped.inplace = True  # type: ignore[attr-defined]
 
 
 def rrelu(
@@ -239,18 +299,19 @@ def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     a, b = input.chunk(2, dim)
     for half in (a, b):
         half._relprop = Note(call.run)  # type: ignore[attr-defined]
+    if isinstance(call.rule, Gate):
+        return grafted(call(), a * b.detach().sigmoid())
     gate = along(call, b, Step(torch.sigmoid, (SOURCE,), {}), lambda: b.detach().sigmoid())
-    from relprop.engine.functions import grafted
-
     return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 
 DEFAULTS["activation"] = elementwise
 register(torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous)
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
-register(F.glu, family="activation", handler=glu)
+register(F.glu, family="product", handler=glu)
+register(*BOUNDS, family="activation", handler=capped)
 register(
-    F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid, F.softplus,
+    F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish, F.hardsigmoid, F.softplus,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, torch.threshold, F.threshold, F.tanh, F.sigmoid,
     torch.special.expit, torch.exp, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p,
     torch.sqrt, torch.square, torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
@@ -258,7 +319,7 @@ register(
     torch.digamma, torch.sinc, torch.logit, torch.arcsin, torch.arccos, torch.arctan, torch.arcsinh, torch.arccosh,
     torch.arctanh, torch.special.ndtr, torch.special.log_ndtr, torch.special.ndtri, torch.special.erfcx, torch.special.entr,
     torch.special.gammaln, torch.special.psi, torch.special.i0, torch.special.i0e, torch.special.i1, torch.special.i1e,
-    torch.i0, torch.special.bessel_j0, torch.special.bessel_j1, torch.clamp, torch.clip, torch.clamp_min, torch.clamp_max,
+    torch.i0, torch.special.bessel_j0, torch.special.bessel_j1, torch.clamp_min, torch.clamp_max,
     torch.frac, torch.nan_to_num, torch.mvlgamma, torch.polygamma, torch.special.multigammaln, torch.ldexp,
     torch.float_power,
     family="activation",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.mode import Call, refuse_training
+from relprop.engine.mode import Call, always, refuse_training
 from relprop.engine.registry import register
 from relprop.engine.run import note_of
 from relprop.errors import ModelStateError
@@ -15,6 +15,7 @@ from relprop.operations.weighted import Weighted, weighted
 from relprop.rules import Pass
 
 
+@always
 def batch_norm(
     call: Call, input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
     weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,

@@ -1,4 +1,8 @@
-"""Weighted layers as linear maps: forward and transpose for any weight of the same shape."""
+"""Weighted layers as linear maps: forward and transpose for any weight of the same shape.
+
+Biases and scales come shaped by `along_result`, to broadcast with the output. `channel_axis` is the axis of the output
+along which a scale or a shift, one number per channel, makes another map of the same kind; None where there is none.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,11 @@ from torch import Tensor
 class Dense:
     """`y = x w^T`: weight (j, i)."""
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return F.linear(x, w)
+    samplewise = False  # memory is in the weights: parts of a batch save none
+    channel_axis = -1
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return F.linear(x, w, b)
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s @ w
@@ -30,8 +37,12 @@ class Dense:
 class Bilinear:
     """`y_k = x1 w_k x2` with a constant operand folded into a weight of its own per sample: weight (..., j, i)."""
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return (w @ x[..., None])[..., 0]
+    samplewise = False  # the weight differs from sample to sample
+    channel_axis = None
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y = (w @ x[..., None])[..., 0]
+        return y if b is None else y + b
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return (s[..., None, :] @ w)[..., 0, :]
@@ -43,11 +54,50 @@ class Bilinear:
         return v
 
 
+class Contraction:
+    """An einsum of a live tensor and a constant one that share no index of the result: a matrix, however it is laid out."""
+
+    samplewise = False
+
+    def __init__(self, live: str, constant: str, output: str) -> None:
+        self.live, self.constant, self.output = live, constant, output
+        self.channel_axis = -1 if output[-1] in constant else None
+
+    @staticmethod
+    def parse(equation: Any, position: int) -> Contraction | None:
+        """The map of an equation of two operands, the one at `position` live; None where it is no such map."""
+        if not isinstance(equation, str) or equation.count(",") != 1 or equation.count("->") != 1 or "." in equation:
+            return None
+        operands, output = equation.replace(" ", "").split("->")
+        live, constant = operands.split(",")[:: 1 - 2 * position]
+        plain = all(len(set(term)) == len(term) for term in (live, constant, output))
+        moved = set(constant) - set(live) <= set(output) and set(live) - set(constant) <= set(output)
+        if not output or not plain or not moved or set(live) & set(constant) & set(output):
+            return None
+        return Contraction(live, constant, output)
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y = torch.einsum(f"{self.live},{self.constant}->{self.output}", x, w)
+        return y if b is None else y + b
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return torch.einsum(f"{self.output},{self.constant}->{self.live}", s, w)
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        return v.reshape([-1 if label == self.output[-1] else 1 for label in self.constant])
+
+    def along_result(self, v: Tensor) -> Tensor:
+        return v
+
+
 class Diagonal:
     """`y = x w`, one weight per channel, shaped to broadcast: a BatchNorm on its own."""
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return x * w
+    samplewise = False
+    channel_axis = None
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return x * w if b is None else x * w + b
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s * w
@@ -60,22 +110,18 @@ class Diagonal:
 
 
 class Convolution:
-    """A convolution or transposed convolution of any dimension, on batched input."""
+    """A convolution or transposed convolution of any dimension, with or without a batch axis."""
+
+    samplewise = True
 
     def __init__(
-        self,
-        dims: int,
-        stride: Any,
-        padding: Any,
-        dilation: Any,
-        groups: int,
-        transposed: bool,
-        output_padding: Any,
-    ):
+        self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any
+    ) -> None:
         def spread(value: Any) -> list[int]:
             return list(value) * (dims // len(value)) if isinstance(value, (tuple, list)) else [value] * dims
 
         self.dims, self.groups, self.transposed = dims, groups, transposed
+        self.channel_axis = -dims - 1
         self.stride, self.dilation, self.output_padding = (
             spread(stride),
             spread(dilation),
@@ -92,22 +138,15 @@ class Convolution:
             ends += [total // 2, total - total // 2]
         return ends
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         lone = x.ndim == self.dims + 1
         x = x[None] if lone else x
         if self.same:
             x = F.pad(x, self._ends(w))
         y = torch.convolution(
-            x,
-            w,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.transposed,
-            self.output_padding,
-            self.groups,
-        )
+            x, w, None if b is None else b.reshape(-1), self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, self.groups,
+        )  # fmt: skip
         return y[0] if lone else y
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:

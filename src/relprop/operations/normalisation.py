@@ -14,7 +14,7 @@ from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, register
 from relprop.errors import ModelStateError
 from relprop.numerics import nonzero, wide
-from relprop.rules import Constant, Pass
+from relprop.rules import Constant, Pass, Temperature
 
 
 def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -109,9 +109,27 @@ def cosine_similarity(call: Call, x1: Tensor, x2: Tensor, dim: int = 1, eps: flo
 
 
 def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """The native Jacobian (AttnLRP), or a constant (CP-LRP)."""
-    y = call()
-    return y.detach() if isinstance(call.rule, Constant) else y
+    """Weights of an attention: the native Jacobian (AttnLRP), a constant (CP-LRP), or a Jacobian at a temperature."""
+    if isinstance(call.rule, Constant):
+        return call().detach()
+    if isinstance(call.rule, Temperature):
+        x = args[0] if args else kwargs["input"]
+        dim = kwargs["dim"] if "dim" in kwargs else args[1]
+        return grafted(call(*map(_plain, call.args), **call.kwargs), softened(x, dim, call.rule))
+    return call()
+
+
+def softened(x: Tensor, dim: int, rule: Temperature) -> Tensor:
+    return custom(x, lambda: torch.softmax(x.detach(), dim), lambda s, g: rule.back(s, g, dim))
+
+
+def log_softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """A score, not a weight: the native Jacobian whatever the composite."""
+    return call()
+
+
+def _plain(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 DEFAULTS["softmax"] = softmax
@@ -122,9 +140,9 @@ register(F.instance_norm, torch.instance_norm, family="norm", handler=instance_n
 register(F.local_response_norm, family="norm", handler=local_response_norm)
 register(F.normalize, family="norm", handler=normalize)
 register(F.cosine_similarity, family="product", handler=cosine_similarity)
+register(torch.softmax, F.softmax, torch.special.softmax, family="softmax")
 register(
-    torch.softmax, torch.log_softmax, F.softmax, F.log_softmax, F.softmin, torch.special.softmax,
-    torch.special.log_softmax, torch.logsumexp, torch.special.logsumexp, torch.logaddexp, torch.logaddexp2,
-    torch.logcumsumexp,
-    family="softmax",
+    torch.log_softmax, F.log_softmax, F.softmin, torch.special.log_softmax, torch.logsumexp, torch.special.logsumexp,
+    torch.logaddexp, torch.logaddexp2, torch.logcumsumexp,
+    family="softmax", handler=log_softmax,
 )  # fmt: skip

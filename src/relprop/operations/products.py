@@ -7,26 +7,26 @@ numerator: the divisor is a normaliser, a constant. Operands of one origin make 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.engine.functions import scaled
+from relprop.composites.composite import UNDECIDED
+from relprop.engine.functions import Share, scaled
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, note_of
 from relprop.operations.activations import (
-    SOURCE,
     along,
     chain,
     detached,
     finite_at_zero,
     is_scalar,
-    origin,
     remember,
 )
-from relprop.operations.maps import Dense
+from relprop.operations.maps import Contraction, Dense
 from relprop.operations.weighted import weighted
 from relprop.rules import Gate
 
@@ -35,8 +35,32 @@ def _live(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _activated(t: Tensor) -> bool:
-    return origin(t)[1] is not SOURCE
+_LINEAR = frozenset({"add", "sub", "rsub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "neg"})
+_SIGMOIDS = frozenset({"sigmoid", "hardsigmoid", "expit"})
+
+
+def _gating(t: Tensor) -> int:
+    """How much of a gate a factor is: 2 out of a sigmoid, 1 out of another activation, else 0."""
+    note = note_of(t)
+    if note is None or note.step is None:
+        return 0 if note is None else note.gate
+    squared = any(step.name in ("mul", "multiply") and step.inner > 1 for step in note.step.steps())
+    names = {step.name for step in note.step.steps()}
+    return 2 if names & _SIGMOIDS and not squared else int(bool(names - _LINEAR))
+
+
+def _shares(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
+    """Of two factors, half each; all to the one that the other gates, where the composite says so."""
+    gating = _gating(a) - _gating(b)
+    if gating == 0 or not (call.rule is UNDECIDED or isinstance(call.rule, Gate)):
+        return 0.5, 0.5
+    shares = (0.0, 1.0) if gating > 0 else (1.0, 0.0)
+    if call.rule is not UNDECIDED:
+        return shares
+    place = call.place
+    assert place is not None  # products have one
+    gated = cache(lambda: isinstance(call.run.decide(place), Gate))
+    return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[return-value]
 
 
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
@@ -44,10 +68,9 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         found = chain(call.function, (input, other), {})
         if found is not None and found[0].shape == input.shape == other.shape:
             return along(call, *found, detached(call))
-        if isinstance(call.rule, Gate) and _activated(input) != _activated(other):
-            gated = (input.detach(), other) if _activated(input) else (input, other.detach())
-            return call(*gated)
-        return call(scaled(input, 0.5), scaled(other, 0.5))
+        call.run.traits.add("gated")
+        a, b = _shares(call, input, other)
+        return call(scaled(input, a), scaled(other, b))
     return _with_constant(call, input, other)
 
 
@@ -64,7 +87,30 @@ def _with_constant(call: Call, input: Any, other: Any) -> Tensor:
             if note is not None and before is not None:
                 note.statistic = before.statistic
         return result
-    return call()
+    return _per_channel(call, live, constant, input is live)
+
+
+def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
+    """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
+    note = note_of(live)
+    layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
+    if layer is None or call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
+        return call()
+    v = constant.detach().reshape(-1)
+
+    def apply(x: Tensor, c: Tensor) -> Tensor:
+        return call(x, c, **call.kwargs) if first else call(c, x, **call.kwargs)
+
+    if call.entry.family != "sum":
+        result = call()
+        note = result._relprop = Note(call.run)
+        factor = apply(torch.ones_like(v), v)
+        note.scaled = layer, factor if scale is None else scale * factor
+        return result
+    sign = apply(torch.ones_like(v), torch.zeros_like(v))
+    if bool((sign != 1).any()):
+        scale = sign if scale is None else scale * sign
+    return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 
 def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
@@ -143,6 +189,7 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """`x @ w` with a constant matrix is a weighted layer; with two live operands a product."""
     if _live(input) and _live(other):
+        call.run.traits.add("matrix product")
         return call(scaled(input, 0.5), scaled(other, 0.5))
     if _live(input) and other.ndim == 2 and input.ndim >= 2:
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
@@ -165,6 +212,7 @@ def factors(first: int) -> Callable[..., Tensor]:
         live = [i for i, a in enumerate(args) if i >= first and _live(a)]
         if len(live) < 2:
             return call()
+        call.run.traits.add("matrix product")
         shared = tuple(scaled(a, 1 / len(live)) if i in live else a for i, a in enumerate(args))
         return call(*shared, **kwargs)
 
@@ -183,8 +231,15 @@ def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     inner = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     live = sum(_live(t) for t in inner)
+    if live == 1 and len(inner) == 2:
+        position = 0 if _live(inner[0]) else 1
+        linear = Contraction.parse(equation, position)
+        if linear is not None:
+            call.relocate("linear")
+            return weighted(call, inner[position], linear, inner[1 - position], None)
     if live < 2:
         return call()
+    call.run.traits.add("matrix product")
     return call(equation, *(scaled(t, 1 / live) if _live(t) else t for t in inner))
 
 
@@ -260,13 +315,20 @@ def degree(k: int) -> Callable[..., Any]:
         y = call(*args, **kwargs) if args else call()
         for t in y if isinstance(y, tuple) else (y,):
             if isinstance(t, Tensor) and t.requires_grad:
-                t.register_hook(lambda g: g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+                # one of several results may be unused: nothing arrives there
+                t.register_hook(lambda g: g if g is None else g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
                 note = Note(call.run)
                 note.statistic = True
                 t._relprop = note  # type: ignore[attr-defined]
         return y
 
     return handler
+
+
+def var_mean(call: Call, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Two degrees in one call: the mean gets back the half that the variance gives up."""
+    var, mean = degree(2)(call, *args, **kwargs)
+    return (var, scaled(mean, 2).clone()) if mean.requires_grad else (var, mean)
 
 
 def rsqrt(call: Call, input: Tensor) -> Tensor:
@@ -310,7 +372,8 @@ register(torch.chain_matmul, torch.linalg.multi_dot, family="product", handler=m
 register(torch.prod, family="product", handler=prod)
 register(torch.cumprod, family="product", handler=cumprod)
 register(torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace, family="sum", handler=statistic)
-register(torch.var, torch.var_mean, family="norm", handler=degree(2))
+register(torch.var, family="norm", handler=degree(2))
+register(torch.var_mean, family="norm", handler=var_mean)
 register(
     torch.std, torch.std_mean, torch.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
     torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,

@@ -9,13 +9,9 @@ from torch.overrides import get_testing_overrides
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
 from relprop.engine.spelling import named
-from relprop.operations import normalisation, pooling, products, silent, structure  # noqa: F401  (what is supported comes first)
+from relprop.operations import attention, lookup, normalisation, pooling, products, recurrent, silent, structure  # noqa: F401  (what is supported comes first)
 
 REASONS = {
-    "attention, embeddings and recurrent layers are not supported yet": (
-        "scaled_dot_product_attention multi_head_attention_forward embedding embedding_bag lstm gru rnn_tanh rnn_relu "
-        "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell miopen_rnn"
-    ),
     "it is a loss: attribute the score it is computed from": (
         "binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy ctc_loss "
         "gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss linear_cross_entropy margin_ranking_loss mse_loss "
@@ -43,7 +39,7 @@ REASONS = {
         "batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats native_batch_norm "
         "_native_batch_norm_legit native_group_norm native_layer_norm native_norm _fused_rms_norm miopen_batch_norm "
         "miopen_convolution miopen_convolution_add_relu miopen_convolution_relu miopen_convolution_transpose "
-        "miopen_depthwise_convolution conv_tbc norm_except_dim _fw_primal_copy _make_dual_copy _rowwise_prune "
+        "miopen_depthwise_convolution conv_tbc norm_except_dim embedding_bag miopen_rnn _fw_primal_copy _make_dual_copy _rowwise_prune "
         "_sparse_mask_projection"
     ),
     "it is a special function of more than one variable, or a reduction, without a propagation rule": (

@@ -43,7 +43,7 @@ register(
         "_nested_tensor_strides _clear_non_serializable_cached_data _assert_async _functional_assert_async "
         "__subclasscheck__ module_load set_ set sym_float sym_int sym_max sym_min sym_not sym_ite sym_sqrt sym_sum "
         "_sym_int _sym_sqrt _sym_acos _sym_asin _sym_atan _sym_cos _sym_cosh _sym_sin _sym_sinh _sym_tan _sym_tanh "
-        "sparse_resize_ sparse_resize_and_clear_ apply_ map_ map2_ apply map map2 matrix_rank"
+        "_nested_tensor_from_mask_left_aligned sparse_resize_ sparse_resize_and_clear_ apply_ map_ map2_ apply map map2 matrix_rank"
     ),
     family=SILENT,
 )

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.mode import Call, refuse_training
+from relprop.engine.mode import Call, always, refuse_training
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
+from relprop.rules import ScanConstants
 
 
+@always
 def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any) -> Tensor:
     if "train" in kwargs:
         training = kwargs["train"]
@@ -26,12 +28,25 @@ def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: A
     return call(input, grid.detach(), *args, **kwargs)
 
 
+def split(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """Where a composite says so, some of the parts are constants."""
+    parts = call()
+    rule = call.rule
+    if call.place is None and call.run.undecided:  # it may be what "auto" knows a selective scan by
+        rule = call.run.rule(call.run.locate(call.entry, "structure"))
+    if not isinstance(rule, ScanConstants):
+        return parts
+    constants = rule.constants([part.shape[kwargs.get("dim", args[2] if len(args) > 2 else 0)] for part in parts])
+    return tuple(part.detach() if n in constants else part for n, part in enumerate(parts))
+
+
+register(torch.split, family="structure", handler=split)
 register(
     *named(
         # shapes and views
         "reshape view view_as view_as_complex view_as_real unflatten flatten ravel squeeze unsqueeze transpose t permute "
         "movedim moveaxis swapaxes swapdims adjoint expand expand_as broadcast_to broadcast_tensors contiguous clone "
-        "narrow select unbind split split_with_sizes chunk tensor_split hsplit vsplit dsplit unsafe_chunk unsafe_split "
+        "narrow select unbind split_with_sizes chunk tensor_split hsplit vsplit dsplit unsafe_chunk unsafe_split "
         "unsafe_split_with_sizes diagonal diag diag_embed diagflat as_strided unfold fold im2col col2im atleast_1d "
         "atleast_2d atleast_3d reshape_as alias_copy expand_copy permute_copy select_copy slice_copy split_copy "
         "split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsqueeze_copy view_copy "
@@ -46,7 +61,7 @@ register(
         "meshgrid repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu pad constant_pad_nd pixel_shuffle "
         "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift "
         # picking and writing
-        "__getitem__ __setitem__ index index_select gather take take_along_dim masked_select where masked_fill "
+        "__setitem__ index gather take take_along_dim masked_select where masked_fill "
         "masked_scatter scatter scatter_add index_add index_copy index_fill index_put put select_scatter slice_scatter "
         "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
         # weighted sums with constants

@@ -21,24 +21,28 @@ from relprop.engine.mode import Call
 from relprop.engine.registry import register
 from relprop.engine.run import Note, Run
 from relprop.errors import RuleError
-from relprop.numerics import nonzero, quotient, wide
+from relprop.numerics import nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
+
+PART = 4 * 2**20
+"""Entries from which on a CPU works off a batch in parts: more is slower in page faults than in arithmetic."""
 
 
 class Kept:
     """A layer's output, kept without a copy as long as nothing overwrites it."""
 
-    __slots__ = ("alone", "rectified", "value", "version")
+    __slots__ = ("alone", "capped", "rectified", "value", "version")
 
     def __init__(self, z: Tensor) -> None:
         self.alone = False
         self.hold(z, rectified=False)
 
-    def hold(self, z: Tensor, *, rectified: bool) -> None:
+    def hold(self, z: Tensor, *, rectified: bool, capped: Capped | None = None) -> None:
         self.value: Tensor | None = z.detach()
         self.version = z._version
         self.rectified = rectified
+        self.capped = capped
 
     def read(self, g: Tensor, whole: bool) -> Tensor | None:
         """The output, or None where it was overwritten, or stands for one that it does not equal where it matters."""
@@ -46,22 +50,56 @@ class Kept:
             return None
         if self.rectified and whole:
             return None
-        if (
-            self.rectified
-            and not self.alone
-            and not torch.equal(torch.ops.aten.threshold_backward(g, self.value, 0), g)
-        ):
+        if self.rectified and not self.alone and not torch.equal(where_positive(g, self.value), g):
             return None
-        return self.value
+        return self.value if self.capped is None else self.capped.restore(self.value)
+
+
+class Capped:
+    """The few entries that a cap cut, as relu6 cuts at 6: where they are, and what they were."""
+
+    __slots__ = ("index", "values")
+
+    def __init__(self, x: Tensor, high: float) -> None:
+        x = x.detach()
+        self.index = (x > high).flatten().nonzero()[:, 0]
+        self.values = x.take(self.index)
+
+    def restore(self, y: Tensor) -> Tensor:
+        """The tensor as it was before the cap."""
+        return y.put(self.index, self.values)
 
 
 class LayerView:
     """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
 
-    def __init__(self, linear: Any, x: Tensor, weight: Tensor, bias: Tensor | float, z: Tensor, nz: bool) -> None:
-        self.linear, self.x, self.weight, self.bias, self.nz = linear, x, weight, bias, nz
-        self.z = self.output = z
+    def __init__(self, layer: Weighted, x: Tensor, z: Tensor | None, rectified: bool, memo: dict[str, Tensor]) -> None:
+        self._layer, self._memo = layer, memo
+        self.x, self.rectified, self.nz = x, rectified, layer.nz
+        self._z = self._output = z
+        self._bias: Tensor | float | None = None
         self._nonnegative: bool | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        return self.once("weight itself", lambda: self._layer.weight.to(self.x.dtype))
+
+    @property
+    def bias(self) -> Tensor | float:
+        if self._bias is None:
+            b = self._layer.bias
+            self._bias = 0.0 if b is None else self._layer.linear.along_result(b).to(self.x.dtype)
+        return self._bias
+
+    @property
+    def output(self) -> Tensor:
+        if self._output is None:
+            self._output = self.forward(self.x, self.weight, self.bias)
+        return self._output
+
+    @property
+    def z(self) -> Tensor:
+        return self.output if self._z is None else self._z
 
     @property
     def nonnegative(self) -> bool:
@@ -69,22 +107,47 @@ class LayerView:
             self._nonnegative = self.x.numel() == 0 or bool(self.x.amin() >= 0)
         return self._nonnegative
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.linear.forward(x, weight)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        return self._layer.linear.forward(x, weight, bias if isinstance(bias, Tensor) else None)
 
-    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
-        return self.linear.transpose(s.to(weight.dtype), weight, self.x)
+    def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
+        s = s.to(self.x.dtype)
+        if weight is not None:
+            return self._layer.linear.transpose(s, weight, self.x)
+        layer = self._layer
+        if layer.scale is None or "weight itself" in self._memo or s.numel() > layer.plain.numel():
+            return layer.linear.transpose(s, self.weight, self.x)
+        # merged with a BatchNorm: scaling the few outputs is less work than scaling the weight
+        s = s * layer.linear.along_result(layer.scale).to(s.dtype)
+        return layer.linear.transpose(s, layer.plain.to(s.dtype), self.x)
 
     def relevance(self, g: Tensor) -> Tensor:
-        return (nonzero(self.output) if self.nz else self.output) * g
+        return wide(nonzero(self.output) if self.nz else self.output) * g
 
     def share(self, g: Tensor, denominator: Tensor) -> Tensor:
-        z = wide(nonzero(self.output) if self.nz else self.output)
-        return quotient(z * g, wide(denominator))
+        return quotient(self.relevance(g), wide(denominator))
+
+    def stabilised(self, g: Tensor, epsilon: float | Tensor) -> Tensor:
+        z = wide(self.z)
+        if self.nz or self.z is not self.output or not own(g):
+            return self.share(g, signed(z, epsilon))
+        if isinstance(epsilon, Tensor) or epsilon < torch.finfo(z.dtype).tiny:
+            size = z.abs()
+            return quotient(size * g, size.add_(epsilon))
+        # |z| / (|z| + eps) = 1 - eps / (|z| + eps); where a relu follows, z stands for |z|
+        g, below = wide(g), z + epsilon if self.rectified else z.abs().add_(epsilon)
+        return torch.addcdiv(g, g, below, value=-epsilon, out=below)
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        if name not in self._memo:
+            self._memo[name] = compute()
+        return self._memo[name]
 
     def without_bias(self) -> LayerView:
         view = copy.copy(self)
-        view.z, view.bias = self.z - self.bias, 0.0
+        view._output = self.output
+        view._z = self.z - self.bias
+        view._bias, view.rectified = 0.0, False
         return view
 
 
@@ -96,7 +159,8 @@ class Weighted:
         assert call.place is not None  # weighted families always have a place
         self.place, self.rule = call.place, call.rule
         self.nz = call.run.nz_hidden
-        self.x, self.linear, self.plain = x, linear, weight
+        self.linear, self.plain = linear, weight
+        self.x: Tensor | None = x
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
         self.readers = 0
@@ -106,6 +170,7 @@ class Weighted:
         self.probes: list[Callable[[Tensor], None]] = []
 
     def apply(self, compute: Callable[[], Tensor]) -> Tensor:
+        assert self.x is not None
         y = custom(self.x, compute, self.propagate)
         self.kept = Kept(y)
         self.output = weakref.ref(y)
@@ -114,11 +179,14 @@ class Weighted:
         y._relprop = note  # type: ignore[attr-defined]
         return y
 
-    def merged(self, scale: Tensor, shift: Tensor) -> Weighted:
+    def merged(self, scale: Tensor | None, shift: Tensor | None) -> Weighted:
         """This layer followed by a scale and a shift per output channel, as one linear map."""
         twin = copy.copy(self)
-        twin.scale = scale if self.scale is None else self.scale * scale
-        twin.bias = shift if self.bias is None else self.bias * scale + shift
+        if scale is not None:
+            twin.scale = scale if self.scale is None else self.scale * scale
+            twin.bias = None if self.bias is None else self.bias * scale
+        if shift is not None:
+            twin.bias = shift if twin.bias is None else twin.bias + shift
         twin.kept = None
         twin.readers = twin.rectifiers = 0
         return twin
@@ -128,6 +196,19 @@ class Weighted:
         """The weight, merged with what follows: made when asked for, so that no copy outlives its use."""
         return self.plain if self.scale is None else self.plain * self.linear.along_output(self.scale, self.plain)
 
+    def per_channel(self, constant: Tensor, ndim: int) -> bool:
+        """Whether a constant holds one number per channel of the output, whose axes are `ndim`."""
+        axis = self.linear.channel_axis
+        if axis is None or constant.ndim < -axis or constant.ndim > ndim:
+            return False
+        return constant.numel() == constant.shape[axis] == self.channels
+
+    @property
+    def channels(self) -> int:
+        """The number of output channels."""
+        value = self.kept.value if self.kept is not None else None
+        return -1 if value is None else value.shape[self.linear.channel_axis]
+
     def alone(self) -> bool:
         """Whether relus were the output's only readers, and none can come: its relevance is 0 where theirs is."""
         return self.readers == self.rectifiers and (self.output is None or self.output() is None)
@@ -135,46 +216,74 @@ class Weighted:
     def preserve(self) -> None:
         """The output is about to be overwritten: keep a copy."""
         if self.kept is not None and self.kept.value is not None:
-            value = self.kept.value.clone()
-            rectified = self.kept.rectified
-            self.kept.hold(value, rectified=rectified)
+            kept = self.kept
+            kept.hold(self.kept.value.clone(), rectified=kept.rectified, capped=kept.capped)
 
-    def rectify(self, y: Tensor, inplace: bool) -> None:
+    def rectify(self, y: Tensor, inplace: bool, capped: Capped | None = None) -> None:
         """A relu made `y` of the output: where relevance can arrive, `y` is the output."""
         self.rectifiers += 1
         if inplace:
             self.output = None
         if self.kept is not None:
-            self.kept.hold(y, rectified=True)
+            self.kept.hold(y, rectified=True, capped=capped)
 
     def propagate(self, x: Tensor, g: Tensor) -> Tensor:
         rule: Rule | None = self.run.decide(self.place) if self.rule is UNDECIDED else self.rule
         if isinstance(rule, Block):
             return torch.zeros_like(x)
         if isinstance(rule, Native) or (not self.nz and (rule is None or isinstance(rule, Zero))):
-            if self.probes:
-                self._view(x, g)
-            if self.nz:  # what arrives at an exact zero has no share in any input
-                g = g * (self._view(x, g, True).z != 0)
-            return self.linear.transpose(g.to(x.dtype), self.weight.to(x.dtype), x)
-        if self.kept is not None:
-            self.kept.alone = self.alone()
+            return self._native(x, g)
         if rule is not None and not isinstance(rule, WeightedRule):
             raise RuleError(f"{rule!r} cannot act on {self.place}: it is no rule for weighted layers.")
-        return (rule or Zero()).propagate(self._view(x, g, rule is not None and rule.whole_output), g)
+        rule = rule or Zero()
+        z, rectified = self._kept(g, rule.whole_output)
+        memo: dict[str, Tensor] = {}
+        if self.probes or not self._divisible(x, g, rule):
+            view = LayerView(self, x, z, rectified, memo)
+            self._report(view, g)
+            return rule.propagate(view, g)
+        out = torch.empty_like(x)
+        parts = -(-max(x.numel(), g.numel()) // PART)
+        for rows in torch.arange(len(x)).tensor_split(min(parts, len(x))):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            view = LayerView(self, x[part], None if z is None else z[part], rectified, memo)
+            out[part] = rule.propagate(view, g[part])
+        return out
 
-    def _view(self, x: Tensor, g: Tensor, whole: bool = False) -> LayerView:
-        bias: Tensor | float = 0.0 if self.bias is None else self.linear.along_result(self.bias)
-        z = None if torch.is_grad_enabled() or self.kept is None else self.kept.read(g, whole)
-        weight = self.weight.to(x.dtype)
-        if z is None:
-            z = self.linear.forward(x, weight) + bias
-        if isinstance(bias, Tensor):
-            bias = bias.to(x.dtype)
-        view = LayerView(self.linear, x, weight, bias, z.to(x.dtype), self.nz)
+    def _native(self, x: Tensor, g: Tensor) -> Tensor:
+        """LRP-0, and torch's gradient."""
+        view = LayerView(self, x, self._kept(g, whole=True)[0] if self.probes or self.nz else None, False, {})
+        self._report(view, g)
+        if self.nz:  # what arrives at an exact zero has no share in any input
+            g = g * (view.z != 0)
+        return view.transpose(g)
+
+    def _kept(self, g: Tensor, whole: bool) -> tuple[Tensor | None, bool]:
+        """The output if it was kept, and whether entries below 0 may read 0."""
+        kept = self.kept
+        if kept is None or torch.is_grad_enabled():
+            return None, False
+        kept.alone = self.alone()
+        if self.run.final:  # the graph is not walked again: give the memory back as autograd does
+            self.kept = self.x = None
+        z = kept.read(g, whole)
+        return z, z is not None and kept.rectified
+
+    def _report(self, view: LayerView, g: Tensor) -> None:
         for probe in self.probes:
-            probe(view.relevance(g))
-        return view
+            probe(view.relevance(g).to(g.dtype))
+
+    def _divisible(self, x: Tensor, g: Tensor, rule: WeightedRule) -> bool:
+        """Whether the batch is so large that its parts, one after the other, save memory."""
+        return (
+            self.linear.samplewise
+            and rule.by_sample
+            and own(g)
+            and x.device.type == "cpu"
+            and x.ndim == self.plain.ndim
+            and len(x) > 1
+            and max(x.numel(), g.numel()) > PART
+        )
 
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:

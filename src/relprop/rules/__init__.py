@@ -2,9 +2,11 @@
 
 from relprop.rules.activation import BetaSmooth, Deconvnet, GuidedBackprop
 from relprop.rules.base import Layer, Rule, WeightedRule
-from relprop.rules.general import Block, Constant, Gate, Native, Pass, Zero, ZeroBias
+from relprop.rules.general import Block, Native, Pass, Zero, ZeroBias
 from relprop.rules.pooling import Proportional
 from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
+from relprop.rules.sequences import Constant, Gate, ScanConstants, Temperature
+from relprop.rules.stabilise import Stabilise
 from relprop.rules.unproportional import Flat, WSquare, ZBox
 
 __all__ = [
@@ -23,6 +25,9 @@ __all__ = [
     "Pass",
     "Proportional",
     "Rule",
+    "ScanConstants",
+    "Stabilise",
+    "Temperature",
     "WSquare",
     "WeightedRule",
     "ZBox",

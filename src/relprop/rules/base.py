@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from typing import ClassVar, Protocol
@@ -21,6 +22,7 @@ EVERYTHING = WEIGHTED | {
     "norm",
     "softmax",
     "selection",
+    "recurrent",
     "structure",
 }
 
@@ -47,8 +49,9 @@ class Layer(Protocol):
     """
 
     x: Tensor
-    weight: Tensor
 
+    @property
+    def weight(self) -> Tensor: ...
     @property
     def bias(self) -> Tensor | float: ...
     @property
@@ -58,20 +61,33 @@ class Layer(Protocol):
         """Whether no entry of `x` is negative."""
         ...
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`A(weight) x`, without bias."""
+    @property
+    def rectified(self) -> bool:
+        """Whether no relevance arrives where the output is negative, because a relu follows."""
         ...
 
-    def transpose(self, s: Tensor, weight: Tensor) -> Tensor:
-        """`A(weight)` transposed, times `s`: from the shape of `z` to the shape of `x`."""
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        """`A(weight) x + bias`."""
+        ...
+
+    def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
+        """`A(weight)` transposed, times `s`: from the shape of `z` to that of `x`; by default with the own weight."""
         ...
 
     def relevance(self, g: Tensor) -> Tensor:
-        """`R_j = z_j G_j`, the relevance that arrived."""
+        """`R_j = z_j G_j`, the relevance that arrived: a tensor of its own, in float32 at least."""
         ...
 
     def share(self, g: Tensor, denominator: Tensor) -> Tensor:
         """`R_j / denominator_j`, and 0 where the denominator is 0."""
+        ...
+
+    def stabilised(self, g: Tensor, epsilon: float | Tensor) -> Tensor:
+        """`R_j / (z_j + epsilon sgn z_j)`, and 0 where that is 0."""
+        ...
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` returned the first time in this backward pass: for what no sample changes."""
         ...
 
     def without_bias(self) -> Layer:
@@ -99,6 +115,8 @@ class WeightedRule(Rule):
     families: ClassVar[frozenset[str]] = WEIGHTED
     whole_output: ClassVar[bool] = False
     """Whether the rule reads `layer.z` also where no relevance arrives (as a standard deviation does)."""
+    by_sample: ClassVar[bool] = False
+    """Whether the rule may be given a batch in parts, to save memory: it holds nothing of one sample's shape."""
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         """From `G` at the output to `G` at the input, where relevance is `R = tensor * G`."""

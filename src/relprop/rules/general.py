@@ -20,9 +20,10 @@ class Zero(WeightedRule):
     """
 
     families: ClassVar[frozenset[str]] = EVERYTHING
+    by_sample: ClassVar[bool] = True
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        return layer.transpose(layer.share(g, layer.z), layer.weight)
+        return layer.transpose(layer.share(g, layer.z))
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,6 @@ class Native(Rule):
 
 
 @dataclass(frozen=True)
-class Constant(Rule):
-    """A softmax that is a constant: no relevance goes through its weights (CP-LRP, Ali et al. 2022)."""
-
-    families: ClassVar[frozenset[str]] = frozenset({"softmax", "norm"})
-
-
-@dataclass(frozen=True)
-class Gate(Rule):
-    """A product whose activated operand is a gate, a constant: the other one takes all (Arras et al. 2019)."""
-
-    families: ClassVar[frozenset[str]] = frozenset({"product"})
-
-
-@dataclass(frozen=True)
 class ZeroBias(WeightedRule):
     """`rule` with `b_j = 0` in its denominators: the bias gets no share, `R_j` stays what it was."""
 
@@ -87,6 +74,10 @@ class ZeroBias(WeightedRule):
     @property
     def whole_output(self) -> bool:  # type: ignore[override]
         return self.rule.whole_output
+
+    @property
+    def by_sample(self) -> bool:  # type: ignore[override]
+        return self.rule.by_sample
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         return self.rule.propagate(layer.without_bias(), g)

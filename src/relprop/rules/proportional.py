@@ -1,31 +1,22 @@
 """Rules proportional to the contribution `x_i w_ij`, sign included. Index letters: i in, j out.
 
-With `p_j = sum_i (x_i w_ij)+` and `n_j = sum_i (x_i w_ij)-`, `p + n = z - b`: one extra forward pass gives both.
+With `p_j = sum_i (x_i w_ij)+ + b_j+` and `n_j` its negative twin, `p + n = z`: one extra forward pass gives both.
 Where every input is >= 0, as after a relu, `(x w)+ = x w+` and half of the terms vanish.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.errors import RuleError
-from relprop.numerics import signed, wide
+from relprop.numerics import added, own, quotient, where_positive, wide
 from relprop.rules.base import Layer, WeightedRule, check_number
-
-
-def _positive(layer: Layer) -> Tensor:
-    """`p_j = sum_i (x_i w_ij)+`."""
-    x, w = layer.x, layer.weight
-    if layer.nonnegative:
-        return layer.forward(x, w.clamp(min=0))
-    return layer.forward(x.clamp(min=0), w.clamp(min=0)) + layer.forward(x.clamp(max=0), w.clamp(max=0))
-
-
-def _parts(bias: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
-    return (bias.clamp(min=0), bias.clamp(max=0)) if isinstance(bias, Tensor) else (max(bias, 0.0), min(bias, 0.0))
 
 
 @dataclass(frozen=True)
@@ -39,6 +30,7 @@ class Epsilon(WeightedRule):
 
     epsilon: float = 1e-6
     relative: bool = False
+    by_sample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon)
@@ -48,12 +40,12 @@ class Epsilon(WeightedRule):
         return self.relative
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        z = wide(layer.z)
         epsilon: float | Tensor = self.epsilon
         if self.relative:
+            z = wide(layer.z)
             dims = tuple(range(1, z.ndim)) if z.ndim > 1 else (0,)
             epsilon = epsilon * z.std(dims, correction=0, keepdim=True)
-        return layer.transpose(layer.share(g, signed(z, epsilon)), layer.weight)
+        return layer.transpose(layer.stabilised(g, epsilon))
 
 
 @dataclass(frozen=True)
@@ -62,38 +54,35 @@ class Gamma(WeightedRule):
 
     For `z_j > 0`: `c_ij = x_i w_ij + gamma (x_i w_ij)+`, `R_i = sum_j c_ij R_j / (sum_i c_ij + b_j + gamma b_j+)`;
     for `z_j < 0` with the negative parts. Montavon et al. 2019; Andéol et al. 2021 (both signs).
+
+    With `A_j = sum_i |x_i w_ij| + |b_j|` both signs have one denominator, `(1 + gamma/2) |z_j| + gamma/2 A_j`, in which
+    nothing cancels. Where no relevance arrives at `z_j < 0` and all inputs are >= 0, the contributions (over
+    `1 + gamma`) are those of one weight, a leaky relu of the layer's own: one transposed pass instead of two.
     """
 
     gamma: float = 0.25
+    by_sample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("gamma", self.gamma)
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        w, b, z = layer.weight, layer.bias, wide(layer.z)
-        b_pos, b_neg = _parts(b)
-        # Without mixed signs p comes from w+ alone; with them it is half the sum with the absolute values, which
-        # is well conditioned just where it is used (p where z > 0, n where z < 0).
-        p = _positive(layer) if layer.nonnegative else (z - b + layer.forward(layer.x.abs(), w.abs())) / 2
-        above = z + self.gamma * (p + b_pos)
-        if bool(z.amin() >= 0):
-            s = layer.share(g, above)
-            if layer.nonnegative:
-                return layer.transpose(s, w + self.gamma * w.clamp(min=0))
-            oriented = s
-        else:
-            below = z + self.gamma * (z - b - p + b_neg)
-            side = (z.sign() + 0.5).sign().to(g.dtype)
-            s = layer.share(g, below + (above - below) * side.clamp(min=0))
-            if layer.nonnegative:
-                s_pos = s * side.clamp(min=0)
-                return layer.transpose(s_pos, w + self.gamma * w.clamp(min=0)) + layer.transpose(
-                    s - s_pos, w + self.gamma * w.clamp(max=0)
-                )
-            oriented = s * side
-        # (x w)+ / x = (w + sgn(x) |w|) / 2
-        even, odd = layer.transpose(s, w), layer.transpose(oriented, w.abs())
-        return (1 + self.gamma / 2) * even + (self.gamma / 2) * layer.x.sign() * odd
+        w, b = layer.weight, layer.bias
+        if layer.nonnegative and (layer.rectified or bool(layer.z.amin() >= 0)):
+            slope = 1 / (1 + self.gamma)
+            above = layer.once("above", lambda: F.leaky_relu(w, slope))
+            bias = F.leaky_relu(b, slope) if isinstance(b, Tensor) else b
+            return layer.transpose(layer.share(g, layer.forward(layer.x, above, bias)), above)
+        half = self.gamma / (2 + self.gamma)
+        size = layer.once("size", lambda: half * w.abs())
+        total = layer.forward(
+            layer.x if layer.nonnegative else layer.x.abs(), size, half * b.abs() if isinstance(b, Tensor) else 0.0
+        )
+        z = wide(layer.z)
+        odd = layer.share(g, added(wide(total), z.abs()))
+        even = torch.copysign(torch.ones((), dtype=z.dtype, device=z.device), z) * odd
+        part = layer.transpose(odd, size)
+        return added(layer.transpose(even), part if layer.nonnegative else part * layer.x.sign())
 
 
 @dataclass(frozen=True)
@@ -105,6 +94,7 @@ class AlphaBeta(WeightedRule):
 
     alpha: float = 2.0
     beta: float = 1.0
+    by_sample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha)
@@ -114,28 +104,39 @@ class AlphaBeta(WeightedRule):
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         x, w, b = layer.x, layer.weight, layer.bias
-        w_pos, w_neg = w.clamp(min=0), w.clamp(max=0)
-        b_pos, b_neg = _parts(b)
-        p = wide(_positive(layer))
-        shares = [(self.alpha, layer.share(g, p + b_pos), w_pos, w_neg)]
-        if self.beta:
-            # n is a difference: what is below the rounding of p is no contribution at all.
-            n = wide(layer.z) - b - p
-            n = n * (n + 8 * torch.finfo(p.dtype).eps * p).clamp(max=0).sign().neg()
-            shares.append((-self.beta, layer.share(g, n + b_neg), w_neg, w_pos))
-        total: Tensor | None = None
-        for factor, s, above, below in shares:
-            part = layer.transpose(s, above)
-            if not layer.nonnegative:
-                part = torch.where(x >= 0, part, layer.transpose(s, below))
-            total = factor * part if total is None else total + factor * part
-        assert total is not None
-        return total
+        b_pos = b.clamp(min=0) if isinstance(b, Tensor) else max(b, 0.0)
+
+        def positive() -> Tensor:
+            return layer.once("positive", lambda: w.clamp(min=0))
+
+        def negative() -> Tensor:
+            return layer.once("negative", lambda: w.clamp(max=0))
+
+        def back(s: Tensor, same: Callable[[], Tensor], other: Callable[[], Tensor]) -> Tensor:
+            """`s` through the weights of one sign where `x >= 0`, of the other where `x < 0`."""
+            part = layer.transpose(s, same())
+            return part if layer.nonnegative else torch.where(x >= 0, part, layer.transpose(s, other()))
+
+        if layer.nonnegative:
+            p = wide(layer.forward(x, positive(), b_pos))
+        else:
+            p = wide(added(layer.forward(x.clamp(min=0), positive(), b_pos), layer.forward(x.clamp(max=0), negative())))
+        relevance = layer.relevance(g)
+        if not self.beta:
+            return back(quotient(relevance, p), positive, negative)
+        total = back(quotient(self.alpha * relevance, p), positive, negative)
+        # -n is a difference: what is below the rounding of p is no contribution at all.
+        z = wide(layer.z)
+        n, sure = p - z, added(p, z, -1 - 8 * torch.finfo(p.dtype).eps)
+        s = where_positive(relevance.div_(n) if own(relevance) else relevance / n, sure)
+        return added(total, back(s, negative, positive), self.beta)
 
 
 @dataclass(frozen=True)
 class ZPlus(WeightedRule):
     """`R_i = sum_j (x_i w_ij)+ / P_j R_j`: `AlphaBeta(1, 0)`. Montavon et al. 2017."""
+
+    by_sample: ClassVar[bool] = True
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         return AlphaBeta(1.0, 0.0).propagate(layer, g)

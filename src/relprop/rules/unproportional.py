@@ -18,13 +18,15 @@ class WSquare(WeightedRule):
     """`R_i = sum_j w_ij^2 / (sum_i w_ij^2) R_j`. Montavon et al. 2017."""
 
     proportional: ClassVar[bool] = False
+    by_sample: ClassVar[bool] = True
 
     def _weight(self, weight: Tensor) -> Tensor:
         return weight.square()
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        weight = self._weight(layer.weight)
-        counts = layer.forward(torch.ones_like(layer.x[:1] if layer.x.ndim > 1 else layer.x), weight)
+        weight = layer.once("weight", lambda: self._weight(layer.weight))
+        one = layer.x[:1] if layer.x.ndim > 1 else layer.x
+        counts = layer.once("counts", lambda: layer.forward(torch.ones_like(one), weight))
         return layer.transpose(layer.share(g, counts), weight) / nonzero(layer.x)
 
 
@@ -66,17 +68,27 @@ class ZBox(WeightedRule):
     def __hash__(self) -> int:
         return hash((ZBox, self.epsilon))
 
+    @property
+    def by_sample(self) -> bool:  # type: ignore[override]
+        """Only where the bounds are the same for every sample, whatever its shape."""
+        return all(not isinstance(v, Tensor) or v.numel() == 1 for v in (self.low, self.high))
+
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         x, w = layer.x, layer.weight
         try:
             low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device).expand_as(x) for v in (self.low, self.high))
         except RuntimeError as error:
             raise RuleError(f"ZBox bounds do not broadcast with an input of shape {tuple(x.shape)}: {error}") from None
-        w_pos, w_neg = w.clamp(min=0), w.clamp(max=0)
+        w_pos = layer.once("positive", lambda: w.clamp(min=0))
+        w_neg = layer.once("negative", lambda: w.clamp(max=0))
         one = slice(0, 1) if x.ndim > 1 and not _varies(self.low, x) and not _varies(self.high, x) else slice(None)
-        bounds = layer.forward(low[one].contiguous(), w_pos) + layer.forward(high[one].contiguous(), w_neg)
+        bounds = layer.once(
+            "bounds",
+            lambda: layer.forward(low[one].contiguous(), w_pos) + layer.forward(high[one].contiguous(), w_neg),
+        )
         s = layer.share(g, signed(layer.z - layer.bias - bounds, self.epsilon))
-        relevance = x * layer.transpose(s, w) - low * layer.transpose(s, w_pos) - high * layer.transpose(s, w_neg)
+        # x w = x w+ + x w-
+        relevance = (x - low) * layer.transpose(s, w_pos) + (x - high) * layer.transpose(s, w_neg)
         return relevance / nonzero(x)
 
 

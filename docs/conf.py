@@ -1,0 +1,78 @@
+"""How Sphinx builds the documentation: `make docs`. Nothing is fetched; every warning is an error."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tables
+
+import relprop
+
+project = "relprop"
+author = "The relprop developers"
+copyright = "the relprop developers"
+version = release = relprop.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_heading_anchors = 3
+
+default_role = "code"  # single backticks in docstrings are code
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+napoleon_use_rtype = False
+# Links to other projects would need their inventories from the network; our own public names must all be found.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!relprop\b).*|relprop\.(engine|composites\.places)\..*")
+]
+
+html_theme = "furo"
+html_title = f"relprop {release}"
+html_copy_source = False
+html_show_sphinx = False
+
+# Whatever these modules call public is in the reference, or the build fails.
+PUBLIC = (
+    "relprop",
+    "relprop.rules",
+    "relprop.composites",
+    "relprop.errors",
+    "relprop.attribution",
+    "relprop.rendering",
+)
+
+
+def fill_tables(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = tables.fill(source[0])
+
+
+def check_the_reference(app: Sphinx, env: Any) -> None:
+    shown = {
+        name.rpartition(".")[2]
+        for name, *_ in env.get_domain("py").get_objects()
+        if name.startswith("relprop")
+    }
+    for module in map(importlib.import_module, PUBLIC):
+        public = getattr(
+            module, "__all__", [name for name in vars(module) if name[0].isupper()]
+        )
+        for name in set(public) - shown:
+            logging.getLogger(__name__).warning(
+                "%s.%s is public and not in the reference", module.__name__, name
+            )
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", fill_tables)
+    app.connect("env-check-consistency", check_the_reference)

@@ -1,0 +1,55 @@
+"""Draws images/demo.png, the picture at the top of the README: `make picture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+import relprop
+from relprop.cli.photographs import PHOTOGRAPHS
+from relprop.composites import epsilon_gamma_box, epsilon_plus_flat, gamma_flat
+from relprop.rendering import Heatmap, Panel, column, strip
+from relprop.rendering.drawing import framed
+from relprop.zoo import efficientnet_lite0
+from relprop.zoo.images import preprocess, square
+
+WHERE = Path(__file__).parent / "images" / "demo.png"
+PERCENTILE = (
+    99.5  # as the command draws: the few strongest pixels would leave the others pale
+)
+COMPOSITES = {
+    "gamma_flat, gamma 0.1": gamma_flat(0.1),
+    "gamma_flat, gamma 0.25": gamma_flat(),
+    "gamma_flat, gamma 1": gamma_flat(1.0),
+    "epsilon_plus_flat": epsilon_plus_flat(),
+    "epsilon_gamma_box": epsilon_gamma_box(low=-127 / 128, high=1.0),
+}
+
+
+def draw() -> Image.Image:
+    """Two photographs, a row each: what the network saw, and its top class explained by each composite."""
+    model = efficientnet_lite0()
+    rows = []
+    for photograph in PHOTOGRAPHS[:2]:
+        picture = photograph.open()
+        panels = [Panel(square(picture), photograph.title, smooth=True)]
+        for name, composite in COMPOSITES.items():
+            R = relprop.attribute(model, preprocess(picture), composite=composite)
+            heatmap = Heatmap.of(R.values, percentile=PERCENTILE)
+            panels[0] = Panel(
+                panels[0].image,
+                f"{photograph.title}\n{model.labels[R.target[0]]}, {R.score.item():.2f}",
+                smooth=True,
+            )
+            numbers = (
+                f"sum {R.values.sum().item():.3g}, residual {R.residual.item():.2f}"
+            )
+            panels.append(Panel(heatmap, f"{name}\n{numbers}"))
+        rows.append(strip(panels))
+    return framed(column(rows)).to_image()
+
+
+if __name__ == "__main__":
+    draw().save(WHERE, optimize=True)
+    print(WHERE)

@@ -1,0 +1,96 @@
+"""Attention: `softmax(q k^T) v`, fused or written out, and the modules torch makes of it.
+
+With the softmax's Jacobian (AttnLRP, Achtibat et al. 2024) the two products give half to each side: the values get 1/2 of
+the native gradient, queries and keys 1/2 (product with the values) of 1/2 (their own product). The fused kernel does
+the backward pass. With the softmax a constant (CP-LRP, Ali et al. 2022) the values get all.
+
+Index letters: b batch, h head, t query position, s key position, d feature.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.functions import grafted, scaled
+from relprop.engine.mode import Call, Propagation, refuse_training
+from relprop.engine.registry import register
+from relprop.operations.normalisation import softened
+from relprop.rules import Constant, Temperature
+
+
+def _live(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _share(t: Tensor, share: float) -> Tensor:
+    return scaled(t, share) if t.requires_grad and share != 1 else t
+
+
+def _constant(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def scaled_dot_product_attention(
+    call: Call, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, **kwargs: Any,
+) -> Tensor:  # fmt: skip
+    call.run.traits.add("attention")
+    if dropout_p > 0:
+        raise refuse_training("scaled_dot_product_attention with dropout", call.run)
+    options = {"dropout_p": 0.0, "is_causal": is_causal, "scale": scale, **kwargs}
+    if enable_gqa:
+        options["enable_gqa"] = True
+    if isinstance(call.rule, Constant):
+        return call(_constant(query), _constant(key), value, _constant(attn_mask), **options)
+    scores = 0.5 if _live(value) else 1.0
+    of_query, of_key = (scores * (0.5 if _live(other) else 1.0) for other in (key, query))
+    q, k = _share(query, of_query), _share(key, of_key)
+    v = _share(value, 0.5 if _live(query) or _live(key) else 1.0)
+    mask = attn_mask if attn_mask is None else _share(attn_mask, scores)
+    if isinstance(call.rule, Temperature):
+        return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
+    return call(q, k, v, mask, **options)
+
+
+def _with_temperature(
+    call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, gqa: bool
+) -> Tensor:
+    """The fused value, and the visible steps for the way back: the kernel knows one temperature only."""
+    assert isinstance(call.rule, Temperature)
+    if gqa:
+        groups = q.shape[-3] // k.shape[-3]
+        k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
+    scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if causal:
+        t, s = scores.shape[-2:]
+        scores = scores.masked_fill(torch.ones(t, s, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return grafted(call(*map(_constant, call.args), **call.kwargs), softened(scores, -1, call.rule) @ v)
+
+
+def _unfolded(function: Any) -> Any:
+    """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen."""
+    seen = {**function.__globals__, "has_torch_function": lambda *_: False}
+    copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+_multi_head_attention_forward = _unfolded(F.multi_head_attention_forward)
+
+
+def multi_head_attention_forward(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """One opaque call made of visible steps: projections, attention per head, projection."""
+    with Propagation(call.run):
+        return _multi_head_attention_forward(*args, **kwargs)
+
+
+register(F.scaled_dot_product_attention, family="softmax", handler=scaled_dot_product_attention)
+register(F.multi_head_attention_forward, family="structure", handler=multi_head_attention_forward)

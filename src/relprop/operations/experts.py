@@ -1,0 +1,47 @@
+"""Grouped matrix products, as mixtures of experts use them: each run of rows meets the weight of its own expert."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.functions import scaled
+from relprop.engine.mode import Call
+from relprop.engine.registry import register
+from relprop.operations.weighted import weighted
+
+
+class Grouped:
+    """`y_r = x_r w_e` for the rows r of expert e, up to `offsets[e]`: weight (e, i, j)."""
+
+    def __init__(self, multiply: Any, offsets: Tensor | None) -> None:
+        self.multiply, self.offsets = multiply, offsets
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return self.multiply(x, w, offs=self.offsets)
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return self.multiply(s, w.transpose(-2, -1), offs=self.offsets)
+
+    def along_result(self, v: Tensor) -> Tensor:
+        return v
+
+
+def grouped_mm(
+    call: Call, mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, **kwargs: Any
+) -> Tensor:
+    if mat_a.requires_grad and mat_b.requires_grad:
+        return call(scaled(mat_a, 0.5), scaled(mat_b, 0.5), offs=offs, bias=bias, **kwargs)
+    if mat_a.requires_grad and mat_b.ndim == 3:
+        return weighted(call, mat_a, Grouped(call.entry.function, offs), mat_b, bias)
+    return call()
+
+
+register(
+    *(found for space in (torch, F) for name in ("_grouped_mm", "grouped_mm") if (found := getattr(space, name, None))),
+    family="linear",
+    handler=grouped_mm,
+)

@@ -1,0 +1,78 @@
+"""Lookups: integers cannot carry relevance, so the rows they name start to carry it (see `engine.tokens`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.functions import grafted
+from relprop.engine.mode import Call, always, looked_up
+from relprop.engine.registry import register
+from relprop.engine.tokens import positions_of
+
+
+@always
+def embedding(call: Call, input: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+    rows = call()
+    return rows if rows.requires_grad else looked_up(call.run, input, rows)
+
+
+@always
+def embedding_bag(
+    call: Call, input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,
+    norm_type: float = 2, scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
+    per_sample_weights: Tensor | None = None, include_last_offset: bool = False, padding_idx: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The rows of each bag summed, averaged, or the largest entry of each column."""
+    bags = call()
+    if positions_of(input, call.run) is None:
+        return bags
+    rows = looked_up(call.run, input, F.embedding(input, weight))
+    rows = rows.reshape(-1, rows.shape[-1])
+    ids = input.flatten()
+    if input.ndim == 2:
+        bag = torch.arange(input.shape[0], device=ids.device).repeat_interleave(input.shape[1])
+    else:
+        assert offsets is not None  # torch has refused ids of one dimension without offsets
+        starts = torch.zeros(ids.numel() + 1, dtype=torch.int64, device=ids.device)
+        starts.index_add_(0, offsets[: len(bags)], torch.ones_like(offsets[: len(bags)]))
+        bag = starts.cumsum(0)[:-1] - 1
+    kept = torch.ones_like(ids, dtype=torch.bool) if padding_idx is None else ids != padding_idx
+    rows, bag = rows[kept], bag[kept]
+    if mode == "max":
+        return grafted(bags, _largest(rows, bag, bags))
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.detach().flatten()[kept][:, None]
+    summed = torch.zeros_like(bags).index_add(0, bag, rows)
+    if mode == "mean":
+        summed = summed / bag.bincount(minlength=len(bags)).clamp_min(1)[:, None]
+    return grafted(bags, summed)
+
+
+def _largest(rows: Tensor, bag: Tensor, bags: Tensor) -> Tensor:
+    """The winner takes all, the first of equals."""
+    wins = rows.detach() == bags[bag]
+    order = torch.arange(len(bag), device=bag.device)[:, None].expand_as(wins)
+    first = torch.full(bags.shape, len(bag), device=bag.device)
+    first = first.scatter_reduce(0, bag[:, None].expand_as(wins), torch.where(wins, order, len(bag)), "amin")
+    return torch.zeros_like(bags).index_add(0, bag, rows * (first[bag] == order).to(rows.dtype))
+
+
+@always
+def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """`table[ids]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: a lookup by another name."""
+    rows = call()
+    if isinstance(rows, Tensor) and rows.is_floating_point() and not rows.requires_grad:
+        for candidate in (*args, *kwargs.values()):
+            ids = candidate[0] if isinstance(candidate, tuple) and len(candidate) == 1 else candidate
+            if positions_of(ids, call.run) is not None and rows.shape[: ids.ndim] == ids.shape:
+                return looked_up(call.run, ids, rows)
+    return rows
+
+
+register(F.embedding, family="structure", handler=embedding, only=True)
+register(torch.embedding, torch.index_select, Tensor.__getitem__, family="structure", handler=indexed)
+register(F.embedding_bag, family="structure", handler=embedding_bag, only=True)

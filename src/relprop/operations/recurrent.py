@@ -1,0 +1,223 @@
+"""LSTM, GRU, RNN and their cells: opaque calls, run again as their visible steps, the gates as constants.
+
+What a gate lets through carries the relevance, the gate itself none (Arras et al. 2017 and 2019). The weights of the
+content meet the rules of a composite as any linear layer does. torch's own result is what the model goes on with.
+
+Index letters: t step, b sample (at step t the first `sizes[t]` of a packed batch are still running), h hidden unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.functions import grafted
+from relprop.engine.mode import Call, Propagation, refuse_training
+from relprop.engine.registry import register
+from relprop.engine.spelling import named
+
+State = tuple[Tensor, ...]
+
+
+@dataclass
+class Weights:
+    """The parameters of one layer in one direction, as torch lays them out."""
+
+    input: Tensor
+    hidden: Tensor
+    input_bias: Tensor | None = None
+    hidden_bias: Tensor | None = None
+    projection: Tensor | None = None
+
+    def rows(self, gates: int, chosen: Sequence[int]) -> Weights:
+        """Those of some of the gates."""
+        w, u, b, c = (
+            None if t is None else torch.cat([t.chunk(gates)[n] for n in chosen])
+            for t in (self.input, self.hidden, self.input_bias, self.hidden_bias)
+        )
+        assert w is not None and u is not None  # every layer has these
+        return Weights(w, u, b, c, self.projection)
+
+    def from_input(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.input, self.input_bias)
+
+    def from_hidden(self, h: Tensor) -> Tensor:
+        return F.linear(h, self.hidden, self.hidden_bias)
+
+
+class Cell:
+    """One kind of recurrent cell: `content` are the rows that carry relevance, the others make gates."""
+
+    gates: int
+    content: tuple[int, ...]
+
+    def __init__(self, weights: Weights) -> None:
+        self.live = weights.rows(self.gates, self.content)
+        self.projection = weights.projection
+        others = [n for n in range(self.gates) if n not in self.content]
+        self.gating = weights.rows(self.gates, others) if others else None
+
+    def prepare(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the input says to content and gates, for all steps at once."""
+        return self.live.from_input(x), None if self.gating is None else self.gating.from_input(x.detach())
+
+    def opened(self, x: Tensor | None, h: Tensor) -> list[Tensor]:
+        """The gates at one step."""
+        assert self.gating is not None and x is not None  # only cells with gates ask
+        return list((x + self.gating.from_hidden(h.detach())).sigmoid().chunk(self.gates - len(self.content), -1))
+
+    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+        raise NotImplementedError
+
+
+class LSTM(Cell):
+    """`c = f c + i tanh(g)`, `h = o tanh(c)`."""
+
+    gates, content = 4, (2,)
+
+    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+        h, c = state
+        i, f, o = self.opened(gates, h)
+        c = f * c + i * torch.tanh(x + self.live.from_hidden(h))
+        h = o * torch.tanh(c)
+        return (h if self.projection is None else F.linear(h, self.projection)), c
+
+
+class GRU(Cell):
+    """`n = tanh(x + r h)`, `h = (1 - z) n + z h`."""
+
+    gates, content = 3, (2,)
+
+    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+        (h,) = state
+        r, z = self.opened(gates, h)
+        n = torch.tanh(x + r * self.live.from_hidden(h))
+        return ((1 - z) * n + z * h,)
+
+
+class Tanh(Cell):
+    gates, content = 1, (0,)
+
+    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+        return (torch.tanh(x + self.live.from_hidden(state[0])),)
+
+
+class Relu(Cell):
+    gates, content = 1, (0,)
+
+    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+        return (torch.relu(x + self.live.from_hidden(state[0])),)
+
+
+def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
+    """All steps in one direction over packed rows `x`: the output of each step, packed alike, and the last state."""
+    start, ended = state, []
+    of_content, of_gates = cell.prepare(x)
+    rows = list(of_content.split(sizes))
+    gates = [None] * len(sizes) if of_gates is None else list(of_gates.split(sizes))
+    outputs: list[Tensor] = []
+    order = range(len(sizes) - 1, -1, -1) if reverse else range(len(sizes))
+    state = tuple(s[: sizes[order[0]]] for s in start)
+    for t in order:
+        running = state[0].shape[0]
+        if running > sizes[t]:
+            ended.append(tuple(s[sizes[t] :] for s in state))
+            state = tuple(s[: sizes[t]] for s in state)
+        elif running < sizes[t]:
+            state = tuple(torch.cat([s, s0[running : sizes[t]]]) for s, s0 in zip(state, start, strict=True))
+        state = cell.step(rows[t], gates[t], state)
+        outputs.append(state[0])
+    for rest in reversed(ended):
+        state = tuple(torch.cat(pair) for pair in zip(state, rest, strict=True))
+    return torch.cat(outputs[::-1] if reverse else outputs), state
+
+
+def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]:
+    """The parameters of `count` layers and directions."""
+    per = len(flat) // count
+    for n in range(count):
+        part = list(flat[n * per : (n + 1) * per])
+        b, c = part[2:4] if bias else (None, None)
+        yield Weights(part[0], part[1], b, c, part[-1] if per > (4 if bias else 2) else None)
+
+
+def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
+    """A stack of recurrent layers, dense or packed, in one or both directions."""
+
+    def handler(call: Call, input: Tensor, second: Any, *rest: Any) -> Any:
+        call.run.traits.add("recurrent")
+        with torch.no_grad():
+            native = call(*map(_plain, call.args), **call.kwargs)
+        packed = isinstance(second, Tensor) and not second.is_floating_point()
+        if packed:
+            hx, flat, bias, layers, dropout, training, bidirectional = rest
+            batch_first, sizes, x = False, second.tolist(), input
+        else:
+            flat, bias, layers, dropout, training, bidirectional, batch_first = rest
+            hx = second
+        if training and dropout > 0 and layers > 1:
+            raise refuse_training(f"{call.entry.function.__name__} with dropout", call.run)
+        start: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        with Propagation(call.run):
+            if not packed:
+                alone = input.ndim == 2
+                x = input.unsqueeze(1) if alone else input.transpose(0, 1) if batch_first else input
+                start = tuple(s.unsqueeze(1) if s.ndim == 2 else s for s in start)
+                steps, batch = x.shape[:2]
+                sizes = [batch] * steps
+                x = x.flatten(0, 1)
+            directions = 2 if bidirectional else 1
+            finals: list[State] = []
+            weights = _layers(flat, layers * directions, bias)
+            for layer in range(layers):
+                outputs = []
+                for d in range(directions):
+                    first = tuple(s[layer * directions + d] for s in start)
+                    output, final = _run(make(next(weights)), x, sizes, first, reverse=d == 1)
+                    outputs.append(output)
+                    finals.append(final)
+                x = torch.cat(outputs, -1) if bidirectional else outputs[0]
+            ends = [torch.stack([final[n] for final in finals]) for n in range(states)]
+            if not packed:
+                x = x.unflatten(0, (steps, batch))
+                x = x.squeeze(1) if alone else x.transpose(0, 1) if batch_first else x
+                ends = [e.reshape(n.shape) for e, n in zip(ends, native[1:], strict=True)]
+        return tuple(grafted(n, h) if h.requires_grad else n for n, h in zip(native, (x, *ends), strict=True))
+
+    return handler
+
+
+def single(make: type[Cell], states: int) -> Callable[..., Any]:
+    """One step of one layer."""
+
+    def handler(call: Call, input: Tensor, hx: Any, *weights: Any, **kwargs: Any) -> Any:
+        call.run.traits.add("recurrent")
+        with torch.no_grad():
+            native = call(*map(_plain, call.args), **{k: _plain(v) for k, v in kwargs.items()})
+        named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs
+        state: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        with Propagation(call.run):
+            cell = make(Weights(named["w_ih"], named["w_hh"], named.get("b_ih"), named.get("b_hh")))
+            state = cell.step(*cell.prepare(input), state)
+        if states == 1:
+            return grafted(native, state[0])
+        return tuple(grafted(n, s) if s.requires_grad else n for n, s in zip(native, state, strict=True))
+
+    return handler
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return type(value)(_plain(item) for item in value)
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", Tanh, 1), ("rnn_relu", Relu, 1)):
+    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states))
+    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states))
+register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure")

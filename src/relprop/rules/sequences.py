@@ -1,0 +1,67 @@
+"""Rules for what carries weights rather than content: the softmax of an attention, and gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from relprop.rules.base import EVERYTHING, Rule, check_number
+
+
+@dataclass(frozen=True)
+class Constant(Rule):
+    """What the operation returns is a constant: it takes no relevance, and leaves it to what it is multiplied with.
+
+    For the softmax of an attention: Ali et al. 2022 (CP-LRP). A log-softmax is a score and keeps its Jacobian.
+    """
+
+    families: ClassVar[frozenset[str]] = EVERYTHING
+
+
+@dataclass(frozen=True)
+class Temperature(Rule):
+    """`G_x = J(x / t)^T G` with `J` the softmax's Jacobian: above 1 attention hands on as if it were less sharp.
+
+    Args:
+        temperature: 1 is the Jacobian itself, as in AttnLRP (Achtibat et al. 2024).
+    """
+
+    temperature: float = 1.0
+    families: ClassVar[frozenset[str]] = frozenset({"softmax"})
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, above=0.0)
+
+    def back(self, x: Tensor, g: Tensor, dim: int) -> Tensor:
+        """From `G` at the softmax to `G` at `x`."""
+        weights = torch.softmax(x / self.temperature, dim)
+        return weights * (g - (weights * g).sum(dim, keepdim=True))
+
+
+@dataclass(frozen=True)
+class Gate(Rule):
+    """A product whose gate is a constant: the other operand takes all. Arras et al. 2019.
+
+    Of two operands, the gate is the one that a sigmoid made; else the one that an activation made; where both or none
+    is one, each takes half.
+    """
+
+    families: ClassVar[frozenset[str]] = frozenset({"product"})
+
+
+@dataclass(frozen=True)
+class ScanConstants(Rule):
+    """Of what a state-space layer splits off its projections, the step size and the matrices B and C are constants.
+
+    Jafari et al. 2024 (MambaLRP), for layers laid out as Mamba-2's: (gate, x B C, step size), then (x, B, C).
+    """
+
+    families: ClassVar[frozenset[str]] = frozenset({"structure"})
+
+    def constants(self, sizes: list[int]) -> set[int]:
+        """Which of the parts, by their widths: B and C are as wide as each other, the step size comes last."""
+        matrices = len(sizes) == 3 and sizes[1] == sizes[2]
+        return {1, 2} if matrices else {len(sizes) - 1}

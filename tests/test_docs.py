@@ -1,0 +1,103 @@
+"""Every example in the documentation runs, prints what the page says, and the picture is what its script draws."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pages
+import relprop
+from relprop.composites import NAMES
+from relprop.operations.refused import REASONS
+from relprop.rules.base import EVERYTHING
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if pages.examples(DOCS / page)])
+def test_the_examples_run(page: str) -> None:
+    pages.run(DOCS / page)
+
+
+def test_a_wrong_example_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nx = 1\n```\n\n```pycon\n>>> x + 1\n2\n>>> y = 3\n```\n\n```python\nassert y == 3\n```\n"
+    )
+    assert pages.run(page)["y"] == 3
+    page.write_text("```pycon\n>>> 1 + 1\n3\n```\n")
+    with pytest.raises(AssertionError, match="Expected"):
+        pages.run(page)
+    page.write_text("```python\n1 / 0\n```\n")
+    with pytest.raises(ZeroDivisionError):
+        pages.run(page)
+
+
+def test_no_block_is_fenced_so_that_it_would_be_passed_over() -> None:
+    """A block written as ```py, ```Python or indented would look like an example and never run."""
+    wrong = [
+        f"{page}:{number}: {line}"
+        for page in PAGES
+        for number, line in enumerate((DOCS / page).read_text(encoding="utf-8").splitlines(), 1)
+        if line.strip().lower().removeprefix("```").split("{")[0] in ("py", "python3", "ipython")
+        or (line.strip().startswith("```") and line.strip().lower() == "```python" and line != "```python")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+# --------------------------------------------------------------------------------------------- generated tables
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return load("tables")
+
+
+def load(name: str) -> ModuleType:
+    """A script of the docs folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_marker_names_a_table(tables: ModuleType) -> None:
+    used = set()
+    for page in PAGES:
+        text = (DOCS / page).read_text(encoding="utf-8")
+        assert "<!-- table:" not in tables.fill(text)
+        used |= {name for name in tables.TABLES if f"<!-- table: {name} -->" in text}
+    assert used == set(tables.TABLES)
+    with pytest.raises(KeyError, match="weather"):
+        tables.fill("<!-- table: weather -->")
+
+
+def test_the_tables_are_complete(tables: ModuleType) -> None:
+    assert all(f"`{name}`" in tables.composites() for name in NAMES)
+    assert all(f"`{family}`" in tables.families() for family in EVERYTHING)
+    assert all(reason in tables.refused() for reason in REASONS)
+    rules = [name for name in relprop.rules.__all__ if issubclass(getattr(relprop.rules, name), relprop.rules.Rule)]
+    assert all(f"`{name}(" in tables.rules() for name in rules if name not in ("Rule", "WeightedRule"))
+
+
+def test_the_costs_are_counted(tables: ModuleType) -> None:
+    """The plain gradient is one convolution; LRP-0 adds nothing to it."""
+    assert tables.convolutions(relprop.Native(), mixed=False) == (0, 1)
+    assert tables.convolutions(relprop.Zero(), mixed=True) == (0, 1)
+    assert tables.convolutions(relprop.ZPlus(), mixed=True) > (1, 1)
+
+
+@pytest.mark.slow
+def test_the_picture_is_what_its_script_draws() -> None:
+    drawn = np.asarray(load("picture").draw(), dtype=np.float64)
+    kept = np.asarray(Image.open(DOCS / "images" / "demo.png").convert("RGB"), dtype=np.float64)
+    assert kept.shape == drawn.shape, "run: make picture"
+    # Another torch or Pillow may move a grey level here and there; another rule or photograph moves many.
+    assert np.abs(kept - drawn).mean() < 0.5, "run: make picture"
