@@ -199,3 +199,31 @@ def test_a_ledger_says_what_absorbed() -> None:
     R.ledger = {"bias of '1'": R.residual / 2}
     assert absorbed(R, 0) == {"bias of '1'": pytest.approx(rest / 2), "other constants": pytest.approx(rest / 2)}
     assert "bias of '1'" in R.to_html().replace("&#x27;", "'")
+
+
+def test_a_long_series_is_drawn_by_its_outline() -> None:
+    drawing = series(np.ones(50_000), np.sin(np.arange(50_000)))
+    lines = [mark.points for mark in drawing.marks if isinstance(mark, Line) and len(mark.points) > 2]
+    assert [len(points) for points in lines] == [320, 320]
+    assert all(high[1] <= low[1] for high, low in zip(*lines, strict=True))
+    series(np.ones(50_000), np.full(50_000, np.nan)).to_image()
+
+
+def test_a_page_lists_the_strongest_of_many_features() -> None:
+    R = relprop.attribute(lambda x: x.sum(1), torch.linspace(-1, 1, 5000)[None])
+    page = R.to_html()
+    assert "The 1000 strongest of 5000 features" in page and len(page) < 200_000
+
+
+def test_a_result_may_bring_its_tokens() -> None:
+    R = result(2, 5)
+    R.tokens = [["a", "b", "c", "d", "e"]] * 2
+    assert [view.kind for view in views(R, Options())] == ["text", "text"]
+
+
+def test_ids_of_tokens_have_relevance_each() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    R = relprop.attribute(model, torch.tensor([[1, 5, 8]]), 0)
+    assert "feature 1 = 5" in texts(views(R, Options())[0].draw())
+    assert views(R, Options(tokens=["a", "b", "c"]))[0].entries[1][0] == " b"

@@ -26,6 +26,8 @@ from relprop.rendering.visible import visible
 LEVELS = 40
 # The values of a longer text are folded away on the screen.
 _FOLDED = 60
+# Features of a table that are listed; a page for all pixels of a picture would be of use to nobody.
+_LONGEST = 1000
 
 
 def page(title: str, body: str, *, palette: Palette | str = colours.RED_BLUE) -> str:
@@ -150,7 +152,10 @@ def _token(value: str) -> str:
 def _listed(view: View) -> str:
     if not view.entries:
         return ""
-    if view.kind == "table":
+    if view.kind == "table" and len(view.entries) <= _LONGEST:
         return values_table(view.entries, f"Relevance of {len(view.entries)} features")
+    if view.kind == "table":
+        strongest = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:_LONGEST]
+        return values_table(strongest, f"The {_LONGEST} strongest of {len(view.entries)} features")
     where = {"image": "row, column", "series": "channel, step", "volume": "slice, row, column"}.get(view.kind, "index")
     return values_table(view.entries, f"The {len(view.entries)} strongest ({where})")

@@ -121,7 +121,7 @@ def note(values: torch.Tensor | ArrayLike, scale: Scale | None = None, unit: str
 def to_array(values: torch.Tensor | ArrayLike) -> Floats:
     """Any numbers as float64 on the CPU (bfloat16 has no counterpart in NumPy)."""
     if isinstance(values, torch.Tensor):
-        values = values.detach().to(device="cpu", dtype=torch.float64).numpy()
+        values = values.detach().cpu().to(torch.float64).numpy()
     return np.asarray(values, dtype=np.float64)
 
 

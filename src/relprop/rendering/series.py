@@ -133,12 +133,22 @@ def _curve(line: Floats, left: float, top: float, wide: float, high: float) -> l
     # A constant line runs through the middle.
     heights = top + 4 + room * (1 - ((line - low) / span if span > 0 else np.full(len(line), 0.5)))
     centres = left + wide * (np.arange(len(line)) + 0.5) / len(line)
+    if len(line) > 4 * wide:
+        return [Line(edge, INK) for edge in _outline(heights, left, wide)]
     marks: list[Mark] = []
     known = np.isfinite(heights)
     for run in np.split(np.arange(len(line)), np.flatnonzero(np.diff(known.astype(int))) + 1):
         if known[run[0]] and len(run) > 1:
             marks.append(Line(tuple((float(centres[i]), float(heights[i])) for i in run), INK, 1.5))
     return marks
+
+
+def _outline(heights: Floats, left: float, wide: float) -> list[tuple[tuple[float, float], ...]]:
+    """The lines of the highest and of the lowest values, where too many samples share a pixel."""
+    parts = [part[np.isfinite(part)] for part in np.array_split(heights, int(wide) // 2)]
+    step = wide / len(parts)
+    known = [(left + step * (i + 0.5), part) for i, part in enumerate(parts) if part.size]
+    return [tuple((x, float(edge(part))) for x, part in known) for edge in (np.min, np.max)]
 
 
 def _lines(values: torch.Tensor | ArrayLike, what: str) -> Floats:

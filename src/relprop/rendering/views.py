@@ -37,7 +37,8 @@ class Options:
         kind: "image", "text", "series", "table", "audio" or "volume"; None goes by the shape: `(N, C, H, W)` are
             images, `(N, C, T)` series, `(N, F)` tables, `(N, C, D, H, W)` volumes.
         names: of the features of a table, or of the channels of a series.
-        tokens: of a text, one list for all samples or one per sample; relevance is `(N, T)` or `(N, T, D)`.
+        tokens: of a text, one list for all samples or one per sample; relevance is `(N, T)` or `(N, T, D)`. None takes
+            those that the result has.
         pictures: what images are shown on: one Pillow image, or one per sample. None shows the input itself.
         rate: samples per second of sound or of a series.
         percentile: end of each scale, as a percentile of the sizes; what is beyond is counted in its note.
@@ -100,6 +101,8 @@ def views(result: Relevance, options: Options) -> list[View]:
     """
     if options.shared and options.limit is None:
         options = replace(options, limit=_shared(result, options), percentile=None)
+    if options.tokens is None and getattr(result, "tokens", None) is not None:
+        options = replace(options, tokens=result.tokens)  # type: ignore[attr-defined]
     inputs = dict(leaves(result.inputs)) if result.inputs is not None else {}
     found = []
     for sample in range(min(len(result), options.most)):
@@ -140,7 +143,7 @@ def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[st
 def total(result: Relevance, sample: int) -> float:
     """The relevance of a sample that arrived at the inputs."""
     return sum(
-        float(leaf[sample].double().sum()) if leaf.ndim and leaf.shape[0] == len(result) else float(leaf.double().sum())
+        float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
         for _, leaf in leaves(result.values)
         if isinstance(leaf, Tensor)
     )
@@ -160,7 +163,7 @@ def absorbed(result: Relevance, sample: int) -> dict[str, float]:
 
 def _shared(result: Relevance, options: Options) -> Scale:
     """The scale of all samples, as they are drawn: images with their channels summed."""
-    every = [leaf.double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
+    every = [leaf.cpu().double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
     images = [_kind(leaf[0], options) == "image" and leaf.ndim == 4 for leaf in every]
     maps = [(one.sum(0) if image else one) for leaf, image in zip(every, images, strict=True) for one in leaf]
     return Scale.of(*maps, percentile=options.percentile)
