@@ -426,6 +426,24 @@ def test_models_of_libraries_are_asked_for_by_their_own_names(here: Path, monkey
     assert done.exit_code == 1 and "pip install timm" in done.stderr
 
 
+def test_a_folder_of_transformers(here: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
+        id2label={0: "cat", 1: "dog"},
+    )  # fmt: skip
+    transformers.ViTForImageClassification(config).save_pretrained(here / "vit")
+    done = run("explain", "one.png", "-m", "hf:vit", "-t", "dog", "--out", "out", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["results"][0]["explained"] == "dog (1)"
+    transformers.BertForSequenceClassification(
+        transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(here / "bert")
+    done = run("explain", "one.png", "-m", "hf:bert")
+    assert done.exit_code == 2 and "explains image classifiers" in done.stderr
+
+
 def test_the_table_of_a_csv_is_what_the_library_gives(here: Path) -> None:
     good("explain", "table.csv", "-m", "mine:table", "--without", "name", "--row", 1, "-t", 0, "--out", "out", "--keep")
     (kept,) = (path for path in (here / "out").iterdir() if path.is_dir())
