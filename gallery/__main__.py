@@ -24,8 +24,8 @@ def main(folder: Path) -> None:
         body.append(f"<h2>{html.text(chapter)}</h2>")
         for shown in group:
             start = time.perf_counter()
-            drawing = framed(shown.draw())
-            image = drawing.to_image(2)
+            drawing = shown.draw()
+            image = framed(drawing).to_image(2)
             image.save(folder / f"{shown.draw.__name__.replace('_', '-')}.png", optimize=True)
             body.append(
                 f"<section><h3>{html.text(shown.title)}</h3><p>{html.text(shown.text)}</p>\n"

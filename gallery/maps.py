@@ -100,7 +100,7 @@ def coffee() -> Drawing:
 
 @entry("Photographs", "Contours around what is relevant")
 def cat() -> Drawing:
-    """A quarter of the largest blurred relevance: the eyes make the cat, then nose and ear."""
+    """A quarter of the largest blurred relevance: the eyes make the cat, then the nose."""
     R, picture = explained("chelsea.png")
     heatmap = clipped(R)
     outlined = contour(heatmap, picture, size=448)

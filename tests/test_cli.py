@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import re
@@ -327,7 +328,11 @@ def test_an_interruption_leaves_no_partial_file(here: Path) -> None:
         "def slow():\n  return Slow(*mine.small())\n"
     )
     program = [sys.executable, "-m", "relprop.cli", "explain", "one.png", "-m", "slow:slow", "--out", "out"]
-    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    # Where this test runs in the background, interruptions are ignored, and would be by the command, too.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=heed
+    )
     for _ in range(600):
         if (here / "started").exists() or process.poll() is not None:
             break
