@@ -32,17 +32,19 @@ def model() -> nn.Module:
 @pytest.fixture
 def result(model: nn.Module) -> relprop.Relevance:
     images = torch.randn(2, 3, 8, 8)
-    return relprop.attribute(model, images, [0, 2], composite="epsilon_plus", layers=["0"], labels=["a", "b", "<i>"])
+    return relprop.attribute(
+        model, images, [0, 2], composite="epsilon_plus", layers=["0"], labels=["a", "b", "<i>"], ledger=True
+    )
 
 
 def test_a_folder_gives_the_result_back(result: relprop.Relevance, model: nn.Module, tmp_path: Path) -> None:
-    result.ledger = {"bias of '0'": result.residual.clone()}
     result.save(tmp_path / "run")
     loaded = relprop.load(tmp_path / "run")
     for name in ("values", "output", "score", "residual", "inputs"):
         assert torch.equal(getattr(loaded, name), getattr(result, name))
     assert torch.equal(loaded.layers["0"], result.layers["0"])
-    assert torch.equal(loaded.ledger["bias of '0'"], result.residual)
+    assert dict(loaded.ledger).keys() == dict(result.ledger).keys() and str(loaded.ledger) == str(result.ledger)
+    assert result.ledger and torch.equal(loaded[1].ledger.entries[0].absorbed, result.ledger.entries[0].absorbed[1:])
     assert (loaded.target, loaded.labels, loaded.unknown) == ([0, 2], ["a", "b", "<i>"], {})
     assert loaded.composite.name == "epsilon_plus" and str(loaded.composite) == str(result.composite)
     assert loaded.table() == result.table() and repr(loaded) == repr(result)
@@ -216,7 +218,7 @@ def test_a_report_holds_what_an_audit_asks_for(result: relprop.Relevance, tmp_pa
     other = relprop.attribute(lambda x: (x**2).sum((1, 2, 3)), torch.randn(1, 3, 8, 8))
     relprop.report({"First <b>": [result], "Second": [other]}, tmp_path / "r.html", title="An & audit")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    for said in ("First &lt;b&gt;", "An &amp; audit", "Largest outputs", "absorbed by constants", relprop.__version__,
+    for said in ("First &lt;b&gt;", "An &amp; audit", "Largest outputs", "absorbed by constants", "biases and stabilisers", relprop.__version__,
                  torch.__version__, "torch.nn.modules.container.Sequential", "every conv", "conv2d", "Residual"):  # fmt: skip
         assert said in page, said
     with pytest.raises(InputError, match="at least one"):

@@ -18,6 +18,7 @@ from relprop.attribution.targets import known_labels, scores, select_output
 from relprop.attribution.trees import batch_of, join, leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
+from relprop.engine.ledger import Edge, Entry, Ledger, edge_of
 from relprop.engine.mode import begin
 from relprop.engine.tokens import track
 from relprop.errors import InputError, NonFiniteError, RelpropError, SeveredGraphError, TargetError
@@ -41,6 +42,7 @@ def attribute(
     strict: bool = True,
     batch_size: int | None = None,
     progress: bool = False,
+    ledger: bool = False,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -66,6 +68,8 @@ def attribute(
         strict: whether an operation without a known propagation is an error; else its gradient is used and recorded.
         batch_size: samples per forward pass, for inputs larger than memory.
         progress: show a progress bar on stderr (needs tqdm).
+        ledger: record which operation absorbed how much, in `Relevance.ledger`. It costs one backward pass per sample
+            and a copy of every activation.
 
     Returns:
         Relevance whose `values` mirror the inputs.
@@ -88,6 +92,7 @@ def attribute(
         model, inputs, [target], composite=composite, layers=layers, layers_at=layers_at, seed=seed,
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, batch_size=batch_size, progress=progress,
+        ledger=ledger,
     )[0]  # fmt: skip
 
 
@@ -108,6 +113,7 @@ def attribute_each(
     strict: bool = True,
     batch_size: int | None = None,
     progress: bool = False,
+    ledger: bool = False,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
 
@@ -140,14 +146,24 @@ def attribute_each(
     def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
         return _explain(
             model, part, some, chosen, wanted(model, layers), layers_at, start, tuple(forward_args), kwargs, select,
-            known, multiply_by_inputs, strict,
+            known, multiply_by_inputs, strict, ledger,
         )  # fmt: skip
+
+    def careful(*given: Any) -> list[Relevance]:
+        try:
+            return whole(*given)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+        # the model overwrites what its own gradient needs: once more, with copies of what is overwritten
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            return whole(*given)
 
     with torch.inference_mode(False), torch.enable_grad():
         if batch_size is None:
-            results = whole(inputs, targets, seed)
+            results = careful(inputs, targets, seed)
         else:
-            results = _in_batches(whole, inputs, targets, seed, batch_size, progress)
+            results = _in_batches(careful, inputs, targets, seed, batch_size, progress)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     for result in results:
         result.inputs, result.labels, result.model = copied, known, Identity.of(model)
@@ -189,14 +205,16 @@ def _joined(parts: list[Relevance], target: Any) -> Relevance:
     return Relevance(
         join([p.values for p in parts]), join([p.output for p in parts]), torch.cat([p.score for p in parts]), found,
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
+        Ledger.joined([p.ledger for p in parts]),
     )  # fmt: skip
 
 
 def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], composite: Composite | None, modules: dict[str, nn.Module],
     layers_at: str, seed: Any, args: tuple, kwargs: dict, select: Any, labels: Any, multiply: bool | None, strict: bool,
+    ledger: bool,
 ) -> list[Relevance]:  # fmt: skip
-    run = Run(composite, model, strict=strict)
+    run = Run(composite, model, strict=strict, ledger=ledger)
     numbers = itertools.count()
     starts: list[tuple[int, Tensor]] = []
 
@@ -211,7 +229,7 @@ def _explain(
         return begin(run, leaf)
 
     live = map_tree(start, inputs)
-    nz_input = run.nz
+    nz_input = composite is not None and run.nz
     positional, named = _arguments(live, args, kwargs)
     with catching(modules, layers_at, run) as caught, Propagation(run):
         try:
@@ -232,8 +250,11 @@ def _explain(
     for number, (score, target) in enumerate(found):
         if not score.requires_grad:
             raise SeveredGraphError(_severed(run))
+        _check_batch(score, inputs, output)
+        edge = edge_of(score)
         score = score.reshape(-1)
         handed = _handed(score, seed)
+        entries = _entries(run, tensors, score, edge, handed, _start(score, handed, seed))
         edges = [c.edge for c in catches if c.edge is not None]
         run.final = number == len(found) - 1
         gradients = torch.autograd.grad(
@@ -248,7 +269,7 @@ def _explain(
         if all(g is None for g in gradients[: len(tensors)]):
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if multiply is None else multiply
-        read = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(tensors, gradients, strict=False)]
+        read = [_read(x, g, reads, nz_input or run.nz_first) for x, g in zip(tensors, gradients, strict=False)]
         values = _per_input(run, inputs, [number for number, _ in starts], read, score)
         _check_finite(values, inputs)
         rest = iter(gradients[len(tensors) :])
@@ -267,9 +288,36 @@ def _explain(
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
                 rules=run.rules,
                 unknown=dict(run.unknown),
+                ledger=Ledger(entries),
             )
         )
     return results
+
+
+def _check_batch(score: Tensor, inputs: Any, output: Any) -> None:
+    """Refuses scores that are not one per sample."""
+    sizes = {t.shape[0] for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
+    if score.ndim == 1 and sizes and score.shape[0] not in sizes:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise TargetError(
+            f"the output of shape {shape} gives {score.shape[0]} scores for a batch of {max(sizes)} samples: its first axis "
+            "is not the batch. Pick one score per sample with a callable target, or a single number with "
+            "target=lambda output: output[i, j]."
+        )
+
+
+def _entries(run: Run, tensors: list[Tensor], score: Tensor, edge: Edge, handed: Tensor, start: Tensor) -> list[Entry]:
+    """What each operation absorbed of each sample's relevance: a backward pass for each."""
+    if run.recorder is None:
+        return []
+    kept = []
+    for n in range(score.shape[0]):
+        alone = torch.zeros_like(start)
+        alone[n] = start[n]
+        torch.autograd.grad(score, tensors, alone, retain_graph=True, allow_unused=True)
+        kept.append(run.recorder.close(edge, float(handed[n])))
+    columns = torch.tensor(kept, dtype=torch.float64).T
+    return [Entry(e.family, e.name, e.where, row) for e, row in zip(run.recorder.entries, columns, strict=True)]
 
 
 def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], score: Tensor) -> list[Tensor]:

@@ -13,6 +13,7 @@ from relprop.attribution.identity import Identity
 from relprop.attribution.outputs import Outputs
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place
+from relprop.engine.ledger import Ledger
 from relprop.rules import Rule
 
 
@@ -30,6 +31,8 @@ class Relevance(Outputs):
             constants absorbed.
         layers: relevance per module path asked for: a tensor, or a list for a module that ran several times.
         rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
+        ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
+            `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
         inputs: a copy of the inputs, for drawing relevance on them.
         labels: names of the classes, where the model or the caller knows them.
@@ -45,6 +48,7 @@ class Relevance(Outputs):
     layers: dict[str, Any] = field(default_factory=dict)
     rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=lambda: Ledger([]))
     inputs: Any = None
     labels: Sequence[str] | None = None
     model: Identity | None = None
@@ -71,6 +75,7 @@ class Relevance(Outputs):
         return Relevance(
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
+            self.ledger.sample(index),
             inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
         )  # fmt: skip
 

@@ -49,7 +49,7 @@ def explain(
     results, asked = [], []
     for composite in dict.fromkeys(composites):
         found = relprop.attribute_each(
-            model, sample.inputs, classes or [None], composite=composite, labels=labels, strict=strict
+            model, sample.inputs, classes or [None], composite=composite, labels=labels, strict=strict, ledger=True
         )
         results += found
         asked += [composite] * len(found)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic, mamba_lrp, scans
 from relprop.composites.places import Place
+from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
@@ -45,18 +46,26 @@ class Run:
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+        ledger: whether to record what each operation absorbs.
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
     """
 
     def __init__(
-        self, composite: Composite | None, model: Any = None, *, strict: bool = True, adopt: bool = False
+        self,
+        composite: Composite | None,
+        model: Any = None,
+        *,
+        strict: bool = True,
+        adopt: bool = False,
+        ledger: bool = False,
     ) -> None:
         self._composite = composite
         self.strict = strict
         self.adopt = adopt
         self.final = False
+        self.recorder: Recorder | None = Recorder() if ledger else None
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.weighted = 0
@@ -95,6 +104,11 @@ class Run:
     @property
     def nz_hidden(self) -> bool:
         return self._composite is not None and self._composite.unproportional_hidden
+
+    @property
+    def nz_first(self) -> bool:
+        """Whether exact zeros of the inputs may carry relevance, now that the composite is known."""
+        return self.nz_hidden or (self.weighted > 0 and self.composite.unproportional_first)
 
     def place(self, entry: Entry, operands: int) -> Place | None:
         """Where the operation now being called stands; counts weighted layers.

@@ -159,6 +159,12 @@ class Weighted:
         assert call.place is not None  # weighted families always have a place
         self.place, self.rule = call.place, call.rule
         self.nz = call.run.nz_hidden
+        if self.nz and x.dtype is torch.float16:
+            raise RuleError(
+                f"{self.place}: a rule that gives relevance to exact zeros acts on a hidden layer, and float16 has no room "
+                "for what stands in for a zero. Use bfloat16 or float32 (model.float()), or put the rule on the first "
+                "layer only."
+            )
         self.linear, self.plain = linear, weight
         self.x: Tensor | None = x
         self.bias: Tensor | None = bias

@@ -114,7 +114,9 @@ def waterfall(
             f"{number(score)}: the bars would not end there."
         )
     of_features = _largest(values, labels, most)
-    entries = of_features + [(label, value) for label, value in absorbed.items() if value]
+    # A step that is no pixel wide is not drawn.
+    least = 1e-3 * max(abs(score), *map(abs, absorbed.values()), 1e-300)
+    entries = of_features + [(label, value) for label, value in absorbed.items() if abs(value) > least]
     ends = np.cumsum([0.0, *(value for _, value in entries)])
     low, high = min(float(ends.min()), 0.0), max(float(ends.max()), 0.0)
     span = (high - low) or 1.0

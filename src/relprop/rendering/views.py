@@ -150,15 +150,19 @@ def total(result: Relevance, sample: int) -> float:
 
 
 def absorbed(result: Relevance, sample: int) -> dict[str, float]:
-    """What of the score did not arrive, by its causes; what no cause is known for is one entry."""
+    """What of the score did not arrive, by its causes; the parts add up to the residual."""
     rest = float(result.residual[sample])
-    ledger = getattr(result, "ledger", None) or {}
-    known = {str(cause): float(amounts[sample]) for cause, amounts in ledger.items()}
-    unknown = rest - sum(known.values())
-    name = "other constants" if known else "absorbed by constants"
-    if not known or abs(unknown) > 1e-3 * max(abs(rest), *map(abs, known.values())):
-        known[name] = unknown
-    return known
+    if not result.ledger:
+        return {"absorbed by constants": rest}
+    causes = {cause: float(amounts[sample]) for cause, amounts in result.ledger.items()}
+    largest = max(abs(rest), *map(abs, causes.values())) if causes else abs(rest)
+    # What is smaller than the rounding of float32 is left to the last entry, with the rounding itself.
+    kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
+    unknown = rest - sum(kept.values())
+    if unknown:
+        name = "rounding" if abs(unknown) < 1e-3 * largest else "other constants"
+        kept[name] = kept.get(name, 0.0) + unknown
+    return kept
 
 
 def _shared(result: Relevance, options: Options) -> Scale:

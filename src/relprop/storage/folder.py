@@ -15,6 +15,7 @@ from torch import Tensor
 from relprop.attribution import Relevance
 from relprop.attribution.identity import Identity
 from relprop.composites import Composite, Place
+from relprop.engine.ledger import Entry, Ledger
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 from relprop.storage import atomic
@@ -25,6 +26,8 @@ MANIFEST, TENSORS = "manifest.json", "tensors.safetensors"
 FORMAT = 1
 # A manifest is read into memory; that of the largest result of a network of 10,000 operations has 2 MB.
 _LARGEST = 64 * 2**20
+# What is kept of each line of a ledger.
+_ENTRY = ("family", "name", "where", "absorbed")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,9 @@ def save_folder(result: Relevance, path: Path, *, inputs: bool = True) -> None:
     tensors: dict[str, Tensor] = {}
     content = {
         name: encode(getattr(result, name, None), name, tensors)
-        for name in ("values", "output", "score", "target", "residual", "layers", "ledger", "labels", "unknown")
+        for name in ("values", "output", "score", "target", "residual", "layers", "labels", "unknown")
     }
+    content["ledger"] = encode([vars(entry) for entry in result.ledger.entries], "ledger", tensors)
     content["inputs"] = encode(result.inputs if inputs else None, "inputs", tensors)
     stored = safetensors.save(tensors)
     manifest = {
@@ -133,11 +137,10 @@ def load(path: str | PathLike[str]) -> Relevance:
 def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Relevance:
     content = {name: decode(data, tensors) for name, data in manifest["content"].items()}
     composite, model = manifest["composite"], manifest["model"]
-    ledger = content.pop("ledger", None)
     for name in ("score", "residual"):
         if not isinstance(content[name], Tensor):
             raise ValueError(f"{name} is no tensor")
-    result = Relevance(
+    return Relevance(
         composite=RecordedComposite(
             str(composite["name"]), str(composite["table"]), bool(composite["multiply_by_inputs"])
         ),
@@ -148,10 +151,8 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Relevance:
         **{name: content[name] for name in ("values", "output", "score", "target", "residual", "layers", "labels")},
         unknown=content["unknown"],
         inputs=content["inputs"],
+        ledger=Ledger([Entry(**{name: entry[name] for name in _ENTRY}) for entry in content["ledger"]]),
     )
-    if ledger:
-        result.ledger = ledger  # type: ignore[attr-defined]
-    return result
 
 
 def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:

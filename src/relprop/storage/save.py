@@ -94,7 +94,7 @@ def _json(result: Relevance, options: dict[str, Any]) -> bytes:
         **{
             name: plain(getattr(result, name)) for name in ("values", "score", "residual", "target", "output", "layers")
         },
-        "ledger": plain(getattr(result, "ledger", None) or {}),
+        "ledger": plain(dict(result.ledger)),
         "composite": {"name": result.composite.name, "table": str(result.composite)},
         "unknown": plain(result.unknown),
         "model": None if result.model is None else str(result.model),
