@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.checks import check_inputs, check_output
+from relprop.attribution.identity import Identity
 from relprop.attribution.layers import catching, wanted
 from relprop.attribution.propagate import resolve
 from relprop.attribution.result import Relevance
@@ -173,8 +174,13 @@ def attribute_each(
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
         if batch_size is None:
-            return careful(inputs, targets, seed)
-        return _in_batches(careful, inputs, targets, seed, batch_size, progress)
+            results = careful(inputs, targets, seed)
+        else:
+            results = _in_batches(careful, inputs, targets, seed, batch_size, progress)
+        copied = map_tree(lambda t: t.detach().clone(), inputs)
+    for result in results:
+        result.inputs, result.labels, result.model = copied, known, Identity.of(model)
+    return results
 
 
 def _in_batches(

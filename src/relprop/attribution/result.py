@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.attribution.identity import Identity
+from relprop.attribution.outputs import Outputs
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place
 from relprop.engine.ledger import Ledger
@@ -15,7 +18,7 @@ from relprop.rules import Rule
 
 
 @dataclass
-class Relevance:
+class Relevance(Outputs):
     """Relevance of inputs (and layers) for one score per sample. Everything is detached.
 
     Attributes:
@@ -33,6 +36,9 @@ class Relevance:
         ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
             `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
+        inputs: a copy of the inputs, for drawing relevance on them.
+        labels: names of the classes, where the model or the caller knows them.
+        model: what was explained, by name.
     """
 
     values: Any
@@ -46,6 +52,9 @@ class Relevance:
     unknown: dict[str, int] = field(default_factory=dict)
     positions: dict[str, Tensor] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=lambda: Ledger([]))
+    inputs: Any = None
+    labels: Sequence[str] | None = None
+    model: Identity | None = None
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -71,6 +80,7 @@ class Relevance:
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
             map_tree(pick, self.positions),
             self.ledger.sample(index),
+            inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
         )  # fmt: skip
 
     def to_numpy(self) -> Any:
