@@ -111,3 +111,16 @@ def test_what_is_read_off_a_relu_is_checked() -> None:
     steps = [(first, gamma), (lambda h: h.relu() - 0.3 * h, reference.activation), (last, gamma)]
     seed = torch.tensor([1.0, 0.0]).double()
     close(relprop.attribute(model, x, 0, composite=composite).values, reference.propagate(steps, x, lambda y: y * seed))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "merged with a norm"])
+def test_a_dense_layer_some_outputs_at_a_time(rule: str, norm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    middle: list[nn.Module] = [nn.BatchNorm1d(30)] if norm else []
+    model = settle(nn.Sequential(nn.Linear(4, 50), nn.ReLU(), nn.Linear(50, 30), *middle, nn.ReLU(), nn.Linear(30, 2)))
+    model, x = model.double(), torch.randn(2, 4).double()
+    composite = relprop.Composite({"linear": RULES[rule][0]})
+    whole = relprop.attribute(model, x, 1, composite=composite)
+    monkeypatch.setattr(weighted, "PART", 160)
+    close(relprop.attribute(model, x, 1, composite=composite).values, whole.values)

@@ -20,7 +20,6 @@ class Grouped:
     A rule may put several operands on top of one another: each has as many rows as the offsets count.
     """
 
-    samplewise = False
     channel_axis = None
 
     def __init__(self, multiply: Any, offsets: Tensor | None, rows: int) -> None:

@@ -26,7 +26,7 @@ from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
 
 PART = 4 * 2**20
-"""Entries from which on a CPU works off a batch in parts: more is slower in page faults than in arithmetic."""
+"""Entries from which on a CPU works off a layer in parts: more is slower in page faults than in arithmetic."""
 
 
 class Kept:
@@ -243,7 +243,10 @@ class Weighted:
         rule = rule or Zero()
         z, rectified = self._kept(g, rule.whole_output)
         memo: dict[str, Tensor] = {}
-        if self.probes or not self._divisible(x, g, rule):
+        whole = self.probes or not rule.separable or not own(g) or x.device.type != "cpu"
+        if not whole and self._heavy(x) and not rule.whole_output:
+            return self._by_output(x, g, z, rectified, rule)
+        if whole or not self._wide(x, g):
             view = LayerView(self, x, z, rectified, memo)
             self._report(view, g)
             return rule.propagate(view, g)
@@ -278,17 +281,28 @@ class Weighted:
         for probe in self.probes:
             probe(view.relevance(g).to(g.dtype))
 
-    def _divisible(self, x: Tensor, g: Tensor, rule: WeightedRule) -> bool:
-        """Whether the batch is so large that its parts, one after the other, save memory."""
-        return (
-            self.linear.samplewise
-            and rule.by_sample
-            and own(g)
-            and x.device.type == "cpu"
-            and x.ndim == self.plain.ndim
-            and len(x) > 1
-            and max(x.numel(), g.numel()) > PART
-        )
+    def _by_output(self, x: Tensor, g: Tensor, z: Tensor | None, rectified: bool, rule: WeightedRule) -> Tensor:
+        """A dense layer some outputs at a time, so that no modified copy of its whole weight is ever there."""
+        out = torch.zeros_like(x)
+        per = max(1, PART // self.plain.shape[1])
+        for start in range(0, self.plain.shape[0], per):
+            rows = slice(start, start + per)
+            some = copy.copy(self)
+            some.plain = self.plain[rows]
+            some.scale = None if self.scale is None else self.scale[rows]
+            some.bias = None if self.bias is None else self.bias[rows]
+            view = LayerView(some, x, None if z is None else z[..., rows], rectified, {})
+            out += rule.propagate(view, g[..., rows])
+        return out
+
+    def _heavy(self, x: Tensor) -> bool:
+        """Whether a dense layer's memory is in its weight."""
+        return isinstance(self.linear, Dense) and self.plain.numel() > max(PART, 8 * x.numel())
+
+    def _wide(self, x: Tensor, g: Tensor) -> bool:
+        """Whether the batch is so large that its samples, some after the others, save memory."""
+        wide = isinstance(self.linear, Convolution) and x.ndim == self.plain.ndim and len(x) > 1
+        return wide and max(x.numel(), g.numel()) > PART
 
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
