@@ -21,7 +21,7 @@ from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.mode import Call, refuse_training
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, Run, note_of
-from relprop.numerics import nonzero
+from relprop.numerics import nonzero, own
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass
 from relprop.rules.activation import ActivationRule
@@ -261,11 +261,25 @@ def capped(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
     if cut is not None:
-        slope = high / cut.values
-        y.register_hook(lambda g: g.put(cut.index, g.take(cut.index) * slope))
+        _slope_where_cut(y, cut, high)
     if layer is not None:
         layer.rectify(y, call.inplace, cut)
     return y if call.inplace else remember(y, call.run, input, Step(call.function, (SOURCE, *args), kwargs))
+
+
+def _slope_where_cut(y: Tensor, cut: Capped, high: float) -> None:
+    """Lets the relu that made `y` hand back `G c / x` where the cap cut."""
+    slope = high / cut.values
+
+    def scale(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor] | None:
+        g = gradients[0]
+        if g is None:
+            return None
+        values = g.take(cut.index) * slope
+        return (g.put_(cut.index, values) if own(g) else g.put(cut.index, values),)
+
+    assert y.grad_fn is not None  # the input was live
+    y.grad_fn.register_hook(scale)
 
 
 BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
