@@ -29,6 +29,7 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
+from relprop.text import explain_generation, explain_text
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,8 @@ __all__ = [
     "captum",
     "composites",
     "errors",
+    "explain_generation",
+    "explain_text",
     "first",
     "last",
     "operation",
