@@ -23,7 +23,7 @@ LAYERS = [
     {"engine"},
     {"operations"},
     {"attribution"},
-    {"captum", "rendering", "zoo"},
+    {"captum", "rendering", "text", "zoo"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -66,7 +66,7 @@ def test_arrows_point_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["numerics", "rules", "composites", "engine", "operations", "attribution", "captum"]
+    "package", ["numerics", "rules", "composites", "engine", "operations", "attribution", "captum", "text"]
 )
 def test_the_core_needs_only_torch(package: str) -> None:
     allowed = {"torch", "relprop", "tqdm"} | sys.stdlib_module_names  # tqdm: where progress is asked for

@@ -59,7 +59,9 @@ def collate(model: Any, tokenizer: Any, texts: list[Tokens]) -> Batch:
     device = device_of(model)
 
     def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-        wide = [[fill] * (longest - len(row)) + [*row] if left else [*row] + [fill] * (longest - len(row)) for row in rows]
+        wide = [
+            [fill] * (longest - len(row)) + [*row] if left else [*row] + [fill] * (longest - len(row)) for row in rows
+        ]
         return torch.tensor(wide, device=device)
 
     ids, mask = padded([t.ids for t in texts], pad or 0), padded([[1] * len(t) for t in texts], 0)

@@ -136,7 +136,9 @@ def _targets(target: Any, top: int | None, count: int, alone: bool) -> tuple[lis
     return [target], False
 
 
-def _inputs(model: Any, tokenizer: Any, batch: Batch, decoder_text: str | None) -> tuple[dict[str, Tensor], Tokens | None]:
+def _inputs(
+    model: Any, tokenizer: Any, batch: Batch, decoder_text: str | None
+) -> tuple[dict[str, Tensor], Tokens | None]:
     """The tensors that carry relevance; and what an encoder-decoder model has written so far."""
     inputs = {batch.named: batch.ids}
     config = getattr(model, "config", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from relprop.errors import InputError
 from relprop.text.batch import arguments, check_length, check_vocabulary, device_of
 from relprop.text.result import GenerationRelevance
 from relprop.text.tokens import tokenize, tokens_of_ids
+
+AT_ONCE = 8
+"""Generated tokens per backward pass: their matrix products become one large one. More cost memory and gain nothing."""
 
 
 def explain_generation(
@@ -73,7 +77,7 @@ def explain_generation(
         raise InputError("nothing was generated: the model ended the text at once, or continuation= is empty.")
     after = tokens_of_ids(tokenizer, new)
     check_length(model, tokenizer, len(text) + len(new) - 1)
-    relevance, answers = _matrix(model, ids, new, composite, options)
+    relevance, answers = matrix(model, ids, new, composite, options)
     rows = answers[0].output["logits"] if isinstance(answers[0].output, dict) else answers[0].output
     rows = rows[0, -len(new) :].float()
     probabilities = rows.softmax(-1)[torch.arange(len(new)), torch.tensor(new)].cpu()
@@ -90,7 +94,9 @@ def explain_generation(
     )
 
 
-def _matrix(model: Any, ids: Tensor, new: list[int], composite: Any, options: dict[str, Any]) -> tuple[Tensor, list[Any]]:
+def matrix(
+    model: Any, ids: Tensor, new: list[int], composite: Any, options: dict[str, Any]
+) -> tuple[Tensor, list[Any]]:
     """Relevance of every token for every generated one, (G, P + G)."""
     count = len(new)
     whole = torch.cat([ids, torch.tensor([new[:-1]], device=ids.device, dtype=ids.dtype)], 1)
@@ -108,7 +114,7 @@ def _matrix(model: Any, ids: Tensor, new: list[int], composite: Any, options: di
 
     answers = attribute_each(
         model, {named: whole}, [asked(g) for g in range(count)], composite=composite, forward_kwargs=rest,
-        select=lambda output: output, **options,
+        select=lambda output: output, targets_at_once=AT_ONCE, **options,
     )  # fmt: skip
     rows = torch.cat([answer.values[named] for answer in answers]).cpu()
     start = ids.shape[1]
@@ -139,20 +145,17 @@ def _written(model: Any, tokenizer: Any, ids: Tensor, count: int, options: dict[
 
 
 def _pieces(tokenizer: Any, before: list[int], new: list[int]) -> list[str]:
-    """How generated tokens read, each after all before it: a letter cut in two belongs to the token that completes it."""
-    pieces, said = [], str(tokenizer.decode(before))
-    ids = list(before)
-    for i in new:
-        ids.append(i)
-        now = str(tokenizer.decode(ids))
-        pieces.append("" if now.endswith("\ufffd") else now[len(said) :])
-        said = said if now.endswith("\ufffd") else now
+    """How generated tokens read, each after all before it: a letter cut in several belongs to the token that ends it."""
+    pieces, said, waiting = [], str(tokenizer.decode(before)), 0
+    for count in range(1, len(new) + 1):
+        now = str(tokenizer.decode(before + new[:count]))
+        cut = now.endswith("\ufffd") and waiting < 3 and count < len(new)  # no letter has more than four bytes
+        pieces.append("" if cut else now[len(said) :])
+        said, waiting = (said, waiting + 1) if cut else (now, 0)
     return pieces
 
 
 def _without_end(text: Any) -> Any:
-    from dataclasses import replace
-
     size = len(text) - 1
     return replace(
         text, ids=text.ids[:size], names=text.names[:size], pieces=text.pieces[:size], special=text.special[:size],

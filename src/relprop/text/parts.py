@@ -91,7 +91,12 @@ def find_parts(model: nn.Module) -> Parts:
 def _weighted(module: nn.Module) -> bool:
     """A dense layer, by whatever name: no children, and a matrix."""
     weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding) and not list(module.children())
+    return (
+        isinstance(weight, Tensor)
+        and weight.ndim == 2
+        and not isinstance(module, nn.Embedding)
+        and not list(module.children())
+    )
 
 
 def _stream(caught: Any) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,14 +179,14 @@ class GenerationRelevance:
 
     def __str__(self) -> str:
         """A line per generated token: what it drew on most."""
-        lines = [
-            f"{len(self)} tokens generated from {len(self.prompt)}, by {self.composite!r}: {_plain(self.text)!r}"
-        ]
+        lines = [f"{len(self)} tokens generated from {len(self.prompt)}, by {self.composite!r}: {_plain(self.text)!r}"]
         wide = min(max((len(_plain(t)) for t in self.generated), default=0), 20)
         for g, token in enumerate(self.generated):
             row = self.relevance[g]
             order = [int(i) for i in row.abs().argsort(descending=True)[:4] if row[i] != 0]
-            drawn = ", ".join(f"{_plain(self.tokens[i]).strip() or _plain(self.tokens[i])!r} {float(row[i]):+.3g}" for i in order)
+            drawn = ", ".join(
+                f"{_plain(self.tokens[i]).strip() or _plain(self.tokens[i])!r} {float(row[i]):+.3g}" for i in order
+            )
             lines.append(f"  {_plain(token)[:20]:<{wide}} {float(self.probabilities[g]):.2f}  {drawn}")
         return "\n".join(lines)
 
@@ -220,5 +219,3 @@ def _tinted(piece: str, part: float, value: float) -> str:
 
 def _cell(part: float, value: float, read: bool) -> str:
     return f'<td style="background: {_colour(part)}" title="{value:+.3g}"></td>' if read else "<td></td>"
-
-

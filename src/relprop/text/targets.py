@@ -144,7 +144,10 @@ class Spans(Task):
             offset = self._offset(n)
             for k, s in enumerate(allowed):
                 for e in allowed[k:]:
-                    if " ".join("".join(self.batch.texts[n].pieces[s - offset : e + 1 - offset]).split()).casefold() == wanted:
+                    if (
+                        " ".join("".join(self.batch.texts[n].pieces[s - offset : e + 1 - offset]).split()).casefold()
+                        == wanted
+                    ):
                         return s, e
             raise TargetError(f"the answer {target!r} is no span of tokens of the text that was given.")
         if isinstance(target, tuple) and len(target) == 2:
@@ -163,7 +166,9 @@ class Spans(Task):
 
     def probability(self, choice: Choice, n: int) -> float | None:
         hidden = self.batch.mask[n] == 0
-        first, last = (row[n].detach().float().masked_fill(hidden, -torch.inf).softmax(0) for row in (self.first, self.last))
+        first, last = (
+            row[n].detach().float().masked_fill(hidden, -torch.inf).softmax(0) for row in (self.first, self.last)
+        )
         return float(first[choice[0]] * last[choice[1]])
 
     def name(self, choice: Choice, n: int) -> str:
@@ -215,7 +220,9 @@ def _understood(task: Task, target: Any, n: int) -> Any:
     return task.choice(target, n)
 
 
-def read_output(output: Any, model: Any, tokenizer: Any, batch: Batch, labels: Any, mask: int | None, longest: int) -> Task:
+def read_output(
+    output: Any, model: Any, tokenizer: Any, batch: Batch, labels: Any, mask: int | None, longest: int
+) -> Task:
     """The task that the model's output is an answer to.
 
     Raises:

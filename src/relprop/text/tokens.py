@@ -64,7 +64,9 @@ def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **temp
     if not all(t.strip() for t in texts):
         raise InputError(f"the text is empty: {text!r}. There is nothing to hand relevance to.")
     fast = bool(getattr(tokenizer, "is_fast", False))
-    encoded = tokenizer(*texts, return_special_tokens_mask=True, **options, **({"return_offsets_mapping": True} if fast else {}))
+    encoded = tokenizer(
+        *texts, return_special_tokens_mask=True, **options, **({"return_offsets_mapping": True} if fast else {})
+    )
     ids = [int(i) for i in encoded["input_ids"]]
     names = [str(name) for name in tokenizer.convert_ids_to_tokens(ids)]
     own = set(getattr(tokenizer, "all_special_ids", ())) - {getattr(tokenizer, "unk_token_id", None)}
@@ -132,6 +134,9 @@ def _by_offsets(
         piece = text[before:end] if end > before else ""
         pieces.append(piece)
         inside = start < before  # a part of a letter: byte-level tokens may cut one
+        inside = inside or (
+            bool(pieces) and pieces[-1].strip(" ") == "" and before > 0
+        )  # after a space that is a token
         touching = start == before and before > 0 and last[0] == number
         joined.append(inside or (touching and _joins(text[before - 1], text[start : start + 1])))
         last = (number, max(end, before))
@@ -149,10 +154,14 @@ def _by_marks(tokenizer: Any, names: Sequence[str], special: Sequence[bool]) -> 
             pieces.append(name)
             joined.append(False)
             continue
-        continues = not name.startswith(_START) if starts else name.startswith("##") or (at > 0 and names[at - 1].endswith("@@"))
+        continues = (
+            not name.startswith(_START)
+            if starts
+            else name.startswith("##") or (at > 0 and names[at - 1].endswith("@@"))
+        )
         continues = continues and at > 0 and not special[at - 1]
         plain = str(read([name])).removeprefix("##").removesuffix("@@").strip(" ")
-        space = "" if continues or at == 0 or special[at - 1] and not name.startswith(_START) else " "
+        space = "" if continues or at == 0 or (special[at - 1] and not name.startswith(_START)) else " "
         before = pieces[at - 1][-1:] if at else ""
         pieces.append(space + plain)
         joined.append(continues and _joins(before, plain[:1]))
@@ -161,7 +170,9 @@ def _by_marks(tokenizer: Any, names: Sequence[str], special: Sequence[bool]) -> 
 
 def _joins(left: str, right: str) -> bool:
     """Whether two letters that touch belong to one word."""
-    return all((letter.isalnum() or letter in "'’_") and not _IDEOGRAPH.match(letter) for letter in (left, right) if letter)
+    return all(
+        (letter.isalnum() or letter in "'’_") and not _IDEOGRAPH.match(letter) for letter in (left, right) if letter
+    )
 
 
 def _words(joined: Sequence[bool]) -> list[tuple[int, int]]:
