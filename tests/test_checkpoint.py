@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 
 import pytest
@@ -55,6 +56,16 @@ def test_on_request(composite: str) -> None:
     close(found.residual, expected.residual)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_with_nothing_remembered_from_earlier_calls(own: bool) -> None:
+    """The expansion of an activation at 0 is computed once: in the first pass, not in the second."""
+    from relprop.operations import activations
+
+    model, x = stacks()[own], torch.randn(2, 5, 6).double()
+    activations._remembered.cache_clear()
+    relprop.attribute(model, x, 3, composite="attnlrp", checkpoint=not own)
+
+
 def test_several_targets_and_layers() -> None:
     plain, _ = stacks()
     x = torch.randn(2, 5, 6).double()
@@ -92,6 +103,29 @@ def test_less_is_kept() -> None:
         return total
 
     assert held(checkpoint=True) < 0.2 * held()
+
+
+@pytest.mark.parametrize("composite", ["auto", "attnlrp", "cp_lrp", "epsilon", "attnlrp_gamma"])
+def test_nothing_else_is_held(composite: str) -> None:
+    """Tensors that Python still knows at the end of the forward pass: what rules remember must not outlive its use."""
+
+    def held(depth: int) -> int:
+        model, x = Stack(depth).eval().requires_grad_(False), torch.randn(2, 5, 6)
+        fixed = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}
+        sizes: dict[int, int] = {}
+
+        def target(y: Tensor) -> Tensor:
+            gc.collect()
+            for thing in gc.get_objects():
+                if type(thing) is Tensor and thing.untyped_storage().data_ptr() not in fixed:
+                    sizes[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+            return y[:, 3]
+
+        relprop.attribute(model, x, target, composite=composite, checkpoint=True)
+        return sum(sizes.values())
+
+    block = 2 * 5 * 16 * 4  # what enters a block: samples, steps, features, bytes
+    assert held(12) - held(4) <= 8 * 1.5 * block
 
 
 def test_a_block_with_a_memory_is_refused() -> None:

@@ -290,7 +290,7 @@ def test_positions_that_are_added(words: Any) -> None:
         weight = model.head.weight[1].detach()
         ids = torch.tensor(words.convert_tokens_to_ids(found.tokens))
         close(found.relevance, model.words.weight.detach()[ids] @ weight)
-        close(found.positions, model.places.weight.detach()[: len(ids)] @ weight)
+        close(found.positions["places"], model.places.weight.detach()[: len(ids)] @ weight)
         assert found.residual == pytest.approx(0, abs=1e-9) and "positions" in str(found)
 
 
@@ -308,9 +308,11 @@ def test_positions_of_the_librarys_models(kind: str) -> None:
         )
         for p in (False, True)
     )
-    assert plain.positions is None and found.score == pytest.approx(plain.score)
-    assert float(found.positions.abs().sum()) > 0
-    assert float(found.relevance.sum() + found.positions.sum()) + found.residual == pytest.approx(found.score)
+    assert not plain.positions and found.score == pytest.approx(plain.score)
+    name = {"bert": "bert.embeddings.position_embeddings", "gpt2": "transformer.wpe", "llama": "rotary"}[kind]
+    assert found.positions[name].shape == found.relevance.shape and float(found.positions[name].abs().sum()) > 0
+    total = sum(float(r.sum()) for r in found.positions.values()) + float(found.relevance.sum()) + found.residual
+    assert total == pytest.approx(found.score)
     if kind != "llama":  # an added position takes nothing from the tokens; a rotation shares with them
         close(found.relevance, plain.relevance)
     else:

@@ -287,3 +287,31 @@ def test_gradient_checkpointing(composite: str) -> None:
     enable({"use_reentrant": False})
     theirs = relprop.attribute(model, IDS, models.score, composite=composite, forward_kwargs={"use_cache": False})
     close(theirs.values, expected)
+
+
+def test_positions_report_what_ends_in_them() -> None:
+    """With biases gone, tokens, positions and types share the whole score under constant attention."""
+    model = models.build("bert")
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.zero_()
+    plain, told = (
+        relprop.attribute(model.bert.embeddings, IDS, lambda y: y[:, 2, 5], composite="cp_lrp", positions=p)
+        for p in (False, True)
+    )
+    close(told.values, plain.values)
+    assert set(told.positions) == {"position_embeddings", "token_type_embeddings"} and not plain.positions
+    assert told.positions["position_embeddings"].shape == (1, 7)
+    everything = told.values.sum() + sum(t.sum() for t in told.positions.values())
+    close(everything, told.score.sum())
+
+
+def test_added_positions_report_too() -> None:
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=40, image_size=8, patch_size=4
+    )
+    model = transformers.ViTForImageClassification(config).double().eval()
+    torch.nn.init.normal_(model.vit.embeddings.position_embeddings)
+    found = relprop.attribute(model, torch.randn(2, 3, 8, 8).double(), 1, composite="attnlrp", positions=True)
+    assert found.positions["vit.embeddings"].shape == (1, 5)
+    assert found.positions["vit.embeddings"].abs().sum() > 0

@@ -15,6 +15,7 @@ from relprop.composites.places import Place
 from relprop.engine.functions import custom, scaled
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
 from relprop.engine.run import Note, Run, note_of, replaying
+from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules import Block, Constant, Native, Stabilise, Zero
@@ -58,7 +59,7 @@ class Call:
     def relocate(self, family: str) -> None:
         """Takes the call for one of another family, now that its handler has looked at the operands."""
         if self.place is not None:
-            self.run.placements.pop(self.place.order, None)
+            self.run.forget(self.place)
         self.place = self.run.locate(self.entry, family)
         self.rule = self.run.rule(self.place)
 
@@ -122,6 +123,11 @@ class Propagation(TorchFunctionMode):
         else:
             result = self._known(entry, func, args, kwargs, live)
         self._adopt(result)
+        if run.recorder is not None:
+            family = "other" if entry is None else entry.family
+            inplace = kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)
+            written = args[0] if inplace and args else None
+            run.recorder.record(family, getattr(func, "__name__", str(func)).strip("_"), run.where(), (result, written))
         return result
 
     def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
@@ -299,11 +305,13 @@ class Propagation(TorchFunctionMode):
     def _unknown(self, func: Any, args: tuple, kwargs: dict, reason: str = "") -> Any:
         name = getattr(func, "__name__", str(func))
         if self.run.strict:
-            why = reason or "it is in no family of operations"
+            register = (  # a reason with a colon gives advice of its own
+                f'If you know how relevance passes it: relprop.register({_qualified(func)}, family="structure") where it '
+                'is linear, "activation" where it is elementwise. '
+            )
             raise UnsupportedOperationError(
-                f"{name} in {self.run.where()}, given {shapes(args)}: {why}. If you know how relevance passes it: "
-                f'relprop.register({_qualified(func)}, family="structure") where it is linear, "activation" where it is '
-                "elementwise. Or pass strict=False to use its gradient."
+                f"{name} in {self.run.where()}, given {shapes(args)}: {reason or 'it is in no family of operations'}. "
+                f"{'' if ':' in reason else register}Or pass strict=False to use its gradient."
             )
         self.run.unknown[name] += 1
         return func(*args, **kwargs)
@@ -328,6 +336,8 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     live = tensor.clone()
     _metadata(live.grad_fn)["relprop"] = run
     live._relprop = Note(run)  # type: ignore[attr-defined]
+    if run.recorder is not None:
+        run.recorder.start(live)
     return live
 
 
@@ -340,8 +350,10 @@ def always(handler: Handler) -> Handler:
 def looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
     """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
     positions = positions_of(ids, run)
-    if positions is None or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or (positions is None and not run.positions):
         return rows
+    if positions is None:
+        return rows if replaying() else begin(run, run.sink(rows))
     leaf = rows.detach().requires_grad_()
     if not replaying():
         run.lookups.append(Lookup(positions, leaf))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic, mamba_lrp, scans
 from relprop.composites.places import Place
+from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
@@ -26,13 +27,14 @@ _CALLS = {nn.Module._call_impl.__code__}
 class Note:
     """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
 
-    __slots__ = ("gate", "layer", "run", "scaled", "source", "statistic", "step")
+    __slots__ = ("gate", "input", "layer", "run", "scaled", "source", "statistic", "step")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.source: Tensor | None = None
         self.step: Any = None
         self.layer: Any = None
+        self.input: Tensor | None = None
         self.scaled: tuple[Any, Tensor] | None = None
         self.statistic = False
         self.gate = 0
@@ -55,18 +57,26 @@ class Run:
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+        ledger: whether to record what each operation absorbs.
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
     """
 
     def __init__(
-        self, composite: Composite | None, model: Any = None, *, strict: bool = True, adopt: bool = False
+        self,
+        composite: Composite | None,
+        model: Any = None,
+        *,
+        strict: bool = True,
+        adopt: bool = False,
+        ledger: bool = False,
     ) -> None:
         self._composite = composite
         self.strict = strict
         self.adopt = adopt
         self.final = False
+        self.recorder: Recorder | None = Recorder() if ledger else None
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.weighted = 0
@@ -81,6 +91,8 @@ class Run:
         self.inputs: set[int] = set()
         self.ids = False
         self.lookups: list[Lookup] = []
+        self.positions = False
+        self.sinks: list[tuple[str, Tensor]] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
             for name, module in model.named_modules(remove_duplicate=False):
@@ -110,6 +122,11 @@ class Run:
     @property
     def nz_hidden(self) -> bool:
         return self._composite is not None and self._composite.unproportional_hidden
+
+    @property
+    def nz_first(self) -> bool:
+        """Whether exact zeros of the inputs may carry relevance, now that the composite is known."""
+        return self.nz_hidden or (self.weighted > 0 and self.composite.unproportional_first)
 
     def place(self, entry: Entry, operands: int) -> Place | None:
         """Where the operation now being called stands; counts weighted layers.
@@ -147,10 +164,21 @@ class Run:
             self._journal.setdefault(place.function, []).append(Decision(place, rule, self.nz))
         return rule
 
+    def forget(self, place: Place) -> None:
+        """Takes back a place that an operation turned out not to stand at."""
+        if replaying():
+            return
+        self.placements.pop(place.order, None)
+        met = self._journal.get(place.function, [])
+        if met and met[-1].place is place:
+            met.pop()
+
     def _recall(self, entry: Entry, module: nn.Module | None) -> Decision:
         """What was decided when a checkpointed operation ran for the first time."""
         met = self._journal.get(entry.function, [])
         found = [decision for decision in met if decision.place.module is module] or met
+        if not found and entry.family in ("structure", "selection"):
+            return Decision(Place(entry.family, entry.function), None, self.nz_hidden)
         if not found or any(d.rule != found[0].rule or d.nz != found[0].nz for d in found):
             raise UnsupportedOperationError(
                 f"{entry.function.__name__} runs again in a checkpointed part of the model, and the composite has several "
@@ -161,6 +189,7 @@ class Run:
     def _rule(self, place: Place) -> Any:
         if self._composite is None and scans(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
+            self._names_everything = self._composite.names_everything
         if self._composite is None:
             if place.index is not None or place.family == "product":
                 return UNDECIDED
@@ -198,6 +227,12 @@ class Run:
         if paths and paths[0]:
             return f"module '{paths[0]}'"
         return "the model's own forward"
+
+    def sink(self, constant: Tensor) -> Tensor:
+        """A position encoding, made to report the relevance that ends in it."""
+        leaf = constant.detach().requires_grad_()
+        self.sinks.append((next(iter(self._here()[1]), ""), leaf))
+        return leaf
 
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = current_module()

@@ -47,13 +47,13 @@ register(
     ),
     family=SILENT,
 )
-register(torch.autograd.grad, family=SILENT, only=True)
 for _name in dir(Tensor):
     # properties: shape, device, T, ... arrive as their getters; those that return a view are structure
     _getter = getattr(getattr(Tensor, _name, None), "__get__", None)
     if _getter is not None and type(getattr(Tensor, _name)).__name__ in ("getset_descriptor", "property"):
         _views = ("T", "H", "mT", "mH", "real", "imag")
         register(_getter, family="structure" if _name in _views else SILENT, only=True, replace=True)
+register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)
 for _name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled"):
     if hasattr(torch._C, _name):
         register(getattr(torch._C, _name), family=SILENT, only=True, replace=True)

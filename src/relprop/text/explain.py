@@ -93,6 +93,8 @@ def explain_text(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
     read = [tokenize(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
+    if positions:
+        batch_size = 1  # an encoding that all texts share cannot tell them apart
     results: list[list[TextRelevance]] = []
     for start in range(0, len(texts), batch_size):
         here = slice(start, start + batch_size)
@@ -165,20 +167,23 @@ def _attribute(
         isinstance(q, Question) for q in questions
     ):  # fmt: skip
         rest["logits_to_keep"] = 1  # only the last token is asked
-    context: Any = nullcontext([])
-    if positions:
-        context = sinks.sinks(model, batch.mask)
+    context: Any = nullcontext()
+    turning = sinks.rotary(model) if positions else {}
+    if turning:
+        context = sinks.sinks(model, turning)
         inputs = {**inputs, sinks.NAME: sinks.ones(model, batch.ids)}
     given: Any = inputs
     if not isinstance(model, nn.Module) and len(inputs) == 1 and batch.named not in accepted:
         given = batch.ids
-    with context as used:
+    with context:
         answers = attribute_each(
-            model, given, questions, composite=composite, layers=layers, forward_kwargs=rest, select=lambda output: output,
-            **options,
+            model, given, questions, composite=composite, layers=layers, forward_kwargs=rest, positions=positions,
+            select=lambda output: output, **options,
         )  # fmt: skip
-    if positions and not used:
-        raise InputError("positions=True: the model's position encodings were not used in this forward pass.")
+    if positions and not turning and not answers[0].positions:
+        raise InputError(
+            "positions=True finds no position encodings: none is looked up, added, or rotates (a module with inv_freq)."
+        )
     return answers
 
 
@@ -193,9 +198,13 @@ def _result(
     def row(name: str) -> Tensor:
         return values[name][n].cpu()
 
+    places = {name: _first(value).cpu() for name, value in answer.positions.items()}
+    residual = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
+    if sinks.NAME in values:
+        places["rotary"] = row(sinks.NAME)[real.cpu(), 0]
     ends: dict[str, Any] = {
         "target": target, "index": index, "probability": probability, "score": float(answer.score[n]),
-        "residual": float(answer.residual[n]), "composite": answer.composite.name,
+        "residual": residual, "composite": answer.composite.name,
     }  # fmt: skip
     decoder = None
     if written is not None:
@@ -214,7 +223,7 @@ def _result(
 
     result = TextRelevance(
         text.names, text.pieces, text.special, row(batch.named)[real.cpu()], spans=text.words, predictions=predictions,
-        positions=row(sinks.NAME)[real.cpu(), 0] if sinks.NAME in values else None, decoder=decoder, **ends,
+        positions=places, decoder=decoder, **ends,
     )  # fmt: skip
     if parts is not None:
         heads = parts.of_heads(answer.layers)
@@ -224,6 +233,11 @@ def _result(
     else:
         result.layers = {name: cut(value) for name, value in answer.layers.items()}
     return result
+
+
+def _first(value: Tensor) -> Tensor:
+    """Without the axis of texts, of which there is one."""
+    return value[0] if value.ndim > 1 and value.shape[0] == 1 else value
 
 
 def _named(question: Any, n: int) -> tuple[str, Any, float | None, list[tuple[str, float | None]]]:

@@ -46,7 +46,8 @@ class TextRelevance:
         residual: what biases, other inputs and stabilisers absorbed.
         composite: the name of the rules.
         predictions: what the model finds likeliest, with probabilities.
-        positions: relevance that ended in position encodings, per token (T,), where it was asked for.
+        positions: relevance that ended in position encodings and other tables, where it was asked for: per module that
+            makes them, per token (T,) where they belong to tokens; rotary ones are called "rotary".
         decoder: the same for what had been written so far, in encoder-decoder models.
         blocks: relevance of each token where it enters each block, (L, T), where parts were asked for.
         heads: of each attention head at each token, (L, H, T).
@@ -67,7 +68,7 @@ class TextRelevance:
     composite: str
     spans: list[tuple[int, int]]
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
-    positions: Tensor | None = None
+    positions: dict[str, Tensor] = field(default_factory=dict)
     decoder: TextRelevance | None = None
     blocks: Tensor | None = None
     heads: Tensor | None = None
@@ -106,8 +107,10 @@ class TextRelevance:
             against, towards = (bar, "") if w.relevance < 0 else ("", bar)
             before = f"{against:>{_WIDTH}}│" if left else "│"
             lines.append(f"  {shown:<{wide}} {w.relevance:+9.3g} {before}{towards}".rstrip())
-        if self.positions is not None:
-            lines.append(f"  positions: {float(self.positions.sum()):+.3g}")
+        if self.positions:
+            lines.append(
+                f"  positions {', '.join(f'{name}: {float(r.sum()):+.3g}' for name, r in self.positions.items())}"
+            )
         if self.decoder is not None:
             lines += ["  written so far:", *str(self.decoder).splitlines()[1:]]
         return "\n".join(lines)
