@@ -132,3 +132,10 @@ def test_targets_that_share_a_pass(letters: Any) -> None:
             close(one.values, other.values)
     with pytest.raises(InputError, match="targets_at_once"):
         relprop.attribute_each(model, ids, targets, targets_at_once=0)
+
+
+def test_drawn(letters: Any, tmp_path: Any) -> None:
+    pytest.importorskip("PIL")
+    found = relprop.explain_generation(tiny.build("llama", letters), letters, PROMPT, continuation=" Paris")
+    found.save(tmp_path / "matrix.png")
+    assert (tmp_path / "matrix.png").stat().st_size > 500 and "France" in found.drawing().to_svg()

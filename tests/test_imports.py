@@ -23,8 +23,8 @@ LAYERS = [
     {"engine"},
     {"operations"},
     {"attribution"},
-    {"captum", "rendering", "text", "zoo"},
-    {"storage"},
+    {"captum", "rendering", "zoo"},
+    {"storage", "text"},
     {"cli"},
 ]
 # The one exception, said once more where it is made: the methods of a result that draw and write it ask the outer

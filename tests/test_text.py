@@ -406,3 +406,20 @@ def test_the_model_stays_as_it_was(bert: nn.Module, words: Any) -> None:
     relprop.explain_text(bert, words, TEXT, parts=True, positions=True)
     assert all(torch.equal(p, before[name]) for name, p in bert.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in bert.modules())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_saved_as_pictures(bert: nn.Module, words: Any, suffix: str, tmp_path: Any) -> None:
+    pytest.importorskip("PIL")
+    found = relprop.explain_text(bert, words, TEXT, "crude")
+    found.save(tmp_path / f"text{suffix}", merge=True)
+    assert (tmp_path / f"text{suffix}").stat().st_size > 500
+    with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
+        found.save(tmp_path / "text.docx")
+
+
+def test_a_drawing_shows_every_word(bert: nn.Module, words: Any) -> None:
+    pytest.importorskip("PIL")
+    found = relprop.explain_text(bert, words, TEXT, "crude")
+    shown = found.drawing(merge=True).to_svg()
+    assert all(word.text in shown for word in found.words) and "crude, probability" in shown

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from relprop.text.drawn import Drawn
+
+if TYPE_CHECKING:
+    from relprop.rendering import Drawing
 
 _WIDTH = 24  # letters of the longest bar
 _POSITIVE, _NEGATIVE = "214, 39, 40", "31, 119, 180"
@@ -31,7 +36,7 @@ class Word:
 
 
 @dataclass
-class TextRelevance:
+class TextRelevance(Drawn):
     """How much each token of a text contributed to one score.
 
     Attributes:
@@ -124,6 +129,25 @@ class TextRelevance:
             f"by {self.composite!r}"
         )
 
+    def drawing(self, *, merge: bool = False, room: float = 720, **options: Any) -> Drawing:
+        """The text, each token on its colour.
+
+        Args:
+            merge: whether the tokens of a word are merged.
+            room: the width of the lines.
+            **options: see `relprop.rendering.TokenMap.of`.
+        """
+        from relprop.rendering import TokenMap, titled
+
+        pieces, values, special = self.pieces, self.relevance, self.special
+        if merge:
+            pieces = ["".join(self.pieces[a:b]) for a, b in self.spans]
+            values = torch.tensor([w.relevance for w in self.words])
+            special = [w.special for w in self.words]
+        shown = TokenMap.of(pieces, values, style="plain", special=special, **options)
+        sure = "" if self.probability is None else f", probability {self.probability:.2f}"
+        return titled(shown.drawing(room), f"{_plain(self.target).strip()}{sure}")
+
     def _repr_html_(self) -> str:
         """The text itself, tinted: red speaks for the target, blue against it."""
         most = float(self.relevance.abs().max()) or 1.0
@@ -132,7 +156,7 @@ class TextRelevance:
 
 
 @dataclass
-class GenerationRelevance:
+class GenerationRelevance(Drawn):
     """How much each token read contributed to each token generated, from one forward pass.
 
     Attributes:
@@ -194,6 +218,13 @@ class GenerationRelevance:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def drawing(self, **options: Any) -> Drawing:
+        """The matrix: a row per generated token, a column per token read; see `relprop.rendering.matrix`."""
+        from relprop.rendering import matrix
+
+        shown = self.relevance.double().masked_fill(~self.read, torch.nan)
+        return matrix(self.generated, self.tokens, shown, row_style="plain", **options)
 
     def _repr_html_(self) -> str:
         """The matrix as a table, a row per generated token."""
