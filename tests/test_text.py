@@ -190,6 +190,21 @@ def test_a_model_of_ones_own_and_a_slow_tokenizer() -> None:
     assert len(relprop.explain_text(lambda ids: model(ids), tokenizer, ["opec cut", "crude oil"])) == 2
 
 
+def test_a_slow_tokenizer_of_the_library(tmp_path: Any) -> None:
+    from transformers import CTRLTokenizer
+
+    from relprop.text.tokens import tokenize
+
+    names = ["<unk>", "the", "of", "out@@", "put", "t", "h", "e", "o", "f"]
+    (tmp_path / "vocab.json").write_text(str({n: i for i, n in enumerate(names)}).replace("'", '"'))
+    merges = "#version: 0.2\no u\np u\npu t</w>\nou t\no f</w>\nt h\nth e</w>\n"
+    (tmp_path / "merges.txt").write_text(merges)
+    tokenizer = CTRLTokenizer(vocab_file=str(tmp_path / "vocab.json"), merges_file=str(tmp_path / "merges.txt"))
+    found = tokenize(tokenizer, "the output of the")
+    assert found.names == ["the", "out@@", "put", "of", "the"]
+    assert "".join(found.pieces) == "the output of the" and found.words == [(0, 1), (1, 3), (3, 4), (4, 5)]
+
+
 def found_composite(found: Any) -> str:
     return str(found.composite)
 
@@ -262,6 +277,32 @@ def test_blocks_heads_and_neurons(kind: str) -> None:
         close(found.blocks[0] if kind == "llama" else found.relevance, found.relevance)
 
 
+@pytest.mark.parametrize(
+    ("kind", "attention", "mlp"),
+    [
+        ("phi3", "self_attn.o_proj", "mlp.down_proj"),
+        ("opt", "self_attn.out_proj", "fc2"),
+        ("gemma3", "self_attn.o_proj", "mlp.down_proj"),
+        ("mixtral", "self_attn.o_proj", None),  # its experts share one weight
+        ("mamba", None, "mixer.out_proj"),
+    ],
+)
+def test_parts_are_found(kind: str, attention: str | None, mlp: str | None, letters: Any) -> None:
+    model = tiny.build(kind, letters)
+    parts = relprop.text.find_parts(model)
+    for paths, name in ((parts.attention, attention), (parts.mlp, mlp)):
+        assert len(paths) == (2 if name else 0) and all(path.endswith(f".{name}") for path in paths)
+    found = relprop.explain_text(model, letters, ["The capital of France is", "oil"], parts=parts)
+    assert found[0].blocks.shape == (2, len(found[0])) and found[1].blocks.shape == (2, len(found[1]))
+    assert (found[0].heads is None) == (attention is None)
+    assert all(r.shape[0] == len(found[0]) for r in found[0].neurons)
+
+
+def test_a_block_that_runs_several_times(words: Any) -> None:
+    with pytest.raises(InputError, match="several times"):
+        relprop.explain_text(tiny.build("albert", words), words, TEXT, parts=True)
+
+
 def test_no_blocks() -> None:
     tokenizer = tiny.Slow()
     with pytest.raises(InputError, match="no list of blocks"):
@@ -294,7 +335,7 @@ def test_positions_that_are_added(words: Any) -> None:
         assert found.residual == pytest.approx(0, abs=1e-9) and "positions" in str(found)
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama", "gemma3"])
 def test_positions_of_the_librarys_models(kind: str) -> None:
     tokenizer = tiny.words() if kind == "bert" else tiny.letters()
     model = tiny.build(kind, tokenizer)
@@ -304,16 +345,16 @@ def test_positions_of_the_librarys_models(kind: str) -> None:
             tokenizer,
             "The capital of France is",
             positions=p,
-            composite="cp_lrp" if kind != "llama" else "attnlrp",
+            composite="cp_lrp" if kind in ("bert", "gpt2") else "attnlrp",
         )
         for p in (False, True)
     )
     assert not plain.positions and found.score == pytest.approx(plain.score)
-    name = {"bert": "bert.embeddings.position_embeddings", "gpt2": "transformer.wpe", "llama": "rotary"}[kind]
+    name = {"bert": "bert.embeddings.position_embeddings", "gpt2": "transformer.wpe"}.get(kind, "rotary")
     assert found.positions[name].shape == found.relevance.shape and float(found.positions[name].abs().sum()) > 0
     total = sum(float(r.sum()) for r in found.positions.values()) + float(found.relevance.sum()) + found.residual
     assert total == pytest.approx(found.score)
-    if kind != "llama":  # an added position takes nothing from the tokens; a rotation shares with them
+    if kind in ("bert", "gpt2"):  # an added position takes nothing from the tokens; a rotation shares with them
         close(found.relevance, plain.relevance)
     else:
         assert not torch.allclose(found.relevance, plain.relevance)

@@ -125,6 +125,18 @@ def build(kind: str, tokenizer: Any, **options: Any) -> Any:
         "roberta": lambda: t.RobertaForSequenceClassification(t.RobertaConfig(**{**shape, "max_position_embeddings": 66})),
         "roberta mask": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**{**shape, "max_position_embeddings": 66})),
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**shape, num_key_value_heads=2)),
+        "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**shape, num_key_value_heads=2, head_dim=6)),
+        "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**shape, eos_token_id=0, bos_token_id=0)),
+        "mixtral": lambda: t.MixtralForCausalLM(
+            t.MixtralConfig(**shape, num_key_value_heads=2, num_local_experts=4, experts_implementation="eager")
+        ),
+        "opt": lambda: t.OPTForCausalLM(
+            t.OPTConfig(
+                vocab_size=size, hidden_size=24, ffn_dim=40, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=24,
+                max_position_embeddings=64,
+            )
+        ),
+        "albert": lambda: t.AlbertForSequenceClassification(t.AlbertConfig(**shape, embedding_size=24)),
         "gpt2": lambda: t.GPT2LMHeadModel(
             t.GPT2Config(vocab_size=size, n_embd=24, n_layer=2, n_head=4, n_positions=64, bos_token_id=None, eos_token_id=0)
         ),

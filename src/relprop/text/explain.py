@@ -226,10 +226,10 @@ def _result(
         positions=places, decoder=decoder, **ends,
     )  # fmt: skip
     if parts is not None:
-        heads = parts.of_heads(answer.layers)
-        result.blocks = parts.of_blocks(answer.layers)[n][:, real].cpu()
+        heads = parts.of_heads(answer.layers, len(batch.texts))
+        result.blocks = parts.of_blocks(answer.layers, len(batch.texts))[n][:, real].cpu()
         result.heads = None if heads is None else heads[n][..., real].cpu()
-        result.neurons = [r[n][real].cpu() for r in parts.of_neurons(answer.layers)]
+        result.neurons = [r[n][real].cpu() for r in parts.of_neurons(answer.layers, len(batch.texts))]
     else:
         result.layers = {name: cut(value) for name, value in answer.layers.items()}
     return result

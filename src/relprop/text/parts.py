@@ -7,6 +7,8 @@ tells all three.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError
+
+_INWARD = re.compile(
+    r"(.*\.)?(w?[qkv]{1,3}|query|key|value|query_key_value|c_attn|in_proj)(_?(proj|lin|linear))?$", re.IGNORECASE
+)
+"""Names of the layers that make queries, keys and values."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +44,28 @@ class Parts:
         """All of them, to pass as `layers=` together with `layers_at="input"`."""
         return [*self.blocks, *self.attention, *self.mlp]
 
-    def of_blocks(self, layers: dict[str, Any]) -> Tensor:
+    def of_blocks(self, layers: dict[str, Any], texts: int) -> Tensor:
         """Relevance of each token where it enters each block, (N, L, T)."""
-        return torch.stack([_stream(layers[path]).sum(-1) for path in self.blocks], 1)
+        return torch.stack([_stream(layers, path, texts).sum(-1) for path in self.blocks], 1)
 
-    def of_heads(self, layers: dict[str, Any]) -> Tensor | None:
+    def of_heads(self, layers: dict[str, Any], texts: int) -> Tensor | None:
         """Relevance of each attention head at each token, (N, L, H, T); None where the heads are not known."""
-        if not self.heads or not self.attention:
-            return None
-        found = [_stream(layers[path]) for path in self.attention]
-        if any(r.shape[-1] % self.heads for r in found):
+        found = [_stream(layers, path, texts, alone=True) for path in self.attention]
+        if not self.heads or not found or any(r.shape[-1] % self.heads for r in found):
             return None
         return torch.stack([r.unflatten(-1, (self.heads, -1)).sum(-1).transpose(-2, -1) for r in found], 1)
 
-    def of_neurons(self, layers: dict[str, Any]) -> list[Tensor]:
-        """Relevance of each neuron of each MLP at each token, (N, T, D) per block."""
-        return [_stream(layers[path]) for path in self.mlp]
+    def of_neurons(self, layers: dict[str, Any], texts: int) -> list[Tensor]:
+        """Relevance of each neuron of each MLP at each token, (N, T, D) per block that has one."""
+        return [_stream(layers, path, texts, alone=True) for path in self.mlp]
 
 
 def find_parts(model: nn.Module) -> Parts:
     """Finds blocks, heads and neurons: the blocks are the longest list of modules of one type.
 
     In each, the attention is the module named so (`attn`, `attention`, `SelfAttention`), and its output projection the
-    last weighted layer in it; the MLP's last layer is the last weighted layer outside it.
+    last weighted layer in it that is as wide as the model and makes no queries, keys or values; the MLP's last layer is
+    the last weighted layer outside it that is as wide as the model. Experts that share one weight have no such layer.
 
     Raises:
         InputError: the model has no list of blocks.
@@ -72,33 +78,45 @@ def find_parts(model: nn.Module) -> Parts:
     if not lists:
         raise InputError("the model has no list of blocks (nn.ModuleList): name the layers you want, layers=[...].")
     name, blocks = max(lists, key=lambda found: len(found[1]))
+    config = getattr(model, "config", None)
     attention, mlp = [], []
     for number, block in enumerate(blocks):
-        base = f"{name}.{number}"
-        weighted = [path for path, m in block.named_modules() if _weighted(m)]
-        inside = [path for path in weighted if any("att" in part.lower() for part in path.split("."))]
-        outside = [path for path in weighted if path not in inside]
-        if inside:
-            attention.append(f"{base}.{inside[-1]}")
-        if outside:
-            mlp.append(f"{base}.{outside[-1]}")
-    config = getattr(model, "config", None)
+        dense = {path: out for path, m in block.named_modules() if (out := _width(m)) is not None}
+        width = (
+            getattr(config, "hidden_size", None)
+            or max(Counter(dense.values()).items(), key=lambda c: c[1], default=(0,))[0]
+        )
+        last = {"att" in path.lower(): path for path, out in dense.items() if out == width and not _INWARD.match(path)}
+        attention += [f"{name}.{number}.{last[True]}"] if True in last else []
+        mlp += [f"{name}.{number}.{last[False]}"] if False in last else []
     told = [getattr(config, key, None) for key in ("num_attention_heads", "n_head", "n_heads", "num_heads")]
     heads = next((int(n) for n in told if isinstance(n, int)), 0)
     return Parts(tuple(f"{name}.{n}" for n in range(len(blocks))), tuple(attention), tuple(mlp), heads)
 
 
-def _weighted(module: nn.Module) -> bool:
-    """A dense layer, by whatever name: no children, and a matrix."""
+def _width(module: nn.Module) -> int | None:
+    """How many numbers a dense layer gives, by whatever name it goes; None for other modules."""
     weight = getattr(module, "weight", None)
-    return (
-        isinstance(weight, Tensor)
-        and weight.ndim == 2
-        and not isinstance(module, nn.Embedding)
-        and not list(module.children())
-    )
+    if (
+        not isinstance(weight, Tensor)
+        or weight.ndim != 2
+        or isinstance(module, nn.Embedding)
+        or list(module.children())
+    ):
+        return None
+    return int(getattr(module, "nf", weight.shape[0]))  # GPT-2's dense layers keep their weight the other way round
 
 
-def _stream(caught: Any) -> Tensor:
-    """What came first of the tensors that entered: masks and angles follow."""
-    return caught[0] if isinstance(caught, list) else caught
+def _stream(layers: dict[str, Any], path: str, texts: int, alone: bool = False) -> Tensor:
+    """What entered a module, (N, T, D): the first tensor, masks and angles follow it."""
+    caught = layers[path]
+    several = isinstance(caught, list)
+    found = (caught[0] if caught else None) if several else caught
+    if isinstance(found, Tensor) and found.ndim == 2 and found.shape[0] % texts == 0:
+        found = found.unflatten(0, (texts, -1))  # some models put all tokens of all texts in one row
+    if (several and (alone or not caught)) or found is None or found.ndim != 3 or found.shape[0] != texts:
+        raise InputError(
+            f"parts: what enters {path!r} is not one tensor (texts, tokens, features); the module runs several times, or keeps "
+            "another order. Ask for the layers you want by their paths, layers=[...]."
+        )
+    return found

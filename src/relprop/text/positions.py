@@ -25,7 +25,11 @@ def rotary(model: Any) -> dict[str, nn.Module]:
     """The modules that make cosines and sines: they have frequencies and no weights."""
     if not isinstance(model, nn.Module):
         return {}
-    return {name: m for name, m in model.named_modules() if hasattr(m, "inv_freq") and not list(m.parameters())}
+    return {
+        name: m
+        for name, m in model.named_modules()
+        if any("inv_freq" in key for key, _ in m.named_buffers(recurse=False)) and not list(m.parameters())
+    }
 
 
 def ones(model: nn.Module, ids: Tensor) -> Tensor:
