@@ -20,13 +20,21 @@ SENTENCE = "The capital of France is Paris, and the capital of Italy is"
 
 def main(folder: str, model_folder: str | None = None) -> None:
     """Draws all of them."""
-    out = Path(folder)
+    classes(Path(folder))
+    tokens(Path(folder), model_folder)
+
+
+def classes(out: Path) -> None:
+    """News and tweets."""
     drawn = []
     for data, number in (("news", 0), ("news", 1), ("tweets", 0), ("tweets", 2)):
         tokenizer, model = fitted(data)
         drawn.append(relprop.explain_text(model, tokenizer, OWN[data][number]).drawing(merge=True, room=640))
     save(column(drawn, gap=14), out / "text-classes.png")
 
+
+def tokens(out: Path, model_folder: str | None) -> None:
+    """The next token by three questions, and the matrix of a generation."""
     tokenizer, model = load(model_folder) if model_folder else networks.smollm2()
     drawn = []
     for target, composite in (
@@ -35,10 +43,10 @@ def main(folder: str, model_folder: str | None = None) -> None:
         (" Paris", "cp_lrp"),
     ):
         found = relprop.explain_text(model, tokenizer, PROMPT, target, composite=composite)
-        drawn.append(titled(found.drawing(room=420), composite, size=11))
+        drawn.append(titled(found.drawing(room=420), "", lines=[composite]))
     save(column(drawn, gap=14), out / "text-paris.png")
 
-    found = relprop.explain_generation(model, tokenizer, SENTENCE, max_new_tokens=14)
+    found = relprop.explain_generation(model, tokenizer, SENTENCE, max_new_tokens=12)
     print(found)
     save(found.drawing(), out / "text-generation.png")
 
