@@ -47,7 +47,7 @@ class TextRelevance(Drawn):
         target: what was explained, as people call it.
         index: its index: a class, the id of a token, a span; for a contrast both.
         probability: how sure the model was of it; None where its scores make no distribution, and for contrasts.
-        score: what was explained; tokens, positions and residual add up to it.
+        score: what was explained; tokens, positions and residual add up to it (to the seed, where one was given).
         residual: what biases, other inputs and stabilisers absorbed.
         composite: the name of the rules.
         predictions: what the model finds likeliest, with probabilities.
