@@ -14,7 +14,7 @@ GALLERY ?= relprop-gallery
 SITE ?= site
 TORCH ?= $(shell grep '^torch==' constraints-dev.txt)
 
-CODE := src tests benchmarks gallery docs
+CODE := src tests benchmarks gallery docs examples
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Names the torch, so that another TORCH is another stamp.

@@ -24,7 +24,7 @@ LAYERS = [
     {"operations"},
     {"attribution"},
     {"captum", "rendering", "zoo"},
-    {"storage"},
+    {"storage", "text"},
     {"cli"},
 ]
 # The one exception, said once more where it is made: the methods of a result that draw and write it ask the outer
@@ -87,7 +87,7 @@ def test_the_exception_is_made_inside_of_methods_only(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["numerics", "rules", "composites", "engine", "operations", "attribution", "captum"]
+    "package", ["numerics", "rules", "composites", "engine", "operations", "attribution", "captum", "text"]
 )
 def test_the_core_needs_only_torch(package: str) -> None:
     allowed = {"torch", "relprop", "tqdm"} | sys.stdlib_module_names  # tqdm: where progress is asked for

@@ -31,6 +31,7 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
+from relprop.text import explain_generation, explain_text
 
 if TYPE_CHECKING:
     from relprop.storage import load, report
@@ -71,6 +72,8 @@ __all__ = [
     "captum",
     "composites",
     "errors",
+    "explain_generation",
+    "explain_text",
     "first",
     "last",
     "load",

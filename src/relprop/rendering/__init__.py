@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from relprop.rendering.audio import audio
-from relprop.rendering.drawing import Drawing, column, row
+from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import Heatmap, Panel, channels, colour_bar, contour, grid, overlay, strip
 from relprop.rendering.layers import channel_bars, layer_bars
 from relprop.rendering.scale import Scale
@@ -40,6 +40,7 @@ __all__ = [
     "colour_bar",
     "column",
     "contour",
+    "framed",
     "grid",
     "layer_bars",
     "matrix",
@@ -47,6 +48,7 @@ __all__ = [
     "row",
     "series",
     "strip",
+    "titled",
     "volume",
     "waterfall",
 ]
