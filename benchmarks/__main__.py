@@ -56,6 +56,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="height and width of the images (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    clock = "wall, or process: the process's own CPU time, for a machine that others use (with one thread)"
+    parser.add_argument("--clock", choices=speed.CLOCKS, default="wall", help=clock)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     small = f"a test of the benchmark: {SMALL}, 2 images of 64², 2 rounds"
     parser.add_argument("--small", action="store_true", help=small)
@@ -90,7 +92,7 @@ def measure(
         model = networks.build(network, options.device)
         x = networks.images(options.batch, options.size, options.device)
         target = networks.targets(options.batch, options.device)
-        for name, timing in speed.measure(contestants, model, x, target, options.rounds).items():
+        for name, timing in speed.measure(contestants, model, x, target, options.rounds, options.clock).items():
             rows[name] |= timing.summary()
         del model
     if "memory" in options.measure:

@@ -9,7 +9,8 @@ from PIL import Image
 import relprop
 from relprop.cli.photographs import PHOTOGRAPHS
 from relprop.composites import epsilon_gamma_box, epsilon_plus_flat, gamma_flat
-from relprop.rendering import Heatmap, Panel, strip
+from relprop.rendering import Heatmap, Panel, column, strip
+from relprop.rendering.drawing import framed
 from relprop.zoo import efficientnet_lite0
 from relprop.zoo.images import preprocess, square
 
@@ -32,25 +33,21 @@ def draw() -> Image.Image:
     rows = []
     for photograph in PHOTOGRAPHS[:2]:
         picture = photograph.open()
-        panels = [Panel(square(picture), photograph.title)]
+        panels = [Panel(square(picture), photograph.title, smooth=True)]
         for name, composite in COMPOSITES.items():
             R = relprop.attribute(model, preprocess(picture), composite=composite)
             heatmap = Heatmap.of(R.values, percentile=PERCENTILE)
             panels[0] = Panel(
                 panels[0].image,
                 f"{photograph.title}\n{model.labels[R.target[0]]}, {R.score.item():.2f}",
+                smooth=True,
             )
             numbers = (
                 f"sum {R.values.sum().item():.3g}, residual {R.residual.item():.2f}"
             )
-            panels.append(Panel(heatmap.image(), f"{name}\n{numbers}", heatmap.limit))
+            panels.append(Panel(heatmap, f"{name}\n{numbers}"))
         rows.append(strip(panels))
-    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
-    top = 0
-    for row in rows:
-        sheet.paste(row, (0, top))
-        top += row.height
-    return sheet
+    return framed(column(rows)).to_image()
 
 
 if __name__ == "__main__":

@@ -352,3 +352,43 @@ def test_batch_sizes(batch_size: object, model: nn.Module, x: Tensor) -> None:
 def test_a_layer_that_does_not_exist(model: nn.Module, x: Tensor) -> None:
     with pytest.raises(errors.RelpropError, match="layer9"):
         relprop.attribute(model, x, 0, layers=["layer9"])
+
+
+def scripted(h: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.trace(lambda h: h * torch.sigmoid(h), torch.ones(2, 4))(h)
+
+
+UNSEEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "a scripted function": (lambda x: scripted(x * 2).sum(1), "TorchScript"),
+    "vmap": (lambda x: torch.vmap(torch.tanh)(x).sum(1), "torch.func"),
+    "a gradient of its own": (
+        lambda x: torch.autograd.grad(x.pow(3).sum(), x, create_graph=True)[0].sum(1),
+        "cannot see",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_the_engine_cannot_see_is_refused(name: str, x: Tensor) -> None:
+    function, said = UNSEEN[name]
+    with pytest.raises(relprop.errors.UnsupportedOperationError, match=said):
+        relprop.attribute(function, x)
+
+
+def test_an_output_without_a_batch_axis(x: Tensor) -> None:
+    with pytest.raises(relprop.errors.TargetError, match="first axis is not the batch"):
+        relprop.attribute(lambda x: torch.cat([x, x, x]).sum(1), x)
+
+
+def test_float16_has_no_room_for_relevance_of_zeros(x: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).half().eval()
+    with pytest.raises(relprop.errors.RuleError, match=r"float16.*bfloat16"):
+        relprop.attribute(model, x.half(), 0, composite=relprop.Composite({"linear": relprop.Flat()}))
+
+
+def test_a_loss_is_not_told_to_register(x: Tensor) -> None:
+    with pytest.raises(relprop.errors.UnsupportedOperationError, match="it is a loss") as raised:
+        relprop.attribute(lambda x: F.mse_loss(x, x + 1, reduction="none").sum(1), x)
+    assert "register" not in str(raised.value)

@@ -189,3 +189,63 @@ def test_the_automatic_choice_merges_like_the_composite_it_picks() -> None:
     picked = relprop.attribute(model, x, 0)
     assert picked.composite.name == "gamma_flat"
     torch.testing.assert_close(picked.values, relprop.attribute(model, x, 0, composite="gamma_flat").values)
+
+
+class Frozen(nn.Module):
+    """A BatchNorm as detection networks freeze it: a scale and a shift, in one of the ways people write them."""
+
+    def __init__(self, norm: nn.BatchNorm2d, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().reshape(1, -1, 1, 1)
+        self.mean = norm.running_mean.reshape(-1, 1, 1)
+        self.bias = norm.bias.detach().reshape(1, -1, 1, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        shift = self.bias - self.mean * self.scale
+        if self.how == "scale, shift":
+            return h * self.scale + shift
+        if self.how == "in place":
+            h *= self.scale
+            h += shift
+            return h
+        if self.how == "mean, divisor, shift":
+            return (h - self.mean) / (1 / self.scale) + self.bias
+        return torch.sub(shift, -self.scale * h)
+
+
+@over_rules
+@pytest.mark.parametrize("how", ["scale, shift", "in place", "mean, divisor, shift", "shift minus"])
+def test_written_by_hand_it_merges_too(how: str, rule: str) -> None:
+    own, definition = RULES[rule]
+    conv, norm, last = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(12, 2)
+    model = settle(nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(), last)).double()
+    norm.weight.data[0].neg_()
+    x = torch.randn(3, 2, 4, 4).double()
+    composite = relprop.Composite({"conv": own, "linear": own})
+    written = nn.Sequential(conv, Frozen(norm, how), *model[2:])
+    weights = torch.randn(2).double()
+    seed = reference.weighted(definition)
+    steps = [(model[:2], seed), (model[2], reference.activation), (model[3], reference.moved), (last, seed)]
+    values = relprop.attribute(written, x, target=lambda y: (y * weights).sum(1), composite=composite).values
+    close(values, reference.propagate(steps, x, lambda y: y * weights))
+
+
+@over_rules
+def test_a_bias_written_by_hand_is_a_layers_bias(rule: str) -> None:
+    own, definition = RULES[rule]
+    layer = nn.Linear(4, 3).double()
+    x, weights = torch.randn(3, 4).double(), torch.randn(3).double()
+    spelled: list[Callable[[Tensor], Tensor]] = [
+        layer,
+        lambda x: x @ layer.weight.T + layer.bias,
+        lambda x: layer.bias + F.linear(x, layer.weight),
+        lambda x: F.linear(x, layer.weight).add_(layer.bias),
+        lambda x: torch.addmm(layer.bias, x, layer.weight.T),
+        lambda x: torch.einsum("bi,oi->bo", x, layer.weight) + layer.bias,
+        lambda x: torch.einsum("oi, bi -> bo", layer.weight, x) + layer.bias,
+    ]
+    expected = reference.propagate([(layer, reference.weighted(definition))], x, lambda y: y * weights)
+    for f in spelled:
+        composite = relprop.Composite({"linear": own})
+        close(relprop.attribute(f, x, target=lambda y: (y * weights).sum(1), composite=composite).values, expected)

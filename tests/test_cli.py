@@ -1,19 +1,63 @@
-"""The command: what it writes, prints and answers to mistakes."""
+"""The command as a new user tries it: what it writes, prints, and answers to mistakes."""
 
 from __future__ import annotations
 
+import csv
+import functools
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import skimage
+import torch
 from PIL import Image
-from typer.testing import CliRunner
+from safetensors.torch import save_file
+from torch import nn
+from typer.testing import CliRunner, Result
 
+import relprop
 from relprop.cli.app import app
-from relprop.cli.explaining import Explainer, find_class
+from relprop.cli.explaining import find_class
 from relprop.errors import TargetError
+
+# A model of the user's own, as `--model mine:small` finds it in the folder one works in.
+MINE = """
+import torch
+from torch import nn
+
+class Small(nn.Sequential):
+    size = 16
+    labels = ["cat", "dog", "=cow <b>"]
+
+def small():
+    torch.manual_seed(0)
+    return Small(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
+
+def table():
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+def odd():
+    return nn.Sequential(Exponential(), nn.Flatten(), nn.Linear(9, 2))
+
+class Exponential(nn.Module):
+    def forward(self, x):
+        return torch.linalg.matrix_exp(x)
+
+def nothing():
+    return 3
+"""
+
+
+SOURCE = str(Path(relprop.__file__).parent.parent)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
 
 
 @pytest.fixture
@@ -21,104 +65,305 @@ def picture() -> Path:
     return Path(skimage.__file__).parent / "data" / "coffee.png"
 
 
-def run(*arguments: object) -> tuple[int, str]:
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a model and inputs for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(MINE)
+    generator = np.random.default_rng(0)
+    for name in ("one", "two"):
+        Image.fromarray(generator.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "table.csv").write_text("age,height,=weight,name\n1,2,3,x\n4,5,6,y\n-1,0,2.5,z\n")
+    np.save(tmp_path / "signal.npy", generator.normal(size=(2, 3)))
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return done.exit_code, done.output
+    return done
+
+
+def good(*arguments: object) -> str:
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stderr == ""
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_the_demonstration(tmp_path: Path) -> None:
-    code, output = run("demo", "--out", tmp_path / "out")
-    assert code == 0, output
-    assert "espresso rather" in output and "tiger cat" in output
-    assert (tmp_path / "out" / "index.html").stat().st_size > 100_000
-    # Three photographs, two composites, three maps each and a strip.
+    output = good("demo", "--out", tmp_path / "out")
+    assert "espresso (967)" in output and "tiger cat" in output
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert len(page) > 100_000 and "percentile 99.5" in page and "Rachel Michetti" in page
+    # Three photographs, two composites, three maps each.
     pictures = sorted((tmp_path / "out").glob("*.png"))
-    assert len(pictures) == 3 * 2 * (3 + 1)
+    assert len(pictures) == 3 * 2 * 3
     for path in pictures:
         with Image.open(path) as image:
             image.verify()
 
 
 def test_a_picture_of_ones_own(picture: Path, tmp_path: Path) -> None:
-    code, output = run("explain", picture, "--out", tmp_path / "out", "-c", "epsilon_plus")
-    assert code == 0, output
+    output = good("explain", picture, "--out", tmp_path / "out", "-c", "epsilon_plus")
     assert "espresso" in output and "epsilon_plus" in output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"coffee-epsilon-plus.png", "coffee-epsilon-plus-espresso.png", "index.html"}
+    assert names == {"coffee-espresso-967-epsilon-plus.png", "index.html"}
 
 
-def test_one_class_against_another(picture: Path, tmp_path: Path) -> None:
-    code, output = run(
-        "explain", picture, "-t", "Espresso", "--against", "504", "--out", tmp_path, "-c", "epsilon_plus"
+def test_one_class_against_another_as_data(picture: Path, tmp_path: Path) -> None:
+    output = good(
+        "explain", picture, "-t", "Espresso", "--against", "504", "--out", tmp_path, "-c", "epsilon_plus", "--json"
     )
-    assert code == 0, output
-    assert "coffee mug" in output
-    assert (tmp_path / "coffee-epsilon-plus-espresso-rather-than-coffee-mug.png").is_file()
-
-
-def test_score_is_sum_and_residual(picture: Path) -> None:
-    explanation = Explainer(["epsilon_plus"], 100.0).explain(Image.open(picture), "coffee", against="cup")
-    for entry in explanation.entries:
+    data = json.loads(output)
+    espresso, mug, difference = data["results"]
+    assert difference["explained"] == "espresso (967) rather than coffee mug (504)"
+    assert difference["score"] == pytest.approx(espresso["score"] - mug["score"], abs=1e-4)
+    for each in data["results"]:
         # Sums of 150,528 values in float32.
-        assert entry.total + entry.residual == pytest.approx(entry.score, abs=1e-3)
-    espresso, cup, difference = explanation.entries
-    assert difference.score == pytest.approx(espresso.score - cup.score, abs=1e-4)
+        assert each["relevance"] + each["residual"] == pytest.approx(each["score"], abs=1e-3)
+        assert sum(each["absorbed"].values()) == pytest.approx(each["residual"])
+    assert all(Path(path).exists() for path in data["files"])
+
+
+def test_several_at_once_and_a_folder(here: Path) -> None:
+    output = good("explain", "one.png", "two.png", "-m", "mine:small", "--out", "out", "-t", 0, "--against", "dog")
+    assert "rather than dog" in output and "one.png" in output and "two.png" in output
+    assert len(list((here / "out").glob("*.png"))) == 6
+    (here / "pictures").mkdir()
+    for name in ("a", "b"):
+        (here / "pictures" / f"{name}.png").write_bytes((here / "one.png").read_bytes())
+    (here / "pictures" / "notes.txt").write_text("not read")
+    data = json.loads(good("explain", "pictures", "-m", "mine:small", "--out", "out2", "--json"))
+    assert [each["input"] for each in data["results"]] == ["a.png", "b.png"]
+
+
+def test_files_of_one_name_do_not_overwrite_each_other(here: Path) -> None:
+    (here / "sub").mkdir()
+    (here / "sub" / "one.png").write_bytes((here / "two.png").read_bytes())
+    good("explain", "one.png", "sub/one.png", "-m", "mine:small", "-t", "cat", "--out", "out")
+    assert len(list((here / "out").glob("*.png"))) == 2
+
+
+def test_rows_of_a_table(here: Path) -> None:
+    data = json.loads(
+        good(
+            "explain",
+            "table.csv",
+            "-m",
+            "mine:table",
+            "--without",
+            "name",
+            "--row",
+            0,
+            "--row",
+            2,
+            "--out",
+            "out",
+            "--json",
+        )
+    )
+    assert [each["input"] for each in data["results"]] == ["table.csv, row 0", "table.csv, row 2"]
+    page = (here / "out" / "index.html").read_text(encoding="utf-8")
+    assert "age = 1" in page and "=weight" in page
+
+
+def test_arrays_and_results_that_are_kept(here: Path) -> None:
+    good("explain", "signal.npy", "-m", "mine:table", "-t", "1", "--out", "out", "--keep")
+    (kept,) = (path for path in (here / "out").iterdir() if path.is_dir())
+    assert len(relprop.load(kept)) == 2
+    shown = good("show", kept)
+    assert "sample 1: target 1" in shown and "feature 0" in shown
+    good("show", kept, "--out", "again.svg")
+    assert (here / "again.svg").read_text().startswith("<svg")
+    good("report", kept, kept, "--out", "report.html", "--title", "For the <audit>")
+    assert "For the &lt;audit&gt;" in (here / "report.html").read_text(encoding="utf-8")
+
+
+def test_weights_are_loaded_whole_or_refused(here: Path) -> None:
+    import mine
+
+    weights = {name: torch.randn_like(p) for name, p in mine.small().state_dict().items()}
+    save_file(weights, here / "w.safetensors")
+    arguments = ("explain", "one.png", "-m", "mine:small", "-t", "0", "--json", "--out")
+    own = json.loads(good(*arguments, "a"))["results"][0]["score"]
+    other = json.loads(good(*arguments, "b", "--weights", "w.safetensors"))["results"][0]["score"]
+    assert own != other
+    wrong = {
+        "less": {k: v for k, v in weights.items() if k != "0.bias"},
+        "more": weights | {"9.weight": torch.ones(1)},
+        "other": weights | {"0.bias": torch.ones(5)},
+    }
+    for name, state in wrong.items():
+        save_file(state, here / f"{name}.safetensors")
+        done = run(*arguments, "c", "--weights", f"{name}.safetensors")
+        assert done.exit_code == 1 and "does not fit Small" in done.stderr and done.stderr.count("\n") == 1
+    (here / "w.pt").write_bytes(b"pickle")
+    done = run(*arguments, "c", "--weights", "w.pt")
+    assert done.exit_code == 2 and "save_file" in done.stderr
+
+
+def test_check_says_what_a_network_is_made_of(here: Path) -> None:
+    output = good("check", "-m", "mine:small", "-c", "epsilon_plus")
+    assert re.search(r"conv2d.*conv.*ZPlus\(\)", output) and "Every operation is known." in output
+    data = json.loads(good("check", "one.png", "-m", "mine:small", "--json"))
+    assert [row["operation"] for row in data["operations"]] == ["conv2d", "relu", "linear", "flatten"]
+    assert data["unknown"] == [] and data["output"] == [1, 3]
+    done = run("check", "-m", "mine:odd", "--shape", "1,3,3")
+    assert done.exit_code == 1 and "unknown: linalg_matrix_exp in module '0', given (1, 3, 3)" in done.stdout
+
+
+def test_unknown_operations_stop_an_explanation_unless_loose(here: Path) -> None:
+    np.save(here / "square.npy", np.random.default_rng(0).normal(size=(1, 3, 3)))
+    arguments = ("explain", "square.npy", "-m", "mine:odd", "--out", "out")
+    done = run(*arguments)
+    assert done.exit_code == 1 and "linalg_matrix_exp" in done.stderr and done.stderr.count("\n") == 1
+    good(*arguments, "--loose")
+    assert (
+        "Unknown operations, their own gradient used: linalg_matrix_exp (1)"
+        in (here / "out" / "index.html").read_text()
+    )
+
+
+def test_rules_and_composites_are_listed() -> None:
+    rules = json.loads(good("rules", "--json"))
+    gamma = next(rule for rule in rules if rule["name"] == "Gamma")
+    assert gamma["parameters"] == "(gamma=0.25)" and "1 + gamma" in gamma["what"] and "conv" in gamma["acts_on"]
+    assert {rule["name"] for rule in rules} >= {"Zero", "Epsilon", "AlphaBeta", "ZPlus", "Flat", "ZBox"}
+    assert "Kohlbrenner" in good("composites")
+    assert "every conv" in good("composites", "epsilon_plus")
+    assert json.loads(good("composites", "epsilon_plus", "--json"))["entries"][0] == {
+        "place": "every conv",
+        "rule": "ZPlus()",
+    }
+    assert len(json.loads(good("composites", "--json"))) == len(relprop.composites.NAMES)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere.png"], "there is no file"),
-        (["{picture}", "-t", "coffee mugs"], "near it: 'coffee mug'"),
-        (["{picture}", "-t", "1000"], "numbered from 0 to 999"),
-        (["{picture}", "-t", "cup", "--against", "cup"], "against itself"),
-        (["{picture}", "-c", "epsilon_minus"], "epsilon"),
-        (["{picture}", "--percentile", "0"], "--percentile"),
-        (["{text}"], "is not a picture we open"),
+        (["explain", "nowhere.png"], "there is no file"),
+        (["explain", "one.png", "-t", "coffee mugs"], "near it: 'coffee mug'"),
+        (["explain", "one.png", "-t", "1000"], "numbered from 0 to 999"),
+        (["explain", "one.png", "-t", "cup", "--against", "cup"], "against itself"),
+        (["explain", "one.png", "-c", "epsilon_minus"], "there is no composite"),
+        (["explain", "one.png", "--percentile", "0"], "--percentile"),
+        (["explain", "one.png", "--kind", "smell"], "there is no kind"),
+        (["explain", "mine.py"], "is not a picture we open"),
+        (["explain", "notes.txt"], "is text"),
+        (["explain", "empty"], "holds no file we read"),
+        (["explain", "one.png", "-m", "resnet"], "torchvision:NAME"),
+        (["explain", "one.png", "-m", "mine:large"], "no callable 'large'"),
+        (["explain", "one.png", "-m", "mine:nothing"], "must give a torch.nn.Module"),
+        (["explain", "one.png", "-m", "missing_module:x"], "no module 'missing_module'"),
+        (["explain", "one.png", "-m", "mine:small", "--weights", "x.safetensors"], "there is no file"),
+        (["explain", "one.png", "-m", "mine:small", "--mean", "a,b"], "--mean"),
+        (["explain", "one.png", "--size", "64"], "comes with its weights"),
+        (["explain", "table.csv", "-m", "mine:table"], "'x' in column 'name' is no number"),
+        (["explain", "table.csv", "-m", "mine:table", "--without", "size"], "no column 'size'; it has: age"),
+        (["explain", "table.csv", "-m", "mine:table", "--without", "name", "--row", "7"], "no row 7"),
+        (["explain", "objects.npy", "-m", "mine:table"], "no array of numbers"),
+        (["explain", "table.csv", "-m", "mine:table", "--without", "name", "-t", "yes"], "no names of classes"),
+        (["check", "-c", "nothing"], "there is no composite"),
+        (["check", "--shape", "1,x"], "--shape"),
+        (["composites", "nothing"], "There is no composite named 'nothing'"),
+        (["show", "empty"], "no saved result"),
+        (["report", "empty"], "no saved result"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str, picture: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("no picture")
-    given = [argument.format(picture=picture, text=tmp_path / "a.txt") for argument in arguments]
-    code, output = run("explain", *given, "--out", tmp_path / "out")
-    assert code == 2
-    assert output.startswith("relprop: ") and output.count("\n") == 1
-    assert says in output
-    assert not (tmp_path / "out").exists()
+def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str, here: Path) -> None:
+    (here / "notes.txt").write_text("words")
+    (here / "empty").mkdir()
+    np.save(here / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    done = run(*arguments, *(["--out", "out"] if arguments[0] == "explain" else []))
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    assert done.stderr.startswith("relprop: ") and done.stderr.count("\n") == 1
+    assert says in done.stderr
+    assert not (here / "out").exists()
 
 
-def test_what_cannot_be_done_is_answered_in_one_line(picture: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file in the way")
-    code, output = run("explain", picture, "-c", "epsilon", "--out", tmp_path / "out")
-    assert code == 1
-    assert output.startswith("relprop: ") and "choose a folder" in output and output.count("\n") == 1
+def test_what_cannot_be_done_is_answered_in_one_line(here: Path) -> None:
+    (here / "out").write_text("a file in the way")
+    done = run("explain", "one.png", "-m", "mine:small", "--out", "out")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("relprop: ") and "choose a folder" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_file_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
-    name = tmp_path / "a\x1b[2J<b>.png"
-    Image.new("RGB", (20, 20)).save(name)
-    code, output = run("explain", name, "-c", "epsilon", "--out", tmp_path / "out")
-    assert code == 0, output
-    assert "\x1b[2J" not in output
-    written = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "\x1b" not in written and "<b>.png" not in written
+def test_a_file_name_cannot_steer_the_terminal(here: Path) -> None:
+    name = here / "a\x1b[2J<b>.png"
+    (here / "one.png").rename(name)
+    output = good("explain", name, "-m", "mine:small", "-t", "2", "--out", "out")
+    assert "\x1b[2J" not in output and "a␛[2J<b>.png" in output
+    written = (here / "out" / "index.html").read_text(encoding="utf-8")
+    assert "\x1b" not in written and "<b>.png" not in written and "=cow &lt;b&gt;" in written
+    done = run("explain", here / "b\x1b]0;x\x07.png")
+    assert done.exit_code == 2 and "\x1b" not in done.stderr
 
 
 def test_version_and_help() -> None:
-    import relprop
+    assert good("--version") == f"{relprop.__version__}\n"
+    output = good("--help")
+    for command in ("demo", "explain", "check", "rules", "composites", "show", "report"):
+        assert command in output
+        assert "--help" in good(command, "--help")
+    assert run("explain", "--unknown").exit_code == 2
 
-    assert run("--version") == (0, f"{relprop.__version__}\n")
-    code, output = run("--help")
-    assert code == 0 and "demo" in output and "explain" in output
-    assert run("explain", "--unknown")[0] == 2
+
+def test_no_color_means_none(here: Path) -> None:
+    program = [sys.executable, "-m", "relprop.cli", "composites"]
+    environment = {**ENVIRONMENT, "NO_COLOR": "1", "FORCE_COLOR": ""}
+    done = subprocess.run(program, capture_output=True, text=True, check=True, env=environment)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_an_interruption_leaves_no_partial_file(here: Path) -> None:
+    (here / "slow.py").write_text(
+        "import mine, time, pathlib\nclass Slow(mine.Small):\n  def forward(self, x):\n    y = super().forward(x)\n"
+        "    pathlib.Path('started').touch()\n    time.sleep(60)\n    return y\n"
+        "def slow():\n  return Slow(*mine.small())\n"
+    )
+    program = [sys.executable, "-m", "relprop.cli", "explain", "one.png", "-m", "slow:slow", "--out", "out"]
+    # Where this test runs in the background, interruptions are ignored, and would be by the command, too.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=heed
+    )
+    for _ in range(600):
+        if (here / "started").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in errors
+    assert not (here / "out").exists() or not any((here / "out").iterdir())
+
+
+def test_completion_knows_the_composites() -> None:
+    from relprop.cli.app import _composite_names
+
+    assert _composite_names("epsilon_p") == ["epsilon_plus", "epsilon_plus_flat"]
+    environment = {
+        **ENVIRONMENT,
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+        "_RELPROP_COMPLETE": "source_bash",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from relprop.cli.app import app; app(prog_name='relprop')"],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert "complete" in done.stdout
 
 
 def test_without_typer_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['typer'] = None; from relprop.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert done.returncode == 1
     assert done.stderr == "relprop: the command needs typer: pip install 'relprop[cli]'\n"
 
@@ -132,3 +377,81 @@ def test_classes_are_found_by_number_and_name() -> None:
         find_class("cat", labels)
     with pytest.raises(TargetError):
         find_class("", labels)
+
+
+class Tiny(nn.Module):
+    """Stands for a network of a library that is not installed here."""
+
+    num_classes = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.mean((2, 3)))
+
+
+def test_models_of_libraries_are_asked_for_by_their_own_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    means, stds = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    def torchvision_weights(name: str) -> SimpleNamespace:
+        transform = SimpleNamespace(crop_size=[32], resize_size=[36], mean=means, std=stds)
+        if name != "resnet50":
+            raise ValueError(name)
+        meta = {"categories": [f"class {i}" for i in range(1000)]}
+        return SimpleNamespace(DEFAULT=SimpleNamespace(meta=meta, transforms=lambda: transform))
+
+    def make(name: str, **options: object) -> nn.Module:
+        asked.append((name, sorted(options)))
+        return Tiny()
+
+    torchvision, models, timm = ModuleType("torchvision"), ModuleType("torchvision.models"), ModuleType("timm")
+    models.get_model, models.get_model_weights = make, torchvision_weights
+    timm.is_model, timm.create_model = lambda name: name == "vit", make
+    config = {"input_size": (3, 32, 32), "mean": means, "std": stds, "crop_pct": 0.9}
+    timm.data = SimpleNamespace(resolve_model_data_config=lambda model: config)
+    for module in (torchvision, models, timm):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for spec, label in (("torchvision:resnet50", "class 3 (3)"), ("timm:vit", "tiger shark (3)")):
+        assert label in good("explain", "one.png", "-m", spec, "-t", 3, "--out", "out")
+    assert asked == [("resnet50", ["weights"]), ("vit", ["pretrained"])]
+    for spec in ("torchvision:resnet5000", "timm:vat"):
+        done = run("explain", "one.png", "-m", spec)
+        assert done.exit_code == 2 and "has no model" in done.stderr
+    (here / "torchvision").mkdir()
+    (here / "torchvision" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.delitem(sys.modules, "torchvision.models")
+    done = run("explain", "one.png", "-m", "torchvision:resnet50")
+    assert done.exit_code == 1 and "cannot be imported: operator" in done.stderr and done.stderr.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "timm", None)
+    done = run("explain", "one.png", "-m", "timm:vit")
+    assert done.exit_code == 1 and "pip install timm" in done.stderr
+
+
+def test_a_folder_of_transformers(here: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
+        id2label={0: "cat", 1: "dog"},
+    )  # fmt: skip
+    transformers.ViTForImageClassification(config).save_pretrained(here / "vit")
+    done = run("explain", "one.png", "-m", "hf:vit", "-t", "dog", "--out", "out", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["results"][0]["explained"] == "dog (1)"
+    transformers.BertForSequenceClassification(
+        transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(here / "bert")
+    done = run("explain", "one.png", "-m", "hf:bert")
+    assert done.exit_code == 2 and "explains image classifiers" in done.stderr
+
+
+def test_the_table_of_a_csv_is_what_the_library_gives(here: Path) -> None:
+    good("explain", "table.csv", "-m", "mine:table", "--without", "name", "--row", 1, "-t", 0, "--out", "out", "--keep")
+    (kept,) = (path for path in (here / "out").iterdir() if path.is_dir())
+    relprop.load(kept).save(here / "r.csv", names=["age", "height", "=weight"])
+    rows = list(csv.reader((here / "r.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row[2] for row in rows[1:]] == ["age", "height", "'=weight"]

@@ -315,3 +315,45 @@ def test_rules_are_values(rule: relprop.rules.Rule) -> None:
     assert eval(repr(rule), vars(relprop.rules)) == rule
     with pytest.raises(AttributeError):
         rule.epsilon = 1.0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("spelling", [torch.relu, F.relu, Tensor.relu, Tensor.relu_], ids=["torch", "F", "method", "_"])
+def test_an_operation_is_named_in_any_spelling(spelling: Callable[..., Any]) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)).eval()
+    blocked = relprop.attribute(
+        model, torch.randn(2, 3), 0, composite=Composite({relprop.operation(spelling): relprop.Block()})
+    )
+    assert not blocked.values.any()
+
+
+def test_rules_reach_operations_that_only_move_values() -> None:
+    class Skip(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            moved = x.flip(1)
+            moved += x
+            return moved.flatten(1)
+
+    x = torch.randn(2, 3)
+    flip = relprop.attribute(Skip(), x, 0, composite=Composite({relprop.operation(torch.flip): relprop.Block()}))
+    assert torch.equal(flip.values, x * torch.tensor([1.0, 0, 0]))
+    total = relprop.attribute(Skip(), x, 0, composite=Composite({"sum": relprop.Block()}))
+    assert not total.values.any()
+
+
+def test_a_product_of_two_live_operands_is_no_layer() -> None:
+    """`first` and `last` count layers with weights."""
+    torch.manual_seed(0)
+    a, b = nn.Linear(3, 4), nn.Linear(3, 4)
+    relevance = relprop.attribute(
+        lambda x: (a(x) @ b(x).T).sum(1), torch.randn(2, 3), composite=Composite({relprop.last: Epsilon(1.0)})
+    )
+    acted = [place.index for place, rule in relevance.rules if rule == Epsilon(1.0)]
+    assert acted == [1]
+
+
+def test_the_table_is_in_the_order_of_execution() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    for composite in ("auto", "epsilon"):
+        relevance = relprop.attribute(model, torch.randn(2, 3), 0, composite=composite)
+        assert [place.paths[0] for place, _ in relevance.rules][:3] == ["0", "1", "2"]
+        assert relevance.table().splitlines()[1].startswith("tanh (activation) in module '1'")

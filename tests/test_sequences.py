@@ -97,3 +97,25 @@ def test_constant_attention_conserves_what_the_softmax_keeps() -> None:
     assert constant.residual.abs().max() < 1e-6 * constant.score.abs().max()
     jacobian = relprop.attribute(model, x, target, composite="attnlrp")
     assert jacobian.residual.abs().min() > 1e-4 * jacobian.score.abs().max()
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch has no grouped matrix product")
+@pytest.mark.parametrize("composite", ["attnlrp", "attnlrp_gamma", "epsilon"])
+def test_grouped_product_equals_one_layer_per_expert(composite: str) -> None:
+    """Offsets keep their int32; each run of rows meets its expert's weight, under the rule of any linear layer."""
+    weight = torch.randn(3, 16, 8)
+    ends = [8, 8, 24]
+    head = nn.Linear(8, 4)
+
+    def grouped(x: Tensor) -> Tensor:
+        offsets = torch.tensor(ends, dtype=torch.int32)
+        return head(torch._grouped_mm(x.flatten(0, 1), weight, offs=offsets)).unflatten(0, x.shape[:2]).sum(1)
+
+    def looped(x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1).tensor_split(ends[:-1])
+        y = torch.cat([nn.functional.linear(part, w.T) for part, w in zip(rows, weight, strict=True)])
+        return head(y).unflatten(0, x.shape[:2]).sum(1)
+
+    x = torch.randn(2, 12, 16)
+    found, expected = (relprop.attribute(f, x, 1, composite=composite).values for f in (grouped, looped))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # float32: the kernel knows no double

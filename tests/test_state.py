@@ -244,3 +244,45 @@ def test_the_engine_alone_leaves_nothing_behind(model: nn.Module, x: Tensor) -> 
     assert snapshot(model) == before
     expected = relprop.attribute(model, x, 0, composite="epsilon_plus").values
     assert torch.equal((leaf * gradient).detach(), expected)
+
+
+def test_the_model_after_an_error_in_a_rule_of_the_user(model: nn.Module, x: Tensor) -> None:
+    class Faulty(relprop.WeightedRule):
+        def propagate(self, layer: Any, g: Tensor) -> Tensor:
+            raise ZeroDivisionError("in the backward pass")
+
+    before = snapshot(model)
+    with pytest.raises(ZeroDivisionError):
+        relprop.attribute(model, x, 0, composite=relprop.Composite({"conv": Faulty(), "linear": Faulty()}))
+    assert snapshot(model) == before
+
+
+def test_a_model_that_overwrites_what_its_gradient_needs() -> None:
+    """Torch alone refuses to differentiate it; we keep copies."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(4, 8).double(), nn.Linear(8, 3).double()
+
+    def overwriting(x: Tensor) -> Tensor:
+        h = first(x)
+        h[:, 4:].relu_().mul_(2)
+        return last(h)
+
+    def plain(x: Tensor) -> Tensor:
+        h = first(x)
+        return last(torch.cat([h[:, :4], h[:, 4:].relu() * 2], 1))
+
+    x = torch.randn(3, 4).double()
+    for composite in ("zero", "epsilon_plus", relprop.Composite({"linear": relprop.Gamma()})):
+        wanted = relprop.attribute(plain, x, 0, composite=composite).values
+        torch.testing.assert_close(relprop.attribute(overwriting, x, 0, composite=composite).values, wanted)
+
+
+def test_the_gradient_may_be_taken_inside_the_block() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double(), torch.randn(3, 4).double()
+    wanted = relprop.attribute(model, x, 1, composite="epsilon").values
+    x.requires_grad_()
+    with relprop.propagate("epsilon", model=model, inputs=x):
+        score = model(x)[:, 1].sum()
+        (g,) = torch.autograd.grad(score, x, retain_graph=True)
+    torch.testing.assert_close(x.detach() * g, wanted)

@@ -267,3 +267,51 @@ def test_a_chunked_scan_does_not_depend_on_its_chunks() -> None:
         maps.append(found.values)
     for other in maps[1:]:
         close(maps[0], other, rtol=1e-5, atol=1e-6)  # the scan is float32
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "cp_lrp", "epsilon"])
+def test_gradient_checkpointing(composite: str) -> None:
+    """The library's own, which acts in training mode only (here without dropout), and ours."""
+    model = models.build("llama")
+    expected = relprop.attribute(model, IDS, models.score, composite=composite).values
+    ours = relprop.attribute(
+        model, IDS, models.score, composite=composite, checkpoint=True, forward_kwargs={"use_cache": False}
+    )
+    close(ours.values, expected)
+    model.set_attn_implementation("eager")
+    with pytest.raises(relprop.errors.UnsupportedOperationError, match="use_cache"):
+        relprop.attribute(model, IDS, models.score, composite=composite, checkpoint=True)
+    model.set_attn_implementation("sdpa")
+    model.train()
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    theirs = relprop.attribute(model, IDS, models.score, composite=composite, forward_kwargs={"use_cache": False})
+    close(theirs.values, expected)
+
+
+def test_positions_report_what_ends_in_them() -> None:
+    """With biases gone, tokens, positions and types share the whole score under constant attention."""
+    model = models.build("bert")
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.zero_()
+    plain, told = (
+        relprop.attribute(model.bert.embeddings, IDS, lambda y: y[:, 2, 5], composite="cp_lrp", positions=p)
+        for p in (False, True)
+    )
+    close(told.values, plain.values)
+    assert set(told.positions) == {"position_embeddings", "token_type_embeddings"} and not plain.positions
+    assert told.positions["position_embeddings"].shape == (1, 7)
+    everything = told.values.sum() + sum(t.sum() for t in told.positions.values())
+    close(everything, told.score.sum())
+
+
+def test_added_positions_report_too() -> None:
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=40, image_size=8, patch_size=4
+    )
+    model = transformers.ViTForImageClassification(config).double().eval()
+    torch.nn.init.normal_(model.vit.embeddings.position_embeddings)
+    found = relprop.attribute(model, torch.randn(2, 3, 8, 8).double(), 1, composite="attnlrp", positions=True)
+    assert found.positions["vit.embeddings"].shape == (1, 5)
+    assert found.positions["vit.embeddings"].abs().sum() > 0

@@ -35,7 +35,7 @@ the model changed: no parameter, buffer, attribute, hook or flag. The columns:
 - **padding**: the largest relevance of a token that the mask hides, exactly 0; blank where the model takes no ids, or
   reads what the mask hides itself.
 - **eager**: how far the maps of the eager and the fused attention are apart, where a model has both; at most 1e-5.
-- **time**: one explanation, over one forward pass and the plain gradient of the same score. Networks this small spend
+- **time**: processor time of one explanation, over one forward pass and the plain gradient of the same score. Networks this small spend
   it in Python, a few microseconds for each operation: on networks of ordinary size see [benchmarks](benchmarks.md).
 
 All but the time and the residual is measured in float64, where the model lets itself be converted.

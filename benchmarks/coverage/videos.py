@@ -73,6 +73,4 @@ ALL: list[Architecture] = [
         "0",
     ),
     *(film(name) for name in ["r3d_18", "mc3_18", "r2plus1d_18", "swin3d_t"]),
-    film("s3d", 16, 64),
-    film("mvit_v1_b", 16, 224),
 ]

@@ -1,8 +1,10 @@
 """Layer-wise relevance propagation for any PyTorch model, unmodified, at the cost of one gradient."""
 
+from typing import TYPE_CHECKING, Any
+
 import relprop.operations as operations
 from relprop import captum, composites, errors, rules
-from relprop.attribution import Contrast, Relevance, attribute, attribute_each, propagate
+from relprop.attribution import Contrast, Relevance, Survey, attribute, attribute_each, propagate, survey
 from relprop.captum import LRP, LayerLRP
 from relprop.composites import Composite, first, last, operation, path, where
 from relprop.engine import register
@@ -29,6 +31,10 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
+from relprop.text import explain_generation, explain_text
+
+if TYPE_CHECKING:
+    from relprop.storage import load, report
 
 __version__ = "0.1.0"
 
@@ -52,6 +58,7 @@ __all__ = [
     "Proportional",
     "Relevance",
     "ScanConstants",
+    "Survey",
     "Temperature",
     "WSquare",
     "WeightedRule",
@@ -65,13 +72,27 @@ __all__ = [
     "captum",
     "composites",
     "errors",
+    "explain_generation",
+    "explain_text",
     "first",
     "last",
+    "load",
     "operation",
     "operations",
     "path",
     "propagate",
     "register",
+    "report",
     "rules",
+    "survey",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`load` and `report`, which need more than torch: they are imported when they are first asked for."""
+    if name in ("load", "report"):
+        from relprop import storage
+
+        return getattr(storage, name)
+    raise AttributeError(f"module 'relprop' has no attribute {name!r}")

@@ -51,7 +51,7 @@ def where_positive(a: Tensor, condition: Tensor) -> Tensor:
 
 def batched(x: Tensor) -> bool:
     """Whether vmap runs over a tensor (`is_grads_batched=True`)."""
-    return torch._C._functorch.is_batchedtensor(x)
+    return torch._C._functorch.is_batchedtensor(x) or torch._C._functorch.is_legacy_batchedtensor(x)
 
 
 def wide(x: Tensor) -> Tensor:

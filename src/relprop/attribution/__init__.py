@@ -3,6 +3,7 @@
 from relprop.attribution.attribute import attribute, attribute_each
 from relprop.attribution.propagate import propagate
 from relprop.attribution.result import Relevance
+from relprop.attribution.survey import Survey, survey
 from relprop.attribution.targets import Contrast
 
-__all__ = ["Contrast", "Relevance", "attribute", "attribute_each", "propagate"]
+__all__ = ["Contrast", "Relevance", "Survey", "attribute", "attribute_each", "propagate", "survey"]

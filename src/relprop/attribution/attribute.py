@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relprop.attribution.checks import check_inputs, check_output
+from relprop.attribution.identity import Identity
 from relprop.attribution.layers import catching, wanted
 from relprop.attribution.propagate import resolve
 from relprop.attribution.result import Relevance
@@ -17,6 +18,9 @@ from relprop.attribution.targets import known_labels, scores, select_output
 from relprop.attribution.trees import batch_of, join, leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
+from relprop.engine.checkpoint import blocks, checkpointing, recomputing
+from relprop.engine.eager import original, uncompiled
+from relprop.engine.ledger import Edge, Entry, Ledger, edge_of
 from relprop.engine.mode import begin
 from relprop.engine.tokens import track
 from relprop.errors import InputError, NonFiniteError, RelpropError, SeveredGraphError, TargetError
@@ -38,8 +42,11 @@ def attribute(
     labels: Sequence[str] | None = None,
     multiply_by_inputs: bool | None = None,
     strict: bool = True,
+    checkpoint: bool | Sequence[str] = False,
+    positions: bool = False,
     batch_size: int | None = None,
     progress: bool = False,
+    ledger: bool = False,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -63,8 +70,14 @@ def attribute(
         multiply_by_inputs: read relevance (input times modified gradient), or the modified gradient itself. None:
             as the composite says.
         strict: whether an operation without a known propagation is an error; else its gradient is used and recorded.
+        checkpoint: whether the blocks of the model keep only their inputs and compute the rest again in the backward
+            pass: less memory, one more forward pass. True: the members of its module lists; or their paths, or globs.
+        positions: whether position encodings that are looked up or added take relevance as well and report it (Bakish et
+            al. 2025); rotary ones do not. Where a model multiplies content with positions, each takes its half then.
         batch_size: samples per forward pass, for inputs larger than memory.
         progress: show a progress bar on stderr (needs tqdm).
+        ledger: record which operation absorbed how much, in `Relevance.ledger`. It costs one backward pass per sample
+            and a copy of every activation.
 
     Returns:
         Relevance whose `values` mirror the inputs.
@@ -86,7 +99,8 @@ def attribute(
     return attribute_each(
         model, inputs, [target], composite=composite, layers=layers, layers_at=layers_at, seed=seed,
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
-        multiply_by_inputs=multiply_by_inputs, strict=strict, batch_size=batch_size, progress=progress,
+        multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
+        batch_size=batch_size, progress=progress, ledger=ledger,
     )[0]  # fmt: skip
 
 
@@ -105,8 +119,12 @@ def attribute_each(
     labels: Sequence[str] | None = None,
     multiply_by_inputs: bool | None = None,
     strict: bool = True,
+    checkpoint: bool | Sequence[str] = False,
+    positions: bool = False,
     batch_size: int | None = None,
     progress: bool = False,
+    ledger: bool = False,
+    targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
 
@@ -114,6 +132,8 @@ def attribute_each(
         model: as in `attribute`, and so are all arguments that are not named here.
         inputs: as there.
         targets: a list of targets, each in any form that `attribute` takes.
+        targets_at_once: targets that share a batched backward pass: faster where inputs are few or short, at as many
+            times the memory of one. With layers, checkpoint or ledger they go one by one.
 
     Returns:
         One `Relevance` per target, in their order.
@@ -127,6 +147,9 @@ def attribute_each(
         raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
     if not targets:
         raise TargetError("targets is empty: give at least one.")
+    if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
+        raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
+    compiled, model = model, original(model)
     if isinstance(inputs, Mapping):
         inputs = dict(inputs)
     check_inputs(model, inputs)
@@ -136,16 +159,35 @@ def attribute_each(
     known = labels if labels is not None else known_labels(model)
     kwargs = dict(forward_kwargs or {})
 
+    again = _checkpointed(model, checkpoint)
+
+    at_once = 1 if layers is not None or again or ledger else targets_at_once
+
     def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
         return _explain(
             model, part, some, chosen, wanted(model, layers), layers_at, start, tuple(forward_args), kwargs, select,
-            known, multiply_by_inputs, strict,
+            known, multiply_by_inputs, strict, again, positions, ledger, at_once,
         )  # fmt: skip
 
-    with torch.inference_mode(False), torch.enable_grad():
+    def careful(*given: Any) -> list[Relevance]:
+        try:
+            return whole(*given)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+        # the model overwrites what its own gradient needs: once more, with copies of what is overwritten
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            return whole(*given)
+
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
         if batch_size is None:
-            return whole(inputs, targets, seed)
-        return _in_batches(whole, inputs, targets, seed, batch_size, progress)
+            results = careful(inputs, targets, seed)
+        else:
+            results = _in_batches(careful, inputs, targets, seed, batch_size, progress)
+        copied = map_tree(lambda t: t.detach().clone(), inputs)
+    for result in results:
+        result.inputs, result.labels, result.model = copied, known, Identity.of(model)
+    return results
 
 
 def _in_batches(
@@ -183,14 +225,26 @@ def _joined(parts: list[Relevance], target: Any) -> Relevance:
     return Relevance(
         join([p.values for p in parts]), join([p.output for p in parts]), torch.cat([p.score for p in parts]), found,
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
+        {name: _along(parts, name) for name in first.positions},
+        Ledger.joined([p.ledger for p in parts]),
     )  # fmt: skip
+
+
+def _along(parts: list[Relevance], name: str) -> Tensor:
+    """Positions of all batches: joined where they are per sample, else added up."""
+    found = [part.positions[name] for part in parts]
+    if all(len(t) == len(part) for t, part in zip(found, parts, strict=True)):
+        return torch.cat(found)
+    return torch.stack(found).sum(0)
 
 
 def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], composite: Composite | None, modules: dict[str, nn.Module],
     layers_at: str, seed: Any, args: tuple, kwargs: dict, select: Any, labels: Any, multiply: bool | None, strict: bool,
+    again: dict[str, nn.Module], positions: bool, ledger: bool, at_once: int,
 ) -> list[Relevance]:  # fmt: skip
-    run = Run(composite, model, strict=strict)
+    run = Run(composite, model, strict=strict, ledger=ledger)
+    run.positions = positions
     numbers = itertools.count()
     starts: list[tuple[int, Tensor]] = []
 
@@ -205,9 +259,9 @@ def _explain(
         return begin(run, leaf)
 
     live = map_tree(start, inputs)
-    nz_input = run.nz
+    nz_input = composite is not None and run.nz
     positional, named = _arguments(live, args, kwargs)
-    with catching(modules, layers_at, run) as caught, Propagation(run):
+    with checkpointing(again, run), catching(modules, layers_at, run) as caught, Propagation(run):
         try:
             raw = model(*positional, **named)
         except RuntimeError as error:
@@ -221,29 +275,27 @@ def _explain(
     if run.ids and not starts and not run.lookups:
         raise InputError(_unread(inputs))
     catches = [catch for some in caught.values() for catch in some]
-    tensors = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.lookups)]
+    carriers = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.lookups)]
+    tensors = [*carriers, *(leaf for _, leaf in run.sinks)]
+    edges = [c.edge for c in catches if c.edge is not None]
+    if not all(score.requires_grad for score, _ in found):
+        raise SeveredGraphError(_severed(run))
+    backward = _backward(run, [score for score, _ in found], seed, [*tensors, *edges], at_once)
     results = []
     for number, (score, target) in enumerate(found):
-        if not score.requires_grad:
-            raise SeveredGraphError(_severed(run))
+        _check_batch(score, inputs, output)
+        edge = edge_of(score)
         score = score.reshape(-1)
         handed = _handed(score, seed)
-        edges = [c.edge for c in catches if c.edge is not None]
-        run.final = number == len(found) - 1
-        gradients = torch.autograd.grad(
-            score,
-            [*tensors, *edges],
-            _start(score, handed, seed),
-            retain_graph=not run.final,
-            allow_unused=True,
-        )
+        entries = _entries(run, tensors, score, edge, handed, _start(score, handed, seed))
+        gradients = next(backward)
         if run._composite is None or number == 0:
             run.unmatched()
-        if all(g is None for g in gradients[: len(tensors)]):
+        if all(g is None for g in gradients[: len(carriers)]):
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if multiply is None else multiply
-        read = [_read(x, g, reads, nz_input or run.nz_hidden) for x, g in zip(tensors, gradients, strict=False)]
-        values = _per_input(run, inputs, [number for number, _ in starts], read, score)
+        read = [_read(x, g, reads, nz_input or run.nz_first) for x, g in zip(tensors, gradients, strict=False)]
+        values = _per_input(run, inputs, [number for number, _ in starts], read[: len(carriers)], score)
         _check_finite(values, inputs)
         rest = iter(gradients[len(tensors) :])
         per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
@@ -261,9 +313,82 @@ def _explain(
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
                 rules=run.rules,
                 unknown=dict(run.unknown),
+                positions=_of_positions(run, read[len(carriers) :]),
+                ledger=Ledger(entries),
             )
         )
     return results
+
+
+def _backward(
+    run: Run, scores: list[Tensor], seed: Any, tensors: list[Any], at_once: int
+) -> Iterator[Sequence[Tensor | None]]:
+    """The gradients of each score in turn; a pass gives those of `at_once` scores."""
+    for first in range(0, len(scores), at_once):
+        some = [score.reshape(-1) for score in scores[first : first + at_once]]
+        starts = [_start(score, _handed(score, seed), seed) for score in some]
+        run.final = first + at_once >= len(scores)
+        if len(some) > 1:  # row j of the batch starts from score j alone
+            starts = [torch.stack([g * float(i == j) for j in range(len(some))]) for i, g in enumerate(starts)]
+        with recomputing(run):
+            found = torch.autograd.grad(
+                some, tensors, starts, retain_graph=not run.final, allow_unused=True, is_grads_batched=len(some) > 1
+            )
+        yield from ([g if g is None or len(some) == 1 else g[j] for g in found] for j in range(len(some)))
+
+
+def _of_positions(run: Run, read: list[Tensor]) -> dict[str, Tensor]:
+    """Relevance of position encodings, summed over features; an encoding used several times adds up."""
+    found: dict[str, Tensor] = {}
+    for (name, _), relevance in zip(run.sinks, read, strict=True):
+        total = wide(relevance).sum(-1)
+        found[name] = found[name] + total if name in found and found[name].shape == total.shape else total
+    return found
+
+
+def _checkpointed(model: Any, checkpoint: bool | Sequence[str]) -> dict[str, nn.Module]:
+    """The blocks that are computed again."""
+    if checkpoint is False:
+        return {}
+    found: dict[str, nn.Module] = {}
+    if checkpoint is not True:
+        named = wanted(model, checkpoint)
+        found = {name: m for name, m in named.items() if not any(name.startswith(f"{outer}.") for outer in named)}
+    elif isinstance(model, nn.Module):
+        found = blocks(model)
+    if not found:
+        raise InputError(
+            "checkpoint=True finds no blocks: no module list of the model has several members that are made of modules. "
+            "Name them by path: checkpoint=['encoder.*']."
+        )
+    return found
+
+
+def _check_batch(score: Tensor, inputs: Any, output: Any) -> None:
+    """Refuses scores that are not one per sample."""
+    sizes = {t.shape[0] for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
+    if score.ndim == 1 and sizes and score.shape[0] not in sizes:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise TargetError(
+            f"the output of shape {shape} gives {score.shape[0]} scores for a batch of {max(sizes)} samples: its first axis "
+            "is not the batch. Pick one score per sample with a callable target, or a single number with "
+            "target=lambda output: output[i, j]."
+        )
+
+
+def _entries(run: Run, tensors: list[Tensor], score: Tensor, edge: Edge, handed: Tensor, start: Tensor) -> list[Entry]:
+    """What each operation absorbed of each sample's relevance: a backward pass for each."""
+    if run.recorder is None:
+        return []
+    kept = []
+    for n in range(score.shape[0]):
+        alone = torch.zeros_like(start)
+        alone[n] = start[n]
+        with recomputing(run):
+            torch.autograd.grad(score, tensors, alone, retain_graph=True, allow_unused=True)
+        kept.append(run.recorder.close(edge, float(handed[n])))
+    columns = torch.tensor(kept, dtype=torch.float64).T
+    return [Entry(e.family, e.name, e.where, row) for e, row in zip(run.recorder.entries, columns, strict=True)]
 
 
 def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], score: Tensor) -> list[Tensor]:

@@ -29,7 +29,7 @@ def propagate(
 ) -> Iterator[Run]:
     """Inside, autograd carries relevance: `R(x) = x * torch.autograd.grad(score, x)`.
 
-    Tensors that require grad carry relevance, parameters do not. Take the gradient after the block.
+    Tensors that require grad carry relevance, parameters do not.
     `create_graph=True` works, so relevance can be trained on.
 
     Args:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.attribution.identity import Identity
+from relprop.attribution.outputs import Outputs
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place
+from relprop.engine.ledger import Ledger
 from relprop.rules import Rule
 
 
 @dataclass
-class Relevance:
+class Relevance(Outputs):
     """Relevance of inputs (and layers) for one score per sample. Everything is detached.
 
     Attributes:
@@ -27,7 +31,14 @@ class Relevance:
             constants absorbed.
         layers: relevance per module path asked for: a tensor, or a list for a module that ran several times.
         rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
+        positions: with `positions=True`, the relevance that ended in position encodings, summed over features, per path of
+            the module that looks them up or adds them. It is part of the residual, not of `values`.
+        ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
+            `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
+        inputs: a copy of the inputs, for drawing relevance on them.
+        labels: names of the classes, where the model or the caller knows them.
+        model: what was explained, by name.
     """
 
     values: Any
@@ -39,6 +50,11 @@ class Relevance:
     layers: dict[str, Any] = field(default_factory=dict)
     rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, Tensor] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=lambda: Ledger([]))
+    inputs: Any = None
+    labels: Sequence[str] | None = None
+    model: Identity | None = None
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -62,6 +78,9 @@ class Relevance:
         return Relevance(
             map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
+            map_tree(pick, self.positions),
+            self.ledger.sample(index),
+            inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
         )  # fmt: skip
 
     def to_numpy(self) -> Any:

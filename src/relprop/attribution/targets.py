@@ -101,7 +101,7 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
 def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[int, ...]:
     shape = tuple(output.shape[1:])
     if isinstance(target, str):
-        target = _class_of(target, labels)
+        target = class_of(target, labels)
     if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
         target = int(target)
     if hasattr(target, "__index__") and not isinstance(target, (bool, Tensor)):
@@ -123,7 +123,8 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
     return tuple(int(i) % n for i, n in zip(target, shape, strict=True))
 
 
-def _class_of(label: str, labels: Sequence[str] | None) -> int:
+def class_of(label: str, labels: Sequence[str] | None) -> int:
+    """The index of the class of that name."""
     if labels is None:
         raise TargetError(
             f"target {label!r} is a label, but the model has none: pass labels=[...], or the class's index."

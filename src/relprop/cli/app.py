@@ -1,75 +1,112 @@
-"""The two commands and their options.
+"""The commands and their options.
 
-Exit codes: 0 done; 1 it could not be done; 2 what was asked for does not exist (an option, a picture, a
-class, ...).
+Exit codes: 0 done; 1 it could not be done; 2 what was asked for does not exist (an option, a file, a class, ...).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 import relprop
-from relprop.cli import photographs, report
-from relprop.cli.explaining import Explainer, Explanation
-from relprop.errors import CompositeError, InputError, RelpropError, TargetError
-from relprop.zoo.images import load_image
+from relprop import rules as all_rules
+from relprop.cli import explaining, models, photographs, printing, reading
+from relprop.cli.printing import errors_in_one_line
+from relprop.composites import NAMES
+from relprop.errors import CompositeError, InputError
+from relprop.rendering import Options
+from relprop.rendering.show import in_terminal
+from relprop.rules import Rule
 
 app = typer.Typer(
-    help="Layer-wise relevance propagation: which pixels spoke for a class, and which against it.",
+    help="Layer-wise relevance propagation: what spoke for a decision of a network, and what against it.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-# Of LRP's heavy-tailed maps, this leaves 251 of 224 x 224 pixels beyond the scale and the rest visible.
-_PERCENTILE = 99.5
+
+def _composite_names(incomplete: str) -> list[str]:
+    return [name for name in ("auto", *NAMES) if name.startswith(incomplete)]
+
 
 Composites = Annotated[
     list[str] | None,
-    typer.Option("--composite", "-c", help="Name of a composite; may be given several times.", show_default="auto"),
-]
-Percentile = Annotated[
-    float,
     typer.Option(
-        help="End of the colour scale, as a percentile of |relevance|; pixels beyond it are counted in the "
-        "note of each map. 100 is the largest: nothing is clipped, but a few pixels may leave the rest pale."
+        "--composite",
+        "-c",
+        help="Name of a composite; several times to compare.",
+        show_default="auto",
+        autocompletion=_composite_names,
     ),
 ]
+Percentile = Annotated[
+    float | None,
+    typer.Option(
+        help="End of the colour scale, as a percentile of |relevance|; what is beyond is counted in the note of each map.",
+        show_default="the largest: nothing is clipped",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"The network: {models.DEFAULT}, {', '.join(models.SOURCES[:-1])} or {models.SOURCES[-1]}.",
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default="its own")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print data for a program, not a table.")]
+Title = Annotated[str, typer.Option(help="Title of the page.")]
+Size = Annotated[
+    int | None, typer.Option(help="Side of the pictures the network takes.", min=1, show_default="as it says")
+]
+Mean = Annotated[str | None, typer.Option(help="Mean of each colour, such as 0.5,0.5,0.5.", show_default="as it says")]
+Std = Annotated[str | None, typer.Option(help="Standard deviation of each colour.", show_default="as it says")]
+
+# Of LRP's heavy-tailed maps, this leaves 251 of 224 x 224 pixels beyond the scale and the rest visible.
+_DEMO_PERCENTILE = 99.5
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-demo"),
     composite: Composites = None,
-    percentile: Percentile = _PERCENTILE,
+    percentile: Annotated[float, typer.Option(help="End of the colour scale; 100 clips nothing.")] = _DEMO_PERCENTILE,
+    json: AsJson = False,
 ) -> None:
     """Explain photographs with EfficientNet-Lite0: its class, another one, and one against the other."""
-    with _errors_in_one_line():
-        explainer = Explainer(composite or ["auto", "epsilon_plus_flat"], percentile)
-        explanations = [
-            explainer.explain(photograph.open(), photograph.title, against=photograph.against, text=photograph.credit)
-            for photograph in photographs.PHOTOGRAPHS
-        ]
-        _finish(explanations, out, "Which pixels spoke for the class?")
+    with errors_in_one_line():
+        options = Options(percentile=percentile)
+        loaded = models.load(models.DEFAULT)
+        explained = []
+        for photograph in printing.progress(photographs.PHOTOGRAPHS, "explaining"):
+            picture = photograph.open()
+            seen = reading.Sample(photograph.title, photograph.title, loaded.tensor(picture), loaded.seen(picture))
+            names = composite or ["auto", "epsilon_plus_flat"]
+            explained.append(
+                explaining.explain(loaded.model, seen, loaded.labels, against=photograph.against, composites=names)
+            )
+        credits = " ".join(f"{p.title}: {p.credit}" for p in photographs.PHOTOGRAPHS)
+        paths = explaining.write(
+            explained, out, "Which pixels spoke for the class?", keep=False, paragraphs=[credits],
+            percentile=options.percentile,
+        )  # fmt: skip
+        _finish(explained, paths, json)
 
 
 @app.command()
 def explain(
-    image: Annotated[Path, typer.Argument(help="A picture: PNG, JPEG, WEBP, BMP, GIF or TIFF.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures, .csv tables, .npy arrays, or folders of them.")],
+    model: Model = models.DEFAULT,
+    weights: Weights = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
-            "--target",
-            "-t",
-            help="An ImageNet class, by name or number; several times if wanted.",
-            show_default="top class",
+            "--target", "-t", help="A class, by name or number; several times if wanted.", show_default="top class"
         ),
     ] = None,
     against: Annotated[
@@ -77,17 +114,174 @@ def explain(
         typer.Option(help="Also explain this class, and what speaks for the first target rather than for it."),
     ] = None,
     composite: Composites = None,
-    percentile: Percentile = _PERCENTILE,
+    percentile: Percentile = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-explain"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Also keep each result, for `relprop show` and `report`.")
+    ] = False,
+    labels: Annotated[Path | None, typer.Option(help="A text file with the name of a class on each line.")] = None,
+    row: Annotated[list[int] | None, typer.Option(help="Row of a table, from 0.", show_default="all")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Column of a table that is no input.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="What arrays are drawn as: image, series, table, volume, audio.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Samples per second of sound or of a series.")] = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    loose: Annotated[bool, typer.Option("--loose", help="Use the gradient of unknown operations, and say so.")] = False,
+    json: AsJson = False,
 ) -> None:
-    """Explain what EfficientNet-Lite0 sees in your picture."""
-    with _errors_in_one_line():
-        picture = load_image(image)
-        explainer = Explainer(composite or ["auto"], percentile)
-        # A file's name may hold anything, also what steers a terminal.
-        name = "".join(letter if letter.isprintable() else "?" for letter in image.name)
-        explanation = explainer.explain(picture, name, targets=target or [], against=against)
-        _finish([explanation], out, f"Which pixels of {name} spoke for the class?")
+    """Explain what a network says about pictures, rows of tables, or arrays."""
+    with errors_in_one_line():
+        Options(kind=kind, rate=rate, percentile=_percentile(percentile))
+        for name in composite or []:
+            _known_composite(name)
+        paths = reading.files(inputs)
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"there is no file {str(path)!r}")
+        loaded = models.load(model, weights, _pictures(size, mean, std))
+        names = _names(labels) if labels else loaded.labels
+        samples = [s for path in paths for s in reading.read(path, loaded, rows=row or (), without=without or ())]
+        explained = [
+            explaining.explain(
+                loaded.model, sample, names, targets=target or (), against=against, composites=composite or ("auto",),
+                strict=not loose,
+            )
+            for sample in printing.progress(samples, "explaining")
+        ]  # fmt: skip
+        title = f"What spoke for the decision? {samples[0].name}{f' and {len(samples) - 1} more' * (len(samples) > 1)}"
+        written = explaining.write(
+            explained, out, title, keep=keep, paragraphs=[f"Network: {loaded.name}."], percentile=percentile, kind=kind,
+            rate=rate,
+        )  # fmt: skip
+        _finish(explained, written, json)
+
+
+@app.command()
+def check(
+    inputs: Annotated[list[Path] | None, typer.Argument(help="A sample; without one, numbers of --shape.")] = None,
+    model: Model = models.DEFAULT,
+    weights: Weights = None,
+    composite: Annotated[
+        str, typer.Option("--composite", "-c", help="Name of a composite.", autocompletion=_composite_names)
+    ] = "auto",
+    shape: Annotated[
+        str | None, typer.Option(help="Shape of the inputs, samples first.", show_default="1,3 and the picture's size")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Say what a network is made of, which rule would act where, and what is unknown, before explaining anything."""
+    with errors_in_one_line():
+        _known_composite(composite)
+        loaded = models.load(model, weights)
+        if inputs:
+            sample = reading.read(inputs[0], loaded)[0].inputs
+        else:
+            side = getattr(loaded.model, "size", 224)
+            sample = models.sample_of(_numbers(shape, "--shape", int) if shape else (1, 3, side, side))
+        found = relprop.survey(loaded.model, sample, composite)
+        unknown = [vars(each) for each in found.unknown]
+        columns = ("operation", "family", "rule", "calls", "modules")
+        if json:
+            rows = [dict(zip(columns, line, strict=True)) for line in found.rows()]
+            printing.data(
+                {"composite": found.composite.name, "operations": rows, "unknown": unknown, "output": found.shape}
+            )
+        else:
+            title = f"{loaded.name}, composite {found.composite.name}"
+            printing.table(columns, found.rows(), numbers=("calls",), title=title)
+            for each in found.unknown:
+                why = f": {each.reason}" if each.reason else ""
+                typer.echo(f"unknown: {each.operation} in {each.where}, given {each.shapes}{why}")
+            if not unknown:
+                typer.echo("Every operation is known.")
+    if unknown:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rules(json: AsJson = False) -> None:
+    """List the rules: their formula, and the operations they act on."""
+    found = [
+        {"name": name, "parameters": _signature(rule), "what": _what(rule), "acts_on": sorted(rule.families)}
+        for name, rule in vars(all_rules).items()
+        if isinstance(rule, type) and issubclass(rule, Rule) and name not in ("Rule", "WeightedRule")
+    ]
+    if json:
+        printing.data(found)
+        return
+    rows = [(f"{each['name']}{each['parameters']}", each["what"], _families(each["acts_on"])) for each in found]
+    printing.table(("Rule", "What it does", "Acts on"), rows)
+
+
+@app.command()
+def composites(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, to see its table.", autocompletion=_composite_names)
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List the composites, or the table of one: which rule goes where."""
+    with errors_in_one_line():
+        if name is not None:
+            chosen = relprop.composites.by_name(name)
+            rows = [(str(place), repr(rule)) for place, rule in chosen.entries]
+            if json:
+                entries = [{"place": place, "rule": rule} for place, rule in rows]
+                printing.data({"name": name, "what": _what(NAMES[name]), "entries": entries})
+            else:
+                typer.echo(f"{name}{_signature(NAMES[name])}: {_what(NAMES[name])}\n{chosen}")
+            return
+    found = [{"name": each, "parameters": _signature(make), "what": _what(make)} for each, make in NAMES.items()]
+    if json:
+        printing.data(found)
+    else:
+        auto = ("auto", "picks one by what the network is made of")
+        printing.table(
+            ("Composite", "What it does"), [auto, *((f"{e['name']}{e['parameters']}", e["what"]) for e in found)]
+        )
+
+
+@app.command()
+def show(
+    result: Annotated[Path, typer.Argument(help="A folder that R.save or `relprop explain --keep` wrote.")],
+    where: Annotated[str, typer.Option("--in", help="terminal or browser.")] = "terminal",
+    out: Annotated[
+        Path | None, typer.Option(help="Write it there instead: .png, .svg, .pdf, .html, .json, .npz or .csv.")
+    ] = None,
+    percentile: Percentile = None,
+    kind: Annotated[str | None, typer.Option(help="What it is drawn as.", show_default="as its shape says")] = None,
+) -> None:
+    """Show a result that was kept."""
+    with errors_in_one_line():
+        loaded = relprop.load(result)
+        options: dict[str, Any] = {"percentile": _percentile(percentile), "kind": kind}
+        options = {name: value for name, value in options.items() if value is not None}
+        if out is not None:
+            loaded.save(out, **options)
+            typer.echo(str(out))
+        elif where == "terminal":
+            typer.echo(in_terminal(loaded, Options(**options)), color=True)
+        elif where == "browser":
+            loaded.show("browser", **options)
+        else:
+            raise InputError(f"--in {where}: a result is shown in the terminal or in the browser.")
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Folders that R.save or `relprop explain --keep` wrote.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    title: Title = "Report",
+    percentile: Percentile = None,
+) -> None:
+    """Write a page about results that were kept: inputs, outputs, maps, rules, versions."""
+    with errors_in_one_line():
+        loaded = {path.name or str(path): [relprop.load(path)] for path in results}
+        relprop.report(loaded, out, title=title, percentile=_percentile(percentile))
+        typer.echo(str(out))
 
 
 @app.callback(invoke_without_command=True)
@@ -99,23 +293,60 @@ def _options(
         raise typer.Exit
 
 
-def _finish(explanations: list[Explanation], out: Path, title: str) -> None:
-    paths = report.write(explanations, out, title)
-    report.show(explanations, Console())
-    typer.echo(f"{len(paths) - 1} pictures and {paths[-1]}")
+def _finish(explained: list[explaining.Explained], paths: list[Path], json: bool) -> None:
+    if json:
+        printing.data(explaining.as_data(explained, paths))
+        return
+    printing.results(explained)
+    typer.echo(f"{len(paths) - 1} file{'s' * (len(paths) != 2)} and {paths[-1]}")
 
 
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """Say what is wrong as a person would want to read it; only what we did not foresee shows a traceback."""
+def _percentile(value: float | None) -> float | None:
+    if value is not None and not 0.0 < value <= 100.0:
+        raise InputError(f"--percentile is {value:g}; it lies above 0 and up to 100")
+    return value
+
+
+def _known_composite(name: str) -> None:
+    if name != "auto" and name not in NAMES:
+        raise CompositeError(f"there is no composite {name!r}; there are: auto, {', '.join(NAMES)}")
+
+
+def _pictures(size: int | None, mean: str | None, std: str | None) -> models.Pictures | None:
+    if size is None and mean is None and std is None:
+        return None
+    given: dict[str, Any] = {"size": size}
+    for name, text in (("mean", mean), ("std", std)):
+        if text is not None:
+            given[name] = _numbers(text, f"--{name}", float)
+    return models.Pictures(**given)
+
+
+def _numbers(text: str, option: str, convert: type) -> tuple[Any, ...]:
     try:
-        yield
-    except (InputError, TargetError, CompositeError) as error:
-        _fail(error, code=2)
-    except (RelpropError, ModuleNotFoundError, OSError) as error:
-        _fail(error, code=1)
+        return tuple(convert(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text!r} must be numbers with commas between them") from None
 
 
-def _fail(error: Exception, *, code: int) -> None:
-    typer.echo("relprop: " + " ".join(str(error).split()), err=True)
-    raise typer.Exit(code) from error
+def _names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}")
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _what(thing: Any) -> str:
+    """What it does and where it is from: its documentation, without the list of arguments."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\nArgs:")[0].split())
+
+
+def _signature(thing: Any) -> str:
+    parts = [
+        name if p.default is p.empty else f"{name}={p.default!r}"
+        for name, p in inspect.signature(thing).parameters.items()
+    ]
+    return f"({', '.join(parts)})"
+
+
+def _families(names: Any) -> str:
+    return "everything" if len(names) > 8 else ", ".join(names)

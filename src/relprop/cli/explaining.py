@@ -1,101 +1,122 @@
-"""From a picture and the names of classes to maps and their numbers."""
+"""From samples and the names of classes to results, and to the files that show them."""
 
 from __future__ import annotations
 
 import difflib
-import time
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import relprop
+from relprop import Relevance
+from relprop.cli.reading import Sample
 from relprop.errors import InputError, TargetError
-from relprop.rendering import Entry, Heatmap
-from relprop.zoo import efficientnet_lite0
-from relprop.zoo.images import preprocess, square
+from relprop.rendering import views
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
-    """What was found out about one picture.
+class Explained:
+    """A sample and its results, one for each composite and target."""
 
-    Attributes:
-        title: The picture's name.
-        text: A line about it, with what the network thinks it is.
-        picture: The part of it that the network saw.
-        entries: A map for each composite and target.
-    """
-
-    title: str
-    text: str
-    picture: Image.Image
-    entries: list[Entry]
+    sample: Sample
+    results: list[Relevance]
+    asked: list[str]
 
 
-class Explainer:
-    """EfficientNet-Lite0 and what to ask of it."""
-
-    def __init__(self, composites: Sequence[str], percentile: float) -> None:
-        if not 0.0 < percentile <= 100.0:
-            raise InputError(f"--percentile is {percentile:g}; it lies above 0 and up to 100")
-        self.composites = list(dict.fromkeys(composites))
-        self.percentile = percentile
-        self.model = efficientnet_lite0()
-
-    def explain(
-        self,
-        image: Image.Image,
-        title: str,
-        *,
-        targets: Sequence[str] = (),
-        against: str | None = None,
-        text: str = "",
-    ) -> Explanation:
-        """Explain the targets (or the top class), `against`, and the first target rather than that."""
-        labels = self.model.labels
-        inputs = preprocess(image)
-        with torch.no_grad():
-            probabilities = self.model(inputs).softmax(1)[0]
-        likely = probabilities.topk(3).indices.tolist()
-        classes = [find_class(target, labels) for target in targets] or [likely[0]]
-        asked: dict[str, int | relprop.Contrast] = {labels[index]: index for index in classes}
-        if against is not None:
-            other = find_class(against, labels)
-            if other == classes[0]:
-                raise TargetError(f"{labels[other]!r} cannot be set against itself: choose another class")
-            asked[labels[other]] = other
-            asked[f"{labels[classes[0]]} rather than {labels[other]}"] = relprop.Contrast(classes[0], other)
-        thoughts = ", ".join(f"{labels[index]} {probabilities[index]:.0%}" for index in likely)
-        return Explanation(
-            title=title,
-            text=f"The network says: {thoughts}. {text}".strip(),
-            picture=square(image),
-            entries=[entry for composite in self.composites for entry in self._entries(inputs, asked, composite)],
+def explain(
+    model: nn.Module,
+    sample: Sample,
+    labels: Sequence[str] | None,
+    *,
+    targets: Sequence[str] = (),
+    against: str | None = None,
+    composites: Sequence[str] = ("auto",),
+    strict: bool = True,
+) -> Explained:
+    """Explains the targets (or the top class), `against`, and the first target rather than that."""
+    classes: list[Any] = [find_class(target, labels) for target in targets]
+    if against is not None:
+        other = find_class(against, labels)
+        if not classes:
+            classes = [_top(model, sample.inputs)]
+        if other == classes[0]:
+            raise TargetError(f"{against!r} cannot be set against itself: choose another class.")
+        classes += [other, relprop.Contrast(classes[0], other)]
+    results, asked = [], []
+    for composite in dict.fromkeys(composites):
+        found = relprop.attribute_each(
+            model, sample.inputs, classes or [None], composite=composite, labels=labels, strict=strict, ledger=True
         )
-
-    def _entries(self, inputs: Tensor, asked: dict[str, int | relprop.Contrast], composite: str) -> list[Entry]:
-        start = time.perf_counter()
-        found = relprop.attribute_each(self.model, inputs, list(asked.values()), composite=composite)
-        # The targets share a forward pass, and so its time.
-        seconds = (time.perf_counter() - start) / len(asked)
-        return [
-            Entry(
-                name=name,
-                heatmap=Heatmap.of(relevance.values, percentile=self.percentile),
-                composite=_shown_name(composite, relevance.composite.name),
-                score=relevance.score.item(),
-                total=relevance.values.sum(dtype=torch.float64).item(),
-                residual=relevance.residual.item(),
-                seconds=seconds,
-            )
-            for name, relevance in zip(asked, found, strict=True)
-        ]
+        results += found
+        asked += [composite] * len(found)
+    return Explained(sample, results, asked)
 
 
-def find_class(text: str, labels: Sequence[str]) -> int:
+def write(
+    explained: Sequence[Explained], folder: Path, title: str, *, keep: bool, paragraphs: Sequence[str], **options: Any
+) -> list[Path]:
+    """Writes a picture of each result, its folder where results are kept, and last `index.html`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise FileExistsError(f"{folder} is a file: choose a folder with --out.") from error
+    paths: list[Path] = []
+    groups: dict[str, list[Relevance]] = {}
+    for each in explained:
+        own = options_of(each.sample, options)
+        for result, composite in zip(each.results, each.asked, strict=True):
+            stem = "-".join(slug(part) for part in (each.sample.stem, views.target_of(result, 0), composite))
+            path = _free(folder / f"{stem}.png", paths)
+            result.save(path, **own)
+            paths.append(path)
+            if keep:
+                result.save(path.with_suffix(""))
+                paths.append(path.with_suffix(""))
+        groups.setdefault(each.sample.name, []).extend(each.results)
+    page = folder / "index.html"
+    first = options_of(explained[0].sample, options)
+    # Names of columns are the same for all rows of a table; pictures differ and are drawn from the inputs.
+    first.pop("pictures", None)
+    relprop.report(groups, page, title=title, paragraphs=paragraphs, **first)
+    return [*paths, page]
+
+
+def options_of(sample: Sample, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of drawing that suit a sample."""
+    found = {name: value for name, value in options.items() if value is not None}
+    if sample.picture is not None:
+        found["pictures"] = sample.picture
+    if sample.names:
+        found["names"] = sample.names
+    return found
+
+
+def as_data(explained: Sequence[Explained], paths: Sequence[Path]) -> dict[str, Any]:
+    """What was found out, for a program to read."""
+    results = [
+        {
+            "input": each.sample.name,
+            "sample": n,
+            "explained": views.target_of(result, n),
+            "composite": result.composite.name,
+            "score": float(result.score[n]),
+            "relevance": views.total(result, n),
+            "residual": float(result.residual[n]),
+            "absorbed": views.absorbed(result, n),
+            "largest_outputs": dict(views.predictions(result, n)),
+        }
+        for each in explained
+        for result in each.results
+        for n in range(len(result))
+    ]
+    return {"results": results, "files": [str(path) for path in paths]}
+
+
+def find_class(text: str, labels: Sequence[str] | None) -> int:
     """Find a class by its number or its name, in any case where that leaves one.
 
     Raises:
@@ -103,9 +124,13 @@ def find_class(text: str, labels: Sequence[str]) -> int:
     """
     if text.strip().isdecimal():
         index = int(text)
-        if index < len(labels):
+        if labels is None or index < len(labels):
             return index
         raise TargetError(f"there is no class {index}: they are numbered from 0 to {len(labels) - 1}")
+    if labels is None:
+        raise TargetError(
+            f"the model has no names of classes: give the number of {text!r}, or --labels with a name a line"
+        )
     if text in labels:
         return labels.index(text)
     lowered = [label.lower() for label in labels]
@@ -116,9 +141,29 @@ def find_class(text: str, labels: Sequence[str]) -> int:
     near += [lowered.index(label) for label in difflib.get_close_matches(wanted, lowered, n=3)]
     names = ", ".join(repr(labels[index]) for index in dict.fromkeys(near))
     raise TargetError(
-        f"there is no class {text!r}; " + (f"near it: {names}" if names else "use an ImageNet name or number")
+        f"there is no class {text!r}; " + (f"near it: {names}" if names else "use one of its names or numbers")
     )
 
 
-def _shown_name(asked: str, ran: str) -> str:
-    return ran if asked == ran else f"{asked} ({ran})"
+def slug(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "input"
+
+
+def _free(path: Path, taken: Sequence[Path]) -> Path:
+    """The path, or one with a number where this run wrote it already: two folders may hold files of one name."""
+    number, found = 2, path
+    while found in taken:
+        found, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return found
+
+
+def _top(model: nn.Module, inputs: Tensor) -> int:
+    if inputs.shape[0] != 1:
+        raise InputError("--against without --target takes the top class of one sample; this file holds several.")
+    import torch
+
+    with torch.no_grad():
+        output = model(inputs)
+    logits = getattr(output, "logits", output)
+    return int(logits.flatten(1).argmax(1))

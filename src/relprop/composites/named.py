@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -215,12 +216,12 @@ def by_name(name: str) -> Composite:
     """
     if name not in NAMES:
         raise CompositeError(f"There is no composite named {name!r}. Named composites: auto, {', '.join(NAMES)}.")
-    try:
-        return NAMES[name]()
-    except TypeError:
+    needed = [p.name for p in signature(NAMES[name]).parameters.values() if p.default is Parameter.empty]
+    if needed:
         raise CompositeError(
-            f"{name!r} needs parameters (the bounds of the input): pass relprop.composites.{name}(low=..., high=...)."
-        ) from None
+            f"{name!r} needs parameters: pass relprop.composites.{name}({', '.join(f'{p}=...' for p in needed)})."
+        )
+    return NAMES[name]()
 
 
 def automatic(traits: set[str]) -> Composite:

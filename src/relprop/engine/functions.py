@@ -12,6 +12,13 @@ Share = float | Callable[[], float]
 """A factor, or where only the backward pass knows it, a function that gives it."""
 
 
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """`function.apply`, past the look at its signature that costs more than a small operation."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return function.apply(*args)
+    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
+
+
 class _Scaled(torch.autograd.Function):
     """The identity, with the gradient scaled."""
 
@@ -32,7 +39,7 @@ class _Scaled(torch.autograd.Function):
 
 def scaled(x: Tensor, factor: Share) -> Tensor:
     """`x` with `factor` of its gradient. The answer is for internal operands: it is a view."""
-    return _Scaled.apply(x, factor)
+    return _apply(_Scaled, x, factor)
 
 
 class _Custom(torch.autograd.Function):
@@ -58,7 +65,7 @@ class _Custom(torch.autograd.Function):
 
 def custom(x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """A fresh tensor with the value `compute()`, whose relevance goes to `x` by `propagate(x, g)`."""
-    return _Custom.apply(x, compute, propagate)
+    return _apply(_Custom, x, compute, propagate)
 
 
 class _Grafted(torch.autograd.Function):
@@ -81,4 +88,4 @@ class _Grafted(torch.autograd.Function):
 
 def grafted(value: Tensor, history: Tensor) -> Tensor:
     """`value`, bit for bit, with `history`'s way back: for operations rewritten as visible steps."""
-    return _Grafted.apply(history, value.detach())
+    return _apply(_Grafted, history, value.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from relprop.composites.composite import UNDECIDED
 from relprop.composites.places import Place
 from relprop.engine.functions import custom, scaled
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
-from relprop.engine.run import Note, Run, note_of
+from relprop.engine.run import Note, Run, note_of, replaying
+from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules import Block, Constant, Native, Stabilise, Zero
@@ -57,7 +59,7 @@ class Call:
     def relocate(self, family: str) -> None:
         """Takes the call for one of another family, now that its handler has looked at the operands."""
         if self.place is not None:
-            self.run.placements.pop(self.place.order, None)
+            self.run.forget(self.place)
         self.place = self.run.locate(self.entry, family)
         self.rule = self.run.rule(self.place)
 
@@ -75,8 +77,13 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
+        if run.checkpointed and not torch.is_grad_enabled() and replaying():
+            return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
+            if run.checkpointed and func in _BACKWARD:
+                with self:  # what a checkpoint computes again must be seen
+                    return _BACKWARD[func](*args, **kwargs)
             result = func(*args, **kwargs)
             if run.ids:
                 follow(run, func, False, args, kwargs, result)
@@ -116,6 +123,11 @@ class Propagation(TorchFunctionMode):
         else:
             result = self._known(entry, func, args, kwargs, live)
         self._adopt(result)
+        if run.recorder is not None:
+            family = "other" if entry is None else entry.family
+            inplace = kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)
+            written = args[0] if inplace and args else None
+            run.recorder.record(family, getattr(func, "__name__", str(func)).strip("_"), run.where(), (result, written))
         return result
 
     def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
@@ -295,14 +307,30 @@ class Propagation(TorchFunctionMode):
     def _unknown(self, func: Any, args: tuple, kwargs: dict, reason: str = "") -> Any:
         name = getattr(func, "__name__", str(func))
         if self.run.strict:
-            why = reason or "it is in no family of operations"
+            register = (  # a reason with a colon gives advice of its own
+                f'If you know how relevance passes it: relprop.register({_qualified(func)}, family="structure") where it '
+                'is linear, "activation" where it is elementwise. '
+            )
             raise UnsupportedOperationError(
-                f"{name} in {self.run.where()}, given {shapes(args)}: {why}. If you know how relevance passes it: "
-                f'relprop.register({_qualified(func)}, family="structure") where it is linear, "activation" where it is '
-                "elementwise. Or pass strict=False to use its gradient."
+                f"{name} in {self.run.where()}, given {shapes(args)}: {reason or 'it is in no family of operations'}. "
+                f"{'' if ':' in reason else register}Or pass strict=False to use its gradient."
             )
         self.run.unknown[name] += 1
         return func(*args, **kwargs)
+
+
+def unfolded(function: Any) -> Any:
+    """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen."""
+    seen = {**function.__globals__, "has_torch_function": lambda *_: False}
+    copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+_BACKWARD: dict[Any, Any] = {
+    torch.autograd.grad: unfolded(torch.autograd.grad),
+    Tensor.backward: torch.autograd.backward,
+}
 
 
 def begin(run: Run, tensor: Tensor) -> Tensor:
@@ -310,6 +338,8 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     live = tensor.clone()
     _metadata(live.grad_fn)["relprop"] = run
     live._relprop = Note(run)  # type: ignore[attr-defined]
+    if run.recorder is not None:
+        run.recorder.start(live)
     return live
 
 
@@ -322,10 +352,13 @@ def always(handler: Handler) -> Handler:
 def looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
     """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
     positions = positions_of(ids, run)
-    if positions is None or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or (positions is None and not run.positions):
         return rows
+    if positions is None:
+        return rows if replaying() else begin(run, run.sink(rows))
     leaf = rows.detach().requires_grad_()
-    run.lookups.append(Lookup(positions, leaf))
+    if not replaying():
+        run.lookups.append(Lookup(positions, leaf))
     return begin(run, leaf)
 
 
@@ -364,4 +397,4 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes"]
+__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes", "unfolded"]

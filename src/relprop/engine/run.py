@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic, mamba_lrp, scans
 from relprop.composites.places import Place
+from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
@@ -25,16 +27,26 @@ _CALLS = {nn.Module._call_impl.__code__}
 class Note:
     """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
 
-    __slots__ = ("gate", "layer", "run", "scaled", "source", "statistic", "step")
+    __slots__ = ("gate", "input", "layer", "run", "scaled", "source", "statistic", "step")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.source: Tensor | None = None
         self.step: Any = None
         self.layer: Any = None
+        self.input: Tensor | None = None
         self.scaled: tuple[Any, Tensor] | None = None
         self.statistic = False
         self.gate = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided at a place, for the recomputation of a checkpointed part."""
+
+    place: Place
+    rule: Any
+    nz: bool
 
 
 class Run:
@@ -45,18 +57,26 @@ class Run:
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+        ledger: whether to record what each operation absorbs.
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
     """
 
     def __init__(
-        self, composite: Composite | None, model: Any = None, *, strict: bool = True, adopt: bool = False
+        self,
+        composite: Composite | None,
+        model: Any = None,
+        *,
+        strict: bool = True,
+        adopt: bool = False,
+        ledger: bool = False,
     ) -> None:
         self._composite = composite
         self.strict = strict
         self.adopt = adopt
         self.final = False
+        self.recorder: Recorder | None = Recorder() if ledger else None
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.weighted = 0
@@ -65,9 +85,14 @@ class Run:
         self._names_everything = composite is not None and composite.names_everything
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
+        self.checkpointed = False
+        self._journal: dict[Any, list[Decision]] = {}
+        self._replayed: Decision | None = None
         self.inputs: set[int] = set()
         self.ids = False
         self.lookups: list[Lookup] = []
+        self.positions = False
+        self.sinks: list[tuple[str, Tensor]] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
             for name, module in model.named_modules(remove_duplicate=False):
@@ -88,6 +113,8 @@ class Run:
     @property
     def nz(self) -> bool:
         """Whether exact zeros may carry relevance at the place now reached."""
+        if self._replayed is not None and replaying():
+            return self._replayed.nz
         if self._composite is None:
             return self.weighted == 0
         return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
@@ -95,6 +122,11 @@ class Run:
     @property
     def nz_hidden(self) -> bool:
         return self._composite is not None and self._composite.unproportional_hidden
+
+    @property
+    def nz_first(self) -> bool:
+        """Whether exact zeros of the inputs may carry relevance, now that the composite is known."""
+        return self.nz_hidden or (self.weighted > 0 and self.composite.unproportional_first)
 
     def place(self, entry: Entry, operands: int) -> Place | None:
         """Where the operation now being called stands; counts weighted layers.
@@ -110,6 +142,10 @@ class Run:
     def locate(self, entry: Entry, family: str) -> Place:
         """The place of an operation of any family."""
         module = current_module()
+        if replaying():
+            self._replayed = self._recall(entry, module)
+            return self._replayed.place
+        self.checkpointed = self.checkpointed or saved_elsewhere()
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
         place = Place(family, entry.function, module, paths, order=self._order)
         self._order += 1
@@ -121,6 +157,36 @@ class Run:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
+        if self._replayed is not None and replaying():
+            return self._replayed.rule
+        rule = self._rule(place)
+        if self.checkpointed:
+            self._journal.setdefault(place.function, []).append(Decision(place, rule, self.nz))
+        return rule
+
+    def forget(self, place: Place) -> None:
+        """Takes back a place that an operation turned out not to stand at."""
+        if replaying():
+            return
+        self.placements.pop(place.order, None)
+        met = self._journal.get(place.function, [])
+        if met and met[-1].place is place:
+            met.pop()
+
+    def _recall(self, entry: Entry, module: nn.Module | None) -> Decision:
+        """What was decided when a checkpointed operation ran for the first time."""
+        met = self._journal.get(entry.function, [])
+        found = [decision for decision in met if decision.place.module is module] or met
+        if not found and entry.family in ("structure", "selection"):
+            return Decision(Place(entry.family, entry.function), None, self.nz_hidden)
+        if not found or any(d.rule != found[0].rule or d.nz != found[0].nz for d in found):
+            raise UnsupportedOperationError(
+                f"{entry.function.__name__} runs again in a checkpointed part of the model, and the composite has several "
+                "rules for it there: leave the first layers out of the checkpoint, or name the rule by module path."
+            )
+        return found[0]
+
+    def _rule(self, place: Place) -> Any:
         if self._composite is None and scans(place):  # known before the end of the forward pass
             self._composite = mamba_lrp()
             self._names_everything = self._composite.names_everything
@@ -162,6 +228,12 @@ class Run:
             return f"module '{paths[0]}'"
         return "the model's own forward"
 
+    def sink(self, constant: Tensor) -> Tensor:
+        """A position encoding, made to report the relevance that ends in it."""
+        leaf = constant.detach().requires_grad_()
+        self.sinks.append((next(iter(self._here()[1]), ""), leaf))
+        return leaf
+
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = current_module()
         return module, tuple(self.paths.get(id(module), ()))
@@ -177,6 +249,16 @@ class Run:
                     f"{rule!r} cannot act on what '{key}' names ({kinds}: {met[0]}); "
                     f"it acts on: {', '.join(sorted(rule.families))}."
                 )
+
+
+def replaying() -> bool:
+    """Whether the backward pass runs: what arrives now is a checkpoint's recomputation."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def saved_elsewhere() -> bool:
+    """Whether what autograd saves goes through hooks, as in a part of the model that is checkpointed."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def current_module() -> nn.Module | None:

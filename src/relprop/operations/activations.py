@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from math import isfinite
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.mode import Call, refuse_training
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, Run, note_of
-from relprop.numerics import nonzero
+from relprop.numerics import nonzero, own
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass
 from relprop.rules.activation import ActivationRule
@@ -102,13 +104,12 @@ def is_scalar(value: Any) -> bool:
 def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
     """`(h(s) - h(0)) / s`, with the slope at 0 where `s` is 0; with `nz`, a zero output passes on what it received."""
     exact = s if s.dtype == torch.float64 or s.device.type == "mps" else None
-    zero = _taylor(step, s)[2] if exact is None and s.dtype == torch.float32 else None
-    if zero is not None and zero.numel() == 1 and float(zero) == 0.0:
+    if exact is None and s.dtype == torch.float32 and _taylor(step, s).null:
         exact = s  # h(0) = 0: no digits are lost to a difference
     x = s.double() if exact is None else exact
-    slope, curve, at_zero = _taylor(step, x)
+    slope, curve, at_zero, _, null = _taylor(step, x)
     y = step(x)
-    if bool((at_zero == 0).all()):
+    if null:
         fresh = not torch.is_grad_enabled() and y is not x
         factor = y.div_(x) if fresh and not nz else y / x
         factor = (factor.nan_to_num_ if fresh else factor.nan_to_num)(nan=slope, posinf=0.0, neginf=0.0)
@@ -120,8 +121,18 @@ def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
     return factor.to(s.dtype)
 
 
-def _taylor(step: Step, x: Tensor) -> tuple[float, float, Tensor]:
-    """`h'(0)`, `h''(0)` and `h(0)`, remembered for functions with plain numbers as parameters."""
+class Expansion(NamedTuple):
+    """`h'(0)`, `h''(0)` and `h(0)`, and whether the last is finite, and 0."""
+
+    slope: float
+    curve: float
+    value: Tensor
+    finite: bool
+    null: bool
+
+
+def _taylor(step: Step, x: Tensor) -> Expansion:
+    """The expansion of a chain at 0, remembered for functions with plain numbers as parameters."""
     try:
         return _remembered(step.function, step.args, tuple(step.kwargs.items()), x.dtype, x.device)
     except TypeError:  # a parameter that cannot be a key
@@ -131,15 +142,16 @@ def _taylor(step: Step, x: Tensor) -> tuple[float, float, Tensor]:
 @lru_cache(maxsize=512)
 def _remembered(
     function: Callable[..., Any], args: tuple, kwargs: tuple, dtype: torch.dtype, device: torch.device
-) -> tuple[float, float, Tensor]:
+) -> Expansion:
     if any(isinstance(a, (Tensor, Step)) for a in (*args, *(v for _, v in kwargs))):
         raise TypeError("tensors and chains are not remembered")
     return _expand(Step(function, args, dict(kwargs)), dtype, device)
 
 
-def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> tuple[float, float, Tensor]:
+def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
     """Derivatives that do not exist or are infinite count as 0."""
-    with torch.enable_grad():
+    # A graph of its own: a checkpoint that the operation runs in must not count what it saves.
+    with torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
         zero = torch.zeros((), dtype=dtype, device=device, requires_grad=True)
         y = step(zero)
         slope = curve = torch.zeros(())
@@ -150,13 +162,13 @@ def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> tuple[float
                     (curve,) = torch.autograd.grad(slope, zero)
         except RuntimeError:
             pass
-    values = [float(v.detach()) for v in (slope, curve)]
-    return *(v if v == v and abs(v) != float("inf") else 0.0 for v in values), y.detach()  # type: ignore[return-value]
+    s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
+    value = y.detach()
+    return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
 
 
 def finite_at_zero(step: Step, s: Tensor) -> bool:
-    *_, value = _taylor(step, s if s.device.type == "mps" or not s.is_floating_point() else s.new_empty(0).double())
-    return bool(torch.isfinite(value).all())
+    return _taylor(step, s if s.device.type == "mps" or not s.is_floating_point() else s.new_empty(0).double()).finite
 
 
 def along(call: Call, source: Tensor, step: Step, compute: Callable[[], Tensor]) -> Tensor:
@@ -249,11 +261,25 @@ def capped(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
     if cut is not None:
-        slope = high / cut.values
-        y.register_hook(lambda g: g.put(cut.index, g.take(cut.index) * slope))
+        _slope_where_cut(y, cut, high)
     if layer is not None:
         layer.rectify(y, call.inplace, cut)
     return y if call.inplace else remember(y, call.run, input, Step(call.function, (SOURCE, *args), kwargs))
+
+
+def _slope_where_cut(y: Tensor, cut: Capped, high: float) -> None:
+    """Lets the relu that made `y` hand back `G c / x` where the cap cut."""
+    slope = high / cut.values
+
+    def scale(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor] | None:
+        g = gradients[0]
+        if g is None:
+            return None
+        values = g.take(cut.index) * slope
+        return (g.put_(cut.index, values) if own(g) else g.put(cut.index, values),)
+
+    assert y.grad_fn is not None  # the input was live
+    y.grad_fn.register_hook(scale)
 
 
 BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {

@@ -10,7 +10,6 @@ Index letters: b batch, h head, t query position, s key position, d feature.
 from __future__ import annotations
 
 import math
-import types
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.functions import grafted, scaled
-from relprop.engine.mode import Call, Propagation, refuse_training
+from relprop.engine.mode import Call, Propagation, refuse_training, unfolded
 from relprop.engine.registry import register
 from relprop.operations.normalisation import softened
 from relprop.rules import Constant, Temperature
@@ -75,15 +74,7 @@ def _with_temperature(
     return grafted(call(*map(_constant, call.args), **call.kwargs), softened(scores, -1, call.rule) @ v)
 
 
-def _unfolded(function: Any) -> Any:
-    """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen."""
-    seen = {**function.__globals__, "has_torch_function": lambda *_: False}
-    copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-_multi_head_attention_forward = _unfolded(F.multi_head_attention_forward)
+_multi_head_attention_forward = unfolded(F.multi_head_attention_forward)
 
 
 def multi_head_attention_forward(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -15,19 +15,22 @@ from relprop.operations.weighted import weighted
 
 
 class Grouped:
-    """`y_r = x_r w_e` for the rows r of expert e, up to `offsets[e]`: weight (e, i, j)."""
+    """`y_r = x_r w_e` for the rows r of expert e, up to `offsets[e]`: weight (e, i, j).
 
-    samplewise = False
-    channel_axis = None  # a shift per channel would be another one for each expert
+    A rule may put several operands on top of one another: each has as many rows as the offsets count.
+    """
 
-    def __init__(self, multiply: Any, offsets: Tensor | None) -> None:
-        self.multiply, self.offsets = multiply, offsets
+    channel_axis = None
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.multiply(x, w, offs=self.offsets)
+    def __init__(self, multiply: Any, offsets: Tensor | None, rows: int) -> None:
+        self.multiply, self.offsets, self.rows = multiply, offsets, rows
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y = torch.cat([self.multiply(part.contiguous(), w, offs=self.offsets) for part in x.split(self.rows)])
+        return y if b is None else y + b
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
-        return self.multiply(s, w.transpose(-2, -1), offs=self.offsets)
+        return self.forward(s, w.transpose(-2, -1))
 
     def along_result(self, v: Tensor) -> Tensor:
         return v
@@ -39,7 +42,7 @@ def grouped_mm(
     if mat_a.requires_grad and mat_b.requires_grad:
         return call(scaled(mat_a, 0.5), scaled(mat_b, 0.5), offs=offs, bias=bias, **kwargs)
     if mat_a.requires_grad and mat_b.ndim == 3:
-        return weighted(call, mat_a, Grouped(call.entry.function, offs), mat_b, bias)
+        return weighted(call, mat_a, Grouped(call.entry.function, offs, mat_a.shape[0]), mat_b, bias)
     return call()
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 class Dense:
     """`y = x w^T`: weight (j, i)."""
 
-    samplewise = False  # memory is in the weights: parts of a batch save none
     channel_axis = -1
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -37,7 +36,6 @@ class Dense:
 class Bilinear:
     """`y_k = x1 w_k x2` with a constant operand folded into a weight of its own per sample: weight (..., j, i)."""
 
-    samplewise = False  # the weight differs from sample to sample
     channel_axis = None
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -56,8 +54,6 @@ class Bilinear:
 
 class Contraction:
     """An einsum of a live tensor and a constant one that share no index of the result: a matrix, however it is laid out."""
-
-    samplewise = False
 
     def __init__(self, live: str, constant: str, output: str) -> None:
         self.live, self.constant, self.output = live, constant, output
@@ -93,7 +89,6 @@ class Contraction:
 class Diagonal:
     """`y = x w`, one weight per channel, shaped to broadcast: a BatchNorm on its own."""
 
-    samplewise = False
     channel_axis = None
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -111,8 +106,6 @@ class Diagonal:
 
 class Convolution:
     """A convolution or transposed convolution of any dimension, with or without a batch axis."""
-
-    samplewise = True
 
     def __init__(
         self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.functions import Share, scaled
-from relprop.engine.mode import Call
+from relprop.engine.mode import Call, begin
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.run import Note, note_of
+from relprop.engine.run import Note, note_of, replaying
 from relprop.operations.activations import (
     along,
     chain,
@@ -79,9 +79,9 @@ def _shares(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     shares = (0.0, 1.0) if more > 0 else (1.0, 0.0)
     if call.rule is not UNDECIDED:
         return shares
-    place = call.place
+    run, place = call.run, call.place  # not the call, which would keep its operands
     assert place is not None  # products have one
-    gated = cache(lambda: isinstance(call.run.decide(place), Gate))
+    gated = cache(lambda: isinstance(run.decide(place), Gate))
     return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[return-value]
 
 
@@ -140,6 +140,10 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
 
 def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     """Sums are linear: the native gradient gives `a / (a + b)`, sign included."""
+    if call.run.positions and not replaying():
+        input, other = _positioned(call, input, other), _positioned(call, other, input)
+        if _live(input) and _live(other):
+            return call(input, other, **kwargs)
     if _live(input) and _live(other):
         y = call()
         found = chain(call.function, (input, other), kwargs)
@@ -152,6 +156,15 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     if not isinstance(other, (Tensor, int, float)):
         return call()
     return _with_constant(call, input, other)
+
+
+def _positioned(call: Call, constant: Any, live: Any) -> Any:
+    """A constant that is added along the steps of a sequence as well as along its features, ready to report."""
+    if not isinstance(constant, Tensor) or _live(constant) or not _live(live):
+        return constant
+    along_steps = min(constant.ndim, live.ndim) > 1 and constant.shape[-2:] == live.shape[-2:] and live.shape[-2] > 1
+    finite = along_steps and constant.is_floating_point() and bool((constant > torch.finfo(constant.dtype).min).all())
+    return begin(call.run, call.run.sink(constant)) if finite and bool(constant.any()) else constant
 
 
 def _share_zeros(y: Tensor, a: Tensor, b: Tensor) -> None:

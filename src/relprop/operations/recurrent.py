@@ -19,6 +19,7 @@ from torch import Tensor
 from relprop.engine.functions import grafted
 from relprop.engine.mode import Call, Propagation, refuse_training
 from relprop.engine.registry import register
+from relprop.engine.run import Note, Run
 from relprop.engine.spelling import named
 
 State = tuple[Tensor, ...]
@@ -56,7 +57,8 @@ class Cell:
     gates: int
     content: tuple[int, ...]
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, run: Run) -> None:
+        self.run = run
         self.live = weights.rows(self.gates, self.content)
         self.projection = weights.projection
         others = [n for n in range(self.gates) if n not in self.content]
@@ -69,7 +71,22 @@ class Cell:
     def opened(self, x: Tensor | None, h: Tensor) -> list[Tensor]:
         """The gates at one step."""
         assert self.gating is not None and x is not None  # only cells with gates ask
-        return list((x + self.gating.from_hidden(h.detach())).sigmoid().chunk(self.gates - len(self.content), -1))
+        with torch._C.DisableTorchFunction():  # constants concern nobody
+            return list((x + self.gating.from_hidden(h.detach())).sigmoid().chunk(self.gates - len(self.content), -1))
+
+    def mixed(self, mix: Callable[[], Tensor]) -> Tensor:
+        """Sums and products with constants: native, so they need not be looked at unless zeros carry relevance."""
+        if self.run.nz:
+            return mix()
+        with torch._C.DisableTorchFunction():
+            y = mix()
+        if y.requires_grad:
+            y._relprop = Note(self.run)  # type: ignore[attr-defined]
+        return y
+
+    def summed(self, x: Tensor, h: Tensor) -> Tensor:
+        from_h = self.live.from_hidden(h)
+        return self.mixed(lambda: x + from_h)
 
     def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
         raise NotImplementedError
@@ -83,8 +100,10 @@ class LSTM(Cell):
     def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
         h, c = state
         i, f, o = self.opened(gates, h)
-        c = f * c + i * torch.tanh(x + self.live.from_hidden(h))
-        h = o * torch.tanh(c)
+        before, entering = c, torch.tanh(self.summed(x, h))
+        c = self.mixed(lambda: f * before + i * entering)
+        leaving = torch.tanh(c)
+        h = self.mixed(lambda: o * leaving)
         return (h if self.projection is None else F.linear(h, self.projection)), c
 
 
@@ -96,22 +115,23 @@ class GRU(Cell):
     def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
         (h,) = state
         r, z = self.opened(gates, h)
-        n = torch.tanh(x + r * self.live.from_hidden(h))
-        return ((1 - z) * n + z * h,)
+        from_h = self.live.from_hidden(h)
+        n = torch.tanh(self.mixed(lambda: x + r * from_h))
+        return (self.mixed(lambda: (1 - z) * n + z * h),)
 
 
 class Tanh(Cell):
     gates, content = 1, (0,)
 
     def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
-        return (torch.tanh(x + self.live.from_hidden(state[0])),)
+        return (torch.tanh(self.summed(x, state[0])),)
 
 
 class Relu(Cell):
     gates, content = 1, (0,)
 
     def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
-        return (torch.relu(x + self.live.from_hidden(state[0])),)
+        return (torch.relu(self.summed(x, state[0])),)
 
 
 def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
@@ -178,7 +198,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
                 outputs = []
                 for d in range(directions):
                     first = tuple(s[layer * directions + d] for s in start)
-                    output, final = _run(make(next(weights)), x, sizes, first, reverse=d == 1)
+                    output, final = _run(make(next(weights), call.run), x, sizes, first, reverse=d == 1)
                     outputs.append(output)
                     finals.append(final)
                 x = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -202,7 +222,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
         named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs
         state: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         with Propagation(call.run):
-            cell = make(Weights(named["w_ih"], named["w_hh"], named.get("b_ih"), named.get("b_hh")))
+            cell = make(Weights(named["w_ih"], named["w_hh"], named.get("b_ih"), named.get("b_hh")), call.run)
             state = cell.step(*cell.prepare(input), state)
         if states == 1:
             return grafted(native, state[0])

@@ -53,6 +53,7 @@ for _name in dir(Tensor):
     if _getter is not None and type(getattr(Tensor, _name)).__name__ in ("getset_descriptor", "property"):
         _views = ("T", "H", "mT", "mH", "real", "imag")
         register(_getter, family="structure" if _name in _views else SILENT, only=True, replace=True)
+register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)
 for _name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled"):
     if hasattr(torch._C, _name):
         register(getattr(torch._C, _name), family=SILENT, only=True, replace=True)

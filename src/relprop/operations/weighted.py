@@ -19,14 +19,14 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.functions import custom, scaled
 from relprop.engine.mode import Call
 from relprop.engine.registry import register
-from relprop.engine.run import Note, Run
+from relprop.engine.run import Note, Run, saved_elsewhere
 from relprop.errors import RuleError
 from relprop.numerics import nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
 
 PART = 4 * 2**20
-"""Entries from which on a CPU works off a batch in parts: more is slower in page faults than in arithmetic."""
+"""Entries from which on a CPU works off a layer in parts: more is slower in page faults than in arithmetic."""
 
 
 class Kept:
@@ -159,10 +159,17 @@ class Weighted:
         assert call.place is not None  # weighted families always have a place
         self.place, self.rule = call.place, call.rule
         self.nz = call.run.nz_hidden
+        if self.nz and x.dtype is torch.float16:
+            raise RuleError(
+                f"{self.place}: a rule that gives relevance to exact zeros acts on a hidden layer, and float16 has no room "
+                "for what stands in for a zero. Use bfloat16 or float32 (model.float()), or put the rule on the first "
+                "layer only."
+            )
         self.linear, self.plain = linear, weight
-        self.x: Tensor | None = x
+        self._x = weakref.ref(x)  # the note of the output holds it, so that the graph does not
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
+        self.channels = -1
         self.readers = 0
         self.rectifiers = 0
         self.output: weakref.ref[Tensor] | None = None
@@ -170,12 +177,16 @@ class Weighted:
         self.probes: list[Callable[[Tensor], None]] = []
 
     def apply(self, compute: Callable[[], Tensor]) -> Tensor:
-        assert self.x is not None
-        y = custom(self.x, compute, self.propagate)
-        self.kept = Kept(y)
+        x = self._x()
+        assert x is not None  # the output that is merged into this layer's is alive, and holds it
+        y = custom(x, compute, self.propagate)
+        axis = self.linear.channel_axis
+        self.channels = -1 if axis is None else y.shape[axis]
+        if not (self.run.checkpointed and saved_elsewhere()):  # a checkpoint keeps nothing
+            self.kept = Kept(y)
         self.output = weakref.ref(y)
         note = Note(self.run)
-        note.layer = self
+        note.layer, note.input = self, x
         y._relprop = note  # type: ignore[attr-defined]
         return y
 
@@ -202,12 +213,6 @@ class Weighted:
         if axis is None or constant.ndim < -axis or constant.ndim > ndim:
             return False
         return constant.numel() == constant.shape[axis] == self.channels
-
-    @property
-    def channels(self) -> int:
-        """The number of output channels."""
-        value = self.kept.value if self.kept is not None else None
-        return -1 if value is None else value.shape[self.linear.channel_axis]
 
     def alone(self) -> bool:
         """Whether relus were the output's only readers, and none can come: its relevance is 0 where theirs is."""
@@ -238,7 +243,10 @@ class Weighted:
         rule = rule or Zero()
         z, rectified = self._kept(g, rule.whole_output)
         memo: dict[str, Tensor] = {}
-        if self.probes or not self._divisible(x, g, rule):
+        whole = self.probes or not rule.separable or not own(g) or x.device.type != "cpu"
+        if not whole and self._heavy(x) and not rule.whole_output:
+            return self._by_output(x, g, z, rectified, rule)
+        if whole or not self._wide(x, g):
             view = LayerView(self, x, z, rectified, memo)
             self._report(view, g)
             return rule.propagate(view, g)
@@ -265,7 +273,7 @@ class Weighted:
             return None, False
         kept.alone = self.alone()
         if self.run.final:  # the graph is not walked again: give the memory back as autograd does
-            self.kept = self.x = None
+            self.kept = None
         z = kept.read(g, whole)
         return z, z is not None and kept.rectified
 
@@ -273,17 +281,28 @@ class Weighted:
         for probe in self.probes:
             probe(view.relevance(g).to(g.dtype))
 
-    def _divisible(self, x: Tensor, g: Tensor, rule: WeightedRule) -> bool:
-        """Whether the batch is so large that its parts, one after the other, save memory."""
-        return (
-            self.linear.samplewise
-            and rule.by_sample
-            and own(g)
-            and x.device.type == "cpu"
-            and x.ndim == self.plain.ndim
-            and len(x) > 1
-            and max(x.numel(), g.numel()) > PART
-        )
+    def _by_output(self, x: Tensor, g: Tensor, z: Tensor | None, rectified: bool, rule: WeightedRule) -> Tensor:
+        """A dense layer some outputs at a time, so that no modified copy of its whole weight is ever there."""
+        out = torch.zeros_like(x)
+        per = max(1, PART // self.plain.shape[1])
+        for start in range(0, self.plain.shape[0], per):
+            rows = slice(start, start + per)
+            some = copy.copy(self)
+            some.plain = self.plain[rows]
+            some.scale = None if self.scale is None else self.scale[rows]
+            some.bias = None if self.bias is None else self.bias[rows]
+            view = LayerView(some, x, None if z is None else z[..., rows], rectified, {})
+            out += rule.propagate(view, g[..., rows])
+        return out
+
+    def _heavy(self, x: Tensor) -> bool:
+        """Whether a dense layer's memory is in its weight."""
+        return isinstance(self.linear, Dense) and self.plain.numel() > max(PART, 8 * x.numel())
+
+    def _wide(self, x: Tensor, g: Tensor) -> bool:
+        """Whether the batch is so large that its samples, some after the others, save memory."""
+        wide = isinstance(self.linear, Convolution) and x.ndim == self.plain.ndim and len(x) > 1
+        return wide and max(x.numel(), g.numel()) > PART
 
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:

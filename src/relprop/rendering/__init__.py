@@ -1,7 +1,7 @@
-"""Relevance as pictures: heat maps, overlays, strips of them, and a self-contained page.
+"""Relevance as pictures, pages and text in a terminal, for every kind of input.
 
-Everything here takes plain tensors or arrays and texts. It needs Pillow and NumPy, which `import relprop`
-does not.
+The functions take plain tensors or arrays and texts, and give a `Drawing`, which becomes a Pillow image, SVG or PDF;
+`views` goes from a result to them. It needs Pillow and NumPy, which `import relprop` does not.
 """
 
 from __future__ import annotations
@@ -14,8 +14,41 @@ except ModuleNotFoundError as error:
         "drawing needs Pillow and NumPy: pip install 'relprop[images]'", name=error.name
     ) from error
 
-from relprop.rendering.heatmap import Heatmap, overlay
-from relprop.rendering.page import Entry, Section, page
-from relprop.rendering.strip import Panel, colour_bar, strip
+from relprop.rendering.audio import audio
+from relprop.rendering.drawing import Drawing, column, framed, row, titled
+from relprop.rendering.image import Heatmap, Panel, channels, colour_bar, contour, grid, overlay, strip
+from relprop.rendering.layers import channel_bars, layer_bars
+from relprop.rendering.scale import Scale
+from relprop.rendering.series import series
+from relprop.rendering.table import bars, waterfall
+from relprop.rendering.text import Token, TokenMap, matrix
+from relprop.rendering.views import Options
+from relprop.rendering.volume import volume
 
-__all__ = ["Entry", "Heatmap", "Panel", "Section", "colour_bar", "overlay", "page", "strip"]
+__all__ = [
+    "Drawing",
+    "Heatmap",
+    "Options",
+    "Panel",
+    "Scale",
+    "Token",
+    "TokenMap",
+    "audio",
+    "bars",
+    "channel_bars",
+    "channels",
+    "colour_bar",
+    "column",
+    "contour",
+    "framed",
+    "grid",
+    "layer_bars",
+    "matrix",
+    "overlay",
+    "row",
+    "series",
+    "strip",
+    "titled",
+    "volume",
+    "waterfall",
+]

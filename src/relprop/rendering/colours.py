@@ -1,50 +1,84 @@
-"""The palette: zero is white, positive red, negative blue, and only the size of a value makes it darker.
+"""Palettes: zero is white, positive and negative have a hue each, and only the size of a value makes it darker.
 
-Both sides have the same luminance at the same size, and it falls with the size; so a map still reads in grey,
-and red against blue is the pair that colour-blind people tell apart. Colours are mixed in linear light, where
-luminance is linear, so that these are properties by construction and not by taste.
+Both sides have the same luminance at the same size, and it falls with the size; so a map still reads in grey.
+The hues are pairs that colour-blind people tell apart. Colours are mixed in linear light, where luminance is
+linear, so that these are properties by construction and not by taste.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from relprop.errors import InputError
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
 # Luminance of linear sRGB (IEC 61966-2-1).
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-# The purest red and blue of the palette, in linear light.
-_RED = np.array([0.62, 0.012, 0.03])
-_BLUE = np.array([0.012, 0.14, 0.80])
+Pigment = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The purest colour of either side, in linear light (0 to 1)."""
+
+    positive: Pigment
+    negative: Pigment
+
+
+RED_BLUE = Palette((0.62, 0.012, 0.03), (0.012, 0.14, 0.80))
+PALETTES = {
+    "red_blue": RED_BLUE,
+    "orange_purple": Palette((0.70, 0.10, 0.0), (0.16, 0.03, 0.62)),
+    "grey": Palette((0.2, 0.2, 0.2), (0.2, 0.2, 0.2)),
+}
+"""By name. "grey" shows sizes only, for print without colour: say beside it which sign is shown."""
+
 # CIE lightness at zero and at the largest value.
 _LIGHTEST, _DARKEST = 100.0, 32.0
 # A value that is no number: a colour that no number has.
 _NAN = np.array([240, 228, 66], dtype=np.uint8)
 
 
-def diverging(values: Floats) -> Bytes:
+def palette(chosen: Palette | str) -> Palette:
+    """A palette from its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if isinstance(chosen, Palette):
+        return chosen
+    if chosen not in PALETTES:
+        raise InputError(f"there is no palette {chosen!r}; there are: {', '.join(PALETTES)}.")
+    return PALETTES[chosen]
+
+
+def diverging(values: Floats, pigments: Palette | str = RED_BLUE) -> Bytes:
     """Colour values from -1 to 1 (larger ones as ±1) in sRGB bytes, `(..., 3)`; NaN is yellow."""
     size = np.minimum(np.abs(np.nan_to_num(values)), 1.0)
     lightness = _LIGHTEST + (_DARKEST - _LIGHTEST) * size
-    colours = to_bytes(pure(values, luminance_of_lightness(lightness)))
+    colours = to_bytes(pure(values, luminance_of_lightness(lightness), pigments))
     colours[np.isnan(values)] = _NAN
     return colours
 
 
-def tinted(values: Floats, luminance: Floats) -> Bytes:
+def tinted(values: Floats, luminance: Floats, pigments: Palette | str = RED_BLUE) -> Bytes:
     """Give grey of this luminance a tint as strong as the values (-1 to 1); the luminance stays as it was."""
     strength = np.minimum(np.abs(np.nan_to_num(values)), 1.0)[..., None]
-    mixed = (1.0 - strength) * luminance[..., None] + strength * pure(values, luminance)
+    mixed = (1.0 - strength) * luminance[..., None] + strength * pure(values, luminance, pigments)
     colours = to_bytes(mixed)
     colours[np.isnan(values)] = _NAN
     return colours
 
 
-def pure(sign: Floats, luminance: Floats) -> Floats:
-    """The red (sign >= 0) or blue of this luminance: the pigment lightened with white or darkened."""
-    pigment = np.where((sign < 0)[..., None], _BLUE, _RED)
+def pure(sign: Floats, luminance: Floats, pigments: Palette | str = RED_BLUE) -> Floats:
+    """The positive (sign >= 0) or negative hue of this luminance: the pigment lightened with white or darkened."""
+    pair = palette(pigments)
+    pigment = np.where((np.asarray(sign) < 0)[..., None], np.array(pair.negative), np.array(pair.positive))
     own = (pigment @ _LUMINANCE)[..., None]
     wanted = luminance[..., None]
     white = np.clip((wanted - own) / (1.0 - own), 0.0, 1.0)
@@ -76,3 +110,16 @@ def to_bytes(linear: Floats) -> Bytes:
     linear = np.clip(linear, 0.0, 1.0)
     encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.round(encoded * 255.0).astype(np.uint8)
+
+
+def hexadecimal(value: float, pigments: Palette | str = RED_BLUE) -> str:
+    """The colour of one value, -1 to 1, as `#rrggbb`."""
+    r, g, b = diverging(np.array([value]), pigments)[0]
+    return f"#{r:02x}{g:02x}{b:02x}"
+
+
+def ink_on(value: float) -> str:
+    """Black or white, whichever is read better on the colour of a value, -1 to 1."""
+    size = min(abs(value), 1.0) if value == value else 0.0
+    # Contrast (WCAG 2) with this black and with white is equal, 4.3, at luminance 0.195, which is L* 51.
+    return "#ffffff" if _LIGHTEST + (_DARKEST - _LIGHTEST) * size < 51.0 else "#141414"

@@ -115,8 +115,9 @@ class WeightedRule(Rule):
     families: ClassVar[frozenset[str]] = WEIGHTED
     whole_output: ClassVar[bool] = False
     """Whether the rule reads `layer.z` also where no relevance arrives (as a standard deviation does)."""
-    by_sample: ClassVar[bool] = False
-    """Whether the rule may be given a batch in parts, to save memory: it holds nothing of one sample's shape."""
+    separable: ClassVar[bool] = False
+    """Whether the rule may be given a layer in parts, to save memory: some samples of a batch, some outputs of a dense
+    layer. It then must not look across samples or outputs, nor hold anything of one sample's shape."""
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         """From `G` at the output to `G` at the input, where relevance is `R = tensor * G`."""

@@ -20,7 +20,7 @@ class Zero(WeightedRule):
     """
 
     families: ClassVar[frozenset[str]] = EVERYTHING
-    by_sample: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         return layer.transpose(layer.share(g, layer.z))
@@ -76,8 +76,8 @@ class ZeroBias(WeightedRule):
         return self.rule.whole_output
 
     @property
-    def by_sample(self) -> bool:  # type: ignore[override]
-        return self.rule.by_sample
+    def separable(self) -> bool:  # type: ignore[override]
+        return self.rule.separable
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         return self.rule.propagate(layer.without_bias(), g)

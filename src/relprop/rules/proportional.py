@@ -30,7 +30,7 @@ class Epsilon(WeightedRule):
 
     epsilon: float = 1e-6
     relative: bool = False
-    by_sample: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon)
@@ -61,14 +61,14 @@ class Gamma(WeightedRule):
     """
 
     gamma: float = 0.25
-    by_sample: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("gamma", self.gamma)
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
-        if layer.nonnegative and (layer.rectified or bool(layer.z.amin() >= 0)):
+        if layer.nonnegative and (layer.rectified or layer.z.numel() == 0 or bool(layer.z.amin() >= 0)):
             slope = 1 / (1 + self.gamma)
             above = layer.once("above", lambda: F.leaky_relu(w, slope))
             bias = F.leaky_relu(b, slope) if isinstance(b, Tensor) else b
@@ -94,7 +94,7 @@ class AlphaBeta(WeightedRule):
 
     alpha: float = 2.0
     beta: float = 1.0
-    by_sample: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha)
@@ -136,7 +136,7 @@ class AlphaBeta(WeightedRule):
 class ZPlus(WeightedRule):
     """`R_i = sum_j (x_i w_ij)+ / P_j R_j`: `AlphaBeta(1, 0)`. Montavon et al. 2017."""
 
-    by_sample: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         return AlphaBeta(1.0, 0.0).propagate(layer, g)

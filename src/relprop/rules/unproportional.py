@@ -18,7 +18,7 @@ class WSquare(WeightedRule):
     """`R_i = sum_j w_ij^2 / (sum_i w_ij^2) R_j`. Montavon et al. 2017."""
 
     proportional: ClassVar[bool] = False
-    by_sample: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def _weight(self, weight: Tensor) -> Tensor:
         return weight.square()
@@ -69,7 +69,7 @@ class ZBox(WeightedRule):
         return hash((ZBox, self.epsilon))
 
     @property
-    def by_sample(self) -> bool:  # type: ignore[override]
+    def separable(self) -> bool:  # type: ignore[override]
         """Only where the bounds are the same for every sample, whatever its shape."""
         return all(not isinstance(v, Tensor) or v.numel() == 1 for v in (self.low, self.high))
 

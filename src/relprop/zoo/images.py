@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -63,10 +64,10 @@ def load_image(path: str | Path) -> Image.Image:
             raise InputError(f"{path.name!r} is broken: {error}") from error
 
 
-def square(image: Image.Image, size: int = 224) -> Image.Image:
-    """Cut the square from the middle that `preprocess` shows the network: 7/8 of the shorter side."""
+def square(image: Image.Image, size: int = 224, part: float = 0.875) -> Image.Image:
+    """Cut the square from the middle that a network is shown: this part of the shorter side, 7/8 for `preprocess`."""
     width, height = image.size
-    side = 0.875 * min(width, height)
+    side = part * min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     # Cutting while resizing, rather than before or after, keeps a strip of 1 x 1,000,000 pixels small.
     box = (left, top, left + side, top + side)
@@ -77,6 +78,12 @@ def preprocess(image: Image.Image, size: int = 224) -> Tensor:
     """Turn a picture into the batch of one that EfficientNet-Lite takes: `(1, 3, size, size)`."""
     pixels = torch.from_numpy(np.array(square(image, size), dtype=np.float32))
     return ((pixels - 127.0) / 128.0).permute(2, 0, 1)[None].contiguous()
+
+
+def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn a picture into a batch of one, `(1, 3, H, W)`: `(pixel / 255 - mean) / std` for each colour."""
+    pixels = torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32)) / 255.0
+    return ((pixels - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None].contiguous()
 
 
 def _too_many_pixels(path: Path) -> InputError:

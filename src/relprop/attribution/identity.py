@@ -1,0 +1,48 @@
+"""Which model was explained: its name and size, and a way back to it that does not keep it alive."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A model by name.
+
+    Attributes:
+        name: the module's class, or the function, with its module.
+        parameters: how many numbers it has learned.
+        weights_sha256: the hash of its weights, where the result was loaded from a file that holds one.
+    """
+
+    name: str
+    parameters: int = 0
+    weights_sha256: str | None = None
+    _reference: Any = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, model: Any) -> Identity:
+        """The identity of a module or a function."""
+        known = type(model) if isinstance(model, nn.Module) else model
+        name = f"{getattr(known, '__module__', '?')}.{getattr(known, '__qualname__', type(model).__qualname__)}"
+        count = sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0
+        try:
+            return cls(name, count, None, weakref.ref(model))
+        except TypeError:  # some callables of C cannot be referred to
+            return cls(name, count)
+
+    def find(self) -> Any:
+        """The model itself, if it is still there."""
+        return self._reference() if self._reference is not None else None
+
+    def __str__(self) -> str:
+        size = f", {self.parameters:,} parameters" if self.parameters else ""
+        weights = f", weights sha256 {self.weights_sha256}" if self.weights_sha256 else ""
+        return f"{self.name}{size}{weights}"
+
+    def __reduce__(self) -> Any:
+        return Identity, (self.name, self.parameters, self.weights_sha256)

@@ -1,0 +1,98 @@
+"""What a result can be turned into: pictures, pages, files.
+
+This is the one place where an inner package asks outer ones, `rendering` and `storage`: inside the methods, when
+they are called. A result one cannot show is of no use, and `import relprop` stays free of what drawing needs.
+tests/test_imports.py knows this exception and holds it to these methods.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from relprop.attribution.result import Relevance
+
+
+class Outputs:
+    """The methods of `Relevance` that draw and write it.
+
+    All take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`, `rate`,
+    `percentile`, `limit`, `shared`, `palette`, `most`, `beside`.
+    """
+
+    def show(self, where: str | None = None, **options: Any) -> None:
+        """Shows it in the notebook, in the terminal, or in the browser.
+
+        Args:
+            where: "notebook", "terminal" or "browser"; None takes the notebook if this is one, else the terminal.
+            **options: see `relprop.rendering.Options`.
+
+        Raises:
+            InputError: the options do not fit this result.
+        """
+        from relprop.rendering.show import show
+
+        show(self._result, where, **options)
+
+    def save(self, path: str | PathLike[str], **options: Any) -> None:
+        """Writes it to a file, or into a folder that `relprop.load` reads.
+
+        Written whole or not at all: an interruption leaves no half file.
+
+        Args:
+            path: `.png`, `.svg`, `.pdf` or `.html` draw it; `.json`, `.npz` and `.csv` hold the numbers; a path without
+                a suffix, or one that ends in a slash, is a folder with tensors (safetensors) and a manifest (JSON).
+            **options: see `relprop.rendering.Options`.
+
+        Raises:
+            InputError: there is no format of that suffix, or the options do not fit.
+        """
+        from relprop.storage import save
+
+        save(self._result, path, **options)
+
+    def to_image(self, *, scale: float = 1.0, **options: Any) -> Image.Image:
+        """Draws it as a Pillow image, `scale` pixels for each pixel of the drawing."""
+        from relprop.rendering import Options, views
+
+        return views.drawing(self._result, Options(**options)).to_image(scale)
+
+    def to_svg(self, **options: Any) -> str:
+        """Draws it as SVG."""
+        from relprop.rendering import Options, views
+
+        return views.drawing(self._result, Options(**options)).to_svg()
+
+    def to_html(self, title: str = "Relevance", **options: Any) -> str:
+        """Writes it as one page of HTML that holds all it shows; no script, nothing loaded."""
+        from relprop.rendering import Options
+        from relprop.rendering.report import report_page
+
+        return report_page([self._result], title=title, options=Options(**options))
+
+    def plot(self, ax: Any = None, sample: int = 0, **options: Any) -> Any:
+        """Draws one sample on an axes of matplotlib, and returns the axes (needs matplotlib).
+
+        Args:
+            ax: the axes; None takes the current ones.
+            sample: which sample.
+            **options: see `relprop.rendering.Options`.
+        """
+        from relprop.rendering.matplotlib import plot
+
+        return plot(self._result, ax, sample, **options)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows of it; without Pillow, its text."""
+        try:
+            from relprop.rendering.show import fragment_of
+        except ModuleNotFoundError:
+            return None
+        return fragment_of(self._result, most=4)
+
+    @property
+    def _result(self) -> Relevance:
+        return cast("Relevance", self)

@@ -1,0 +1,188 @@
+"""What a network is made of, and which rule would act where: one forward pass, no relevance."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from relprop.attribution.attribute import _arguments
+from relprop.attribution.checks import check_inputs
+from relprop.attribution.propagate import resolve
+from relprop.attribution.trees import map_tree
+from relprop.composites import Composite, Place
+from relprop.engine import Propagation, Run
+from relprop.engine.mode import begin, shapes
+from relprop.engine.registry import Entry
+from relprop.engine.tokens import track
+from relprop.errors import CompositeError, InputError
+from relprop.rules import Rule
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """An operation that relprop does not know: explaining the model would stop there.
+
+    Attributes:
+        operation: its name.
+        where: the module that called it.
+        shapes: of its operands.
+        reason: why it cannot be passed, where that is known.
+    """
+
+    operation: str
+    where: str
+    shapes: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was met on the way of relevance, in the order of the forward pass.
+
+    Attributes:
+        composite: the rules; what "auto" picks is decided by the network.
+        places: each place a rule was asked for, and the rule (None: the operation's default).
+        free: operations that need no rule, such as a reshape, by name and family, with their number of calls.
+        unknown: operations without a known propagation.
+        shape: of the output, where that is a tensor.
+    """
+
+    composite: Composite
+    places: list[tuple[Place, Rule | None]]
+    free: dict[tuple[str, str], int] = field(default_factory=dict)
+    unknown: list[Unknown] = field(default_factory=list)
+    shape: tuple[int, ...] | None = None
+
+    def rows(self) -> list[tuple[str, str, str, int, str]]:
+        """Operation, family, rule, calls, and the modules of the first and last call."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for place, rule in self.places:
+            key = place.name, place.family, "default" if rule is None else repr(rule)
+            found.setdefault(key, []).append(place.paths[0] if place.paths else "")
+        rows = [(*key, len(paths), _span(paths)) for key, paths in found.items()]
+        return rows + [(name, family, "its own gradient", count, "") for (name, family), count in self.free.items()]
+
+    def __str__(self) -> str:
+        table = [("operation", "family", "rule", "calls", "modules")]
+        table += [(name, family, rule, str(count), where) for name, family, rule, count, where in self.rows()]
+        widths = [max(len(row[i]) for row in table) for i in range(4)]
+        lines = [
+            "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)) + f"  {row[4]}" for row in table
+        ]
+        lines += [f"unknown: {u.operation} in {u.where}, given {u.shapes}. {u.reason}".rstrip() for u in self.unknown]
+        return "\n".join([f"composite {self.composite.name!r}", *(line.rstrip() for line in lines)])
+
+
+def survey(
+    model: Any,
+    inputs: Any,
+    composite: Composite | str = "auto",
+    *,
+    forward_args: Sequence[Any] = (),
+    forward_kwargs: dict[str, Any] | None = None,
+) -> Survey:
+    """Runs the model once and says what it is made of, before anything is explained.
+
+    Args:
+        model: a module, or any callable on tensors. It is not changed.
+        inputs: a sample, as for `attribute`.
+        composite: the rules that are asked, or the name of a composite.
+        forward_args: further positional arguments of the model.
+        forward_kwargs: further keyword arguments.
+
+    Returns:
+        The places relevance would pass, and what is unknown there.
+
+    Raises:
+        InputError: the inputs cannot be explained.
+        CompositeError: the composite names what does not exist.
+        ModelStateError: the model is in training mode, or is TorchScript.
+        UnsupportedOperationError: an operation is known, but not in the way it was called.
+    """
+    if not callable(model):
+        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
+    if isinstance(inputs, Mapping):
+        inputs = dict(inputs)
+    check_inputs(model, inputs)
+    chosen = resolve(composite)
+    if chosen is not None:
+        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
+    run = _Watched(chosen, model, strict=False)
+    watch = _Watch(run)
+    numbers = itertools.count()
+
+    def start(t: torch.Tensor) -> torch.Tensor:
+        if not t.is_floating_point():
+            run.ids = True
+            return track(t, run, next(numbers))
+        return begin(run, t.detach().clone().requires_grad_())
+
+    with torch.inference_mode(False), torch.enable_grad():
+        positional, named = _arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
+        with watch:
+            output = model(*positional, **named)
+    for place in run.met:
+        if place.index is not None:
+            place.last = place.index == run.weighted - 1
+    return Survey(
+        composite=run.composite,
+        places=[(place, _rule(run.composite, place)) for place in run.met],
+        free=dict(watch.free),
+        unknown=list(dict.fromkeys(watch.strange)),
+        shape=tuple(output.shape) if isinstance(output, torch.Tensor) else None,
+    )
+
+
+class _Watched(Run):
+    """A run that remembers every place, also where the rule is decided later."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.met: list[Place] = []
+
+    def place(self, entry: Entry, operands: int) -> Place | None:
+        place = super().place(entry, operands)
+        if place is not None:
+            self.met.append(place)
+        return place
+
+
+class _Watch(Propagation):
+    """The mode, counting what needs no rule and what it does not know."""
+
+    run: _Watched
+
+    def __init__(self, run: _Watched) -> None:
+        super().__init__(run)
+        self.free: Counter[tuple[str, str]] = Counter()
+        self.strange: list[Unknown] = []
+
+    def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[torch.Tensor]) -> Any:
+        before = len(self.run.met)
+        result = super()._known(entry, func, args, kwargs, live)
+        if len(self.run.met) == before:
+            self.free[getattr(entry.function, "__name__", str(entry.function)), entry.family] += 1
+        return result
+
+    def _unknown(self, func: Any, args: tuple, kwargs: dict, reason: str = "") -> Any:
+        name = getattr(func, "__name__", str(func))
+        self.strange.append(Unknown(name, self.run.where(), shapes(args), reason))
+        return super()._unknown(func, args, kwargs, reason)
+
+
+def _rule(composite: Composite, place: Place) -> Rule | None:
+    found = composite.rule(place)
+    if found is not None and not isinstance(found, Rule):
+        raise CompositeError(f"{place} was not decided at the end of the forward pass.")
+    return found
+
+
+def _span(paths: list[str]) -> str:
+    named = list(dict.fromkeys(path or "(model)" for path in paths))
+    return named[0] if len(named) == 1 else f"{named[0]} ... {named[-1]}"

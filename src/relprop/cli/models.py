@@ -1,0 +1,222 @@
+"""From what is written after `--model` to a network, its classes, and how pictures are given to it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from relprop.attribution.targets import known_labels
+from relprop.errors import InputError, ModelStateError
+from relprop.zoo import efficientnet_lite0
+from relprop.zoo.efficientnet_lite import imagenet_classes
+from relprop.zoo.images import preprocess, square, to_tensor
+
+DEFAULT = "efficientnet_lite0"
+SOURCES = ("torchvision:NAME", "timm:NAME", "hf:NAME or hf:FOLDER", "module.path:factory")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A network that is ready to be explained.
+
+    Attributes:
+        name: as it was asked for.
+        model: in eval mode.
+        labels: names of its classes, or None.
+        tensor: a picture as the network takes it, `(1, C, H, W)`.
+        seen: the part of a picture that the network sees.
+    """
+
+    name: str
+    model: nn.Module
+    labels: Sequence[str] | None
+    tensor: Callable[[Image.Image], Tensor]
+    seen: Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures become tensors, where a model does not say."""
+
+    size: int | None = None
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+def load(spec: str, weights: Path | None = None, pictures: Pictures | None = None) -> Loaded:
+    """The network of a specification.
+
+    Args:
+        spec: "efficientnet_lite0", or one of `SOURCES`.
+        weights: a safetensors file with its weights; None takes those that come with the model.
+        pictures: overrides size and normalisation.
+
+    Raises:
+        InputError: there is no such model, or no such file.
+        ModelStateError: the file does not fit the model.
+        ModuleNotFoundError: the library it comes from is not installed.
+    """
+    source, _, name = spec.partition(":")
+    if spec == DEFAULT:
+        if weights is not None or pictures is not None:
+            raise InputError(
+                "efficientnet_lite0 comes with its weights and its way of reading pictures: leave out the rest."
+            )
+        known = efficientnet_lite0()
+        return Loaded(spec, known, known.labels, preprocess, square)
+    if not name:
+        raise InputError(f"there is no model {spec!r}: write {DEFAULT}, {', or '.join(SOURCES)}.")
+    maker = {"torchvision": _torchvision, "timm": _timm, "hf": _transformers}.get(source, _factory)
+    found = maker(spec, source, name, weights is None)
+    model = found.model
+    if weights is not None:
+        load_weights(model, weights)
+    model.eval()
+    if pictures is None:
+        return found
+    return Loaded(spec, model, found.labels, *_reading(model, pictures))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a safetensors file into a model; every name must fit."""
+    if path.suffix != ".safetensors":
+        raise InputError(
+            f"{path.name!r} is no .safetensors file. Others may run code when they are read: load it where you trust it, and "
+            "write safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
+        )
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}.")
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("weights need safetensors: pip install safetensors", name="safetensors") from error
+    try:
+        stored = load_file(path)
+    except Exception as error:
+        raise InputError(f"{path.name!r} cannot be read as safetensors: {error}.") from error
+    missing, unexpected = model.load_state_dict(stored, strict=False) if not _wrong(model, stored) else ([], [])
+    wrong = _wrong(model, stored)
+    if missing or unexpected or wrong:
+        said = [f"{what} {', '.join(names[:3])}{', ...' * (len(names) > 3)}" for what, names in
+                (("it lacks", missing), ("the model lacks", unexpected), ("other shapes:", wrong)) if names]  # fmt: skip
+        raise ModelStateError(f"{path.name!r} does not fit {type(model).__name__}: {'; '.join(said)}.")
+
+
+def _wrong(model: nn.Module, stored: dict[str, Tensor]) -> list[str]:
+    own = model.state_dict()
+    return [name for name, tensor in stored.items() if name in own and own[name].shape != tensor.shape]
+
+
+def _torchvision(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
+    models = _library("torchvision.models", "torchvision")
+    try:
+        chosen = models.get_model_weights(name).DEFAULT
+        model = models.get_model(name, weights=chosen if pretrained else None)
+    except ValueError as error:
+        raise InputError(f"torchvision has no model {name!r}; torchvision.models.list_models() names them.") from error
+    labels = chosen.meta.get("categories")
+    transform = chosen.transforms()
+    size = int(transform.crop_size[0])
+    reading = _reading(
+        model, Pictures(size, tuple(transform.mean), tuple(transform.std)), int(transform.resize_size[0])
+    )
+    return Loaded(spec, model, labels if labels and _outputs(model) in (None, len(labels)) else None, *reading)
+
+
+def _timm(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
+    timm = _library("timm", "timm")
+    if not timm.is_model(name.partition(".")[0]):
+        raise InputError(f"timm has no model {name!r}; timm.list_models('*word*') finds them.")
+    model = timm.create_model(name, pretrained=pretrained)
+    config = timm.data.resolve_model_data_config(model)
+    size = int(config["input_size"][-1])
+    pictures = Pictures(size, tuple(config["mean"]), tuple(config["std"]))
+    labels = imagenet_classes() if getattr(model, "num_classes", 0) == 1000 else None
+    return Loaded(spec, model, labels, *_reading(model, pictures, round(size / float(config.get("crop_pct") or 1.0))))
+
+
+def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
+    transformers = _library("transformers", "transformers")
+    local = Path(name).is_dir()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
+    except (OSError, ValueError) as error:
+        raise InputError(f"transformers finds no model {name!r}: {error}") from error
+    kinds = getattr(config, "architectures", None) or []
+    if not any(kind.endswith("ForImageClassification") for kind in kinds):
+        raise InputError(
+            f"{name!r} is {', '.join(kinds) or 'of no known kind'}: this command explains image classifiers."
+        )
+    auto = transformers.AutoModelForImageClassification
+    model = auto.from_pretrained(name, local_files_only=local) if pretrained else auto.from_config(config)
+    size = int(getattr(config, "image_size", 224))
+    try:
+        said = transformers.AutoImageProcessor.from_pretrained(name, local_files_only=local)
+        pictures = Pictures(size, tuple(said.image_mean), tuple(said.image_std))
+    except (OSError, ValueError, AttributeError):
+        pictures = Pictures(size)
+    return Loaded(spec, model, known_labels(model), *_reading(model, pictures, size))
+
+
+def _factory(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
+    # As `python -m` does: a file in the folder one works in is found.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(source)
+    except ModuleNotFoundError as error:
+        if error.name and not source.startswith(error.name):
+            raise
+        raise InputError(f"there is no module {source!r} to import {name!r} from: {error}.") from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise InputError(f"{source!r} has no callable {name!r} that makes a model.")
+    model = factory()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{spec} gave a {type(model).__name__}; it must give a torch.nn.Module.")
+    return Loaded(spec, model, known_labels(model), *_reading(model, Pictures()))
+
+
+def _reading(
+    model: nn.Module, pictures: Pictures, resize: int | None = None
+) -> tuple[Callable[[Image.Image], Tensor], Callable[[Image.Image], Image.Image]]:
+    """A picture as a tensor, and the part of it that is seen: its middle, after resizing the shorter side."""
+    own = getattr(model, "size", None)
+    size = pictures.size or (own if isinstance(own, int) else 224)
+    part = 1.0 if resize is None else size / max(resize, size)
+
+    def seen(image: Image.Image) -> Image.Image:
+        return square(image, size, part)
+
+    def tensor(image: Image.Image) -> Tensor:
+        return to_tensor(seen(image), pictures.mean, pictures.std)
+
+    return tensor, seen
+
+
+def _outputs(model: nn.Module) -> int | None:
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return layers[-1].out_features if layers else None
+
+
+def _library(name: str, package: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{package}: models need it: pip install {package}", name=package) from error
+    except Exception as error:
+        # As torchvision does where it was built for another torch.
+        raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error
+
+
+def sample_of(shape: Sequence[int]) -> Tensor:
+    """Numbers of a shape, the same in every run, for a look at what a network is made of."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))

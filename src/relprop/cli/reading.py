@@ -1,0 +1,138 @@
+"""From paths to what a network takes: pictures, rows of tables, arrays. Files are not trusted."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from relprop.cli.models import Loaded
+from relprop.errors import InputError
+from relprop.rendering.visible import visible
+from relprop.zoo.images import load_image
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (*PICTURES, ".npy", ".csv")
+_LARGEST = 512 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One input.
+
+    Attributes:
+        name: what to call it, safe to print.
+        stem: what to call its files.
+        inputs: as the model takes it, a batch (of one, except for arrays that hold more).
+        picture: what the network sees of a picture.
+        names: of the features of a table's row.
+    """
+
+    name: str
+    stem: str
+    inputs: Tensor
+    picture: Image.Image | None = None
+    names: tuple[str, ...] = ()
+
+
+def files(paths: Sequence[Path]) -> list[Path]:
+    """The files of paths: a folder stands for those in it that can be read, in the order of their names."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise InputError(f"{str(path)!r} holds no file we read ({', '.join(SUFFIXES)}).")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Sequence[str] = ()) -> list[Sample]:
+    """The samples in a file.
+
+    Raises:
+        InputError: it is missing, too large, broken, or of a kind we do not read.
+    """
+    name, suffix = visible(path.name), path.suffix.lower()
+    if suffix == ".npy":
+        return [Sample(name, path.stem, _array(path))]
+    if suffix == ".csv":
+        return _table(path, name, rows, without)
+    if suffix in (".txt", ".md"):
+        raise InputError(
+            f"{name!r} is text: this command reads pictures, .csv and .npy; see the library for text models."
+        )
+    picture = load_image(path)
+    return [Sample(name, path.stem, loaded.tensor(picture), loaded.seen(picture))]
+
+
+def _array(path: Path) -> Tensor:
+    _check(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path.name!r} is no array of numbers we open: {error}") from error
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array) or array.ndim == 0:
+        raise InputError(
+            f"{path.name!r} holds {array.dtype} of shape {array.shape}; it must hold real numbers, samples first."
+        )
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -> list[Sample]:
+    _check(path)
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{name!r} is no table we read, UTF-8 text with commas: {error}") from error
+    lines = [line for line in lines if line]
+    if len(lines) < 2:
+        raise InputError(f"{name!r} needs a line of names and at least one row of numbers.")
+    header, body = lines[0], lines[1:]
+    if lost := [column for column in without if column not in header]:
+        raise InputError(f"{name!r} has no column {lost[0]!r}; it has: {', '.join(map(visible, header))}.")
+    kept = [i for i, column in enumerate(header) if column not in without]
+    samples = []
+    for row in rows or range(len(body)):
+        if not 0 <= row < len(body):
+            raise InputError(f"{name!r} has no row {row}: they are numbered from 0 to {len(body) - 1}.")
+        line = body[row]
+        if len(line) != len(header):
+            raise InputError(f"{name!r}, row {row}: {len(line)} cells for {len(header)} columns.")
+        try:
+            numbers = [float(line[i]) for i in kept]
+        except ValueError:
+            bad = next(i for i in kept if not _is_number(line[i]))
+            raise InputError(
+                f"{name!r}, row {row}: {visible(line[bad], longest=40)!r} in column {visible(header[bad])!r} is no number; "
+                "leave a column out with --without."
+            ) from None
+        title = f"{name}, row {row}"
+        samples.append(
+            Sample(title, f"{path.stem}-{row}", torch.tensor([numbers]), None, tuple(header[i] for i in kept))
+        )
+    return samples
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}.")
+    if path.stat().st_size > _LARGEST:
+        raise InputError(f"{path.name!r} has more than the {_LARGEST // 2**20} MiB we open.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

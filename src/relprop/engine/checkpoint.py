@@ -1,0 +1,113 @@
+"""Blocks that keep nothing but their inputs: what autograd would save is computed again in the backward pass.
+
+The same idea as `torch.utils.checkpoint` (Chen et al. 2016), without a change to the model: hooks around each block,
+while the forward pass lasts, and torch's hooks on saved tensors. The recomputation runs under the same rules.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import _get_current_function_mode_stack
+
+from relprop.engine.mode import Propagation
+from relprop.engine.run import Run
+from relprop.errors import UnsupportedOperationError
+
+
+class Segment:
+    """One run of one block: its arguments, and the number, shapes and dtypes of what autograd wanted to keep."""
+
+    def __init__(self, run: Run, name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.run, self.name, self.module, self.args, self.kwargs = run, name, module, args, kwargs
+        self.kept: list[tuple[torch.Size, torch.dtype]] = []
+        self.again: dict[int, Tensor] = {}
+
+    def pack(self, tensor: Tensor) -> int:
+        self.kept.append((tensor.shape, tensor.dtype))
+        return len(self.kept) - 1
+
+    def unpack(self, number: int) -> Tensor:
+        if number not in self.again:
+            self._recompute()
+        return self.again.pop(number)
+
+    def _recompute(self) -> None:
+        tensors: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> int:
+            tensors.append(tensor.detach())
+            return len(tensors) - 1
+
+        mode = nullcontext() if _active(self.run) else Propagation(self.run)  # another thread starts without
+        with torch.enable_grad(), mode, saved_tensors_hooks(keep, tensors.__getitem__):
+            try:
+                self.module(*self.args, **self.kwargs)
+            except RuntimeError as error:
+                raise self._changed() from error
+        if [(t.shape, t.dtype) for t in tensors] != self.kept:
+            raise self._changed()
+        self.again = dict(enumerate(tensors))
+
+    def _changed(self) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"module '{self.name}' computed something else the second time: a block that is checkpointed must depend on "
+            "its arguments alone. Does it write to a cache? For language models: forward_kwargs={'use_cache': False}."
+        )
+
+
+def _active(run: Run) -> bool:
+    return any(isinstance(mode, Propagation) and mode.run is run for mode in _get_current_function_mode_stack())
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The outermost repeated parts: members of a ModuleList or Sequential that are made of several modules."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and not any(name.startswith(f"{b}.") for b in found):
+            members = {
+                f"{name}.{key}".lstrip("."): m for key, m in module.named_children() if any(True for _ in m.children())
+            }
+            if len(members) > 1:
+                found.update(members)
+    return found
+
+
+@contextmanager
+def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
+    """While this lasts, these modules keep nothing but their inputs, in this thread."""
+    thread = threading.get_ident()
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            open_segments: list[Any] = []
+
+            def enter(m: nn.Module, args: tuple, kwargs: dict, name: str = name, opened: list = open_segments) -> None:
+                if threading.get_ident() == thread:
+                    segment = Segment(run, name, m, args, kwargs)
+                    hooks = saved_tensors_hooks(segment.pack, segment.unpack)
+                    hooks.__enter__()
+                    opened.append(hooks)
+
+            def leave(m: nn.Module, args: tuple, out: Any, opened: list = open_segments) -> None:
+                if threading.get_ident() == thread and opened:
+                    opened.pop().__exit__(None, None, None)
+
+            stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        yield
+
+
+@contextmanager
+def recomputing(run: Run) -> Iterator[None]:
+    """The backward pass: where something was checkpointed, the mode is on in it, and in one thread on every device."""
+    if not run.checkpointed:
+        yield
+        return
+    with torch.autograd.set_multithreading_enabled(False), Propagation(run):
+        yield

@@ -1,0 +1,248 @@
+"""A drawing: rectangles, lines, text and pictures at their places. It becomes a Pillow image, SVG or PDF.
+
+Every view of relevance is a `Drawing`, so that each is available in every format. Coordinates are pixels, y down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from PIL import Image, ImageDraw
+
+from relprop.errors import InputError
+from relprop.rendering.fonts import drawable, fit, font_for, width
+from relprop.rendering.visible import visible
+
+INK, FAINT, LINE, PAPER = "#141414", "#696969", "#c8c8c8", "#ffffff"
+SIZE, SMALL = 13, 11
+LARGEST = 40_000_000
+"""Pixels of the largest image that is drawn."""
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle, filled, with an edge, or neither (a place to hover over); `title` is shown on hover."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    fill: str | None = None
+    edge: str | None = None
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", visible(self.title))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points."""
+
+    points: tuple[tuple[float, float], ...]
+    colour: str = INK
+    width: float = 1.0
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line of text; `y` is the top of its letters. `anchor` says which end of it is at `x`.
+
+    With `upwards` it runs from the bottom to the top, beginning at `y`, and `x` is the top of its letters.
+    """
+
+    x: float
+    y: float
+    text: str
+    size: int = SIZE
+    colour: str = INK
+    anchor: str = "start"
+    upwards: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", visible(self.text))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture stretched over a rectangle: by whole pixels, or smoothly where it is a photograph."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    image: Image.Image = field(repr=False)
+    smooth: bool = False
+    title: str = ""
+
+
+Mark = Rect | Line | Text | Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """Marks on white paper.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        marks: drawn in this order.
+        description: what is seen, in words: for those who do not see it.
+    """
+
+    width: float
+    height: float
+    marks: tuple[Mark, ...] = ()
+    description: str = ""
+
+    def at(self, x: float, y: float) -> tuple[Mark, ...]:
+        """The marks, moved."""
+        return tuple(_moved(mark, x, y) for mark in self.marks)
+
+    def to_image(self, scale: float = 1.0) -> Image.Image:
+        """Draw it with Pillow, `scale` pixels for each pixel of the drawing.
+
+        Raises:
+            InputError: the image would be larger than 40 million pixels.
+        """
+        size = max(1, round(self.width * scale)), max(1, round(self.height * scale))
+        if size[0] * size[1] > LARGEST:
+            raise InputError(
+                f"the picture would have {size[0]} x {size[1]} pixels; the largest has {LARGEST // 10**6} million. "
+                "Draw fewer samples, or a smaller scale; HTML and SVG have no such limit."
+            )
+        sheet = Image.new("RGB", size, PAPER)
+        draw = ImageDraw.Draw(sheet)
+        for mark in self.marks:
+            _paint(mark, sheet, draw, scale)
+        return sheet
+
+    def to_svg(self) -> str:
+        """Write it as SVG: one element that holds everything it shows."""
+        from relprop.rendering.svg import svg
+
+        return svg(self)
+
+    def to_pdf(self) -> bytes:
+        """Write it as a PDF of one page."""
+        from relprop.rendering.pdf import pdf
+
+        return pdf(self)
+
+
+def row(drawings: Sequence[Drawing], gap: float = 12) -> Drawing:
+    """Drawings side by side, their tops aligned."""
+    marks: list[Mark] = []
+    left = 0.0
+    for drawing in drawings:
+        marks += drawing.at(left, 0)
+        left += drawing.width + gap
+    height = max((d.height for d in drawings), default=0)
+    return Drawing(max(left - gap, 1), height, tuple(marks), _joined(drawings))
+
+
+def column(drawings: Sequence[Drawing], gap: float = 12) -> Drawing:
+    """Drawings below each other, aligned on the left."""
+    marks: list[Mark] = []
+    top = 0.0
+    for drawing in drawings:
+        marks += drawing.at(0, top)
+        top += drawing.height + gap
+    width_ = max((d.width for d in drawings), default=0)
+    return Drawing(width_, max(top - gap, 1), tuple(marks), _joined(drawings))
+
+
+def titled(drawing: Drawing, title: str, *, size: int = 15, lines: Sequence[str] = ()) -> Drawing:
+    """A drawing under a title, and smaller lines below it."""
+    marks: list[Mark] = []
+    top = 0.0
+    for text, letters, colour in [(title, size, INK), *((line, SMALL + 1, FAINT) for line in lines)]:
+        if text:
+            marks.append(Text(0, top, fit(text, drawing.width, letters), letters, colour))
+            top += letters + 6
+    return Drawing(drawing.width, drawing.height + top, (*marks, *drawing.at(0, top)), drawing.description)
+
+
+def framed(drawing: Drawing, margin: float = 12) -> Drawing:
+    """A drawing with white paper around it."""
+    return Drawing(
+        drawing.width + 2 * margin, drawing.height + 2 * margin, drawing.at(margin, margin), drawing.description
+    )
+
+
+def wrapped(text: str, room: float, size: int = SIZE) -> list[str]:
+    """A text in lines that fit the room; words that do not fit a line are cut."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width(f"{lines[-1]} {word}", size) <= room and not lines[-1].endswith("…"):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(fit(word, room, size))
+    return lines
+
+
+def _joined(drawings: Sequence[Drawing]) -> str:
+    return " ".join(drawing.description for drawing in drawings if drawing.description)
+
+
+def _moved(mark: Mark, x: float, y: float) -> Mark:
+    if isinstance(mark, Line):
+        return replace(mark, points=tuple((px + x, py + y) for px, py in mark.points))
+    return replace(mark, x=mark.x + x, y=mark.y + y)
+
+
+def _paint(mark: Mark, sheet: Image.Image, draw: ImageDraw.ImageDraw, scale: float) -> None:
+    if isinstance(mark, Line):
+        points = [(float(round(x * scale)), float(round(y * scale))) for x, y in mark.points]
+        for piece in _dots(points, scale) if mark.dashed else [points]:
+            draw.line(piece, fill=mark.colour, width=max(1, round(mark.width * scale)))
+    elif isinstance(mark, Text):
+        _write(mark, sheet, draw, scale)
+    else:
+        left, top = round(mark.x * scale), round(mark.y * scale)
+        right = max(left + 1, round((mark.x + mark.width) * scale))
+        bottom = max(top + 1, round((mark.y + mark.height) * scale))
+        if isinstance(mark, Picture):
+            sheet.paste(_stretched(mark, (right - left, bottom - top)), (left, top))
+        elif mark.fill or mark.edge:
+            draw.rectangle((left, top, right - 1, bottom - 1), fill=mark.fill, outline=mark.edge)
+
+
+def _dots(points: Sequence[tuple[float, float]], scale: float) -> list[list[tuple[float, float]]]:
+    """Dots of two pixels along lines."""
+    found = []
+    for (x0, y0), (x1, y1) in pairwise(points):
+        length = max(abs(x1 - x0), abs(y1 - y0), 1.0)
+        for at in range(0, int(length), max(2, round(4 * scale))):
+            ends = at / length, min((at + max(1.0, 2 * scale - 1)) / length, 1.0)
+            found.append([(x0 + (x1 - x0) * part, y0 + (y1 - y0) * part) for part in ends])
+    return found
+
+
+def _write(mark: Text, sheet: Image.Image, draw: ImageDraw.ImageDraw, scale: float) -> None:
+    size = max(1, round(mark.size * scale))
+    text = drawable(mark.text)
+    font = font_for(text, size)
+    x, y = round(mark.x * scale), round(mark.y * scale)
+    if not mark.upwards:
+        anchor = {"start": "la", "middle": "ma", "end": "ra"}[mark.anchor]
+        draw.text((x, y), text, fill=mark.colour, font=font, anchor=anchor)
+        return
+    # Text that runs upwards starts at the bottom: `y` is where it starts.
+    strip = Image.new("L", (max(1, int(font.getlength(text)) + 2), size + 4), 0)
+    ImageDraw.Draw(strip).text((0, 0), text, fill=255, font=font, anchor="la")
+    strip = strip.transpose(Image.Transpose.ROTATE_90)
+    sheet.paste(Image.new("RGB", strip.size, mark.colour), (x, y - strip.height), strip)
+
+
+def _stretched(mark: Picture, size: tuple[int, int]) -> Image.Image:
+    image = mark.image.convert("RGB")
+    if mark.smooth:
+        return image.resize(size, Image.Resampling.BICUBIC)
+    # Pixels stay pixels when a map is enlarged: smoothing would invent relevance between them. A map that is made
+    # smaller is averaged, so that none of it is left out.
+    enlarged = size[0] >= image.width and size[1] >= image.height
+    return image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)

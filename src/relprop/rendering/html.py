@@ -1,0 +1,161 @@
+"""Pages of HTML that hold all they show: no script, nothing loaded from elsewhere, text escaped.
+
+The Content-Security-Policy of a page allows its own style, by its hash, and pictures inside it; nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from html import escape
+from importlib import resources
+
+import numpy as np
+
+from relprop.rendering import colours
+from relprop.rendering.colours import Palette
+from relprop.rendering.scale import number
+from relprop.rendering.text import UNDERLINED, TokenMap
+from relprop.rendering.views import View
+from relprop.rendering.visible import visible
+
+# Colours of tokens come in this many steps a side, as classes of the style: a style of each one's own would be
+# forbidden by the policy, and larger.
+LEVELS = 40
+# The values of a longer text are folded away on the screen.
+_FOLDED = 60
+# Features of a table that are listed; a page for all pixels of a picture would be of use to nobody.
+_LONGEST = 1000
+
+
+def page(title: str, body: str, *, palette: Palette | str = colours.RED_BLUE) -> str:
+    """A whole page around a body that is HTML already."""
+    css = style(palette)
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
+<title>{text(title)}</title>
+<style>{css}</style>
+</head>
+<body class="relprop">
+<main>
+<h1>{text(title)}</h1>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def fragment(body: str, *, palette: Palette | str = colours.RED_BLUE) -> str:
+    """A body with its style, for a notebook."""
+    return f'<div class="relprop"><style>{style(palette)}</style>\n{body}\n</div>'
+
+
+@lru_cache(maxsize=8)
+def style(palette: Palette | str) -> str:
+    """The style of pages, with the colours of tokens."""
+    base = resources.files("relprop.rendering").joinpath("page.css").read_text(encoding="utf-8")
+    rules = []
+    for name, sign, line in (("p", 1.0, "solid"), ("n", -1.0, "dotted")):
+        for level in range(1, LEVELS + 1):
+            value = sign * level / LEVELS
+            ground, ink = colours.hexadecimal(value, palette), colours.ink_on(value)
+            under = f"border-bottom:2px {line} #141414" if level / LEVELS >= UNDERLINED else ""
+            rules.append(f".{name}{level}{{background:{ground};color:{ink};{under}}}")
+    unknown = colours.hexadecimal(float("nan"), palette)
+    return f"{base}\n{''.join(rules)}\n.nan{{background:{unknown}}}\n"
+
+
+def text(value: object) -> str:
+    """Text as HTML that shows it, whatever it holds."""
+    return escape(visible(value))
+
+
+def lines(value: object) -> str:
+    """The same, with its line breaks."""
+    return escape(visible(value, longest=100_000, lines=True))
+
+
+def view_html(view: View, *, heading: str = "h3") -> str:
+    """A view under what was explained and its numbers."""
+    notes = "".join(f"<p class=note>{text(line)}</p>" for line in view.lines)
+    if isinstance(view.data, TokenMap):
+        shown = tokens_html(view.data)
+    else:
+        shown = f'<div class="scroll">{view.draw().to_svg()}</div>{_listed(view)}'
+    return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{shown}\n</section>"
+
+
+def tokens_html(shown: TokenMap) -> str:
+    """A text on its colours; the relevance of each token is shown on hover, and listed below."""
+    parts = [
+        f"<{tag}{level} title={number(token.value)}>{_token(token.text)}</{tag}>"
+        for token, level in zip(shown.tokens, _levels(shown), strict=True)
+        for tag in ("i" if token.special else "b",)
+    ]
+    listed = [(token.text, token.value) for token in shown.tokens]
+    return f'<p class="tokens" dir="auto">{"".join(parts)}</p>\n{legend(shown)}\n' + values_table(
+        listed, f"Relevance of {len(listed)} tokens", folded=len(listed) > _FOLDED
+    )
+
+
+def legend(shown: TokenMap) -> str:
+    """What colours and lines mean."""
+    limit = number(shown.scale.limit)
+    return (
+        f'<p class="note">Scale: <b class="n{LEVELS}">&nbsp;-{limit}&nbsp;</b> against, dotted line; <b>0</b> white; '
+        f'<b class="p{LEVELS}">&nbsp;+{limit}&nbsp;</b> for, solid line.</p>'
+    )
+
+
+def values_table(entries: Sequence[tuple[str, float]], title: str, *, folded: bool = True) -> str:
+    """Names and values as a table, folded away on the screen; printed, it is there."""
+    rows = "\n".join(f"<tr><td>{_token(name)}<td>{number(value)}" for name, value in entries)
+    opened = "" if folded else " open"
+    return f"<details{opened}><summary>{text(title)}</summary><table class=values>\n{rows}\n</table></details>"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> str:
+    """A table; the columns in `numbers` are aligned on the right."""
+    right = [' class="number"' if column in numbers else "" for column in columns]
+    head = "".join(f'<th scope="col"{c}>{text(column)}</th>' for column, c in zip(columns, right, strict=True))
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{c}>{text(cell)}</td>" for cell, c in zip(row, right, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _levels(shown: TokenMap) -> list[str]:
+    scaled = shown.scaled
+    levels = np.round(np.abs(np.nan_to_num(scaled)) * LEVELS).astype(int)
+    return [
+        " class=nan" if value != value else f" class={'p' if value > 0 else 'n'}{level}" if level else ""
+        for value, level in zip(scaled, levels, strict=True)
+    ]
+
+
+def _token(value: str) -> str:
+    return escape(visible(value.replace("\n", "↵\n"), lines=True), quote=False)
+
+
+def _listed(view: View) -> str:
+    if not view.entries:
+        return ""
+    if view.kind == "table" and len(view.entries) <= _LONGEST:
+        return values_table(view.entries, f"Relevance of {len(view.entries)} features")
+    if view.kind == "table":
+        strongest = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:_LONGEST]
+        return values_table(strongest, f"The {_LONGEST} strongest of {len(view.entries)} features")
+    where = {"image": "row, column", "series": "channel, step", "volume": "slice, row, column"}.get(view.kind, "index")
+    return values_table(view.entries, f"The {len(view.entries)} strongest ({where})")

@@ -1,0 +1,90 @@
+"""Relevance on the axes of matplotlib, with our palette as a colour map (white is exactly zero)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+try:
+    from matplotlib import pyplot
+    from matplotlib.colors import Colormap, ListedColormap, Normalize
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("plot() needs matplotlib: pip install 'relprop[plot]'", name="matplotlib") from error
+
+from relprop.attribution import Relevance
+from relprop.errors import InputError
+from relprop.rendering import colours
+from relprop.rendering.colours import RED_BLUE, Palette
+from relprop.rendering.image import Heatmap
+from relprop.rendering.scale import to_array
+from relprop.rendering.text import TokenMap
+from relprop.rendering.views import Options, View, views
+from relprop.rendering.visible import visible
+
+
+def colour_map(palette: Palette | str = RED_BLUE) -> Colormap:
+    """The palette for matplotlib; an odd number of colours, so that zero is the one in the middle."""
+    steps = colours.diverging(np.linspace(-1.0, 1.0, 511), palette) / 255.0
+    found = ListedColormap(steps, name="relprop")
+    unknown = colours.diverging(np.array([np.nan]))[0] / 255.0
+    return found.with_extremes(bad=unknown)
+
+
+def plot(result: Relevance, ax: Any = None, sample: int = 0, **options: Any) -> Any:
+    """Draws one sample; see `Relevance.plot`."""
+    chosen = Options(**options)
+    if not -len(result) <= sample < len(result):
+        raise InputError(f"sample {sample} of {len(result)}.")
+    axes = ax if ax is not None else pyplot.gca()
+    view = views(result[sample], chosen)[0]
+    if isinstance(view.data, Heatmap) and view.kind in ("image", "volume"):
+        _image(axes, view.data, chosen)
+    elif view.kind in ("series", "audio"):
+        _series(axes, result[sample], chosen)
+    else:
+        _bars(axes, view, chosen)
+    axes.set_title(_plain(view.title))
+    return axes
+
+
+def _image(axes: Any, heatmap: Heatmap, options: Options) -> None:
+    limit = heatmap.limit or 1.0
+    shown = axes.imshow(
+        heatmap.values, cmap=colour_map(options.palette), norm=Normalize(-limit, limit), interpolation="nearest"
+    )
+    axes.figure.colorbar(shown, ax=axes, label=heatmap.note or "relevance")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _series(axes: Any, result: Relevance, options: Options) -> None:
+    values = to_array(result.values)[0]
+    lines = np.atleast_2d(values.squeeze())
+    steps = np.arange(lines.shape[1]) / (options.rate or 1.0)
+    for channel, line in enumerate(lines):
+        names = list(options.names)
+        axes.plot(steps, line, label=names[channel] if names else f"channel {channel}", linewidth=1)
+    axes.axhline(0.0, color="#696969", linewidth=0.8)
+    axes.set_xlabel("seconds" if options.rate else "step")
+    axes.set_ylabel("relevance")
+    if 1 < len(lines) <= 8:
+        axes.legend()
+
+
+def _bars(axes: Any, view: View, options: Options) -> None:
+    entries = view.entries
+    if not isinstance(view.data, TokenMap):
+        entries = sorted(entries, key=lambda entry: -abs(entry[1]))[:20]
+    names, values = [name for name, _ in entries], [value for _, value in entries]
+    places = np.arange(len(values))[::-1]
+    fills = colours.diverging(0.75 * np.sign(values), options.palette) / 255.0
+    axes.barh(places, values, color=fills)
+    axes.set_yticks(places, [_plain(name) for name in names])
+    axes.axvline(0.0, color="#141414", linewidth=0.8)
+    axes.set_xlabel("relevance")
+
+
+def _plain(text: str) -> str:
+    """Names are text: a dollar sign in one does not start a formula."""
+    return visible(text, longest=80).replace("$", r"\$")

@@ -1,0 +1,152 @@
+"""A report: a page that says what was explained, how, and what is missing, to attach to a paper or an audit."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from relprop.attribution import Relevance
+from relprop.attribution.trees import leaves
+from relprop.errors import InputError
+from relprop.rendering import html
+from relprop.rendering.html import text
+from relprop.rendering.scale import number
+from relprop.rendering.views import Options, View, absorbed, predictions, total, views
+
+Groups = Mapping[str, Sequence[Relevance]]
+
+_ABOUT = (
+    "Relevance takes the score of what was explained and hands it back, operation by operation, to the inputs. "
+    "Red, on a solid line, spoke for it; blue, on a dotted line, against it; white had no say. Each map is scaled by its "
+    "own largest value unless its note says otherwise. The residual is the part of the score that did not arrive at the "
+    "inputs: biases inside the network, stabilisers and other constants kept it."
+)
+_NUMBERS = ("Score", "Relevance", "Residual", "Scale")
+
+
+def report_page(
+    results: Sequence[Relevance] | Groups,
+    *,
+    title: str = "Report",
+    paragraphs: Sequence[str] = (),
+    options: Options | None = None,
+) -> str:
+    """The report of some results as a page.
+
+    Args:
+        results: the results, or headings and the results under each.
+        title: of the page.
+        paragraphs: more text under the title.
+        options: how results are drawn.
+
+    Raises:
+        InputError: there are none.
+    """
+    groups = results if isinstance(results, Mapping) else _numbered(results)
+    every = [result for group in groups.values() for result in group]
+    if not every:
+        raise InputError("a report needs at least one result.")
+    chosen = options or Options()
+    body = [f"<p>{text(paragraph)}</p>" for paragraph in (*paragraphs, _ABOUT)]
+    body += [_group(heading, group, chosen) for heading, group in groups.items()]
+    body += [_composites(every), _environment(every)]
+    return html.page(title, "\n".join(body), palette=chosen.palette)
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides the model."""
+    import relprop
+
+    return {
+        "relprop": relprop.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def rule_counts(result: Relevance) -> list[tuple[str, str, str, int]]:
+    """Operation, family, rule and number of calls, in the order of the forward pass."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for place, rule in result.rules:
+        counts[place.name, place.family, repr(rule) if rule is not None else "default"] += 1
+    return [(*key, count) for key, count in counts.items()]
+
+
+def _numbered(results: Sequence[Relevance]) -> Groups:
+    return {f"Result {n}": [result] for n, result in enumerate(results, 1)} if len(results) > 1 else {"": list(results)}
+
+
+def _group(heading: str, group: Sequence[Relevance], options: Options) -> str:
+    parts = [f"<h2>{text(heading)}</h2>"] if heading else []
+    rows: list[tuple[object, ...]] = []
+    for number_, result in enumerate(group):
+        # What was said of an input, and its picture, are not repeated for each of its targets.
+        again = any(_same_inputs(result, before) for before in group[:number_])
+        for view in views(result, replace(options, beside=options.beside and not again)):
+            parts.append("" if again else _predicted(result, view.sample))
+            parts.append(html.view_html(view))
+            rows.append(_row(result, view))
+        if len(result) > options.most:
+            parts.append(f'<p class="note">{len(result) - options.most} more samples are not shown.</p>')
+    columns = ("Explained", "Composite", "Score", "Relevance", "Residual", "Absorbed by", "Scale", "Note")
+    parts.append(html.table(columns, rows, numbers=_NUMBERS))
+    return "\n".join(filter(None, parts))
+
+
+def _same_inputs(one: Relevance, other: Relevance) -> bool:
+    if one.inputs is None or other.inputs is None:
+        return False
+    pairs = leaves(one.inputs), leaves(other.inputs)
+    return len(pairs[0]) == len(pairs[1]) and all(
+        a.device == b.device and torch.equal(a, b) for (_, a), (_, b) in zip(*pairs, strict=True)
+    )
+
+
+def _predicted(result: Relevance, sample: int) -> str:
+    found = predictions(result, sample)
+    if not found:
+        return ""
+    said = ", ".join(f"{name} {number(value)}" for name, value in found)
+    return f"<p>Largest outputs{f' of sample {sample}' if len(result) > 1 else ''}: {text(said)}.</p>"
+
+
+def _row(result: Relevance, view: View) -> tuple[object, ...]:
+    n = view.sample
+    scale = f"±{number(view.data.scale.limit)}" if view.data is not None else ""
+    causes = "; ".join(f"{cause} {number(amount)}" for cause, amount in absorbed(result, n).items())
+    return (
+        view.title, result.composite.name, number(float(result.score[n])), number(total(result, n)),
+        number(float(result.residual[n])), causes, scale, view.data.note if view.data is not None else "",
+    )  # fmt: skip
+
+
+def _composites(results: Sequence[Relevance]) -> str:
+    parts = ["<h2>Rules</h2>"]
+    seen: set[str] = set()
+    for result in results:
+        described = str(result.composite)
+        rows = rule_counts(result)
+        key = f"{described}{rows}"
+        if key in seen:
+            continue
+        seen.add(key)
+        parts.append(f"<h3>{text(result.composite.name)}</h3><pre>{html.lines(described)}</pre>")
+        if rows:
+            parts.append(html.table(("Operation", "Family", "Rule", "Calls"), rows, numbers=("Calls",)))
+        if result.unknown:
+            names = ", ".join(f"{name} ({count})" for name, count in result.unknown.items())
+            parts.append(f"<p><strong>Unknown operations, their own gradient used: {text(names)}.</strong></p>")
+    return "\n".join(parts)
+
+
+def _environment(results: Sequence[Relevance]) -> str:
+    rows = list(versions().items())
+    models = dict.fromkeys(str(result.model) for result in results if result.model is not None)
+    rows += [("model", name) for name in models]
+    return f"<h2>Made with</h2>\n{html.table(('What', 'Version'), rows)}"

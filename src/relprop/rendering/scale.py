@@ -1,0 +1,130 @@
+"""The scale of a map: which size of relevance gets the deepest colour, and how that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from relprop.errors import InputError
+from relprop.rendering.colours import Floats
+
+# A map whose largest size is a smaller part of its scale looks white.
+_FAINT = 0.05
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Symmetric around zero: relevance from `-limit` to `limit`.
+
+    Attributes:
+        limit: the size drawn in the deepest colour; 0 where there is nothing to scale by.
+        how: how it was chosen, in words, for captions; empty for the largest size of the map itself.
+    """
+
+    limit: float
+    how: str = ""
+
+    @classmethod
+    def of(cls, *maps: torch.Tensor | ArrayLike, percentile: float | None = None) -> Scale:
+        """The largest size in one map, or in several that are to be compared.
+
+        Args:
+            *maps: relevance of any shape.
+            percentile: scale by this percentile of the sizes instead, which clips what is beyond. Few extreme
+                values then no longer leave the rest pale, but the deepest colour hides differences; captions say so.
+
+        Raises:
+            InputError: the percentile does not lie above 0 and up to 100.
+        """
+        if percentile is not None and not 0.0 < percentile <= 100.0:
+            raise InputError(f"percentile is {percentile}; it lies above 0 and up to 100.")
+        arrays = [to_array(m) for m in maps]
+        sizes = np.concatenate([np.abs(a[np.isfinite(a)]).ravel() for a in arrays]) if arrays else np.array([])
+        shared = f"shared by {len(arrays)} maps" if len(arrays) > 1 else ""
+        if sizes.size == 0:
+            return cls(0.0, shared)
+        if percentile is None or percentile == 100.0:
+            return cls(float(sizes.max()), shared)
+        how = f"clipped at percentile {percentile:g}"
+        return cls(float(np.percentile(sizes, percentile)), f"{how}, {shared}" if shared else how)
+
+    @classmethod
+    def fixed(cls, limit: float) -> Scale:
+        """A limit of one's own.
+
+        Raises:
+            InputError: it is not a positive number.
+        """
+        if not (np.isfinite(limit) and limit > 0.0):
+            raise InputError(f"limit is {limit}; a fixed scale needs a positive number.")
+        return cls(float(limit), "fixed")
+
+    def __call__(self, values: torch.Tensor | ArrayLike) -> Floats:
+        """Values as parts of the limit, -1 to 1; NaN where they are not finite, for that has no size."""
+        array = to_array(values)
+        array = np.where(np.isfinite(array), array, np.nan)
+        if self.limit <= 0.0:
+            return np.where(np.isnan(array), np.nan, np.sign(array))
+        # A limit near the smallest number would overflow the quotient; beyond the scale is 1 either way.
+        with np.errstate(over="ignore"):
+            return np.clip(array / self.limit, -1.0, 1.0)
+
+    def beyond(self, values: torch.Tensor | ArrayLike) -> int:
+        """How many finite values lie beyond the limit."""
+        array = to_array(values)
+        return int(np.count_nonzero(np.isfinite(array) & (np.abs(array) > self.limit)))
+
+
+def scale_for(
+    maps: Iterable[torch.Tensor | ArrayLike], *, percentile: float | None = None, limit: float | Scale | None = None
+) -> Scale:
+    """One scale for some maps: fixed where a limit or another scale is given, else by what they hold."""
+    if isinstance(limit, Scale):
+        return limit
+    if limit is not None:
+        if percentile is not None:
+            raise InputError("give percentile or limit, not both: each of them sets the end of the scale.")
+        return Scale.fixed(limit)
+    return Scale.of(*maps, percentile=percentile)
+
+
+def note(values: torch.Tensor | ArrayLike, scale: Scale | None = None, unit: str = "value") -> str:
+    """What one should know of relevance before trusting its colours; empty for an ordinary map on its own scale."""
+    array = to_array(values)
+    finite = np.isfinite(array)
+    notes = []
+    if not finite.all():
+        notes.append(f"{array.size - int(np.count_nonzero(finite))} of {array.size} values are not finite")
+    if finite.any():
+        inside = array[finite]
+        if not inside.any():
+            notes.append("all zero")
+        elif inside.size == 1:
+            notes.append(f"a single {unit}, {inside[0]:.3g}")
+        elif inside.min() == inside.max():
+            notes.append(f"constant, {inside[0]:.3g} everywhere{' else' * (not finite.all())}")
+    if scale is not None:
+        if scale.how:
+            notes.append(f"scale {scale.how}")
+        largest = float(np.abs(array[finite]).max(initial=0.0))
+        if 0.0 < largest < _FAINT * scale.limit:
+            notes.append(f"looks white: its largest size is {largest:.2g}")
+        if beyond := scale.beyond(array):
+            notes.append(f"{beyond} {unit}{'s' * (beyond > 1)} beyond")
+    return "; ".join(notes)
+
+
+def to_array(values: torch.Tensor | ArrayLike) -> Floats:
+    """Any numbers as float64 on the CPU (bfloat16 has no counterpart in NumPy)."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().to(torch.float64).numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def number(value: float) -> str:
+    """A number for people: three digits, with the hyphen that every font has."""
+    return f"{value:.3g}"

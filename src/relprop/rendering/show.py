@@ -1,0 +1,76 @@
+"""Shows a result where one is: in a notebook, a terminal or the browser."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from relprop.attribution import Relevance
+from relprop.errors import InputError
+from relprop.rendering import html, terminal
+from relprop.rendering.image import Heatmap
+from relprop.rendering.report import report_page
+from relprop.rendering.text import TokenMap
+from relprop.rendering.views import Options, views
+from relprop.rendering.visible import visible
+
+
+def show(result: Relevance, where: str | None = None, **options: Any) -> None:
+    """Shows a result; see `Relevance.show`."""
+    chosen = Options(**options)
+    place = where or ("notebook" if in_notebook() else "terminal")
+    if place == "notebook":
+        from IPython.display import HTML, display
+
+        display(HTML(fragment_of(result, **options)))
+    elif place == "terminal":
+        print(in_terminal(result, chosen))
+    elif place == "browser":
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="relprop-", suffix=".html", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(report_page([result], title="Relevance", options=chosen))
+        webbrowser.open(Path(file.name).as_uri())
+    else:
+        raise InputError(f"where is {where!r}; a result is shown in 'notebook', 'terminal' or 'browser'.")
+
+
+def in_terminal(result: Relevance, options: Options, *, colour: bool | None = None) -> str:
+    """A result as lines for a terminal."""
+    coloured = terminal.has_colour() if colour is None else colour
+    columns = max(20, min(shutil.get_terminal_size().columns - 2, 96))
+    parts = []
+    for view in views(result, options):
+        if view.kind == "table":
+            entries = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:20]
+            shown = terminal.bars(entries, columns // 4, colour=coloured)
+        elif isinstance(view.data, TokenMap):
+            shown = terminal.tokens(view.data, colour=coloured)
+        elif isinstance(view.data, Heatmap):
+            shown = terminal.heatmap(view.data, columns, colour=coloured)
+        else:
+            shown = terminal.bars(view.entries, columns // 4, colour=coloured)
+        parts.append("\n".join([visible(view.title), *map(visible, view.lines), shown]))
+    if len(result) > options.most:
+        parts.append(f"{len(result) - options.most} more samples are not shown")
+    return "\n\n".join(parts)
+
+
+def fragment_of(result: Relevance, **options: Any) -> str:
+    """A result as HTML for a notebook."""
+    chosen = Options(**options)
+    body = "\n".join(html.view_html(view) for view in views(result, chosen))
+    if len(result) > chosen.most:
+        body += f'<p class="note">{len(result) - chosen.most} more samples are not shown.</p>'
+    return html.fragment(body, palette=chosen.palette)
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a kernel that shows HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")

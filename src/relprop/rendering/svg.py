@@ -1,0 +1,74 @@
+"""Drawings as SVG, without a style, a script, a font or a link: everything it shows is inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+from PIL import Image
+
+from relprop.rendering.drawing import Drawing, Line, Mark, Picture, Rect, Text
+from relprop.rendering.visible import visible
+
+_FONTS = "Helvetica, Arial, sans-serif"
+# From the top of the letters, where drawings place a line of text, to its baseline.
+_BASELINE = 0.95
+
+
+def svg(drawing: Drawing) -> str:
+    """The drawing as one `<svg>` element, for a file or for a page."""
+    marks = "\n".join(filter(None, map(_mark, drawing.marks)))
+    about = f"<title>{escape(visible(drawing.description))}</title>" if drawing.description else ""
+    width, height = _n(drawing.width), _n(drawing.height)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'role="img" font-family="{_FONTS}">\n{about}\n'
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>\n{marks}\n</svg>\n'
+    )
+
+
+def png_address(image: Image.Image) -> str:
+    """A picture as the address that holds it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _mark(mark: Mark) -> str:
+    if isinstance(mark, Line):
+        points = " ".join(f"{_n(x)},{_n(y)}" for x, y in mark.points)
+        dashes = ' stroke-dasharray="2 2"' if mark.dashed else ""
+        return (
+            f'<polyline points="{points}" fill="none" stroke="{mark.colour}" stroke-width="{_n(mark.width)}" '
+            f'stroke-linejoin="round"{dashes}/>'
+        )
+    if isinstance(mark, Text):
+        if not mark.text:
+            return ""
+        place = f'x="{_n(mark.x)}" y="{_n(mark.y + _BASELINE * mark.size)}"'
+        if mark.upwards:
+            x, y = _n(mark.x + _BASELINE * mark.size), _n(mark.y)
+            place = f'x="{x}" y="{y}" transform="rotate(-90 {x} {y})"'
+        anchor = f' text-anchor="{mark.anchor}"' if mark.anchor != "start" else ""
+        return f'<text {place} font-size="{mark.size}" fill="{mark.colour}"{anchor}>{escape(mark.text)}</text>'
+    box = f'x="{_n(mark.x)}" y="{_n(mark.y)}" width="{_n(mark.width)}" height="{_n(mark.height)}"'
+    title = f"<title>{escape(mark.title)}</title>" if mark.title else ""
+    if isinstance(mark, Picture):
+        kind = "" if mark.smooth else ' image-rendering="pixelated"'
+        return f'<image {box} preserveAspectRatio="none"{kind} href="{png_address(mark.image)}">{title}</image>'
+    if mark.fill is None and mark.edge is None and not title:
+        return ""
+    return f"<rect {box}{_paint(mark)}>{title}</rect>" if title else f"<rect {box}{_paint(mark)}/>"
+
+
+def _paint(mark: Rect) -> str:
+    # What is only there to be hovered over must be painted, with nothing, to be found by the pointer.
+    fill = mark.fill or "none"
+    edge = f' stroke="{mark.edge}"' if mark.edge else ""
+    return f' fill="{fill}"{edge}' + (' pointer-events="all"' if mark.fill is None and mark.title else "")
+
+
+def _n(value: float) -> str:
+    """A coordinate to a hundredth of a pixel, without zeros that say nothing."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"

@@ -1,0 +1,183 @@
+"""Relevance of named features: bars, and a waterfall that ends at the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from relprop.errors import InputError
+from relprop.rendering import colours
+from relprop.rendering.colours import RED_BLUE, Floats, Palette
+from relprop.rendering.drawing import FAINT, INK, LINE, SIZE, SMALL, Drawing, Line, Mark, Rect, Text
+from relprop.rendering.fonts import fit, width
+from relprop.rendering.scale import number, to_array
+
+_ROW = 22
+_BAR = 15
+# Strength of the bars' colour: length shows the size, colour only the sign.
+_STRENGTH = 0.75
+
+
+def bars(
+    relevance: torch.Tensor | ArrayLike,
+    names: Sequence[str] = (),
+    features: torch.Tensor | ArrayLike | Sequence[object] | None = None,
+    *,
+    most: int = 20,
+    palette: Palette | str = RED_BLUE,
+    wide: float = 420,
+) -> Drawing:
+    """Draws a bar for each feature, the largest first; the rest is one bar, their sum.
+
+    Args:
+        relevance: `(F,)`.
+        names: of the features.
+        features: their values, written beside their names.
+        most: bars that are drawn.
+        palette: the colours, or their name.
+        wide: pixels from the smallest to the largest value.
+    """
+    values, labels = _named(relevance, names, features)
+    entries = _largest(values, labels, most)
+    # The sum of the others may be larger than each that is drawn: it gets a bar only where that leaves room for theirs.
+    drawn = entries[:-1] if len(entries) < len(values) and abs(entries[-1][1]) > 2 * abs(entries[0][1]) else entries
+    finite = np.array([value for _, value in drawn if np.isfinite(value)])
+    low, high = min(float(finite.min(initial=0.0)), 0.0), max(float(finite.max(initial=0.0)), 0.0)
+    span = (high - low) or 1.0
+    left, room = _label_room(entries), wide - 56.0
+    marks: list[Mark] = []
+    # The number of a bar stands at its end; negative ones need their room on the left.
+    start = left + (56.0 if low < 0 else 0.0)
+    if low < 0 < high:
+        room -= 56.0
+    zero = start + room * -low / span
+    for place, (label, value) in enumerate(entries):
+        y = place * _ROW
+        marks.append(Text(left - 8, y + 3, fit(label, left - 8, SIZE), SIZE, INK, "end"))
+        if not np.isfinite(value) or place >= len(drawn):
+            said = f"{number(value)}, not drawn to scale" if np.isfinite(value) else "not finite"
+            marks.append(Text(zero + 5, y + 4, said, SMALL, FAINT))
+            continue
+        long = room * abs(value) / span
+        x = zero if value >= 0 else zero - long
+        marks.append(Rect(x, y + 2, max(long, 0.5), _BAR, _colour(value, palette), None, f"{label}: {number(value)}"))
+        marks.append(
+            Text(zero + long + 5, y + 4, number(value), SMALL, FAINT)
+            if value >= 0
+            else Text(zero - long - 5, y + 4, number(value), SMALL, FAINT, "end")
+        )
+    bottom = len(entries) * _ROW
+    marks.append(Line(((zero, 0), (zero, bottom)), INK))
+    return Drawing(left + wide, bottom + 2, tuple(marks), _described(entries))
+
+
+def waterfall(
+    relevance: torch.Tensor | ArrayLike,
+    score: float,
+    residual: float | dict[str, float] | None = None,
+    names: Sequence[str] = (),
+    features: torch.Tensor | ArrayLike | Sequence[object] | None = None,
+    *,
+    most: int = 12,
+    palette: Palette | str = RED_BLUE,
+    wide: float = 420,
+) -> Drawing:
+    """Draws how the features' relevance, and what did not arrive at them, add up to the score.
+
+    Args:
+        relevance: `(F,)`.
+        score: where the bars must end.
+        residual: what was absorbed on the way, as one number or by its causes; None is the score less the relevance.
+        names: of the features.
+        features: their values, written beside their names.
+        most: features that are drawn; the rest is one step, their sum.
+        palette: the colours, or their name.
+        wide: pixels from the smallest to the largest sum.
+
+    Raises:
+        InputError: relevance and residual do not add up to the score.
+    """
+    values, labels = _named(relevance, names, features)
+    if not np.isfinite(values).all():
+        raise InputError("relevance holds NaN or infinite values: they add up to no score. Draw bars instead.")
+    total = float(values.sum())
+    rest = score - total if residual is None else residual
+    absorbed = dict(rest) if isinstance(rest, dict) else {"absorbed by constants": float(rest)}
+    # Sums of float32 values, which the caller made in an order of its own.
+    room_for_error = 1e-3 * max(abs(score), float(np.abs(values).sum()), 1e-12)
+    if abs(total + sum(absorbed.values()) - score) > room_for_error:
+        raise InputError(
+            f"relevance {number(total)} and residual {number(sum(absorbed.values()))} do not add up to the score "
+            f"{number(score)}: the bars would not end there."
+        )
+    of_features = _largest(values, labels, most)
+    # A step that is no pixel wide is not drawn.
+    least = 1e-3 * max(abs(score), *map(abs, absorbed.values()), 1e-300)
+    entries = of_features + [(label, value) for label, value in absorbed.items() if abs(value) > least]
+    ends = np.cumsum([0.0, *(value for _, value in entries)])
+    low, high = min(float(ends.min()), 0.0), max(float(ends.max()), 0.0)
+    span = (high - low) or 1.0
+    rows = [*entries, ("score", score)]
+    left, room = _label_room(rows), wide - 70.0
+
+    def place_of(value: float) -> float:
+        return left + room * (value - low) / span
+
+    marks: list[Mark] = []
+    for place, (label, value) in enumerate(rows):
+        y = place * _ROW
+        last = place == len(entries)
+        begin, end = (0.0, score) if last else (float(ends[place]), float(ends[place + 1]))
+        x0, x1 = sorted((place_of(begin), place_of(end)))
+        fill = INK if last else _colour(value, palette) if place < len(of_features) else "#b4b4b4"
+        marks.append(Text(left - 8, y + 3, fit(label, left - 8, SIZE), SIZE, INK, "end"))
+        marks.append(Rect(x0, y + 2, max(x1 - x0, 0.5), _BAR, fill, None, f"{label}: {number(value)}"))
+        said = number(value) if last or value < 0 else f"+{number(value)}"
+        marks.append(Text(x1 + 5, y + 4, said, SMALL, FAINT))
+        if not last:
+            marks.append(Line(((place_of(end), y + 2 + _BAR), (place_of(end), y + _ROW + 2)), FAINT))
+    bottom = len(rows) * _ROW
+    marks.append(Line(((place_of(0.0), 0), (place_of(0.0), bottom)), LINE))
+    about = f"Waterfall from 0 to the score {number(score)}. {_described(entries)}"
+    return Drawing(left + wide, bottom + 2, tuple(marks), about)
+
+
+def _named(relevance: torch.Tensor | ArrayLike, names: Sequence[str], features: object) -> tuple[Floats, list[str]]:
+    values = to_array(relevance)
+    if values.ndim != 1 or not values.size:
+        raise InputError(f"relevance has the shape {values.shape}; features are (F,).")
+    labels = [str(name) for name in names] or [f"feature {i}" for i in range(len(values))]
+    if len(labels) != len(values):
+        raise InputError(f"{len(labels)} names for {len(values)} features.")
+    if features is None:
+        return values, labels
+    given = features.detach().cpu().tolist() if isinstance(features, torch.Tensor) else list(features)  # type: ignore[call-overload]
+    if len(given) != len(values):
+        raise InputError(f"{len(given)} values for {len(values)} features.")
+    said = [f"{value:.4g}" if isinstance(value, (int, float)) else str(value) for value in given]
+    return values, [f"{label} = {value}" for label, value in zip(labels, said, strict=True)]
+
+
+def _largest(values: Floats, labels: list[str], most: int) -> list[tuple[str, float]]:
+    order = np.argsort(-np.abs(np.nan_to_num(values, nan=np.inf)), kind="stable")
+    # One more feature takes no more room than "1 other".
+    count = len(order) if len(order) <= most + 1 else most
+    entries = [(labels[i], float(values[i])) for i in order[:count]]
+    if count < len(order):
+        entries.append((f"{len(order) - count} others", float(np.nansum(values[order[count:]]))))
+    return entries
+
+
+def _label_room(entries: Sequence[tuple[str, float]]) -> float:
+    return min(max(width(label, SIZE) for label, _ in entries), 220.0) + 12
+
+
+def _colour(value: float, palette: Palette | str) -> str:
+    return colours.hexadecimal(_STRENGTH * float(np.sign(value)), palette)
+
+
+def _described(entries: Sequence[tuple[str, float]]) -> str:
+    return "Relevance of features: " + ", ".join(f"{label} {number(value)}" for label, value in entries[:8]) + "."

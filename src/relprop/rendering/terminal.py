@@ -1,0 +1,127 @@
+"""Relevance in a terminal: pictures as half blocks in 24-bit colour, text on coloured ground, bars.
+
+Without colour (NO_COLOR, or a terminal that has none) sign and size are written out instead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import numpy as np
+from PIL import Image
+
+from relprop.rendering import colours
+from relprop.rendering.colours import Floats
+from relprop.rendering.image import Heatmap
+from relprop.rendering.scale import number
+from relprop.rendering.text import TokenMap
+from relprop.rendering.visible import visible
+
+_RESET = "\x1b[0m"
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def has_colour(stream: TextIO | None = None) -> bool:
+    """Whether to write colours there: to a terminal, unless NO_COLOR is set (see no-color.org)."""
+    stream = stream or sys.stdout
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def picture(image: Image.Image, columns: int = 64) -> str:
+    """A picture as half blocks: two pixels in each cell, above each other."""
+    rows = max(1, round(columns * image.height / image.width / 2)) * 2
+    method = Image.Resampling.BOX if columns < image.width else Image.Resampling.NEAREST
+    pixels = np.asarray(image.convert("RGB").resize((columns, rows), method))
+    lines = []
+    for top, bottom in zip(pixels[::2], pixels[1::2], strict=True):
+        cells = [f"{_on(b)}{_ink(t)}▀" for t, b in zip(top, bottom, strict=True)]
+        lines.append("".join(cells) + _RESET)
+    return "\n".join(lines)
+
+
+def heatmap(shown: Heatmap, columns: int = 64, *, colour: bool = True) -> str:
+    """A map; without colour a coarse table of signs and tenths of the scale, blank where it rounds to 0."""
+    legend = f"{-shown.limit:.3g} blue, 0 white, +{shown.limit:.3g} red"
+    if colour:
+        text = picture(shown.image(), columns)
+    else:
+        means, largest = _coarse(shown, min(24, columns // 3))
+        text = "\n".join(map(_digits, means))
+        legend = f"means of blocks in tenths of {number(largest * shown.limit)}: + for, - against, ? not finite"
+    return "\n".join(filter(None, [text, legend, shown.note]))
+
+
+def tokens(shown: TokenMap, *, colour: bool = True) -> str:
+    """A text; without colour the relevance is written after each token that has some."""
+    parts = []
+    for token, scaled in zip(shown.tokens, shown.scaled, strict=True):
+        text = visible(token.text, lines=True)
+        if not colour:
+            strong = not abs(scaled) < 0.05
+            parts.append(f"{text}({token.value:+.2g})" if strong else text)
+            continue
+        ground = colours.diverging(np.array([scaled]))[0]
+        ink = (255, 255, 255) if colours.ink_on(float(scaled)) == "#ffffff" else (20, 20, 20)
+        # The colour ends before a line break: some terminals would fill the rest of the line with it.
+        body = text.rstrip("\n")
+        parts.append(f"{_on(ground)}{_ink(ink)}{body}{_RESET}{text[len(body) :]}")
+    legend = f"scale ±{number(shown.scale.limit)}"
+    return "\n".join(filter(None, ["".join(parts), legend, shown.note]))
+
+
+def bars(entries: Sequence[tuple[str, float]], columns: int = 30, *, colour: bool = True) -> str:
+    """A line for each name: a bar with its number, negative ones to the left of the axis."""
+    names = [visible(name, longest=36) for name, _ in entries]
+    room = max((len(name) for name in names), default=0)
+    largest = max((abs(v) for _, v in entries if np.isfinite(v)), default=0.0) or 1.0
+    lines = []
+    for name, (_, value) in zip(names, entries, strict=True):
+        if not np.isfinite(value):
+            lines.append(f"{name:>{room}} {'':{columns}}│ not finite")
+            continue
+        size = columns * abs(value) / largest
+        whole, part = int(size), round(8 * (size - int(size)))
+        bar = "█" * whole + (_EIGHTHS[part] if part else "")
+        if value < 0:
+            bar = "█" * round(size)
+        painted = f"{_ink(colours.diverging(np.array([np.sign(value) * 0.75]))[0])}{bar}{_RESET}" if colour else bar
+        blank = " " * (columns - len(bar))
+        drawn = f"{blank}{painted}│" if value < 0 else f"{' ' * columns}│{painted}"
+        lines.append(f"{name:>{room}} {drawn} {number(value)}")
+    return "\n".join(lines)
+
+
+def _coarse(shown: Heatmap, columns: int) -> tuple[Floats, float]:
+    """Means of blocks as parts of the largest of them, and that one."""
+    height, wide = shown.values.shape
+    columns = max(1, min(columns, wide))
+    rows = max(1, min(height, round(columns * height / wide)))
+    cells = [
+        [float(block.mean()) for block in np.array_split(line, columns, axis=1)]
+        for line in np.array_split(shown.scaled, rows, axis=0)
+    ]
+    means = np.array(cells)
+    largest = float(np.nanmax(np.abs(means), initial=0.0)) if np.isfinite(means).any() else 0.0
+    return (means / largest if largest > 0 else means), largest
+
+
+def _digits(line: Floats) -> str:
+    return " ".join("? " if v != v else "  " if round(10 * abs(v)) == 0 else _digit(v) for v in line).rstrip()
+
+
+def _digit(value: float) -> str:
+    tenth = min(round(10 * abs(value)), 9)
+    return f"{'+' if value > 0 else '-'}{tenth}"
+
+
+def _on(rgb: Sequence[int] | np.ndarray) -> str:
+    return f"\x1b[48;2;{rgb[0]};{rgb[1]};{rgb[2]}m"
+
+
+def _ink(rgb: Sequence[int] | np.ndarray) -> str:
+    return f"\x1b[38;2;{rgb[0]};{rgb[1]};{rgb[2]}m"

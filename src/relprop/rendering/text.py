@@ -1,0 +1,299 @@
+"""Relevance of tokens: tinted text, and the matrix of a generation (rows: what was said, columns: what was read)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from relprop.errors import InputError
+from relprop.rendering import colours
+from relprop.rendering.colours import RED_BLUE, Floats, Palette
+from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text
+from relprop.rendering.fonts import fit, width
+from relprop.rendering.image import colour_bar
+from relprop.rendering.scale import Scale, note, number, scale_for, to_array
+from relprop.rendering.visible import visible
+
+STYLES = ("plain", "words", "wordpiece", "sentencepiece", "byte_level")
+_SPECIAL = re.compile(
+    r"\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos)>|<\|[^|\s]*\|>|<(start|end)_of_turn>"
+)
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# Relevance this small a part of the scale is not underlined: a line says "for" or "against" at a glance.
+UNDERLINED = 0.05
+_LETTERS, _LINE_HEIGHT = 14, 26
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as it is shown.
+
+    Attributes:
+        text: what is read; spaces and line breaks are part of it.
+        value: its relevance.
+        special: whether it is one of the network's own, such as `[CLS]`.
+    """
+
+    text: str
+    value: float
+    special: bool = False
+
+    @property
+    def starts_word(self) -> bool:
+        """Whether it begins a word: it is special, or a space stands before it."""
+        return self.special or self.text[:1].isspace()
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """A text with the relevance of its tokens, and their scale. Build one with `TokenMap.of`."""
+
+    tokens: tuple[Token, ...]
+    scale: Scale
+    palette: Palette = RED_BLUE
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Sequence[str],
+        relevance: torch.Tensor | ArrayLike,
+        *,
+        style: str | None = None,
+        special: Sequence[bool] | None = None,
+        merge: bool = False,
+        percentile: float | None = None,
+        limit: float | Scale | None = None,
+        palette: Palette | str = RED_BLUE,
+    ) -> TokenMap:
+        """From tokens and their relevance.
+
+        Args:
+            tokens: as the tokenizer names them, or as they read.
+            relevance: of each token, `(T,)`; of `(T, D)` the features are summed.
+            style: how tokens are spelled: "plain" (as they read), "words" (a space belongs between them), "wordpiece"
+                (`##ing`), "sentencepiece" (`▁The`) or "byte_level" (`ĠThe`); None looks at them.
+            special: which tokens are the network's own; None knows them by their brackets.
+            merge: join the tokens of a word, and add up their relevance.
+            percentile: end of the scale, as a percentile of the sizes.
+            limit: end of the scale.
+            palette: the colours, or their name.
+
+        Raises:
+            InputError: tokens and relevance do not match, or there is no such style, palette or scale.
+        """
+        values = to_array(relevance)
+        if values.ndim == 2 and len(values) == len(tokens):
+            values = values.sum(1)
+        if values.shape != (len(tokens),) or not len(tokens):
+            raise InputError(
+                f"relevance has the shape {values.shape} for {len(tokens)} tokens; give one number each, or (T, D)."
+            )
+        found = read(tokens, values, style=style, special=special)
+        if merge:
+            found = merge_words(found)
+        scale = scale_for([[token.value for token in found]], percentile=percentile, limit=limit)
+        return cls(tuple(found), scale, colours.palette(palette))
+
+    @property
+    def values(self) -> Floats:
+        """The relevance of each token."""
+        return np.array([token.value for token in self.tokens])
+
+    @property
+    def scaled(self) -> Floats:
+        """The same as parts of the scale, -1 to 1."""
+        return self.scale(self.values)
+
+    @property
+    def note(self) -> str:
+        """What one should know before trusting the colours; empty for an ordinary text."""
+        return note(self.values, self.scale, "token")
+
+    def drawing(self, room: float = 720) -> Drawing:
+        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against."""
+        marks: list[Mark] = []
+        x, y = 0.0, 0.0
+        for token, scaled in zip(self.tokens, self.scaled, strict=True):
+            breaks = token.text.count("\n") if not token.special else 0
+            text = visible(token.text.replace("\n", "↵"), longest=60)
+            long = min(width(text, _LETTERS), room)
+            if x and x + long > room:
+                x, y = 0.0, y + _LINE_HEIGHT
+                text = text.lstrip(" ") or text
+                long = min(width(text, _LETTERS), room)
+            fill = colours.hexadecimal(float(scaled), self.palette)
+            edge = LINE if token.special else None
+            marks.append(
+                Rect(x, y, long, _LINE_HEIGHT - 5, fill, edge, f"{visible(token.text)}: {number(token.value)}")
+            )
+            marks.append(Text(x, y + 3, fit(text, long, _LETTERS), _LETTERS, colours.ink_on(float(scaled))))
+            if abs(scaled) >= UNDERLINED:
+                ends = (x + 1, y + _LINE_HEIGHT - 4), (x + long - 1, y + _LINE_HEIGHT - 4)
+                marks.append(Line(ends, INK, 1, dashed=bool(scaled < 0)))
+            x += long + (5 if token.special else 0)
+            if breaks:
+                x, y = 0.0, y + _LINE_HEIGHT * breaks
+        height = y + _LINE_HEIGHT + 8
+        bar = colour_bar(min(280, room), self.scale, self.palette)
+        marks += bar.at(0, height)
+        if self.note:
+            marks.append(Text(bar.width + 12, height, fit(self.note, room - bar.width - 12, SMALL), SMALL, FAINT))
+        return Drawing(room, height + bar.height, tuple(marks), self.described())
+
+    def described(self) -> str:
+        """The text and its strongest tokens, in words."""
+        order = np.argsort(-np.abs(np.nan_to_num(self.values)))[:5]
+        strongest = ", ".join(f"{visible(self.tokens[i].text).strip()} {number(self.tokens[i].value)}" for i in order)
+        return f"Text with relevance; strongest: {strongest}."
+
+
+def read(
+    tokens: Sequence[str],
+    values: Sequence[float] | Floats,
+    *,
+    style: str | None = None,
+    special: Sequence[bool] | None = None,
+) -> list[Token]:
+    """Tokens as they read, with their spaces; see `TokenMap.of`."""
+    if style is None:
+        style = guess_style(tokens)
+    if style not in STYLES:
+        raise InputError(f"there is no style {style!r} of tokens; there are: {', '.join(STYLES)}.")
+    own = [bool(_SPECIAL.fullmatch(token)) for token in tokens] if special is None else list(special)
+    if len(own) != len(tokens):
+        raise InputError(f"special has {len(own)} entries for {len(tokens)} tokens.")
+    found = []
+    for position, (token, value, mine) in enumerate(zip(tokens, values, own, strict=True)):
+        text = token if mine else _reads(token, style, first=position == 0 or own[position - 1])
+        found.append(Token(text, float(value), mine))
+    return found
+
+
+def guess_style(tokens: Sequence[str]) -> str:
+    """How tokens are spelled, by their marks."""
+    ordinary = [token for token in tokens if not _SPECIAL.fullmatch(token)]
+    if any(token.startswith("##") and len(token) > 2 for token in ordinary):
+        return "wordpiece"
+    if any(token.startswith("▁") for token in ordinary):
+        return "sentencepiece"
+    if any(token.startswith(("Ġ", "Ċ")) for token in ordinary):
+        return "byte_level"
+    if len(ordinary) > 1 and not any(token[:1].isspace() or token[-1:].isspace() for token in ordinary):
+        return "words"
+    return "plain"
+
+
+def merge_words(tokens: Sequence[Token]) -> list[Token]:
+    """Words made of their tokens, with the sum of their relevance; special tokens stay by themselves."""
+    words: list[list[Token]] = []
+    for token in tokens:
+        if not words or token.starts_word or words[-1][-1].special:
+            words.append([])
+        words[-1].append(token)
+    return [
+        Token("".join(token.text for token in word), sum(token.value for token in word), word[0].special)
+        for word in words
+    ]
+
+
+def _reads(token: str, style: str, first: bool) -> str:
+    if style == "words":
+        return token if first else f" {token}"
+    if style == "wordpiece":
+        if token.startswith("##") and len(token) > 2:
+            return token[2:]
+        return token if first or re.fullmatch(r"[.,;:!?)\]'’%]", token) else f" {token}"
+    if style == "sentencepiece":
+        byte = _BYTE.fullmatch(token)
+        return bytes([int(byte[1], 16)]).decode("latin-1") if byte else token.replace("▁", " ")
+    if style == "byte_level":
+        return _from_bytes(token)
+    return token
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters that byte-level tokenizers (Radford et al. 2019) write for the 256 bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
+
+
+_BYTES = _byte_letters()
+
+
+def _from_bytes(token: str) -> str:
+    if any(letter not in _BYTES for letter in token):
+        return token
+    try:
+        return bytes(_BYTES[letter] for letter in token).decode()
+    except UnicodeDecodeError:
+        return token  # a part of a letter only: shown as the tokenizer writes it
+
+
+def matrix(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    relevance: torch.Tensor | ArrayLike,
+    *,
+    row_style: str | None = None,
+    percentile: float | None = None,
+    limit: float | Scale | None = None,
+    palette: Palette | str = RED_BLUE,
+) -> Drawing:
+    """Draws the matrix of a generation.
+
+    Args:
+        rows: the tokens that were generated.
+        columns: all tokens that were read: the prompt and what was generated.
+        relevance: `(rows, columns)`; NaN where a token was not read yet is left blank.
+        row_style: how tokens are spelled, see `TokenMap.of`; None looks at them.
+        percentile: end of the scale, as a percentile of the sizes.
+        limit: end of the scale.
+        palette: the colours, or their name.
+
+    Raises:
+        InputError: the shapes do not match.
+    """
+    values = to_array(relevance)
+    if values.shape != (len(rows), len(columns)) or not values.size:
+        raise InputError(f"relevance has the shape {values.shape} for {len(rows)} rows and {len(columns)} columns.")
+    style = row_style or guess_style([*columns, *rows])
+    across = [token.text for token in read(columns, np.zeros(len(columns)), style=style)]
+    down = [token.text for token in read(rows, np.zeros(len(rows)), style=style)]
+    scale = scale_for([values], percentile=percentile, limit=limit)
+    scaled = scale(values)
+    cell = float(np.clip(1100 / len(columns), 4, 22))
+    left = min(max(width(_label(text), SMALL) for text in down), 140.0) + 8
+    top = min(max(width(_label(text), SMALL) for text in across), 140.0) + 8 if cell >= 10 else 4.0
+    wide, high = cell * len(columns), cell * len(rows)
+    pixels = colours.diverging(scaled, palette)
+    pixels[np.isnan(scaled)] = 255  # not read yet: nothing to show
+    marks: list[Mark] = [
+        Picture(left, top, wide, high, Image.fromarray(pixels)),
+        Rect(left, top, wide, high, None, LINE),
+    ]
+    if cell >= 10:
+        for number_, text in enumerate(across):
+            x = left + cell * number_ + (cell - SMALL) / 2 - 1
+            marks.append(Text(x, top - 4, fit(_label(text), 140, SMALL), SMALL, upwards=True))
+        for number_, text in enumerate(down):
+            y = top + cell * number_ + (cell - SMALL) / 2 - 1
+            marks.append(Text(left - 5, y, fit(_label(text), 140, SMALL), SMALL, INK, "end"))
+    if values.size <= 4000:
+        for r, c in np.argwhere(np.isfinite(values)):
+            said = f"{_label(down[r])} from {_label(across[c])}: {number(values[r, c])}"
+            marks.append(Rect(left + cell * c, top + cell * r, cell, cell, title=said))
+    bar = colour_bar(min(max(wide, 120), 280), scale, palette)
+    marks += bar.at(left, top + high + 10)
+    about = f"Matrix of relevance: {len(rows)} generated tokens by {len(columns)} tokens read."
+    return Drawing(max(left + wide, left + bar.width), top + high + 10 + bar.height, tuple(marks), about)
+
+
+def _label(text: str) -> str:
+    return visible(text.replace("\n", "↵"), longest=40).strip() or "␣"

@@ -1,0 +1,322 @@
+"""From a result to what is drawn of it: one view for each sample and each input, of a kind that suits its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from relprop.attribution import Contrast, Relevance
+from relprop.attribution.trees import leaves
+from relprop.errors import InputError
+from relprop.rendering.audio import audio
+from relprop.rendering.colours import RED_BLUE, Floats, Palette
+from relprop.rendering.drawing import Drawing, column, framed, titled
+from relprop.rendering.image import Heatmap, Panel, overlay, picture_of, strip
+from relprop.rendering.scale import Scale, note, number, to_array
+from relprop.rendering.series import series
+from relprop.rendering.table import bars, waterfall
+from relprop.rendering.text import TokenMap
+from relprop.rendering.visible import visible
+from relprop.rendering.volume import volume
+
+KINDS = ("image", "text", "series", "table", "audio", "volume")
+# Entries of a view that are listed as text; a table of all pixels helps nobody.
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """How results are drawn; every output takes these as keyword arguments.
+
+    Attributes:
+        kind: "image", "text", "series", "table", "audio" or "volume"; None goes by the shape: `(N, C, H, W)` are
+            images, `(N, C, T)` series, `(N, F)` tables, `(N, C, D, H, W)` volumes.
+        names: of the features of a table, or of the channels of a series.
+        tokens: of a text, one list for all samples or one per sample; relevance is `(N, T)` or `(N, T, D)`. None takes
+            those that the result has.
+        pictures: what images are shown on: one Pillow image, or one per sample. None shows the input itself.
+        rate: samples per second of sound or of a series.
+        percentile: end of each scale, as a percentile of the sizes; what is beyond is counted in its note.
+        limit: end of each scale, a number or another `Scale`: the same for all.
+        shared: one scale for all samples.
+        palette: "red_blue", "orange_purple" or "grey".
+        most: samples that are drawn; how many were left out is said.
+        beside: whether an image's input is drawn beside its map.
+    """
+
+    kind: str | None = None
+    names: Sequence[str] = ()
+    tokens: Sequence[Any] | None = None
+    pictures: Any = None
+    rate: float | None = None
+    percentile: float | None = None
+    limit: float | Scale | None = None
+    shared: bool = False
+    palette: Palette | str = RED_BLUE
+    most: int = 8
+    beside: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in KINDS:
+            raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
+        if self.most < 1:
+            raise InputError(f"most is {self.most}; at least one sample is drawn.")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One input of one sample.
+
+    Attributes:
+        kind: what it is drawn as.
+        sample: its number.
+        title: what was explained.
+        lines: its numbers, in words.
+        draw: draws it.
+        entries: names and values, for text: all of a text or a table, the strongest of others.
+        data: the map or the text, for where it is not drawn.
+        picture: what an image is shown on.
+    """
+
+    kind: str
+    sample: int
+    title: str
+    lines: tuple[str, ...]
+    draw: Callable[[], Drawing]
+    entries: list[tuple[str, float]] = field(default_factory=list)
+    data: Heatmap | TokenMap | None = None
+    picture: Image.Image | None = None
+
+
+def views(result: Relevance, options: Options) -> list[View]:
+    """The views of a result, at most `options.most` samples of it.
+
+    Raises:
+        InputError: the options do not fit the result.
+    """
+    if options.shared and options.limit is None:
+        options = replace(options, limit=_shared(result, options), percentile=None)
+    if options.tokens is None and getattr(result, "tokens", None) is not None:
+        options = replace(options, tokens=result.tokens)  # type: ignore[attr-defined]
+    inputs = dict(leaves(result.inputs)) if result.inputs is not None else {}
+    found = []
+    for sample in range(min(len(result), options.most)):
+        for path, values in leaves(result.values):
+            whole = values.ndim == 0 or values.shape[0] != len(result)
+            given = inputs.get(path)
+            one = values if whole else values[sample]
+            shown = None if given is None else given if whole else given[sample]
+            found.append(_view(result, sample, path.removeprefix("inputs"), one, shown, options))
+    return found
+
+
+def drawing(result: Relevance, options: Options) -> Drawing:
+    """All views below each other, each under what was explained and its numbers."""
+    parts = [titled(view.draw(), view.title, lines=view.lines) for view in views(result, options)]
+    if (left_out := len(result) - options.most) > 0:
+        parts.append(titled(Drawing(300, 1), "", lines=[f"{left_out} more samples are not drawn (most=)"]))
+    return framed(column(parts, 20))
+
+
+def target_of(result: Relevance, sample: int) -> str:
+    """What was explained of a sample, in words: the class's name where it is known."""
+    target = result.target
+    if isinstance(target, list) and len(target) == len(result):
+        target = target[sample]
+    return _in_words(target, result.labels)
+
+
+def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[str, float]]:
+    """The largest outputs of a sample by name, where the output is one row of scores."""
+    if not isinstance(result.output, Tensor) or result.output.ndim != 2 or result.output.shape[0] != len(result):
+        return []
+    row = result.output[sample].float()
+    best = row.topk(min(count, len(row)))
+    return [(_in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+
+def total(result: Relevance, sample: int) -> float:
+    """The relevance of a sample that arrived at the inputs."""
+    return sum(
+        float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
+        for _, leaf in leaves(result.values)
+        if isinstance(leaf, Tensor)
+    )
+
+
+def absorbed(result: Relevance, sample: int) -> dict[str, float]:
+    """What of the score did not arrive, by its causes; the parts add up to the residual."""
+    rest = float(result.residual[sample])
+    if not result.ledger:
+        return {"absorbed by constants": rest}
+    causes = {cause: float(amounts[sample]) for cause, amounts in result.ledger.items()}
+    largest = max(abs(rest), *map(abs, causes.values())) if causes else abs(rest)
+    # What is smaller than the rounding of float32 is left to the last entry, with the rounding itself.
+    kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
+    unknown = rest - sum(kept.values())
+    if unknown:
+        name = "rounding" if abs(unknown) < 1e-3 * largest else "other constants"
+        kept[name] = kept.get(name, 0.0) + unknown
+    return kept
+
+
+def _shared(result: Relevance, options: Options) -> Scale:
+    """The scale of all samples, as they are drawn: images with their channels summed."""
+    every = [leaf.cpu().double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
+    images = [_kind(leaf[0], options) == "image" and leaf.ndim == 4 for leaf in every]
+    maps = [(one.sum(0) if image else one) for leaf, image in zip(every, images, strict=True) for one in leaf]
+    return Scale.of(*maps, percentile=options.percentile)
+
+
+def _view(result: Relevance, sample: int, path: str, values: Tensor, given: Any, options: Options) -> View:
+    kind = _kind(values, options)
+    title = f"{target_of(result, sample)}{f', input {path}' if path else ''}"
+    if len(result) > 1:
+        title = f"sample {sample}: {title}"
+    numbers = (
+        f"score {number(float(result.score[sample]))}, relevance {number(total(result, sample))}, "
+        f"residual {number(float(result.residual[sample]))}; {result.composite.name}"
+    )
+    make = {"image": _image, "text": _text, "series": _series, "table": _table, "audio": _audio, "volume": _volume}[
+        kind
+    ]
+    draw, entries, data, said, picture = make(result, sample, values, given, options)
+    lines = tuple(line for line in (numbers, said) if line)
+    return View(kind, sample, title, lines, draw, entries, data, picture)
+
+
+def _kind(values: Tensor, options: Options) -> str:
+    if options.kind is not None:
+        return options.kind
+    if options.tokens is not None:
+        return "text"
+    if options.rate is not None and max(values.shape, default=0) == values.numel():
+        return "audio"
+    return {2: "series", 3: "image", 4: "volume"}.get(values.ndim, "table")
+
+
+_Made = tuple[Callable[[], Drawing], list[tuple[str, float]], "Heatmap | TokenMap | None", str, "Image.Image | None"]
+
+
+def _image(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+    heatmap = Heatmap.of(values, percentile=options.percentile, limit=options.limit, palette=options.palette)
+    picture, said = _picture(sample, values, given, options)
+
+    def draw() -> Drawing:
+        if picture is None:
+            return strip([Panel(heatmap)])
+        shown = [Panel(picture, "input", smooth=True)] if options.beside else []
+        return strip([*shown, Panel(overlay(heatmap, picture), "relevance on it"), Panel(heatmap, "relevance")])
+
+    return draw, _strongest(heatmap.values), heatmap, f"input: {said}" if said else "", picture
+
+
+def _picture(sample: int, values: Tensor, given: Any, options: Options) -> tuple[Image.Image | None, str]:
+    chosen = options.pictures
+    if chosen is not None and not isinstance(chosen, Image.Image):
+        if sample >= len(chosen):
+            raise InputError(f"{len(chosen)} pictures for sample {sample}: give one, or one per sample.")
+        chosen = chosen[sample]
+    if isinstance(chosen, Image.Image):
+        return chosen, ""
+    if chosen is not None:
+        return picture_of(chosen)
+    return (None, "") if given is None or given.ndim not in (2, 3) else picture_of(given)
+
+
+def _text(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+    tokens = options.tokens
+    if tokens is None:
+        raise InputError("text needs its tokens: tokens=[...], one per entry of the relevance.")
+    if tokens and not isinstance(tokens[0], str):
+        tokens = tokens[sample]
+    shown = TokenMap.of(tokens, values, percentile=options.percentile, limit=options.limit, palette=options.palette)
+    return shown.drawing, [(token.text, token.value) for token in shown.tokens], shown, shown.note, None
+
+
+def _series(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+    def draw() -> Drawing:
+        return series(
+            values, given, names=options.names, rate=options.rate, percentile=options.percentile, limit=options.limit,
+            palette=options.palette,
+        )  # fmt: skip
+
+    array = to_array(values)
+    return draw, _strongest(array), _rows(array, options), note(array), None
+
+
+def _table(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+    flat = values.reshape(-1)
+    names = list(options.names) or (_indices(values) if values.ndim > 1 else [])
+    features = None if given is None else given.reshape(-1)
+    rest = absorbed(result, sample)
+    score = total(result, sample) + sum(rest.values())
+
+    # Gradients do not add up to the score, and one of several inputs alone does not.
+    adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1
+
+    def draw() -> Drawing:
+        if not adds_up:
+            return bars(flat, names, features, palette=options.palette)
+        return waterfall(flat, score, rest, names, features, palette=options.palette)
+
+    labels = names or [f"feature {i}" for i in range(len(flat))]
+    return draw, list(zip(labels, flat.tolist(), strict=False)), None, note(flat), None
+
+
+def _audio(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+    if given is None or options.rate is None:
+        raise InputError("audio needs the sound itself (the result of a loaded folder has it) and rate=, in Hz.")
+    rate = options.rate
+
+    def draw() -> Drawing:
+        return audio(values, given, rate, percentile=options.percentile, limit=options.limit, palette=options.palette)
+
+    array = to_array(values).reshape(1, -1)
+    return draw, _strongest(array), _rows(array, options), "", None
+
+
+def _volume(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+    def draw() -> Drawing:
+        return volume(values, given, percentile=options.percentile, limit=options.limit, colours=options.palette)
+
+    array = to_array(values)
+    array = array.sum(0) if array.ndim == 4 else array
+    middle = int(np.nansum(np.abs(array), axis=(1, 2)).argmax())
+    strongest = Heatmap.of(array[middle], percentile=options.percentile, limit=options.limit, palette=options.palette)
+    return draw, _strongest(array), strongest, f"strongest slice: {middle} of {len(array)}", None
+
+
+def _rows(array: Floats, options: Options) -> Heatmap:
+    """Channels by time as a map, for the terminal; each row is repeated to be seen."""
+    rows = np.repeat(array if array.ndim == 2 else array.reshape(1, -1), 4, axis=0)
+    return Heatmap.of(rows, percentile=options.percentile, limit=options.limit, palette=options.palette)
+
+
+def _strongest(values: Floats) -> list[tuple[str, float]]:
+    flat = np.where(np.isfinite(values), values, 0.0).ravel()
+    order = np.argsort(-np.abs(flat), kind="stable")[:_LISTED]
+    return [(", ".join(map(str, np.unravel_index(int(i), values.shape))), float(flat[i])) for i in order if flat[i]]
+
+
+def _indices(values: Tensor) -> list[str]:
+    return [", ".join(map(str, index)) for index in np.ndindex(tuple(values.shape))]
+
+
+def _in_words(target: Any, labels: Sequence[str] | None) -> str:
+    if isinstance(target, Contrast):
+        return f"{_in_words(target.positive, labels)} rather than {_in_words(target.negative, labels)}"
+    if isinstance(target, Tensor) and target.numel() == 1:
+        target = target.item()
+    if target is None:
+        return "the output"
+    if isinstance(target, int) and labels is not None and 0 <= target < len(labels):
+        return f"{visible(labels[target])} ({target})"
+    if callable(target):
+        return f"target {visible(getattr(target, '__name__', 'function'))}"
+    return visible(target) if isinstance(target, str) else f"target {visible(target)}"

@@ -1,0 +1,91 @@
+"""Relevance of volumes: the slices that hold most of it, on one scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from relprop.errors import InputError
+from relprop.rendering.colours import RED_BLUE, Floats, Palette, palette
+from relprop.rendering.drawing import FAINT, SMALL, Drawing, Mark, Text, column, row
+from relprop.rendering.fonts import fit
+from relprop.rendering.image import Heatmap, Panel, colour_bar, overlay, panel, picture_of
+from relprop.rendering.scale import Scale, note, number, scale_for, to_array
+
+
+def volume(
+    relevance: torch.Tensor | ArrayLike,
+    values: torch.Tensor | ArrayLike | None = None,
+    *,
+    axis: int = 0,
+    slices: int = 5,
+    percentile: float | None = None,
+    limit: float | Scale | None = None,
+    colours: Palette | str = RED_BLUE,
+    size: int = 128,
+) -> Drawing:
+    """Draws slices of `(D, H, W)` or `(C, D, H, W)`, whose channels are summed.
+
+    Args:
+        relevance: of each voxel.
+        values: the volume, of the same shape: its slices are drawn tinted above the maps.
+        axis: 0, 1 or 2: across which it is cut.
+        slices: how many, those with the largest sum of sizes, in their order.
+        percentile: end of the scale, as a percentile of the sizes in the whole volume.
+        limit: end of the scale.
+        colours: the palette, or its name.
+        size: pixels of a slice's height.
+
+    Raises:
+        InputError: the shapes do not match, or there is no such axis.
+    """
+    found = _summed(relevance, "relevance")
+    if axis not in (0, 1, 2) or slices < 1:
+        raise InputError(f"axis is {axis}, slices {slices}; a volume is cut across axis 0, 1 or 2, at least once.")
+    cube = None if values is None else _summed(values, "the volume")
+    if cube is not None and cube.shape != found.shape:
+        raise InputError(f"relevance has the shape {found.shape}, the volume {cube.shape}: they must be the same.")
+    scale = scale_for([found], percentile=percentile, limit=limit)
+    stack = np.moveaxis(found, axis, 0)
+    strength = np.nansum(np.abs(stack), axis=(1, 2))
+    chosen = sorted(np.argsort(-strength, kind="stable")[:slices].tolist())
+    maps = [Heatmap(stack[i], scale, palette(colours)) for i in chosen]
+    captions = [f"slice {i}: {number(float(np.nansum(stack[i])))}" for i in chosen]
+    rows: list[Drawing] = []
+    if cube is not None:
+        cut = np.moveaxis(cube, axis, 0)
+        # One range for all slices, or a slice of nothing would show its noise.
+        low, high = float(np.nanmin(cube)), float(np.nanmax(cube))
+        pictures = [picture_of((cut[i] - low) / ((high - low) or 1.0))[0] for i in chosen]
+        tinted = [
+            panel(Panel(overlay(m, p), heatmap=m), height=size, bar=False) for m, p in zip(maps, pictures, strict=True)
+        ]
+        rows.append(row(tinted, 8))
+    shown = [panel(Panel(m, c), height=size, bar=False) for m, c in zip(maps, captions, strict=True)]
+    rows.append(row(shown, 8))
+    held = float(strength[chosen].sum() / strength.sum()) if strength.sum() > 0 else 1.0
+    said = f"{len(chosen)} of {len(stack)} slices, with {held:.0%} of the relevance by size"
+    if extra := note(found, scale, "voxel"):
+        said = f"{said}; {extra}"
+    body = column(rows, 4)
+    bar = colour_bar(min(280, body.width), scale, colours)
+    legend: list[Mark] = list(bar.marks)
+    wide = max(body.width, bar.width)
+    beside = wide - bar.width > 200
+    place = (bar.width + 12, 0.0) if beside else (0.0, 28.0)
+    legend.append(Text(*place, fit(said, wide - place[0], SMALL), SMALL, FAINT))
+    foot = Drawing(wide, bar.height if beside else 44, tuple(legend))
+    return replace(column([body, foot], 8), description=f"Slices of a volume: {', '.join(captions)}.")
+
+
+def _summed(values: torch.Tensor | ArrayLike, what: str) -> Floats:
+    array = to_array(values)
+    if array.ndim == 4:
+        with np.errstate(invalid="ignore", over="ignore"):
+            array = array.sum(0)
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError(f"{what} has the shape {array.shape}; a volume is (D, H, W) or (C, D, H, W).")
+    return array

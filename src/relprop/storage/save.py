@@ -1,0 +1,151 @@
+"""Every format a result is written in, by the suffix of the path."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relprop.attribution import Relevance
+from relprop.attribution.trees import leaves
+from relprop.errors import InputError
+from relprop.rendering import Options, views
+from relprop.rendering.report import report_page, versions
+from relprop.rendering.visible import cell
+from relprop.storage import atomic
+from relprop.storage.encoding import plain
+from relprop.storage.folder import save_folder
+
+
+def save(result: Relevance, path: str | PathLike[str], **options: Any) -> None:
+    """Writes a result; see `Relevance.save`."""
+    place = Path(path)
+    suffix = place.suffix.lower()
+    if str(fspath(path)).endswith(("/", "\\")) or not suffix or place.is_dir():
+        inputs = options.pop("inputs", True)
+        if options:
+            raise InputError(f"a folder takes inputs=True or False only; got {', '.join(sorted(options))}.")
+        save_folder(result, place, inputs=inputs)
+        return
+    if suffix not in _WRITERS:
+        raise InputError(
+            f"there is no format {suffix!r}; there are: {', '.join(_WRITERS)}, and a folder: a path without a suffix."
+        )
+    atomic.write(place, _WRITERS[suffix](result, options))
+
+
+def report(
+    results: Relevance | Sequence[Relevance] | Mapping[str, Sequence[Relevance]],
+    path: str | PathLike[str],
+    *,
+    title: str = "Report",
+    paragraphs: Sequence[str] = (),
+    **options: Any,
+) -> None:
+    """Writes a page with what was explained, how, and what is missing: inputs, outputs, maps, rules, versions.
+
+    Args:
+        results: one result, several, or headings and the results under each.
+        path: where, ending in `.html`.
+        title: of the page.
+        paragraphs: more text under the title.
+        **options: see `relprop.rendering.Options`.
+
+    Raises:
+        InputError: there is no result, the path has another suffix, or the options do not fit.
+    """
+    place = Path(path)
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"a report is a page: its path ends in .html; got {str(path)!r}.")
+    given = [results] if isinstance(results, Relevance) else results
+    page = report_page(given, title=title, paragraphs=paragraphs, options=Options(**options))
+    atomic.write(place, page.encode())
+
+
+def _png(result: Relevance, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    result.to_image(**options).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _svg(result: Relevance, options: dict[str, Any]) -> bytes:
+    return result.to_svg(**options).encode()
+
+
+def _pdf(result: Relevance, options: dict[str, Any]) -> bytes:
+    return views.drawing(result, Options(**options)).to_pdf()
+
+
+def _html(result: Relevance, options: dict[str, Any]) -> bytes:
+    return result.to_html(**options).encode()
+
+
+def _json(result: Relevance, options: dict[str, Any]) -> bytes:
+    _no_options("JSON", options)
+    content = {
+        **{
+            name: plain(getattr(result, name)) for name in ("values", "score", "residual", "target", "output", "layers")
+        },
+        "ledger": plain(dict(result.ledger)),
+        "composite": {"name": result.composite.name, "table": str(result.composite)},
+        "unknown": plain(result.unknown),
+        "model": None if result.model is None else str(result.model),
+        "versions": versions(),
+    }
+    return (json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _npz(result: Relevance, options: dict[str, Any]) -> bytes:
+    _no_options("NPZ", options)
+    arrays = {"score": _array(result.score), "residual": _array(result.residual)}
+    found = leaves(result.values, "values")
+    arrays |= {path: _array(tensor) for path, tensor in found if isinstance(tensor, Tensor)}
+    if isinstance(result.output, Tensor):
+        arrays["output"] = _array(result.output)
+    arrays["about"] = np.array(json.dumps({"composite": result.composite.name, "target": plain(result.target)}))
+    buffer = io.BytesIO()
+    # The format of a file is its content's: no array of objects, so nothing is pickled.
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _csv(result: Relevance, options: dict[str, Any]) -> bytes:
+    """A row for each feature or token; pictures are better kept as `.npz`."""
+    chosen = Options(**{"most": len(result), **options})
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["sample", "target", "name", "relevance"])
+    for view in views.views(result, chosen):
+        if view.kind not in ("table", "text"):
+            raise InputError(f"CSV holds tables and texts; this is drawn as {view.kind}: save it as .npz or .json.")
+        for name, value in view.entries:
+            writer.writerow([view.sample, cell(views.target_of(result, view.sample)), cell(name), repr(value)])
+    return text.getvalue().encode()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+
+
+def _no_options(what: str, options: dict[str, Any]) -> None:
+    if options:
+        raise InputError(f"{what} holds numbers and takes no options of drawing; got {', '.join(sorted(options))}.")
+
+
+_WRITERS: dict[str, Callable[[Relevance, dict[str, Any]], bytes]] = {
+    ".png": _png,
+    ".svg": _svg,
+    ".pdf": _pdf,
+    ".html": _html,
+    ".json": _json,
+    ".npz": _npz,
+    ".csv": _csv,
+}

@@ -1,0 +1,148 @@
+"""Texts of different lengths as one batch that fits the model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.errors import InputError
+from relprop.text.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded ids, the mask that hides the padding, and the model's further arguments.
+
+    Attributes:
+        texts: the tokens of each text.
+        ids: (N, T).
+        mask: (N, T), 1 at tokens and 0 at padding.
+        rest: further arguments of the model, by name.
+        named: the name of the model's argument for the ids.
+    """
+
+    texts: list[Tokens]
+    ids: Tensor
+    mask: Tensor
+    rest: dict[str, Any]
+    named: str
+
+    def real(self, n: int) -> Tensor:
+        """The positions of the tokens of text n."""
+        return self.mask[n].nonzero().flatten()
+
+
+def collate(model: Any, tokenizer: Any, texts: list[Tokens]) -> Batch:
+    """Pads on the side that the tokenizer pads on.
+
+    Raises:
+        InputError: a text is longer than the model's context, the ids do not fit the model's vocabulary, or texts of
+            different lengths meet a tokenizer without padding, or a model without a mask.
+    """
+    for text in texts:
+        check_length(model, tokenizer, len(text))
+        check_vocabulary(model, text)
+    longest = max(map(len, texts))
+    short = any(len(text) < longest for text in texts)
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if short and pad is None:
+        raise InputError(
+            "texts of different lengths need padding, and this tokenizer has no token for it: set tokenizer.pad_token = "
+            "tokenizer.eos_token (a mask hides the padding from the model), or explain the texts one by one."
+        )
+    left = getattr(tokenizer, "padding_side", "right") == "left"
+    device = device_of(model)
+
+    def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+        wide = [
+            [fill] * (longest - len(row)) + [*row] if left else [*row] + [fill] * (longest - len(row)) for row in rows
+        ]
+        return torch.tensor(wide, device=device)
+
+    ids, mask = padded([t.ids for t in texts], pad or 0), padded([[1] * len(t) for t in texts], 0)
+    named, accepted = arguments(model)
+    rest: dict[str, Any] = {}
+    if "attention_mask" in accepted:
+        rest["attention_mask"] = mask
+    elif short:
+        raise InputError(
+            "the model takes no attention_mask, so padding would be read as text: explain texts of different lengths one by one."
+        )
+    for key in texts[0].extra:
+        if key in accepted and all(key in t.extra for t in texts):
+            rest[key] = padded([t.extra[key] for t in texts], 0)
+    if left and short and "position_ids" in accepted and not _skips_padding(model):
+        # positions count tokens, not the padding before them
+        rest["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    if "use_cache" in accepted:
+        rest["use_cache"] = False
+    return Batch(texts, ids, mask, rest, named)
+
+
+def _skips_padding(model: Any) -> bool:
+    """Whether the model's own positions leave out padding, as those of RoBERTa do: their table has a row for it."""
+    words = embeddings(model)
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)] if isinstance(model, nn.Module) else []
+    return any(m.padding_idx is not None and m.weight is not words for m in tables)
+
+
+def arguments(model: Any) -> tuple[str, set[str]]:
+    """The name of the argument that takes the ids, and the names of all arguments."""
+    forward = getattr(model, "forward", None) if isinstance(model, nn.Module) else model
+    names = list(inspect.signature(forward or model).parameters)
+    if not names:
+        raise InputError("the model takes no arguments: it must be callable on ids of tokens.")
+    return "input_ids" if "input_ids" in names else names[0], set(names)
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the ids go: to the embedding, or to the first parameter."""
+    table = embeddings(model)
+    if table is not None:
+        return table.device
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
+
+
+def embeddings(model: Any) -> Tensor | None:
+    """The model's table of words, where it tells."""
+    try:
+        module = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(weight, Tensor) and weight.ndim == 2 else None
+
+
+def context(model: Any, tokenizer: Any) -> int | None:
+    """How many tokens the model can read, as far as it or its tokenizer tells."""
+    config = getattr(model, "config", None)
+    told = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    told.append(getattr(tokenizer, "model_max_length", None))  # 1e30 stands for "unknown"
+    known = [int(n) for n in told if isinstance(n, (int, float)) and 0 < n < 10**9]
+    return min(known) if known else None
+
+
+def check_length(model: Any, tokenizer: Any, length: int) -> None:
+    """Refuses a text that is longer than the model's context."""
+    most = context(model, tokenizer)
+    if most is not None and length > most:
+        raise InputError(
+            f"the text has {length} tokens, the model reads {most}: shorten it, or pass max_length={most} to cut it there."
+        )
+
+
+def check_vocabulary(model: Any, text: Tokens) -> None:
+    """Refuses ids that the model has no row for."""
+    table = embeddings(model)
+    if table is not None and max(text.ids) >= table.shape[0]:
+        at = max(range(len(text)), key=lambda k: text.ids[k])
+        raise InputError(
+            f"the tokenizer gives {text.names[at]!r} the id {text.ids[at]}, but the model has {table.shape[0]} embeddings: "
+            "tokenizer and model do not belong together, or the model needs model.resize_token_embeddings(len(tokenizer))."
+        )

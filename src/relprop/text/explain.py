@@ -1,0 +1,256 @@
+"""`relprop.explain_text`: a model, its tokenizer and a text in, the relevance of tokens and words out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.attribution import Relevance, attribute_each
+from relprop.attribution.targets import Contrast
+from relprop.composites import Composite
+from relprop.errors import InputError, TargetError
+from relprop.text import positions as sinks
+from relprop.text.batch import Batch, arguments, collate
+from relprop.text.parts import Parts, find_parts
+from relprop.text.result import TextRelevance
+from relprop.text.targets import Question, Rank, generates, read_output
+from relprop.text.tokens import Tokens, is_chat, tokenize, tokens_of_ids
+
+
+def explain_text(
+    model: Any,
+    tokenizer: Any,
+    text: Any,
+    target: Any = None,
+    *,
+    top: int | None = None,
+    composite: Composite | str = "auto",
+    labels: Sequence[str] | None = None,
+    mask: int | None = None,
+    decoder_text: str | None = None,
+    positions: bool = False,
+    parts: bool | Parts = False,
+    layers: Any = None,
+    max_length: int | None = None,
+    longest_answer: int = 30,
+    template: dict[str, Any] | None = None,
+    batch_size: int = 16,
+    **options: Any,
+) -> Any:
+    """Explains what a model makes of a text: a class, its next token, a masked token, or an answer.
+
+    What is explained follows from what the model answers: logits (N, C) are classes; logits (N, T, V) as wide as the
+    vocabulary are the token at the mask, where the text holds one, else the next token; start and end logits are the
+    span of an answer.
+
+    Args:
+        model: a model of the transformers library, or any other that takes ids of tokens. It is not changed.
+        tokenizer: its tokenizer, slow or fast.
+        text: a str; a tuple of two texts (question and context, premise and hypothesis); a chat, as a list of
+            `{"role": ..., "content": ...}`; or a list of any of these.
+        target: None for what the model finds likeliest; a label, an index, a token's id; a token as a str (with or
+            without a space before it, whichever the model scores higher; a space of yours decides); the answer to a
+            question, as a str or as (first token, last token); a `Contrast` of two; a callable, output -> (N,). For a
+            list of texts a list has one per text; for one text a list has several, from one forward pass.
+        top: explain that many likeliest targets instead.
+        composite: the rules, or the name of a composite.
+        labels: names of the classes, where the model carries none.
+        mask: which mask token is asked for, from 0, where a text has several.
+        decoder_text: what an encoder-decoder model has written so far; its tokens get relevance too.
+        positions: whether position encodings keep the relevance that ends in them, and it is reported.
+        parts: whether relevance per block, attention head and MLP neuron is wanted; or the parts, see `find_parts`.
+        layers: module paths whose relevance is wanted as well; not together with parts.
+        max_length: texts are cut to that many tokens.
+        longest_answer: tokens of the longest answer that is looked for.
+        template: further arguments of the tokenizer's chat template.
+        batch_size: texts per forward pass.
+        **options: further arguments of `relprop.attribute`, such as `checkpoint`, `strict` and `seed`.
+
+    Returns:
+        A `TextRelevance`; a list of them for several targets or `top`; a list with one entry per text for a list of
+        texts.
+
+    Raises:
+        InputError: the text is empty or too long, the tokenizer cannot pad or does not belong to the model.
+        TargetError: the target names no score, is several tokens, or the text has no mask.
+        RelpropError: as `relprop.attribute`.
+    """
+    alone = not isinstance(text, list) or is_chat(text)
+    texts = [text] if alone else list(text)
+    if not texts:
+        raise InputError("the list of texts is empty.")
+    wanted, many = _targets(target, top, len(texts), alone)
+    if parts is not False and layers is not None:
+        raise InputError("parts= asks for layers of its own: call once with parts= and once with layers=.")
+    found = (find_parts(model) if parts is True else parts) if parts is not False else None
+    if isinstance(found, Parts):
+        layers = found.paths
+        options["layers_at"] = "input"
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
+    read = [tokenize(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
+    if positions:
+        batch_size = 1  # an encoding that all texts share cannot tell them apart
+    results: list[list[TextRelevance]] = []
+    for start in range(0, len(texts), batch_size):
+        here = slice(start, start + batch_size)
+        batch = collate(model, tokenizer, read[here])
+        questions = [
+            row[0] if callable(row[0]) else Question(
+                lambda output, batch=batch: read_output(output, model, tokenizer, batch, labels, mask, longest_answer),
+                row[here],
+            )
+            for row in wanted
+        ]  # fmt: skip
+        inputs, written = _inputs(model, tokenizer, batch, decoder_text)
+        answers = _attribute(model, batch, inputs, questions, composite, positions, layers, options)
+        for n in range(len(batch.texts)):
+            results.append([
+                _result(answer, question, batch, n, inputs, written, found or None)
+                for answer, question in zip(answers, questions, strict=True)
+            ])  # fmt: skip
+    shaped: list[Any] = results if many else [row[0] for row in results]
+    return shaped[0] if alone else shaped
+
+
+def _targets(target: Any, top: int | None, count: int, alone: bool) -> tuple[list[list[Any]], bool]:
+    """Targets by rank and text, and whether each text has several."""
+    if top is not None:
+        if target is not None:
+            raise TargetError("pass target= or top=, not both.")
+        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+            raise TargetError(f"top must be a positive int; got {top!r}.")
+        return [[Rank(k)] * count for k in range(top)], True
+    if not isinstance(target, list):
+        return [[target] * count], False
+    if not target:
+        raise TargetError("the list of targets is empty.")
+    if alone:
+        return [[one] for one in target], True
+    if len(target) != count:
+        raise TargetError(f"{len(target)} targets for {count} texts: give one per text, or a single one.")
+    if any(callable(one) for one in target):
+        raise TargetError("a callable target is for all texts: pass it alone, not in a list.")
+    return [target], False
+
+
+def _inputs(
+    model: Any, tokenizer: Any, batch: Batch, decoder_text: str | None
+) -> tuple[dict[str, Tensor], Tokens | None]:
+    """The tensors that carry relevance; and what an encoder-decoder model has written so far."""
+    inputs = {batch.named: batch.ids}
+    config = getattr(model, "config", None)
+    if not getattr(config, "is_encoder_decoder", False) or "decoder_input_ids" not in arguments(model)[1]:
+        if decoder_text is not None:
+            raise InputError("decoder_text is for encoder-decoder models; this one has no decoder of its own.")
+        return inputs, None
+    told = [getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
+    start = next((int(i) for i in told if i is not None), 0)
+    ids = [start]
+    if decoder_text:
+        ids += [int(i) for i in tokenizer(text_target=decoder_text, add_special_tokens=False)["input_ids"]]
+    inputs["decoder_input_ids"] = torch.tensor([ids] * len(batch.texts), device=batch.ids.device)
+    return inputs, tokens_of_ids(tokenizer, ids)
+
+
+def _attribute(
+    model: Any, batch: Batch, inputs: dict[str, Tensor], questions: list[Any], composite: Any, positions: bool, layers: Any,
+    options: dict[str, Any],
+) -> list[Relevance]:  # fmt: skip
+    rest = dict(batch.rest)
+    accepted = arguments(model)[1]
+    if "logits_to_keep" in accepted and generates(model) and bool(batch.mask[:, -1].all()) and all(
+        isinstance(q, Question) for q in questions
+    ):  # fmt: skip
+        rest["logits_to_keep"] = 1  # only the last token is asked
+    context: Any = nullcontext()
+    turning = sinks.rotary(model) if positions else {}
+    if turning:
+        context = sinks.sinks(model, turning)
+        inputs = {**inputs, sinks.NAME: sinks.ones(model, batch.ids)}
+    given: Any = inputs
+    if not isinstance(model, nn.Module) and len(inputs) == 1 and batch.named not in accepted:
+        given = batch.ids
+    with context:
+        answers = attribute_each(
+            model, given, questions, composite=composite, layers=layers, forward_kwargs=rest, positions=positions,
+            select=lambda output: output, **options,
+        )  # fmt: skip
+    if positions and not turning and not answers[0].positions:
+        raise InputError(
+            "positions=True finds no position encodings: none is looked up, added, or rotates (a module with inv_freq)."
+        )
+    return answers
+
+
+def _result(
+    answer: Relevance, question: Any, batch: Batch, n: int, inputs: dict[str, Tensor], written: Tokens | None,
+    parts: Parts | None,
+) -> TextRelevance:  # fmt: skip
+    text, real = batch.texts[n], batch.real(n)
+    target, index, probability, predictions = _named(question, n)
+    values = answer.values if isinstance(answer.values, dict) else {batch.named: answer.values}
+
+    def row(name: str) -> Tensor:
+        return values[name][n].cpu()
+
+    places = {name: _first(value).cpu() for name, value in answer.positions.items()}
+    residual = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
+    if sinks.NAME in values:
+        places["rotary"] = row(sinks.NAME)[real.cpu(), 0]
+    ends: dict[str, Any] = {
+        "target": target, "index": index, "probability": probability, "score": float(answer.score[n]),
+        "residual": residual, "composite": answer.composite.name,
+    }  # fmt: skip
+    decoder = None
+    if written is not None:
+        decoder = TextRelevance(
+            written.names, written.pieces, written.special, row("decoder_input_ids"), spans=written.words, **ends
+        )
+    padded = batch.ids.shape[1]
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, list):
+            return [cut(v) for v in value]
+        if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != len(batch.texts):
+            return value
+        mine = value[n].cpu()
+        return mine[real.cpu()] if mine.ndim and mine.shape[0] == padded else mine
+
+    result = TextRelevance(
+        text.names, text.pieces, text.special, row(batch.named)[real.cpu()], spans=text.words, predictions=predictions,
+        positions=places, decoder=decoder, **ends,
+    )  # fmt: skip
+    if parts is not None:
+        heads = parts.of_heads(answer.layers, len(batch.texts))
+        result.blocks = parts.of_blocks(answer.layers, len(batch.texts))[n][:, real].cpu()
+        result.heads = None if heads is None else heads[n][..., real].cpu()
+        result.neurons = [r[n][real].cpu() for r in parts.of_neurons(answer.layers, len(batch.texts))]
+    else:
+        result.layers = {name: cut(value) for name, value in answer.layers.items()}
+    return result
+
+
+def _first(value: Tensor) -> Tensor:
+    """Without the axis of texts, of which there is one."""
+    return value[0] if value.ndim > 1 and value.shape[0] == 1 else value
+
+
+def _named(question: Any, n: int) -> tuple[str, Any, float | None, list[tuple[str, float | None]]]:
+    """What was explained: as people call it, its index, its probability; and what the model finds likeliest."""
+    if not isinstance(question, Question) or question.task is None:
+        return getattr(question, "__name__", "callable"), None, None, []
+    task, choice = question.task, question.choices[n]
+    predictions = [(task.name(c, n), task.probability(c, n)) for c in task.best(n, 5)]
+    probability = None if isinstance(choice, Contrast) else task.probability(choice, n)
+    return _called(task, choice, n), choice, probability, predictions
+
+
+def _called(task: Any, choice: Any, n: int) -> str:
+    if isinstance(choice, Contrast):
+        return f"{_called(task, choice.positive, n).strip()} − {_called(task, choice.negative, n).strip()}"
+    return str(task.name(choice, n))

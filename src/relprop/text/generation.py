@@ -1,0 +1,164 @@
+"""`relprop.explain_generation`: which tokens each generated token drew on, from one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.attribution import attribute_each
+from relprop.composites import Composite
+from relprop.errors import InputError
+from relprop.text.batch import arguments, check_length, check_vocabulary, device_of
+from relprop.text.result import GenerationRelevance
+from relprop.text.tokens import tokenize, tokens_of_ids
+
+AT_ONCE = 8
+"""Generated tokens per backward pass: their matrix products become one large one. More cost memory and gain nothing."""
+
+
+def explain_generation(
+    model: Any,
+    tokenizer: Any,
+    prompt: Any,
+    *,
+    max_new_tokens: int = 20,
+    continuation: str | None = None,
+    composite: Composite | str = "auto",
+    template: dict[str, Any] | None = None,
+    generate: dict[str, Any] | None = None,
+    **options: Any,
+) -> GenerationRelevance:
+    """Lets the model go on writing, and explains every token it wrote.
+
+    One forward pass reads the prompt and what was written; each generated token then costs one backward pass.
+
+    Args:
+        model: a language model that reads from left to right.
+        tokenizer: its tokenizer.
+        prompt: a str, or a chat, as a list of `{"role": ..., "content": ...}`.
+        max_new_tokens: how many tokens it writes at most; it stops at its end-of-text token.
+        continuation: explain this text after the prompt instead of what the model writes.
+        composite: the rules, or the name of a composite.
+        template: further arguments of the tokenizer's chat template.
+        generate: further arguments of the model's own `generate`, such as `do_sample`; it is greedy without them.
+        **options: further arguments of `relprop.attribute`, such as `checkpoint` and `strict`.
+
+    Returns:
+        The matrix of relevance, generated tokens by all tokens.
+
+    Raises:
+        InputError: the prompt is empty, the text too long, nothing was generated, or the model reads the whole text at
+            once, so that its tokens are not its own predictions.
+        RelpropError: as `relprop.attribute`.
+    """
+    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens must be a positive int; got {max_new_tokens!r}.")
+    if isinstance(prompt, tuple):
+        raise InputError("explain_generation takes one prompt, a str or a chat; got a tuple.")
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise InputError(
+            "explain_generation is for models that read and write one text; for an encoder-decoder call explain_text with "
+            "decoder_text= for each token."
+        )
+    text = tokenize(tokenizer, prompt, **(template or {}))
+    while text.special[-1] and text.ids[-1] == getattr(tokenizer, "eos_token_id", None) and len(text) > 1:
+        text = _without_end(text)  # a tokenizer that closes its texts: the model shall go on
+    check_vocabulary(model, text)
+    check_length(model, tokenizer, len(text) + 1)
+    ids = torch.tensor([text.ids], device=device_of(model))
+    if continuation is not None:
+        new = [int(i) for i in tokenizer(continuation, add_special_tokens=False)["input_ids"]]
+    else:
+        new = _written(model, tokenizer, ids, max_new_tokens, dict(generate or {}))
+    if not new:
+        raise InputError("nothing was generated: the model ended the text at once, or continuation= is empty.")
+    after = tokens_of_ids(tokenizer, new)
+    check_length(model, tokenizer, len(text) + len(new) - 1)
+    relevance, answers = matrix(model, ids, new, composite, options)
+    rows = answers[0].output["logits"] if isinstance(answers[0].output, dict) else answers[0].output
+    rows = rows[0, -len(new) :].float()
+    probabilities = rows.softmax(-1)[torch.arange(len(new)), torch.tensor(new)].cpu()
+    return GenerationRelevance(
+        prompt=text.pieces,
+        generated=_pieces(tokenizer, text.ids, new),
+        relevance=relevance,
+        probabilities=probabilities,
+        scores=torch.cat([a.score for a in answers]).cpu(),
+        residual=torch.cat([a.residual for a in answers]).cpu(),
+        composite=answers[0].composite.name,
+        special=text.special + after.special,
+        names=text.names + after.names,
+    )
+
+
+def matrix(
+    model: Any, ids: Tensor, new: list[int], composite: Any, options: dict[str, Any]
+) -> tuple[Tensor, list[Any]]:
+    """Relevance of every token for every generated one, (G, P + G)."""
+    count = len(new)
+    whole = torch.cat([ids, torch.tensor([new[:-1]], device=ids.device, dtype=ids.dtype)], 1)
+    named, accepted = arguments(model)
+    rest: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
+    if "logits_to_keep" in accepted:
+        rest["logits_to_keep"] = count
+
+    def asked(g: int) -> Any:
+        def target(output: Any) -> Tensor:
+            logits = output if isinstance(output, Tensor) else output["logits"]
+            return logits[:, g - count, new[g]]
+
+        return target
+
+    answers = attribute_each(
+        model, {named: whole}, [asked(g) for g in range(count)], composite=composite, forward_kwargs=rest,
+        select=lambda output: output, targets_at_once=AT_ONCE, **options,
+    )  # fmt: skip
+    rows = torch.cat([answer.values[named] for answer in answers]).cpu()
+    start = ids.shape[1]
+    later = torch.arange(rows.shape[1]) >= torch.arange(start, start + count)[:, None]
+    if bool((rows[later] != 0).any()):
+        raise InputError(
+            "the model reads the whole text at once: tokens after the one explained have relevance, so it does not write "
+            "from left to right. Use explain_text with a mask token."
+        )
+    return torch.cat([rows, rows.new_zeros(count, 1)], 1), answers
+
+
+@torch.no_grad()
+def _written(model: Any, tokenizer: Any, ids: Tensor, count: int, options: dict[str, Any]) -> list[int]:
+    """What the model writes after the prompt: by its own `generate`, or the likeliest token again and again."""
+    end = getattr(tokenizer, "eos_token_id", None)
+    if hasattr(model, "generate"):
+        chosen = {"do_sample": False, "attention_mask": torch.ones_like(ids), "pad_token_id": end, **options}
+        written = model.generate(ids, max_new_tokens=count, **chosen)
+        return [int(i) for i in written[0, ids.shape[1] :]]
+    new: list[int] = []
+    while len(new) < count and (not new or new[-1] != end):
+        logits = model(ids)
+        logits = logits if isinstance(logits, Tensor) else logits["logits"]
+        new.append(int(logits[0, -1].argmax()))
+        ids = torch.cat([ids, ids.new_tensor([[new[-1]]])], 1)
+    return new
+
+
+def _pieces(tokenizer: Any, before: list[int], new: list[int]) -> list[str]:
+    """How generated tokens read, each after all before it: a letter cut in several belongs to the token that ends it."""
+    pieces, said, waiting = [], str(tokenizer.decode(before)), 0
+    for count in range(1, len(new) + 1):
+        now = str(tokenizer.decode(before + new[:count]))
+        cut = now.endswith("\ufffd") and waiting < 3 and count < len(new)  # no letter has more than four bytes
+        pieces.append("" if cut else now[len(said) :])
+        said, waiting = (said, waiting + 1) if cut else (now, 0)
+    return pieces
+
+
+def _without_end(text: Any) -> Any:
+    size = len(text) - 1
+    return replace(
+        text, ids=text.ids[:size], names=text.names[:size], pieces=text.pieces[:size], special=text.special[:size],
+        second=text.second[:size], words=[w for w in text.words if w[1] <= size],
+        extra={key: value[:size] for key, value in text.extra.items()},
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""The ledger: causes sum to the residual, and each operation is charged with what it kept."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from networks import settle
+
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+BIASES = "biases and stabilisers"
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten()]
+    return settle(nn.Sequential(*layers, nn.Linear(36, 6), nn.ReLU(), nn.Linear(6, 3))).double()
+
+
+def gradients_of_constants(model: nn.Module, x: Tensor, target: int) -> Tensor:
+    """What biases keep under LRP-0 on a piecewise linear network: each its gradient times itself."""
+    constants = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    shifts = [torch.zeros(m.num_features).double().requires_grad_() for m in model if isinstance(m, nn.BatchNorm2d)]
+
+    def score(one: Tensor) -> Tensor:
+        """The network with its BatchNorms written out, their means as constants that have a gradient."""
+        for layer in model:
+            if isinstance(layer, nn.BatchNorm2d):
+                scale = layer.weight / (layer.running_var + layer.eps).sqrt()
+                offset = shifts[0] - layer.running_mean
+                one = (one + offset[:, None, None]) * scale[:, None, None] + layer.bias[:, None, None]
+            else:
+                one = layer(one)
+        return one[0, target]
+
+    means = [-m.running_mean for m in model if isinstance(m, nn.BatchNorm2d)]
+    values = [*constants, *means]
+    kept = [
+        sum(
+            (b * g).sum()
+            for b, g in zip(values, torch.autograd.grad(score(one[None]), constants + shifts), strict=True)
+        )
+        for one in x
+    ]
+    return torch.stack([k.detach() for k in kept])
+
+
+def test_biases_keep_their_gradient_under_lrp_0() -> None:
+    model, x = network(), torch.randn(3, 2, 8, 8).double()
+    relevance = relprop.attribute(model, x, 1, composite="zero", ledger=True)
+    assert list(relevance.ledger) == [BIASES]
+    close(relevance.ledger[BIASES], gradients_of_constants(model, x, 1))
+    close(relevance.ledger[BIASES], relevance.residual)
+
+
+@pytest.mark.parametrize("name", [*sorted(set(relprop.composites.NAMES) - {"epsilon_gamma_box"}), "auto"])
+def test_causes_sum_to_the_residual(name: str) -> None:
+    model, x = network(), torch.randn(3, 2, 8, 8).double()
+    relevance = relprop.attribute(model, x, [0, 1, 2], composite=name, ledger=True, multiply_by_inputs=True)
+    close(sum(relevance.ledger.values(), torch.zeros(3).double()), relevance.residual)
+    plain = relprop.attribute(model, x, [0, 1, 2], composite=name, multiply_by_inputs=True)
+    close(relevance.values, plain.values)
+    assert not plain.ledger
+
+
+class Residual(nn.Module):
+    """Written with writes in place, a reused relu, a gate, an attention and a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(5, 5, bias=False) for _ in range(3))
+        self.relu = nn.ReLU(inplace=True)
+        self.out = nn.Linear(5, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu(self.a(x))
+        h += x
+        h[:, 1:3] *= 2
+        weights = torch.softmax(self.b(h) @ self.c(h).transpose(1, 2), -1)
+        h = h + weights @ h
+        h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
+        return self.out(self.relu(h) + 0.5).mean(1)
+
+
+def test_each_operation_is_charged_with_its_own() -> None:
+    torch.manual_seed(1)
+    model, x = Residual().double(), torch.randn(2, 3, 5).double()
+    relevance = relprop.attribute(model, x, 0, composite="zero", ledger=True)
+    close(sum(relevance.ledger.values()), relevance.residual)
+    assert set(relevance.ledger) == {"softmax", "constants in sums", "other constants"}
+    half = (model.out.weight[0] * 0.5).sum().expand(2)
+    close(relevance.ledger["constants in sums"], half.detach())
+    ones = [e for e in relevance.ledger.entries if e.name == "cat"]
+    close(ones[0].absorbed, (model.out.weight[0].sum() / 4).expand(2).detach())
+
+
+def test_of_one_sample_and_of_batches() -> None:
+    model, x = network(), torch.randn(4, 2, 8, 8).double()
+    whole = relprop.attribute(model, x, 0, composite="epsilon_plus", ledger=True)
+    parts = relprop.attribute(model, x, 0, composite="epsilon_plus", ledger=True, batch_size=3)
+    close(parts.ledger[BIASES], whole.ledger[BIASES])
+    close(whole[2].ledger[BIASES], whole.ledger[BIASES][2:3])
+    assert "linear (linear) in module '5'" in str(whole.ledger)

@@ -1,0 +1,95 @@
+"""What `survey` says of a network is what happens when it is explained."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+import relprop
+from networks import ResNet
+from relprop.errors import CompositeError, InputError, ModelStateError
+
+
+@pytest.mark.parametrize("composite", ["auto", "epsilon_plus_flat", "zero", "gradient"])
+def test_it_names_the_rules_that_act(composite: str) -> None:
+    model = ResNet().eval()
+    x = torch.randn(1, 3, 16, 16)
+    found = relprop.survey(model, x, composite)
+    R = relprop.attribute(model, x, 0, composite=composite)
+
+    def acting(places: list) -> Counter:
+        """What happened inside the model; reading off the target is an operation, too."""
+        return Counter((p.name, p.paths, repr(rule)) for p, rule in places if rule is not None and p.paths)
+
+    assert found.composite == R.composite
+    assert acting(found.places) == acting(R.rules)
+    assert not found.unknown and found.shape == tuple(R.output.shape)
+
+
+def test_first_and_last_are_known() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    composite = relprop.Composite(
+        {relprop.first: relprop.Flat(), relprop.last: relprop.Zero(), "linear": relprop.ZPlus()}
+    )
+    rows = relprop.survey(model, torch.randn(1, 3), composite).rows()
+    assert rows == [
+        ("linear", "linear", "Flat()", 1, "0"),
+        ("relu", "activation", "default", 2, "1 ... 3"),
+        ("linear", "linear", "ZPlus()", 1, "2"),
+        ("linear", "linear", "Zero()", 1, "4"),
+    ]
+
+
+class Odd(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x) if hasattr(self, "never") else torch.linalg.matrix_exp(x)
+
+
+def test_unknown_operations_are_listed_not_raised() -> None:
+    model = nn.Sequential(Odd(), Odd(), nn.Flatten())
+    found = relprop.survey(model, torch.randn(1, 3, 3))
+    assert [(each.operation, each.where, each.shapes) for each in found.unknown] == [
+        ("linalg_matrix_exp", "module '0'", "(1, 3, 3)"),
+        ("linalg_matrix_exp", "module '1'", "(1, 3, 3)"),
+    ]
+    assert "unknown: linalg_matrix_exp in module '0'" in str(found)
+
+
+def test_what_needs_no_rule_is_counted() -> None:
+    found = relprop.survey(lambda x: x.reshape(1, -1).flip(1), torch.randn(1, 2, 2))
+    assert found.free == {("reshape", "structure"): 1, ("flip", "structure"): 1}
+
+
+def test_the_table_is_text() -> None:
+    text = str(relprop.survey(nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU()), torch.randn(1, 1, 8)))
+    assert text.splitlines()[0] == "composite 'gamma_flat'"
+    assert text.splitlines()[1].split() == ["operation", "family", "rule", "calls", "modules"]
+
+
+def test_bad_input_is_answered() -> None:
+    with pytest.raises(InputError, match="module or a callable"):
+        relprop.survey(3, torch.ones(1))
+    with pytest.raises(InputError, match="NaN"):
+        relprop.survey(nn.ReLU(), torch.full((1,), torch.nan))
+    with pytest.raises(CompositeError, match="no composite"):
+        relprop.survey(nn.ReLU(), torch.ones(1), "nothing")
+    with pytest.raises(ModelStateError, match="training mode"):
+        relprop.survey(nn.Sequential(nn.BatchNorm1d(3)).train(), torch.randn(2, 3))
+
+
+def test_several_inputs_and_arguments() -> None:
+    found = relprop.survey(
+        lambda a, b, scale: (a * b).sum() * scale, (torch.ones(2), torch.ones(2)), forward_kwargs={"scale": 2.0}
+    )
+    assert [place.family for place, _ in found.places][:2] == ["product", "sum"]
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = ResNet().eval()
+    before = {name: (id(p), p.requires_grad, p.grad) for name, p in model.named_parameters()}
+    relprop.survey(model, torch.randn(1, 3, 16, 16))
+    assert {name: (id(p), p.requires_grad, p.grad) for name, p in model.named_parameters()} == before
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

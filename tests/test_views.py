@@ -1,0 +1,233 @@
+"""Series, tables, sound, volumes and layers; and which of them a result is drawn as."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import relprop
+from golden import same_picture
+from relprop.errors import InputError
+from relprop.rendering import Drawing, Options, audio, bars, channel_bars, layer_bars, series, volume, waterfall
+from relprop.rendering.audio import spectrogram
+from relprop.rendering.drawing import Line, Rect, Text
+from relprop.rendering.series import binned
+from relprop.rendering.views import absorbed, views
+
+TIME = np.linspace(0, 1, 50)
+
+
+def texts(drawing: Drawing) -> list[str]:
+    return [mark.text for mark in drawing.marks if isinstance(mark, Text)]
+
+
+def test_a_series_shows_each_channel_on_one_scale() -> None:
+    drawing = series(np.stack([TIME, -10 * TIME]), np.stack([np.sin(9 * TIME), TIME]), names=["x", "y"], rate=50)
+    assert {"x", "y", "-10", "+10"} <= set(texts(drawing))
+    assert sum(len(mark.points) == 50 for mark in drawing.marks if isinstance(mark, Line)) == 2
+    plain = series(np.stack([TIME - 0.5, -TIME]), np.stack([np.sin(9 * TIME), TIME]), names=["", ""], wide=200, high=40)
+    same_picture(plain, "series")
+
+
+def test_many_channels_leave_out_the_least_and_say_so() -> None:
+    values = np.ones((40, 8)) * np.arange(40)[:, None]
+    drawing = series(values)
+    assert "channel 39" in texts(drawing) and "channel 0" not in texts(drawing)
+    assert any("24 of 40 channels" in text for text in texts(series(values, wide=1200)))
+
+
+@pytest.mark.parametrize(
+    "signal", [np.zeros((1, 50)), np.full((1, 50), np.nan), np.where(TIME > 0.5, np.nan, TIME)[None]]
+)
+def test_odd_signals_are_drawn(signal: np.ndarray) -> None:
+    series(np.zeros((1, 50)), signal).to_image()
+    series([1.0], [2.0]).to_image()
+
+
+def test_a_series_must_match_its_signal() -> None:
+    with pytest.raises(InputError, match="must be the same"):
+        series(np.zeros(5), np.zeros(6))
+    with pytest.raises(InputError, match="3 names"):
+        series(np.zeros((2, 5)), names=["a", "b", "c"])
+
+
+def test_bars_are_sorted_and_the_rest_is_summed() -> None:
+    values = np.array([0.1, -3.0, 2.0, 0.2, 0.3, 0.4])
+    drawing = bars(values, list("abcdef"), [1, 2.5, "red", 4, 5, 6], most=2)
+    assert texts(drawing) == ["b = 2.5", "-3", "c = red", "2", "4 others", "1"]
+    widths = [mark.width for mark in drawing.marks if isinstance(mark, Rect)]
+    assert widths[0] / widths[1] == pytest.approx(1.5) and widths[2] / widths[1] == pytest.approx(0.5)
+    bars([np.nan, np.inf, 0.0]).to_image()
+
+
+def test_a_waterfall_ends_at_the_score() -> None:
+    drawing = waterfall([1.0, -0.5, 0.25], 1.0, {"bias of conv1": 0.2, "stabiliser": 0.05}, ["a", "b", "c"])
+    boxes = [mark for mark in drawing.marks if isinstance(mark, Rect)]
+    score, last = boxes[-1], boxes[-2]
+    assert score.x + score.width == pytest.approx(last.x + last.width)  # the last step's end
+    zero = boxes[0].x
+    assert score.x == pytest.approx(zero)
+    for before, after in pairwise(boxes[:-1]):
+        ends = {round(before.x, 3), round(before.x + before.width, 3)}
+        assert ends & {round(after.x, 3), round(after.x + after.width, 3)}
+    assert "score" in texts(drawing) and "stabiliser" in texts(drawing)
+
+
+def test_a_waterfall_that_would_not_end_there_is_refused() -> None:
+    with pytest.raises(InputError, match="do not add up"):
+        waterfall([1.0, 2.0], 10.0, 1.0)
+    with pytest.raises(InputError, match="NaN"):
+        waterfall([1.0, np.nan], 1.0)
+
+
+def test_sound_keeps_its_sum_in_bands() -> None:
+    values = np.random.default_rng(0).normal(size=1000)
+    sums, each = binned(values, 320)
+    assert each == 4 and sums.sum() == pytest.approx(values.sum())
+    wave = np.sin(np.arange(1000) * 0.3)
+    drawing = audio(values, wave, 8000)
+    titles = [mark.title for mark in drawing.marks if isinstance(mark, Rect) and mark.title]
+    assert len(titles) == len(sums)
+    same_picture(drawing, "audio")
+    for odd in (np.zeros(1000), np.full(1000, np.nan)):
+        audio(odd, odd, 8000).to_image()
+    audio([1.0], [1.0], 8000).to_image()
+    with pytest.raises(InputError, match="the same"):
+        audio(values, wave[:-1], 8000)
+    with pytest.raises(InputError, match="samples per second"):
+        audio(values, wave, 0)
+
+
+def test_a_spectrogram_finds_the_pitch() -> None:
+    rate = 8000
+    decibels, highest = spectrogram(np.sin(2 * np.pi * 1000 * np.arange(rate) / rate), rate)
+    row = decibels[:, decibels.shape[1] // 2].argmax()
+    assert highest == 4000 and (1 - row / (len(decibels) - 1)) * highest == pytest.approx(1000, abs=40)
+
+
+def test_a_volume_shows_its_strongest_slices() -> None:
+    values = np.zeros((9, 6, 7))
+    values[4, 2, 3], values[6, 1, 1] = 2.0, -1.0
+    drawing = volume(values, np.random.default_rng(0).random((9, 6, 7)), slices=2)
+    assert {"slice 4: 2", "slice 6: -1", "-2", "+2"} <= set(texts(drawing))
+    assert any("100% of the relevance" in text for text in texts(volume(values, slices=6)))
+    same_picture(volume(values, slices=3, size=42), "volume")
+    volume(np.zeros((2, 1, 1, 1))).to_image()
+    with pytest.raises(InputError, match="axis"):
+        volume(values, axis=3)
+
+
+def test_layers_show_what_they_hold() -> None:
+    held = {"conv1": np.array([1.0, -0.25]), "conv2": np.array([0.5])}
+    drawing = layer_bars(held, 1.0)
+    assert {"conv1", "conv2", "score 1"} <= set(texts(drawing))
+    assert any("positive 1, negative -0.25, sum 0.75" in mark.title for mark in drawing.marks if isinstance(mark, Rect))
+    assert texts(channel_bars(torch.tensor([[1.0, 2.0], [0.0, -1.0]])))[:2] == ["channel 0", "3"]
+    with pytest.raises(InputError, match="layers="):
+        layer_bars({})
+
+
+def result(*shape: int, seed: int = 0) -> relprop.Relevance:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 3))
+    return relprop.attribute(model, x, [0, 2], labels=["cat", "dog", "a<b>"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((2, 5), "table"), ((2, 3, 20), "series"), ((2, 3, 8, 8), "image"), ((2, 1, 4, 4, 4), "volume")],
+)
+def test_the_kind_follows_from_the_shape(shape: tuple[int, ...], kind: str) -> None:
+    found = views(result(*shape), Options())
+    assert [view.kind for view in found] == [kind] * 2
+    assert [view.title for view in found] == ["sample 0: cat (0)", "sample 1: a<b> (2)"]
+    for view in found:
+        assert view.draw().to_image().size[0] > 50
+        assert re.search(r"score .*, relevance .*, residual ", view.lines[0])
+
+
+def test_options_choose_the_kind() -> None:
+    tokens = ["a", "b", "c", "d", "e"]
+    assert views(result(2, 5), Options(tokens=tokens))[0].kind == "text"
+    assert views(result(2, 5, 4), Options(tokens=[tokens, tokens]))[1].kind == "text"
+    assert views(result(2, 900), Options(rate=8000))[0].kind == "audio"
+    assert views(result(2, 3, 4), Options(kind="table"))[0].kind == "table"
+    with pytest.raises(InputError, match="kind 'picture'"):
+        Options(kind="picture")
+    with pytest.raises(InputError, match="tokens"):
+        views(result(2, 5), Options(kind="text"))
+
+
+def test_a_shared_scale_is_the_same_for_all_samples() -> None:
+    found = views(result(2, 3, 8, 8), Options(shared=True))
+    assert found[0].data.scale == found[1].data.scale and found[0].data.scale.how == "shared by 2 maps"
+    own = views(result(2, 3, 8, 8), Options())
+    assert own[0].data.scale.limit != own[1].data.scale.limit
+    assert found[0].data.scale.limit == max(view.data.scale.limit for view in own)
+
+
+def test_what_is_left_out_is_said() -> None:
+    R = result(2, 5)
+    assert len(views(R, Options(most=1))) == 1
+    assert "1 more samples are not drawn" in R.to_svg(most=1)
+
+
+def test_several_inputs_have_a_view_each() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(1, 4), torch.randn(1, 3, 6, 6)
+    R = relprop.attribute(lambda p, q: p.sum(1) + (q**2).sum((1, 2, 3)), (a, b))
+    assert [(view.kind, view.title) for view in views(R, Options())] == [
+        ("table", "the output, input [0]"),
+        ("image", "the output, input [1]"),
+    ]
+    R.to_image()
+
+
+def test_a_ledger_says_what_absorbed() -> None:
+    R = result(2, 5)
+    rest = float(R.residual[0])
+    assert absorbed(R, 0) == {"absorbed by constants": pytest.approx(rest)}
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 3))
+    told = relprop.attribute(model, R.inputs, [0, 2], ledger=True)
+    assert sum(absorbed(told, 0).values()) == pytest.approx(float(told.residual[0]), rel=1e-12)
+    assert absorbed(told, 0)["biases and stabilisers"] == pytest.approx(rest, rel=1e-4)
+    assert set(absorbed(told, 0)) <= {"biases and stabilisers", "rounding"}
+    assert "biases and stabilisers" in told.to_html() and "biases and stabilisers" in told.to_svg()
+    told.residual = 2 * told.residual  # as if half of it were of unknown cause
+    assert absorbed(told, 0)["other constants"] == pytest.approx(rest, rel=1e-4)
+
+
+def test_a_long_series_is_drawn_by_its_outline() -> None:
+    drawing = series(np.ones(50_000), np.sin(np.arange(50_000)))
+    lines = [mark.points for mark in drawing.marks if isinstance(mark, Line) and len(mark.points) > 2]
+    assert [len(points) for points in lines] == [320, 320]
+    assert all(high[1] <= low[1] for high, low in zip(*lines, strict=True))
+    series(np.ones(50_000), np.full(50_000, np.nan)).to_image()
+
+
+def test_a_page_lists_the_strongest_of_many_features() -> None:
+    R = relprop.attribute(lambda x: x.sum(1), torch.linspace(-1, 1, 5000)[None])
+    page = R.to_html()
+    assert "The 1000 strongest of 5000 features" in page and len(page) < 200_000
+
+
+def test_a_result_may_bring_its_tokens() -> None:
+    R = result(2, 5)
+    R.tokens = [["a", "b", "c", "d", "e"]] * 2
+    assert [view.kind for view in views(R, Options())] == ["text", "text"]
+
+
+def test_ids_of_tokens_have_relevance_each() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    R = relprop.attribute(model, torch.tensor([[1, 5, 8]]), 0)
+    assert "feature 1 = 5" in texts(views(R, Options())[0].draw())
+    assert views(R, Options(tokens=["a", "b", "c"]))[0].entries[1][0] == " b"
