@@ -1,11 +1,12 @@
 # Every target sets up what it needs in $(VENV); a second call finds the stamps and starts at once.
 #   make demo                 explain photographs, write pictures and a page to $(OUT)
 #   make test                 all tests
+#   make coverage             every architecture of the catalogue: docs/coverage.md
 #   make gallery              a page of maps of real networks, in $(GALLERY)
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
 
-.PHONY: demo test lint format types bench gallery docs picture clean
+.PHONY: demo test lint format types bench gallery coverage docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -43,6 +44,10 @@ bench: $(VENV)/.stamp-bench
 gallery: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY)
 
+# Examines some 250 architectures and writes docs/coverage.md: about half an hour.
+coverage: $(VENV)/.stamp-coverage
+	$(BIN)/python -m benchmarks.coverage --page docs/coverage.md $(ARGS)
+
 # Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
 # the pages that Sphinx compares.
 docs: $(VENV)/.stamp-docs
@@ -74,6 +79,12 @@ $(VENV)/.stamp-demo: $(TORCH_STAMP) pyproject.toml
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 	$(PIP) --constraint $(VENV)/torch.txt --group dev
+	touch $@
+
+# torchvision comes with the build of torch that TORCH names; elsewhere its models are left out.
+$(VENV)/.stamp-coverage: $(VENV)/.stamp-dev
+	echo '$(TORCH)' > $(VENV)/torch.txt
+	$(PIP) --constraint $(VENV)/torch.txt timm==1.0.31 torchvision
 	touch $@
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-demo

@@ -49,7 +49,8 @@ class _Custom(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        return compute()
+        y = compute()
+        return y.data if y._is_view() else y  # a view made here could not be written into
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

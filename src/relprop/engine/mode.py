@@ -184,7 +184,9 @@ class Propagation(TorchFunctionMode):
         note = note_of(result)
         target.copy_(result)
         self._renew(target)
-        if note is not None and (note.source is not None or note.layer is not None or note.scaled is not None):
+        if note is not None and (
+            note.source is not None or note.layer is not None or note.scaled is not None or note.gate
+        ):
             target._relprop = note
         return target
 

@@ -50,7 +50,7 @@ def spellings(function: Function) -> Iterator[tuple[Function, Spelling]]:
         for candidate, inplace in ((name, False), (name + "_", True)):
             found = getattr(space, candidate, None)
             if callable(found) and not isinstance(found, (types.ModuleType, type)):
-                yield found, Spelling(inplace=inplace)
+                yield found, Spelling(inplace=inplace or writes(found))
     for operator in _OPERATORS.get(name, ()):
         found = getattr(Tensor, operator, None)
         if found is not None:

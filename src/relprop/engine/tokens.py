@@ -18,6 +18,8 @@ NOWHERE = -1
 """The position of an entry that came from no input, such as a padding the model itself adds."""
 
 _SAME = {"to", "long", "int", "type", "type_as", "cpu", "cuda", "contiguous", "masked_fill", "where", "clamp", "clone"}
+_OTHERS = {"cumsum", "diff", "neg", "negative", "sum_to_size"}
+"""Linear, but their results are other numbers than their operands: positions counted from a mask are no ids of it."""
 
 
 @dataclass
@@ -73,7 +75,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
             _note(result, source, source.at)
         return
     sources = [p for p in map(lambda t: positions_of(t, run), _flat(whole)) if p is not None]
-    if not moves or not sources or len({p.input for p in sources}) != 1:
+    if not moves or name in _OTHERS or not sources or len({p.input for p in sources}) != 1:
         return
     rest = args[1:] if args else ()
     if name == "pad":

@@ -21,6 +21,8 @@ def batch_norm(
     eps: float = 1e-5, *rest: object,
 ) -> Tensor:  # fmt: skip
     if running_mean is None or running_var is None:
+        if not call.live:  # weights, standardised
+            return call()
         raise ModelStateError(
             f"batch_norm in {call.run.where()} has no running statistics (track_running_stats=False): its output depends on "
             "the other samples of the batch, so no explanation of one sample exists. Train it with running statistics."
@@ -29,8 +31,10 @@ def batch_norm(
         raise refuse_training("batch_norm", call.run)
     note = note_of(input) if call.live else None
     merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None
-    if not call.live or not (merges or call.rule is not None or call.run.nz_hidden):
+    if not call.live:
         return call()
+    if not (merges or call.rule is not None or call.run.nz_hidden):
+        return _native(call)
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
@@ -40,6 +44,14 @@ def batch_norm(
         return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     shape = [1, -1] + [1] * (input.ndim - 2)
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
+
+
+def _native(call: Call) -> Tensor:
+    """The operation itself. For a lone sample, torch 2.13 reads a transposed gradient as if it lay in order."""
+    y = call()
+    if len(y) == 1 and y.requires_grad:
+        y.register_hook(lambda g: g.contiguous())
+    return y
 
 
 register(F.batch_norm, torch.batch_norm, family="batch_norm", handler=batch_norm)

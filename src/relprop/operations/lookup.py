@@ -12,6 +12,7 @@ from relprop.engine.functions import grafted
 from relprop.engine.mode import Call, always, looked_up
 from relprop.engine.registry import register
 from relprop.engine.tokens import positions_of
+from relprop.operations.products import still_gating
 
 
 @always
@@ -65,6 +66,8 @@ def _largest(rows: Tensor, bag: Tensor, bags: Tensor) -> Tensor:
 def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
     """`table[ids]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: a lookup by another name."""
     rows = call()
+    if len(call.live) == 1:
+        return still_gating(call, call.live[0], rows)
     if isinstance(rows, Tensor) and rows.is_floating_point() and not rows.requires_grad:
         for candidate in (*args, *kwargs.values()):
             ids = candidate[0] if isinstance(candidate, tuple) and len(candidate) == 1 else candidate

@@ -109,7 +109,7 @@ def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return custom(input, lambda: call(input.detach(), *args, **kwargs), back)
 
 
-for _family in ("avg_pool", "max_pool", "selection", "structure"):
+for _family in ("avg_pool", "max_pool", "selection"):
     DEFAULTS[_family] = native
 register(
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,

@@ -39,22 +39,44 @@ _LINEAR = frozenset({"add", "sub", "rsub", "subtract", "mul", "multiply", "div",
 _SIGMOIDS = frozenset({"sigmoid", "hardsigmoid", "expit"})
 
 
-def _gating(t: Tensor) -> int:
+def gating(t: Tensor) -> int:
     """How much of a gate a factor is: 2 out of a sigmoid, 1 out of another activation, else 0."""
     note = note_of(t)
     if note is None or note.step is None:
         return 0 if note is None else note.gate
     squared = any(step.name in ("mul", "multiply") and step.inner > 1 for step in note.step.steps())
     names = {step.name for step in note.step.steps()}
-    return 2 if names & _SIGMOIDS and not squared else int(bool(names - _LINEAR))
+    if names & _SIGMOIDS and not squared:
+        return 2
+    before = 0 if note.source is None or note.source is t else gating(note.source)
+    return max(before, int(bool(names - _LINEAR)))
+
+
+def still_gating(call: Call, before: Tensor, result: Any) -> Any:
+    """Notes on what was made of a gate, by moving or scaling its entries, that it gates as the gate did."""
+    gate = gating(before)
+    for t in result if isinstance(result, (tuple, list)) else (result,):
+        if gate and isinstance(t, Tensor) and t.requires_grad:
+            note = note_of(t)
+            if note is None or note.run is not call.run:
+                note = t._relprop = Note(call.run)  # type: ignore[attr-defined]
+            if note.step is None:
+                note.gate = gate
+    return result
+
+
+def moving(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """A gate that is viewed, cast, gathered or expanded, also as another tensor is, is a gate still."""
+    lone = len(call.live) == 1 or call.entry.function.__name__.endswith("_as")
+    return still_gating(call, call.live[0], call()) if lone else call()
 
 
 def _shares(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     """Of two factors, half each; all to the one that the other gates, where the composite says so."""
-    gating = _gating(a) - _gating(b)
-    if gating == 0 or not (call.rule is UNDECIDED or isinstance(call.rule, Gate)):
+    more = gating(a) - gating(b)
+    if more == 0 or not (call.rule is UNDECIDED or isinstance(call.rule, Gate)):
         return 0.5, 0.5
-    shares = (0.0, 1.0) if gating > 0 else (1.0, 0.0)
+    shares = (0.0, 1.0) if more > 0 else (1.0, 0.0)
     if call.rule is not UNDECIDED:
         return shares
     run, place = call.run, call.place  # not the call, which would keep its operands
@@ -86,14 +108,17 @@ def _with_constant(call: Call, input: Any, other: Any) -> Tensor:
             before = note_of(live)
             if note is not None and before is not None:
                 note.statistic = before.statistic
-        return result
-    return _per_channel(call, live, constant, input is live)
+        return still_gating(call, live, result)
+    return still_gating(call, live, _per_channel(call, live, constant, input is live))
 
 
 def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
     """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
+    if layer is not None and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
+        alike = constant == constant[:1]
+        constant = constant[:1] if bool(alike.all()) else constant  # repeated per sample, it is what it is for one
     if layer is None or call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
         return call()
     v = constant.detach().reshape(-1)
@@ -163,7 +188,7 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
             return along(call, *found, detached(call))
         if _live(input) and finite_at_zero(found[1], found[0]):
             return along(call, *found, detached(call))
-    return call(input, other.detach())
+    return still_gating(call, input, call(input, other.detach()))
 
 
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
@@ -352,6 +377,7 @@ def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
     return call()
 
 
+DEFAULTS["structure"] = moving
 DEFAULTS["product"] = factors(0)
 DEFAULTS["sum"] = _summing
 register(torch.mul, torch.multiply, family="product", handler=mul)

@@ -1,0 +1,1 @@
+"""Which architectures relprop explains as they come, and how well: `python -m benchmarks.coverage`."""
