@@ -24,7 +24,7 @@ def is_compiled(model: Any) -> bool:
     """Whether parts of a model are compiled, by `torch.compile(module)` or `module.compile()`."""
     if not isinstance(model, nn.Module):
         return hasattr(model, "_torchdynamo_orig_callable")
-    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
+    return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
 
 
 @contextmanager

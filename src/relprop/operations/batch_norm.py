@@ -12,7 +12,6 @@ from relprop.engine.run import note_of
 from relprop.errors import ModelStateError
 from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted
-from relprop.rules import Pass
 
 
 @always
@@ -30,28 +29,27 @@ def batch_norm(
         )
     if training:
         raise refuse_training("batch_norm", call.run)
+    note = note_of(input) if call.live else None
+    merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None
+    if not call.live:
+        return call()
+    if not (merges or call.rule is not None or call.run.nz_hidden):
+        return _native(call)
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
-    if not call.live:
-        return call()
-    note = note_of(input)
-    if note is not None and isinstance(note.layer, Weighted) and call.rule is None:
+    if note is not None and merges:
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
-    if call.rule is None and not call.run.nz_hidden:
-        return _native(call)
     shape = [1, -1] + [1] * (input.ndim - 2)
-    if isinstance(call.rule, Pass) or call.rule is not None or call.run.nz_hidden:
-        return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
-    return _native(call)
+    return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 
 
 def _native(call: Call) -> Tensor:
     """The operation itself. For a lone sample, torch 2.13 reads a transposed gradient as if it lay in order."""
     y = call()
-    if len(y) == 1:
+    if len(y) == 1 and y.requires_grad:
         y.register_hook(lambda g: g.contiguous())
     return y
 
