@@ -55,7 +55,12 @@ def page(rows: Iterable[Any]) -> str:
     for kind in dict.fromkeys(row.kind for row in good):
         parts.append(f"## {kind.capitalize()}\n")
         parts.append(table([row for row in good if row.kind == kind]))
-    notes = {row.name: note for row in good for note in row.notes if note.startswith(("need not", "forward"))}
+    notes = {
+        row.name: note
+        for row in good
+        for note in row.notes
+        if note.startswith(("need not", "forward", "all relevance", "without its"))
+    }
     parts.append("## Notes\n")
     parts += [f"- `{name}`: {note}." for name, note in notes.items()]
     parts.append("\n## What fails\n")
