@@ -197,9 +197,10 @@ class Frozen(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d, how: str) -> None:
         super().__init__()
         self.how = how
-        self.scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().reshape(1, -1, 1, 1)
-        self.mean = norm.running_mean.reshape(-1, 1, 1)
-        self.bias = norm.bias.detach().reshape(1, -1, 1, 1)
+        scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+        self.register_buffer("scale", scale.reshape(1, -1, 1, 1))
+        self.register_buffer("mean", norm.running_mean.reshape(-1, 1, 1))
+        self.bias = nn.Parameter(norm.bias.detach().reshape(1, -1, 1, 1))
 
     def forward(self, h: Tensor) -> Tensor:
         shift = self.bias - self.mean * self.scale
@@ -249,3 +250,21 @@ def test_a_bias_written_by_hand_is_a_layers_bias(rule: str) -> None:
     for f in spelled:
         composite = relprop.Composite({"linear": own})
         close(relprop.attribute(f, x, target=lambda y: (y * weights).sum(1), composite=composite).values, expected)
+
+
+@pytest.mark.parametrize("rule", ["gamma", "epsilon"])
+def test_what_is_added_for_each_sample_is_no_bias(rule: str) -> None:
+    """A sample has one map, alone and in a batch, also where a constant of its own is added to a layer's output."""
+    torch.manual_seed(0)
+    conv, last = nn.Conv2d(2, 3, 3).double(), nn.Linear(12, 2).double()
+
+    def model(x: Tensor, times: Tensor) -> Tensor:
+        return last((conv(x) + times[:, :, None, None]).relu().flatten(1))
+
+    x, times = torch.randn(3, 2, 4, 4).double(), torch.randn(3, 3).double()
+    composite = relprop.Composite({"conv": RULES[rule][0], "linear": RULES[rule][0]})
+    together = relprop.attribute(model, x, 1, composite=composite, forward_args=(times,)).values
+    for n in range(3):
+        one = slice(n, n + 1)
+        alone = relprop.attribute(model, x[one], 1, composite=composite, forward_args=(times[one],)).values
+        close(alone, together[one])

@@ -108,6 +108,7 @@ class Propagation(TorchFunctionMode):
                 self._adopt(result)
             else:
                 result = func(*args, **kwargs)
+                run.derive(result, (*args, *kwargs.values()))
             if run.ids and entry is not None:
                 follow(run, func, entry.family == "structure", args, kwargs, result)
             return result
@@ -246,7 +247,9 @@ class Propagation(TorchFunctionMode):
             return value
         if value.is_leaf:
             if not self.run.adopt or isinstance(value, nn.Parameter):
-                return value.detach()
+                constant = value.detach()
+                self.run.constants[id(constant)] = constant
+                return constant
         elif not self.run.adopt and not self._descends(value):
             return value.detach()
         maker = getattr(type(value.grad_fn), "_forward_cls", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -73,6 +74,7 @@ class Run:
         ledger: bool = False,
     ) -> None:
         self._composite = composite
+        self.model = model
         self.strict = strict
         self.adopt = adopt
         self.final = False
@@ -83,6 +85,8 @@ class Run:
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
         self._names_everything = composite is not None and composite.names_everything
+        self.constants: dict[int, Tensor] = {}
+        self._buffers: set[int] | None = None
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
         self.checkpointed = False
@@ -216,6 +220,25 @@ class Run:
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
         place = Place(entry.family, entry.function, *self._here())
         return UnsupportedOperationError(f"{place}, given {shapes}: {what}")
+
+    def owns(self, constant: Tensor) -> bool:
+        """Whether a constant is the model's: a parameter, a buffer, or made of such alone. Then it is no one sample's."""
+        if self._buffers is None:
+            self._buffers = {id(t) for t in self.model.buffers()} if isinstance(self.model, nn.Module) else set()
+        return (
+            isinstance(constant, nn.Parameter)
+            or self.constants.get(id(constant)) is constant
+            or id(constant) in self._buffers
+        )
+
+    def derive(self, result: Any, operands: Iterable[Any]) -> None:
+        """Notes that a result is a constant of the model where all its operands are."""
+        if isinstance(result, Tensor):
+            given = [
+                t for a in operands for t in (a if isinstance(a, (list, tuple)) else (a,)) if isinstance(t, Tensor)
+            ]
+            if given and all(self.owns(t) for t in given):
+                self.constants[id(result)] = result
 
     def cut(self, what: str) -> None:
         """Remembers where relevance could not follow, for messages."""

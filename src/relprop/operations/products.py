@@ -116,10 +116,12 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
-    if layer is not None and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
+    if layer is None or not (constant.ndim < live.ndim or call.run.owns(constant)):
+        return call()  # it may be one sample's own
+    if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         alike = constant == constant[:1]
         constant = constant[:1] if bool(alike.all()) else constant  # repeated per sample, it is what it is for one
-    if layer is None or call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
+    if call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
         return call()
     v = constant.detach().reshape(-1)
 
