@@ -253,11 +253,11 @@ def capped(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     alone = input.requires_grad and origin(input)[1] is SOURCE
     if not plain or not alone or call.rule is not None or call.run.nz or not input.is_floating_point():
         return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
-    layer, cut = maker(input), None
-    if not bool(input.detach().amax() <= high):
-        cut = Capped(input, high)
-        if 8 * len(cut.index) > input.numel():
-            return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
+    layer = maker(input)
+    cut = Capped(input, high) if input.numel() and input.ndim else None
+    if cut is None or 8 * len(cut.index) > input.numel():
+        return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
+    cut = cut if len(cut.index) else None
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
     if cut is not None:
