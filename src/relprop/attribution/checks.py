@@ -37,8 +37,9 @@ def check_inputs(model: Any, inputs: Any) -> None:
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
         _check_model(model)
-        parameter = next(model.parameters(), None)
-        dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        parameters = list(model.parameters())
+        parameter = parameters[0] if parameters else None
+        dtypes = {p.dtype for p in parameters if p.is_floating_point()}
         odd = {t.dtype for _, t in found if t.is_floating_point()} - dtypes
         autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
         if len(dtypes) == 1 and odd and not autocast:
@@ -53,8 +54,9 @@ def check_inputs(model: Any, inputs: Any) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
+            name = next(name for name, other in model.named_modules() if other is module)
             raise ModelStateError(
                 f"module '{name}' is TorchScript: its operations cannot be seen. Explain the original Python module instead."
             )

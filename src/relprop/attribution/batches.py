@@ -1,0 +1,63 @@
+"""Inputs larger than memory: some samples at a time, and the results joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.attribution.result import Relevance
+from relprop.attribution.trees import batch_of, join, map_tree
+from relprop.engine.ledger import Ledger
+from relprop.errors import InputError
+
+
+def in_batches(
+    whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool
+) -> list[Relevance]:
+    """`whole(inputs, targets, seed)` on `size` samples at a time; one result per target, as if done at once."""
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"batch_size must be a positive int; got {size!r}.")
+    count = batch_of(inputs)
+    starts: Any = range(0, count, size)
+    if progress:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise InputError("progress=True needs tqdm: pip install relprop[progress].") from None
+        starts = tqdm(starts, desc="relprop", unit="batch")
+
+    def cut(value: Any, start: int) -> Any:
+        per_sample = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
+        return value[start : start + size] if per_sample and len(value) == count else value
+
+    parts = [
+        whole(
+            map_tree(lambda t, s=s: t[s : s + size], inputs),  # type: ignore[misc]
+            [cut(t, s) for t in targets],
+            cut(seed, s),
+        )
+        for s in starts
+    ]
+    return [_joined([part[i] for part in parts], targets[i]) for i in range(len(targets))]
+
+
+def _joined(parts: list[Relevance], target: Any) -> Relevance:
+    first = parts[0]
+    found = [t for part in parts for t in part.target] if isinstance(first.target, list) else first.target
+    return Relevance(
+        join([p.values for p in parts]), join([p.output for p in parts]), torch.cat([p.score for p in parts]), found,
+        first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
+        {name: _along(parts, name) for name in first.positions},
+        Ledger.joined([p.ledger for p in parts]),
+    )  # fmt: skip
+
+
+def _along(parts: list[Relevance], name: str) -> Tensor:
+    """Positions of all batches: joined where they are per sample, else added up."""
+    found = [part.positions[name] for part in parts]
+    if all(len(t) == len(part) for t, part in zip(found, parts, strict=True)):
+        return torch.cat(found)
+    return torch.stack(found).sum(0)
