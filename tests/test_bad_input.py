@@ -121,7 +121,9 @@ def test_unknown_label(model: nn.Module, x: Tensor) -> None:
         relprop.attribute(model, x, "tiger", labels=["cat", "dog", "bird"])
 
 
-@pytest.mark.parametrize("seed", [torch.ones(3), torch.ones(2, 2), float("nan")], ids=["count", "shape", "nan"])
+@pytest.mark.parametrize(
+    "seed", [torch.ones(3), torch.ones(2, 2), float("nan"), "1"], ids=["count", "shape", "nan", "text"]
+)
 def test_seeds(seed: Tensor | float, model: nn.Module, x: Tensor) -> None:
     with pytest.raises(errors.RelpropError, match="seed"):
         relprop.attribute(model, x, 0, seed=seed)
@@ -343,7 +345,7 @@ def test_errors_are_what_one_would_catch() -> None:
         assert issubclass(error, builtin) and issubclass(error, errors.RelpropError)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 1.5])
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True])
 def test_batch_sizes(batch_size: object, model: nn.Module, x: Tensor) -> None:
     with pytest.raises((errors.RelpropError, TypeError), match="batch_size"):
         relprop.attribute(model, x, 0, batch_size=batch_size)  # pyright: ignore[reportArgumentType]
@@ -392,3 +394,25 @@ def test_a_loss_is_not_told_to_register(x: Tensor) -> None:
     with pytest.raises(relprop.errors.UnsupportedOperationError, match="it is a loss") as raised:
         relprop.attribute(lambda x: F.mse_loss(x, x + 1, reduction="none").sum(1), x)
     assert "register" not in str(raised.value)
+
+
+def test_a_layer_that_is_no_path(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(errors.InputError, match="layers must be module paths, globs or modules; got 3"):
+        relprop.attribute(model, x, 0, layers=[3])
+    with pytest.raises(errors.InputError, match="checkpoint: 'nope' is not part of the model"):
+        relprop.attribute(model, x, 0, checkpoint="nope")
+
+
+def test_what_is_nearly_a_composite(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(errors.CompositeError, match=r"Write Composite\(\{\.\.\.\}\) around it"):
+        relprop.attribute(model, x, 0, composite={"conv": relprop.Gamma()})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(errors.CompositeError, match="Say where it acts"):
+        relprop.attribute(model, x, 0, composite=relprop.Gamma())  # pyright: ignore[reportArgumentType]
+
+
+def test_targets_of_numpy(model: nn.Module, x: Tensor) -> None:
+    numpy = pytest.importorskip("numpy")
+    wanted = relprop.attribute(model, x, [0, 1]).values
+    assert torch.equal(relprop.attribute(model, x, numpy.array([0, 1])).values, wanted)
+    with pytest.raises(errors.TargetError, match="integers"):
+        relprop.attribute(model, x, numpy.array([0.0, 1.0]))

@@ -253,13 +253,18 @@ def test_a_bias_written_by_hand_is_a_layers_bias(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["gamma", "epsilon"])
-def test_what_is_added_for_each_sample_is_no_bias(rule: str) -> None:
+@pytest.mark.parametrize("written", [False, True], ids=["given", "written into a copy of a parameter"])
+def test_what_is_added_for_each_sample_is_no_bias(written: bool, rule: str) -> None:
     """A sample has one map, alone and in a batch, also where a constant of its own is added to a layer's output."""
     torch.manual_seed(0)
     conv, last = nn.Conv2d(2, 3, 3).double(), nn.Linear(12, 2).double()
 
     def model(x: Tensor, times: Tensor) -> Tensor:
-        return last((conv(x) + times[:, :, None, None]).relu().flatten(1))
+        added = times[:, :, None, None]
+        if written:
+            added = conv.bias.detach().repeat(len(x), 1)[:, :, None, None]
+            added[:, :, 0, 0] = times
+        return last((conv(x) + added).relu().flatten(1))
 
     x, times = torch.randn(3, 2, 4, 4).double(), torch.randn(3, 3).double()
     composite = relprop.Composite({"conv": RULES[rule][0], "linear": RULES[rule][0]})

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relprop.attribution.batches import in_batches
-from relprop.attribution.checks import check_inputs, check_output
+from relprop.attribution.checks import admit, arguments, check_output
 from relprop.attribution.identity import Identity
 from relprop.attribution.layers import catching, wanted
-from relprop.attribution.propagate import resolve
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import known_labels, scores, select_output
 from relprop.attribution.trees import leaves, map_tree
@@ -142,8 +141,6 @@ def attribute_each(
     Raises:
         RelpropError: as `attribute`; a `TargetError` also where there is no target.
     """
-    if not callable(model):
-        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
     if layers_at not in ("output", "input"):
         raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
     if not targets:
@@ -151,12 +148,7 @@ def attribute_each(
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
     compiled, model = model, original(model)
-    if isinstance(inputs, Mapping):
-        inputs = dict(inputs)
-    check_inputs(model, inputs)
-    chosen = resolve(composite)
-    if chosen is not None:
-        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
+    inputs, chosen = admit(model, inputs, composite)
     known = labels if labels is not None else known_labels(model)
     kwargs = dict(forward_kwargs or {})
 
@@ -213,7 +205,7 @@ def _explain(
 
     live = map_tree(start, inputs)
     nz_input = composite is not None and run.nz
-    positional, named = _arguments(live, args, kwargs)
+    positional, named = arguments(live, args, kwargs)
     with checkpointing(again, run), catching(modules, layers_at, run) as caught, Propagation(run):
         try:
             raw = model(*positional, **named)
@@ -224,7 +216,7 @@ def _explain(
         output = select_output(raw, select)
         found = [scores(output, target, labels) for target in targets]
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
-    check_output(model, raw, inputs, *_arguments(plain, args, kwargs))
+    check_output(model, raw, inputs, *arguments(plain, args, kwargs))
     if run.ids and not starts and not run.lookups:
         raise InputError(_unread(inputs))
     catches = [catch for some in caught.values() for catch in some]
@@ -305,7 +297,7 @@ def _checkpointed(model: Any, checkpoint: bool | Sequence[str]) -> dict[str, nn.
         return {}
     found: dict[str, nn.Module] = {}
     if checkpoint is not True:
-        named = wanted(model, checkpoint)
+        named = wanted(model, checkpoint, "checkpoint")
         found = {name: m for name, m in named.items() if not any(name.startswith(f"{outer}.") for outer in named)}
     elif isinstance(model, nn.Module):
         found = blocks(model)
@@ -372,19 +364,14 @@ def _unread(inputs: Any) -> str:
     )
 
 
-def _arguments(inputs: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    if isinstance(inputs, tuple):
-        return (*inputs, *args), kwargs
-    if isinstance(inputs, dict):
-        return args, {**inputs, **kwargs}
-    return (inputs, *args), kwargs
-
-
 def _handed(score: Tensor, seed: Any) -> Tensor:
     """The relevance to hand out, per sample."""
     if seed is None:
         return score.detach()
-    handed = torch.as_tensor(seed, dtype=score.dtype, device=score.device)
+    try:
+        handed = torch.as_tensor(seed, dtype=score.dtype, device=score.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TargetError(f"seed must be a number, or a tensor with one per sample; got {seed!r}.") from None
     if not bool(torch.isfinite(handed).all()):
         raise TargetError(f"seed must be finite; got {seed!r}.")
     if handed.ndim > 1 or (handed.ndim == 1 and handed.shape[0] != score.shape[0]):

@@ -18,7 +18,7 @@ def in_batches(
     whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool
 ) -> list[Relevance]:
     """`whole(inputs, targets, seed)` on `size` samples at a time; one result per target, as if done at once."""
-    if not isinstance(size, int) or size < 1:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"batch_size must be a positive int; got {size!r}.")
     count = batch_of(inputs)
     starts: Any = range(0, count, size)

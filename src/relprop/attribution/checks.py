@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from relprop.attribution.propagate import resolve
 from relprop.attribution.trees import leaves
+from relprop.composites import Composite
 from relprop.errors import InputError, ModelStateError, NonFiniteError
+
+
+def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Composite | None]:
+    """What `attribute` and `survey` ask at the door: the inputs as plain containers, and the composite, None for auto."""
+    if not callable(model):
+        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
+    inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
+    check_inputs(model, inputs)
+    chosen = resolve(composite)
+    if chosen is not None:
+        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
+    return inputs, chosen
+
+
+def arguments(inputs: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The inputs and the further arguments, as the model takes them."""
+    if isinstance(inputs, tuple):
+        return (*inputs, *args), kwargs
+    if isinstance(inputs, dict):
+        return args, {**inputs, **kwargs}
+    return (inputs, *args), kwargs
 
 
 def check_inputs(model: Any, inputs: Any) -> None:

@@ -41,27 +41,29 @@ class Catch:
         return self.reported if self.reported is not None else torch.zeros_like(self.value)
 
 
-def wanted(model: Any, layers: Any) -> dict[str, nn.Module]:
+def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, nn.Module]:
     """The modules that paths, globs and module objects name."""
     if layers is None:
         return {}
     if not isinstance(model, nn.Module):
-        raise InputError("layers= needs a model that is a torch.nn.Module; this one is a plain function.")
+        raise InputError(f"{option}= needs a model that is a torch.nn.Module; this one is a plain function.")
     modules = dict(model.named_modules(remove_duplicate=False))
     chosen: dict[str, nn.Module] = {}
     items = [layers] if isinstance(layers, (str, nn.Module)) else layers
     if not isinstance(items, Iterable):
-        raise InputError(f"layers must be module paths, globs or modules; got {layers!r}.")
+        raise InputError(f"{option} must be module paths, globs or modules; got {layers!r}.")
     for item in items:
         if isinstance(item, nn.Module):
             found = {name: m for name, m in modules.items() if m is item}
             found = dict(list(found.items())[:1])
+        elif not isinstance(item, str):
+            raise InputError(f"{option} must be module paths, globs or modules; got {item!r} among them.")
         else:
             found = {name: m for name, m in modules.items() if fnmatchcase(name, item)}
         if not found:
             what = f"module {type(item).__name__}" if isinstance(item, nn.Module) else f"{item!r}"
             raise InputError(
-                f"layers: {what} is not part of the model. Modules: {', '.join(n for n in list(modules)[:12] if n)}, ..."
+                f"{option}: {what} is not part of the model. Modules: {', '.join(n for n in list(modules)[:12] if n)}, ..."
             )
         chosen.update(found)
     return chosen

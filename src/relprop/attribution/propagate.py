@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from relprop.attribution.trees import leaves
 from relprop.composites import Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.errors import CompositeError, InputError
+from relprop.rules import Rule
 
 
 def resolve(composite: Composite | str) -> Composite | None:
@@ -20,7 +21,12 @@ def resolve(composite: Composite | str) -> Composite | None:
         return composite
     if isinstance(composite, str):
         return None if composite == "auto" else by_name(composite)
-    raise CompositeError(f"composite must be a Composite or the name of one; got {composite!r}.")
+    hint = ""
+    if isinstance(composite, Mapping):
+        hint = " Write Composite({...}) around it."
+    elif isinstance(composite, Rule):
+        hint = f" Say where it acts, as in Composite({{'conv': {composite!r}, 'linear': {composite!r}}})."
+    raise CompositeError(f"composite must be a Composite or the name of one; got {composite!r}.{hint}")
 
 
 @contextmanager

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
-from relprop.attribution.attribute import _arguments
-from relprop.attribution.checks import check_inputs
-from relprop.attribution.propagate import resolve
+from relprop.attribution.checks import admit, arguments
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite, Place
 from relprop.engine import Propagation, Run
+from relprop.engine.eager import original, uncompiled
 from relprop.engine.mode import begin, shapes
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import track
-from relprop.errors import CompositeError, InputError
+from relprop.errors import CompositeError
 from relprop.rules import Rule
 
 
@@ -105,14 +103,8 @@ def survey(
         ModelStateError: the model is in training mode, or is TorchScript.
         UnsupportedOperationError: an operation is known, but not in the way it was called.
     """
-    if not callable(model):
-        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
-    if isinstance(inputs, Mapping):
-        inputs = dict(inputs)
-    check_inputs(model, inputs)
-    chosen = resolve(composite)
-    if chosen is not None:
-        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
+    compiled, model = model, original(model)
+    inputs, chosen = admit(model, inputs, composite)
     run = _Watched(chosen, model, strict=False)
     watch = _Watch(run)
     numbers = itertools.count()
@@ -123,8 +115,8 @@ def survey(
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
-    with torch.inference_mode(False), torch.enable_grad():
-        positional, named = _arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
+        positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
         with watch:
             output = model(*positional, **named)
     for place in run.met:

@@ -83,6 +83,8 @@ def _default(output: Tensor) -> tuple[Tensor, Any]:
 def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[tuple[int, ...]]:
     """The index of the explained entry, per sample."""
     batch = output.shape[0]
+    if hasattr(target, "__array__") and not isinstance(target, Tensor):
+        target = torch.as_tensor(target)  # NumPy's
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.")

@@ -108,7 +108,8 @@ class Propagation(TorchFunctionMode):
                 self._adopt(result)
             else:
                 result = func(*args, **kwargs)
-                run.derive(result, (*args, *kwargs.values()))
+                written = args[0] if args and (writes(func) or kwargs.get("inplace")) else kwargs.get("out")
+                run.derive(result, (*args, *kwargs.values()), written)
             if run.ids and entry is not None:
                 follow(run, func, entry.family == "structure", args, kwargs, result)
             return result

@@ -231,14 +231,16 @@ class Run:
             or id(constant) in self._buffers
         )
 
-    def derive(self, result: Any, operands: Iterable[Any]) -> None:
-        """Notes that a result is a constant of the model where all its operands are."""
-        if isinstance(result, Tensor):
-            given = [
-                t for a in operands for t in (a if isinstance(a, (list, tuple)) else (a,)) if isinstance(t, Tensor)
-            ]
-            if given and all(self.owns(t) for t in given):
-                self.constants[id(result)] = result
+    def derive(self, result: Any, operands: Iterable[Any], written: Any) -> None:
+        """Notes that a result is a constant of the model where all its operands are; what is written into may cease."""
+        listed = (a if isinstance(a, (list, tuple)) else (a,) for a in operands)
+        given = [t for some in listed for t in some if isinstance(t, Tensor)]
+        owned = bool(given) and all(self.owns(t) for t in given)
+        if owned and isinstance(result, Tensor):
+            self.constants[id(result)] = result
+        if not owned and isinstance(written, Tensor):
+            self.constants.pop(id(written), None)
+            self.constants.pop(id(written._base), None)
 
     def cut(self, what: str) -> None:
         """Remembers where relevance could not follow, for messages."""
