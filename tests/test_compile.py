@@ -34,6 +34,14 @@ COMPILED = {"whole": lambda: torch.compile(plain(), backend="eager"), "in place"
 
 
 @pytest.mark.parametrize("name", COMPILED)
+def test_a_survey_sees_the_python_too(name: str) -> None:
+    x = torch.randn(2, 5, 16)
+    expected, found = (relprop.survey(model, x, "attnlrp") for model in (plain(), COMPILED[name]()))
+    assert [place.name for place, _ in found.places] == [place.name for place, _ in expected.places]
+    assert found.unknown == expected.unknown
+
+
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiled_models(name: str) -> None:
     model, x = COMPILED[name](), torch.randn(2, 5, 16)
     expected = relprop.attribute(plain(), x, (4, 3), composite="attnlrp", layers="0")

@@ -80,10 +80,15 @@ class Capped(nn.Module):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("scale", [0.1, 5.0, 60.0], ids=["none cut", "a few cut", "many cut"])
+@pytest.mark.parametrize(
+    ("scale", "least", "most"),
+    [(0.1, 0, 0), (7.0, 0.02, 0.12), (60.0, 0.2, 1)],
+    ids=["none cut", "a few cut", "many cut"],
+)
 @pytest.mark.parametrize("cap", CAPS)
-def test_caps(cap: str, scale: float, rule: str) -> None:
+def test_caps(cap: str, scale: float, least: float, most: float, rule: str) -> None:
     model, x = Capped(CAPS[cap], scale).double(), torch.randn(3, 4).double()
+    assert least <= float((model.first(x * scale) > 6).double().mean()) <= most  # few are exceptions, many are not
     own, definition = RULES[rule]
     values = relprop.attribute(model, x, 1, composite=relprop.Composite({"linear": own})).values
     steps = [
