@@ -206,6 +206,8 @@ class Frozen(nn.Module):
         shift = self.bias - self.mean * self.scale
         if self.how == "scale, shift":
             return h * self.scale + shift
+        if self.how == "indexed":
+            return h * self.scale.flatten()[None, :, None, None] + shift.flatten()[None, :, None, None]
         if self.how == "in place":
             h *= self.scale
             h += shift
@@ -216,7 +218,7 @@ class Frozen(nn.Module):
 
 
 @over_rules
-@pytest.mark.parametrize("how", ["scale, shift", "in place", "mean, divisor, shift", "shift minus"])
+@pytest.mark.parametrize("how", ["scale, shift", "indexed", "in place", "mean, divisor, shift", "shift minus"])
 def test_written_by_hand_it_merges_too(how: str, rule: str) -> None:
     own, definition = RULES[rule]
     conv, norm, last = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(12, 2)

@@ -108,6 +108,7 @@ class Propagation(TorchFunctionMode):
                 self._adopt(result)
             else:
                 result = func(*args, **kwargs)
+            if not live:
                 written = args[0] if args and (writes(func) or kwargs.get("inplace")) else kwargs.get("out")
                 run.derive(result, (*args, *kwargs.values()), written)
             if run.ids and entry is not None:
