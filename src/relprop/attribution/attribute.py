@@ -166,7 +166,7 @@ def attribute_each(
         try:
             return whole(*given)
         except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
+            if not any(how in str(error) for how in ("modified by an inplace operation", "has been modified inplace")):
                 raise
         # the model overwrites what its own gradient needs: once more, with copies of what is overwritten
         with torch.autograd.graph.allow_mutation_on_saved_tensors():

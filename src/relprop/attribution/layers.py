@@ -22,6 +22,8 @@ class Catch:
     """One tensor that passed a layer: its value, its place in the graph, and what a merged layer reports."""
 
     def __init__(self, tensor: Tensor, nz: bool) -> None:
+        if tensor.requires_grad and note_of(tensor) is None:
+            tensor.view_as(tensor)  # a custom function's result: the engine meets it here
         self.value, self.nz = tensor.detach().clone(), nz
         self.edge = get_gradient_edge(tensor) if tensor.requires_grad else None
         self.reported: Tensor | None = None

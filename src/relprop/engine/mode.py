@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from relprop.composites.composite import UNDECIDED
 from relprop.composites.places import Place
+from relprop.engine import applied
 from relprop.engine.functions import custom, scaled
-from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
+from relprop.engine.registry import DEFAULTS, FUNCTION, REFUSED, SILENT, TABLE, Entry, Handler, lookup
 from relprop.engine.run import Note, Run, note_of, replaying
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
@@ -67,6 +69,16 @@ class Call:
         return self.run.refuse(self.entry, what, shapes(self.args))
 
 
+class Made(Call):
+    """A call of a custom autograd function that has returned: `call()` is the result, with its own way back."""
+
+    __slots__ = ("value",)
+    value: Tensor
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs) if args or kwargs else self.value
+
+
 class Propagation(TorchFunctionMode):
     """Inside this mode autograd carries relevance: `R(x) = x * G(x)` with `G` in the gradient's place."""
 
@@ -84,6 +96,8 @@ class Propagation(TorchFunctionMode):
             if run.checkpointed and func in _BACKWARD:
                 with self:  # what a checkpoint computes again must be seen
                     return _BACKWARD[func](*args, **kwargs)
+            if not torch.is_grad_enabled():
+                run.applications.note()
             result = func(*args, **kwargs)
             if run.ids:
                 follow(run, func, False, args, kwargs, result)
@@ -101,7 +115,10 @@ class Propagation(TorchFunctionMode):
         args = tuple(self._door(a, live) for a in args)
         kwargs = {key: self._door(a, live) for key, a in kwargs.items()}
         if not live or not torch.is_grad_enabled():
-            if live:
+            if live and run.applications.note():
+                if writes(func) and note_of(args[0]) is not None:
+                    args[0]._relprop = None  # what a custom function writes into, it may return
+            elif live:
                 run.cut(f"{getattr(func, '__name__', func)} without gradients (no_grad) in {run.where()}")
             if entry is not None and getattr(entry.handler, "always", False):
                 result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
@@ -256,27 +273,63 @@ class Propagation(TorchFunctionMode):
             return value.detach()
         maker = getattr(type(value.grad_fn), "_forward_cls", None)
         written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
-        if maker not in TABLE and not (maker is None and (written or self.run.adopt)):
-            self._unseen(value, maker)
-        value._relprop = Note(self.run)  # type: ignore[attr-defined]
+        if maker is not None:
+            if not torch.is_grad_enabled() or self.run.applications.note():  # inside one: met when that has returned
+                live.append(value)
+                return value
+            self._applied(value, maker)
+            if not value.requires_grad:
+                return value
+        elif not (written or self.run.adopt):
+            self._unseen(value, type(value.grad_fn).__name__, _COMPILED)
+        note = note_of(value)
+        if note is None or note.run is not self.run:
+            value._relprop = Note(self.run)  # type: ignore[attr-defined]
+        elif note.layer is not None:
+            note.layer.readers += 1
         live.append(value)
         return value
 
-    def _unseen(self, value: Tensor, maker: Any) -> None:
+    def _applied(self, value: Tensor, maker: Any) -> None:
+        """Gives what a custom autograd function returned the way back of an operation of its family."""
+        entry = TABLE.get(maker)
+        native = entry is not None and entry.handler is DEFAULTS["structure"]
+        found = self.run.applications.made(value)
+        if found is None and native:
+            return
+        if found is None:
+            lost = "its arguments are not known: no torch operation that runs inside its forward could be seen"
+            self._unseen(value, maker.__qualname__, applied.advice(maker, lost, entry is not None))
+            return
+        if any(a is value for a in found.args):
+            if not native:
+                self._unseen(
+                    value, maker.__qualname__, applied.advice(maker, "it writes into its argument", entry is not None)
+                )
+            return
+        live: list[Tensor] = []
+        args = tuple(self._door(a, live) for a in found.args)
+        if native and list(map(applied.edge_or_none, live)) == [edge for edge in found.edges if edge[0] is not None]:
+            return
+        if value._is_view():
+            self._unseen(value, maker.__qualname__, applied.advice(maker, "it returns a view", entry is not None))
+            return
+        call = Made(self.run, entry or Entry(maker, "structure", DEFAULTS[FUNCTION]), maker.apply, args, {}, live)
+        call.value = value
+        try:
+            result = call(*args) if native else self._handle(call)
+        except applied.Invisible as error:
+            self._unseen(value, maker.__qualname__, applied.advice(maker, str(error), False))
+            return
+        result = result[value.output_nr] if isinstance(result, tuple) else result
+        if result is not value:
+            _replace(value, result)
+        if self.run.recorder is not None:
+            family = "other" if entry is None else entry.family
+            self.run.recorder.record(family, maker.__qualname__, self.run.where(), value)
+
+    def _unseen(self, value: Tensor, name: str, what: str) -> None:
         """Refuses a tensor whose making no mode can see."""
-        if maker is not None:
-            name = maker.__qualname__
-            what = (
-                f"{maker.__module__}.{name}, a custom autograd.Function in no family of operations. If its own backward "
-                "is a correct propagation (as it is for linear functions): "
-                f'relprop.register({name}, family="structure", only=True). Or pass strict=False to use its gradient.'
-            )
-        else:
-            name = type(value.grad_fn).__name__
-            what = (
-                f"code that PyTorch's function modes cannot see ({name}): a TorchScript function or a C++ extension. Use "
-                "the Python function it was made from, or pass strict=False to use its gradient."
-            )
         if self.run.strict:
             raise UnsupportedOperationError(
                 f"in {self.run.where()} a tensor of shape {tuple(value.shape)} was made by {what}"
@@ -322,6 +375,24 @@ class Propagation(TorchFunctionMode):
             )
         self.run.unknown[name] += 1
         return func(*args, **kwargs)
+
+
+_COMPILED = (
+    "code that PyTorch's function modes cannot see: a TorchScript function or a C++ extension. Use the Python function it "
+    "was made from, or pass strict=False to use its gradient."
+)
+
+
+def _replace(value: Tensor, result: Tensor) -> None:
+    """Gives a tensor the history of another that equals it."""
+    note = note_of(result)
+    value.detach_()
+    if result.requires_grad:
+        value.copy_(result)
+        if note is not None:
+            value._relprop = note  # type: ignore[attr-defined]
+            if note.layer is not None:
+                note.layer.output = weakref.ref(value)
 
 
 def unfolded(function: Any) -> Any:
@@ -402,4 +473,4 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes", "unfolded"]
+__all__ = ["Call", "Made", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes", "unfolded"]

@@ -11,6 +11,8 @@ from relprop.rules.base import EVERYTHING
 
 SILENT = "silent"
 REFUSED = "refused"
+FUNCTION = "custom function"
+"""Under this name `DEFAULTS` holds what to do with an autograd function that nobody registered."""
 Handler = Callable[..., Any]
 
 
@@ -26,6 +28,7 @@ class Entry:
     handler: Handler
     spelling: Spelling = MAIN
     reason: str = ""
+    weight: Handler | None = None
 
 
 TABLE: dict[Function, Entry] = {}
@@ -40,19 +43,23 @@ def register(
     only: bool = False,
     replace: bool = False,
     reason: str = "",
+    weight: Callable[..., Any] | None = None,
 ) -> Handler:
     """Tells the engine how relevance passes an operation.
 
     Args:
-        *functions: torch functions, custom operators (`torch.ops.mine.op`), or `torch.autograd.Function` classes.
+        *functions: torch functions, custom operators (`torch.ops.mine.op`), or `torch.autograd.Function` classes (or
+            their `apply`).
         family: what kind of operation it is: "structure" (linear in its live operands: the native gradient is exact),
-            "activation" (elementwise), "product", "selection", "silent" (carries no relevance), or another family
-            that composites name.
+            "activation" (elementwise), "linear" (a weighted layer, linear in the one operand that carries relevance),
+            "product", "selection", "silent" (carries no relevance), or another family that composites name.
         handler: a function `(call, *args, **kwargs) -> output` where the family's default does not do.
             `call()` runs the operation itself.
         only: take this very function, not its other spellings (method, operator, in-place).
         replace: overwrite what is registered. Without it a second registration is refused.
         reason: for family "refused", why, and what to do instead.
+        weight: for family "linear", a function of the operation's arguments that returns its weight (out, in), or weight
+            and bias. Called in the backward pass, and only by rules that need the weight; without it they are refused.
 
     Raises:
         ValueError: the family is unknown, has no default handler and none is given, or a function is registered already.
@@ -62,18 +69,30 @@ def register(
     chosen = handler or DEFAULTS.get(family)
     if chosen is None:
         raise ValueError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
-    for function in functions:
+    if weight is not None and family != "linear":
+        raise ValueError(f'weight= is for family "linear"; got family {family!r}')
+    for given in functions:
+        function = owner(given)
         if not replace and function in TABLE and TABLE[function].function is function:
             raise ValueError(
                 f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True"
             )
         names: list[tuple[Function, Spelling]] = (
-            [(function, Spelling(inplace=writes(function)))] if only else list(spellings(function))
+            [(function, Spelling(inplace=writes(function)))]
+            if only or isinstance(function, type)
+            else list(spellings(function))
         )
         for name, spelling in names:
             if replace or name not in TABLE or name is function:
-                TABLE[name] = Entry(function, family, chosen, spelling, reason)
+                TABLE[name] = Entry(function, family, chosen, spelling, reason, weight)
     return chosen
+
+
+def owner(function: Function) -> Function:
+    """The class whose `apply` is given, or what is given."""
+    holder = getattr(function, "__self__", None)
+    bound = isinstance(holder, type) and getattr(function, "__name__", "") == "apply"
+    return holder if bound else function  # type: ignore[return-value]
 
 
 def lookup(function: Function) -> Entry | None:

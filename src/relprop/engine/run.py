@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic, mamba_lrp, scans
 from relprop.composites.places import Place
+from relprop.engine.applied import Applications
 from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
@@ -87,6 +88,8 @@ class Run:
         self._names_everything = composite is not None and composite.names_everything
         self.constants: dict[int, Tensor] = {}
         self._buffers: set[int] | None = None
+        self.applications = Applications()
+        self.followed: set[Any] = set()
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
         self.checkpointed = False

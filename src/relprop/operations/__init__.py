@@ -7,11 +7,13 @@ from relprop.operations import (  # noqa: F401
     experts,
     lookup,
     normalisation,
+    opaque,
     pooling,
     products,
     recurrent,
     refused,
     silent,
     structure,
+    visible,
     weighted,
 )

@@ -152,7 +152,7 @@ def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
     """Derivatives that do not exist or are infinite count as 0."""
     # A graph of its own: a checkpoint that the operation runs in must not count what it saves.
     with torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
-        zero = torch.zeros((), dtype=dtype, device=device, requires_grad=True)
+        zero = torch.zeros(1, dtype=dtype, device=device, requires_grad=True)
         y = step(zero)
         slope = curve = torch.zeros(())
         try:
@@ -163,7 +163,7 @@ def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
         except RuntimeError:
             pass
     s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
-    value = y.detach()
+    value = y.detach().reshape(())
     return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
 
 

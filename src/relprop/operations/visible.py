@@ -1,0 +1,86 @@
+"""Custom autograd functions that nobody registered: where their forward is made of operations, those are what counts.
+
+The forward runs once more, step by step, and must give the function's own result bit for bit. In a run, the first call of
+each function is watched: a step that takes what no step before it has made, or has changed since, means that part of the
+work is done where nobody can see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from relprop.engine.applied import Invisible, forward
+from relprop.engine.mode import Made, Propagation
+from relprop.engine.registry import DEFAULTS, FUNCTION
+from relprop.engine.run import Run
+from relprop.engine.spelling import writes
+from relprop.errors import UnsupportedOperationError
+
+
+class Watched(Propagation):
+    """The visible steps of a custom function, none of which may take what no step before has made."""
+
+    def __init__(self, run: Run, args: tuple) -> None:
+        super().__init__(run)
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        self._keep(args)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.check((args, kwargs))
+        result = super().__torch_function__(func, types, args, kwargs)
+        written = args[:1] if writes(func) else ()
+        self._keep((result, written))
+        return result
+
+    def _keep(self, value: Any) -> None:
+        for t in _tensors(value):
+            self._made[id(t)] = t, t.detach().clone()
+
+    def check(self, value: Any) -> None:
+        for t in _tensors(value):
+            known = self._made.get(id(t))
+            if known is None or not same(known[1], t):
+                raise Invisible("its forward computes by code that is no torch operation")
+
+
+def visible(call: Made, *args: Any) -> Any:
+    """A custom function that nobody registered: where its forward is made of operations, those are what counts."""
+    function = call.entry.function
+    first = function not in call.run.followed
+    mode = Watched(call.run, args) if first else Propagation(call.run)
+    try:
+        with mode:
+            result = forward(function, args)  # type: ignore[arg-type]
+    except UnsupportedOperationError as error:
+        raise Invisible(f"its forward cannot be followed step by step: {error}") from error
+    if isinstance(mode, Watched):
+        mode.check(result)
+        call.run.followed.add(function)
+    number = call.value.output_nr
+    made = result[number] if isinstance(result, tuple) else result
+    if not isinstance(made, Tensor) or not made.requires_grad:
+        raise Invisible("no step of its forward hands relevance to its arguments")
+    if not same(made, call.value):
+        raise Invisible("its forward, run again, gives another result")
+    return result
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal bit for bit, NaN included."""
+    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+DEFAULTS[FUNCTION] = visible

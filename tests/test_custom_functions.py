@@ -1,0 +1,401 @@
+"""Custom autograd functions: followed step by step where they can be, registered by one line where not, never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+import relprop
+from relprop.composites import epsilon
+from relprop.errors import RuleError, UnsupportedOperationError
+from relprop.rules import Gamma
+
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+COMPOSITES = ["zero", "epsilon", "gamma_flat", "epsilon_plus", "attnlrp", "cp_lrp", "gradient"]
+W, B, HEAD = torch.randn(5, 4).double(), torch.randn(5).double(), torch.randn(3, 5).double()
+
+
+def through_numpy(compute: Callable[..., Any], *tensors: Tensor) -> Tensor:
+    """What an extension does: numbers go out and come back, and nobody sees how."""
+    return torch.from_numpy(compute(*(t.detach().numpy() for t in tensors)))
+
+
+class Cubic(Function):
+    """Made of torch operations; its own backward pass is no use."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(scale * x)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        raise AssertionError("this function's own backward pass is not wanted")
+
+
+class CubicInTwo(Function):
+    """The same with `setup_context`, a default and two results."""
+
+    @staticmethod
+    def forward(x: Tensor, scale: float = 1.7) -> tuple[Tensor, Tensor]:
+        return x * torch.sigmoid(scale * x), x @ x.new_ones(x.shape[-1], 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        raise AssertionError("this function's own backward pass is not wanted")
+
+
+def cubic(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.7 * x)
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "gamma_flat", "epsilon_plus", "attnlrp", "cp_lrp"])
+@pytest.mark.parametrize("one", [lambda h: Cubic.apply(h, 1.7), lambda h: CubicInTwo.apply(h)[0]])
+def test_visible_steps_are_followed(composite: str, one: Callable[[Tensor], Tensor]) -> None:
+    """A function nobody registered is what its forward does."""
+    x = torch.randn(2, 4).double()
+    found = relprop.attribute(lambda x: F.linear(one(F.linear(x, W, B)), HEAD), x, 1, composite=composite)
+    expected = relprop.attribute(lambda x: F.linear(cubic(F.linear(x, W, B)), HEAD), x, 1, composite=composite)
+    close(found.values, expected.values)
+    assert torch.equal(found.output, expected.output)
+
+
+def test_every_result_of_a_function() -> None:
+    x = torch.randn(2, 4).double()
+
+    def model(x: Tensor, split: Callable[[Tensor], Any]) -> Tensor:
+        a, b = split(F.linear(x, W))
+        return F.linear(a, HEAD) + b
+
+    found = relprop.attribute(lambda x: model(x, CubicInTwo.apply), x, 1, composite="zero").values
+    plain = lambda h: (cubic(h), h.sum(-1, keepdim=True))  # noqa: E731
+    close(found, relprop.attribute(lambda x: model(x, plain), x, 1, composite="zero").values)
+
+
+def test_one_function_after_another() -> None:
+    """With no operation between them, both are met."""
+    x = torch.randn(2, 4).double()
+    found = relprop.attribute(lambda x: F.linear(Cubic.apply(Cubic.apply(x @ W.T, 1.7), 1.7), HEAD), x, 1)
+    close(found.values, relprop.attribute(lambda x: F.linear(cubic(cubic(x @ W.T)), HEAD), x, 1).values)
+
+
+class Doubled(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return through_numpy(lambda x: 2 * x, x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * g
+
+
+relprop.register(Doubled.apply, family="structure")
+
+
+def test_a_function_whose_own_backward_is_right() -> None:
+    """Also where it follows one whose is not."""
+    x = torch.randn(2, 4).double()
+    found = relprop.attribute(lambda x: Doubled.apply(Cubic.apply(Doubled.apply(x), 1.7)) @ W.T, x, 1, composite="zero")
+    close(found.values, relprop.attribute(lambda x: 2 * cubic(2 * x) @ W.T, x, 1, composite="zero").values)
+
+
+class Softened(Function):
+    """`tanh(x) + 1/2`, elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return through_numpy(lambda x: numpy.asarray(numpy.tanh(x) + 0.5), x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return g * (1 - torch.tanh(ctx.saved_tensors[0]) ** 2)
+
+
+class Powered(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        ctx.save_for_backward(x.contiguous())
+        ctx.p = p
+        return through_numpy(lambda x: numpy.asarray(abs(x) ** p), x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return g * ctx.p * x.abs() ** (ctx.p - 1) * x.sign(), None
+
+
+relprop.register(Softened, Powered, family="activation")
+
+
+def test_an_activation_takes_the_secant() -> None:
+    """`R = f(x) - f(0)`, entry by entry, also where x is 0, or the function has a parameter."""
+    x = torch.randn(2, 6).double()
+    x[0, 0] = 0.0
+    # an operation has to meet the result: a slice of everything
+    found = relprop.attribute(lambda x: Softened.apply(x)[:, :], x, lambda y: y.sum(1))
+    close(found.values, torch.tanh(x))
+    found = relprop.attribute(lambda x: Powered.apply(x, 1.5)[:, :], x, lambda y: y.sum(1))
+    close(found.values, x.abs() ** 1.5)
+
+
+@pytest.mark.parametrize("composite", ["gamma_flat", "guided_backprop", "epsilon_plus_flat"])
+def test_an_activation_meets_its_rules(composite: str) -> None:
+    x = torch.randn(2, 4).double()
+    found = relprop.attribute(lambda x: F.linear(Softened.apply(F.linear(x, W, B)), HEAD), x, 1, composite=composite)
+    plain = lambda x: F.linear(torch.tanh(F.linear(x, W, B)) + 0.5, HEAD)  # noqa: E731
+    close(found.values, relprop.attribute(plain, x, 1, composite=composite).values)
+
+
+class Packed(Function):
+    """A matrix product whose weight is packed as bytes, as quantised layers have it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+        ctx.weight = unpacked(packed, scale)
+        y = through_numpy(lambda x, w: x @ w.T, x.contiguous(), ctx.weight)
+        return y if bias is None else y + bias
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        return g @ ctx.weight, None, None, None
+
+
+class Readable(Packed):
+    """The same, with a weight that can be read."""
+
+
+def unpacked(packed: Tensor, scale: float) -> Tensor:
+    return packed.double() * scale
+
+
+relprop.register(Packed, family="linear")
+relprop.register(Readable, family="linear", weight=lambda x, w, scale, bias=None: (unpacked(w, scale), bias))
+BYTES, SCALE = torch.randint(-128, 127, (5, 4), dtype=torch.int8), 0.01
+PLAIN = unpacked(BYTES, SCALE)
+
+
+class Quantised(nn.Module):
+    def __init__(self, function: Any, bias: Tensor | None = None, after: Tensor | None = None) -> None:
+        super().__init__()
+        self.function, self.bias, self.after = function, bias, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.function.apply(x, BYTES, SCALE, self.bias) if self.function else F.linear(x, PLAIN, self.bias)
+        return y if self.after is None else y + self.after
+
+
+def net(*given: Any) -> nn.Module:
+    last = nn.Linear(5, 3, dtype=torch.float64)
+    last.weight.data = HEAD
+    last.bias.data.zero_()
+    return nn.Sequential(Quantised(*given), nn.ReLU(), last).eval()
+
+
+@pytest.mark.parametrize("bias", [(None, None), (B, None), (None, B), (B, 2 * B)])
+def test_epsilon_needs_no_weight(bias: tuple) -> None:
+    """`R_i = x_i sum_j w_ij R_j / (z_j + eps sgn z_j)`: against the definition, and against a layer torch knows."""
+    x = torch.randn(3, 4).double()
+    eps = 0.05
+    found = relprop.attribute(net(Packed, *bias), x, 1, composite=epsilon(eps)).values
+    z = x @ PLAIN.T + sum(b for b in bias if b is not None)
+    hidden = z.relu()
+    out = hidden @ HEAD[1]
+    stable = lambda t: t + eps * torch.where(t < 0, -1.0, 1.0).double()  # noqa: E731
+    r_hidden = hidden * HEAD[1] * (out / stable(out))[:, None]
+    close(found, x * ((r_hidden / stable(z)) @ PLAIN))
+    for composite in ("zero", "attnlrp", "epsilon", epsilon(0.1, relative=True)):
+        here = relprop.attribute(net(Packed, *bias), x, 1, composite=composite)
+        there = relprop.attribute(net(None, *bias), x, 1, composite=composite)
+        close(here.values, there.values)
+        assert torch.equal(here.output, net(Packed, *bias)(x))
+
+
+@pytest.mark.parametrize("bias", [(None, None), (B, None), (None, B), (B, 2 * B)])
+@pytest.mark.parametrize("composite", ["gamma_flat", "epsilon_plus_flat", "deep_taylor", "excitation_backprop"])
+def test_rules_that_need_the_weight(composite: str, bias: tuple) -> None:
+    x = torch.randn(3, 4).double()
+    found = relprop.attribute(net(Readable, *bias), x, 1, composite=composite).values
+    close(found, relprop.attribute(net(None, *bias), x, 1, composite=composite).values)
+
+
+def test_a_weight_that_is_not_told() -> None:
+    x = torch.randn(3, 4).double()
+    with pytest.raises(RuleError, match=r"Packed keeps it to itself.*weight="):
+        relprop.attribute(net(Packed), x, 1, composite=relprop.Composite({"linear": Gamma(0.2)}))
+
+    class Wrong(Packed):
+        pass
+
+    relprop.register(Wrong, family="linear", weight=lambda x, w, scale, bias=None: unpacked(w, scale).T)
+    with pytest.raises(RuleError, match=r"shape \(5, in\); got \(4, 5\)"):
+        relprop.attribute(net(Wrong), x, 1, composite="gamma_flat")
+
+
+def test_layers_checkpoints_ledgers_and_several_targets() -> None:
+    """All that other layers do."""
+    x = torch.randn(3, 4).double()
+    model, plain = net(Packed, B), net(None, B)
+    expected = relprop.attribute(plain, x, 1, composite="epsilon", layers="0")
+    found = relprop.attribute(model, x, 1, composite="epsilon", layers="0", ledger=True)
+    close(found.layers["0"], expected.layers["0"])
+    close(sum(found.ledger.values()), found.residual)
+    close(relprop.attribute(model, x, 1, composite="epsilon", checkpoint=["0"]).values, expected.values)
+    both = relprop.attribute_each(model, x, [0, 1], composite="epsilon", targets_at_once=2)
+    close(both[1].values, expected.values)
+    live = x.clone().requires_grad_()
+    with relprop.propagate("epsilon", model=model, inputs=live):
+        score = model(live)[:, 1].sum()
+    g = torch.autograd.grad(score, live, create_graph=True)[0]
+    close((live * g).detach(), expected.values)
+
+
+def test_layers_see_a_function_s_result() -> None:
+    """A module that returns what a function made: no operation has met it yet."""
+
+    class Bend(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = Cubic.apply(x, 1.7)
+            return y
+
+    model = nn.Sequential(nn.Linear(4, 5), Bend(), nn.Linear(5, 3)).double().eval()
+    x = torch.randn(2, 4).double()
+    found = relprop.attribute(model, x, 1, composite="zero", layers="1", checkpoint=["0", "1"])
+    last = model[2]
+    assert isinstance(last, nn.Linear)
+    close(found.layers["1"], cubic(model[0](x)).detach() * last.weight[1].detach())
+
+
+def test_a_result_that_is_written_into() -> None:
+    x = torch.randn(2, 4).double()
+
+    def model(x: Tensor) -> Tensor:
+        y = Packed.apply(x, BYTES, SCALE, None)
+        y *= 2.0
+        y += B
+        return F.linear(torch.relu_(y), HEAD)
+
+    plain = lambda x: F.linear(F.relu(2 * (x @ PLAIN.T) + B), HEAD)  # noqa: E731
+    close(
+        relprop.attribute(model, x, 1, composite="epsilon").values,
+        relprop.attribute(plain, x, 1, composite="epsilon").values,
+    )
+
+
+class Rounded(Function):
+    """A straight-through estimator: its forward hands nothing on, its backward all."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return g
+
+
+class Written(Function):
+    """A kernel that writes into what an operation made."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clone()
+        y.detach().numpy()[:] *= 3
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return 3 * g
+
+
+class Added(Function):
+    """A kernel's result, added by an operation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x + torch.from_numpy(x.detach().numpy() * 2)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return 3 * g
+
+
+class InPlace(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        return x.mul_(3)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return 3 * g
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (Rounded, "no step of its forward hands relevance"),
+        (Written, "no torch operation"),
+        (Added, "no torch operation"),
+        (InPlace, "writes into its argument"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(function: type[Function], why: str) -> None:
+    """With the lines that would make it known; with `strict=False` its own backward pass acts."""
+    x = torch.randn(2, 4).double()
+    model = lambda x: F.linear(function.apply(x @ W.T), HEAD)  # noqa: E731
+    name = function.__name__
+    with pytest.raises(UnsupportedOperationError, match=f"{name}, a custom autograd.Function.*{why}") as caught:
+        relprop.attribute(model, x, 1, composite="zero")
+    for family in ("activation", "linear", "structure"):
+        assert f'family="{family}"' in str(caught.value)
+    found = relprop.attribute(model, x, 1, composite="zero", strict=False)
+    assert found.unknown == {name: 1}
+    close(found.values, x * (HEAD[1] @ W) * (1 if function is Rounded else 3))
+
+
+def test_registrations_that_make_no_sense() -> None:
+    class Mine(Function):
+        pass
+
+    with pytest.raises(ValueError, match="weight= is for family"):
+        relprop.register(Mine, family="activation", weight=lambda x: x)
+    with pytest.raises(ValueError, match="no default handler"):
+        relprop.register(Mine, family="norm")
+    relprop.register(Mine, family="structure")
+    with pytest.raises(ValueError, match="registered already"):
+        relprop.register(Mine.apply, family="structure")
+
+
+def test_bitsandbytes() -> None:
+    """Its four-bit layers, by one line, against layers with the weights they stand for."""
+    quantised = pytest.importorskip("bitsandbytes")
+    function = quantised.autograd._functions.MatMul4Bit
+    read = quantised.functional.dequantize_4bit
+    relprop.register(function, family="linear", weight=lambda x, w, out, bias, state: (read(w, state), bias))
+    packed, plain = nn.Sequential(), nn.Sequential()
+    for size in ((64, 128), (128, 10)):
+        layer = quantised.nn.Linear4bit(*size, quant_type="nf4", compute_dtype=torch.float32)
+        layer = layer.to("cpu")
+        twin = nn.Linear(*size)
+        twin.weight.data = read(layer.weight.data, layer.weight.quant_state).float()
+        twin.bias.data = layer.bias.data.clone()
+        packed.extend([layer, nn.GELU()])
+        plain.extend([twin, nn.GELU()])
+    x = torch.randn(3, 64)
+    for composite in ("attnlrp", "epsilon", "gamma_flat"):
+        found = relprop.attribute(packed.eval(), x, 1, composite=composite)
+        expected = relprop.attribute(plain.eval(), x, 1, composite=composite)
+        torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
