@@ -198,3 +198,35 @@ def test_the_users_ids_stay_as_they_were() -> None:
     ids = IDS.clone()
     relprop.attribute(Reader(), ids, 1)
     assert torch.equal(ids, IDS) and not [name for name in vars(ids) if "relprop" in name]
+
+
+class Hashed(Reader):
+    """Several tables, each addressed by a hash of the id, as CANINE has them; and one for all, with offsets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offsets", torch.tensor([0, 3, 6, 1, 2]))
+
+    def hashes(self, ids: Tensor) -> list[Tensor]:
+        return [((ids + 1) * prime) % 12 for prime in (5, 7)] + [(ids + self.offsets) // 2, 11 - ids]
+
+    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        rows = [F.embedding(hashed, self.table) for hashed in self.hashes(ids)]
+        h = self.on_rows(torch.stack(rows).sum(0))
+        return h if attention_mask is None else h + self.on_rows(F.embedding(attention_mask * ids, self.table))
+
+
+def test_ids_that_are_hashed() -> None:
+    model = Hashed()
+    found = relprop.attribute(model, IDS, 1, composite="zero").values
+    rows = model.table[torch.stack(model.hashes(IDS))].detach().transpose(0, 1)
+    close(found, relprop.attribute(lambda r: model.on_rows(r.sum(1)), rows, 1, composite="zero").values.sum((1, 3)))
+
+
+def test_two_inputs_make_no_id() -> None:
+    """The product of a mask and ids is neither the mask's nor the ids'."""
+    model = Hashed()
+    mask = torch.ones_like(IDS)
+    with_mask = relprop.attribute(model, {"ids": IDS, "attention_mask": mask}, 1, composite="zero").values
+    close(with_mask["ids"], relprop.attribute(model, IDS, 1, composite="zero").values)
+    assert not with_mask["attention_mask"].any()

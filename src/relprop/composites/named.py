@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from relprop.composites.composite import Composite
-from relprop.composites.places import Place, first, operation, where
+from relprop.composites.places import first, operation
 from relprop.errors import CompositeError
 from relprop.rules import (
     AlphaBeta,
@@ -155,25 +155,10 @@ def cp_lrp() -> Composite:
     return Composite({**rules, "softmax": Constant(), "product": Gate()}, name="cp_lrp")
 
 
-def _scan_projection(place: Place) -> bool:
-    """Mamba: one projection makes the step size, B and C, and nothing else."""
-    return place.family == "linear" and any(path.split(".")[-1] == "x_proj" for path in place.paths)
-
-
-def _scan_split(place: Place) -> bool:
-    """Mamba-2: the step size, B and C are split off wider projections."""
-    return place.function is torch.split and all(hasattr(place.module, name) for name in ("A_log", "dt_bias"))
-
-
-def scans(place: Place) -> bool:
-    """Whether a selective scan takes what is computed here."""
-    return _scan_projection(place) or _scan_split(place)
-
-
 def mamba_lrp() -> Composite:
     """`attnlrp`, with the step size and the matrices B and C of a selective scan as constants. Jafari et al. 2024."""
     rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
-    scan: dict[Any, Any] = {where(_scan_projection): Constant(), where(_scan_split): ScanConstants()}
+    scan: dict[Any, Any] = {operation(torch.nn.functional.softplus): ScanConstants(), operation(torch.split): ScanConstants()}
     return Composite({**scan, **rules}, name="mamba_lrp")
 
 
@@ -225,18 +210,20 @@ def by_name(name: str) -> Composite:
 
 
 def automatic(traits: set[str]) -> Composite:
-    """What `"auto"` picks for a network with these traits: families of operations, "attention", "recurrent", "lookup".
+    """What `"auto"` picks for a network with these traits: families of operations, "attention", "recurrent", "lookup", "scan".
 
     A middling gamma with a flat first layer was the most faithful on ImageNet photographs. Attention takes AttnLRP, with
     gamma where pictures or sounds come in through convolutions (ids of tokens have no noise to filter); recurrent layers
     have gates. For the rest a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy for most.
     """
+    if "scan" in traits:
+        return mamba_lrp()
     attends = "attention" in traits or {"softmax", "matrix product"} <= traits
     if attends:
         return attnlrp_gamma() if "conv" in traits and "lookup" not in traits else attnlrp()
     if "recurrent" in traits:
         return lstm()
-    if {"lookup", "gated"} <= traits:
+    if "lookup" in traits and traits & {"gated", "matrix product"}:
         return attnlrp()
     if "conv" in traits and "lookup" not in traits:
         return gamma_flat()

@@ -136,6 +136,7 @@ class Propagation(TorchFunctionMode):
                 f"{getattr(func, '__name__', func)}(out=...) in {run.where()}: relevance cannot follow a result that "
                 "is written into another tensor. Use the returned value instead of out=."
             )
+        suspects = _common(live) if run.suspecting else frozenset()  # before what is written into changes
         if entry is None:
             result = self._unknown(func, args, kwargs)
         elif entry.family == REFUSED:
@@ -143,6 +144,8 @@ class Propagation(TorchFunctionMode):
         else:
             result = self._known(entry, func, args, kwargs, live)
         self._adopt(result)
+        if run.suspecting:
+            _suspect(suspects, live, result)
         if run.recorder is not None:
             family = "other" if entry is None else entry.family
             inplace = kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)
@@ -401,6 +404,20 @@ def unfolded(function: Any) -> Any:
     copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def _common(live: list[Tensor]) -> frozenset[Any]:
+    """On what it depends whether all of some tensors are constants; empty where one is none for sure."""
+    each = [frozenset() if (note := note_of(t)) is None else note.suspects for t in live]
+    return frozenset().union(*each) if all(each) else frozenset()
+
+
+def _suspect(suspects: frozenset[Any], live: list[Tensor], result: Any) -> None:
+    """What is made of nothing but tensors that may turn out to be constants may turn out to be one."""
+    for t in result if isinstance(result, (list, tuple)) else (result,):
+        note = note_of(t) if isinstance(t, Tensor) else None
+        if note is not None and (not note.suspects or any(t is source for source in live)):
+            note.suspects = suspects
 
 
 _BACKWARD: dict[Any, Any] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
-from relprop.composites.named import automatic, mamba_lrp, scans
+from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.applied import Applications
 from relprop.engine.ledger import Recorder
@@ -29,7 +29,7 @@ _CALLS = {nn.Module._call_impl.__code__}
 class Note:
     """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
 
-    __slots__ = ("gate", "input", "layer", "run", "scaled", "source", "statistic", "step")
+    __slots__ = ("gate", "input", "layer", "run", "scaled", "scan", "source", "statistic", "step", "suspects")
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -40,6 +40,8 @@ class Note:
         self.scaled: tuple[Any, Tensor] | None = None
         self.statistic = False
         self.gate = 0
+        self.scan: Any = None
+        self.suspects: frozenset[Any] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Run:
         self.recorder: Recorder | None = Recorder() if ledger else None
         self.families: set[str] = set()
         self.traits: set[str] = set()
+        self.scans: set[int | None] = set()
+        self.suspecting = False
         self.weighted = 0
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
@@ -194,9 +198,6 @@ class Run:
         return found[0]
 
     def _rule(self, place: Place) -> Any:
-        if self._composite is None and scans(place):  # known before the end of the forward pass
-            self._composite = mamba_lrp()
-            self._names_everything = self._composite.names_everything
         if self._composite is None:
             if place.index is not None or place.family == "product":
                 return UNDECIDED

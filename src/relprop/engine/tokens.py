@@ -18,6 +18,8 @@ NOWHERE = -1
 """The position of an entry that came from no input, such as a padding the model itself adds."""
 
 _SAME = {"to", "long", "int", "type", "type_as", "cpu", "cuda", "contiguous", "masked_fill", "where", "clamp", "clone"}
+_HASHED = {"add", "radd", "sub", "rsub", "subtract", "mul", "rmul", "multiply", "mod", "remainder", "fmod", "floordiv", "floor_divide"}
+"""With a constant of the model these turn each id into another, as tables addressed by hashes and offsets need."""
 _OTHERS = {"cumsum", "diff", "neg", "negative", "sum_to_size"}
 """Linear, but their results are other numbers than their operands: positions counted from a mask are no ids of it."""
 
@@ -69,7 +71,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
         _written(run, args)
         return
     whole = args[1] if name == "where" and len(args) == 3 else args[0] if args else kwargs.get("input")
-    if name in _SAME:
+    if name in _SAME or (name in _HASHED and _with_constant(run, args, kwargs)):
         source = positions_of(whole, run)
         if source is not None and isinstance(result, Tensor) and result.shape == source.at.shape:
             _note(result, source, source.at)
@@ -83,6 +85,11 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
     moved = function(_moved(whole, run), *rest, **{k: v for k, v in kwargs.items() if k != "input"})
     for some, at in zip(_flat(result), _flat(moved), strict=True):
         _note(some, sources[0], at)
+
+
+def _with_constant(run: Any, args: tuple, kwargs: dict) -> bool:
+    rest = (*args[1:], *kwargs.values())
+    return all(not isinstance(a, Tensor) or run.owns(a) for a in rest)
 
 
 def _written(run: Any, args: tuple) -> None:

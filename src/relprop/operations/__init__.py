@@ -12,8 +12,10 @@ from relprop.operations import (  # noqa: F401
     products,
     recurrent,
     refused,
+    scan,
     silent,
     structure,
+    triangular,
     visible,
     weighted,
 )

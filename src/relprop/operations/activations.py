@@ -337,9 +337,9 @@ register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
 register(F.glu, family="product", handler=glu)
 register(*BOUNDS, family="activation", handler=capped)
 register(
-    F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish, F.hardsigmoid, F.softplus,
+    F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish, F.hardsigmoid,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, torch.threshold, F.threshold, F.tanh, F.sigmoid,
-    torch.special.expit, torch.exp, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p,
+    torch.special.expit, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p,
     torch.sqrt, torch.square, torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
     torch.cosh, torch.asinh, torch.acosh, torch.atanh, torch.erf, torch.erfc, torch.erfinv, torch.lgamma,
     torch.digamma, torch.sinc, torch.logit, torch.arcsin, torch.arccos, torch.arctan, torch.arcsinh, torch.arccosh,

@@ -27,6 +27,7 @@ from relprop.operations.activations import (
     remember,
 )
 from relprop.operations.maps import Contraction, Dense
+from relprop.operations.scan import certain, mark_of, marked, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
 from relprop.rules import Gate
 
@@ -54,8 +55,9 @@ def gating(t: Tensor) -> int:
 
 def still_gating(call: Call, before: Tensor, result: Any) -> Any:
     """Notes on what was made of a gate, by moving or scaling its entries, that it gates as the gate did."""
-    gate = gating(before)
+    gate, scan = gating(before), mark_of(before)
     for t in result if isinstance(result, (tuple, list)) else (result,):
+        marked(call.run, t, scan)
         if gate and isinstance(t, Tensor) and t.requires_grad:
             note = note_of(t)
             if note is None or note.run is not call.run:
@@ -71,7 +73,25 @@ def moving(call: Call, *args: Any, **kwargs: Any) -> Any:
     return still_gating(call, call.live[0], call()) if lone else call()
 
 
-def _shares(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
+def shares(call: Call, operands: list[Tensor]) -> list[Share]:
+    """Equal shares of a product; nothing to what turns out to be a constant of a selective scan."""
+    count = len(operands)
+    usual: list[Share] = list(_gated(call, *operands)) if count == 2 else [1 / count] * count
+    constants = certain(call.run, operands)
+    if constants is None:
+        return usual
+
+    def share(n: int) -> float:
+        found = constants()
+        if not any(found) or all(found):
+            one = usual[n]
+            return one() if callable(one) else one
+        return 0.0 if found[n] else 1 / (count - sum(found))
+
+    return [(lambda n=n: share(n)) for n in range(count)]  # type: ignore[misc]
+
+
+def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     """Of two factors, half each; all to the one that the other gates, where the composite says so."""
     more = gating(a) - gating(b)
     if more == 0 or not (call.rule is UNDECIDED or isinstance(call.rule, Gate)):
@@ -90,8 +110,9 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         found = chain(call.function, (input, other), {})
         if found is not None and found[0].shape == input.shape == other.shape:
             return along(call, *found, detached(call))
+        multiplied(call.run, (input, other))
         call.run.traits.add("gated")
-        a, b = _shares(call, input, other)
+        a, b = shares(call, [input, other])
         return call(scaled(input, a), scaled(other, b))
     return _with_constant(call, input, other)
 
@@ -109,7 +130,10 @@ def _with_constant(call: Call, input: Any, other: Any) -> Tensor:
             if note is not None and before is not None:
                 note.statistic = before.statistic
         return still_gating(call, live, result)
-    return still_gating(call, live, _per_channel(call, live, constant, input is live))
+    result = still_gating(call, live, _per_channel(call, live, constant, input is live))
+    if call.entry.family == "product":
+        scaled_by_model(call.run, result, live, constant)
+    return result
 
 
 def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
@@ -230,7 +254,8 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """`x @ w` with a constant matrix is a weighted layer; with two live operands a product."""
     if _live(input) and _live(other):
         call.run.traits.add("matrix product")
-        return call(scaled(input, 0.5), scaled(other, 0.5))
+        a, b = shares(call, [input, other])
+        return call(scaled(input, a), scaled(other, b))
     if _live(input) and other.ndim == 2 and input.ndim >= 2:
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return call()
@@ -253,7 +278,8 @@ def factors(first: int) -> Callable[..., Tensor]:
         if len(live) < 2:
             return call()
         call.run.traits.add("matrix product")
-        shared = tuple(scaled(a, 1 / len(live)) if i in live else a for i, a in enumerate(args))
+        given = dict(zip(live, shares(call, [args[i] for i in live]), strict=True))
+        shared = tuple(scaled(a, given[i]) if i in live else a for i, a in enumerate(args))
         return call(*shared, **kwargs)
 
     return product
@@ -276,11 +302,15 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
         linear = Contraction.parse(equation, position)
         if linear is not None:
             call.relocate("linear")
-            return weighted(call, inner[position], linear, inner[1 - position], None)
+        y = call() if linear is None else weighted(call, inner[position], linear, inner[1 - position], None)
+        scaled_by_model(call.run, y, inner[position], inner[1 - position])
+        return y
     if live < 2:
         return call()
+    multiplied(call.run, inner)
     call.run.traits.add("matrix product")
-    return call(equation, *(scaled(t, 1 / live) if _live(t) else t for t in inner))
+    given = iter(shares(call, [t for t in inner if _live(t)]))
+    return call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner))
 
 
 def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:
@@ -312,7 +342,9 @@ def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
 
 def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
     if _live(tensor1) and _live(tensor2):
-        return call(input, scaled(tensor1, 0.5), scaled(tensor2, 0.5), value=value)
+        multiplied(call.run, (tensor1, tensor2))
+        a, b = shares(call, [tensor1, tensor2])
+        return call(input, scaled(tensor1, a), scaled(tensor2, b), value=value)
     return call()
 
 

@@ -9,7 +9,7 @@ from torch.overrides import get_testing_overrides
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
 from relprop.engine.spelling import named
-from relprop.operations import attention, lookup, normalisation, opaque, pooling, products, recurrent, silent, structure  # noqa: F401  (what is supported comes first)
+from relprop.operations import attention, lookup, normalisation, opaque, pooling, products, recurrent, silent, structure, triangular  # noqa: F401  (what is supported comes first)
 
 REASONS = {
     "it is a loss: attribute the score it is computed from": (
@@ -21,7 +21,7 @@ REASONS = {
     "matrix decompositions and solvers have no propagation rule": (
         "cholesky cholesky_ex cholesky_inverse cholesky_solve det logdet slogdet eig eigh eigvals eigvalsh geqrf "
         "householder_product inv inv_ex inverse ldl_factor ldl_factor_ex ldl_solve lobpcg lstsq lu lu_factor lu_factor_ex "
-        "lu_solve lu_unpack matrix_exp matrix_power ormqr orgqr pca_lowrank pinv pinverse qr solve solve_ex solve_triangular "
+        "lu_solve lu_unpack matrix_exp matrix_power ormqr orgqr pca_lowrank pinv pinverse qr solve solve_ex "
         "svd svd_lowrank svdvals tensorinv tensorsolve triangular_solve cond vander cov corrcoef"
     ),
     "it draws random numbers, so the decision is not a function of the inputs": "gumbel_softmax",

@@ -11,7 +11,6 @@ from torch import Tensor
 from relprop.engine.mode import Call, always, refuse_training
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
-from relprop.rules import ScanConstants
 
 
 @always
@@ -28,19 +27,6 @@ def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: A
     return call(input, grid.detach(), *args, **kwargs)
 
 
-def split(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """Where a composite says so, some of the parts are constants."""
-    parts = call()
-    rule = call.rule
-    if call.place is None and call.run.undecided:  # it may be what "auto" knows a selective scan by
-        rule = call.run.rule(call.run.locate(call.entry, "structure"))
-    if not isinstance(rule, ScanConstants):
-        return parts
-    constants = rule.constants([part.shape[kwargs.get("dim", args[2] if len(args) > 2 else 0)] for part in parts])
-    return tuple(part.detach() if n in constants else part for n, part in enumerate(parts))
-
-
-register(torch.split, family="structure", handler=split)
 register(
     *named(
         # shapes and views

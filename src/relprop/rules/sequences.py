@@ -54,14 +54,14 @@ class Gate(Rule):
 
 @dataclass(frozen=True)
 class ScanConstants(Rule):
-    """Of what a state-space layer splits off its projections, the step size and the matrices B and C are constants.
+    """The step size of a selective scan, and the matrices B and C that are split off for it, are constants.
 
-    Jafari et al. 2024 (MambaLRP), for layers laid out as Mamba-2's: (gate, x B C, step size), then (x, B, C).
+    Jafari et al. 2024 (MambaLRP). The rule is given to every softplus and split, and acts where they serve a scan: where
+    a softplus `d` makes a decay `exp(d A)`, with A the model's, and multiplies what enters the state.
     """
 
-    families: ClassVar[frozenset[str]] = frozenset({"structure"})
+    families: ClassVar[frozenset[str]] = frozenset({"structure", "activation"})
 
-    def constants(self, sizes: list[int]) -> set[int]:
-        """Which of the parts, by their widths: B and C are as wide as each other, the step size comes last."""
-        matrices = len(sizes) == 3 and sizes[1] == sizes[2]
-        return {1, 2} if matrices else {len(sizes) - 1}
+    def matrices(self, sizes: list[int]) -> tuple[int, ...]:
+        """Which parts of a split may be B and C, by their widths: two of three, as wide as each other."""
+        return (1, 2) if len(sizes) == 3 and sizes[1] == sizes[2] else ()

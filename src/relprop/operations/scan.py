@@ -1,0 +1,170 @@
+"""Selective scans (Mamba, Mamba-2), known by what they compute: the step size and the matrices B and C are constants.
+
+A step size is a softplus `d` of which two things are made: the decay `exp(d A)`, with A the model's, and a product with
+what enters the state. B and C are split off together, equally wide, in the module that does so. Both are certain only
+when the forward pass is over, so it is the backward pass that asks (MambaLRP, Jafari et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relprop.engine.mode import Call
+from relprop.engine.registry import register
+from relprop.engine.run import Note, Run, current_module, note_of
+from relprop.operations.activations import capped, elementwise
+from relprop.rules import ScanConstants
+
+
+class Suspect:
+    """What may be a constant of a scan: a softplus, or a part of a split; the backward pass knows."""
+
+    def __init__(self, call: Call) -> None:
+        self._run, self._here = call.run, _here()
+        run = call.run  # not the call, which would keep its operands
+        place = run.locate(call.entry, "structure") if call.place is None else call.place
+        self._ruled = cache(lambda: isinstance(run.decide(place), ScanConstants))
+
+    @property
+    def scans(self) -> bool:
+        return self._here in self._run.scans
+
+    @property
+    def found(self) -> bool:
+        return self.scans and self._ruled()
+
+
+class StepSize(Suspect):
+    """A softplus that may be the step size of a scan."""
+
+    decays = enters = False
+
+    @property
+    def scans(self) -> bool:
+        return self.decays and self.enters
+
+
+Mark = tuple[StepSize, bool]
+"""What a tensor has of a step size: the step size itself, or times A, the exponent of a decay."""
+
+
+def mark_of(value: Any) -> Mark | None:
+    note = note_of(value) if isinstance(value, Tensor) and value.requires_grad else None
+    return None if note is None else note.scan
+
+
+def marked(run: Run, result: Any, mark: Mark | None) -> None:
+    """Notes what a result has of a step size."""
+    if mark is not None and isinstance(result, Tensor) and result.requires_grad:
+        note = note_of(result)
+        if note is None or note.run is not run:
+            note = result._relprop = Note(run)  # type: ignore[attr-defined]
+        note.scan = mark
+
+
+def scaled_by_model(run: Run, result: Tensor, live: Tensor, constant: Any) -> None:
+    """A step size times a constant of the model may be the exponent of a decay."""
+    mark = mark_of(live)
+    if mark is not None and isinstance(constant, Tensor) and run.owns(constant):
+        marked(run, result, (mark[0], True))
+
+
+def multiplied(run: Run, operands: Any) -> None:
+    """A step size times what carries relevance lets it enter the state."""
+    for operand in operands:
+        mark = mark_of(operand)
+        if mark is not None and not mark[1] and not mark[0].enters:
+            mark[0].enters = True
+            _found(run, mark[0])
+
+
+def decaying(run: Run, exponent: Tensor) -> None:
+    """`exp` of a step size times A."""
+    mark = mark_of(exponent)
+    if mark is not None and mark[1] and not mark[0].decays:
+        mark[0].decays = True
+        _found(run, mark[0])
+
+
+def _found(run: Run, step: StepSize) -> None:
+    if step.scans:
+        run.traits.add("scan")
+        run.scans.add(_here())
+
+
+def _here() -> int | None:
+    module: nn.Module | None = current_module()
+    return None if module is None else id(module)
+
+
+def certain(run: Run, operands: list[Tensor]) -> Callable[[], list[bool]] | None:
+    """Which operands are constants of a scan, for the backward pass to ask; None if none can be."""
+    if not run.suspecting:
+        return None
+    suspects = [frozenset() if (note := note_of(t)) is None else note.suspects for t in operands]
+    if not any(suspects):
+        return None
+    return lambda: [bool(some) and all(s.found for s in some) for some in suspects]
+
+
+def _suspected(call: Call) -> bool:
+    return call.run.undecided or isinstance(call.rule, ScanConstants)
+
+
+def _watch(run: Run, t: Tensor, suspect: Suspect) -> None:
+    """Takes away the relevance of a tensor that turns out to be a constant."""
+    if t.requires_grad:
+        run.suspecting = True
+        note = note_of(t)
+        if note is None or note.run is not run:
+            note = t._relprop = Note(run)  # type: ignore[attr-defined]
+        note.suspects = frozenset({suspect})
+        t.register_hook(lambda g: torch.zeros_like(g) if suspect.found else None)
+
+
+def softplus(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    y = elementwise(call, *args, **kwargs)
+    if _suspected(call):
+        step = StepSize(call)
+        _watch(call.run, y, step)
+        marked(call.run, y, (step, False))
+    return y
+
+
+def exp(call: Call, input: Tensor) -> Tensor:
+    decaying(call.run, input)
+    return elementwise(call, input)
+
+
+def clamp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A step size that is kept within bounds is a step size still."""
+    mark = mark_of(input)
+    y = capped(call, input, *args, **kwargs)
+    marked(call.run, y, mark)
+    return y
+
+
+clamp.inplace = True  # type: ignore[attr-defined]
+
+
+def split(call: Call, *args: Any, **kwargs: Any) -> Any:
+    parts = call()
+    dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+    chosen = ScanConstants().matrices([part.shape[dim] for part in parts])
+    if chosen and _suspected(call):
+        suspect = Suspect(call)
+        for n in chosen:
+            _watch(call.run, parts[n], suspect)
+    return parts
+
+
+register(F.softplus, family="activation", handler=softplus)
+register(torch.exp, family="activation", handler=exp)
+register(torch.clamp, family="activation", handler=clamp, replace=True)
+register(torch.split, family="structure", handler=split)
