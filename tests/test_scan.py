@@ -91,7 +91,10 @@ class Scan(nn.Module):
         pace = F.softplus(self.grow(raw))
         h, seen = torch.zeros_like(u)[:, 0, :, None], []
         for t in range(u.shape[1]):
-            h = torch.exp(-pace[:, t, :, None] * self.rates.exp()) * h + pace[:, t, :, None] * b[:, t, None] * u[:, t, :, None]
+            h = (
+                torch.exp(-pace[:, t, :, None] * self.rates.exp()) * h
+                + pace[:, t, :, None] * b[:, t, None] * u[:, t, :, None]
+            )
             seen.append((h * c[:, t, None]).sum(-1))
         return torch.stack(seen, 1)
 

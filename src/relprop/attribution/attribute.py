@@ -190,6 +190,7 @@ def _explain(
 ) -> list[Relevance]:  # fmt: skip
     run = Run(composite, model, strict=strict, ledger=ledger)
     run.positions = positions
+    run.samples = next((len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim), 1)
     numbers = itertools.count()
     starts: list[tuple[int, Tensor]] = []
 

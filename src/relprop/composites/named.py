@@ -158,7 +158,10 @@ def cp_lrp() -> Composite:
 def mamba_lrp() -> Composite:
     """`attnlrp`, with the step size and the matrices B and C of a selective scan as constants. Jafari et al. 2024."""
     rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
-    scan: dict[Any, Any] = {operation(torch.nn.functional.softplus): ScanConstants(), operation(torch.split): ScanConstants()}
+    scan: dict[Any, Any] = {
+        operation(torch.nn.functional.softplus): ScanConstants(),
+        operation(torch.split): ScanConstants(),
+    }
     return Composite({**scan, **rules}, name="mamba_lrp")
 
 

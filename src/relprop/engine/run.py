@@ -29,7 +29,7 @@ _CALLS = {nn.Module._call_impl.__code__}
 class Note:
     """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
 
-    __slots__ = ("gate", "input", "layer", "run", "scaled", "scan", "source", "statistic", "step", "suspects")
+    __slots__ = ("gate", "input", "layer", "run", "scaled", "scan", "scores", "source", "statistic", "step", "suspects")
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -41,6 +41,7 @@ class Note:
         self.statistic = False
         self.gate = 0
         self.scan: Any = None
+        self.scores = False
         self.suspects: frozenset[Any] = frozenset()
 
 
@@ -103,6 +104,7 @@ class Run:
         self.ids = False
         self.lookups: list[Lookup] = []
         self.positions = False
+        self.samples = 1
         self.sinks: list[tuple[str, Tensor]] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):

@@ -18,7 +18,21 @@ NOWHERE = -1
 """The position of an entry that came from no input, such as a padding the model itself adds."""
 
 _SAME = {"to", "long", "int", "type", "type_as", "cpu", "cuda", "contiguous", "masked_fill", "where", "clamp", "clone"}
-_HASHED = {"add", "radd", "sub", "rsub", "subtract", "mul", "rmul", "multiply", "mod", "remainder", "fmod", "floordiv", "floor_divide"}
+_HASHED = {
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "subtract",
+    "mul",
+    "rmul",
+    "multiply",
+    "mod",
+    "remainder",
+    "fmod",
+    "floordiv",
+    "floor_divide",
+}
 """With a constant of the model these turn each id into another, as tables addressed by hashes and offsets need."""
 _OTHERS = {"cumsum", "diff", "neg", "negative", "sum_to_size"}
 """Linear, but their results are other numbers than their operands: positions counted from a mask are no ids of it."""

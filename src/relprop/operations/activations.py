@@ -163,7 +163,7 @@ def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
         except RuntimeError:
             pass
     s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
-    value = y.detach().reshape(())
+    value = y.detach() if y.numel() > 1 else y.detach().reshape(())
     return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
 
 

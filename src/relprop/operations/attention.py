@@ -19,6 +19,7 @@ from torch import Tensor
 from relprop.engine.functions import grafted, scaled
 from relprop.engine.mode import Call, Propagation, refuse_training, unfolded
 from relprop.engine.registry import register
+from relprop.operations.biases import positioned
 from relprop.operations.normalisation import softened
 from relprop.rules import Constant, Temperature
 
@@ -51,10 +52,16 @@ def scaled_dot_product_attention(
     of_query, of_key = (scores * (0.5 if _live(other) else 1.0) for other in (key, query))
     q, k = _share(query, of_query), _share(key, of_key)
     v = _share(value, 0.5 if _live(query) or _live(key) else 1.0)
-    mask = attn_mask if attn_mask is None else _share(attn_mask, scores)
+    mask = None
+    if attn_mask is not None:
+        shape = torch.Size([*query.shape[:-1], key.shape[-2]])
+        mask = _share(positioned(call.run, attn_mask, shape), scores)
     if isinstance(call.rule, Temperature):
         return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
-    return call(q, k, v, mask, **options)
+    result = call(q, k, v, mask, **options)
+    if mask is not None and _live(mask) and not _live(attn_mask):  # another kernel takes masks that carry relevance
+        return grafted(call(*map(_constant, call.args), **{n: _constant(a) for n, a in call.kwargs.items()}), result)
+    return result
 
 
 def _with_temperature(

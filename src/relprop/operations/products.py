@@ -26,6 +26,7 @@ from relprop.operations.activations import (
     is_scalar,
     remember,
 )
+from relprop.operations.biases import are_scores, positioned, scored
 from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, mark_of, marked, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
@@ -56,6 +57,8 @@ def gating(t: Tensor) -> int:
 def still_gating(call: Call, before: Tensor, result: Any) -> Any:
     """Notes on what was made of a gate, by moving or scaling its entries, that it gates as the gate did."""
     gate, scan = gating(before), mark_of(before)
+    if are_scores(before):
+        scored(call.run, result)
     for t in result if isinstance(result, (tuple, list)) else (result,):
         marked(call.run, t, scan)
         if gate and isinstance(t, Tensor) and t.requires_grad:
@@ -188,6 +191,8 @@ def _positioned(call: Call, constant: Any, live: Any) -> Any:
     """A constant that is added along the steps of a sequence as well as along its features, ready to report."""
     if not isinstance(constant, Tensor) or _live(constant) or not _live(live):
         return constant
+    if are_scores(live) and torch.broadcast_shapes(constant.shape, live.shape) == live.shape:
+        return positioned(call.run, constant, live.shape)
     along_steps = min(constant.ndim, live.ndim) > 1 and constant.shape[-2:] == live.shape[-2:] and live.shape[-2] > 1
     finite = along_steps and constant.is_floating_point() and bool((constant > torch.finfo(constant.dtype).min).all())
     return begin(call.run, call.run.sink(constant)) if finite and bool(constant.any()) else constant
@@ -255,7 +260,7 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if _live(input) and _live(other):
         call.run.traits.add("matrix product")
         a, b = shares(call, [input, other])
-        return call(scaled(input, a), scaled(other, b))
+        return scored(call.run, call(scaled(input, a), scaled(other, b)))
     if _live(input) and other.ndim == 2 and input.ndim >= 2:
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return call()
@@ -280,18 +285,37 @@ def factors(first: int) -> Callable[..., Tensor]:
         call.run.traits.add("matrix product")
         given = dict(zip(live, shares(call, [args[i] for i in live]), strict=True))
         shared = tuple(scaled(a, given[i]) if i in live else a for i, a in enumerate(args))
-        return call(*shared, **kwargs)
+        if first and call.entry.function is torch.baddbmm and not _live(args[0]):
+            shape = torch.Size([*args[1].shape[:-1], args[2].shape[-1]])
+            shared = positioned(call.run, args[0], shape), *shared[1:]
+        return scored(call.run, call(*shared, **kwargs))
 
     return product
 
 
+_OPERANDS = (
+    "input",
+    "a",
+    "mat",
+    "mat1",
+    "batch1",
+    "vec1",
+    "tensor1",
+    "other",
+    "b",
+    "mat2",
+    "batch2",
+    "vec2",
+    "vec",
+    "tensor2",
+)
+"""The names of operands, in the order of their positions."""
+
+
 def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    tensors = {
-        k: v
-        for k, v in kwargs.items()
-        if isinstance(v, Tensor) and k in ("other", "mat2", "vec2", "vec", "batch2", "tensor2")
-    }
-    return args + tuple(tensors.values()), {k: v for k, v in kwargs.items() if k not in tensors}
+    """Operands given by name, put where they stand."""
+    named = tuple(kwargs[name] for name in _OPERANDS if isinstance(kwargs.get(name), Tensor))
+    return args + named, {k: v for k, v in kwargs.items() if not (k in _OPERANDS and isinstance(v, Tensor))}
 
 
 def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
@@ -310,7 +334,7 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     multiplied(call.run, inner)
     call.run.traits.add("matrix product")
     given = iter(shares(call, [t for t in inner if _live(t)]))
-    return call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner))
+    return scored(call.run, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
 
 
 def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:

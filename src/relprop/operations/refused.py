@@ -9,7 +9,18 @@ from torch.overrides import get_testing_overrides
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
 from relprop.engine.spelling import named
-from relprop.operations import attention, lookup, normalisation, opaque, pooling, products, recurrent, silent, structure, triangular  # noqa: F401  (what is supported comes first)
+from relprop.operations import (  # noqa: F401  (what is supported comes first)
+    attention,
+    lookup,
+    normalisation,
+    opaque,
+    pooling,
+    products,
+    recurrent,
+    silent,
+    structure,
+    triangular,
+)
 
 REASONS = {
     "it is a loss: attribute the score it is computed from": (

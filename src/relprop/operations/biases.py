@@ -1,0 +1,50 @@
+"""Biases of attention scores that stand for positions, such as ALiBi's, as sinks of relevance.
+
+Such a bias is a constant of the model, or counted from the mask: added to the scores, it takes `b / (s + b)` of what
+arrives at their sum. On request (`positions=True`) that is reported per text and key: the bias is multiplied by ones,
+and what arrives at a one is the relevance of its position (as for rotary encodings: PA-LRP, Bakish et al. 2025). What a
+mask hides, by the lowest number or by minus infinity, is no position.
+
+Index letters: n text, h head, t query, s key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.mode import begin
+from relprop.engine.run import Note, Run, note_of, replaying
+
+
+def scored(run: Run, result: Any) -> Any:
+    """Notes on a product of two live matrices that it may be the scores of an attention."""
+    if run.positions and isinstance(result, Tensor) and result.requires_grad:
+        note = note_of(result)
+        if note is None or note.run is not run:
+            note = result._relprop = Note(run)  # type: ignore[attr-defined]
+        note.scores = True
+    return result
+
+
+def are_scores(value: Any) -> bool:
+    note = note_of(value) if isinstance(value, Tensor) and value.requires_grad else None
+    return note is not None and note.scores
+
+
+def positioned(run: Run, bias: Any, shape: torch.Size) -> Any:
+    """A constant bias of scores of this shape, (n, h, t, s) or (n h, t, s), ready to report; others as they are."""
+    if not run.positions or replaying() or not isinstance(bias, Tensor) or bias.requires_grad:
+        return bias
+    if bias.ndim < 2 or not bias.is_floating_point() or bias.shape[-1] != shape[-1] or len(shape) < 3:
+        return bias
+    seen = bias > torch.finfo(bias.dtype).min
+    if not bool((seen & (bias != 0)).any()):
+        return bias  # a mask
+    texts = run.samples if shape[0] % max(run.samples, 1) == 0 else shape[0]
+    ones = begin(run, run.sink(torch.ones(texts, shape[-1], 1, dtype=bias.dtype, device=bias.device)))
+    per_row = ones[..., 0].repeat_interleave(shape[0] // texts, 0)
+    per_row = per_row.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1])
+    return torch.where(seen, bias.masked_fill(~seen, 0) * per_row, bias)
