@@ -60,7 +60,8 @@ def attribute(
             dimensions, or a list of tuples; a label; a callable `output -> (N,)`; a `Contrast`; None for the only
             output, else the arg-max.
         composite: the rules, or the name of a composite; "auto" picks by what the network is made of.
-        layers: module paths, globs or modules whose relevance is wanted as well.
+        layers: module paths, globs or modules whose relevance is wanted as well; the path of an attention and `.heads`
+            names its heads, (N, heads, T, features).
         layers_at: "output" or "input" of those layers.
         seed: the relevance to hand out, per sample: None for the score itself, a number, or a tensor of shape (N,).
         forward_args: further positional arguments of the model; they get no relevance.

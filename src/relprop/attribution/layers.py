@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,11 +18,23 @@ from relprop.engine.run import Run, note_of
 from relprop.errors import InputError
 from relprop.numerics import nonzero
 
+HEADS = "heads"
+"""`"path.heads"` names what the heads of the attention in a module make."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of the attention that runs in a module's own forward."""
+
+    module: nn.Module
+    asked: bool  # by its own name, not by a glob
+
 
 class Catch:
     """One tensor that passed a layer: its value, its place in the graph, and what a merged layer reports."""
 
-    def __init__(self, tensor: Tensor, nz: bool) -> None:
+    def __init__(self, tensor: Tensor, nz: bool, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.arranged = arranged
         if tensor.requires_grad and note_of(tensor) is None:
             tensor.view_as(tensor)  # a custom function's result: the engine meets it here
         self.value, self.nz = tensor.detach().clone(), nz
@@ -39,18 +52,20 @@ class Catch:
 
     def read(self, g: Tensor | None) -> Tensor:
         if g is not None:
-            return (nonzero(self.value) if self.nz else self.value) * g
-        return self.reported if self.reported is not None else torch.zeros_like(self.value)
+            relevance = (nonzero(self.value) if self.nz else self.value) * g
+        else:
+            relevance = self.reported if self.reported is not None else torch.zeros_like(self.value)
+        return relevance if self.arranged is None else self.arranged(relevance)
 
 
-def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, nn.Module]:
-    """The modules that paths, globs and module objects name."""
+def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
+    """The modules that paths, globs and module objects name; with `layers`, also the heads of attentions."""
     if layers is None:
         return {}
     if not isinstance(model, nn.Module):
         raise InputError(f"{option}= needs a model that is a torch.nn.Module; this one is a plain function.")
     modules = dict(model.named_modules(remove_duplicate=False))
-    chosen: dict[str, nn.Module] = {}
+    chosen: dict[str, Any] = {}
     items = [layers] if isinstance(layers, (str, nn.Module)) else layers
     if not isinstance(items, Iterable):
         raise InputError(f"{option} must be module paths, globs or modules; got {layers!r}.")
@@ -62,6 +77,8 @@ def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, nn.Modu
             raise InputError(f"{option} must be module paths, globs or modules; got {item!r} among them.")
         else:
             found = {name: m for name, m in modules.items() if fnmatchcase(name, item)}
+            if not found and option == "layers":
+                found = _heads(modules, item)
         if not found:
             what = f"module {type(item).__name__}" if isinstance(item, nn.Module) else f"{item!r}"
             raise InputError(
@@ -71,8 +88,14 @@ def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, nn.Modu
     return chosen
 
 
+def _heads(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
+    """The heads that a path or a glob names."""
+    named = {f"{name}.{HEADS}".lstrip("."): m for name, m in modules.items()}
+    return {name: Heads(m, asked=name == item) for name, m in named.items() if fnmatchcase(name, item)}
+
+
 @contextmanager
-def catching(modules: dict[str, nn.Module], at: str, run: Run) -> Any:
+def catching(modules: dict[str, Any], at: str, run: Run) -> Any:
     """Catches what passes these modules, in this thread, while the context lasts."""
     caught: dict[str, list[Catch]] = {name: [] for name in modules}
     thread = threading.get_ident()
@@ -85,9 +108,24 @@ def catching(modules: dict[str, nn.Module], at: str, run: Run) -> Any:
                         if isinstance(tensor, Tensor) and tensor.is_floating_point():
                             caught[name].append(Catch(tensor, run.nz_hidden))
 
+            if isinstance(module, Heads):
+                run.heads[id(module.module)] = lambda t, arranged, name=name: caught[name].append(
+                    Catch(t, run.nz_hidden, arranged)
+                )
+                continue
             if at == "input":
                 handle = module.register_forward_pre_hook(lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True)
             else:
                 handle = module.register_forward_hook(lambda m, a, out, catch=catch: catch(out))
             stack.callback(handle.remove)
         yield caught
+    asked = [module.asked for module in modules.values() if isinstance(module, Heads)]
+    silent = [name for name, module in modules.items() if isinstance(module, Heads) and not caught[name]]
+    if any(modules[name].asked for name in silent) or (asked and len(silent) == len(asked)):
+        raise InputError(
+            f"layers: no attention ran in the forward of {', '.join(map(repr, silent[:4]))}. Heads are those of "
+            "scaled_dot_product_attention and of nn.MultiheadAttention; where a model writes its attention out, take what "
+            'enters the projection behind it: layers_at="input".'
+        )
+    for name in silent:
+        del caught[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -105,6 +105,7 @@ class Run:
         self.lookups: list[Lookup] = []
         self.positions = False
         self.samples = 1
+        self.heads: dict[int, Callable[..., None]] = {}
         self.sinks: list[tuple[str, Tensor]] = []
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
@@ -258,6 +259,13 @@ class Run:
         if paths and paths[0]:
             return f"module '{paths[0]}'"
         return "the model's own forward"
+
+    def attended(self, result: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Shows what the heads of an attention made to whom asked for it in this module, (N, heads, T, features)."""
+        if self.heads and not replaying():
+            see = self.heads.get(id(current_module()))
+            if see is not None:
+                see(result, arranged)
 
     def sink(self, constant: Tensor) -> Tensor:
         """A position encoding, made to report the relevance that ends in it."""

@@ -36,7 +36,13 @@ def _constant(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def scaled_dot_product_attention(
+def scaled_dot_product_attention(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    result = _attention(call, *args, **kwargs)
+    call.run.attended(result)
+    return result
+
+
+def _attention(
     call: Call, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, **kwargs: Any,
 ) -> Tensor:  # fmt: skip
@@ -84,10 +90,36 @@ def _with_temperature(
 _multi_head_attention_forward = unfolded(F.multi_head_attention_forward)
 
 
-def multi_head_attention_forward(call: Call, *args: Any, **kwargs: Any) -> Any:
+class _Projected(Propagation):
+    """Remembers what entered the last linear layer: in torch's attention, the projection of all heads."""
+
+    entered: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is F.linear:
+            self.entered = args[0]
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs: Any) -> Any:
     """One opaque call made of visible steps: projections, attention per head, projection."""
-    with Propagation(call.run):
-        return _multi_head_attention_forward(*args, **kwargs)
+    heads = kwargs["num_heads"] if "num_heads" in kwargs else args[3]
+    wanted, call.run.heads = call.run.heads, {}  # the fused attention inside is shown here
+    mode = _Projected(call.run)
+    try:
+        with mode:
+            result = _multi_head_attention_forward(query, *args, **kwargs)
+    finally:
+        call.run.heads = wanted
+    if wanted and mode.entered is not None:
+        t, n = query.shape[0], query.shape[1:-1]
+
+        def arranged(rows: Tensor) -> Tensor:
+            """From (t n, h d) to (n, h, t, d)."""
+            return rows.reshape(t, *n, heads, -1).movedim(0, -2)
+
+        call.run.attended(mode.entered, arranged)
+    return result
 
 
 register(F.scaled_dot_product_attention, family="softmax", handler=scaled_dot_product_attention)
