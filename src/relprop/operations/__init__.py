@@ -2,9 +2,11 @@
 
 from relprop.operations import (  # noqa: F401
     activations,
+    affine,
     attention,
     batch_norm,
     experts,
+    gates,
     lookup,
     normalisation,
     opaque,
@@ -14,6 +16,7 @@ from relprop.operations import (  # noqa: F401
     refused,
     scan,
     silent,
+    statistics,
     structure,
     triangular,
     visible,

@@ -12,7 +12,7 @@ from relprop.engine.functions import grafted
 from relprop.engine.mode import Call, always, looked_up
 from relprop.engine.registry import register
 from relprop.engine.tokens import positions_of
-from relprop.operations.products import still_gating
+from relprop.operations.gates import still_gating
 
 
 @always

@@ -1,4 +1,4 @@
-"""Products, quotients and sums.
+"""Products and quotients.
 
 A product of two operands that both carry relevance gives half to each (the uniform rule). A quotient gives all to the
 numerator: the divisor is a normaliser, a constant. Operands of one origin make one elementwise function (`activations`).
@@ -15,65 +15,27 @@ from torch import Tensor
 
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.functions import Share, scaled
-from relprop.engine.mode import Call, begin
+from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.run import Note, note_of, replaying
+from relprop.engine.run import note_of
 from relprop.operations.activations import (
     along,
     chain,
     detached,
     finite_at_zero,
     is_scalar,
-    remember,
 )
-from relprop.operations.biases import are_scores, positioned, scored
+from relprop.operations.affine import with_constant
+from relprop.operations.biases import positioned, scored
+from relprop.operations.gates import gating, still_gating
 from relprop.operations.maps import Contraction, Dense
-from relprop.operations.scan import certain, mark_of, marked, multiplied, scaled_by_model
+from relprop.operations.scan import certain, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
 from relprop.rules import Gate
 
 
 def _live(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
-
-
-_LINEAR = frozenset({"add", "sub", "rsub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "neg"})
-_SIGMOIDS = frozenset({"sigmoid", "hardsigmoid", "expit"})
-
-
-def gating(t: Tensor) -> int:
-    """How much of a gate a factor is: 2 out of a sigmoid, 1 out of another activation, else 0."""
-    note = note_of(t)
-    if note is None or note.step is None:
-        return 0 if note is None else note.gate
-    squared = any(step.name in ("mul", "multiply") and step.inner > 1 for step in note.step.steps())
-    names = {step.name for step in note.step.steps()}
-    if names & _SIGMOIDS and not squared:
-        return 2
-    before = 0 if note.source is None or note.source is t else gating(note.source)
-    return max(before, int(bool(names - _LINEAR)))
-
-
-def still_gating(call: Call, before: Tensor, result: Any) -> Any:
-    """Notes on what was made of a gate, by moving or scaling its entries, that it gates as the gate did."""
-    gate, scan = gating(before), mark_of(before)
-    if are_scores(before):
-        scored(call.run, result)
-    for t in result if isinstance(result, (tuple, list)) else (result,):
-        marked(call.run, t, scan)
-        if gate and isinstance(t, Tensor) and t.requires_grad:
-            note = note_of(t)
-            if note is None or note.run is not call.run:
-                note = t._relprop = Note(call.run)  # type: ignore[attr-defined]
-            if note.step is None:
-                note.gate = gate
-    return result
-
-
-def moving(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """A gate that is viewed, cast, gathered or expanded, also as another tensor is, is a gate still."""
-    lone = len(call.live) == 1 or call.entry.function.__name__.endswith("_as")
-    return still_gating(call, call.live[0], call()) if lone else call()
 
 
 def shares(call: Call, operands: list[Tensor]) -> list[Share]:
@@ -117,99 +79,14 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         call.run.traits.add("gated")
         a, b = shares(call, [input, other])
         return call(scaled(input, a), scaled(other, b))
-    return _with_constant(call, input, other)
-
-
-def _with_constant(call: Call, input: Any, other: Any) -> Tensor:
-    """Native; a scalar keeps the origin, a tensor per channel merges into the weighted layer before."""
-    live, constant = (input, other) if _live(input) else (other, input)
-    if is_scalar(constant):
-        result = call()
-        found = chain(call.function, (input, other), {k: v for k, v in call.kwargs.items() if k == "alpha"})
-        if found is not None and result.shape == live.shape:
-            remember(result, call.run, *found)
-            note = note_of(result)
-            before = note_of(live)
-            if note is not None and before is not None:
-                note.statistic = before.statistic
-        return still_gating(call, live, result)
-    result = still_gating(call, live, _per_channel(call, live, constant, input is live))
-    if call.entry.family == "product":
-        scaled_by_model(call.run, result, live, constant)
-    return result
-
-
-def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
-    """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
-    note = note_of(live)
-    layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
-    if layer is None or not (constant.ndim < live.ndim or call.run.owns(constant)):
-        return call()  # it may be one sample's own
-    if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
-        alike = constant == constant[:1]
-        constant = constant[:1] if bool(alike.all()) else constant  # repeated per sample, it is what it is for one
-    if call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
-        return call()
-    v = constant.detach().reshape(-1)
-
-    def apply(x: Tensor, c: Tensor) -> Tensor:
-        return call(x, c, **call.kwargs) if first else call(c, x, **call.kwargs)
-
-    if call.entry.family != "sum":
-        result = call()
-        note = result._relprop = Note(call.run)
-        factor = apply(torch.ones_like(v), v)
-        note.scaled = layer, factor if scale is None else scale * factor
-        return result
-    sign = apply(torch.ones_like(v), torch.zeros_like(v))
-    if bool((sign != 1).any()):
-        scale = sign if scale is None else scale * sign
-    return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
-
-
-def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
-    """Sums are linear: the native gradient gives `a / (a + b)`, sign included."""
-    if call.run.positions and not replaying():
-        input, other = _positioned(call, input, other), _positioned(call, other, input)
-        if _live(input) and _live(other):
-            return call(input, other, **kwargs)
-    if _live(input) and _live(other):
-        y = call()
-        found = chain(call.function, (input, other), kwargs)
-        if found is not None and found[0].shape == y.shape:
-            remember(y, call.run, *found)
-        if call.run.nz:
-            y = y + 0
-            _share_zeros(y, input.detach(), other.detach())
-        return y
-    if not isinstance(other, (Tensor, int, float)):
-        return call()
-    return _with_constant(call, input, other)
-
-
-def _positioned(call: Call, constant: Any, live: Any) -> Any:
-    """A constant that is added along the steps of a sequence as well as along its features, ready to report."""
-    if not isinstance(constant, Tensor) or _live(constant) or not _live(live):
-        return constant
-    if are_scores(live) and torch.broadcast_shapes(constant.shape, live.shape) == live.shape:
-        return positioned(call.run, constant, live.shape)
-    along_steps = min(constant.ndim, live.ndim) > 1 and constant.shape[-2:] == live.shape[-2:] and live.shape[-2] > 1
-    finite = along_steps and constant.is_floating_point() and bool((constant > torch.finfo(constant.dtype).min).all())
-    return begin(call.run, call.run.sink(constant)) if finite and bool(constant.any()) else constant
-
-
-def _share_zeros(y: Tensor, a: Tensor, b: Tensor) -> None:
-    """Where 0 = 0 + 0 carries relevance, each operand gets half; where it is 1 - 1, none can be told apart."""
-    dead = (y.detach() == 0).to(y.dtype)
-    weight = 1 - dead * (1 - 0.5 * ((a == 0) & (b == 0)).to(y.dtype))
-    y.register_hook(lambda g: g * weight)
+    return with_constant(call, input, other)
 
 
 def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwargs: Any) -> Tensor:
     if rounding_mode is not None:
         return call().detach()
     if not _live(other):
-        return _with_constant(call, input, other)
+        return with_constant(call, input, other)
     found = chain(call.function, (input, other), {})
     if found is not None and found[0].shape == torch.broadcast_shapes(
         *(t.shape for t in (input, other) if isinstance(t, Tensor))
@@ -376,70 +253,16 @@ def addcdiv(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: flo
     return call(input, tensor1, tensor2.detach(), value=value)
 
 
-def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
-    """`a + w (b - a)`: linear in both ends, the weight a gate."""
-    return call(input, end, weight.detach() if isinstance(weight, Tensor) else weight)
-
-
 def remainder(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return call(args[0], args[1].detach() if isinstance(args[1], Tensor) else args[1], **kwargs)
-
-
-def statistic(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-    """A mean or sum: linear. What is computed from it elementwise may be a normaliser."""
-    y = call()
-    if call.run.nz and y.requires_grad and call.place is not None and call.entry.function is torch.sum:
-        x = args[0]
-        if isinstance(x, Tensor):
-            dead = (y.detach() == 0).to(y.dtype)
-            count = max(1, x.numel() // max(1, y.numel()))
-            y = y + 0
-            y.register_hook(lambda g: g * (1 - dead * (1 - 1 / count)))
-    for t in y if isinstance(y, tuple) else (y,):
-        note = Note(call.run)
-        note.statistic = True
-        if isinstance(t, Tensor) and t.requires_grad:
-            t._relprop = note  # type: ignore[attr-defined]
-    return y
-
-
-def degree(k: int) -> Callable[..., Any]:
-    """Positively homogeneous of degree k, jointly in its live operands: the native gradient over k conserves (Euler)."""
-
-    def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
-        args = tuple(scaled(a, 1 / k) if _live(a) and k > 1 else a for a in args)
-        y = call(*args, **kwargs) if args else call()
-        for t in y if isinstance(y, tuple) else (y,):
-            if isinstance(t, Tensor) and t.requires_grad:
-                # one of several results may be unused: nothing arrives there
-                t.register_hook(lambda g: g if g is None else g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
-                note = Note(call.run)
-                note.statistic = True
-                t._relprop = note  # type: ignore[attr-defined]
-        return y
-
-    return handler
-
-
-def var_mean(call: Call, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Two degrees in one call: the mean gets back the half that the variance gives up."""
-    var, mean = degree(2)(call, *args, **kwargs)
-    return (var, scaled(mean, 2).clone()) if mean.requires_grad else (var, mean)
 
 
 def rsqrt(call: Call, input: Tensor) -> Tensor:
     return call().detach()
 
 
-def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call()
-
-
-DEFAULTS["structure"] = moving
 DEFAULTS["product"] = factors(0)
-DEFAULTS["sum"] = _summing
 register(torch.mul, torch.multiply, family="product", handler=mul)
-register(torch.add, torch.sub, torch.subtract, torch.rsub, family="sum", handler=add)
 register(torch.div, torch.divide, torch.true_divide, family="division", handler=div)
 register(torch.reciprocal, family="division", handler=reciprocal)
 register(torch.rsqrt, family="division", handler=rsqrt)
@@ -454,7 +277,6 @@ register(
 register(torch.baddbmm, torch.addbmm, torch.addmv, torch.addr, family="product", handler=factors(1))
 register(torch.addcmul, family="product", handler=addcmul)
 register(torch.addcdiv, family="division", handler=addcdiv)
-register(torch.lerp, family="sum", handler=lerp)
 register(
     torch.fmod,
     torch.remainder,
@@ -468,12 +290,3 @@ register(torch.einsum, family="product", handler=einsum)
 register(torch.chain_matmul, torch.linalg.multi_dot, family="product", handler=multi_dot)
 register(torch.prod, family="product", handler=prod)
 register(torch.cumprod, family="product", handler=cumprod)
-register(torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace, family="sum", handler=statistic)
-register(torch.var, family="norm", handler=degree(2))
-register(torch.var_mean, family="norm", handler=var_mean)
-register(
-    torch.std, torch.std_mean, torch.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
-    torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
-    torch.renorm, torch.frobenius_norm, torch.nuclear_norm,
-    family="norm", handler=degree(1),
-)  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 from relprop.engine.functions import grafted
 from relprop.engine.mode import Call
 from relprop.engine.registry import register
-from relprop.operations.products import gating
+from relprop.operations.gates import gating
 from relprop.rules import Gate
 
 

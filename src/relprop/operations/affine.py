@@ -1,0 +1,120 @@
+"""Sums, and products with a constant: affine maps, which merge with the weighted layer before where they are one per channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.composites.composite import UNDECIDED
+from relprop.engine.mode import Call, begin
+from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.run import Note, note_of, replaying
+from relprop.operations.activations import chain, detached, is_scalar, remember
+from relprop.operations.biases import are_scores, positioned
+from relprop.operations.gates import still_gating
+from relprop.operations.scan import scaled_by_model
+
+
+def _live(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def with_constant(call: Call, input: Any, other: Any) -> Tensor:
+    """Native; a scalar keeps the origin, a tensor per channel merges into the weighted layer before."""
+    live, constant = (input, other) if _live(input) else (other, input)
+    if is_scalar(constant):
+        result = call()
+        found = chain(call.function, (input, other), {k: v for k, v in call.kwargs.items() if k == "alpha"})
+        if found is not None and result.shape == live.shape:
+            remember(result, call.run, *found)
+            note = note_of(result)
+            before = note_of(live)
+            if note is not None and before is not None:
+                note.statistic = before.statistic
+        return still_gating(call, live, result)
+    result = still_gating(call, live, _per_channel(call, live, constant, input is live))
+    if call.entry.family == "product":
+        scaled_by_model(call.run, result, live, constant)
+    return result
+
+
+def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
+    """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
+    note = note_of(live)
+    layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
+    if layer is None or not (constant.ndim < live.ndim or call.run.owns(constant)):
+        return call()  # it may be one sample's own
+    if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
+        alike = constant == constant[:1]
+        constant = constant[:1] if bool(alike.all()) else constant  # repeated per sample, it is what it is for one
+    if call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
+        return call()
+    v = constant.detach().reshape(-1)
+
+    def apply(x: Tensor, c: Tensor) -> Tensor:
+        return call(x, c, **call.kwargs) if first else call(c, x, **call.kwargs)
+
+    if call.entry.family != "sum":
+        result = call()
+        note = result._relprop = Note(call.run)
+        factor = apply(torch.ones_like(v), v)
+        note.scaled = layer, factor if scale is None else scale * factor
+        return result
+    sign = apply(torch.ones_like(v), torch.zeros_like(v))
+    if bool((sign != 1).any()):
+        scale = sign if scale is None else scale * sign
+    return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
+
+
+def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
+    """Sums are linear: the native gradient gives `a / (a + b)`, sign included."""
+    if call.run.positions and not replaying():
+        input, other = _positioned(call, input, other), _positioned(call, other, input)
+        if _live(input) and _live(other):
+            return call(input, other, **kwargs)
+    if _live(input) and _live(other):
+        y = call()
+        found = chain(call.function, (input, other), kwargs)
+        if found is not None and found[0].shape == y.shape:
+            remember(y, call.run, *found)
+        if call.run.nz:
+            y = y + 0
+            _share_zeros(y, input.detach(), other.detach())
+        return y
+    if not isinstance(other, (Tensor, int, float)):
+        return call()
+    return with_constant(call, input, other)
+
+
+def _positioned(call: Call, constant: Any, live: Any) -> Any:
+    """A constant that is added along the steps of a sequence as well as along its features, ready to report."""
+    if not isinstance(constant, Tensor) or _live(constant) or not _live(live):
+        return constant
+    if are_scores(live) and torch.broadcast_shapes(constant.shape, live.shape) == live.shape:
+        return positioned(call.run, constant, live.shape)
+    along_steps = min(constant.ndim, live.ndim) > 1 and constant.shape[-2:] == live.shape[-2:] and live.shape[-2] > 1
+    finite = along_steps and constant.is_floating_point() and bool((constant > torch.finfo(constant.dtype).min).all())
+    return begin(call.run, call.run.sink(constant)) if finite and bool(constant.any()) else constant
+
+
+def _share_zeros(y: Tensor, a: Tensor, b: Tensor) -> None:
+    """Where 0 = 0 + 0 carries relevance, each operand gets half; where it is 1 - 1, none can be told apart."""
+    dead = (y.detach() == 0).to(y.dtype)
+    weight = 1 - dead * (1 - 0.5 * ((a == 0) & (b == 0)).to(y.dtype))
+    y.register_hook(lambda g: g * weight)
+
+
+def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
+    """`a + w (b - a)`: linear in both ends, the weight a gate."""
+    return call(input, end, weight.detach() if isinstance(weight, Tensor) else weight)
+
+
+def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
+    return call()
+
+
+DEFAULTS["sum"] = _summing
+register(torch.add, torch.sub, torch.subtract, torch.rsub, family="sum", handler=add)
+register(torch.lerp, family="sum", handler=lerp)
