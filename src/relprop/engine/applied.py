@@ -44,7 +44,7 @@ class Applications:
 
     def note(self) -> bool:
         """Notes the custom function whose forward runs now; whether there is one."""
-        frame = None if torch.compiler.is_compiling() else _frame()
+        frame = None if torch.compiler.is_dynamo_compiling() else _frame()
         if frame is None:
             return False
         args = frame.f_locals["args"]

@@ -18,6 +18,7 @@ from relprop.engine.registry import DEFAULTS, FUNCTION
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes
 from relprop.errors import UnsupportedOperationError
+from relprop.numerics import known
 
 
 class Watched(Propagation):
@@ -41,8 +42,8 @@ class Watched(Propagation):
 
     def check(self, value: Any) -> None:
         for t in _tensors(value):
-            known = self._made.get(id(t))
-            if known is None or not same(known[1], t):
+            before = self._made.get(id(t))
+            if before is None or not same(before[1], t):
                 raise Invisible("its forward computes by code that is no torch operation")
 
 
@@ -70,7 +71,7 @@ def visible(call: Made, *args: Any) -> Any:
 
 def same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal bit for bit, NaN included."""
-    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return a.dtype == b.dtype and a.shape == b.shape and known(((a == b) | ((a != a) & (b != b))).all(), True)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
