@@ -379,6 +379,17 @@ def test_registrations_that_make_no_sense() -> None:
         relprop.register(Mine.apply, family="structure")
 
 
+def test_compiled_calls() -> None:
+    """Visible steps are recorded; what a registered function computes elsewhere would be frozen, and is refused."""
+    x, other = torch.randn(2, 2, 4).double()
+    visible = relprop.compile(lambda x: F.linear(Cubic.apply(x @ W.T, 1.7), HEAD), composite="zero", backend="eager")
+    for given in (x, other):
+        expected = relprop.attribute(lambda x: F.linear(cubic(x @ W.T), HEAD), given, 1, composite="zero")
+        close(visible(given, 1).values, expected.values)
+    with pytest.raises(UnsupportedOperationError, match=r"Readable.*relprop\.attribute"):
+        relprop.compile(net(Readable, B), composite="gamma_flat", backend="eager")(x, 1)
+
+
 def test_bitsandbytes() -> None:
     """Its four-bit layers, by one line, against layers with the weights they stand for."""
     quantised = pytest.importorskip("bitsandbytes")

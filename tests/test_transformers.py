@@ -315,3 +315,26 @@ def test_added_positions_report_too() -> None:
     found = relprop.attribute(model, torch.randn(2, 3, 8, 8).double(), 1, composite="attnlrp", positions=True)
     assert found.positions["vit.embeddings"].shape == (1, 5)
     assert found.positions["vit.embeddings"].abs().sum() > 0
+
+
+def test_a_cache_that_is_overwritten() -> None:
+    """RWKV keeps its state in tensors that each layer reads, then overwrites."""
+    config = transformers.RwkvConfig(
+        vocab_size=50, hidden_size=24, num_hidden_layers=2, attention_hidden_size=24, context_length=16
+    )
+    model = transformers.RwkvForCausalLM(config).double().eval()
+    plain = relprop.attribute(model, IDS, (-1, 7), composite="attnlrp", forward_kwargs={"use_cache": False})
+    cached = relprop.attribute(model, IDS, (-1, 7), composite="attnlrp", forward_kwargs={"use_cache": True})
+    close(cached.values, plain.values)
+
+
+def test_functions_of_the_librarys_own() -> None:
+    """Bloom's GELU is an autograd function: followed as the GELU that it is."""
+    config = transformers.BloomConfig(vocab_size=50, hidden_size=24, n_layer=2, n_head=4)
+    model = transformers.BloomForCausalLM(config).double().eval()
+    found = relprop.attribute(model, IDS, (-1, 7), composite="attnlrp")
+    for block in model.transformer.h:
+        block.mlp.gelu_impl = nn.GELU(approximate="tanh")
+    torch.testing.assert_close(
+        found.values, relprop.attribute(model, IDS, (-1, 7), composite="attnlrp").values, rtol=1e-5, atol=1e-8
+    )  # its constants have eight digits

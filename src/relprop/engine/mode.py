@@ -20,6 +20,7 @@ from relprop.engine.run import Note, Run, note_of, replaying
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
+from relprop.numerics import recording
 from relprop.rules import Block, Constant, Native, Stabilise, Zero
 from relprop.rules.base import WEIGHTED
 
@@ -296,6 +297,12 @@ class Propagation(TorchFunctionMode):
     def _applied(self, value: Tensor, maker: Any) -> None:
         """Gives what a custom autograd function returned the way back of an operation of its family."""
         entry = TABLE.get(maker)
+        if entry is not None and recording():
+            raise UnsupportedOperationError(
+                f"{maker.__module__}.{maker.__qualname__} in {self.run.where()} is a custom autograd.Function that was "
+                "registered: it may compute where no graph can follow, which would freeze its numbers. Use "
+                "relprop.attribute instead of relprop.compile."
+            )
         native = entry is not None and entry.handler is DEFAULTS["structure"]
         found = self.run.applications.made(value)
         if found is None and native:

@@ -9,8 +9,8 @@ from torch import Tensor
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS
 from relprop.engine.run import Note, note_of
-from relprop.operations.biases import are_scores, scored
-from relprop.operations.scan import mark_of, marked
+from relprop.operations.biases import scored
+from relprop.operations.scan import marked
 
 _LINEAR = frozenset({"add", "sub", "rsub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "neg"})
 _SIGMOIDS = frozenset({"sigmoid", "hardsigmoid", "expit"})
@@ -31,8 +31,11 @@ def gating(t: Tensor) -> int:
 
 def still_gating(call: Call, before: Tensor, result: Any) -> Any:
     """Notes on what was made of a gate, by moving or scaling its entries, that it gates as the gate did."""
-    gate, scan = gating(before), mark_of(before)
-    if are_scores(before):
+    known = note_of(before)
+    if known is None or (known.step is None and not known.gate and known.scan is None and not known.scores):
+        return result  # most of what is moved
+    gate, scan = gating(before), known.scan
+    if known.scores:
         scored(call.run, result)
     for t in result if isinstance(result, (tuple, list)) else (result,):
         marked(call.run, t, scan)
