@@ -88,7 +88,10 @@ def explain_generation(
         probabilities=probabilities,
         scores=torch.cat([a.score for a in answers]).cpu(),
         residual=torch.cat([a.residual for a in answers]).cpu(),
-        composite=answers[0].composite.name,
+        composite=answers[0].composite,
+        rules=answers[0].rules,
+        unknown=answers[0].unknown,
+        model=answers[0].model,
         special=text.special + after.special,
         names=text.names + after.names,
     )
