@@ -14,7 +14,7 @@ from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
 from relprop.errors import InputError, TargetError
 from relprop.text import positions as sinks
-from relprop.text.batch import Batch, arguments, collate
+from relprop.text.batch import Batch, arguments, collate, decoder_start, decodes
 from relprop.text.parts import Parts, find_parts
 from relprop.text.result import ROTARY, TextRelevance
 from relprop.text.targets import Question, Rank, generates, read_output
@@ -143,14 +143,11 @@ def _inputs(
 ) -> tuple[dict[str, Tensor], Tokens | None]:
     """The tensors that carry relevance; and what an encoder-decoder model has written so far."""
     inputs = {batch.named: batch.ids}
-    config = getattr(model, "config", None)
-    if not getattr(config, "is_encoder_decoder", False) or "decoder_input_ids" not in arguments(model)[1]:
+    if not decodes(model):
         if decoder_text is not None:
             raise InputError("decoder_text is for encoder-decoder models; this one has no decoder of its own.")
         return inputs, None
-    told = [getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
-    start = next((int(i) for i in told if i is not None), 0)
-    ids = [start]
+    ids = [decoder_start(model)]
     if decoder_text:
         ids += [int(i) for i in tokenizer(text_target=decoder_text, add_special_tokens=False)["input_ids"]]
     inputs["decoder_input_ids"] = torch.tensor([ids] * len(batch.texts), device=batch.ids.device)
