@@ -25,6 +25,13 @@ class Contrast:
     negative: Any
 
 
+def target_at(target: Any, index: int | slice, count: int) -> Any:
+    """The target of one sample, or of some, of `count`: lists have one per sample, and so may both sides of a contrast."""
+    if isinstance(target, Contrast):
+        return Contrast(target_at(target.positive, index, count), target_at(target.negative, index, count))
+    return target[index] if isinstance(target, list) and len(target) == count else target
+
+
 def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tensor, Any]:
     """One score per sample, and the target as it was understood."""
     if callable(target):

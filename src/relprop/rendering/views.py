@@ -16,6 +16,7 @@ from torch import Tensor
 
 from relprop.attribution import Contrast, Relevance
 from relprop.attribution.identity import Identity
+from relprop.attribution.targets import target_at
 from relprop.attribution.trees import leaves
 from relprop.composites import Composite, Place
 from relprop.errors import InputError
@@ -206,10 +207,7 @@ def drawing(result: Result, options: Options) -> Drawing:
 
 def target_of(result: Relevance, sample: int) -> str:
     """What was explained of a sample, in words: the class's name where it is known."""
-    target = result.target
-    if isinstance(target, list) and len(target) == len(result):
-        target = target[sample]
-    return _in_words(target, result.labels)
+    return _in_words(target_at(result.target, sample, len(result)), result.labels)
 
 
 def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[str, float]]:
