@@ -94,6 +94,18 @@ def prompt_and(found: Any) -> str:
     return "".join(found.tokens)
 
 
+def test_what_absorbed_the_residual(letters: Any, tmp_path: Any) -> None:
+    found = relprop.explain_generation(
+        tiny.build("llama", letters), letters, PROMPT, max_new_tokens=3, composite="attnlrp", ledger=True
+    )
+    assert len(found.ledger) > 1
+    for row, residual in zip(found.rows(), found.residual.tolist(), strict=True):
+        assert sum(row.absorbed.values()) == pytest.approx(residual) and len(row.absorbed) > 1
+    pytest.importorskip("safetensors")
+    found.save(tmp_path / "kept")
+    assert relprop.load(tmp_path / "kept").rows() == found.rows()
+
+
 def test_a_text_that_was_given(letters: Any) -> None:
     model = tiny.build("llama", letters)
     found = relprop.explain_generation(model, letters, PROMPT, continuation=" Paris. The capital")

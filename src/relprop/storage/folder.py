@@ -77,8 +77,7 @@ def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
         kept["inputs"] = result.inputs if inputs else None
     else:
         kind, kept = texts.kept(result)
-    ledger = [] if isinstance(result, GenerationRelevance) else result.ledger.entries
-    kept |= {"unknown": result.unknown, "ledger": [vars(entry) for entry in ledger]}
+    kept |= {"unknown": result.unknown, "ledger": [vars(entry) for entry in result.ledger.entries]}
     content = {name: encode(part, name, tensors) for name, part in kept.items()}
     stored = safetensors.save(tensors)
     manifest = {
@@ -153,15 +152,15 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
         if model is None
         else Identity(str(model["name"]), int(model["parameters"]), model["weights_sha256"]),
         "unknown": content["unknown"],
+        "ledger": Ledger([Entry(**{name: entry[name] for name in _ENTRY}) for entry in content["ledger"]]),
     }
-    ledger = Ledger([Entry(**{name: entry[name] for name in _ENTRY}) for entry in content["ledger"]])
     kind = manifest["kind"]
     if kind != "relevance":
-        return texts.restored(kind, content, made, ledger)
+        return texts.restored(kind, content, made)
     for name in ("score", "residual"):
         if not isinstance(content[name], Tensor):
             raise ValueError(f"{name} is no tensor")
-    return Relevance(**{name: content[name] for name in (*_KEPT, "inputs")}, ledger=ledger, **made)
+    return Relevance(**{name: content[name] for name in (*_KEPT, "inputs")}, **made)
 
 
 def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:

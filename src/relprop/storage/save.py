@@ -23,7 +23,6 @@ from relprop.rendering.visible import cell
 from relprop.storage import atomic, texts
 from relprop.storage.encoding import as_json, plain
 from relprop.storage.folder import Stored, save_folder
-from relprop.text import GenerationRelevance
 
 
 def save(result: Stored, path: str | PathLike[str], **options: Any) -> None:
@@ -96,9 +95,8 @@ def _json(result: Stored, options: dict[str, Any]) -> bytes:
         content = {name: getattr(result, name) for name in names}
     else:
         content = texts.kept(result)[1]
-    if not isinstance(result, GenerationRelevance):
-        content["ledger"] = dict(result.ledger)
     content |= {
+        "ledger": dict(result.ledger),
         "composite": {"name": result.composite.name, "table": str(result.composite)},
         "unknown": result.unknown,
         "model": None if result.model is None else str(result.model),

@@ -21,9 +21,7 @@ def kept(result: TextRelevance | GenerationRelevance) -> tuple[str, dict[str, An
     return kind, {name: _plain(getattr(result, name)) for name in _names(type(result))}
 
 
-def restored(
-    kind: str, content: dict[str, Any], made: dict[str, Any], ledger: Ledger
-) -> TextRelevance | GenerationRelevance:
+def restored(kind: str, content: dict[str, Any], made: dict[str, Any]) -> TextRelevance | GenerationRelevance:
     """The result again.
 
     Raises:
@@ -37,9 +35,10 @@ def restored(
         _check_generation(generation)
         return generation
     if own["decoder"] is not None:
-        own["decoder"] = TextRelevance(**{name: own["decoder"][name] for name in _names(TextRelevance)}, **made)
+        decoder = {name: own["decoder"][name] for name in _names(TextRelevance)}
+        own["decoder"] = TextRelevance(**decoder, **{**made, "ledger": Ledger([])})
         _check_text(own["decoder"])
-    text = TextRelevance(**own, **made, ledger=ledger)
+    text = TextRelevance(**own, **made)
     _check_text(text)
     return text
 

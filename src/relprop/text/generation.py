@@ -11,6 +11,7 @@ from torch import Tensor
 
 from relprop.attribution import attribute_each
 from relprop.composites import Composite
+from relprop.engine.ledger import Ledger
 from relprop.errors import InputError
 from relprop.text.batch import arguments, check_length, check_vocabulary, decoder_start, decodes, device_of
 from relprop.text.result import GenerationRelevance
@@ -94,6 +95,7 @@ def explain_generation(
         rules=answers[0].rules,
         unknown=answers[0].unknown,
         model=answers[0].model,
+        ledger=Ledger.joined([a.ledger for a in answers]),
         special=text.special + begin.special + after.special,
         names=text.names + begin.names + after.names,
     )

@@ -50,12 +50,14 @@ class Made(Outputs):
         rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
         model: what was explained, by name.
+        ledger: with `ledger=True`, what absorbed the residual, see `Relevance`; of a generation, for each token of it.
     """
 
     composite: Composite
     rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     model: Identity | None = None
+    ledger: Ledger = field(default_factory=lambda: Ledger([]))
 
 
 @dataclass(kw_only=True)
@@ -81,9 +83,8 @@ class TextRelevance(Made):
         neurons: of each MLP's neurons, a (T, D) per block.
         layers: relevance of layers asked for by path; the first axis is the tokens'.
         spans: the tokens of each word, as (start, stop).
-        ledger: with `ledger=True`, what absorbed the residual, see `Relevance`.
 
-    How it was made is in `composite`, `rules`, `unknown` and `model`, as in `Relevance`.
+    How it was made is in `composite`, `rules`, `unknown`, `model` and `ledger`, as in `Relevance`.
     """
 
     tokens: list[str]
@@ -103,7 +104,6 @@ class TextRelevance(Made):
     heads: Tensor | None = None
     neurons: list[Tensor] | None = None
     layers: dict[str, Any] = field(default_factory=dict)
-    ledger: Ledger = field(default_factory=lambda: Ledger([]))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -182,7 +182,7 @@ class GenerationRelevance(Made):
         names: the P + G tokens as the tokenizer names them.
 
     In encoder-decoder models the prompt is the source text, and after it the sign that starts what is written.
-    How it was made is in `composite`, `rules`, `unknown` and `model`, as in `Relevance`.
+    How it was made is in `composite`, `rules`, `unknown`, `model` and `ledger`, as in `Relevance`.
     """
 
     prompt: list[str]

@@ -87,11 +87,13 @@ def rows_of_generation(result: GenerationRelevance) -> list[Row]:
     from relprop.rendering.views import Row, by_cause
 
     return [
-        Row(label(token), float(score), float(row.sum()), float(rest), by_cause(float(rest), {}), float(sure))
-        for token, score, row, rest, sure in zip(
-            result.generated, result.scores, result.relevance, result.residual, result.probabilities, strict=True
+        Row(
+            label(token), float(result.scores[g]), float(result.relevance[g].sum()), float(result.residual[g]),
+            by_cause(float(result.residual[g]), {cause: float(kept[g]) for cause, kept in result.ledger.items()}),
+            float(result.probabilities[g]),
         )
-    ]
+        for g, token in enumerate(result.generated)
+    ]  # fmt: skip
 
 
 def _map(part: TextRelevance, scale: Scale, options: Options) -> TokenMap:
