@@ -119,8 +119,10 @@ class TokenMap:
     def drawing(self, room: float = 720) -> Drawing:
         """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against."""
         marks: list[Mark] = []
-        x, y, longest = 0.0, 0.0, min(_LEAST, room)
+        x, y, longest, gap = 0.0, 0.0, min(_LEAST, room), False
         for token, scaled in zip(self.tokens, self.scaled, strict=True):
+            if gap or (token.special and x):
+                x += 5
             breaks = token.text.count("\n") if not token.special else 0
             text = visible(token.text.replace("\n", ""), longest=60)
             sign = " " * bool(breaks) + "↵" * min(breaks, 3)  # by itself: few fonts have it
@@ -140,7 +142,7 @@ class TokenMap:
             if abs(scaled) >= UNDERLINED:
                 ends = (x + 1, y + _LINE_HEIGHT - 4), (x + long - 1, y + _LINE_HEIGHT - 4)
                 marks.append(Line(ends, INK, 1, dashed=bool(scaled < 0)))
-            x += long + (5 if token.special else 0)
+            x, gap = x + long, token.special
             longest = max(longest, x)
             if breaks:
                 x, y = 0.0, y + _LINE_HEIGHT * breaks
