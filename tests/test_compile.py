@@ -280,8 +280,8 @@ def test_a_map_that_is_not_finite_is_refused() -> None:
         ({"layers": "no such"}, InputError),
         ({"layers_at": "middle"}, InputError),
         ({"fullgraph": False}, InputError),
-        ({"backend": "no such"}, Exception),
-        ({"no_such": 1}, TypeError),
+        ({"backend": "no such"}, InputError),
+        ({"no_such": 1}, InputError),
     ],
 )
 def test_options_are_checked_at_once(options: dict[str, Any], error: type) -> None:
@@ -289,6 +289,12 @@ def test_options_are_checked_at_once(options: dict[str, Any], error: type) -> No
         relprop.compile(capped(), **options)
     with pytest.raises(InputError, match="callable"):
         relprop.compile(3)
+
+
+def test_objects_that_a_graph_would_freeze_are_refused() -> None:
+    explain = relprop.compile(Reader().eval(), backend="aot_eager")
+    with pytest.raises(InputError, match=r"forward_kwargs\['bias'\] is a object"):
+        explain(torch.randint(20, (2, 6)), 1, forward_kwargs={"bias": object()})
 
 
 def test_a_language_model_with_padding() -> None:

@@ -77,10 +77,12 @@ class Compiled:
 
         Raises:
             RelpropError: as `relprop.attribute`.
+            InputError: a further argument is neither a tensor nor a plain value.
             UnsupportedOperationError: the model's Python looks at the numbers it computes, so no graph stands for it.
         """
         how = replace(self._how, args=tuple(forward_args), kwargs=dict(forward_kwargs or {}))
         inputs, _ = admit(self._model, inputs, how.composite or "auto")
+        _check_arguments(how)
         given = map_tree(_plain, (inputs, how.args, how.kwargs))
         with self._lock:
             self._refresh()
@@ -225,7 +227,21 @@ def _check_options(options: dict[str, Any]) -> None:
     fixed = {"fullgraph", "dynamic"} & set(options)
     if fixed:
         raise InputError(f"{fixed.pop()}= is not free: a graph is whole, and of fixed shapes.")
-    torch.compile(lambda: None, fullgraph=True, dynamic=False, **options)
+    try:
+        torch.compile(lambda: None, fullgraph=True, dynamic=False, **options)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"torch.compile does not take {options}: {str(error).splitlines()[0]}") from error
+
+
+def _check_arguments(how: Options) -> None:
+    """Refuses what a graph would hold as it was at the first call: a cache, say, that the model reads and writes."""
+    for name, given in (("forward_args", how.args), ("forward_kwargs", how.kwargs)):
+        for path, leaf in leaves(given, name):
+            if not isinstance(leaf, (Tensor, *_PLAIN)):
+                raise InputError(
+                    f"{path} is a {type(leaf).__name__}: a compiled call takes tensors and plain values, nested in tuples, "
+                    "lists and dicts. Use relprop.attribute, or close over it in the model."
+                )
 
 
 def _plain(leaf: Any) -> Any:
