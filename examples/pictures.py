@@ -13,7 +13,7 @@ from next_token import PROMPT, load
 
 import networks
 import relprop
-from relprop.rendering import Drawing, column, framed, titled
+from relprop.rendering import Drawing, Options, column, views
 
 SENTENCE = "The capital of France is Paris, and the capital of Italy is"
 
@@ -29,8 +29,9 @@ def classes(out: Path) -> None:
     drawn = []
     for data, number in (("news", 0), ("news", 1), ("tweets", 0), ("tweets", 2)):
         tokenizer, model = fitted(data)
-        drawn.append(relprop.explain_text(model, tokenizer, OWN[data][number]).drawing(merge=True, room=640))
-    save(column(drawn, gap=14), out / "text-classes.png")
+        found = relprop.explain_text(model, tokenizer, OWN[data][number])
+        drawn.append(views.drawing(found, Options(merge=True, room=640)))
+    save(column(drawn, gap=0), out / "text-classes.png")
 
 
 def tokens(out: Path, model_folder: str | None) -> None:
@@ -43,12 +44,12 @@ def tokens(out: Path, model_folder: str | None) -> None:
         (" Paris", "cp_lrp"),
     ):
         found = relprop.explain_text(model, tokenizer, PROMPT, target, composite=composite)
-        drawn.append(titled(found.drawing(room=420), "", lines=[composite]))
-    save(column(drawn, gap=14), out / "text-paris.png")
+        drawn.append(views.drawing(found, Options(room=420)))
+    save(column(drawn, gap=0), out / "text-paris.png")
 
     found = relprop.explain_generation(model, tokenizer, SENTENCE, max_new_tokens=12)
     print(found)
-    save(found.drawing(), out / "text-generation.png")
+    save(views.drawing(found, Options()), out / "text-generation.png")
 
 
 FITTED: dict[str, tuple] = {}
@@ -62,8 +63,8 @@ def fitted(data: str) -> tuple:
 
 
 def save(drawing: Drawing, path: Path) -> None:
-    """With white paper around it, at twice the resolution."""
-    framed(drawing).to_image(2.0).save(path, optimize=True)
+    """At twice the resolution."""
+    drawing.to_image(2.0).save(path, optimize=True)
     print(path)
 
 
