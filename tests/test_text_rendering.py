@@ -57,6 +57,14 @@ def test_words_are_merged_and_keep_their_sum() -> None:
     assert [(t.text, t.value) for t in merged.tokens] == [("[CLS]", 0.5), ("unbelievable!", 2.75), ("[SEP]", 0.0)]
 
 
+def test_no_ground_covers_the_letters_of_the_token_before() -> None:
+    drawing = TokenMap.of(["half", " of", "[SEP]"], [0.1, 1.0, 0.2], special=[False, False, True]).drawing()
+    kinds = [type(mark) for mark in drawing.marks if not isinstance(mark, Rect) or mark.title]
+    assert Rect not in kinds[kinds.index(Text) :]
+    grounds = [mark for mark in drawing.marks if isinstance(mark, Rect) and mark.title]
+    assert grounds[2].x > grounds[1].x + grounds[1].width  # special tokens stand apart on both sides
+
+
 def test_features_are_summed() -> None:
     relevance = torch.randn(3, 8)
     assert np.allclose(TokenMap.of(["a", "b", "c"], relevance).values, relevance.sum(1))

@@ -27,7 +27,7 @@ _SPECIAL = re.compile(
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Relevance this small a part of the scale is not underlined: a line says "for" or "against" at a glance.
 UNDERLINED = 0.05
-_LETTERS, _LINE_HEIGHT = 14, 26
+_LETTERS, _LINE_HEIGHT, _GAP = 14, 26, 5
 
 
 @dataclass(frozen=True)
@@ -117,26 +117,28 @@ class TokenMap:
 
     def drawing(self, room: float = 720) -> Drawing:
         """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against."""
-        marks: list[Mark] = []
+        grounds: list[Mark] = []
+        marks: list[Mark] = []  # above all grounds, or the ground of one token would cut the last letter before it
         x, y = 0.0, 0.0
         for token, scaled in zip(self.tokens, self.scaled, strict=True):
             breaks = token.text.count("\n") if not token.special else 0
             text = visible(token.text.replace("\n", "↵"), longest=60)
             long = min(width(text, _LETTERS), room)
+            x += _GAP if token.special and x else 0
             if x and x + long > room:
                 x, y = 0.0, y + _LINE_HEIGHT
                 text = text.lstrip(" ") or text
                 long = min(width(text, _LETTERS), room)
             fill = colours.hexadecimal(float(scaled), self.palette)
             edge = LINE if token.special else None
-            marks.append(
+            grounds.append(
                 Rect(x, y, long, _LINE_HEIGHT - 5, fill, edge, f"{visible(token.text)}: {number(token.value)}")
             )
             marks.append(Text(x, y + 3, fit(text, long, _LETTERS), _LETTERS, colours.ink_on(float(scaled))))
             if abs(scaled) >= UNDERLINED:
                 ends = (x + 1, y + _LINE_HEIGHT - 4), (x + long - 1, y + _LINE_HEIGHT - 4)
                 marks.append(Line(ends, INK, 1, dashed=bool(scaled < 0)))
-            x += long + (5 if token.special else 0)
+            x += long + (_GAP if token.special else 0)
             if breaks:
                 x, y = 0.0, y + _LINE_HEIGHT * breaks
         height = y + _LINE_HEIGHT + 8
@@ -144,7 +146,7 @@ class TokenMap:
         marks += bar.at(0, height)
         if self.note:
             marks.append(Text(bar.width + 12, height, fit(self.note, room - bar.width - 12, SMALL), SMALL, FAINT))
-        return Drawing(room, height + bar.height, tuple(marks), self.described())
+        return Drawing(room, height + bar.height, (*grounds, *marks), self.described())
 
     def described(self) -> str:
         """The text and its strongest tokens, in words."""
