@@ -94,12 +94,12 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """For digits of 28 x 28, in 49 patches of 4 x 4, read off their mean."""
+    """For digits of 28 x 28, in 16 patches of 7 x 7, read off their mean."""
 
     def __init__(self, width: int = 64, depth: int = 4, heads: int = 4) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(1, width, 4, 4)
-        self.position = nn.Parameter(0.02 * torch.randn(1, 49, width))
+        self.patches = nn.Conv2d(1, width, 7, 7)
+        self.position = nn.Parameter(0.02 * torch.randn(1, 16, width))
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 

@@ -12,6 +12,7 @@ import torch
 
 from relprop.attribution import Relevance
 from relprop.attribution.trees import leaves
+from relprop.composites import acting
 from relprop.errors import InputError
 from relprop.rendering import html
 from relprop.rendering.html import text
@@ -74,7 +75,7 @@ def rule_counts(result: Relevance) -> list[tuple[str, str, str, int]]:
     """Operation, family, rule and number of calls, in the order of the forward pass."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for place, rule in result.rules:
-        counts[place.name, place.family, repr(rule) if rule is not None else "default"] += 1
+        counts[place.name, place.family, acting(place, rule)] += 1
     return [(*key, count) for key, count in counts.items()]
 
 
