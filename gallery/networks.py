@@ -96,7 +96,7 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """For digits of 28 x 28, in 16 patches of 7 x 7, read off their mean."""
 
-    def __init__(self, width: int = 64, depth: int = 4, heads: int = 4) -> None:
+    def __init__(self, width: int = 64, depth: int = 3, heads: int = 4) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, 7, 7)
         self.position = nn.Parameter(0.02 * torch.randn(1, 16, width))

@@ -69,25 +69,23 @@ def oil_rather_than_trade() -> Drawing:
     return shown(found, "crude rather than trade", merge=True)
 
 
-@entry(CHAPTER, "Three headlines of one's own")
-def headlines() -> Drawing:
-    """Each for the topic that the network finds likeliest."""
-    tokenizer, model, _ = classifier("news")
-    texts = [
-        "opec ministers agreed to cut crude output",
-        "the central bank raised its discount rate by half a point",
-        "the company posted a net loss of two dollars per share",
-    ]
-    return column([shown(found, merge=True) for found in relprop.explain_text(model, tokenizer, texts)], 14)
-
-
-@entry(CHAPTER, "Praise and complaint, and a mistake")
-def praise() -> Drawing:
-    """Tweets. The last one is misread, and the map says why: the network reads *bad*, and not the *Not* before it."""
-    tokenizer, model, _ = classifier("tweets")
-    texts = [
-        "The flight was delayed for three hours and nobody told us why. Terrible service!",
-        "Thank you so much, the crew was wonderful and the seats are great :)",
-        "Not bad at all, I really enjoyed it",
-    ]
-    return column([shown(found, merge=True) for found in relprop.explain_text(model, tokenizer, texts)], 14)
+@entry(CHAPTER, "Four short texts, and a mistake")
+def text_classes() -> Drawing:
+    """Two headlines and two tweets, each for the class that its network finds likeliest. The last one is misread, and the map
+    says why: the network reads *bad*, and not the *Not* before it.
+    """
+    texts = {
+        "news": [
+            "opec ministers agreed to cut crude output",
+            "the central bank raised its discount rate by half a point",
+        ],
+        "tweets": [
+            "The flight was delayed for three hours and nobody told us why. Terrible service!",
+            "Not bad at all, I really enjoyed it",
+        ],
+    }
+    drawn = []
+    for kind, some in texts.items():
+        tokenizer, model, _ = classifier(kind)
+        drawn += [shown(found, merge=True) for found in relprop.explain_text(model, tokenizer, some)]
+    return column(drawn, 14)

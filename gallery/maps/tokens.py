@@ -27,32 +27,35 @@ def language_model() -> tuple[Any, Any]:
     return trained.smollm2()
 
 
-@entry(CHAPTER, "The capital of France is ...")
-def paris() -> Drawing:
-    """What spoke for Paris: mostly *is*, the token that it follows."""
-    tokenizer, model = language_model()
-    return shown(relprop.explain_text(model, tokenizer, PROMPT, " Paris"), room=560)
-
-
-@entry(CHAPTER, "... Paris rather than Rome")
-def paris_rather_than_rome() -> Drawing:
-    """What all capitals have in common cancels, and *France* remains. A word before the prompt takes up what the first token
-    of a text receives from attention, whatever it is.
+@entry(CHAPTER, "The capital of France is Paris, asked in three ways")
+def text_paris() -> Drawing:
+    """What spoke for Paris is mostly *is*, the token that it follows. What all capitals have in common cancels in the contrast
+    with Rome, and *France* remains. CP-LRP takes attention as a constant, and sends nearly all to the first token, on
+    which this network's attention rests.
     """
     tokenizer, model = language_model()
-    prompts = [PROMPT, f"Geography. {PROMPT}"]
-    found = relprop.explain_text(model, tokenizer, prompts, [Contrast("Paris", "Rome")] * 2)
-    return column([shown(each, "Paris rather than Rome", room=560) for each in found], 14)
+    return column(
+        [
+            shown(relprop.explain_text(model, tokenizer, PROMPT, target, composite=composite), what, room=560)
+            for target, what, composite in (
+                (" Paris", "Paris", "attnlrp"),
+                (Contrast("Paris", "Rome"), "Paris rather than Rome", "attnlrp"),
+                (" Paris", "Paris", "cp_lrp"),
+            )
+        ],
+        14,
+    )
 
 
-@entry(CHAPTER, "Two ways through attention")
-def two_ways() -> Drawing:
-    """AttnLRP shares a product out among its factors; CP-LRP takes attention as a constant, and sends nearly all to the first
-    token, on which this network's attention rests.
+@entry(CHAPTER, "A text behind the first token")
+def behind_the_first() -> Drawing:
+    """The first token of a text receives much from attention, whatever it is. With another text before the prompt, the word
+    *The* is one like the others.
     """
     tokenizer, model = language_model()
-    found = [relprop.explain_text(model, tokenizer, PROMPT, " Paris", composite=c) for c in ("attnlrp", "cp_lrp")]
-    return column([shown(each, room=560) for each in found], 14)
+    question = Contrast("Paris", "Rome")
+    found = relprop.explain_text(model, tokenizer, f"Geography. {PROMPT}", question)
+    return shown(found, "Paris rather than Rome", room=560)
 
 
 @entry(CHAPTER, "Where it was made")
@@ -68,10 +71,8 @@ def where() -> Drawing:
 
 
 @entry(CHAPTER, "A sentence, as it was generated")
-def generated() -> Drawing:
-    """A row for each generated token: what it drew on, of the prompt and of what had been generated before. On the right of
-    the stairs is what was not read yet.
-    """
+def text_generation() -> Drawing:
+    """A row for each generated token: what it drew on, of the prompt and of what had been generated before."""
     tokenizer, model = language_model()
     sentence = "The capital of France is Paris, and the capital of Italy is"
     found = relprop.explain_generation(model, tokenizer, sentence, max_new_tokens=12)

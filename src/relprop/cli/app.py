@@ -144,13 +144,20 @@ def explain(
         loaded = models.load(model, weights, _pictures(size, mean, std))
         names = _names(labels) if labels else loaded.labels
         samples = [s for path in paths for s in reading.read(path, loaded, rows=row or (), without=without or ())]
-        explained = [
-            explaining.explain(
-                loaded.model, sample, names, targets=target or (), against=against, composites=composite or ("auto",),
-                strict=not loose,
-            )
-            for sample in printing.progress(samples, "explaining")
-        ]  # fmt: skip
+        explained = []
+        fix = (
+            "--size is the side of the pictures it takes."
+            if samples[0].picture
+            else "Is the first axis that of samples?"
+        )
+        for sample in printing.progress(samples, "explaining"):
+            with models.taking(loaded, sample.inputs, fix):
+                explained.append(
+                    explaining.explain(
+                        loaded.model, sample, names, targets=target or (), against=against,
+                        composites=composite or ("auto",), strict=not loose,
+                    )
+                )  # fmt: skip
         title = f"What spoke for the decision? {samples[0].name}{f' and {len(samples) - 1} more' * (len(samples) > 1)}"
         written = explaining.write(
             explained, out, title, keep=keep, paragraphs=[f"Network: {loaded.name}."], percentile=percentile, kind=kind,
@@ -181,7 +188,8 @@ def check(
         else:
             side = getattr(loaded.model, "size", 224)
             sample = models.sample_of(_numbers(shape, "--shape", int) if shape else (1, 3, side, side))
-        found = relprop.survey(loaded.model, sample, composite)
+        with models.taking(loaded, sample, "Give a sample, or another --shape."):
+            found = relprop.survey(loaded.model, sample, composite)
         unknown = [vars(each) for each in found.unknown]
         columns = ("operation", "family", "rule", "calls", "modules")
         if json:
@@ -319,6 +327,10 @@ def _pictures(size: int | None, mean: str | None, std: str | None) -> models.Pic
     for name, text in (("mean", mean), ("std", std)):
         if text is not None:
             given[name] = _numbers(text, f"--{name}", float)
+            if len(given[name]) != 3:
+                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue")
+            if name == "std" and not all(given[name]):
+                raise InputError(f"--std {text!r}: a picture cannot be divided by 0")
     return models.Pictures(**given)
 
 
