@@ -88,12 +88,9 @@ def tweets(train: int = 3000, test: int = 600) -> tuple[Labelled, Labelled, list
     return some[0][0] + some[0][1], some[1][0] + some[1][1], ["negative", "positive"]
 
 
-def classifier(data: str, *counts: int) -> tuple[Any, Classifier, Labelled]:
-    """MiniLM with a head fitted to the data, in about half a minute; with texts that it has not seen.
-
-    Counts, where given, are those of texts to learn from and of others.
-    """
-    known, unseen, labels = {"news": news, "tweets": tweets}[data](*counts)
+def classifier(data: str) -> tuple[Any, Classifier, Labelled]:
+    """MiniLM with a head fitted to the data, in about half a minute; with texts that it has not seen."""
+    known, unseen, labels = {"news": news, "tweets": tweets}[data]()
     tokenizer, encoder = minilm()
     longest = 128 if data == "news" else 64
     features, classes = embedded(tokenizer, encoder, known, longest)

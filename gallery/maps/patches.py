@@ -49,7 +49,7 @@ def patched() -> Drawing:
 
 @entry("A vision transformer", "Why a 3, and not an 8?")
 def three() -> Drawing:
-    """The bar in the middle speaks for the 3, and against the 8."""
+    """The stroke in the middle and the open end on the left speak for the 3, and against the 8."""
     model, _, _ = transformer()
     x = right(3)
     found = relprop.attribute_each(model, x, [3, 8, Contrast(3, 8)])

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from relprop.attribution import Relevance
+from relprop.attribution.outputs import Outputs
 from relprop.attribution.trees import leaves
 from relprop.composites import acting
 from relprop.errors import InputError
@@ -52,6 +53,8 @@ def report_page(
     every = [result for group in groups.values() for result in group]
     if not every:
         raise InputError("a report needs at least one result.")
+    if strangers := [result for result in every if not isinstance(result, Outputs)]:
+        raise InputError(f"a report is about results, such as attribute returns; got {type(strangers[0]).__name__}.")
     chosen = options or Options()
     body = [f"<p>{text(paragraph)}</p>" for paragraph in (*paragraphs, _ABOUT)]
     body += [_group(heading, group, chosen) for heading, group in groups.items()]

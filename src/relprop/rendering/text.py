@@ -89,7 +89,8 @@ class TokenMap:
         """
         values = to_array(relevance)
         if values.ndim == 2 and len(values) == len(tokens):
-            values = values.sum(1)
+            with np.errstate(invalid="ignore", over="ignore"):  # as in a sum of channels
+                values = values.sum(1)
         if values.shape != (len(tokens),) or not len(tokens):
             raise InputError(
                 f"relevance has the shape {values.shape} for {len(tokens)} tokens; give one number each, or (T, D)."
