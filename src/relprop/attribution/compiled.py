@@ -169,11 +169,12 @@ class Compiled:
             try:
                 graph = make_fx(call, tracing_mode="real")(*tensors)
             except RuntimeError as error:
-                if "value out of a tracing tensor" not in str(error) and "data-dependent" not in str(error):
+                if "value out of a tracing tensor" not in str(error):
                     raise
                 raise UnsupportedOperationError(_looks(error)) from error
         graph.graph.eliminate_dead_code()
         graph.recompile()
+        _check_shapes(graph, tensors)
         self.graphs += 1
         return _Graph(torch.compile(graph, fullgraph=True, dynamic=False, **self._options), *kept)
 
@@ -281,6 +282,21 @@ def _understood(found: Any, target: Any) -> Any:
     if target is None:
         return found.tolist() if isinstance(found, Tensor) else found
     return target
+
+
+def _check_shapes(graph: Any, tensors: list[Tensor]) -> None:
+    """Refuses a graph in which the numbers decide on the shapes: it would be wrong for others."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+    from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+    try:
+        with torch.no_grad():
+            FakeTensorProp(graph, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*tensors)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise UnsupportedOperationError(
+            f"the shapes inside the model depend on the numbers it computes ({error.func}), so that no one graph stands for "
+            "it: a mixture that hands each expert its own tokens, for one. Use relprop.attribute."
+        ) from error
 
 
 def _looks(error: RuntimeError) -> str:
