@@ -42,6 +42,7 @@ def small():
     return Small(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
 
 def table():
+    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
 
 def odd():
@@ -143,6 +144,23 @@ def test_several_at_once_and_a_folder(here: Path) -> None:
     (here / "pictures" / "notes.txt").write_text("not read")
     data = json.loads(good("explain", "pictures", "-m", "mine:small", "--out", "out2", "--json"))
     assert [each["input"] for each in data["results"]] == ["a.png", "b.png"]
+
+
+def test_rows_and_pictures_that_go_together_are_the_same_alone(here: Path) -> None:
+    rows = ("explain", "table.csv", "-m", "mine:table", "--without", "name", "--json", "--out", "out")
+    pictures = ("explain", "one.png", "two.png", "-m", "mine:small", "--json", "--out", "out")
+    tops = {each["explained"][-2] for each in json.loads(good(*pictures))["results"]}
+    other = min({"0", "1", "2"} - tops)  # another class than the likeliest ones, which may differ
+    pictures = (*pictures, "--against", other)
+    for arguments in (rows, pictures):
+        alone, together = (json.loads(good(*arguments, "--batch-size", n))["results"] for n in (1, 2))
+        assert len(alone) == len(together) >= 3
+        for one, same in zip(alone, together, strict=True):
+            assert (one["input"], one["explained"]) == (same["input"], same["explained"])
+            assert one["score"] == pytest.approx(same["score"], abs=1e-6)
+            assert one["relevance"] == pytest.approx(same["relevance"], abs=1e-5)
+            assert sum(one["absorbed"].values()) == pytest.approx(sum(same["absorbed"].values()), abs=1e-5)
+    assert run(*rows, "--batch-size", 0).exit_code == 2
 
 
 def test_files_of_one_name_do_not_overwrite_each_other(here: Path) -> None:
@@ -469,7 +487,12 @@ def test_a_folder_of_transformers(here: Path) -> None:
         transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     ).save_pretrained(here / "bert")
     done = run("explain", "one.png", "-m", "hf:bert")
-    assert done.exit_code == 2 and "explains image classifiers" in done.stderr
+    assert done.exit_code == 2 and "holds no tokenizer, only a model" in done.stderr
+    transformers.BertForTokenClassification(
+        transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(here / "tags")
+    done = run("explain", "one.png", "-m", "hf:tags")
+    assert done.exit_code == 2 and "this command explains classifiers of images and texts" in done.stderr
 
 
 def test_the_table_of_a_csv_is_what_the_library_gives(here: Path) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import torch
-
 import relprop
 from examples import networks as trained
 from gallery import data
 from gallery.catalogue import entry
 from gallery.maps.classes import numbers, shown
 from relprop import Contrast
-from relprop.rendering import Drawing, column, matrix, titled
-from relprop.rendering.scale import number
+from relprop.rendering import Drawing, Options, TokenMatrix, column, titled, views
 
 CHAPTER = "A language model"
 PROMPT = "The capital of France is"
@@ -66,7 +63,7 @@ def where() -> Drawing:
     tokenizer, model = language_model()
     inside = relprop.explain_text(model, tokenizer, PROMPT, Contrast("Paris", "Rome"), parts=True)
     rows = [f"block {number_}" for number_ in range(len(inside.blocks))]
-    drawn = matrix(rows, inside.pieces, inside.blocks, row_style="plain")
+    drawn = TokenMatrix.of(rows, inside.pieces, inside.blocks, style="plain").drawing()
     return titled(drawn, "Paris rather than Rome", lines=[numbers(inside)])
 
 
@@ -76,9 +73,4 @@ def text_generation() -> Drawing:
     tokenizer, model = language_model()
     sentence = "The capital of France is Paris, and the capital of Italy is"
     found = relprop.explain_generation(model, tokenizer, sentence, max_new_tokens=12)
-    seen = found.relevance.double().masked_fill(~found.read, torch.nan)
-    drawn = matrix(found.generated, found.tokens, seen, row_style="plain")
-    scores = f"scores {number(float(found.scores.min()))} to {number(float(found.scores.max()))}"
-    residual = f"residuals {number(float(found.residual.min()))} to {number(float(found.residual.max()))}"
-    composite = getattr(found.composite, "name", found.composite)
-    return titled(drawn, "What each generated token drew on", lines=[f"{scores}, {residual}; {composite}"])
+    return views.drawing(found, Options())
