@@ -65,6 +65,15 @@ def test_no_ground_covers_the_letters_of_the_token_before() -> None:
     assert grounds[2].x > grounds[1].x + grounds[1].width  # special tokens stand apart on both sides
 
 
+def test_lines_end_between_words() -> None:
+    """A word of two tokens goes to the next line as a whole; one that is longer than a line does not."""
+    shown = TokenMap.of([" of", " national", " inter", "group", " nii"], np.ones(5), style="plain")
+    places = {mark.text.strip(): mark.y for mark in shown.drawing(125).marks if isinstance(mark, Text)}
+    assert places["of"] == places["national"] < places["inter"] == places["group"] == places["nii"]
+    long = TokenMap.of([" a", *["bbbbbbbb"] * 9], np.ones(10), style="plain").drawing(150)
+    assert len({mark.y for mark in long.marks if isinstance(mark, Text) and mark.text.startswith("b")}) > 1
+
+
 def test_features_are_summed() -> None:
     relevance = torch.randn(3, 8)
     assert np.allclose(TokenMap.of(["a", "b", "c"], relevance).values, relevance.sum(1))

@@ -118,17 +118,21 @@ class TokenMap:
         return note(self.values, self.scale, "token")
 
     def drawing(self, room: float = 720) -> Drawing:
-        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against."""
+        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against.
+
+        Lines end between words where a word fits a line, else between tokens.
+        """
         grounds: list[Mark] = []
         marks: list[Mark] = []  # above all grounds, or the ground of one token would cut the last letter before it
         x, y, longest = 0.0, 0.0, min(_LEAST, room)
-        for token, scaled in zip(self.tokens, self.scaled, strict=True):
+        for place, (token, scaled) in enumerate(zip(self.tokens, self.scaled, strict=True)):
             breaks = token.text.count("\n") if not token.special else 0
             text = visible(token.text.replace("\n", ""), longest=60)
             sign = " " * bool(breaks) + "↵" * min(breaks, 3)  # by itself: few fonts have it
             long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
             x += _GAP if token.special and x else 0
-            if x and x + long > room:
+            word = _word_width(self.tokens, place) if token.starts_word else long
+            if x and x + (word if word <= room else long) > room:
                 x, y = 0.0, y + _LINE_HEIGHT
                 text = text.lstrip(" ") or text
                 long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
@@ -161,6 +165,12 @@ class TokenMap:
         order = np.argsort(-np.abs(np.nan_to_num(self.values)))[:5]
         strongest = ", ".join(f"{visible(self.tokens[i].text).strip()} {number(self.tokens[i].value)}" for i in order)
         return f"Text with relevance; strongest: {strongest}."
+
+
+def _word_width(tokens: Sequence[Token], start: int) -> float:
+    """How wide the word is that begins at a token."""
+    stop = next((n for n in range(start + 1, len(tokens)) if tokens[n].starts_word), len(tokens))
+    return sum(width(visible(token.text, longest=60), _LETTERS) for token in tokens[start:stop])
 
 
 def read(
