@@ -119,6 +119,17 @@ def test_what_it_writes(here: Path) -> None:
     assert len(data("opec cut", "-m", "hf:translator", "--generate", 2)) == 2
 
 
+def test_a_message_of_a_chat(here: Path) -> None:
+    tokenizer = tiny.letters(chat=True)
+    tiny.build("llama", tokenizer).save_pretrained(here / "chatter")
+    tokenizer.save_pretrained(here / "chatter")
+    for more in ((), ("--generate", 1)):
+        (found,) = data("The capital of Italy?", "-m", "hf:chatter", "--chat", *more)
+        assert "".join(piece for piece, _ in found["tokens"]) == "<|user|>The capital of Italy?<|end|>A:"
+    done = run("explain", PROMPT, "-m", "hf:writer", "--chat", "--out", "out")
+    assert done.exit_code == 2 and "chat template" in done.stderr
+
+
 def test_masks_questions_and_translations(here: Path) -> None:
     (found,) = data("the capital of [MASK] is paris", "-m", "hf:masks", "-t", "italy")
     assert found["explained"] == "italy"

@@ -133,6 +133,12 @@ def test_options_of_drawing() -> None:
             R.to_svg(limit=3.0, percentile=50)
 
 
+def test_a_good_probability_is_no_certainty() -> None:
+    (view,) = views(a_text(probability=0.99999, predictions=[("positive", 0.99999), ("negative", 1e-5)]), Options())
+    assert view.title == "positive, probability >0.999"
+    assert view.said == "Likeliest, with probabilities: positive >0.999, negative 1e-05."
+
+
 def test_a_matrix_keeps_zero_and_not_read_apart() -> None:
     (view,) = views(a_generation(), Options())
     assert isinstance(view.data, TokenMatrix) and view.kind == "matrix"

@@ -139,6 +139,9 @@ def explain(
     context: Annotated[
         str | None, typer.Option(help="The second text of a pair: what a question is asked about.")
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Texts are messages, in the form of the tokenizer's chat template.")
+    ] = False,
     max_length: Annotated[
         int | None, typer.Option(help="Cut texts to that many tokens.", min=1, show_default="long ones are refused")
     ] = None,
@@ -169,11 +172,13 @@ def explain(
         if loaded.tokenizer is not None:
             some = texts.read(inputs, lines=lines, second=context)
             wish = texts.Wish(
-                target or (), against, composite or ("auto",), generate, max_length, not loose, batch_size or 1
+                target or (), against, composite or ("auto",), generate, max_length, not loose, batch_size or 1, chat
             )
             found, count = texts.explain(replace(loaded, labels=names), some, wish), len(some)
         else:
-            for option, given in (("--generate", generate), ("--context", context), ("--max-length", max_length)):
+            for option, given in (
+                ("--generate", generate), ("--context", context), ("--max-length", max_length), ("--chat", chat)
+            ):  # fmt: skip
                 if given:
                     raise InputError(f"{option} is for networks that read text; {loaded.name} does not.")
             paths = paths or reading.files(inputs)

@@ -52,6 +52,7 @@ class Wish:
         max_length: texts are cut to that many tokens.
         strict: whether unknown operations are errors.
         batch_size: texts per forward pass.
+        chat: whether a text is a message, in the form that the tokenizer's template gives it.
     """
 
     targets: Sequence[str] = ()
@@ -61,6 +62,7 @@ class Wish:
     max_length: int | None = None
     strict: bool = True
     batch_size: int = 1
+    chat: bool = False
 
 
 def read(arguments: Sequence[str], *, lines: bool = False, second: str | None = None) -> list[TextSample]:
@@ -108,7 +110,7 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish) -> Iterab
                 continue
             for target in targets:
                 found = relprop.explain_text(
-                    loaded.model, loaded.tokenizer, [sample.text for sample in chunk], target, composite=composite,
+                    loaded.model, loaded.tokenizer, [_asked(sample, wish) for sample in chunk], target, composite=composite,
                     labels=loaded.labels, max_length=wish.max_length, batch_size=wish.batch_size, strict=wish.strict,
                     ledger=True,
                 )  # fmt: skip
@@ -151,13 +153,19 @@ def _checked(result: TextRelevance, wish: Wish) -> TextRelevance:
     return result
 
 
+def _asked(sample: TextSample, wish: Wish) -> Any:
+    if wish.chat and isinstance(sample.text, tuple):
+        raise InputError("a message is one text: leave out --context, or --chat.")
+    return [{"role": "user", "content": sample.text}] if wish.chat else sample.text
+
+
 def _generation(loaded: Loaded, sample: TextSample, composite: str, wish: Wish) -> Any:
     if isinstance(sample.text, tuple):
         raise InputError("--generate goes on with one text: leave out --context.")
     return relprop.explain_generation(
         loaded.model,
         loaded.tokenizer,
-        sample.text,
+        _asked(sample, wish),
         max_new_tokens=wish.generate,
         composite=composite,
         strict=wish.strict,

@@ -81,7 +81,8 @@ def matrix(shown: TokenMatrix, columns: int = 78, *, colour: bool = True) -> str
     """A matrix: the names of its columns run downwards; what does not fit the terminal beside it goes below."""
     names = [_narrow(label(name), 14) for name in shown.rows]
     left, step = max(map(_cells, names)), 2 if colour else 3
-    across = max(4, (columns - left - 1) // step)
+    room = max(4, (columns - left - 1) // step)
+    across = -(-len(shown.columns) // -(-len(shown.columns) // room))  # blocks of one width
     blocks = []
     for start in range(0, len(shown.columns), across):
         part = slice(start, start + across)

@@ -124,13 +124,13 @@ class TokenMap:
         """
         grounds: list[Mark] = []
         marks: list[Mark] = []  # above all grounds, or the ground of one token would cut the last letter before it
-        x, y, longest = 0.0, 0.0, min(_LEAST, room)
+        x, y, longest, gap = 0.0, 0.0, min(_LEAST, room), False
         for place, (token, scaled) in enumerate(zip(self.tokens, self.scaled, strict=True)):
+            x += _GAP if x and (gap or token.special) else 0
             breaks = token.text.count("\n") if not token.special else 0
             text = visible(token.text.replace("\n", ""), longest=60)
             sign = " " * bool(breaks) + "↵" * min(breaks, 3)  # by itself: few fonts have it
             long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
-            x += _GAP if token.special and x else 0
             word = _word_width(self.tokens, place) if token.starts_word else long
             if x and x + (word if word <= room else long) > room:
                 x, y = 0.0, y + _LINE_HEIGHT
@@ -147,7 +147,7 @@ class TokenMap:
             if abs(scaled) >= UNDERLINED:
                 ends = (x + 1, y + _LINE_HEIGHT - 4), (x + long - 1, y + _LINE_HEIGHT - 4)
                 marks.append(Line(ends, INK, 1, dashed=bool(scaled < 0)))
-            x += long + (_GAP if token.special else 0)
+            x, gap = x + long, token.special
             longest = max(longest, x)
             if breaks:
                 x, y = 0.0, y + _LINE_HEIGHT * breaks

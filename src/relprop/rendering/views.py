@@ -106,7 +106,13 @@ class Row:
     @property
     def title(self) -> str:
         """What it was, and how sure the model was of it."""
-        return self.explained if self.probability is None else f"{self.explained}, probability {self.probability:.3g}"
+        sure = "" if self.probability is None else f", probability {chance(self.probability)}"
+        return f"{self.explained}{sure}"
+
+
+def chance(probability: float) -> str:
+    """A probability for people; three digits would round a good one to certainty."""
+    return ">0.999" if probability > 0.9995 else number(probability)
 
 
 @dataclass(frozen=True, eq=False)

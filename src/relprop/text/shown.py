@@ -119,9 +119,9 @@ def _numbers(row: Row, composite: str) -> str:
 
 
 def _likeliest(predictions: Sequence[tuple[str, float | None]]) -> str:
-    from relprop.rendering.scale import number
+    from relprop.rendering.views import chance
     from relprop.rendering.visible import visible
 
     named = [(visible(name).strip() or repr(name), sure) for name, sure in predictions]
-    found = ", ".join(name if sure is None else f"{name} {number(sure)}" for name, sure in named)
+    found = ", ".join(name if sure is None else f"{name} {chance(sure)}" for name, sure in named)
     return f"Likeliest, with probabilities: {found}." if found else ""
