@@ -501,3 +501,25 @@ def test_the_table_of_a_csv_is_what_the_library_gives(here: Path) -> None:
     relprop.load(kept).save(here / "r.csv", names=["age", "height", "=weight"])
     rows = list(csv.reader((here / "r.csv").read_text(encoding="utf-8").splitlines()))
     assert [row[2] for row in rows[1:]] == ["age", "height", "'=weight"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "--nope"], "No such option: --nope"),
+        (["explain"], "Missing argument"),
+        (["nope"], "No such command 'nope'"),
+        (["explain", "x.png", "--target"], "requires an argument"),
+        (["explain", "x.png", "--batch-size", "two"], "--batch-size"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("relprop: ")
+    assert message in done.stderr and done.stderr.rstrip().endswith("--help")
+
+
+def test_no_command_at_all_shows_the_help() -> None:
+    done = run()
+    assert "explain" in done.output and "Usage" in done.output and done.exit_code == 2

@@ -17,7 +17,7 @@ import typer
 import relprop
 from relprop import rules as all_rules
 from relprop.cli import explaining, models, photographs, printing, reading, texts
-from relprop.cli.printing import errors_in_one_line
+from relprop.cli.printing import Commands, errors_in_one_line
 from relprop.composites import NAMES
 from relprop.errors import CompositeError, InputError
 from relprop.rendering import Options
@@ -25,6 +25,7 @@ from relprop.rendering.show import in_terminal
 from relprop.rules import Rule
 
 app = typer.Typer(
+    cls=Commands,
     help="Layer-wise relevance propagation: what spoke for a decision of a network, and what against it.",
     no_args_is_help=True,
     rich_markup_mode=None,
