@@ -147,7 +147,7 @@ def attribute_each(
         raise TargetError("targets is empty: give at least one.")
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
-    compiled, model = model, original(model)
+    model = original(model)
     inputs, chosen = admit(model, inputs, composite)
     known = labels if labels is not None else known_labels(model)
     kwargs = dict(forward_kwargs or {})
@@ -172,7 +172,7 @@ def attribute_each(
         with torch.autograd.graph.allow_mutation_on_saved_tensors():
             return whole(*given)
 
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         if batch_size is None:
             results = careful(inputs, targets, seed)
         else:

@@ -84,7 +84,7 @@ class Propagation(TorchFunctionMode):
             if run.checkpointed and func in _BACKWARD:
                 with self:  # what a checkpoint computes again must be seen
                     return _BACKWARD[func](*args, **kwargs)
-            result = func(*args, **kwargs)
+            result = ANSWERS.get(func, func)(*args, **kwargs)
             if run.ids:
                 follow(run, func, False, args, kwargs, result)
             if (
@@ -220,6 +220,8 @@ class Propagation(TorchFunctionMode):
             if value.is_inference():
                 value = value.clone()
             if torch._C._functorch.is_functorch_wrapped_tensor(value):
+                if not _innermost(value).requires_grad:
+                    return value
                 raise UnsupportedOperationError(
                     f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
                     "followed through it. Write that part of the model for a batch, without the transform."
@@ -332,10 +334,20 @@ def unfolded(function: Any) -> Any:
     return copy
 
 
+ANSWERS: dict[Any, Callable[..., Any]] = {}
+"""Other answers to silent operations, for code that would refuse what is done here."""
+
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
     Tensor.backward: torch.autograd.backward,
 }
+
+
+def _innermost(value: Tensor) -> Tensor:
+    """The tensor that torch.func transforms wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
 
 
 def begin(run: Run, tensor: Tensor) -> Tensor:
@@ -351,6 +363,12 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
 def always(handler: Handler) -> Handler:
     """Marks a handler that wants to see its operation also where no operand carries relevance."""
     handler.always = True  # type: ignore[attr-defined]
+    return handler
+
+
+def unfolds(handler: Handler) -> Handler:
+    """Marks a handler that runs the visible steps its operation stands for: rules act on these alone."""
+    handler.unfolds = True  # type: ignore[attr-defined]
     return handler
 
 
@@ -402,4 +420,15 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes", "unfolded"]
+__all__ = [
+    "ANSWERS",
+    "Call",
+    "Propagation",
+    "always",
+    "begin",
+    "looked_up",
+    "refuse_training",
+    "shapes",
+    "unfolded",
+    "unfolds",
+]

@@ -136,9 +136,11 @@ class Run:
         """Where the operation now being called stands; counts weighted layers.
 
         A weighted operation without a constant operand is a product. Operations that move or select values have no
-        rule and no place, unless the composite may name them.
+        rule and no place, unless the composite may name them and they are no mere frame around visible steps.
         """
-        if entry.family in ("structure", "selection") and not self._names_everything:
+        if entry.family in ("structure", "selection") and (
+            not self._names_everything or getattr(entry.handler, "unfolds", False)
+        ):
             return None
         product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
         return self.locate(entry, "product" if product else entry.family)

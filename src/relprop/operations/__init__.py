@@ -5,6 +5,7 @@ from relprop.operations import (  # noqa: F401
     attention,
     batch_norm,
     experts,
+    flex_attention,
     lookup,
     normalisation,
     pooling,
