@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 import relprop.operations as operations
 from relprop import captum, composites, errors, rules
-from relprop.attribution import Contrast, Relevance, Survey, attribute, attribute_each, propagate, survey
+from relprop.attribution import (
+    Compiled,
+    Contrast,
+    Relevance,
+    Survey,
+    attribute,
+    attribute_each,
+    compile,
+    propagate,
+    survey,
+)
 from relprop.captum import LRP, LayerLRP
 from relprop.composites import Composite, first, last, operation, path, where
 from relprop.engine import register
@@ -43,6 +53,7 @@ __all__ = [
     "AlphaBeta",
     "BetaSmooth",
     "Block",
+    "Compiled",
     "Composite",
     "Constant",
     "Contrast",
@@ -70,6 +81,7 @@ __all__ = [
     "attribute",
     "attribute_each",
     "captum",
+    "compile",
     "composites",
     "errors",
     "explain_generation",

@@ -5,6 +5,8 @@ Masks (`torch.where`) cost ten times a multiplication on a CPU, so the hot paths
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -57,3 +59,22 @@ def batched(x: Tensor) -> bool:
 def wide(x: Tensor) -> Tensor:
     """`x` in a dtype that holds a stabiliser: half precision becomes float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def recording() -> bool:
+    """Whether the call is being recorded as a graph (`relprop.compile`): what a tensor holds must not steer it then."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+
+
+def known(test: Tensor, otherwise: bool) -> bool:
+    """The truth of a test on numbers; while a graph is recorded, `otherwise`, which must be right for all numbers."""
+    return otherwise if recording() else bool(test)
+
+
+def aside() -> AbstractContextManager[object]:
+    """Arithmetic on constants alone, whose results may be looked at: no part of a graph that is being recorded."""
+    if not recording():
+        return nullcontext()
+    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+
+    return disable_proxy_modes_tracing()

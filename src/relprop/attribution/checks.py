@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,18 +12,29 @@ from relprop.attribution.propagate import resolve
 from relprop.attribution.trees import leaves
 from relprop.composites import Composite
 from relprop.errors import InputError, ModelStateError, NonFiniteError
+from relprop.numerics import known
 
 
 def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Composite | None]:
     """What `attribute` and `survey` ask at the door: the inputs as plain containers, and the composite, None for auto."""
-    if not callable(model):
-        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
+    check_callable(model)
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
     check_inputs(model, inputs)
+    return inputs, rules_for(model, composite)
+
+
+def check_callable(model: Any) -> None:
+    """Refuses what cannot be a model."""
+    if not callable(model):
+        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
+
+
+def rules_for(model: Any, composite: Composite | str) -> Composite | None:
+    """A composite, from its name or as it is, that names nothing which this model lacks; None for auto."""
     chosen = resolve(composite)
     if chosen is not None:
         chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
-    return inputs, chosen
+    return chosen
 
 
 def arguments(inputs: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -53,7 +64,7 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(
                 f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample."
             )
-        if not bool(torch.isfinite(tensor).all()):
+        if not known(torch.isfinite(tensor).all(), True):
             raise InputError(f"{path} holds NaN or infinite values.")
     lengths = {t.shape[0] for _, t in found if t.ndim and (t.is_floating_point() or t.shape[0] > 1)}
     if len(lengths) > 1:
@@ -89,9 +100,19 @@ def _check_model(model: nn.Module) -> None:
 def check_output(model: Any, output: Any, inputs: Any, args: tuple, kwargs: dict) -> None:
     """Refuses an output that is not finite, naming the module that made it so."""
     tensors = [t for _, t in leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
-    if all(bool(torch.isfinite(t).all()) for t in tensors):
+    if all(known(torch.isfinite(t).all(), True) for t in tensors):
         return
     raise NonFiniteError(f"the model's output holds NaN or infinite values; {_culprit(model, args, kwargs)}")
+
+
+def check_relevance(values: Sequence[Tensor], inputs: Any) -> None:
+    """Refuses relevance that is not finite."""
+    for (path, _), value in zip(leaves(inputs), values, strict=True):
+        if not known(torch.isfinite(value).all(), True):
+            raise NonFiniteError(
+                f"the relevance of {path} holds NaN or infinite values (dtype {value.dtype}). A denominator vanished or "
+                "overflowed: use a rule with a stabiliser, such as composite='epsilon', or a wider dtype."
+            )
 
 
 def _culprit(model: Any, args: tuple, kwargs: dict) -> str:

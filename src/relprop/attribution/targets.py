@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import TargetError, TargetIndexError
+from relprop.numerics import recording
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,32 @@ class Contrast:
 
     positive: Any
     negative: Any
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The target as indices held in a tensor of shape (N, axes), so that one graph serves all classes."""
+
+    at: Tensor
+
+    def __call__(self, output: Tensor) -> Tensor:
+        if not self.at.shape[1]:
+            return output
+        rows = torch.arange(output.shape[0], device=output.device)
+        return output[tuple([rows, *self.at.to(output.device).unbind(1)])]
+
+
+def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any:
+    """A target with indices in the place of classes, for an output of this shape; callables and None stay.
+
+    Raises:
+        TargetError: as `scores`.
+    """
+    if isinstance(target, Contrast):
+        return Contrast(as_entries(target.positive, output, labels), as_entries(target.negative, output, labels))
+    if callable(target) or target is None or output.ndim == 0:
+        return target
+    return Entries(torch.tensor(_indices(output, target, labels)).reshape(output.shape[0], -1))
 
 
 def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tensor, Any]:
@@ -77,7 +104,7 @@ def _default(output: Tensor) -> tuple[Tensor, Any]:
             f"{output.ndim - 1} indices, or pass a callable."
         )
     best = flat.detach().argmax(1)
-    return flat.gather(1, best[:, None])[:, 0], best.tolist()
+    return flat.gather(1, best[:, None])[:, 0], best if recording() else best.tolist()
 
 
 def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[tuple[int, ...]]:

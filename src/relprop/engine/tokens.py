@@ -42,8 +42,7 @@ class Lookup:
         """Adds relevance, summed over the features of each row, at the positions of the ids; `into` is flat."""
         at = self.positions.at.flatten()
         per_id = relevance.reshape(at.numel(), -1).to(into.dtype).sum(1)
-        kept = at != NOWHERE
-        into.index_add_(0, at[kept], per_id[kept])
+        into.index_add_(0, at.clamp(min=0), torch.where(at != NOWHERE, per_id, 0.0))
 
 
 def track(ids: Tensor, run: Any, number: int) -> Tensor:

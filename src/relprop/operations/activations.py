@@ -21,7 +21,7 @@ from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.mode import Call, refuse_training
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, Run, note_of
-from relprop.numerics import nonzero, own
+from relprop.numerics import aside, nonzero, own, recording
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass
 from relprop.rules.activation import ActivationRule
@@ -151,7 +151,7 @@ def _remembered(
 def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
     """Derivatives that do not exist or are infinite count as 0."""
     # A graph of its own: a checkpoint that the operation runs in must not count what it saves.
-    with torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
+    with aside(), torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
         zero = torch.zeros((), dtype=dtype, device=device, requires_grad=True)
         y = step(zero)
         slope = curve = torch.zeros(())
@@ -162,9 +162,9 @@ def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
                     (curve,) = torch.autograd.grad(slope, zero)
         except RuntimeError:
             pass
-    s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
-    value = y.detach()
-    return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
+        s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
+        value = y.detach()
+        return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
 
 
 def finite_at_zero(step: Step, s: Tensor) -> bool:
@@ -254,7 +254,7 @@ def capped(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     if not plain or not alone or call.rule is not None or call.run.nz or not input.is_floating_point():
         return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
     layer = maker(input)
-    cut = Capped(input, high) if input.numel() and input.ndim else None
+    cut = Capped(input, high) if input.numel() and input.ndim and not recording() else None
     if cut is None or 8 * len(cut.index) > input.numel():
         return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
     cut = cut if len(cut.index) else None

@@ -18,6 +18,7 @@ from relprop.engine.functions import Share, scaled
 from relprop.engine.mode import Call, begin
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Note, note_of, replaying
+from relprop.numerics import aside
 from relprop.operations.activations import (
     along,
     chain,
@@ -119,8 +120,8 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if layer is None or not (constant.ndim < live.ndim or call.run.owns(constant)):
         return call()  # it may be one sample's own
     if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
-        alike = constant == constant[:1]
-        constant = constant[:1] if bool(alike.all()) else constant  # repeated per sample, it is what it is for one
+        with aside():  # repeated per sample, it is what it is for one
+            constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
     if call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
         return call()
     v = constant.detach().reshape(-1)
@@ -134,8 +135,10 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
         factor = apply(torch.ones_like(v), v)
         note.scaled = layer, factor if scale is None else scale * factor
         return result
-    sign = apply(torch.ones_like(v), torch.zeros_like(v))
-    if bool((sign != 1).any()):
+    with aside():
+        sign = apply(torch.ones_like(v), torch.zeros_like(v))
+        turned = bool((sign != 1).any())
+    if turned:
         scale = sign if scale is None else scale * sign
     return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 

@@ -21,7 +21,7 @@ from relprop.engine.mode import Call
 from relprop.engine.registry import register
 from relprop.engine.run import Note, Run, saved_elsewhere
 from relprop.errors import RuleError
-from relprop.numerics import nonzero, own, quotient, signed, where_positive, wide
+from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
 
@@ -50,7 +50,7 @@ class Kept:
             return None
         if self.rectified and whole:
             return None
-        if self.rectified and not self.alone and not torch.equal(where_positive(g, self.value), g):
+        if self.rectified and not self.alone and (recording() or not torch.equal(where_positive(g, self.value), g)):
             return None
         return self.value if self.capped is None else self.capped.restore(self.value)
 
@@ -107,7 +107,7 @@ class LayerView:
     @property
     def nonnegative(self) -> bool:
         if self._nonnegative is None:
-            self._nonnegative = self.x.numel() == 0 or bool(self.x.amin() >= 0)
+            self._nonnegative = self.x.numel() == 0 or known(self.x.amin() >= 0, False)
         return self._nonnegative
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.errors import RuleError
-from relprop.numerics import added, own, quotient, where_positive, wide
+from relprop.numerics import added, known, own, quotient, where_positive, wide
 from relprop.rules.base import Layer, WeightedRule, check_number
 
 
@@ -68,7 +68,7 @@ class Gamma(WeightedRule):
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
-        if layer.nonnegative and (layer.rectified or layer.z.numel() == 0 or bool(layer.z.amin() >= 0)):
+        if layer.nonnegative and (layer.rectified or layer.z.numel() == 0 or known(layer.z.amin() >= 0, False)):
             slope = 1 / (1 + self.gamma)
             above = layer.once("above", lambda: F.leaky_relu(w, slope))
             bias = F.leaky_relu(b, slope) if isinstance(b, Tensor) else b

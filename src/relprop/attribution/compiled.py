@@ -1,0 +1,297 @@
+"""`relprop.compile`: the forward pass and the relevance pass recorded once, as one graph, and compiled."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.attribution.attribute import attribute
+from relprop.attribution.checks import admit, arguments, check_callable, check_output, check_relevance, rules_for
+from relprop.attribution.explain import Options, explain, handed_out
+from relprop.attribution.identity import Identity
+from relprop.attribution.layers import wanted
+from relprop.attribution.result import Relevance
+from relprop.attribution.targets import Contrast, Entries, as_entries, known_labels
+from relprop.attribution.trees import leaves, map_tree
+from relprop.composites import Composite
+from relprop.engine.eager import original, uncompiled
+from relprop.errors import InputError, UnsupportedOperationError
+
+_SLOT = object()
+_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+
+
+@dataclass
+class _Graph:
+    """A compiled graph, and what turns its flat results into a `Relevance`."""
+
+    run: Callable[..., Sequence[Tensor]]
+    skeleton: Any
+    decided: dict[str, Any]
+
+
+class Compiled:
+    """A model with the way to explain it, made by `relprop.compile`: call it as often as you like.
+
+    Attributes:
+        graphs: how many graphs were recorded and compiled so far.
+    """
+
+    def __init__(self, model: Any, how: Options, options: dict[str, Any]) -> None:
+        self._model, self._how, self._options = model, how, options
+        self._seen: dict[Any, tuple[Tensor | None, Tensor]] = {}
+        self._graphs: dict[Any, _Graph] = {}
+        self._objects: dict[int, Any] = {}
+        self._state: Any = None
+        self._lock = threading.Lock()
+        self.graphs = 0
+
+    def __call__(
+        self,
+        inputs: Any,
+        target: Any = None,
+        *,
+        seed: float | Tensor | None = None,
+        forward_args: Sequence[Any] = (),
+        forward_kwargs: dict[str, Any] | None = None,
+    ) -> Relevance:
+        """Explains one score per sample, as `relprop.attribute` does.
+
+        The first call with inputs of a new shape, dtype, device or structure explains them step by step, for its checks,
+        and then compiles a graph for them; a change of the model's tensors starts afresh. All later calls run the graph,
+        whatever the class, as targets are among its inputs. A callable target has a graph of its own.
+
+        Args:
+            inputs: as for `relprop.attribute`.
+            target: as there.
+            seed: as there.
+            forward_args: as there. Tensors among them may change from call to call; another value of anything else
+                has another graph.
+            forward_kwargs: as there.
+
+        Raises:
+            RelpropError: as `relprop.attribute`.
+            UnsupportedOperationError: the model's Python looks at the numbers it computes, so no graph stands for it.
+        """
+        how = replace(self._how, args=tuple(forward_args), kwargs=dict(forward_kwargs or {}))
+        inputs, _ = admit(self._model, inputs, how.composite or "auto")
+        given = map_tree(_plain, (inputs, how.args, how.kwargs))
+        with self._lock:
+            self._refresh()
+            key = type(inputs), self._key(given)
+            if key not in self._seen:
+                self._seen[key] = self._first(inputs, target, seed, how)
+            output, score = self._seen[key]
+            seed = None if seed is None else handed_out(score, seed)
+            asked = target if output is None else as_entries(target, output, how.labels)
+            form = _form(asked)
+            tree = (*given, form, seed)
+            graph_key = key, self._key(form), seed is None
+            if graph_key not in self._graphs:
+                self._graphs[graph_key] = self._record(tree, how)
+            graph = self._graphs[graph_key]
+        with torch.inference_mode(False), torch.no_grad():
+            found = graph.run(*_apart(tree)[1])
+        values, output, score, residual, layers, best = _together(graph.skeleton, found)
+        check_output(self._model, output, inputs, *arguments(inputs, how.args, how.kwargs))
+        check_relevance([t for _, t in leaves(values)], inputs)
+        return Relevance(
+            values=values,
+            output=output,
+            score=score,
+            residual=residual,
+            layers=layers,
+            target=_understood(best, target),
+            inputs=map_tree(lambda t: t.detach().clone(), inputs),
+            labels=how.labels,
+            model=Identity.of(self._model),
+            **graph.decided,
+        )
+
+    def _refresh(self) -> None:
+        """Forgets the graphs of a model whose tensors were replaced, or that changed its mode."""
+        state: Any = None
+        if isinstance(self._model, nn.Module):
+            held = [*self._model.parameters(), *self._model.buffers()]
+            state = [(id(t), t.dtype, t.device) for t in held], [m.training for m in self._model.modules()]
+        if state != self._state:
+            self._state = state
+            self._seen.clear()
+            self._graphs.clear()
+            self._objects.clear()
+
+    def _key(self, tree: Any) -> tuple[Any, ...]:
+        return tuple((path, self._leaf(leaf)) for path, leaf in leaves(tree))
+
+    def _leaf(self, leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device
+        if isinstance(leaf, _PLAIN):
+            return type(leaf), leaf
+        self._objects[id(leaf)] = leaf  # alive, so that no other takes its id
+        return id(leaf)
+
+    def _first(self, inputs: Any, target: Any, seed: Any, how: Options) -> tuple[Tensor | None, Tensor]:
+        """Step by step, for all the checks; and what the output and the scores look like."""
+        found = attribute(
+            self._model, inputs, target, composite=how.composite or "auto", layers=list(how.layers) or None,
+            layers_at=how.layers_at, seed=seed, forward_args=how.args, forward_kwargs=how.kwargs, select=how.select, labels=how.labels,
+            multiply_by_inputs=how.multiply, strict=how.strict,
+        )  # fmt: skip
+        output = torch.empty_like(found.output, device="meta") if isinstance(found.output, Tensor) else None
+        return output, torch.empty_like(found.score)
+
+    def _record(self, tree: Any, how: Options) -> _Graph:
+        """The graph of one call."""
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        shape, tensors = _apart(tree)
+        kept: list[Any] = []
+
+        def call(*tensors: Tensor) -> list[Tensor]:
+            inputs, args, kwargs, form, seed = _together(shape, tensors)
+            (found,) = explain(self._model, inputs, [_target(form)], seed, replace(how, args=args, kwargs=kwargs))
+            output = map_tree(lambda leaf: leaf if isinstance(leaf, (Tensor, *_PLAIN)) else None, found.output)
+            skeleton, flat = _apart(
+                (found.values, output, found.score, found.residual, found.layers, _form(found.target))
+            )
+            kept[:] = skeleton, {"composite": found.composite, "rules": found.rules, "unknown": found.unknown}
+            return flat
+
+        with torch.inference_mode(False), torch.enable_grad(), uncompiled(self._model):
+            try:
+                graph = make_fx(call, tracing_mode="real")(*tensors)
+            except RuntimeError as error:
+                if "value out of a tracing tensor" not in str(error) and "data-dependent" not in str(error):
+                    raise
+                raise UnsupportedOperationError(_looks(error)) from error
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        self.graphs += 1
+        return _Graph(torch.compile(graph, fullgraph=True, dynamic=False, **self._options), *kept)
+
+
+def compile(
+    model: Any,
+    *,
+    composite: Composite | str = "auto",
+    layers: Any = None,
+    layers_at: str = "output",
+    select: Any = None,
+    labels: Sequence[str] | None = None,
+    multiply_by_inputs: bool | None = None,
+    strict: bool = True,
+    **options: Any,
+) -> Compiled:
+    """Makes a function that explains a model by compiled code, for many calls on inputs of the same shape.
+
+    The forward pass and the relevance pass become one graph without breaks, given to `torch.compile`. The model is not
+    changed; its weights are no part of the graph, so training them further needs no new one.
+
+    Args:
+        model: as in `relprop.attribute`.
+        composite: as there.
+        layers: as there.
+        layers_at: as there.
+        select: as there.
+        labels: as there.
+        multiply_by_inputs: as there.
+        strict: as there.
+        options: of `torch.compile`, such as `backend="aot_eager"` or `mode="max-autotune"`.
+
+    Returns:
+        A function of inputs and a target that returns a `Relevance`.
+
+    Raises:
+        InputError: the model is no module or callable, or it lacks a layer, or `torch.compile` has no such backend.
+        CompositeError: there is no such composite.
+    """
+    model = original(model)
+    check_callable(model)
+    if layers_at not in ("output", "input"):
+        raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
+    _check_options(options)
+    how = Options(
+        composite=rules_for(model, composite),
+        layers=wanted(model, layers),
+        layers_at=layers_at,
+        select=select,
+        labels=labels if labels is not None else known_labels(model),
+        multiply=multiply_by_inputs,
+        strict=strict,
+    )
+    return Compiled(model, how, options)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuses options that `torch.compile` would refuse only at the first call, or that are ours to choose."""
+    fixed = {"fullgraph", "dynamic"} & set(options)
+    if fixed:
+        raise InputError(f"{fixed.pop()}= is not free: a graph is whole, and of fixed shapes.")
+    torch.compile(lambda: None, fullgraph=True, dynamic=False, **options)
+
+
+def _plain(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _apart(tree: Any) -> tuple[Any, list[Tensor]]:
+    """A tree without its tensors, and these."""
+    found: list[Tensor] = []
+
+    def take(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        found.append(leaf)
+        return _SLOT
+
+    return map_tree(take, tree), found
+
+
+def _together(skeleton: Any, tensors: Sequence[Tensor]) -> Any:
+    """The tree again."""
+    rest = iter(tensors)
+    return map_tree(lambda leaf: next(rest) if leaf is _SLOT else leaf, skeleton)
+
+
+def _form(target: Any) -> Any:
+    """A target as a tree: a pair for a contrast, a tensor for entries."""
+    if isinstance(target, Contrast):
+        return _form(target.positive), _form(target.negative)
+    return target.at if isinstance(target, Entries) else target
+
+
+def _target(form: Any) -> Any:
+    if isinstance(form, tuple):
+        return Contrast(_target(form[0]), _target(form[1]))
+    return Entries(form) if isinstance(form, Tensor) else form
+
+
+def _understood(found: Any, target: Any) -> Any:
+    """The target as `attribute` reports it: the arg-max that the graph found, where none was given."""
+    if isinstance(target, Contrast):
+        return Contrast(_understood(found[0], target.positive), _understood(found[1], target.negative))
+    if target is None:
+        return found.tolist() if isinstance(found, Tensor) else found
+    return target
+
+
+def _looks(error: RuntimeError) -> str:
+    """Says where a model looks at numbers."""
+    here = os.path.dirname(os.path.dirname(__file__))
+    elsewhere = (os.path.dirname(torch.__file__), here)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(elsewhere)]
+    where = (
+        f"{frames[-1].filename}, line {frames[-1].lineno} ({frames[-1].line})" if frames else "one of its operations"
+    )
+    return (
+        f"the model looks at the numbers it computes, so that no one graph stands for it: {where}. "
+        "Use relprop.attribute, or leave that test to the caller."
+    )
