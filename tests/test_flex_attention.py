@@ -269,6 +269,17 @@ def test_torchs_own_refusal_stays_outside() -> None:
     close(F.scaled_dot_product_attention(q, k, v).detach(), flex_attention(q.detach(), k, v))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["causal", "soft cap"])
+def test_in_a_compiled_call_of_ours(name: str) -> None:
+    given = inputs()
+    call = relprop.compile(CASES[name].flex, composite="attnlrp", backend="aot_eager")
+    expected = relprop.attribute(CASES[name].written, given, (1, 2, 3), composite="attnlrp")
+    for a, b in zip(call(given, (1, 2, 3)).values, expected.values, strict=True):
+        close(a, b)
+    assert call.graphs == 1
+
+
 def test_a_survey_names_the_attention() -> None:
     q, k, v = inputs()
     seen = relprop.survey(lambda q: flex_attention(q, k, v, block_mask=causal()), q, "attnlrp")

@@ -165,7 +165,7 @@ class Compiled:
             kept[:] = skeleton, {"composite": found.composite, "rules": found.rules, "unknown": found.unknown}
             return flat
 
-        with torch.inference_mode(False), torch.enable_grad(), uncompiled(self._model):
+        with torch.inference_mode(False), torch.enable_grad(), uncompiled():
             try:
                 graph = make_fx(call, tracing_mode="real")(*tensors)
             except RuntimeError as error:

@@ -14,7 +14,7 @@ from relprop.composites.composite import UNDECIDED
 from relprop.composites.places import Place
 from relprop.engine.functions import custom, scaled
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
-from relprop.engine.run import Note, Run, note_of, replaying
+from relprop.engine.run import Note, Run, note_of, replaying, saved_elsewhere
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
@@ -77,7 +77,7 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if run.checkpointed and not torch.is_grad_enabled() and replaying():
+        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere()):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
@@ -258,7 +258,9 @@ class Propagation(TorchFunctionMode):
             return value.detach()
         maker = getattr(type(value.grad_fn), "_forward_cls", None)
         written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
-        if maker not in TABLE and not (maker is None and (written or self.run.adopt)):
+        # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
+        known = replaying() or (maker in TABLE and TABLE[maker].family != REFUSED)
+        if not known and not (maker is None and (written or self.run.adopt)):
             self._unseen(value, maker)
         value._relprop = Note(self.run)  # type: ignore[attr-defined]
         live.append(value)
@@ -266,7 +268,10 @@ class Propagation(TorchFunctionMode):
 
     def _unseen(self, value: Tensor, maker: Any) -> None:
         """Refuses a tensor whose making no mode can see."""
-        if maker is not None:
+        if maker in TABLE:
+            name = maker.__qualname__
+            what = f"{maker.__module__}.{name}: {TABLE[maker].reason}"
+        elif maker is not None:
             name = maker.__qualname__
             what = (
                 f"{maker.__module__}.{name}, a custom autograd.Function in no family of operations. If its own backward "

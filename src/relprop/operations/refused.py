@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch.overrides import get_testing_overrides
+from torch.utils.checkpoint import CheckpointFunction
 
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
@@ -68,3 +69,9 @@ for _reason, _names in REASONS.items():
     for _function in get_testing_overrides():
         if _function not in TABLE and getattr(_function, "__name__", "") in _wanted:
             register(_function, family=REFUSED, reason=_reason, only=True)
+register(
+    CheckpointFunction, family=REFUSED, only=True,
+    reason="re-entrant checkpointing hides what it computes from autograd. Write checkpoint(..., use_reentrant=False), "
+    "for models of transformers gradient_checkpointing_enable({'use_reentrant': False}); or switch it off and pass "
+    "checkpoint=True to relprop",
+)  # fmt: skip
