@@ -98,7 +98,7 @@ class Propagation(TorchFunctionMode):
                 return result.detach() if result.requires_grad else result
             return result
         live: list[Tensor] = []
-        args = tuple(self._door(a, live) for a in args)
+        given, args = args, tuple(self._door(a, live) for a in args)
         kwargs = {key: self._door(a, live) for key, a in kwargs.items()}
         if not live or not torch.is_grad_enabled():
             if live:
@@ -113,7 +113,9 @@ class Propagation(TorchFunctionMode):
                 run.derive(result, (*args, *kwargs.values()), written)
             if run.ids and entry is not None:
                 follow(run, func, entry.family == "structure", args, kwargs, result)
-            return result
+            return (
+                given[0] if args and result is args[0] else result
+            )  # as p.to(p.device) is p, not a constant beside it
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
                 f"{getattr(func, '__name__', func)}(out=...) in {run.where()}: relevance cannot follow a result that "
