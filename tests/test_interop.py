@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,3 +145,58 @@ def test_a_parameter_stays_one() -> None:
     before = model.weight
     relprop.attribute(model, torch.randn(2, 4), 0)
     assert model.weight is before and isinstance(model.weight, nn.Parameter)
+
+
+# ------------------------------------------------------------------------------------------------------ several processes
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Any]:
+    """A group of one process."""
+    sharded = pytest.importorskip("sharded")
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("needs torch.distributed with gloo")
+    with sharded.processes(0, 1, torch.distributed.HashStore()) as mesh:
+        yield mesh
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("composite", ["attnlrp", "epsilon_plus_flat"])
+@pytest.mark.parametrize(
+    "way", ["fully_shard", "fully_shard, weights kept", "fully_shard, frozen", "data parallel", "tensor parallel"]
+)
+def test_sharded(way: str, composite: str, checkpoint: bool, alone: Any) -> None:
+    import sharded
+
+    if way == "tensor parallel" and checkpoint:
+        pytest.skip("a model of one block")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of what is new or late
+        sharded.compare(way, composite, checkpoint, alone)
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path: Path) -> None:
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("needs torch.distributed with gloo")
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here.parent / "src"), str(here)])
+    running = [
+        subprocess.Popen(
+            [sys.executable, here / "sharded.py", str(rank), "2", tmp_path / "store"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONPATH": path},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in running:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 and "25 maps agree" in said, said
+
+
+def test_replicas() -> None:
+    """On a machine without accelerators DataParallel is the module itself."""
+    expected = relprop.attribute(plain(), X, TARGET, composite="attnlrp")
+    model = nn.DataParallel(plain())
+    before = state(model)
+    close(relprop.attribute(model, X, TARGET, composite="attnlrp").values, expected.values)
+    same(before, state(model))

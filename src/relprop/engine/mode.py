@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from relprop.composites.composite import UNDECIDED
 from relprop.composites.places import Place
 from relprop.engine.functions import custom, scaled
-from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
+from relprop.engine.registry import LINEAR, REFUSED, SILENT, TABLE, Entry, Handler, lookup
 from relprop.engine.run import Note, Run, note_of, replaying, saved_elsewhere
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
@@ -261,7 +261,7 @@ class Propagation(TorchFunctionMode):
         maker = getattr(type(value.grad_fn), "_forward_cls", None)
         written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
         # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
-        known = replaying() or (maker in TABLE and TABLE[maker].family != REFUSED)
+        known = replaying() or (maker in TABLE and TABLE[maker].family != REFUSED) or _full_name(maker) in LINEAR
         if not known and not (maker is None and (written or self.run.adopt)):
             self._unseen(value, maker)
         value._relprop = Note(self.run)  # type: ignore[attr-defined]
@@ -417,6 +417,10 @@ def _qualified(func: Any) -> str:
         return torch.overrides.resolve_name(func) or getattr(func, "__name__", str(func))
     except Exception:
         return str(func)
+
+
+def _full_name(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
 
 
 def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -4,6 +4,7 @@ from relprop.operations import (  # noqa: F401
     activations,
     attention,
     batch_norm,
+    distributed,
     experts,
     flex_attention,
     lookup,
