@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 
 import relprop
 import sequences
-from relprop.errors import InputError, ModelStateError
+from relprop.errors import InputError, ModelStateError, UnsupportedOperationError
 
 close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-7)
 
@@ -200,3 +202,192 @@ def test_replicas() -> None:
     before = state(model)
     close(relprop.attribute(model, X, TARGET, composite="attnlrp").values, expected.values)
     same(before, state(model))
+
+
+# ------------------------------------------------------------------------------------------------- weights in other clothes
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 4)).eval()
+
+
+def cnn() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(12, 4)).eval()
+
+
+INPUTS = {mlp: torch.linspace(-2, 2, 24).reshape(3, 8).cos(), cnn: torch.linspace(-9, 9, 216).reshape(3, 2, 6, 6).cos()}
+
+
+class Bounded(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.tanh()
+
+
+class Low(nn.Module):
+    """A low-rank change of a weight, as a parametrisation."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        flat = weight.flatten(1)
+        self.a, self.b = nn.Parameter(torch.randn(flat.shape[0], 2)), nn.Parameter(torch.randn(2, flat.shape[1]))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + 0.1 * (self.a @ self.b).reshape(weight.shape)
+
+
+def old_weight_norm(layer: nn.Module) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(layer)
+
+
+CLOTHES: dict[str, Callable[[Any], Any]] = {
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "weight_norm of old": old_weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "spectral_norm of old": nn.utils.spectral_norm,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", amount=0.4),
+    "bounded": lambda layer: parametrize.register_parametrization(layer, "weight", Bounded()),
+    "low rank": lambda layer: parametrize.register_parametrization(layer, "weight", Low(layer.weight)),
+}
+
+
+def undressed(model: nn.Sequential) -> nn.Sequential:
+    """Plain layers with the weights that act."""
+    plain = [copy.deepcopy(m) for m in (mlp if len(model[0].weight.shape) == 2 else cnn)()]
+    for mine, other in zip(plain, model, strict=True):
+        if hasattr(mine, "weight"):
+            mine.weight.data, mine.bias.data = other.weight.detach().clone(), other.bias.detach().clone()
+    return nn.Sequential(*plain).eval()
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "epsilon", "epsilon_plus_flat"])
+@pytest.mark.parametrize("made", [mlp, cnn])
+@pytest.mark.parametrize("name", CLOTHES)
+def test_weights_that_are_computed(name: str, made: Callable[[], nn.Sequential], composite: str) -> None:
+    model, x = made(), INPUTS[made]
+    for layer in model:
+        if hasattr(layer, "weight"):
+            CLOTHES[name](layer)
+    model.eval()(x)
+    before = copy.deepcopy(model.state_dict())
+    expected = relprop.attribute(undressed(model), x, 1, composite=composite)
+    found = relprop.attribute(model, x, 1, composite=composite)
+    close(found.values, expected.values)
+    with parametrize.cached():
+        close(relprop.attribute(model, x, 1, composite=composite).values, expected.values)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class Adapted(nn.Module):
+    """A linear layer beside a low-rank one, as adapters do it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.a, self.b = nn.Parameter(torch.randn(base.in_features, 2)), nn.Parameter(torch.randn(2, base.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + x @ self.a @ self.b * 0.5
+
+    def merged(self) -> nn.Linear:
+        layer = copy.deepcopy(self.base)
+        layer.weight.data += 0.5 * (self.a @ self.b).T.detach()
+        return layer
+
+
+def test_an_adapter_is_as_good_as_merged() -> None:
+    """Where the rule is linear in the weights; others see two layers, as there are."""
+    model = nn.Sequential(*(Adapted(m) if isinstance(m, nn.Linear) else m for m in mlp())).double().eval()
+    merged = nn.Sequential(*(m.merged() if isinstance(m, Adapted) else m for m in model)).eval()
+    x = INPUTS[mlp].double()
+    for composite in ("attnlrp", "cp_lrp", "gradient"):
+        found, expected = (relprop.attribute(m, x, 1, composite=composite) for m in (model, merged))
+        torch.testing.assert_close(found.values, expected.values, rtol=1e-9, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------------- quantised
+
+
+def dynamically(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces that this will move
+        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=dtype)
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "epsilon_plus_flat", "gradient"])
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+def test_a_dynamically_quantised_layer(dtype: torch.dtype, composite: str) -> None:
+    """The model's own output; the relevance of the layer whose weights the quantised ones stand for."""
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("needs quantised kernels")
+    x = INPUTS[mlp]
+    model = dynamically(nn.Sequential(mlp()[0]), dtype)
+    layer = nn.Linear(8, 16)
+    weight = model[0].weight()
+    layer.weight.data, layer.bias.data = weight.dequantize() if weight.is_quantized else weight, model[0].bias()
+    found, expected = (relprop.attribute(m, x, 3, composite=composite) for m in (model, nn.Sequential(layer)))
+    assert torch.equal(found.output, model(x))
+    close(found.values, expected.values)
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+def test_a_dynamically_quantised_model_is_close(dtype: torch.dtype) -> None:
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("needs quantised kernels")
+    model = dynamically(mlp(), dtype)
+    found, exact = (relprop.attribute(m, INPUTS[mlp], 1, composite="attnlrp").values for m in (model, mlp()))
+    assert nn.functional.cosine_similarity(found.flatten(), exact.flatten(), 0) > 0.99
+
+
+class Rounded(Tensor):
+    """A weight in 8 bits, by the interface of torchao's: a class of its own that linear knows, with dequantize."""
+
+    numbers: Tensor
+    scale: Tensor
+
+    @staticmethod
+    def __new__(cls, weight: Tensor) -> Rounded:
+        self = Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)
+        self.scale = weight.abs().amax(1, keepdim=True) / 127
+        self.numbers = (weight / self.scale).round().to(torch.int8)
+        return self
+
+    def dequantize(self) -> Tensor:  # type: ignore[override]
+        return self.numbers.float() * self.scale
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return args[0]
+        raise NotImplementedError(func)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is nn.functional.linear:  # a kernel that knows no gradient
+            x, weight, bias = args
+            with torch.no_grad():
+                return x @ weight.dequantize().T + bias
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "epsilon", "epsilon_plus_flat"])
+def test_weights_of_a_class_of_their_own(composite: str) -> None:
+    model, exact = mlp(), mlp()
+    for mine, other in zip(model, exact, strict=True):
+        if isinstance(mine, nn.Linear):
+            rounded = Rounded(mine.weight.detach())
+            mine.weight = nn.Parameter(rounded, requires_grad=False)
+            other.weight.data = rounded.dequantize()
+    found, expected = (relprop.attribute(m, INPUTS[mlp], 1, composite=composite) for m in (model, exact))
+    close(found.values, expected.values)
+
+
+def test_static_quantisation_is_refused() -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.quantize_per_tensor(x, 0.1, 0, torch.qint8).dequantize()
+
+    with pytest.raises(UnsupportedOperationError, match="explain the model they were made from"):
+        relprop.attribute(model, torch.randn(2, 4), 0)

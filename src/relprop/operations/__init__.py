@@ -11,6 +11,7 @@ from relprop.operations import (  # noqa: F401
     normalisation,
     pooling,
     products,
+    quantised,
     recurrent,
     refused,
     silent,

@@ -26,7 +26,7 @@ REASONS = {
         "svd svd_lowrank svdvals tensorinv tensorsolve triangular_solve cond vander cov corrcoef"
     ),
     "it draws random numbers, so the decision is not a function of the inputs": "gumbel_softmax",
-    "quantised tensors have no gradient": (
+    "quantised tensors have no gradient: explain the model they were made from, or quantise its linear layers dynamically": (
         "quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic dequantize quantized_batch_norm "
         "quantized_gru_cell quantized_lstm_cell quantized_max_pool1d quantized_max_pool2d quantized_max_pool3d "
         "quantized_rnn_relu_cell quantized_rnn_tanh_cell fake_quantize_per_channel_affine fake_quantize_per_tensor_affine "
