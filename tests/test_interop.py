@@ -391,3 +391,79 @@ def test_static_quantisation_is_refused() -> None:
 
     with pytest.raises(UnsupportedOperationError, match="explain the model they were made from"):
         relprop.attribute(model, torch.randn(2, 4), 0)
+
+
+# --------------------------------------------------------------------------------------------------------- low precision
+
+
+class Mixed(nn.Module):
+    """The blocks in bfloat16, the rest as it is: the model casts by itself."""
+
+    def __init__(self, own: bool = False, dtype: torch.dtype | None = torch.bfloat16) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Linear(16, 16), nn.Linear(16, 5)
+        self.layers = nn.ModuleList(sequences.Decoder() for _ in range(3))
+        self.own, self.dtype = own, dtype
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        with torch.autocast("cpu", dtype=self.dtype, enabled=self.dtype is not None):
+            for layer in self.layers:
+                h = torch.utils.checkpoint.checkpoint(layer, h, use_reentrant=False) if self.own else layer(h)
+        return self.head(h.float())[:, -1]
+
+
+def near(found: Tensor, exact: Tensor) -> None:
+    """As measured on models of this size, with room: a hundredth of the largest share, and one direction."""
+    assert torch.isfinite(found).all()
+    found, exact = found.double(), exact.double()
+    assert (found - exact).abs().max() <= 0.01 * exact.abs().max()
+    assert nn.functional.cosine_similarity(found.flatten(), exact.flatten(), 0) > 0.999
+
+
+@pytest.mark.parametrize("composite", ["auto", "attnlrp", "cp_lrp", "epsilon_plus_flat"])
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_model_that_casts_by_itself(own: bool, checkpoint: bool, composite: str) -> None:
+    """What is computed again is so in the precision of the first time: bfloat16 saves what float32 did not."""
+    exact = relprop.attribute(Mixed(dtype=None), X, 3, composite=composite).values
+    mixed = relprop.attribute(Mixed(), X, 3, composite=composite).values
+    near(mixed, exact)
+    found = relprop.attribute(Mixed(own), X, 3, composite=composite, checkpoint=checkpoint)
+    torch.testing.assert_close(found.values, mixed, rtol=1e-5, atol=1e-5 * mixed.abs().max().item())
+
+
+@pytest.mark.parametrize("composite", ["auto", "attnlrp", "cp_lrp", "epsilon", "epsilon_plus_flat"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_around_the_call(dtype: torch.dtype, composite: str) -> None:
+    model = Mixed(dtype=None)
+    exact = relprop.attribute(model, X, 3, composite=composite).values
+    model.dtype = dtype
+    model = nn.Sequential(model)  # the context inside is the one outside
+    with torch.autocast("cpu", dtype=dtype):
+        first, again = (relprop.attribute(model, X, 3, composite=composite) for _ in range(2))
+        with torch.no_grad():
+            assert torch.equal(first.output, model(X))
+    near(first.values, exact)
+    assert torch.equal(first.values, again.values)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "cp_lrp"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_language_model_in_half_precision(dtype: torch.dtype, composite: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = torch.tensor([[5, 17, 3, 42, 8, 9, 11], [8, 4, 23, 19, 7, 3, 2]])
+    exact = relprop.attribute(model, ids, (-1, 7), composite=composite).values
+    with torch.autocast("cpu", dtype=dtype):
+        near(relprop.attribute(model, ids, (-1, 7), composite=composite).values, exact)
+    first, again = (relprop.attribute(model.to(dtype), ids, (-1, 7), composite=composite).values for _ in range(2))
+    near(first, exact)
+    assert torch.equal(first, again)
