@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import subprocess
 import sys
@@ -103,6 +104,30 @@ def test_weights_that_come_and_go(
     model = offload(plain().requires_grad_(not frozen), tmp_path)
     assert offload is whole or any(p.is_meta for p in model.parameters())
     agrees(model, expected, checkpoint=["1", "2"] if checkpoint else False)
+
+
+def test_weights_that_left_are_not_held(tmp_path: Path) -> None:
+    """With checkpoints a model may be larger than the memory it runs in: its depth costs what enters its blocks."""
+    pytest.importorskip("accelerate")
+    x = torch.randn(1, 3, 16)
+
+    def held(depth: int) -> int:
+        blocks = [sequences.Decoder() for _ in range(depth)]
+        model = to_disk(nn.Sequential(nn.Linear(16, 16), *blocks).eval(), tmp_path / str(depth))
+        sizes: dict[int, int] = {}
+
+        def target(y: Tensor) -> Tensor:
+            gc.collect()
+            for thing in gc.get_objects():
+                if type(thing) in (Tensor, nn.Parameter) and not thing.is_meta:
+                    sizes[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+            return y[:, -1, 3]
+
+        names = [str(n + 1) for n in range(depth)]
+        relprop.attribute(model, x, target, composite="attnlrp", checkpoint=names)
+        return sum(sizes.values())
+
+    assert held(12) - held(4) <= 8 * 1.5 * x.numel() * x.element_size()
 
 
 def test_a_device_map_of_transformers(tmp_path: Path) -> None:

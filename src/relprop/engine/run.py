@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ class Run:
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
         self._names_everything = composite is not None and composite.names_everything
-        self.constants: dict[int, Tensor] = {}
+        self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # offloaded weights must be free to go
         self._buffers: set[int] | None = None
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
