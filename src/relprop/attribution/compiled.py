@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +20,8 @@ from relprop.attribution.targets import Contrast, Entries, as_entries, known_lab
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine.eager import original, uncompiled
-from relprop.errors import InputError, UnsupportedOperationError
+from relprop.engine.recording import record
+from relprop.errors import InputError
 
 _SLOT = object()
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
@@ -78,10 +77,12 @@ class Compiled:
 
         Raises:
             RelpropError: as `relprop.attribute`.
+            InputError: a further argument is neither a tensor nor a plain value.
             UnsupportedOperationError: the model's Python looks at the numbers it computes, so no graph stands for it.
         """
         how = replace(self._how, args=tuple(forward_args), kwargs=dict(forward_kwargs or {}))
         inputs, _ = admit(self._model, inputs, how.composite or "auto")
+        _check_arguments(how)
         given = map_tree(_plain, (inputs, how.args, how.kwargs))
         with self._lock:
             self._refresh()
@@ -150,8 +151,6 @@ class Compiled:
 
     def _record(self, tree: Any, how: Options) -> _Graph:
         """The graph of one call."""
-        from torch.fx.experimental.proxy_tensor import make_fx
-
         shape, tensors = _apart(tree)
         kept: list[Any] = []
 
@@ -166,14 +165,7 @@ class Compiled:
             return flat
 
         with torch.inference_mode(False), torch.enable_grad(), uncompiled():
-            try:
-                graph = make_fx(call, tracing_mode="real")(*tensors)
-            except RuntimeError as error:
-                if "value out of a tracing tensor" not in str(error) and "data-dependent" not in str(error):
-                    raise
-                raise UnsupportedOperationError(_looks(error)) from error
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+            graph = record(call, tensors)
         self.graphs += 1
         return _Graph(torch.compile(graph, fullgraph=True, dynamic=False, **self._options), *kept)
 
@@ -235,7 +227,21 @@ def _check_options(options: dict[str, Any]) -> None:
     fixed = {"fullgraph", "dynamic"} & set(options)
     if fixed:
         raise InputError(f"{fixed.pop()}= is not free: a graph is whole, and of fixed shapes.")
-    torch.compile(lambda: None, fullgraph=True, dynamic=False, **options)
+    try:
+        torch.compile(lambda: None, fullgraph=True, dynamic=False, **options)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"torch.compile does not take {options}: {str(error).splitlines()[0]}") from error
+
+
+def _check_arguments(how: Options) -> None:
+    """Refuses what a graph would hold as it was at the first call: a cache, say, that the model reads and writes."""
+    for name, given in (("forward_args", how.args), ("forward_kwargs", how.kwargs)):
+        for path, leaf in leaves(given, name):
+            if not isinstance(leaf, (Tensor, *_PLAIN)):
+                raise InputError(
+                    f"{path} is a {type(leaf).__name__}: a compiled call takes tensors and plain values, nested in tuples, "
+                    "lists and dicts. Use relprop.attribute, or close over it in the model."
+                )
 
 
 def _plain(leaf: Any) -> Any:
@@ -281,17 +287,3 @@ def _understood(found: Any, target: Any) -> Any:
     if target is None:
         return found.tolist() if isinstance(found, Tensor) else found
     return target
-
-
-def _looks(error: RuntimeError) -> str:
-    """Says where a model looks at numbers."""
-    here = os.path.dirname(os.path.dirname(__file__))
-    elsewhere = (os.path.dirname(torch.__file__), here)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(elsewhere)]
-    where = (
-        f"{frames[-1].filename}, line {frames[-1].lineno} ({frames[-1].line})" if frames else "one of its operations"
-    )
-    return (
-        f"the model looks at the numbers it computes, so that no one graph stands for it: {where}. "
-        "Use relprop.attribute, or leave that test to the caller."
-    )

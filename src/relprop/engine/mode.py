@@ -113,9 +113,8 @@ class Propagation(TorchFunctionMode):
                 run.derive(result, (*args, *kwargs.values()), written)
             if run.ids and entry is not None:
                 follow(run, func, entry.family == "structure", args, kwargs, result)
-            return (
-                given[0] if args and result is args[0] else result
-            )  # as p.to(p.device) is p, not a constant beside it
+            # as p.to(p.device) is p, and no constant beside it
+            return given[0] if args and result is args[0] else result
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
                 f"{getattr(func, '__name__', func)}(out=...) in {run.where()}: relevance cannot follow a result that "

@@ -291,7 +291,7 @@ def saved_elsewhere() -> bool:
 
 def current_module() -> nn.Module | None:
     """The innermost module whose forward is running in this thread: read off the stack, no hook needed."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

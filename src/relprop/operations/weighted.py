@@ -19,7 +19,7 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.functions import custom, scaled
 from relprop.engine.mode import Call
 from relprop.engine.registry import register
-from relprop.engine.run import Note, Run, saved_elsewhere
+from relprop.engine.run import Note, Run, note_of, saved_elsewhere
 from relprop.errors import RuleError
 from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
@@ -107,7 +107,7 @@ class LayerView:
     @property
     def nonnegative(self) -> bool:
         if self._nonnegative is None:
-            self._nonnegative = self.x.numel() == 0 or known(self.x.amin() >= 0, False)
+            self._nonnegative = self.x.numel() == 0 or known(self.x.amin() >= 0, self._layer.positive)
         return self._nonnegative
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
@@ -169,6 +169,7 @@ class Weighted:
                 "layer only."
             )
         self.linear, self.plain = linear, weight
+        self.positive = recording() and never_negative(x)
         self._x = weakref.ref(x)  # the note of the output holds it, so that the graph does not
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
@@ -306,6 +307,25 @@ class Weighted:
         """Whether the batch is so large that its samples, some after the others, save memory."""
         wide = isinstance(self.linear, Convolution) and x.ndim == self.plain.ndim and len(x) > 1
         return wide and max(x.numel(), g.numel()) > PART
+
+
+_POSITIVE = {"ReluBackward0", "SigmoidBackward0", "SoftmaxBackward0", "ExpBackward0"}
+_KEEPS_SIGNS = {
+    "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "TransposeBackward0",
+    "PermuteBackward0", "MaxPool1DBackward0", "MaxPool2DWithIndicesBackward0", "MaxPool3DWithIndicesBackward0",
+    "AvgPool2DBackward0", "AvgPool3DBackward0", "AdaptiveAvgPool2DBackward0", "MeanBackward0", "MeanBackward1",
+}  # fmt: skip
+
+
+def never_negative(x: Tensor) -> bool:
+    """Whether a tensor can hold nothing below 0, by how it was made: for a graph that must be right for all numbers."""
+    note = note_of(x)
+    if note is not None and note.step is not None and note.step.name in ("relu6", "sigmoid", "hardsigmoid", "softplus"):
+        return True
+    node = x.grad_fn
+    while node is not None and type(node).__name__ in _KEEPS_SIGNS:
+        node = node.next_functions[0][0]
+    return type(node).__name__ in _POSITIVE
 
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
