@@ -202,6 +202,18 @@ def test_sharded(way: str, composite: str, checkpoint: bool, alone: Any) -> None
         sharded.compare(way, composite, checkpoint, alone)
 
 
+def test_a_map_of_a_sharded_model_can_be_kept(alone: Any, tmp_path: Path) -> None:
+    """Without the hash of the weights, which are not all in one place."""
+    import sharded
+
+    pytest.importorskip("safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = sharded.sharded(sharded.decoders(), alone)
+        relprop.attribute(model, X, TARGET, composite="attnlrp").save(tmp_path / "kept")
+    assert relprop.load(tmp_path / "kept").model.weights_sha256 is None
+
+
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
