@@ -115,6 +115,8 @@ class Propagation(TorchFunctionMode):
                 follow(run, func, entry.family == "structure", args, kwargs, result)
             # as p.to(p.device) is p, and no constant beside it
             return given[0] if args and result is args[0] else result
+        if torch._C._are_functorch_transforms_active():
+            raise self._transformed()
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
                 f"{getattr(func, '__name__', func)}(out=...) in {run.where()}: relevance cannot follow a result that "
@@ -221,12 +223,9 @@ class Propagation(TorchFunctionMode):
             if value.is_inference():
                 value = value.clone()
             if torch._C._functorch.is_functorch_wrapped_tensor(value):
-                if not _innermost(value).requires_grad:
-                    return value
-                raise UnsupportedOperationError(
-                    f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
-                    "followed through it. Write that part of the model for a batch, without the transform."
-                )
+                if _innermost(value).requires_grad:
+                    raise self._transformed()
+                return value
             if not value.requires_grad:
                 return value
             note = note_of(value)
@@ -244,6 +243,12 @@ class Propagation(TorchFunctionMode):
         if isinstance(value, dict):
             return {key: self._door(item, live) for key, item in value.items()}
         return value
+
+    def _transformed(self) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
+            "followed through it. Write that part of the model for a batch, without the transform."
+        )
 
     def _stranger(self, value: Tensor, live: list[Tensor]) -> Tensor:
         """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
