@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from pathlib import Path
 
 import networks
 import relprop
@@ -48,8 +47,7 @@ def main(data: str = "news", page: str | None = None) -> None:
         usual = {word: sum(values) / len(values) for word, values in words.items() if len(values) >= 3}
         print(f"  {label}: {', '.join(sorted(usual, key=lambda word: -usual[word])[:8])}")
     if page is not None:
-        shown = "".join(result._repr_html_() for result in mine)
-        Path(page).write_text(f"<!doctype html><meta charset=utf-8>{shown}\n", encoding="utf-8")
+        relprop.report(mine, page, merge=True)
 
 
 if __name__ == "__main__":

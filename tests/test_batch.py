@@ -10,6 +10,7 @@ from torch import nn
 
 import relprop
 from networks import ResNet, convolutional, normalised
+from relprop.rendering import views
 
 COMPOSITES: dict[str, relprop.Composite | str] = {
     name: name
@@ -113,3 +114,14 @@ def test_the_size_of_a_score_changes_nothing_but_the_size(images: torch.Tensor) 
         )
         # An epsilon of 1e-6 weighs less the larger the numbers are.
         torch.testing.assert_close(small, large, rtol=1e-2, atol=1e-5)
+
+
+def test_both_sides_of_a_contrast_follow_their_samples(images: torch.Tensor) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 5)).double()
+    wanted = relprop.Contrast([0, 1, 2, 0, 1], 2)
+    R = relprop.attribute(model, images, wanted, labels=["a", "b", "c", "d", "e"])
+    assert R[1].target == relprop.Contrast([1], 2) and R[3:].target == relprop.Contrast([0, 1], 2)
+    assert "sample 1: target Contrast(positive=1, negative=2)" in repr(R)
+    alone = relprop.attribute(model, images[1:2], relprop.Contrast(1, 2))
+    close(R[1].values, alone.values)
+    assert [row.explained for row in views.rows(R)][1] == "sample 1: b (1) rather than c (2)"

@@ -42,6 +42,7 @@ def small():
     return Small(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
 
 def table():
+    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
 
 def odd():
@@ -53,6 +54,9 @@ class Exponential(nn.Module):
 
 def nothing():
     return 3
+
+def broken():
+    raise RuntimeError("no weights\\nhere")
 """
 
 
@@ -140,6 +144,23 @@ def test_several_at_once_and_a_folder(here: Path) -> None:
     (here / "pictures" / "notes.txt").write_text("not read")
     data = json.loads(good("explain", "pictures", "-m", "mine:small", "--out", "out2", "--json"))
     assert [each["input"] for each in data["results"]] == ["a.png", "b.png"]
+
+
+def test_rows_and_pictures_that_go_together_are_the_same_alone(here: Path) -> None:
+    rows = ("explain", "table.csv", "-m", "mine:table", "--without", "name", "--json", "--out", "out")
+    pictures = ("explain", "one.png", "two.png", "-m", "mine:small", "--json", "--out", "out")
+    tops = {each["explained"][-2] for each in json.loads(good(*pictures))["results"]}
+    other = min({"0", "1", "2"} - tops)  # another class than the likeliest ones, which may differ
+    pictures = (*pictures, "--against", other)
+    for arguments in (rows, pictures):
+        alone, together = (json.loads(good(*arguments, "--batch-size", n))["results"] for n in (1, 2))
+        assert len(alone) == len(together) >= 3
+        for one, same in zip(alone, together, strict=True):
+            assert (one["input"], one["explained"]) == (same["input"], same["explained"])
+            assert one["score"] == pytest.approx(same["score"], abs=1e-6)
+            assert one["relevance"] == pytest.approx(same["relevance"], abs=1e-5)
+            assert sum(one["absorbed"].values()) == pytest.approx(sum(same["absorbed"].values()), abs=1e-5)
+    assert run(*rows, "--batch-size", 0).exit_code == 2
 
 
 def test_files_of_one_name_do_not_overwrite_each_other(here: Path) -> None:
@@ -270,6 +291,12 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "table.csv", "-m", "mine:table", "--without", "name", "-t", "yes"], "no names of classes"),
         (["check", "-c", "nothing"], "there is no composite"),
         (["check", "--shape", "1,x"], "--shape"),
+        (["check", "-m", "mine:small", "--shape", "-1,3"], "at least 1 long"),
+        (["check", "-m", "mine:small", "--shape", "1,2,3"], "cannot take an input of shape (1, 2, 3): Given groups=1"),
+        (["explain", "long.npy", "-m", "mine:table"], "cannot take an input of shape (2, 7): mat1 and mat2"),
+        (["explain", "one.png", "-m", "mine:small", "--size", "8"], "--size is the side of the pictures"),
+        (["explain", "one.png", "-m", "mine:small", "--mean", "1,2"], "three numbers"),
+        (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
         (["composites", "nothing"], "There is no composite named 'nothing'"),
         (["show", "empty"], "no saved result"),
         (["report", "empty"], "no saved result"),
@@ -278,6 +305,7 @@ def test_rules_and_composites_are_listed() -> None:
 def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str, here: Path) -> None:
     (here / "notes.txt").write_text("words")
     (here / "empty").mkdir()
+    np.save(here / "long.npy", np.ones((2, 7)))
     np.save(here / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     done = run(*arguments, *(["--out", "out"] if arguments[0] == "explain" else []))
     assert done.exit_code == 2, done.output
@@ -292,6 +320,19 @@ def test_what_cannot_be_done_is_answered_in_one_line(here: Path) -> None:
     done = run("explain", "one.png", "-m", "mine:small", "--out", "out")
     assert done.exit_code == 1
     assert done.stderr.startswith("relprop: ") and "choose a folder" in done.stderr and done.stderr.count("\n") == 1
+    done = run("explain", "one.png", "-m", "mine:broken", "--out", "there")
+    assert (done.exit_code, done.stderr) == (1, "relprop: mine:broken failed: RuntimeError: no weights here\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the network raises by itself is put down to its input."""
+
+    def fault(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(relprop, "survey", fault)
+    with pytest.raises(RuntimeError, match="ours"):
+        run("check", "-m", "mine:small", "--shape", "1,3,16,16")
 
 
 def test_a_file_name_cannot_steer_the_terminal(here: Path) -> None:
@@ -446,7 +487,12 @@ def test_a_folder_of_transformers(here: Path) -> None:
         transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     ).save_pretrained(here / "bert")
     done = run("explain", "one.png", "-m", "hf:bert")
-    assert done.exit_code == 2 and "explains image classifiers" in done.stderr
+    assert done.exit_code == 2 and "holds no tokenizer, only a model" in done.stderr
+    transformers.BertForTokenClassification(
+        transformers.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(here / "tags")
+    done = run("explain", "one.png", "-m", "hf:tags")
+    assert done.exit_code == 2 and "this command explains classifiers of images and texts" in done.stderr
 
 
 def test_the_table_of_a_csv_is_what_the_library_gives(here: Path) -> None:

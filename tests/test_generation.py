@@ -48,8 +48,62 @@ def test_the_matrix_equals_single_calls(kind: str, letters: Any) -> None:
     close(found.of_prompt(), found.relevance[:, :start].sum(0))
 
 
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_an_encoder_and_a_decoder(kind: str) -> None:
+    """Rows are relevance of the source, of the sign that starts the answer, and of what was written before."""
+    tokenizer = tiny.words()
+    model = tiny.build(kind, tokenizer)
+    text = "opec ministers cut crude oil ."
+    found = relprop.explain_generation(model, tokenizer, text, max_new_tokens=10)
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    written = model.generate(ids, max_new_tokens=10, do_sample=False)[0]
+    source, count = ids.shape[1], len(found)
+    assert count == len(written) - 1 > 3 and len(found.prompt) == source + 1
+    assert tokenizer.convert_ids_to_tokens([*ids[0], *written]) == found.names
+    assert found.special[source] and not any(found.special[3 : source - 1])
+    for g in range(count):
+        alone = relprop.attribute(
+            model, {"input_ids": ids, "decoder_input_ids": written[None, : 1 + g]}, (-1, int(written[1 + g])),
+            composite=found.composite, select=lambda output: output.logits, forward_kwargs={"use_cache": False},
+        )  # fmt: skip
+        exactly = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-9)
+        exactly(found.relevance[g, :source], alone.values["input_ids"][0])
+        exactly(found.relevance[g, source : source + 1 + g], alone.values["decoder_input_ids"][0])
+        assert torch.count_nonzero(found.relevance[g, source + 1 + g :]) == 0
+        exactly(found.scores[g], alone.score[0])
+        exactly(found.residual[g], alone.residual[0])
+    assert found.read.sum() == sum(range(source + 1, source + 1 + count))
+
+
+def test_an_answer_of_ones_own_and_its_start() -> None:
+    tokenizer = tiny.words()
+    model = tiny.build("t5", tokenizer)
+    found = relprop.explain_generation(model, tokenizer, "opec cut", continuation="crude oil output")
+    assert found.names[-3:] == ["crude", "oil", "output"] and found.names[4:5] == ["[PAD]"]
+    last = relprop.explain_text(model, tokenizer, "opec cut", "output", decoder_text="crude oil")
+    close(found.relevance[2], torch.cat([last.relevance, last.decoder.relevance, torch.zeros(1)]))
+    begun = torch.tensor([[0, tokenizer.convert_tokens_to_ids("crude")]])
+    found = relprop.explain_generation(
+        model, tokenizer, "opec cut", max_new_tokens=2, generate={"decoder_input_ids": begun}
+    )
+    assert found.names[4:6] == ["[PAD]", "crude"] and len(found.prompt) == 6 and len(found) == 2
+    close((found.relevance.sum(1) + found.residual), found.scores)
+
+
 def prompt_and(found: Any) -> str:
     return "".join(found.tokens)
+
+
+def test_what_absorbed_the_residual(letters: Any, tmp_path: Any) -> None:
+    found = relprop.explain_generation(
+        tiny.build("llama", letters), letters, PROMPT, max_new_tokens=3, composite="attnlrp", ledger=True
+    )
+    assert len(found.ledger) > 1
+    for row, residual in zip(found.rows(), found.residual.tolist(), strict=True):
+        assert sum(row.absorbed.values()) == pytest.approx(residual) and len(row.absorbed) > 1
+    pytest.importorskip("safetensors")
+    found.save(tmp_path / "kept")
+    assert relprop.load(tmp_path / "kept").rows() == found.rows()
 
 
 def test_a_text_that_was_given(letters: Any) -> None:
@@ -100,7 +154,8 @@ def test_shown(letters: Any) -> None:
     found = relprop.explain_generation(tiny.build("llama", letters), letters, PROMPT, continuation=" Paris\x1b<b>")
     assert "\x1b" not in str(found) and str(found).count("\n") == len(found)
     page = found._repr_html_()
-    assert page.count("<tr>") == len(found) + 1 and "<b>" not in page
+    assert page.count("class=unread") == len(found) * (len(found) - 1) // 2 and "\x1b" not in page
+    assert "<b></th>" not in page and "&lt;b" in page
 
 
 @pytest.mark.parametrize(
@@ -111,7 +166,7 @@ def test_shown(letters: Any) -> None:
         ("llama", PROMPT, {"max_new_tokens": 0}, "positive int"),
         ("llama", PROMPT, {"continuation": ""}, "nothing was generated"),
         ("llama", "oil " * 80, {}, "the model reads 64"),
-        ("t5", PROMPT, {}, "decoder_text"),
+        ("t5", PROMPT, {"continuation": ""}, "nothing was generated"),
         ("mask", PROMPT, {"continuation": " Paris is"}, "whole text at once"),
     ],
 )
@@ -138,4 +193,4 @@ def test_drawn(letters: Any, tmp_path: Any) -> None:
     pytest.importorskip("PIL")
     found = relprop.explain_generation(tiny.build("llama", letters), letters, PROMPT, continuation=" Paris")
     found.save(tmp_path / "matrix.png")
-    assert (tmp_path / "matrix.png").stat().st_size > 500 and "France" in found.drawing().to_svg()
+    assert (tmp_path / "matrix.png").stat().st_size > 500 and "France" in found.to_svg()

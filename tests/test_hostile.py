@@ -18,7 +18,7 @@ from torch import nn
 import relprop
 from chromium import PROGRAM, Chromium
 from hostile import CORPUS
-from relprop.rendering import Drawing, TokenMap, bars, html, matrix, terminal
+from relprop.rendering import Drawing, TokenMap, TokenMatrix, bars, html, terminal
 from relprop.rendering.drawing import Text
 from relprop.rendering.visible import LONGEST, visible
 
@@ -119,7 +119,7 @@ def test_views_of_hostile_names_are_well_formed() -> None:
     for drawing in (
         bars(values, CORPUS, most=len(CORPUS)),
         TokenMap.of(CORPUS, values).drawing(),
-        matrix(CORPUS[:5], CORPUS, torch.randn(5, len(CORPUS))),
+        TokenMatrix.of(CORPUS[:5], CORPUS, torch.randn(5, len(CORPUS))).drawing(),
     ):
         ElementTree.fromstring(drawing.to_svg())
         drawing.to_image()

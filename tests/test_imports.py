@@ -24,7 +24,8 @@ LAYERS = [
     {"operations"},
     {"attribution"},
     {"captum", "rendering", "zoo"},
-    {"storage", "text"},
+    {"text"},
+    {"storage"},
     {"cli"},
 ]
 # The one exception, said once more where it is made: the methods of a result that draw and write it ask the outer

@@ -113,7 +113,7 @@ def test_a_masked_token(words: Any) -> None:
     found = relprop.explain_text(model, words, text, "italy")
     index = words.convert_tokens_to_ids("italy")
     by_hand = relprop.attribute(
-        model, {"input_ids": given.input_ids}, (at, index), composite=found_composite(found),
+        model, {"input_ids": given.input_ids}, (at, index), composite=found.composite,
         forward_kwargs={"attention_mask": given.attention_mask, "token_type_ids": given.token_type_ids},
     )  # fmt: skip
     close(found.relevance, by_hand.values["input_ids"][0])
@@ -203,10 +203,6 @@ def test_a_slow_tokenizer_of_the_library(tmp_path: Any) -> None:
     found = tokenize(tokenizer, "the output of the")
     assert found.names == ["the", "out@@", "put", "of", "the"]
     assert "".join(found.pieces) == "the output of the" and found.words == [(0, 1), (1, 3), (3, 4), (4, 5)]
-
-
-def found_composite(found: Any) -> str:
-    return str(found.composite)
 
 
 # --------------------------------------------------------------------------------------------- words and batches
@@ -447,20 +443,3 @@ def test_the_model_stays_as_it_was(bert: nn.Module, words: Any) -> None:
     relprop.explain_text(bert, words, TEXT, parts=True, positions=True)
     assert all(torch.equal(p, before[name]) for name, p in bert.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in bert.modules())
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_saved_as_pictures(bert: nn.Module, words: Any, suffix: str, tmp_path: Any) -> None:
-    pytest.importorskip("PIL")
-    found = relprop.explain_text(bert, words, TEXT, "crude")
-    found.save(tmp_path / f"text{suffix}", merge=True)
-    assert (tmp_path / f"text{suffix}").stat().st_size > 500
-    with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
-        found.save(tmp_path / "text.docx")
-
-
-def test_a_drawing_shows_every_word(bert: nn.Module, words: Any) -> None:
-    pytest.importorskip("PIL")
-    found = relprop.explain_text(bert, words, TEXT, "crude")
-    shown = found.drawing(merge=True).to_svg()
-    assert all(word.text in shown for word in found.words) and "crude, probability" in shown

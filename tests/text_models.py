@@ -143,6 +143,13 @@ def build(kind: str, tokenizer: Any, **options: Any) -> Any:
         "mamba": lambda: t.MambaForCausalLM(
             t.MambaConfig(vocab_size=size, hidden_size=24, num_hidden_layers=2, state_size=4, pad_token_id=0)
         ),
+        "bart": lambda: t.BartForConditionalGeneration(
+            t.BartConfig(
+                vocab_size=size, d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+                encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64, pad_token_id=0, bos_token_id=2,
+                eos_token_id=3, decoder_start_token_id=3, forced_eos_token_id=3, init_std=0.3,
+            )
+        ),
         "t5": lambda: t.T5ForConditionalGeneration(
             t.T5Config(
                 vocab_size=size, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=4, decoder_start_token_id=0,

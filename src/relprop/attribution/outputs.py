@@ -8,19 +8,17 @@ tests/test_imports.py knows this exception and holds it to these methods.
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from relprop.attribution.result import Relevance
-
 
 class Outputs:
-    """The methods of `Relevance` that draw and write it.
+    """The methods of results that draw and write them.
 
     All take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`, `rate`,
-    `percentile`, `limit`, `shared`, `palette`, `most`, `beside`.
+    `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`.
     """
 
     def show(self, where: str | None = None, **options: Any) -> None:
@@ -94,5 +92,5 @@ class Outputs:
         return fragment_of(self._result, most=4)
 
     @property
-    def _result(self) -> Relevance:
-        return cast("Relevance", self)
+    def _result(self) -> Any:
+        return self  # one of the results that the functions which draw and write know

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from relprop.attribution.identity import Identity
 from relprop.attribution.outputs import Outputs
+from relprop.attribution.targets import target_at
 from relprop.attribution.trees import leaves, map_tree
-from relprop.composites import Composite, Place
+from relprop.composites import Composite, Place, acting
 from relprop.engine.ledger import Ledger
 from relprop.rules import Rule
 
@@ -74,9 +75,9 @@ class Relevance(Outputs):
         def pick(t: Any) -> Any:
             return t[index] if isinstance(t, Tensor) and t.ndim and t.shape[0] == count else t
 
-        target = self.target[index] if isinstance(self.target, list) and len(self.target) == count else self.target
         return Relevance(
-            map_tree(pick, self.values), map_tree(pick, self.output), self.score[index], target, self.composite,
+            map_tree(pick, self.values), map_tree(pick, self.output), self.score[index],
+            target_at(self.target, index, count), self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
             map_tree(pick, self.positions),
             self.ledger.sample(index),
@@ -92,8 +93,12 @@ class Relevance(Outputs):
         return map_tree(lambda t: t.sum(1) if t.ndim > 1 else t, self.values)
 
     def table(self) -> str:
-        """Which rule acted where, a line for each place that was asked for one, in the order of asking."""
-        rows = [(str(place), repr(rule) if rule is not None else "default") for place, rule in self.rules]
+        """Which rule acted where, a line for each place that was asked for one, in the order of asking.
+
+        "merged" is one linear map with the weighted layer before it, whose rule acts on both, such as a BatchNorm after
+        its convolution; "default" is the operation's own propagation.
+        """
+        rows = [(str(place), acting(place, rule)) for place, rule in self.rules]
         width = max((len(place) for place, _ in rows), default=0)
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
 
@@ -101,7 +106,7 @@ class Relevance(Outputs):
         shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))
         lines = [f"Relevance of {shapes} by composite {self.composite.name!r}"]
         for n in range(min(len(self), 3)):
-            target = self.target[n] if isinstance(self.target, list) and len(self.target) == len(self) else self.target
+            target = target_at(self.target, n, len(self))
             score, rest = float(self.score[n]), float(self.residual[n])
             lines.append(f"  sample {n}: target {target}, score {score:.4g}, residual {rest:.4g}")
         if len(self) > 3:

@@ -26,6 +26,13 @@ class Contrast:
     negative: Any
 
 
+def target_at(target: Any, index: int | slice, count: int) -> Any:
+    """The target of one sample, or of some, of `count`: lists have one per sample, and so may both sides of a contrast."""
+    if isinstance(target, Contrast):
+        return Contrast(target_at(target.positive, index, count), target_at(target.negative, index, count))
+    return target[index] if isinstance(target, list) and len(target) == count else target
+
+
 @dataclass(frozen=True)
 class Entries:
     """The target as indices held in a tensor of shape (N, axes), so that one graph serves all classes."""

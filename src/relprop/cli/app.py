@@ -6,6 +6,9 @@ Exit codes: 0 done; 1 it could not be done; 2 what was asked for does not exist 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +16,7 @@ import typer
 
 import relprop
 from relprop import rules as all_rules
-from relprop.cli import explaining, models, photographs, printing, reading
+from relprop.cli import explaining, models, photographs, printing, reading, texts
 from relprop.cli.printing import errors_in_one_line
 from relprop.composites import NAMES
 from relprop.errors import CompositeError, InputError
@@ -83,12 +86,12 @@ def demo(
         options = Options(percentile=percentile)
         loaded = models.load(models.DEFAULT)
         explained = []
-        for photograph in printing.progress(photographs.PHOTOGRAPHS, "explaining"):
+        for photograph in printing.progress(photographs.PHOTOGRAPHS, "explaining", len(photographs.PHOTOGRAPHS)):
             picture = photograph.open()
             seen = reading.Sample(photograph.title, photograph.title, loaded.tensor(picture), loaded.seen(picture))
             names = composite or ["auto", "epsilon_plus_flat"]
-            explained.append(
-                explaining.explain(loaded.model, seen, loaded.labels, against=photograph.against, composites=names)
+            explained += explaining.explain(
+                loaded.model, [seen], loaded.labels, against=photograph.against, composites=names
             )
         credits = " ".join(f"{p.title}: {p.credit}" for p in photographs.PHOTOGRAPHS)
         paths = explaining.write(
@@ -100,19 +103,28 @@ def demo(
 
 @app.command()
 def explain(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, .csv tables, .npy arrays, or folders of them.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Pictures, .csv tables, .npy arrays, folders of them; texts, or .txt files.")
+    ],
     model: Model = models.DEFAULT,
     weights: Weights = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
-            "--target", "-t", help="A class, by name or number; several times if wanted.", show_default="top class"
+            "--target",
+            "-t",
+            help="A class, by name or number; of a language model a token, as it is written or as id:NUMBER. Several times if "
+            "wanted.",
+            show_default="the likeliest",
         ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Also explain this class, and what speaks for the first target rather than for it."),
+        typer.Option(help="Also explain this target, and what speaks for the first one rather than for it."),
     ] = None,
+    generate: Annotated[
+        int, typer.Option(help="Let a language model write that many tokens, and explain each.", min=0)
+    ] = 0,
     composite: Composites = None,
     percentile: Percentile = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-explain"),
@@ -122,6 +134,17 @@ def explain(
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of a class on each line.")] = None,
     row: Annotated[list[int] | None, typer.Option(help="Row of a table, from 0.", show_default="all")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Column of a table that is no input.")] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of a text file is a text of its own.")] = False,
+    words: Annotated[bool, typer.Option("--words", help="Join the tokens of words where texts are drawn.")] = False,
+    context: Annotated[
+        str | None, typer.Option(help="The second text of a pair: what a question is asked about.")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Texts are messages, in the form of the tokenizer's chat template.")
+    ] = False,
+    max_length: Annotated[
+        int | None, typer.Option(help="Cut texts to that many tokens.", min=1, show_default="long ones are refused")
+    ] = None,
     kind: Annotated[
         str | None, typer.Option(help="What arrays are drawn as: image, series, table, volume, audio.")
     ] = None,
@@ -129,39 +152,66 @@ def explain(
     size: Size = None,
     mean: Mean = None,
     std: Std = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Inputs that go through the network at once.", min=1, show_default="64 rows, 1 of others"),
+    ] = None,
     loose: Annotated[bool, typer.Option("--loose", help="Use the gradient of unknown operations, and say so.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Explain what a network says about pictures, rows of tables, or arrays."""
+    """Explain what a network says about pictures, texts, rows of tables, or arrays."""
     with errors_in_one_line():
         Options(kind=kind, rate=rate, percentile=_percentile(percentile))
         for name in composite or []:
             _known_composite(name)
-        paths = reading.files(inputs)
-        for path in paths:
-            if not path.is_file():
-                raise InputError(f"there is no file {str(path)!r}")
+        text = models.may_read_text(model)
+        paths = [] if text else reading.files(inputs)
         loaded = models.load(model, weights, _pictures(size, mean, std))
         names = _names(labels) if labels else loaded.labels
-        samples = [s for path in paths for s in reading.read(path, loaded, rows=row or (), without=without or ())]
-        explained = [
-            explaining.explain(
-                loaded.model, sample, names, targets=target or (), against=against, composites=composite or ("auto",),
-                strict=not loose,
+        found: Iterable[explaining.Explained]
+        if loaded.tokenizer is not None:
+            some = texts.read(inputs, lines=lines, second=context)
+            wish = texts.Wish(
+                target or (), against, composite or ("auto",), generate, max_length, not loose, batch_size or 1, chat
             )
-            for sample in printing.progress(samples, "explaining")
-        ]  # fmt: skip
-        title = f"What spoke for the decision? {samples[0].name}{f' and {len(samples) - 1} more' * (len(samples) > 1)}"
+            found, count = texts.explain(replace(loaded, labels=names), some, wish), len(some)
+        else:
+            for option, given in (
+                ("--generate", generate), ("--context", context), ("--max-length", max_length), ("--chat", chat)
+            ):  # fmt: skip
+                if given:
+                    raise InputError(f"{option} is for networks that read text; {loaded.name} does not.")
+            paths = paths or reading.files(inputs)
+            samples = [s for path in paths for s in reading.read(path, loaded, rows=row or (), without=without or ())]
+            fix = (
+                "--size is the side of the pictures it takes."
+                if samples[0].picture
+                else "Is the first axis that of samples?"
+            )
+
+            def each_explained() -> Iterable[explaining.Explained]:
+                for chunk in explaining.chunks(samples, batch_size):
+                    with models.taking(loaded, chunk[0].inputs, fix):
+                        yield from explaining.explain(
+                            loaded.model, chunk, names, targets=target or (), against=against,
+                            composites=composite or ("auto",), strict=not loose, batch_size=batch_size,
+                        )  # fmt: skip
+
+            found, count = each_explained(), len(samples)
+        explained = list(printing.progress(found, "explaining", count))
+        title = f"What spoke for the decision? {explained[0].name}{f' and {count - 1} more' * (count > 1)}"
         written = explaining.write(
             explained, out, title, keep=keep, paragraphs=[f"Network: {loaded.name}."], percentile=percentile, kind=kind,
-            rate=rate,
+            rate=rate, merge=words or None,
         )  # fmt: skip
         _finish(explained, written, json)
 
 
 @app.command()
 def check(
-    inputs: Annotated[list[Path] | None, typer.Argument(help="A sample; without one, numbers of --shape.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="A sample; without one, numbers of --shape, or a short text.")
+    ] = None,
     model: Model = models.DEFAULT,
     weights: Weights = None,
     composite: Annotated[
@@ -176,12 +226,21 @@ def check(
     with errors_in_one_line():
         _known_composite(composite)
         loaded = models.load(model, weights)
-        if inputs:
-            sample = reading.read(inputs[0], loaded)[0].inputs
+        further: dict[str, Any] = {}
+        sample: Any
+        if loaded.tokenizer is not None:
+            if shape is not None:
+                raise InputError(f"--shape is for networks of tensors; {loaded.name} reads text: write one instead.")
+            text = texts.read(inputs)[0].text if inputs else models.SAMPLE_TEXT
+            sample, further = texts.inputs_of(loaded, text)
+        elif inputs:
+            sample = reading.read(reading.files(inputs)[0], loaded)[0].inputs
         else:
             side = getattr(loaded.model, "size", 224)
             sample = models.sample_of(_numbers(shape, "--shape", int) if shape else (1, 3, side, side))
-        found = relprop.survey(loaded.model, sample, composite)
+        reads = loaded.tokenizer is not None
+        with nullcontext() if reads else models.taking(loaded, sample, "Give a sample, or another --shape."):
+            found = relprop.survey(loaded.model, sample, composite, forward_kwargs=further)
         unknown = [vars(each) for each in found.unknown]
         columns = ("operation", "family", "rule", "calls", "modules")
         if json:
@@ -319,6 +378,10 @@ def _pictures(size: int | None, mean: str | None, std: str | None) -> models.Pic
     for name, text in (("mean", mean), ("std", std)):
         if text is not None:
             given[name] = _numbers(text, f"--{name}", float)
+            if len(given[name]) != 3:
+                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue")
+            if name == "std" and not all(given[name]):
+                raise InputError(f"--std {text!r}: a picture cannot be divided by 0")
     return models.Pictures(**given)
 
 

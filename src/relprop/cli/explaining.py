@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import relprop
@@ -16,44 +17,101 @@ from relprop import Relevance
 from relprop.cli.reading import Sample
 from relprop.errors import InputError, TargetError
 from relprop.rendering import views
+from relprop.rendering.visible import visible
+from relprop.storage.folder import Stored
+from relprop.text import GenerationRelevance, TextRelevance
+
+# Rows of a table are small.
+_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """A sample and its results, one for each composite and target."""
+    """What was found out about an input.
 
-    sample: Sample
-    results: list[Relevance]
-    asked: list[str]
+    Attributes:
+        name: what to call it, safe to print.
+        stem: what to call its files.
+        results: one for each composite and target.
+        asked: the composite that was asked for, of each.
+        drawing: options of drawing that suit it.
+    """
+
+    name: str
+    stem: str
+    results: Sequence[Stored]
+    asked: Sequence[str]
+    drawing: dict[str, Any] = field(default_factory=dict)
 
 
 def explain(
     model: nn.Module,
-    sample: Sample,
+    samples: Sequence[Sample],
     labels: Sequence[str] | None,
     *,
     targets: Sequence[str] = (),
     against: str | None = None,
     composites: Sequence[str] = ("auto",),
     strict: bool = True,
-) -> Explained:
-    """Explains the targets (or the top class), `against`, and the first target rather than that."""
+    batch_size: int | None = None,
+) -> list[Explained]:
+    """Explains the targets (or the top class), `against`, and the first target rather than that.
+
+    Args:
+        model: the network.
+        samples: one, or several of one shape, which go through it together.
+        labels: names of the classes.
+        targets: classes, by name or number.
+        against: another class.
+        composites: names of composites.
+        strict: whether unknown operations are errors.
+        batch_size: of a sample that holds several, how many go through the model at once.
+    """
+    inputs = torch.cat([sample.inputs for sample in samples])
     classes: list[Any] = [find_class(target, labels) for target in targets]
     if against is not None:
         other = find_class(against, labels)
         if not classes:
-            classes = [_top(model, sample.inputs)]
-        if other == classes[0]:
+            classes = [_top(model, inputs, len(samples))]
+        if other in (classes[0] if isinstance(classes[0], list) else classes[:1]):
             raise TargetError(f"{against!r} cannot be set against itself: choose another class.")
         classes += [other, relprop.Contrast(classes[0], other)]
-    results, asked = [], []
+    found: list[list[Relevance]] = [[] for _ in samples]
+    asked: list[str] = []
     for composite in dict.fromkeys(composites):
-        found = relprop.attribute_each(
-            model, sample.inputs, classes or [None], composite=composite, labels=labels, strict=strict, ledger=True
+        results = relprop.attribute_each(
+            model, inputs, classes or [None], composite=composite, labels=labels, strict=strict, ledger=True,
+            batch_size=batch_size,
+        )  # fmt: skip
+        asked += [composite] * len(results)
+        for result in results:
+            start = 0
+            for sample, mine in zip(samples, found, strict=True):
+                mine.append(result[start : start + len(sample.inputs)])
+                start += len(sample.inputs)
+    return [
+        Explained(sample.name, sample.stem, mine, asked, _drawing(sample))
+        for sample, mine in zip(samples, found, strict=True)
+    ]
+
+
+def chunks(samples: Sequence[Sample], batch_size: int | None) -> list[list[Sample]]:
+    """Samples that go through a network together: rows of a table many at once, of pictures as many as asked for."""
+    found: list[list[Sample]] = []
+    for sample in samples:
+        size = batch_size or (_ROWS if sample.names else 1)
+        last = found[-1] if found else []
+        alike = (
+            last
+            and len(sample.inputs) == 1
+            and sample.inputs.shape == last[0].inputs.shape
+            and sample.names == last[0].names
         )
-        results += found
-        asked += [composite] * len(found)
-    return Explained(sample, results, asked)
+        if alike and len(last) < size:
+            last.append(sample)
+        else:
+            found.append([sample])
+    return found
 
 
 def write(
@@ -65,55 +123,88 @@ def write(
     except FileExistsError as error:
         raise FileExistsError(f"{folder} is a file: choose a folder with --out.") from error
     paths: list[Path] = []
-    groups: dict[str, list[Relevance]] = {}
+    groups: dict[str, list[Stored]] = {}
+    given = {name: value for name, value in options.items() if value is not None}
     for each in explained:
-        own = options_of(each.sample, options)
+        own = {**given, **each.drawing}
         for result, composite in zip(each.results, each.asked, strict=True):
-            stem = "-".join(slug(part) for part in (each.sample.stem, views.target_of(result, 0), composite))
+            stem = "-".join(slug(part) for part in (each.stem, subject(result), composite))
             path = _free(folder / f"{stem}.png", paths)
             result.save(path, **own)
             paths.append(path)
             if keep:
                 result.save(path.with_suffix(""))
                 paths.append(path.with_suffix(""))
-        groups.setdefault(each.sample.name, []).extend(each.results)
+        groups.setdefault(each.name, []).extend(each.results)
     page = folder / "index.html"
-    first = options_of(explained[0].sample, options)
     # Names of columns are the same for all rows of a table; pictures differ and are drawn from the inputs.
-    first.pop("pictures", None)
-    relprop.report(groups, page, title=title, paragraphs=paragraphs, **first)
+    first = {name: value for name, value in explained[0].drawing.items() if name != "pictures"}
+    relprop.report(groups, page, title=title, paragraphs=paragraphs, **given, **first)
     return [*paths, page]
 
 
-def options_of(sample: Sample, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of drawing that suit a sample."""
-    found = {name: value for name, value in options.items() if value is not None}
-    if sample.picture is not None:
-        found["pictures"] = sample.picture
-    if sample.names:
-        found["names"] = sample.names
-    return found
+def subject(result: Stored) -> str:
+    """What a result explains, in words."""
+    if isinstance(result, Relevance):
+        return views.target_of(result, 0)
+    return "generation" if isinstance(result, GenerationRelevance) else result.rows()[0].explained
 
 
 def as_data(explained: Sequence[Explained], paths: Sequence[Path]) -> dict[str, Any]:
     """What was found out, for a program to read."""
     results = [
         {
-            "input": each.sample.name,
+            "input": each.name,
             "sample": n,
-            "explained": views.target_of(result, n),
+            "explained": views.target_of(result, n) if isinstance(result, Relevance) else row.explained,
             "composite": result.composite.name,
-            "score": float(result.score[n]),
-            "relevance": views.total(result, n),
-            "residual": float(result.residual[n]),
-            "absorbed": views.absorbed(result, n),
-            "largest_outputs": dict(views.predictions(result, n)),
+            "score": row.score,
+            "relevance": row.relevance,
+            "residual": row.residual,
+            "absorbed": row.absorbed,
+            **_more(result, n),
         }
         for each in explained
         for result in each.results
-        for n in range(len(result))
+        for n, row in enumerate(views.rows(result))
     ]
     return {"results": results, "files": [str(path) for path in paths]}
+
+
+def _more(result: Stored, n: int) -> dict[str, Any]:
+    """What programs are told of one kind of result only."""
+    if isinstance(result, Relevance):
+        return {"largest_outputs": dict(views.predictions(result, n))}
+    if isinstance(result, TextRelevance):
+        told = {
+            "probability": result.probability,
+            "likeliest": {_said(name): sure for name, sure in result.predictions},
+            "tokens": _tokens(result),
+        }
+        return told if result.decoder is None else told | {"written": _tokens(result.decoder)}
+    read = zip(result.tokens, result.relevance[n].tolist(), result.read[n].tolist(), strict=True)
+    return {
+        "probability": float(result.probabilities[n]),
+        "tokens": [[_said(token), value] for token, value, seen in read if seen],
+    }
+
+
+def _tokens(result: TextRelevance) -> list[list[Any]]:
+    return [[_said(piece), value] for piece, value in zip(result.pieces, result.relevance.tolist(), strict=True)]
+
+
+def _said(text: str) -> str:
+    return visible(text, lines=True)
+
+
+def _drawing(sample: Sample) -> dict[str, Any]:
+    """The options of drawing that suit a sample."""
+    found: dict[str, Any] = {}
+    if sample.picture is not None:
+        found["pictures"] = sample.picture
+    if sample.names:
+        found["names"] = sample.names
+    return found
 
 
 def find_class(text: str, labels: Sequence[str] | None) -> int:
@@ -158,12 +249,11 @@ def _free(path: Path, taken: Sequence[Path]) -> Path:
     return found
 
 
-def _top(model: nn.Module, inputs: Tensor) -> int:
-    if inputs.shape[0] != 1:
+def _top(model: nn.Module, inputs: Tensor, samples: int) -> int | list[int]:
+    if inputs.shape[0] != samples:
         raise InputError("--against without --target takes the top class of one sample; this file holds several.")
-    import torch
-
     with torch.no_grad():
         output = model(inputs)
     logits = getattr(output, "logits", output)
-    return int(logits.flatten(1).argmax(1))
+    found = logits.flatten(1).argmax(1).tolist()
+    return found[0] if samples == 1 else found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relprop.attribution.targets import known_labels
-from relprop.errors import InputError, ModelStateError
+from relprop.errors import InputError, ModelStateError, RelpropError
 from relprop.zoo import efficientnet_lite0
 from relprop.zoo.efficientnet_lite import imagenet_classes
 from relprop.zoo.images import preprocess, square, to_tensor
 
 DEFAULT = "efficientnet_lite0"
+# Which class of transformers loads a model, by what the name of its own class ends in.
+_TASKS = {
+    "ForImageClassification": "AutoModelForImageClassification",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+}
 SOURCES = ("torchvision:NAME", "timm:NAME", "hf:NAME or hf:FOLDER", "module.path:factory")
 
 
@@ -33,6 +44,8 @@ class Loaded:
         labels: names of its classes, or None.
         tensor: a picture as the network takes it, `(1, C, H, W)`.
         seen: the part of a picture that the network sees.
+        tokenizer: of a network that reads text; None for others.
+        classes: whether it answers with classes, by name or number; other networks of text answer with tokens.
     """
 
     name: str
@@ -40,6 +53,12 @@ class Loaded:
     labels: Sequence[str] | None
     tensor: Callable[[Image.Image], Tensor]
     seen: Callable[[Image.Image], Image.Image]
+    tokenizer: Any = None
+    classes: bool = True
+
+
+SAMPLE_TEXT = "The capital of France is Paris."
+"""What a network of texts reads where none is given."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,12 @@ class Pictures:
     size: int | None = None
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+def may_read_text(spec: str) -> bool:
+    """Whether a network may be one of texts: what is no file then is a text, which only the loaded network tells."""
+    source, _, name = spec.partition(":")
+    return bool(name) and source not in ("torchvision", "timm")
 
 
 def load(spec: str, weights: Path | None = None, pictures: Pictures | None = None) -> Loaded:
@@ -82,6 +107,8 @@ def load(spec: str, weights: Path | None = None, pictures: Pictures | None = Non
     model.eval()
     if pictures is None:
         return found
+    if found.tokenizer is not None:
+        raise InputError(f"--size, --mean and --std are for pictures; {spec} reads text.")
     return Loaded(spec, model, found.labels, *_reading(model, pictures))
 
 
@@ -146,17 +173,33 @@ def _timm(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
 def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
     transformers = _library("transformers", "transformers")
     local = Path(name).is_dir()
+    if not local and name.startswith((".", "/", "~")):
+        raise InputError(f"there is no folder {name!r} with a model.")
     try:
         config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
     except (OSError, ValueError) as error:
         raise InputError(f"transformers finds no model {name!r}: {error}") from error
     kinds = getattr(config, "architectures", None) or []
-    if not any(kind.endswith("ForImageClassification") for kind in kinds):
+    ending = next((ending for ending in _TASKS if any(kind.endswith(ending) for kind in kinds)), None)
+    if ending is None:
         raise InputError(
-            f"{name!r} is {', '.join(kinds) or 'of no known kind'}: this command explains image classifiers."
+            f"{name!r} is {', '.join(kinds) or 'of no known kind'}: this command explains classifiers of images and texts, "
+            "language models, and models that fill masks or answer questions."
         )
-    auto = transformers.AutoModelForImageClassification
-    model = auto.from_pretrained(name, local_files_only=local) if pretrained else auto.from_config(config)
+    # What it says while it loads would stand among our own progress.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    auto = getattr(transformers, _TASKS[ending])
+    try:
+        model = auto.from_pretrained(name, local_files_only=local) if pretrained else auto.from_config(config)
+    except (OSError, ValueError) as error:
+        raise InputError(f"transformers cannot load {name!r}: {error}") from error
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
+        model = model.float()  # made for accelerators; here it would be slow, and less exact
+    if ending != "ForImageClassification":
+        classes = ending == "ForSequenceClassification"
+        labels = known_labels(model) if classes else None
+        return Loaded(spec, model, labels, _no_picture, _no_picture, _tokenizer(transformers, name, local), classes)
     size = int(getattr(config, "image_size", 224))
     try:
         said = transformers.AutoImageProcessor.from_pretrained(name, local_files_only=local)
@@ -164,6 +207,30 @@ def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded
     except (OSError, ValueError, AttributeError):
         pictures = Pictures(size)
     return Loaded(spec, model, known_labels(model), *_reading(model, pictures, size))
+
+
+def _tokenizer(transformers: Any, name: str, local: bool) -> Any:
+    """The tokenizer that lies beside a model."""
+    hint = "save it there: tokenizer.save_pretrained(folder)."
+    try:
+        found = transformers.AutoTokenizer.from_pretrained(name, local_files_only=local)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"{name!r} holds no tokenizer that can be loaded; {hint} ({error})") from error
+    # Where its files are missing, some are made without a vocabulary: every word would be unknown.
+    if len(found) <= len(set(found.all_special_ids)):
+        raise InputError(f"{name!r} holds no tokenizer, only a model; {hint}")
+    return padded(found)
+
+
+def padded(tokenizer: Any) -> Any:
+    """A tokenizer that can pad: the end of a text does, for a mask hides it."""
+    if getattr(tokenizer, "pad_token", None) is None and getattr(tokenizer, "eos_token", None) is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _no_picture(image: Image.Image) -> Any:
+    raise InputError("this network reads text, not pictures.")
 
 
 def _factory(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
@@ -179,9 +246,19 @@ def _factory(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
     factory = getattr(module, name, None)
     if not callable(factory):
         raise InputError(f"{source!r} has no callable {name!r} that makes a model.")
-    model = factory()
+    try:
+        model = factory()
+    except Exception as error:
+        raise ModelStateError(f"{spec} failed: {type(error).__name__}: {error}") from error
+    tokenizer = None
+    if isinstance(model, tuple) and len(model) == 2:
+        model, tokenizer = model
     if not isinstance(model, nn.Module):
-        raise InputError(f"{spec} gave a {type(model).__name__}; it must give a torch.nn.Module.")
+        raise InputError(
+            f"{spec} gave a {type(model).__name__}; it must give a torch.nn.Module, or a tuple of one and its tokenizer."
+        )
+    if tokenizer is not None:
+        return Loaded(spec, model, known_labels(model), _no_picture, _no_picture, padded(tokenizer), classes=False)
     return Loaded(spec, model, known_labels(model), *_reading(model, Pictures()))
 
 
@@ -217,6 +294,29 @@ def _library(name: str, package: str) -> Any:
         raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error
 
 
+@contextmanager
+def taking(loaded: Loaded, inputs: Tensor, fix: str) -> Iterator[None]:
+    """Says it in a line where a network cannot take an input: what it raises by itself is no fault of ours.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        yield
+    except RelpropError:
+        raise
+    except Exception as error:
+        try:
+            with torch.no_grad():
+                loaded.model(inputs)
+        except Exception as own:
+            shape = tuple(inputs.shape)
+            raise InputError(f"{loaded.name} cannot take an input of shape {shape}: {own}. {fix}") from error
+        raise
+
+
 def sample_of(shape: Sequence[int]) -> Tensor:
     """Numbers of a shape, the same in every run, for a look at what a network is made of."""
+    if any(length < 1 for length in shape):
+        raise InputError(f"--shape {','.join(map(str, shape))}: every axis is at least 1 long.")
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))

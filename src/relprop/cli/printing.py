@@ -13,10 +13,12 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from relprop.attribution import Relevance
 from relprop.cli.explaining import Explained
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.rendering import views
 from relprop.rendering.scale import number
+from relprop.rendering.show import in_terminal
 from relprop.rendering.visible import visible
 
 
@@ -38,29 +40,40 @@ def data(content: Any) -> None:
 
 
 def results(explained: Sequence[Explained]) -> None:
-    """Prints a table for each input."""
+    """Prints a table for each input, or the text itself."""
     columns = ("Explained", "Composite", "Score", "Relevance", "Residual")
     for each in explained:
+        if all(not isinstance(result, Relevance) for result in each.results):
+            text(each)
+            continue
         rows = [
             (
-                views.target_of(result, n) if len(result) == 1 else f"sample {n}: {views.target_of(result, n)}",
+                row.explained,
                 result.composite.name if asked == result.composite.name else f"{asked} ({result.composite.name})",
-                number(float(result.score[n])),
-                number(views.total(result, n)),
-                number(float(result.residual[n])),
+                number(row.score),
+                number(row.relevance),
+                number(row.residual),
             )
             for result, asked in zip(each.results, each.asked, strict=True)
-            for n in range(len(result))
+            for row in views.rows(result)
         ]
-        table(columns, rows, numbers=columns[2:], title=each.sample.name)
+        table(columns, rows, numbers=columns[2:], title=each.name)
 
 
-def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
+def text(each: Explained) -> None:
+    """Prints a text once for each of its results, on its colours where there are any."""
+    typer.echo(each.name)
+    for result in each.results:
+        typer.echo(f"\n{in_terminal(result, views.Options())}", color=True)
+    typer.echo()
+
+
+def progress(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
     """Goes through items, showing how far it is on stderr where somebody watches."""
     console = Console(stderr=True)
-    if len(items) < 2 or not console.is_terminal:
+    if count < 2 or not console.is_terminal:
         return items
-    return track(items, what, console=console, transient=True)
+    return track(items, what, total=count, console=console, transient=True)
 
 
 @contextmanager

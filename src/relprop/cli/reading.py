@@ -42,17 +42,24 @@ class Sample:
     names: tuple[str, ...] = ()
 
 
-def files(paths: Sequence[Path]) -> list[Path]:
-    """The files of paths: a folder stands for those in it that can be read, in the order of their names."""
+def files(paths: Sequence[str]) -> list[Path]:
+    """The files of paths: a folder stands for those in it that can be read, in the order of their names.
+
+    Raises:
+        InputError: a folder holds none, or a file is missing.
+    """
     found: list[Path] = []
-    for path in paths:
+    for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise InputError(f"{str(path)!r} holds no file we read ({', '.join(SUFFIXES)}).")
             found += inside
-        else:
+        elif path.is_file():
             found.append(path)
+        else:
+            hint = " To explain a text, name a network that reads it: --model hf:FOLDER." if not path.suffix else ""
+            raise InputError(f"there is no file {str(path)!r}.{hint}")
     return found
 
 
@@ -69,14 +76,14 @@ def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Seque
         return _table(path, name, rows, without)
     if suffix in (".txt", ".md"):
         raise InputError(
-            f"{name!r} is text: this command reads pictures, .csv and .npy; see the library for text models."
+            f"{name!r} is text, and {visible(loaded.name)} reads none: name a network of texts, such as --model hf:FOLDER."
         )
     picture = load_image(path)
     return [Sample(name, path.stem, loaded.tensor(picture), loaded.seen(picture))]
 
 
 def _array(path: Path) -> Tensor:
-    _check(path)
+    check_file(path)
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -89,7 +96,7 @@ def _array(path: Path) -> Tensor:
 
 
 def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -> list[Sample]:
-    _check(path)
+    check_file(path)
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -123,7 +130,8 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
     return samples
 
 
-def _check(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuses what is no file, or too large to be opened."""
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}.")
     if path.stat().st_size > _LARGEST:

@@ -18,10 +18,11 @@ from relprop.rendering.audio import audio
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import Heatmap, Panel, channels, colour_bar, contour, grid, overlay, strip
 from relprop.rendering.layers import channel_bars, layer_bars
+from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.scale import Scale
 from relprop.rendering.series import series
 from relprop.rendering.table import bars, waterfall
-from relprop.rendering.text import Token, TokenMap, matrix
+from relprop.rendering.text import Token, TokenMap
 from relprop.rendering.views import Options
 from relprop.rendering.volume import volume
 
@@ -33,6 +34,7 @@ __all__ = [
     "Scale",
     "Token",
     "TokenMap",
+    "TokenMatrix",
     "audio",
     "bars",
     "channel_bars",
@@ -43,7 +45,6 @@ __all__ = [
     "framed",
     "grid",
     "layer_bars",
-    "matrix",
     "overlay",
     "row",
     "series",

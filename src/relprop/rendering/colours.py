@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from relprop.errors import InputError
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 
 # Luminance of linear sRGB (IEC 61966-2-1).

@@ -15,8 +15,9 @@ from importlib import resources
 import numpy as np
 
 from relprop.rendering import colours
-from relprop.rendering.colours import Palette
-from relprop.rendering.scale import number
+from relprop.rendering.colours import Floats, Palette
+from relprop.rendering.matrix import TokenMatrix, label
+from relprop.rendering.scale import Scale, number
 from relprop.rendering.text import UNDERLINED, TokenMap
 from relprop.rendering.views import View
 from relprop.rendering.visible import visible
@@ -26,6 +27,8 @@ from relprop.rendering.visible import visible
 LEVELS = 40
 # The values of a longer text are folded away on the screen.
 _FOLDED = 60
+# Cells of a matrix that are written as a table; a larger one is a picture.
+_CELLS = 5000
 # Features of a table that are listed; a page for all pixels of a picture would be of use to nobody.
 _LONGEST = 1000
 
@@ -91,6 +94,8 @@ def view_html(view: View, *, heading: str = "h3") -> str:
     notes = "".join(f"<p class=note>{text(line)}</p>" for line in view.lines)
     if isinstance(view.data, TokenMap):
         shown = tokens_html(view.data)
+    elif isinstance(view.data, TokenMatrix):
+        shown = matrix_html(view.data)
     else:
         shown = f'<div class="scroll">{view.draw().to_svg()}</div>{_listed(view)}'
     return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{shown}\n</section>"
@@ -100,21 +105,66 @@ def tokens_html(shown: TokenMap) -> str:
     """A text on its colours; the relevance of each token is shown on hover, and listed below."""
     parts = [
         f"<{tag}{level} title={number(token.value)}>{_token(token.text)}</{tag}>"
-        for token, level in zip(shown.tokens, _levels(shown), strict=True)
+        for token, level in zip(shown.tokens, _levels(shown.scaled), strict=True)
         for tag in ("i" if token.special else "b",)
     ]
     listed = [(token.text, token.value) for token in shown.tokens]
-    return f'<p class="tokens" dir="auto">{"".join(parts)}</p>\n{legend(shown)}\n' + values_table(
-        listed, f"Relevance of {len(listed)} tokens", folded=len(listed) > _FOLDED
+    return (
+        f'<p class="tokens" dir="auto">{"".join(parts)}</p>\n{legend(shown.scale, "dotted line", "solid line")}\n'
+        + values_table(listed, f"Relevance of {len(listed)} tokens", folded=len(listed) > _FOLDED)
     )
 
 
-def legend(shown: TokenMap) -> str:
-    """What colours and lines mean."""
-    limit = number(shown.scale.limit)
+def matrix_html(shown: TokenMatrix) -> str:
+    """A matrix as a table of colours; what each token drew on most, and all numbers, are listed below."""
+    if shown.values.size > _CELLS:
+        drawn = f'<div class="scroll">{shown.drawing().to_svg()}</div>'
+        return f"{drawn}\n{_drew_on(shown)}"
+    signs = shown.signs
+    heads = [f'<th scope="col"><span>{escape(label(name))}</span></th>' for name in shown.columns]
+    between = shown.prompt if shown.prompt is not None and 0 < shown.prompt < len(heads) else None
+    coloured, plain = [], []
+    for r, name in enumerate(shown.rows):
+        cells = [
+            f'<td{level} title="{escape(shown.said(r, c))}">{signs[r][c]}</td>'
+            if shown.read[r, c]
+            else "<td class=unread></td>"
+            for c, level in enumerate(_levels(shown.scaled[r]))
+        ]
+        start = f'<tr><th scope="row">{escape(label(name))}</th>'
+        coloured.append(start + _parted(cells, between) + "</tr>")
+        numbers = (number(value) if seen else "" for value, seen in zip(shown.values[r], shown.read[r], strict=True))
+        plain.append(f"{start}{''.join(f'<td>{value}' for value in numbers)}</tr>")
+    return "\n".join(
+        (
+            f'<div class="scroll"><table class=matrix><tr><td></td>{_parted(heads, between)}</tr>', *coloured, "</table></div>",
+            legend(shown.scale, "with -", "with +", "" if shown.read.all() else " Grey: not read yet."),
+            _drew_on(shown),
+            f"<details><summary>All {int(shown.read.sum())} numbers</summary><div class=scroll><table class=numbers>"
+            f"<tr><td></td>{''.join(heads)}</tr>", *plain, "</table></div></details>",
+        )
+    )  # fmt: skip
+
+
+def _parted(cells: list[str], at: int | None) -> str:
+    """Cells with a gap between the prompt and what was generated."""
+    return "".join(cells) if at is None else "".join((*cells[:at], "<td class=gap></td>", *cells[at:]))
+
+
+def _drew_on(shown: TokenMatrix) -> str:
+    rows = [
+        (label(name), ", ".join(f"“{label(shown.columns[c])}” {number(value)}" for c, value in shown.strongest(r)))
+        for r, name in enumerate(shown.rows)
+    ]
+    return table(("Generated", "Drew most on"), rows)
+
+
+def legend(scale: Scale, against: str, towards: str, more: str = "") -> str:
+    """What colours and signs mean."""
+    limit = number(scale.limit)
     return (
-        f'<p class="note">Scale: <b class="n{LEVELS}">&nbsp;-{limit}&nbsp;</b> against, dotted line; <b>0</b> white; '
-        f'<b class="p{LEVELS}">&nbsp;+{limit}&nbsp;</b> for, solid line.</p>'
+        f'<p class="note">Scale: <b class="n{LEVELS}">&nbsp;-{limit}&nbsp;</b> against, {against}; <b>0</b> white; '
+        f'<b class="p{LEVELS}">&nbsp;+{limit}&nbsp;</b> for, {towards}.{more}</p>'
     )
 
 
@@ -136,8 +186,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: 
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
-def _levels(shown: TokenMap) -> list[str]:
-    scaled = shown.scaled
+def _levels(scaled: Floats) -> list[str]:
+    """The class of each colour, as an attribute."""
     levels = np.round(np.abs(np.nan_to_num(scaled)) * LEVELS).astype(int)
     return [
         " class=nan" if value != value else f" class={'p' if value > 0 else 'n'}{level}" if level else ""

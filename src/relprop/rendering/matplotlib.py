@@ -17,10 +17,14 @@ from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Palette
 from relprop.rendering.image import Heatmap
+from relprop.rendering.matrix import UNREAD, TokenMatrix, label
 from relprop.rendering.scale import to_array
 from relprop.rendering.text import TokenMap
-from relprop.rendering.views import Options, View, views
+from relprop.rendering.views import Options, Result, View, views
 from relprop.rendering.visible import visible
+
+# Tokens that still fit beside each other on an axis.
+_NAMED = 60
 
 
 def colour_map(palette: Palette | str = RED_BLUE) -> Colormap:
@@ -31,17 +35,21 @@ def colour_map(palette: Palette | str = RED_BLUE) -> Colormap:
     return found.with_extremes(bad=unknown)
 
 
-def plot(result: Relevance, ax: Any = None, sample: int = 0, **options: Any) -> Any:
+def plot(result: Result, ax: Any = None, sample: int = 0, **options: Any) -> Any:
     """Draws one sample; see `Relevance.plot`."""
     chosen = Options(**options)
-    if not -len(result) <= sample < len(result):
-        raise InputError(f"sample {sample} of {len(result)}.")
+    count = len(result) if isinstance(result, Relevance) else 1
+    if not -count <= sample < count:
+        raise InputError(f"sample {sample} of {count}.")
     axes = ax if ax is not None else pyplot.gca()
-    view = views(result[sample], chosen)[0]
-    if isinstance(view.data, Heatmap) and view.kind in ("image", "volume"):
+    one = result[sample] if isinstance(result, Relevance) else result
+    view = views(one, chosen)[0]
+    if isinstance(view.data, TokenMatrix):
+        _matrix(axes, view.data)
+    elif isinstance(view.data, Heatmap) and view.kind in ("image", "volume"):
         _image(axes, view.data, chosen)
-    elif view.kind in ("series", "audio"):
-        _series(axes, result[sample], chosen)
+    elif view.kind in ("series", "audio") and isinstance(one, Relevance):
+        _series(axes, one, chosen)
     else:
         _bars(axes, view, chosen)
     axes.set_title(_plain(view.title))
@@ -56,6 +64,20 @@ def _image(axes: Any, heatmap: Heatmap, options: Options) -> None:
     axes.figure.colorbar(shown, ax=axes, label=heatmap.note or "relevance")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def _matrix(axes: Any, shown: TokenMatrix) -> None:
+    limit = shown.scale.limit or 1.0
+    values = np.ma.masked_where(~shown.read, shown.values)
+    colour = colour_map(shown.palette).with_extremes(bad=UNREAD)
+    drawn = axes.imshow(values, cmap=colour, norm=Normalize(-limit, limit), interpolation="nearest", aspect="auto")
+    axes.figure.colorbar(drawn, ax=axes, label=shown.note or "relevance")
+    if len(shown.columns) <= _NAMED:
+        axes.set_xticks(range(len(shown.columns)), [_plain(label(text)) for text in shown.columns], rotation=90)
+    if len(shown.rows) <= _NAMED:
+        axes.set_yticks(range(len(shown.rows)), [_plain(label(text)) for text in shown.rows])
+    axes.set_xlabel("read")
+    axes.set_ylabel("generated")
 
 
 def _series(axes: Any, result: Relevance, options: Options) -> None:
@@ -74,12 +96,12 @@ def _series(axes: Any, result: Relevance, options: Options) -> None:
 
 def _bars(axes: Any, view: View, options: Options) -> None:
     entries = view.entries
-    if not isinstance(view.data, TokenMap):
+    if not isinstance(view.data, TokenMap) or len(entries) > _NAMED:
         entries = sorted(entries, key=lambda entry: -abs(entry[1]))[:20]
     names, values = [name for name, _ in entries], [value for _, value in entries]
     places = np.arange(len(values))[::-1]
     fills = colours.diverging(0.75 * np.sign(values), options.palette) / 255.0
-    axes.barh(places, values, color=fills)
+    axes.barh(places, np.where(np.isfinite(values), values, 0.0), color=fills)
     axes.set_yticks(places, [_plain(name) for name in names])
     axes.axvline(0.0, color="#141414", linewidth=0.8)
     axes.set_xlabel("relevance")

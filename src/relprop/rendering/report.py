@@ -11,14 +11,16 @@ from dataclasses import replace
 import torch
 
 from relprop.attribution import Relevance
+from relprop.attribution.outputs import Outputs
 from relprop.attribution.trees import leaves
+from relprop.composites import acting
 from relprop.errors import InputError
 from relprop.rendering import html
 from relprop.rendering.html import text
 from relprop.rendering.scale import number
-from relprop.rendering.views import Options, View, absorbed, predictions, total, views
+from relprop.rendering.views import Options, Result, View, left_out, views
 
-Groups = Mapping[str, Sequence[Relevance]]
+Groups = Mapping[str, Sequence[Result]]
 
 _ABOUT = (
     "Relevance takes the score of what was explained and hands it back, operation by operation, to the inputs. "
@@ -30,7 +32,7 @@ _NUMBERS = ("Score", "Relevance", "Residual", "Scale")
 
 
 def report_page(
-    results: Sequence[Relevance] | Groups,
+    results: Sequence[Result] | Groups,
     *,
     title: str = "Report",
     paragraphs: Sequence[str] = (),
@@ -51,6 +53,8 @@ def report_page(
     every = [result for group in groups.values() for result in group]
     if not every:
         raise InputError("a report needs at least one result.")
+    if strangers := [result for result in every if not isinstance(result, Outputs)]:
+        raise InputError(f"a report is about results, such as attribute returns; got {type(strangers[0]).__name__}.")
     chosen = options or Options()
     body = [f"<p>{text(paragraph)}</p>" for paragraph in (*paragraphs, _ABOUT)]
     body += [_group(heading, group, chosen) for heading, group in groups.items()]
@@ -70,36 +74,38 @@ def versions() -> dict[str, str]:
     }
 
 
-def rule_counts(result: Relevance) -> list[tuple[str, str, str, int]]:
+def rule_counts(result: Result) -> list[tuple[str, str, str, int]]:
     """Operation, family, rule and number of calls, in the order of the forward pass."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for place, rule in result.rules:
-        counts[place.name, place.family, repr(rule) if rule is not None else "default"] += 1
+        counts[place.name, place.family, acting(place, rule)] += 1
     return [(*key, count) for key, count in counts.items()]
 
 
-def _numbered(results: Sequence[Relevance]) -> Groups:
+def _numbered(results: Sequence[Result]) -> Groups:
     return {f"Result {n}": [result] for n, result in enumerate(results, 1)} if len(results) > 1 else {"": list(results)}
 
 
-def _group(heading: str, group: Sequence[Relevance], options: Options) -> str:
+def _group(heading: str, group: Sequence[Result], options: Options) -> str:
     parts = [f"<h2>{text(heading)}</h2>"] if heading else []
     rows: list[tuple[object, ...]] = []
     for number_, result in enumerate(group):
         # What was said of an input, and its picture, are not repeated for each of its targets.
         again = any(_same_inputs(result, before) for before in group[:number_])
         for view in views(result, replace(options, beside=options.beside and not again)):
-            parts.append("" if again else _predicted(result, view.sample))
+            parts.append("" if again or not view.said else f"<p>{text(view.said)}</p>")
             parts.append(html.view_html(view))
-            rows.append(_row(result, view))
-        if len(result) > options.most:
-            parts.append(f'<p class="note">{len(result) - options.most} more samples are not shown.</p>')
+            rows += _rows(result, view)
+        if more := left_out(result, options):
+            parts.append(f'<p class="note">{more} more samples are not shown.</p>')
     columns = ("Explained", "Composite", "Score", "Relevance", "Residual", "Absorbed by", "Scale", "Note")
     parts.append(html.table(columns, rows, numbers=_NUMBERS))
     return "\n".join(filter(None, parts))
 
 
-def _same_inputs(one: Relevance, other: Relevance) -> bool:
+def _same_inputs(one: Result, other: Result) -> bool:
+    if not isinstance(one, Relevance) or not isinstance(other, Relevance):
+        return type(one) is type(other) and getattr(one, "tokens", None) == getattr(other, "tokens", None)
     if one.inputs is None or other.inputs is None:
         return False
     pairs = leaves(one.inputs), leaves(other.inputs)
@@ -108,25 +114,19 @@ def _same_inputs(one: Relevance, other: Relevance) -> bool:
     )
 
 
-def _predicted(result: Relevance, sample: int) -> str:
-    found = predictions(result, sample)
-    if not found:
-        return ""
-    said = ", ".join(f"{name} {number(value)}" for name, value in found)
-    return f"<p>Largest outputs{f' of sample {sample}' if len(result) > 1 else ''}: {text(said)}.</p>"
-
-
-def _row(result: Relevance, view: View) -> tuple[object, ...]:
-    n = view.sample
+def _rows(result: Result, view: View) -> list[tuple[object, ...]]:
     scale = f"±{number(view.data.scale.limit)}" if view.data is not None else ""
-    causes = "; ".join(f"{cause} {number(amount)}" for cause, amount in absorbed(result, n).items())
-    return (
-        view.title, result.composite.name, number(float(result.score[n])), number(total(result, n)),
-        number(float(result.residual[n])), causes, scale, view.data.note if view.data is not None else "",
-    )  # fmt: skip
+    noted = view.data.note if view.data is not None else ""
+    return [
+        (
+            row.title, result.composite.name, number(row.score), number(row.relevance), number(row.residual),
+            "; ".join(f"{cause} {number(amount)}" for cause, amount in row.absorbed.items()), scale, noted,
+        )
+        for row in view.rows
+    ]  # fmt: skip
 
 
-def _composites(results: Sequence[Relevance]) -> str:
+def _composites(results: Sequence[Result]) -> str:
     parts = ["<h2>Rules</h2>"]
     seen: set[str] = set()
     for result in results:
@@ -145,7 +145,7 @@ def _composites(results: Sequence[Relevance]) -> str:
     return "\n".join(parts)
 
 
-def _environment(results: Sequence[Relevance]) -> str:
+def _environment(results: Sequence[Result]) -> str:
     rows = list(versions().items())
     models = dict.fromkeys(str(result.model) for result in results if result.model is not None)
     rows += [("model", name) for name in models]

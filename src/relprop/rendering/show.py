@@ -9,17 +9,17 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from relprop.attribution import Relevance
 from relprop.errors import InputError
 from relprop.rendering import html, terminal
 from relprop.rendering.image import Heatmap
+from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.report import report_page
 from relprop.rendering.text import TokenMap
-from relprop.rendering.views import Options, views
+from relprop.rendering.views import Options, Result, left_out, views
 from relprop.rendering.visible import visible
 
 
-def show(result: Relevance, where: str | None = None, **options: Any) -> None:
+def show(result: Result, where: str | None = None, **options: Any) -> None:
     """Shows a result; see `Relevance.show`."""
     chosen = Options(**options)
     place = where or ("notebook" if in_notebook() else "terminal")
@@ -39,7 +39,7 @@ def show(result: Relevance, where: str | None = None, **options: Any) -> None:
         raise InputError(f"where is {where!r}; a result is shown in 'notebook', 'terminal' or 'browser'.")
 
 
-def in_terminal(result: Relevance, options: Options, *, colour: bool | None = None) -> str:
+def in_terminal(result: Result, options: Options, *, colour: bool | None = None) -> str:
     """A result as lines for a terminal."""
     coloured = terminal.has_colour() if colour is None else colour
     columns = max(20, min(shutil.get_terminal_size().columns - 2, 96))
@@ -50,22 +50,24 @@ def in_terminal(result: Relevance, options: Options, *, colour: bool | None = No
             shown = terminal.bars(entries, columns // 4, colour=coloured)
         elif isinstance(view.data, TokenMap):
             shown = terminal.tokens(view.data, colour=coloured)
+        elif isinstance(view.data, TokenMatrix):
+            shown = terminal.matrix(view.data, columns, colour=coloured)
         elif isinstance(view.data, Heatmap):
             shown = terminal.heatmap(view.data, columns, colour=coloured)
         else:
             shown = terminal.bars(view.entries, columns // 4, colour=coloured)
         parts.append("\n".join([visible(view.title), *map(visible, view.lines), shown]))
-    if len(result) > options.most:
-        parts.append(f"{len(result) - options.most} more samples are not shown")
+    if more := left_out(result, options):
+        parts.append(f"{more} more samples are not shown")
     return "\n\n".join(parts)
 
 
-def fragment_of(result: Relevance, **options: Any) -> str:
+def fragment_of(result: Result, **options: Any) -> str:
     """A result as HTML for a notebook."""
     chosen = Options(**options)
     body = "\n".join(html.view_html(view) for view in views(result, chosen))
-    if len(result) > chosen.most:
-        body += f'<p class="note">{len(result) - chosen.most} more samples are not shown.</p>'
+    if more := left_out(result, chosen):
+        body += f'<p class="note">{more} more samples are not shown.</p>'
     return html.fragment(body, palette=chosen.palette)
 
 

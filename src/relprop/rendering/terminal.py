@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -16,6 +17,7 @@ from PIL import Image
 from relprop.rendering import colours
 from relprop.rendering.colours import Floats
 from relprop.rendering.image import Heatmap
+from relprop.rendering.matrix import TokenMatrix, label
 from relprop.rendering.scale import number
 from relprop.rendering.text import TokenMap
 from relprop.rendering.visible import visible
@@ -61,17 +63,41 @@ def tokens(shown: TokenMap, *, colour: bool = True) -> str:
     parts = []
     for token, scaled in zip(shown.tokens, shown.scaled, strict=True):
         text = visible(token.text, lines=True)
+        # Colour and numbers stand before a line break: some terminals would fill the rest of the line with it.
+        body = text.rstrip("\n")
+        after = text[len(body) :]
         if not colour:
-            strong = not abs(scaled) < 0.05
-            parts.append(f"{text}({token.value:+.2g})" if strong else text)
+            said = "" if abs(scaled) < 0.05 else f"({token.value:+.2g})"
+            parts.append(f"{body}{said}{after}")
             continue
         ground = colours.diverging(np.array([scaled]))[0]
         ink = (255, 255, 255) if colours.ink_on(float(scaled)) == "#ffffff" else (20, 20, 20)
-        # The colour ends before a line break: some terminals would fill the rest of the line with it.
-        body = text.rstrip("\n")
-        parts.append(f"{_on(ground)}{_ink(ink)}{body}{_RESET}{text[len(body) :]}")
+        parts.append(f"{_on(ground)}{_ink(ink)}{body}{_RESET}{after}")
     legend = f"scale ±{number(shown.scale.limit)}"
     return "\n".join(filter(None, ["".join(parts), legend, shown.note]))
+
+
+def matrix(shown: TokenMatrix, columns: int = 78, *, colour: bool = True) -> str:
+    """A matrix: the names of its columns run downwards; what does not fit the terminal beside it goes below."""
+    names = [_narrow(label(name), 14) for name in shown.rows]
+    left, step = max(map(_cells, names)), 2 if colour else 3
+    room = max(4, (columns - left - 1) // step)
+    across = -(-len(shown.columns) // -(-len(shown.columns) // room))  # blocks of one width
+    blocks = []
+    for start in range(0, len(shown.columns), across):
+        part = slice(start, start + across)
+        lines = [_downwards(shown.columns[part], left, step)]
+        for name, scaled, read in zip(names, shown.scaled[:, part], shown.read[:, part], strict=True):
+            cells = [
+                ("·" if not seen else _ground(value, shown) if colour else _sign(value)).ljust(step)
+                for value, seen in zip(scaled, read, strict=True)
+            ]
+            lines.append(f"{' ' * (left - _cells(name))}{name} {''.join(cells)}".rstrip())
+        blocks.append("\n".join(lines))
+    limit = number(shown.scale.limit)
+    legend = f"scale ±{limit}" if colour else f"tenths of {limit}: + for, - against, blank near 0, ? not finite"
+    later = "" if shown.read.all() else "; · not read yet"
+    return "\n".join(filter(None, ["\n\n".join(blocks), legend + later, shown.note]))
 
 
 def bars(entries: Sequence[tuple[str, float]], columns: int = 30, *, colour: bool = True) -> str:
@@ -96,6 +122,47 @@ def bars(entries: Sequence[tuple[str, float]], columns: int = 30, *, colour: boo
     return "\n".join(lines)
 
 
+def _ground(value: float, shown: TokenMatrix) -> str:
+    return f"{_on(colours.diverging(np.array([value]), shown.palette)[0])}  {_RESET}"
+
+
+def _sign(value: float) -> str:
+    return "?" if value != value else "" if round(10 * abs(value)) == 0 else _digit(value)
+
+
+def _downwards(names: Sequence[str], left: int, step: int, longest: int = 10) -> str:
+    """Names from top to bottom, their last letters in one line; a letter takes up to two columns of the terminal."""
+    letters = [[letter for letter in _narrow(label(name), longest) if _cells(letter)] for name in names]
+    high = max(map(len, letters))
+    stood = [[" "] * (high - len(word)) + word for word in letters]
+    lines = [
+        " " * (left + 1) + "".join(word[line] + " " * (step - _cells(word[line])) for word in stood)
+        for line in range(high)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return sum(
+        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me", "Cf")
+        else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )  # fmt: skip
+
+
+def _narrow(text: str, most: int) -> str:
+    """The text, cut where it takes more columns of a terminal."""
+    if _cells(text) <= most:
+        return text
+    kept = ""
+    for letter in text:
+        if _cells(kept + letter) >= most:
+            break
+        kept += letter
+    return kept + "…"
+
+
 def _coarse(shown: Heatmap, columns: int) -> tuple[Floats, float]:
     """Means of blocks as parts of the largest of them, and that one."""
     height, wide = shown.values.shape
@@ -111,7 +178,7 @@ def _coarse(shown: Heatmap, columns: int) -> tuple[Floats, float]:
 
 
 def _digits(line: Floats) -> str:
-    return " ".join("? " if v != v else "  " if round(10 * abs(v)) == 0 else _digit(v) for v in line).rstrip()
+    return " ".join(f"{_sign(v):2}" for v in line).rstrip()
 
 
 def _digit(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Relevance of tokens: tinted text, and the matrix of a generation (rows: what was said, columns: what was read)."""
+"""Relevance of tokens: tinted text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text
+from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Rect, Text
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.image import colour_bar
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
@@ -27,7 +26,9 @@ _SPECIAL = re.compile(
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Relevance this small a part of the scale is not underlined: a line says "for" or "against" at a glance.
 UNDERLINED = 0.05
-_LETTERS, _LINE_HEIGHT = 14, 26
+_LETTERS, _LINE_HEIGHT, _GAP = 14, 26, 5
+# A short text is drawn no narrower, so that its title has room.
+_LEAST = 480
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class TokenMap:
         """
         values = to_array(relevance)
         if values.ndim == 2 and len(values) == len(tokens):
-            values = values.sum(1)
+            with np.errstate(invalid="ignore", over="ignore"):  # as in a sum of channels
+                values = values.sum(1)
         if values.shape != (len(tokens),) or not len(tokens):
             raise InputError(
                 f"relevance has the shape {values.shape} for {len(tokens)} tokens; give one number each, or (T, D)."
@@ -116,27 +118,37 @@ class TokenMap:
         return note(self.values, self.scale, "token")
 
     def drawing(self, room: float = 720) -> Drawing:
-        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against."""
-        marks: list[Mark] = []
-        x, y = 0.0, 0.0
-        for token, scaled in zip(self.tokens, self.scaled, strict=True):
+        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against.
+
+        Lines end between words where a word fits a line, else between tokens.
+        """
+        grounds: list[Mark] = []
+        marks: list[Mark] = []  # above all grounds, or the ground of one token would cut the last letter before it
+        x, y, longest, gap = 0.0, 0.0, min(_LEAST, room), False
+        for place, (token, scaled) in enumerate(zip(self.tokens, self.scaled, strict=True)):
+            x += _GAP if x and (gap or token.special) else 0
             breaks = token.text.count("\n") if not token.special else 0
-            text = visible(token.text.replace("\n", "↵"), longest=60)
-            long = min(width(text, _LETTERS), room)
-            if x and x + long > room:
+            text = visible(token.text.replace("\n", ""), longest=60)
+            sign = " " * bool(breaks) + "↵" * min(breaks, 3)  # by itself: few fonts have it
+            long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
+            word = _word_width(self.tokens, place) if token.starts_word else long
+            if x and x + (word if word <= room else long) > room:
                 x, y = 0.0, y + _LINE_HEIGHT
                 text = text.lstrip(" ") or text
-                long = min(width(text, _LETTERS), room)
-            fill = colours.hexadecimal(float(scaled), self.palette)
+                long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
+            fill, ink = colours.hexadecimal(float(scaled), self.palette), colours.ink_on(float(scaled))
             edge = LINE if token.special else None
-            marks.append(
+            grounds.append(
                 Rect(x, y, long, _LINE_HEIGHT - 5, fill, edge, f"{visible(token.text)}: {number(token.value)}")
             )
-            marks.append(Text(x, y + 3, fit(text, long, _LETTERS), _LETTERS, colours.ink_on(float(scaled))))
+            marks.append(Text(x, y + 3, fit(text, long - width(sign, _LETTERS), _LETTERS), _LETTERS, ink))
+            if sign:
+                marks.append(Text(x + long, y + 3, sign, _LETTERS, ink, "end"))
             if abs(scaled) >= UNDERLINED:
                 ends = (x + 1, y + _LINE_HEIGHT - 4), (x + long - 1, y + _LINE_HEIGHT - 4)
                 marks.append(Line(ends, INK, 1, dashed=bool(scaled < 0)))
-            x += long + (5 if token.special else 0)
+            x, gap = x + long, token.special
+            longest = max(longest, x)
             if breaks:
                 x, y = 0.0, y + _LINE_HEIGHT * breaks
         height = y + _LINE_HEIGHT + 8
@@ -144,13 +156,21 @@ class TokenMap:
         marks += bar.at(0, height)
         if self.note:
             marks.append(Text(bar.width + 12, height, fit(self.note, room - bar.width - 12, SMALL), SMALL, FAINT))
-        return Drawing(room, height + bar.height, tuple(marks), self.described())
+            longest = max(longest, bar.width + 12 + width(self.note, SMALL))
+        wide = min(longest, room)
+        return Drawing(wide, height + bar.height, (*grounds, *marks), self.described())
 
     def described(self) -> str:
         """The text and its strongest tokens, in words."""
         order = np.argsort(-np.abs(np.nan_to_num(self.values)))[:5]
         strongest = ", ".join(f"{visible(self.tokens[i].text).strip()} {number(self.tokens[i].value)}" for i in order)
         return f"Text with relevance; strongest: {strongest}."
+
+
+def _word_width(tokens: Sequence[Token], start: int) -> float:
+    """How wide the word is that begins at a token."""
+    stop = next((n for n in range(start + 1, len(tokens)) if tokens[n].starts_word), len(tokens))
+    return sum(width(visible(token.text, longest=60), _LETTERS) for token in tokens[start:stop])
 
 
 def read(
@@ -234,66 +254,3 @@ def _from_bytes(token: str) -> str:
         return bytes(_BYTES[letter] for letter in token).decode()
     except UnicodeDecodeError:
         return token  # a part of a letter only: shown as the tokenizer writes it
-
-
-def matrix(
-    rows: Sequence[str],
-    columns: Sequence[str],
-    relevance: torch.Tensor | ArrayLike,
-    *,
-    row_style: str | None = None,
-    percentile: float | None = None,
-    limit: float | Scale | None = None,
-    palette: Palette | str = RED_BLUE,
-) -> Drawing:
-    """Draws the matrix of a generation.
-
-    Args:
-        rows: the tokens that were generated.
-        columns: all tokens that were read: the prompt and what was generated.
-        relevance: `(rows, columns)`; NaN where a token was not read yet is left blank.
-        row_style: how tokens are spelled, see `TokenMap.of`; None looks at them.
-        percentile: end of the scale, as a percentile of the sizes.
-        limit: end of the scale.
-        palette: the colours, or their name.
-
-    Raises:
-        InputError: the shapes do not match.
-    """
-    values = to_array(relevance)
-    if values.shape != (len(rows), len(columns)) or not values.size:
-        raise InputError(f"relevance has the shape {values.shape} for {len(rows)} rows and {len(columns)} columns.")
-    style = row_style or guess_style([*columns, *rows])
-    across = [token.text for token in read(columns, np.zeros(len(columns)), style=style)]
-    down = [token.text for token in read(rows, np.zeros(len(rows)), style=style)]
-    scale = scale_for([values], percentile=percentile, limit=limit)
-    scaled = scale(values)
-    cell = float(np.clip(1100 / len(columns), 4, 22))
-    left = min(max(width(_label(text), SMALL) for text in down), 140.0) + 8
-    top = min(max(width(_label(text), SMALL) for text in across), 140.0) + 8 if cell >= 10 else 4.0
-    wide, high = cell * len(columns), cell * len(rows)
-    pixels = colours.diverging(scaled, palette)
-    pixels[np.isnan(scaled)] = 255  # not read yet: nothing to show
-    marks: list[Mark] = [
-        Picture(left, top, wide, high, Image.fromarray(pixels)),
-        Rect(left, top, wide, high, None, LINE),
-    ]
-    if cell >= 10:
-        for number_, text in enumerate(across):
-            x = left + cell * number_ + (cell - SMALL) / 2 - 1
-            marks.append(Text(x, top - 4, fit(_label(text), 140, SMALL), SMALL, upwards=True))
-        for number_, text in enumerate(down):
-            y = top + cell * number_ + (cell - SMALL) / 2 - 1
-            marks.append(Text(left - 5, y, fit(_label(text), 140, SMALL), SMALL, INK, "end"))
-    if values.size <= 4000:
-        for r, c in np.argwhere(np.isfinite(values)):
-            said = f"{_label(down[r])} from {_label(across[c])}: {number(values[r, c])}"
-            marks.append(Rect(left + cell * c, top + cell * r, cell, cell, title=said))
-    bar = colour_bar(min(max(wide, 120), 280), scale, palette)
-    marks += bar.at(left, top + high + 10)
-    about = f"Matrix of relevance: {len(rows)} generated tokens by {len(columns)} tokens read."
-    return Drawing(max(left + wide, left + bar.width), top + high + 10 + bar.height, tuple(marks), about)
-
-
-def _label(text: str) -> str:
-    return visible(text.replace("\n", "↵"), longest=40).strip() or "␣"

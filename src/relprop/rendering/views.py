@@ -1,28 +1,37 @@
-"""From a result to what is drawn of it: one view for each sample and each input, of a kind that suits its shape."""
+"""From a result to what is drawn of it: one view for each sample and each input, of a kind that suits its shape.
+
+Results of texts say themselves what is drawn of them (`Viewed`): this package knows tensors, not texts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from relprop.attribution import Contrast, Relevance
+from relprop.attribution.identity import Identity
+from relprop.attribution.targets import target_at
 from relprop.attribution.trees import leaves
+from relprop.composites import Composite, Place
 from relprop.errors import InputError
 from relprop.rendering.audio import audio
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.drawing import Drawing, column, framed, titled
 from relprop.rendering.image import Heatmap, Panel, overlay, picture_of, strip
+from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.scale import Scale, note, number, to_array
 from relprop.rendering.series import series
 from relprop.rendering.table import bars, waterfall
 from relprop.rendering.text import TokenMap
 from relprop.rendering.visible import visible
 from relprop.rendering.volume import volume
+from relprop.rules import Rule
 
 KINDS = ("image", "text", "series", "table", "audio", "volume")
 # Entries of a view that are listed as text; a table of all pixels helps nobody.
@@ -47,6 +56,8 @@ class Options:
         palette: "red_blue", "orange_purple" or "grey".
         most: samples that are drawn; how many were left out is said.
         beside: whether an image's input is drawn beside its map.
+        merge: whether the tokens of a word are joined, and their relevance added up.
+        room: pixels that the lines of a text are long, in drawings.
     """
 
     kind: str | None = None
@@ -60,12 +71,48 @@ class Options:
     palette: Palette | str = RED_BLUE
     most: int = 8
     beside: bool = True
+    merge: bool = False
+    room: float = 720
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
         if self.most < 1:
             raise InputError(f"most is {self.most}; at least one sample is drawn.")
+        if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
+            raise InputError(f"percentile is {self.percentile}; it lies above 0 and up to 100.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one explained score.
+
+    Attributes:
+        explained: what it was.
+        score: of the model.
+        relevance: what of it arrived at the inputs.
+        residual: what did not.
+        absorbed: the residual by its causes; they add up to it.
+        probability: how sure the model was of it, where that is known.
+    """
+
+    explained: str
+    score: float
+    relevance: float
+    residual: float
+    absorbed: dict[str, float]
+    probability: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What it was, and how sure the model was of it."""
+        sure = "" if self.probability is None else f", probability {chance(self.probability)}"
+        return f"{self.explained}{sure}"
+
+
+def chance(probability: float) -> str:
+    """A probability for people; three digits would round a good one to certainty."""
+    return ">0.999" if probability > 0.9995 else number(probability)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +126,10 @@ class View:
         lines: its numbers, in words.
         draw: draws it.
         entries: names and values, for text: all of a text or a table, the strongest of others.
-        data: the map or the text, for where it is not drawn.
+        data: the map, the text or the matrix, for where it is not drawn.
         picture: what an image is shown on.
+        said: what the model answered, in words.
+        rows: the numbers of the scores that it is about.
     """
 
     kind: str
@@ -89,16 +138,38 @@ class View:
     lines: tuple[str, ...]
     draw: Callable[[], Drawing]
     entries: list[tuple[str, float]] = field(default_factory=list)
-    data: Heatmap | TokenMap | None = None
+    data: Heatmap | TokenMap | TokenMatrix | None = None
     picture: Image.Image | None = None
+    said: str = ""
+    rows: Sequence[Row] = ()
 
 
-def views(result: Relevance, options: Options) -> list[View]:
+class Viewed(Protocol):
+    """A result that says itself what is drawn of it."""
+
+    composite: Composite
+    rules: list[tuple[Place, Rule | None]]
+    unknown: dict[str, int]
+    model: Identity | None
+
+    def views(self, options: Options) -> list[View]:
+        """What is drawn of it."""
+
+    def rows(self) -> list[Row]:
+        """The numbers of its scores."""
+
+
+Result = Relevance | Viewed
+
+
+def views(result: Result, options: Options) -> list[View]:
     """The views of a result, at most `options.most` samples of it.
 
     Raises:
         InputError: the options do not fit the result.
     """
+    if not isinstance(result, Relevance):
+        return result.views(options)
     if options.shared and options.limit is None:
         options = replace(options, limit=_shared(result, options), percentile=None)
     if options.tokens is None and getattr(result, "tokens", None) is not None:
@@ -115,20 +186,36 @@ def views(result: Relevance, options: Options) -> list[View]:
     return found
 
 
-def drawing(result: Relevance, options: Options) -> Drawing:
+def rows(result: Result) -> list[Row]:
+    """The numbers of every score that a result explains."""
+    if not isinstance(result, Relevance):
+        return result.rows()
+    several = len(result) > 1
+    return [
+        Row(
+            f"sample {n}: {target_of(result, n)}" if several else target_of(result, n),
+            float(result.score[n]), total(result, n), float(result.residual[n]), absorbed(result, n),
+        )
+        for n in range(len(result))
+    ]  # fmt: skip
+
+
+def left_out(result: Result, options: Options) -> int:
+    """How many samples are not drawn."""
+    return max(len(result) - options.most, 0) if isinstance(result, Relevance) else 0
+
+
+def drawing(result: Result, options: Options) -> Drawing:
     """All views below each other, each under what was explained and its numbers."""
     parts = [titled(view.draw(), view.title, lines=view.lines) for view in views(result, options)]
-    if (left_out := len(result) - options.most) > 0:
-        parts.append(titled(Drawing(300, 1), "", lines=[f"{left_out} more samples are not drawn (most=)"]))
+    if more := left_out(result, options):
+        parts.append(titled(Drawing(300, 1), "", lines=[f"{more} more samples are not drawn (most=)"]))
     return framed(column(parts, 20))
 
 
 def target_of(result: Relevance, sample: int) -> str:
     """What was explained of a sample, in words: the class's name where it is known."""
-    target = result.target
-    if isinstance(target, list) and len(target) == len(result):
-        target = target[sample]
-    return _in_words(target, result.labels)
+    return _in_words(target_at(result.target, sample, len(result)), result.labels)
 
 
 def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[str, float]]:
@@ -142,20 +229,25 @@ def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[st
 
 def total(result: Relevance, sample: int) -> float:
     """The relevance of a sample that arrived at the inputs."""
-    return sum(
-        float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
-        for _, leaf in leaves(result.values)
-        if isinstance(leaf, Tensor)
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs add up to no number
+        return sum(
+            float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
+            for _, leaf in leaves(result.values)
+            if isinstance(leaf, Tensor)
+        )
 
 
 def absorbed(result: Relevance, sample: int) -> dict[str, float]:
     """What of the score did not arrive, by its causes; the parts add up to the residual."""
-    rest = float(result.residual[sample])
-    if not result.ledger:
-        return {"absorbed by constants": rest}
     causes = {cause: float(amounts[sample]) for cause, amounts in result.ledger.items()}
-    largest = max(abs(rest), *map(abs, causes.values())) if causes else abs(rest)
+    return by_cause(float(result.residual[sample]), causes)
+
+
+def by_cause(rest: float, causes: dict[str, float]) -> dict[str, float]:
+    """A residual by its causes, where they are known; the parts add up to it."""
+    if not causes:
+        return {"absorbed by constants": rest}
+    largest = max(abs(rest), *map(abs, causes.values()))
     # What is smaller than the rounding of float32 is left to the last entry, with the rounding itself.
     kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
     unknown = rest - sum(kept.values())
@@ -187,7 +279,13 @@ def _view(result: Relevance, sample: int, path: str, values: Tensor, given: Any,
     ]
     draw, entries, data, said, picture = make(result, sample, values, given, options)
     lines = tuple(line for line in (numbers, said) if line)
-    return View(kind, sample, title, lines, draw, entries, data, picture)
+    row = replace(rows(result[sample])[0], explained=title)
+    return View(kind, sample, title, lines, draw, entries, data, picture, _largest_outputs(result, sample), [row])
+
+
+def _largest_outputs(result: Relevance, sample: int) -> str:
+    found = ", ".join(f"{name} {number(value)}" for name, value in predictions(result, sample))
+    return f"Largest outputs{f' of sample {sample}' if len(result) > 1 else ''}: {found}." if found else ""
 
 
 def _kind(values: Tensor, options: Options) -> str:
@@ -235,8 +333,16 @@ def _text(result: Relevance, sample: int, values: Tensor, given: Any, options: O
         raise InputError("text needs its tokens: tokens=[...], one per entry of the relevance.")
     if tokens and not isinstance(tokens[0], str):
         tokens = tokens[sample]
-    shown = TokenMap.of(tokens, values, percentile=options.percentile, limit=options.limit, palette=options.palette)
-    return shown.drawing, [(token.text, token.value) for token in shown.tokens], shown, shown.note, None
+    shown = TokenMap.of(
+        tokens, values, merge=options.merge, percentile=options.percentile, limit=options.limit, palette=options.palette
+    )
+    return (
+        partial(shown.drawing, options.room),
+        [(token.text, token.value) for token in shown.tokens],
+        shown,
+        shown.note,
+        None,
+    )
 
 
 def _series(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
@@ -257,8 +363,9 @@ def _table(result: Relevance, sample: int, values: Tensor, given: Any, options: 
     rest = absorbed(result, sample)
     score = total(result, sample) + sum(rest.values())
 
-    # Gradients do not add up to the score, and one of several inputs alone does not.
-    adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1
+    # Gradients do not add up to the score, and one of several inputs alone does not; nor does what is no number.
+    finite = bool(np.isfinite(to_array(flat)).all()) and np.isfinite(score)
+    adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1 and finite
 
     def draw() -> Drawing:
         if not adds_up:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -74,3 +75,12 @@ def plain(tree: Any) -> Any:
     if isinstance(tree, float):
         return tree if math.isfinite(tree) else repr(tree)
     return getattr(tree, "__qualname__", None) or repr(tree)
+
+
+def as_json(content: Any, **options: Any) -> bytes:
+    """JSON in UTF-8; halves of letters, which UTF-8 cannot hold, are escaped, with all else that is not ASCII."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, **options)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, ensure_ascii=True, allow_nan=False, **options).encode()

@@ -18,14 +18,18 @@ from relprop.composites import Composite, Place
 from relprop.engine.ledger import Entry, Ledger
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
-from relprop.storage import atomic
-from relprop.storage.encoding import decode, encode
+from relprop.storage import atomic, texts
+from relprop.storage.encoding import as_json, decode, encode
 from relprop.storage.fingerprint import weights_sha256
+from relprop.text import GenerationRelevance, TextRelevance
 
 MANIFEST, TENSORS = "manifest.json", "tensors.safetensors"
 FORMAT = 1
 # A manifest is read into memory; that of the largest result of a network of 10,000 operations has 2 MB.
 _LARGEST = 64 * 2**20
+Stored = Relevance | TextRelevance | GenerationRelevance
+# What is kept of a result beside its inputs, its ledger, and how it was made.
+_KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions")
 # What is kept of each line of a ledger.
 _ENTRY = ("family", "name", "where", "absorbed")
 
@@ -64,20 +68,22 @@ class RecordedComposite(Composite):
         return self.text
 
 
-def save_folder(result: Relevance, path: Path, *, inputs: bool = True) -> None:
-    """Writes the folder; `inputs=False` leaves the inputs out, which a result otherwise carries along."""
+def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
+    """Writes the folder; `inputs=False` leaves the inputs out, which a result of tensors otherwise carries along."""
     safetensors = _safetensors()
     tensors: dict[str, Tensor] = {}
-    content = {
-        name: encode(getattr(result, name, None), name, tensors)
-        for name in ("values", "output", "score", "target", "residual", "layers", "labels", "unknown")
-    }
-    content["ledger"] = encode([vars(entry) for entry in result.ledger.entries], "ledger", tensors)
-    content["inputs"] = encode(result.inputs if inputs else None, "inputs", tensors)
+    if isinstance(result, Relevance):
+        kind, kept = "relevance", {name: getattr(result, name) for name in _KEPT}
+        kept["inputs"] = result.inputs if inputs else None
+    else:
+        kind, kept = texts.kept(result)
+    kept |= {"unknown": result.unknown, "ledger": [vars(entry) for entry in result.ledger.entries]}
+    content = {name: encode(part, name, tensors) for name, part in kept.items()}
     stored = safetensors.save(tensors)
     manifest = {
         "format": "relprop",
         "format_version": FORMAT,
+        "kind": kind,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": _versions(),
         "model": _model(result),
@@ -92,11 +98,11 @@ def save_folder(result: Relevance, path: Path, *, inputs: bool = True) -> None:
     }
     with atomic.folder(path, MANIFEST) as part:
         atomic.write(part / TENSORS, stored)
-        atomic.write(part / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False).encode())
+        atomic.write(part / MANIFEST, as_json(manifest, indent=1))
 
 
-def load(path: str | PathLike[str]) -> Relevance:
-    """Reads a result that `Relevance.save` wrote into a folder.
+def load(path: str | PathLike[str]) -> Any:
+    """Reads a result that `save` wrote into a folder.
 
     Nothing in it is executed or imported: composite, rules and a callable target come back as records of what they were.
 
@@ -104,7 +110,7 @@ def load(path: str | PathLike[str]) -> Relevance:
         path: the folder.
 
     Returns:
-        The result, on the CPU.
+        The `Relevance`, `TextRelevance` or `GenerationRelevance` that was saved, on the CPU.
 
     Raises:
         InputError: there is no saved result, it is damaged, or a newer version wrote it.
@@ -134,25 +140,27 @@ def load(path: str | PathLike[str]) -> Relevance:
         raise InputError(f"{str(path)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
 
 
-def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Relevance:
+def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
     content = {name: decode(data, tensors) for name, data in manifest["content"].items()}
     composite, model = manifest["composite"], manifest["model"]
+    made: dict[str, Any] = {
+        "composite": RecordedComposite(
+            str(composite["name"]), str(composite["table"]), bool(composite["multiply_by_inputs"])
+        ),
+        "rules": [_recorded(entry) for entry in manifest["rules"]],
+        "model": None
+        if model is None
+        else Identity(str(model["name"]), int(model["parameters"]), model["weights_sha256"]),
+        "unknown": content["unknown"],
+        "ledger": Ledger([Entry(**{name: entry[name] for name in _ENTRY}) for entry in content["ledger"]]),
+    }
+    kind = manifest["kind"]
+    if kind != "relevance":
+        return texts.restored(kind, content, made)
     for name in ("score", "residual"):
         if not isinstance(content[name], Tensor):
             raise ValueError(f"{name} is no tensor")
-    return Relevance(
-        composite=RecordedComposite(
-            str(composite["name"]), str(composite["table"]), bool(composite["multiply_by_inputs"])
-        ),
-        rules=[_recorded(entry) for entry in manifest["rules"]],
-        model=None
-        if model is None
-        else Identity(str(model["name"]), int(model["parameters"]), model["weights_sha256"]),
-        **{name: content[name] for name in ("values", "output", "score", "target", "residual", "layers", "labels")},
-        unknown=content["unknown"],
-        inputs=content["inputs"],
-        ledger=Ledger([Entry(**{name: entry[name] for name in _ENTRY}) for entry in content["ledger"]]),
-    )
+    return Relevance(**{name: content[name] for name in (*_KEPT, "inputs")}, **made)
 
 
 def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:
@@ -162,6 +170,7 @@ def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:
         "module": place.paths[0] if place.paths else "",
         "index": place.index,
         "last": place.last,
+        "merged": place.merged,
         "rule": None if rule is None else repr(rule),
     }
 
@@ -170,11 +179,13 @@ def _recorded(entry: dict[str, Any]) -> tuple[Place, Rule | None]:
     # A place names its operation by a function; here there is only its name.
     operation: Any = str(entry["operation"])
     paths = (str(entry["module"]),)
-    place = Place(str(entry["family"]), operation, None, paths, entry["index"], entry["last"])
+    place = Place(
+        str(entry["family"]), operation, None, paths, entry["index"], entry["last"], merged=entry.get("merged") is True
+    )
     return place, None if entry["rule"] is None else RecordedRule(str(entry["rule"]))
 
 
-def _model(result: Relevance) -> dict[str, Any] | None:
+def _model(result: Stored) -> dict[str, Any] | None:
     if result.model is None:
         return None
     model = result.model.find()

@@ -100,6 +100,19 @@ def arguments(model: Any) -> tuple[str, set[str]]:
     return "input_ids" if "input_ids" in names else names[0], set(names)
 
 
+def decodes(model: Any) -> bool:
+    """Whether it reads one text and writes another: an encoder and a decoder."""
+    config = getattr(model, "config", None)
+    return bool(getattr(config, "is_encoder_decoder", False)) and "decoder_input_ids" in arguments(model)[1]
+
+
+def decoder_start(model: Any) -> int:
+    """The sign that an encoder-decoder model starts to write with."""
+    config = getattr(model, "config", None)
+    told = [getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
+    return next((int(i) for i in told if i is not None), 0)
+
+
 def device_of(model: Any) -> torch.device:
     """Where the ids go: to the embedding, or to the first parameter."""
     table = embeddings(model)

@@ -14,9 +14,9 @@ from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
 from relprop.errors import InputError, TargetError
 from relprop.text import positions as sinks
-from relprop.text.batch import Batch, arguments, collate
+from relprop.text.batch import Batch, arguments, collate, decoder_start, decodes
 from relprop.text.parts import Parts, find_parts
-from relprop.text.result import TextRelevance
+from relprop.text.result import ROTARY, TextRelevance
 from relprop.text.targets import Question, Rank, generates, read_output
 from relprop.text.tokens import Tokens, is_chat, tokenize, tokens_of_ids
 
@@ -143,14 +143,11 @@ def _inputs(
 ) -> tuple[dict[str, Tensor], Tokens | None]:
     """The tensors that carry relevance; and what an encoder-decoder model has written so far."""
     inputs = {batch.named: batch.ids}
-    config = getattr(model, "config", None)
-    if not getattr(config, "is_encoder_decoder", False) or "decoder_input_ids" not in arguments(model)[1]:
+    if not decodes(model):
         if decoder_text is not None:
             raise InputError("decoder_text is for encoder-decoder models; this one has no decoder of its own.")
         return inputs, None
-    told = [getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
-    start = next((int(i) for i in told if i is not None), 0)
-    ids = [start]
+    ids = [decoder_start(model)]
     if decoder_text:
         ids += [int(i) for i in tokenizer(text_target=decoder_text, add_special_tokens=False)["input_ids"]]
     inputs["decoder_input_ids"] = torch.tensor([ids] * len(batch.texts), device=batch.ids.device)
@@ -201,16 +198,18 @@ def _result(
     places = {name: _first(value).cpu() for name, value in answer.positions.items()}
     residual = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
     if sinks.NAME in values:
-        places["rotary"] = row(sinks.NAME)[real.cpu(), 0]
+        places[ROTARY] = row(sinks.NAME)[real.cpu(), 0]
     ends: dict[str, Any] = {
         "target": target, "index": index, "probability": probability, "score": float(answer.score[n]),
-        "residual": residual, "composite": answer.composite.name,
+        "residual": residual, "composite": answer.composite, "rules": answer.rules, "unknown": answer.unknown,
+        "model": answer.model,
     }  # fmt: skip
     decoder = None
     if written is not None:
         decoder = TextRelevance(
-            written.names, written.pieces, written.special, row("decoder_input_ids"), spans=written.words, **ends
-        )
+            tokens=written.names, pieces=written.pieces, special=written.special, relevance=row("decoder_input_ids"),
+            spans=written.words, **ends,
+        )  # fmt: skip
     padded = batch.ids.shape[1]
 
     def cut(value: Any) -> Any:
@@ -222,8 +221,9 @@ def _result(
         return mine[real.cpu()] if mine.ndim and mine.shape[0] == padded else mine
 
     result = TextRelevance(
-        text.names, text.pieces, text.special, row(batch.named)[real.cpu()], spans=text.words, predictions=predictions,
-        positions=places, decoder=decoder, **ends,
+        tokens=text.names, pieces=text.pieces, special=text.special, relevance=row(batch.named)[real.cpu()],
+        spans=text.words, predictions=predictions, positions=places, decoder=decoder, ledger=answer.ledger.sample(slice(n, n + 1)),
+        **ends,
     )  # fmt: skip
     if parts is not None:
         heads = parts.of_heads(answer.layers, len(batch.texts))

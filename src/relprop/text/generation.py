@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from relprop.attribution import attribute_each
 from relprop.composites import Composite
+from relprop.engine.ledger import Ledger
 from relprop.errors import InputError
-from relprop.text.batch import arguments, check_length, check_vocabulary, device_of
+from relprop.text.batch import arguments, check_length, check_vocabulary, decoder_start, decodes, device_of
 from relprop.text.result import GenerationRelevance
 from relprop.text.tokens import tokenize, tokens_of_ids
 
@@ -36,9 +38,9 @@ def explain_generation(
     One forward pass reads the prompt and what was written; each generated token then costs one backward pass.
 
     Args:
-        model: a language model that reads from left to right.
+        model: a language model that reads from left to right, or an encoder-decoder model, such as a translator's.
         tokenizer: its tokenizer.
-        prompt: a str, or a chat, as a list of `{"role": ..., "content": ...}`.
+        prompt: a str (for an encoder-decoder model the source text), or a chat, as a list of `{"role": ..., "content": ...}`.
         max_new_tokens: how many tokens it writes at most; it stops at its end-of-text token.
         continuation: explain this text after the prompt instead of what the model writes.
         composite: the rules, or the name of a composite.
@@ -47,7 +49,8 @@ def explain_generation(
         **options: further arguments of `relprop.attribute`, such as `checkpoint` and `strict`.
 
     Returns:
-        The matrix of relevance, generated tokens by all tokens.
+        The matrix of relevance, generated tokens by all tokens. The prompt of an encoder-decoder model is its source
+        text and the sign that starts what it writes.
 
     Raises:
         InputError: the prompt is empty, the text too long, nothing was generated, or the model reads the whole text at
@@ -58,49 +61,57 @@ def explain_generation(
         raise InputError(f"max_new_tokens must be a positive int; got {max_new_tokens!r}.")
     if isinstance(prompt, tuple):
         raise InputError("explain_generation takes one prompt, a str or a chat; got a tuple.")
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise InputError(
-            "explain_generation is for models that read and write one text; for an encoder-decoder call explain_text with "
-            "decoder_text= for each token."
-        )
     text = tokenize(tokenizer, prompt, **(template or {}))
-    while text.special[-1] and text.ids[-1] == getattr(tokenizer, "eos_token_id", None) and len(text) > 1:
+    two = decodes(model)
+    while not two and text.special[-1] and text.ids[-1] == getattr(tokenizer, "eos_token_id", None) and len(text) > 1:
         text = _without_end(text)  # a tokenizer that closes its texts: the model shall go on
     check_vocabulary(model, text)
-    check_length(model, tokenizer, len(text) + 1)
+    check_length(model, tokenizer, len(text) + (not two))
     ids = torch.tensor([text.ids], device=device_of(model))
+    further = dict(generate or {})
+    begun = further.get("decoder_input_ids")
+    start = [] if not two else [decoder_start(model)] if begun is None else [int(i) for i in begun.flatten()]
     if continuation is not None:
-        new = [int(i) for i in tokenizer(continuation, add_special_tokens=False)["input_ids"]]
+        named = {"text_target": continuation} if two else {"text": continuation}
+        new = [int(i) for i in tokenizer(**named, add_special_tokens=False)["input_ids"]]
     else:
-        new = _written(model, tokenizer, ids, max_new_tokens, dict(generate or {}))
+        new = _written(model, tokenizer, ids, len(start) or ids.shape[1], max_new_tokens, further)
     if not new:
         raise InputError("nothing was generated: the model ended the text at once, or continuation= is empty.")
-    after = tokens_of_ids(tokenizer, new)
-    check_length(model, tokenizer, len(text) + len(new) - 1)
-    relevance, answers = matrix(model, ids, new, composite, options)
+    begin, after = tokens_of_ids(tokenizer, start), tokens_of_ids(tokenizer, new)
+    check_length(model, tokenizer, (len(start) or len(text)) + len(new) - 1)
+    relevance, answers = matrix(model, ids, new, composite, options, start)
     rows = answers[0].output["logits"] if isinstance(answers[0].output, dict) else answers[0].output
     rows = rows[0, -len(new) :].float()
     probabilities = rows.softmax(-1)[torch.arange(len(new)), torch.tensor(new)].cpu()
     return GenerationRelevance(
-        prompt=text.pieces,
-        generated=_pieces(tokenizer, text.ids, new),
+        prompt=text.pieces + begin.pieces,
+        generated=_pieces(tokenizer, start or text.ids, new),
         relevance=relevance,
         probabilities=probabilities,
         scores=torch.cat([a.score for a in answers]).cpu(),
         residual=torch.cat([a.residual for a in answers]).cpu(),
-        composite=answers[0].composite.name,
-        special=text.special + after.special,
-        names=text.names + after.names,
+        composite=answers[0].composite,
+        rules=answers[0].rules,
+        unknown=answers[0].unknown,
+        model=answers[0].model,
+        ledger=Ledger.joined([a.ledger for a in answers]),
+        special=text.special + begin.special + after.special,
+        names=text.names + begin.names + after.names,
     )
 
 
 def matrix(
-    model: Any, ids: Tensor, new: list[int], composite: Any, options: dict[str, Any]
+    model: Any, ids: Tensor, new: list[int], composite: Any, options: dict[str, Any], start: Sequence[int] = ()
 ) -> tuple[Tensor, list[Any]]:
-    """Relevance of every token for every generated one, (G, P + G)."""
+    """Relevance of every token for every generated one, (G, P + G).
+
+    Where `start` is given, an encoder reads the ids, and a decoder writes after that start; they are the prompt together.
+    """
     count = len(new)
-    whole = torch.cat([ids, torch.tensor([new[:-1]], device=ids.device, dtype=ids.dtype)], 1)
     named, accepted = arguments(model)
+    written = torch.tensor([[*start, *new[:-1]]], device=ids.device, dtype=ids.dtype)
+    inputs = {named: ids, "decoder_input_ids": written} if start else {named: torch.cat([ids, written], 1)}
     rest: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
     if "logits_to_keep" in accepted:
         rest["logits_to_keep"] = count
@@ -113,12 +124,12 @@ def matrix(
         return target
 
     answers = attribute_each(
-        model, {named: whole}, [asked(g) for g in range(count)], composite=composite, forward_kwargs=rest,
+        model, inputs, [asked(g) for g in range(count)], composite=composite, forward_kwargs=rest,
         select=lambda output: output, targets_at_once=AT_ONCE, **options,
     )  # fmt: skip
-    rows = torch.cat([answer.values[named] for answer in answers]).cpu()
-    start = ids.shape[1]
-    later = torch.arange(rows.shape[1]) >= torch.arange(start, start + count)[:, None]
+    rows = torch.cat([torch.cat([answer.values[name] for name in inputs], 1) for answer in answers]).cpu()
+    prompt = ids.shape[1] + len(start)
+    later = torch.arange(rows.shape[1]) >= torch.arange(prompt, prompt + count)[:, None]
     if bool((rows[later] != 0).any()):
         raise InputError(
             "the model reads the whole text at once: tokens after the one explained have relevance, so it does not write "
@@ -128,13 +139,15 @@ def matrix(
 
 
 @torch.no_grad()
-def _written(model: Any, tokenizer: Any, ids: Tensor, count: int, options: dict[str, Any]) -> list[int]:
-    """What the model writes after the prompt: by its own `generate`, or the likeliest token again and again."""
+def _written(model: Any, tokenizer: Any, ids: Tensor, before: int, count: int, options: dict[str, Any]) -> list[int]:
+    """What the model writes after `before` tokens: by its own `generate`, or the likeliest token again and again."""
     end = getattr(tokenizer, "eos_token_id", None)
     if hasattr(model, "generate"):
-        chosen = {"do_sample": False, "attention_mask": torch.ones_like(ids), "pad_token_id": end, **options}
+        chosen = {"do_sample": False, "num_beams": 1, "attention_mask": torch.ones_like(ids), **options}
+        if "pad_token_id" not in chosen and getattr(model.generation_config, "pad_token_id", None) is None:
+            chosen["pad_token_id"] = end  # it warns otherwise
         written = model.generate(ids, max_new_tokens=count, **chosen)
-        return [int(i) for i in written[0, ids.shape[1] :]]
+        return [int(i) for i in written[0, before:]]
     new: list[int] = []
     while len(new) < count and (not new or new[-1] != end):
         logits = model(ids)

@@ -1,21 +1,27 @@
-"""The relevance of a text's tokens and words, and of a generation; both show themselves as text and in notebooks."""
+"""The relevance of a text's tokens and words, and of a generation. They are shown and saved as any result is."""
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from relprop.text.drawn import Drawn
+from relprop.attribution.identity import Identity
+from relprop.attribution.outputs import Outputs
+from relprop.composites import Composite, Place
+from relprop.engine.ledger import Ledger
+from relprop.rules import Rule
+from relprop.text import shown
 
 if TYPE_CHECKING:
-    from relprop.rendering import Drawing
+    from relprop.rendering import Options
+    from relprop.rendering.views import Row, View
 
 _WIDTH = 24  # letters of the longest bar
-_POSITIVE, _NEGATIVE = "214, 39, 40", "31, 119, 180"
+ROTARY = "rotary"
+"""What relevance that ends in rotations is called among positions."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,27 @@ class Word:
     tokens: range
 
 
-@dataclass
-class TextRelevance(Drawn):
+@dataclass(kw_only=True)
+class Made(Outputs):
+    """How relevance of tokens was made, for reports.
+
+    Attributes:
+        composite: the composite that acted; its name says what "auto" picked.
+        rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
+        unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
+        model: what was explained, by name.
+        ledger: with `ledger=True`, what absorbed the residual, see `Relevance`; of a generation, for each token of it.
+    """
+
+    composite: Composite
+    rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+    model: Identity | None = None
+    ledger: Ledger = field(default_factory=lambda: Ledger([]))
+
+
+@dataclass(kw_only=True)
+class TextRelevance(Made):
     """How much each token of a text contributed to one score.
 
     Attributes:
@@ -49,7 +74,6 @@ class TextRelevance(Drawn):
         probability: how sure the model was of it; None where its scores make no distribution, and for contrasts.
         score: what was explained; tokens, positions and residual add up to it (to the seed, where one was given).
         residual: what biases, other inputs and stabilisers absorbed.
-        composite: the name of the rules.
         predictions: what the model finds likeliest, with probabilities.
         positions: relevance that ended in position encodings and other tables, where it was asked for: per module that
             makes them, per token (T,) where they belong to tokens; rotary ones are called "rotary".
@@ -59,6 +83,8 @@ class TextRelevance(Drawn):
         neurons: of each MLP's neurons, a (T, D) per block.
         layers: relevance of layers asked for by path; the first axis is the tokens'.
         spans: the tokens of each word, as (start, stop).
+
+    How it was made is in `composite`, `rules`, `unknown`, `model` and `ledger`, as in `Relevance`.
     """
 
     tokens: list[str]
@@ -70,7 +96,6 @@ class TextRelevance(Drawn):
     probability: float | None
     score: float
     residual: float
-    composite: str
     spans: list[tuple[int, int]]
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
     positions: dict[str, Tensor] = field(default_factory=dict)
@@ -108,10 +133,10 @@ class TextRelevance(Drawn):
         lines = [self._head()]
         for w, name in zip(words, names, strict=True):
             bar = "█" * round(abs(w.relevance) / most * _WIDTH)
-            shown = name if len(name) <= 30 else name[:29] + "…"
+            short = name if len(name) <= 30 else name[:29] + "…"
             against, towards = (bar, "") if w.relevance < 0 else ("", bar)
             before = f"{against:>{_WIDTH}}│" if left else "│"
-            lines.append(f"  {shown:<{wide}} {w.relevance:+9.3g} {before}{towards}".rstrip())
+            lines.append(f"  {short:<{wide}} {w.relevance:+9.3g} {before}{towards}".rstrip())
         if self.positions:
             lines.append(
                 f"  positions {', '.join(f'{name}: {float(r.sum()):+.3g}' for name, r in self.positions.items())}"
@@ -126,37 +151,24 @@ class TextRelevance(Drawn):
         sure = "" if self.probability is None else f", probability {self.probability:.3f}"
         return (
             f"{_plain(self.target)!r}{sure}: score {self.score:.4g} on {len(self)} tokens, residual {self.residual:.4g}, "
-            f"by {self.composite!r}"
+            f"by {self.composite.name!r}"
         )
 
-    def drawing(self, *, merge: bool = False, room: float = 720, **options: Any) -> Drawing:
-        """The text, each token on its colour.
+    def in_tables(self) -> float:
+        """The relevance that ended in positions that are looked up or added; rotary ones are not among them."""
+        return sum(float(r.sum()) for name, r in self.positions.items() if name != ROTARY)
 
-        Args:
-            merge: whether the tokens of a word are merged.
-            room: the width of the lines.
-            **options: see `relprop.rendering.TokenMap.of`.
-        """
-        from relprop.rendering import TokenMap, titled
+    def views(self, options: Options) -> list[View]:
+        """What is drawn of it; `show`, `save` and the others use it."""
+        return shown.text_views(self, options)
 
-        pieces, values, special = self.pieces, self.relevance, self.special
-        if merge:
-            pieces = ["".join(self.pieces[a:b]) for a, b in self.spans]
-            values = torch.tensor([w.relevance for w in self.words])
-            special = [w.special for w in self.words]
-        shown = TokenMap.of(pieces, values, style="plain", special=special, **options)
-        sure = "" if self.probability is None else f", probability {self.probability:.2f}"
-        return titled(shown.drawing(room), f"{_plain(self.target).strip()}{sure}")
-
-    def _repr_html_(self) -> str:
-        """The text itself, tinted: red speaks for the target, blue against it."""
-        most = float(self.relevance.abs().max()) or 1.0
-        parts = [_tinted(p, float(r) / most, float(r)) for p, r in zip(self.pieces, self.relevance, strict=True)]
-        return f"<div><small>{html.escape(self._head())}</small><p>{''.join(parts)}</p></div>"
+    def rows(self) -> list[Row]:
+        """The numbers that a report lists."""
+        return shown.rows_of_text(self)
 
 
-@dataclass
-class GenerationRelevance(Drawn):
+@dataclass(kw_only=True)
+class GenerationRelevance(Made):
     """How much each token read contributed to each token generated, from one forward pass.
 
     Attributes:
@@ -166,9 +178,11 @@ class GenerationRelevance(Drawn):
         probabilities: of each generated token, (G,).
         scores: (G,).
         residual: (G,): score less the sum of the row.
-        composite: the name of the rules.
         special: which of the P + G tokens are the model's own.
         names: the P + G tokens as the tokenizer names them.
+
+    In encoder-decoder models the prompt is the source text, and after it the sign that starts what is written.
+    How it was made is in `composite`, `rules`, `unknown`, `model` and `ledger`, as in `Relevance`.
     """
 
     prompt: list[str]
@@ -177,7 +191,6 @@ class GenerationRelevance(Drawn):
     probabilities: Tensor
     scores: Tensor
     residual: Tensor
-    composite: str
     special: list[bool]
     names: list[str]
 
@@ -206,7 +219,9 @@ class GenerationRelevance(Drawn):
 
     def __str__(self) -> str:
         """A line per generated token: what it drew on most."""
-        lines = [f"{len(self)} tokens generated from {len(self.prompt)}, by {self.composite!r}: {_plain(self.text)!r}"]
+        lines = [
+            f"{len(self)} tokens generated from {len(self.prompt)}, by {self.composite.name!r}: {_plain(self.text)!r}"
+        ]
         wide = min(max((len(_plain(t)) for t in self.generated), default=0), 20)
         for g, token in enumerate(self.generated):
             row = self.relevance[g]
@@ -219,37 +234,15 @@ class GenerationRelevance(Drawn):
 
     __repr__ = __str__
 
-    def drawing(self, **options: Any) -> Drawing:
-        """The matrix: a row per generated token, a column per token read; see `relprop.rendering.matrix`."""
-        from relprop.rendering import matrix
+    def views(self, options: Options) -> list[View]:
+        """What is drawn of it; `show`, `save` and the others use it."""
+        return shown.generation_views(self, options)
 
-        shown = self.relevance.double().masked_fill(~self.read, torch.nan)
-        return matrix(self.generated, self.tokens, shown, row_style="plain", **options)
-
-    def _repr_html_(self) -> str:
-        """The matrix as a table, a row per generated token."""
-        most = float(self.relevance.abs().max()) or 1.0
-        head = "".join(f"<th>{html.escape(_plain(t))}</th>" for t in self.tokens)
-        rows = [
-            f"<tr><th>{html.escape(_plain(token))}</th>"
-            + "".join(_cell(float(r) / most, float(r), bool(seen)) for r, seen in zip(row, read, strict=True)) + "</tr>"
-            for token, row, read in zip(self.generated, self.relevance, self.read, strict=True)
-        ]  # fmt: skip
-        return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+    def rows(self) -> list[Row]:
+        """The numbers that a report lists."""
+        return shown.rows_of_generation(self)
 
 
 def _plain(text: str) -> str:
     """Text that steers no terminal: what is not printable is written as its escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _colour(part: float) -> str:
-    return f"rgba({_POSITIVE if part > 0 else _NEGATIVE}, {abs(part):.2f})"
-
-
-def _tinted(piece: str, part: float, value: float) -> str:
-    return f'<span style="background: {_colour(part)}" title="{value:+.3g}">{html.escape(_plain(piece))}</span>'
-
-
-def _cell(part: float, value: float, read: bool) -> str:
-    return f'<td style="background: {_colour(part)}" title="{value:+.3g}"></td>' if read else "<td></td>"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from relprop.errors import InputError
@@ -177,4 +178,4 @@ def _joins(left: str, right: str) -> bool:
 
 def _words(joined: Sequence[bool]) -> list[tuple[int, int]]:
     starts = [at for at, continues in enumerate(joined) if not continues]
-    return list(zip(starts, [*starts[1:], len(joined)], strict=True))
+    return list(pairwise([*starts, len(joined)]))

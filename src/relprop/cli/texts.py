@@ -1,0 +1,208 @@
+"""Texts on the command line: what is read as one, and from texts to their results."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import relprop
+from relprop import Contrast
+from relprop.cli.explaining import Explained, find_class
+from relprop.cli.models import Loaded
+from relprop.cli.reading import SUFFIXES, check_file
+from relprop.errors import InputError, TargetError
+from relprop.rendering.visible import visible
+from relprop.text import TextRelevance
+from relprop.text.batch import collate, decoder_start, decodes
+from relprop.text.tokens import tokenize
+
+TEXTS = (".txt", ".md")
+# Letters of a text that is named after itself.
+_NAME = 60
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """One text.
+
+    Attributes:
+        name: what to call it, safe to print.
+        stem: what to call its files.
+        text: as it was given; with the second text, where there is one.
+    """
+
+    name: str
+    stem: str
+    text: str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of each text.
+
+    Attributes:
+        targets: classes, tokens or answers; none for the likeliest.
+        against: what the first target is set against.
+        composites: names of composites.
+        generate: tokens to write and explain, instead of targets; 0 for none.
+        max_length: texts are cut to that many tokens.
+        strict: whether unknown operations are errors.
+        batch_size: texts per forward pass.
+        chat: whether a text is a message, in the form that the tokenizer's template gives it.
+    """
+
+    targets: Sequence[str] = ()
+    against: str | None = None
+    composites: Sequence[str] = ("auto",)
+    generate: int = 0
+    max_length: int | None = None
+    strict: bool = True
+    batch_size: int = 1
+    chat: bool = False
+
+
+def read(arguments: Sequence[str], *, lines: bool = False, second: str | None = None) -> list[TextSample]:
+    """The texts of arguments: a file (or `-`, what is piped in) is one text, or one per line; the rest is text itself.
+
+    Raises:
+        InputError: a file is missing, too large, empty or no text, or an argument is empty.
+    """
+    found: list[TextSample] = []
+    for given in arguments:
+        if given == "-":
+            found += _of_file("stdin", "stdin", sys.stdin.read(), lines)
+        elif _is(given, Path.is_dir):
+            inside = sorted(p for p in Path(given).iterdir() if p.suffix.lower() in TEXTS and p.is_file())
+            if not inside:
+                raise InputError(f"{given!r} holds no text ({', '.join(TEXTS)}).")
+            found += [sample for path in inside for sample in _file(path, lines)]
+        elif _names_a_file(given):
+            found += _file(Path(given), lines)
+        elif not given.strip():
+            raise InputError("the text is empty: write it between quotes, or name a .txt file.")
+        else:
+            short = given if len(given) <= _NAME else given[: _NAME - 1] + "…"
+            found.append(TextSample(visible(short), given[:_NAME], given))
+    return found if second is None else [TextSample(s.name, s.stem, (str(s.text), second)) for s in found]
+
+
+def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish) -> Iterable[Explained]:
+    """The results of each text, in their order, as they are found."""
+    if wish.generate:
+        if wish.targets or wish.against is not None:
+            raise InputError("--generate explains what the model writes: leave out --target and --against.")
+        if loaded.classes:
+            raise InputError(f"--generate is for language models; {loaded.name} answers with classes.")
+    targets = _targets(loaded, wish)
+    for start in range(0, len(samples), wish.batch_size):
+        chunk = samples[start : start + wish.batch_size]
+        results: list[list[Any]] = [[] for _ in chunk]
+        asked = []
+        for composite in dict.fromkeys(wish.composites):
+            if wish.generate:
+                for sample, mine in zip(chunk, results, strict=True):
+                    mine.append(_generation(loaded, sample, composite, wish))
+                asked.append(composite)
+                continue
+            for target in targets:
+                found = relprop.explain_text(
+                    loaded.model, loaded.tokenizer, [_asked(sample, wish) for sample in chunk], target, composite=composite,
+                    labels=loaded.labels, max_length=wish.max_length, batch_size=wish.batch_size, strict=wish.strict,
+                    ledger=True,
+                )  # fmt: skip
+                for one, mine in zip(found, results, strict=True):
+                    mine.append(_checked(one, wish))
+                asked.append(composite)
+        for sample, mine in zip(chunk, results, strict=True):
+            yield Explained(sample.name, sample.stem, mine, asked)
+
+
+def inputs_of(loaded: Loaded, text: str | tuple[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A text as its model takes it: the ids, and further arguments."""
+    import torch
+
+    batch = collate(loaded.model, loaded.tokenizer, [tokenize(loaded.tokenizer, text)])
+    inputs = {batch.named: batch.ids}
+    if decodes(loaded.model):
+        inputs["decoder_input_ids"] = torch.tensor([[decoder_start(loaded.model)]])
+    return inputs, batch.rest
+
+
+def _targets(loaded: Loaded, wish: Wish) -> list[Any]:
+    """Targets as `explain_text` takes them: classes by number or name, tokens and answers as they are written."""
+
+    def meant(target: str) -> Any:
+        if loaded.classes:
+            return find_class(target, loaded.labels)
+        return int(target[3:]) if re.fullmatch(r"id:\d+", target) else target
+
+    found = [meant(target) for target in wish.targets] or [None]
+    if wish.against is None:
+        return found
+    other = meant(wish.against)
+    return [*found, other, Contrast(found[0], other)]
+
+
+def _checked(result: TextRelevance, wish: Wish) -> TextRelevance:
+    if isinstance(result.index, Contrast) and result.index.positive == result.index.negative:
+        raise TargetError(f"{wish.against!r} cannot be set against itself: choose another target.")
+    return result
+
+
+def _asked(sample: TextSample, wish: Wish) -> Any:
+    if wish.chat and isinstance(sample.text, tuple):
+        raise InputError("a message is one text: leave out --context, or --chat.")
+    return [{"role": "user", "content": sample.text}] if wish.chat else sample.text
+
+
+def _generation(loaded: Loaded, sample: TextSample, composite: str, wish: Wish) -> Any:
+    if isinstance(sample.text, tuple):
+        raise InputError("--generate goes on with one text: leave out --context.")
+    return relprop.explain_generation(
+        loaded.model,
+        loaded.tokenizer,
+        _asked(sample, wish),
+        max_new_tokens=wish.generate,
+        composite=composite,
+        strict=wish.strict,
+    )
+
+
+def _names_a_file(given: str) -> bool:
+    """Whether an argument is a path: of what is there, or would be called so."""
+    called = bool(re.fullmatch(r"\S+", given)) and Path(given).suffix.lower() in (*TEXTS, *SUFFIXES)
+    return called or _is(given, Path.is_file)
+
+
+def _is(given: str, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return bool(given.strip()) and kind(Path(given))
+    except (OSError, ValueError):  # longer than a path may be, or with a NUL
+        return False
+
+
+def _file(path: Path, lines: bool) -> list[TextSample]:
+    check_file(path)
+    if path.suffix.lower() in SUFFIXES:
+        raise InputError(f"{path.name!r} is no text: this model reads texts and {', '.join(TEXTS)} files.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name!r} is no text in UTF-8: {error}.") from error
+    return _of_file(visible(path.name), path.stem, text, lines)
+
+
+def _of_file(name: str, stem: str, text: str, lines: bool) -> list[TextSample]:
+    if not text.strip():
+        raise InputError(f"{name!r} is empty: there is nothing to explain.")
+    if not lines:
+        return [TextSample(name, stem, text.strip())]
+    return [
+        TextSample(f"{name}, line {number}", f"{stem}-{number}", line.strip())
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip()
+    ]
