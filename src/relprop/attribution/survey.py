@@ -111,7 +111,7 @@ def survey(
         ModelStateError: the model is in training mode, or is TorchScript.
         UnsupportedOperationError: an operation is known, but not in the way it was called.
     """
-    compiled, model = model, original(model)
+    model = original(model)
     inputs, chosen = admit(model, inputs, composite)
     run = _Watched(chosen, model, strict=False)
     watch = _Watch(run)
@@ -123,7 +123,7 @@ def survey(
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
         with watch:
             output = model(*positional, **named)

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 from relprop.composites.composite import UNDECIDED
 from relprop.composites.places import Place
 from relprop.engine.functions import custom, scaled
-from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, Handler, lookup
-from relprop.engine.run import Note, Run, note_of, replaying
+from relprop.engine.registry import LINEAR, REFUSED, SILENT, TABLE, Entry, Handler, lookup
+from relprop.engine.run import Note, Run, note_of, replaying, saved_elsewhere
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
@@ -77,14 +77,14 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if run.checkpointed and not torch.is_grad_enabled() and replaying():
+        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere()):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             if run.checkpointed and func in _BACKWARD:
                 with self:  # what a checkpoint computes again must be seen
                     return _BACKWARD[func](*args, **kwargs)
-            result = func(*args, **kwargs)
+            result = ANSWERS.get(func, func)(*args, **kwargs)
             if run.ids:
                 follow(run, func, False, args, kwargs, result)
             if (
@@ -98,7 +98,7 @@ class Propagation(TorchFunctionMode):
                 return result.detach() if result.requires_grad else result
             return result
         live: list[Tensor] = []
-        args = tuple(self._door(a, live) for a in args)
+        given, args = args, tuple(self._door(a, live) for a in args)
         kwargs = {key: self._door(a, live) for key, a in kwargs.items()}
         if not live or not torch.is_grad_enabled():
             if live:
@@ -113,7 +113,10 @@ class Propagation(TorchFunctionMode):
                 run.derive(result, (*args, *kwargs.values()), written)
             if run.ids and entry is not None:
                 follow(run, func, entry.family == "structure", args, kwargs, result)
-            return result
+            # as p.to(p.device) is p, and no constant beside it
+            return given[0] if args and result is args[0] else result
+        if torch._C._are_functorch_transforms_active():
+            raise self._transformed()
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
                 f"{getattr(func, '__name__', func)}(out=...) in {run.where()}: relevance cannot follow a result that "
@@ -220,10 +223,9 @@ class Propagation(TorchFunctionMode):
             if value.is_inference():
                 value = value.clone()
             if torch._C._functorch.is_functorch_wrapped_tensor(value):
-                raise UnsupportedOperationError(
-                    f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
-                    "followed through it. Write that part of the model for a batch, without the transform."
-                )
+                if _innermost(value).requires_grad:
+                    raise self._transformed()
+                return value
             if not value.requires_grad:
                 return value
             note = note_of(value)
@@ -242,6 +244,12 @@ class Propagation(TorchFunctionMode):
             return {key: self._door(item, live) for key, item in value.items()}
         return value
 
+    def _transformed(self) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
+            "followed through it. Write that part of the model for a batch, without the transform."
+        )
+
     def _stranger(self, value: Tensor, live: list[Tensor]) -> Tensor:
         """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
         if id(value) in self.run.inputs:
@@ -256,7 +264,9 @@ class Propagation(TorchFunctionMode):
             return value.detach()
         maker = getattr(type(value.grad_fn), "_forward_cls", None)
         written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
-        if maker not in TABLE and not (maker is None and (written or self.run.adopt)):
+        # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
+        known = replaying() or (maker in TABLE and TABLE[maker].family != REFUSED) or _full_name(maker) in LINEAR
+        if not known and not (maker is None and (written or self.run.adopt)):
             self._unseen(value, maker)
         value._relprop = Note(self.run)  # type: ignore[attr-defined]
         live.append(value)
@@ -264,7 +274,10 @@ class Propagation(TorchFunctionMode):
 
     def _unseen(self, value: Tensor, maker: Any) -> None:
         """Refuses a tensor whose making no mode can see."""
-        if maker is not None:
+        if maker in TABLE:
+            name = maker.__qualname__
+            what = f"{maker.__module__}.{name}: {TABLE[maker].reason}"
+        elif maker is not None:
             name = maker.__qualname__
             what = (
                 f"{maker.__module__}.{name}, a custom autograd.Function in no family of operations. If its own backward "
@@ -332,10 +345,20 @@ def unfolded(function: Any) -> Any:
     return copy
 
 
+ANSWERS: dict[Any, Callable[..., Any]] = {}
+"""Other answers to silent operations, for code that would refuse what is done here."""
+
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
     Tensor.backward: torch.autograd.backward,
 }
+
+
+def _innermost(value: Tensor) -> Tensor:
+    """The tensor that torch.func transforms wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
 
 
 def begin(run: Run, tensor: Tensor) -> Tensor:
@@ -351,6 +374,12 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
 def always(handler: Handler) -> Handler:
     """Marks a handler that wants to see its operation also where no operand carries relevance."""
     handler.always = True  # type: ignore[attr-defined]
+    return handler
+
+
+def unfolds(handler: Handler) -> Handler:
+    """Marks a handler that runs the visible steps its operation stands for: rules act on these alone."""
+    handler.unfolds = True  # type: ignore[attr-defined]
     return handler
 
 
@@ -394,6 +423,10 @@ def _qualified(func: Any) -> str:
         return str(func)
 
 
+def _full_name(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
+
+
 def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
         return change(value)
@@ -402,4 +435,15 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes", "unfolded"]
+__all__ = [
+    "ANSWERS",
+    "Call",
+    "Propagation",
+    "always",
+    "begin",
+    "looked_up",
+    "refuse_training",
+    "shapes",
+    "unfolded",
+    "unfolds",
+]
