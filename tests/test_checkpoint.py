@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import relprop
 import sequences
@@ -16,8 +18,26 @@ import sequences
 close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-13)
 
 
+def nested(layer: nn.Module, h: Tensor) -> Tensor:
+    return checkpoint(lambda h: checkpoint(layer, h.clone(), use_reentrant=False).clone(), h, use_reentrant=False)
+
+
+def in_two(layer: nn.Module, h: Tensor) -> Tensor:
+    return checkpoint_sequential(nn.Sequential(layer, nn.Identity()), 2, h, use_reentrant=False)
+
+
+WAYS: dict[str, Callable[..., Tensor]] = {
+    "plain": partial(checkpoint, use_reentrant=False),
+    "to its end": partial(checkpoint, use_reentrant=False, early_stop=False),
+    "random state left": partial(checkpoint, use_reentrant=False, preserve_rng_state=False),
+    "unchecked": partial(checkpoint, use_reentrant=False, determinism_check="none"),
+    "nested": nested,
+    "sequential": in_two,
+}
+
+
 class Stack(nn.Module):
-    def __init__(self, depth: int = 3, own: bool = False):
+    def __init__(self, depth: int = 3, own: bool | Callable[..., Tensor] = False):
         super().__init__()
         self.embed = nn.Linear(6, 16)
         self.layers = nn.ModuleList(sequences.Decoder() for _ in range(depth))
@@ -27,7 +47,7 @@ class Stack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.embed(x)
         for layer in self.layers:
-            h = checkpoint(layer, h, use_reentrant=False) if self.own else layer(h)
+            h = (WAYS["plain"] if self.own is True else self.own)(layer, h) if self.own else layer(h)
         return self.head(h)[:, -1]
 
 
@@ -35,6 +55,51 @@ def stacks() -> tuple[Stack, Stack]:
     plain, own = Stack().double().eval(), Stack(own=True).double().eval()
     own.load_state_dict(plain.state_dict())
     return plain, own
+
+
+@pytest.mark.parametrize("composite", ["auto", "attnlrp", "epsilon_plus_flat", "gradient"])
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_the_way(way: str, again: bool, composite: str) -> None:
+    """Also under a checkpoint of ours around it."""
+    plain, _ = stacks()
+    own = Stack(own=WAYS[way]).double().eval()
+    own.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 5, 6).double()
+    found = relprop.attribute(own, x, 3, composite=composite, checkpoint=again)
+    expected = relprop.attribute(plain, x, 3, composite=composite)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_reentrant_is_refused_with_what_to_write(strict: bool) -> None:
+    model = Stack(own=partial(checkpoint, use_reentrant=True)).eval()
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        relprop.attribute(model, torch.randn(2, 5, 6), 3, strict=strict)
+
+
+def test_what_is_kept_may_lie_elsewhere() -> None:
+    plain, own = stacks()
+    x = torch.randn(2, 5, 6).double()
+    expected = relprop.attribute(plain, x, 3, composite="attnlrp").values
+    for model in (plain, own):
+        with torch.autograd.graph.save_on_cpu():
+            close(relprop.attribute(model, x, 3, composite="attnlrp").values, expected)
+
+
+@pytest.mark.parametrize("composite", ["auto", "attnlrp", "epsilon_plus_flat"])
+def test_relevance_can_be_differentiated(composite: str) -> None:
+    """The arithmetic of a rule in a backward pass that is recorded is no part of the model that runs again."""
+    found = []
+    for model in stacks():
+        x = torch.linspace(-1, 1, 60).double().reshape(2, 5, 6).requires_grad_()
+        with sdpa_kernel(SDPBackend.MATH), relprop.propagate(composite):  # the fused kernels have one derivative only
+            (first,) = torch.autograd.grad(model(x)[:, 3].sum(), x, create_graph=True)
+            (second,) = torch.autograd.grad(first.square().sum(), x)
+        found.append((first.detach(), second))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert found[0][1].abs().sum() > 0
 
 
 COMPOSITES = ["auto", "attnlrp", "cp_lrp", "attnlrp_gamma", "epsilon", "epsilon_plus_flat", "gradient"]

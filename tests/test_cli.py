@@ -54,6 +54,9 @@ class Exponential(nn.Module):
 
 def nothing():
     return 3
+
+def broken():
+    raise RuntimeError("no weights\\nhere")
 """
 
 
@@ -288,6 +291,12 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "table.csv", "-m", "mine:table", "--without", "name", "-t", "yes"], "no names of classes"),
         (["check", "-c", "nothing"], "there is no composite"),
         (["check", "--shape", "1,x"], "--shape"),
+        (["check", "-m", "mine:small", "--shape", "-1,3"], "at least 1 long"),
+        (["check", "-m", "mine:small", "--shape", "1,2,3"], "cannot take an input of shape (1, 2, 3): Given groups=1"),
+        (["explain", "long.npy", "-m", "mine:table"], "cannot take an input of shape (2, 7): mat1 and mat2"),
+        (["explain", "one.png", "-m", "mine:small", "--size", "8"], "--size is the side of the pictures"),
+        (["explain", "one.png", "-m", "mine:small", "--mean", "1,2"], "three numbers"),
+        (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
         (["composites", "nothing"], "There is no composite named 'nothing'"),
         (["show", "empty"], "no saved result"),
         (["report", "empty"], "no saved result"),
@@ -296,6 +305,7 @@ def test_rules_and_composites_are_listed() -> None:
 def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str, here: Path) -> None:
     (here / "notes.txt").write_text("words")
     (here / "empty").mkdir()
+    np.save(here / "long.npy", np.ones((2, 7)))
     np.save(here / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     done = run(*arguments, *(["--out", "out"] if arguments[0] == "explain" else []))
     assert done.exit_code == 2, done.output
@@ -310,6 +320,19 @@ def test_what_cannot_be_done_is_answered_in_one_line(here: Path) -> None:
     done = run("explain", "one.png", "-m", "mine:small", "--out", "out")
     assert done.exit_code == 1
     assert done.stderr.startswith("relprop: ") and "choose a folder" in done.stderr and done.stderr.count("\n") == 1
+    done = run("explain", "one.png", "-m", "mine:broken", "--out", "there")
+    assert (done.exit_code, done.stderr) == (1, "relprop: mine:broken failed: RuntimeError: no weights here\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the network raises by itself is put down to its input."""
+
+    def fault(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(relprop, "survey", fault)
+    with pytest.raises(RuntimeError, match="ours"):
+        run("check", "-m", "mine:small", "--shape", "1,3,16,16")
 
 
 def test_a_file_name_cannot_steer_the_terminal(here: Path) -> None:
@@ -478,3 +501,25 @@ def test_the_table_of_a_csv_is_what_the_library_gives(here: Path) -> None:
     relprop.load(kept).save(here / "r.csv", names=["age", "height", "=weight"])
     rows = list(csv.reader((here / "r.csv").read_text(encoding="utf-8").splitlines()))
     assert [row[2] for row in rows[1:]] == ["age", "height", "'=weight"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "--nope"], "No such option: --nope"),
+        (["explain"], "Missing argument"),
+        (["nope"], "No such command 'nope'"),
+        (["explain", "x.png", "--target"], "requires an argument"),
+        (["explain", "x.png", "--batch-size", "two"], "--batch-size"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("relprop: ")
+    assert message in done.stderr and done.stderr.rstrip().endswith("--help")
+
+
+def test_no_command_at_all_shows_the_help() -> None:
+    done = run()
+    assert "explain" in done.output and "Usage" in done.output and done.exit_code == 2

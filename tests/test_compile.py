@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import networks
 import relprop
@@ -65,6 +66,34 @@ def test_compiled_models(name: str) -> None:
         assert torch.equal(model(x), before)
 
 
+@pytest.mark.parametrize("call", ["attribute", "propagate", "survey"])
+def test_a_compiled_function_inside_a_model(call: str) -> None:
+    """No module is compiled, so no list of modules tells; afterwards what was compiled is used again."""
+    counter = CompileCounter()
+
+    def doubled(x: Tensor) -> Tensor:
+        return torch.relu(x) * 2
+
+    compiled = torch.compile(doubled, backend=counter)
+    layer, x = nn.Linear(4, 3).requires_grad_(False), torch.randn(2, 4)
+    before = compiled(layer(x))
+    assert counter.frame_count == 1
+    if call == "propagate":
+        live = x.clone().requires_grad_()
+        with relprop.propagate("epsilon"):
+            score = compiled(layer(live))[:, 0].sum()
+        found = (live * torch.autograd.grad(score, live)[0]).detach()
+    elif call == "attribute":
+        found = relprop.attribute(lambda x: compiled(layer(x)), x, 0, composite="epsilon").values
+    else:
+        seen = relprop.survey(lambda x: compiled(layer(x)), x, "epsilon")
+        assert [place.name for place, _ in seen.places] == ["linear", "relu", "mul"] and not seen.unknown
+    if call != "survey":
+        expected = relprop.attribute(lambda x: doubled(layer(x)), x, 0, composite="epsilon").values
+        torch.testing.assert_close(found, expected)
+    assert torch.equal(compiled(layer(x)), before) and counter.frame_count == 1
+
+
 def test_threads_that_overlap_leave_the_switch_as_it_was() -> None:
     model, x = in_place(), torch.randn(2, 5, 16)
     expected = relprop.attribute(plain(), x, (4, 3), composite="attnlrp").values
@@ -79,7 +108,7 @@ def test_threads_that_overlap_leave_the_switch_as_it_was() -> None:
     for thread in threads:
         thread.join()
     assert len(maps) == 15 and all(torch.equal(m, expected) for m in maps)
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     torch.compile(lambda x: x + 1, backend=counter)(x)
     assert counter.frame_count == 1
 
@@ -127,7 +156,8 @@ def test_one_graph_gives_the_maps_of_attribute(name: str) -> None:
     make, draw, composite, target = RECORDED[name]
     model = make().eval()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    explain = relprop.compile(model, composite=composite, backend=counter)
+    torch._dynamo.utils.counters.clear()
+    explain, compiled = relprop.compile(model, composite=composite, backend=counter), 0
     for _ in range(3):
         x = draw()
         found, expected = explain(x, target), relprop.attribute(model, x, target, composite=composite)
@@ -140,7 +170,9 @@ def test_one_graph_gives_the_maps_of_attribute(name: str) -> None:
         assert found.target is target or found.target == expected.target
         assert found.rules == expected.rules and found.composite == expected.composite
         assert torch.equal(found.inputs, x)
-    assert explain.graphs == counter.frame_count == 1
+        compiled = compiled or counter.frame_count  # dynamo may start over within a compilation
+    assert explain.graphs == 1 and compiled == counter.frame_count
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_one_graph_serves_all_classes_and_seeds() -> None:

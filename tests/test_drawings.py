@@ -75,6 +75,14 @@ def test_drawings_are_put_together() -> None:
     assert titled(one, "Title " * 50, lines=["more"]).height > one.height
 
 
+def test_numbers_over_a_narrow_drawing_are_wrapped_not_cut() -> None:
+    numbers = "score 11.4, relevance 0.166, residual 11.2; epsilon_alpha2_beta1_flat, scale clipped"
+    shown = titled(example(), "espresso (967)", lines=[numbers])
+    written = [mark for mark in shown.marks if isinstance(mark, Text)]
+    assert " ".join(mark.text for mark in written).startswith(f"espresso (967) {numbers}")
+    assert all(width(mark.text, mark.size) <= shown.width for mark in written)
+
+
 def test_text_is_cut_and_wrapped_to_its_room() -> None:
     assert width(fit("x" * 1000, 100, 13), 13) <= 100
     lines = wrapped("one two three four five " + "x" * 100, 60)

@@ -79,6 +79,26 @@ def test_odd_maps_are_drawn_without_warnings(values: torch.Tensor) -> None:
     contour(heatmap, photograph())
 
 
+def test_what_is_no_number_is_refused() -> None:
+    for values in ("a text", [["a"]], torch.zeros(2, 2, dtype=torch.complex64), np.zeros((2, 2), dtype=complex)):
+        with pytest.raises(InputError, match="drawn of real numbers"):
+            Heatmap.of(values)
+
+
+def test_labels_must_fit_their_maps() -> None:
+    heatmap = Heatmap.of(torch.ones(2, 2))
+    with pytest.raises(InputError, match="2 and 0 labels for 1 rows"):
+        grid([[heatmap]], rows=["a", "b"])
+    with pytest.raises(InputError, match="1 names for 3 channels"):
+        channels(torch.zeros(3, 4, 4), ["a"])
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"level": 0.0}, {"smooth": -1.0}])
+def test_contours_that_cannot_be_drawn_are_refused(wrong: dict) -> None:
+    with pytest.raises(InputError, match="contours need"):
+        contour(Heatmap.of(torch.ones(3, 3)), Image.new("RGB", (3, 3)), **wrong)
+
+
 def test_infinite_channels_that_cancel_are_not_a_number() -> None:
     assert Heatmap.of(torch.tensor([[[torch.inf]], [[-torch.inf]]])).note == "1 of 1 values are not finite"
 

@@ -43,6 +43,48 @@ def test_first_and_last_are_known() -> None:
     ]
 
 
+def test_a_norm_that_acts_with_its_convolution_is_merged() -> None:
+    """As an operation of its own it would need a rule; so would one that stands before its convolution."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2)).eval()
+    x = torch.randn(1, 1, 6, 6)
+    assert [row[2:] for row in relprop.survey(model, x, "epsilon").rows() if row[0] == "batch_norm"] == [
+        ("merged", 1, "1"),
+        ("default", 1, "3"),
+    ]
+    R = relprop.attribute(model, x, lambda y: y.sum((1, 2, 3)), composite="epsilon")
+    lines = [line.split() for line in R.table().splitlines() if line.startswith("batch_norm")]
+    assert [line[-1] for line in lines] == ["merged", "default"]
+    own = relprop.survey(model, x, relprop.Composite({"batch_norm": relprop.Epsilon()}))
+    assert all("Epsilon" in row[2] for row in own.rows() if row[0] == "batch_norm")
+
+
+def test_a_norm_written_by_hand_is_merged_too() -> None:
+    conv, shift = nn.Conv1d(1, 2, 3), nn.Parameter(torch.randn(2, 1))
+    found = relprop.survey(lambda x: conv(x) + shift, torch.randn(1, 1, 6), "epsilon")
+    assert [row[:3] for row in found.rows()][1:] == [("add", "sum", "merged")]
+
+
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(7, 4), nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head((self.words(ids) + self.places(torch.arange(ids.shape[1]))).mean(1))
+
+
+def test_lookups_of_ids_are_listed_first() -> None:
+    """Those of positions are constants: no id of the input names their rows."""
+    found = relprop.survey(Reader().eval(), torch.tensor([[1, 2, 3]]))
+    assert found.rows()[0] == ("embedding", "lookup", "its ids receive the relevance", 1, "words")
+    assert sum(row[1] == "lookup" for row in found.rows()) == 1
+    bag = nn.EmbeddingBag(5, 3, mode="sum")
+    assert relprop.survey(bag, torch.tensor([[1, 2]])).lookups == [("embedding_bag", "")]
+    table = torch.randn(5, 3)
+    assert relprop.survey(lambda ids: table[ids].sum(1), torch.tensor([[1, 2]])).lookups == [("getitem", "")]
+
+
 class Odd(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.special.bessel_j0(x) if hasattr(self, "never") else torch.linalg.matrix_exp(x)

@@ -57,6 +57,23 @@ def test_words_are_merged_and_keep_their_sum() -> None:
     assert [(t.text, t.value) for t in merged.tokens] == [("[CLS]", 0.5), ("unbelievable!", 2.75), ("[SEP]", 0.0)]
 
 
+def test_no_ground_covers_the_letters_of_the_token_before() -> None:
+    drawing = TokenMap.of(["half", " of", "[SEP]"], [0.1, 1.0, 0.2], special=[False, False, True]).drawing()
+    kinds = [type(mark) for mark in drawing.marks if not isinstance(mark, Rect) or mark.title]
+    assert Rect not in kinds[kinds.index(Text) :]
+    grounds = [mark for mark in drawing.marks if isinstance(mark, Rect) and mark.title]
+    assert grounds[2].x > grounds[1].x + grounds[1].width  # special tokens stand apart on both sides
+
+
+def test_lines_end_between_words() -> None:
+    """A word of two tokens goes to the next line as a whole; one that is longer than a line does not."""
+    shown = TokenMap.of([" of", " national", " inter", "group", " nii"], np.ones(5), style="plain")
+    places = {mark.text.strip(): mark.y for mark in shown.drawing(125).marks if isinstance(mark, Text)}
+    assert places["of"] == places["national"] < places["inter"] == places["group"] == places["nii"]
+    long = TokenMap.of([" a", *["bbbbbbbb"] * 9], np.ones(10), style="plain").drawing(150)
+    assert len({mark.y for mark in long.marks if isinstance(mark, Text) and mark.text.startswith("b")}) > 1
+
+
 def test_features_are_summed() -> None:
     relevance = torch.randn(3, 8)
     assert np.allclose(TokenMap.of(["a", "b", "c"], relevance).values, relevance.sum(1))

@@ -110,6 +110,19 @@ def test_a_spectrogram_finds_the_pitch() -> None:
     assert highest == 4000 and (1 - row / (len(decibels) - 1)) * highest == pytest.approx(1000, abs=40)
 
 
+@pytest.mark.parametrize("length", [8000, 300, 90])
+def test_a_spectrogram_hears_no_click_where_a_tone_begins_and_ends(length: int) -> None:
+    decibels, _ = spectrogram(np.sin(2 * np.pi * 1000 * np.arange(length) / 8000 + 1), 8000)
+    far = decibels[: len(decibels) // 2]  # an octave above the tone and higher
+    assert far.max() < -40 and decibels.max() == 0
+
+
+def test_a_spectrogram_of_hardly_any_sound() -> None:
+    for length in (1, 2, 3, 5):
+        decibels, _ = spectrogram(np.ones(length), 8000)
+        assert np.isfinite(decibels).all() and decibels.shape[1] == length
+
+
 def test_a_volume_shows_its_strongest_slices() -> None:
     values = np.zeros((9, 6, 7))
     values[4, 2, 3], values[6, 1, 1] = 2.0, -1.0

@@ -39,6 +39,15 @@ def test_it_comes_ready_for_use(model: EfficientNetLite0) -> None:
     assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
 
 
+@pytest.mark.parametrize(
+    ("size", "depth", "width", "parameters"), [(240, 1.1, 1.0, 5_416_680), (260, 1.2, 1.1, 6_092_072)]
+)
+def test_larger_ones_are_subclasses(size: int, depth: float, width: float, parameters: int) -> None:
+    """The sizes of EfficientNet-Lite 1 and 2, as published with their weights."""
+    larger = type("Larger", (EfficientNetLite0,), {"size": size, "depth": depth, "width": width})()
+    assert sum(parameter.numel() for parameter in larger.parameters()) == parameters
+
+
 def test_every_class_has_a_name_of_its_own() -> None:
     labels = efficientnet_lite.imagenet_classes()
     assert len(labels) == len(set(labels)) == 1000

@@ -30,8 +30,8 @@ def signed(x: Tensor, epsilon: float | Tensor) -> Tensor:
 
 
 def own(x: Tensor) -> bool:
-    """Whether a backward pass may write into a tensor it made: no graph is recorded, no vmap runs."""
-    return not torch.is_grad_enabled() and not batched(x)
+    """Whether a backward pass may write into a tensor it made: no graph is recorded, no vmap runs, it is all here."""
+    return not torch.is_grad_enabled() and type(x) is Tensor and not batched(x)
 
 
 def added(a: Tensor, b: Tensor, factor: float = 1.0) -> Tensor:

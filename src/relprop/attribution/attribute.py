@@ -143,7 +143,7 @@ def attribute_each(
         raise TargetError("targets is empty: give at least one.")
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
-    compiled, model = model, original(model)
+    model = original(model)
     inputs, chosen = admit(model, inputs, composite)
     known = labels if labels is not None else known_labels(model)
     again = _checkpointed(model, checkpoint)
@@ -166,7 +166,7 @@ def attribute_each(
     def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
         return explain(model, part, some, start, how)
 
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         if batch_size is None:
             results = whole(inputs, targets, seed)
         else:

@@ -64,6 +64,8 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(
                 f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample."
             )
+        if tensor.is_meta:
+            raise InputError(f"{path} is on device meta: it has a shape and no numbers. Pass a tensor with numbers.")
         if not known(torch.isfinite(tensor).all(), True):
             raise InputError(f"{path} holds NaN or infinite values.")
     lengths = {t.shape[0] for _, t in found if t.ndim and (t.is_floating_point() or t.shape[0] > 1)}
@@ -73,7 +75,7 @@ def check_inputs(model: Any, inputs: Any) -> None:
     if isinstance(model, nn.Module):
         _check_model(model)
         parameters = list(model.parameters())
-        parameter = parameters[0] if parameters else None
+        parameter = next((p for p in parameters if not p.is_meta), None)
         dtypes = {p.dtype for p in parameters if p.is_floating_point()}
         odd = {t.dtype for _, t in found if t.is_floating_point()} - dtypes
         autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
@@ -89,12 +91,18 @@ def check_inputs(model: Any, inputs: Any) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            name = next(name for name, other in model.named_modules() if other is module)
             raise ModelStateError(
                 f"module '{name}' is TorchScript: its operations cannot be seen. Explain the original Python module instead."
             )
+    empty = next((name for name, p in model.named_parameters() if p.is_meta), None)
+    # accelerate's hooks bring a module's weights when it runs, and take them away again
+    if empty is not None and not any(hasattr(module, "_hf_hook") for module in model.modules()):
+        raise ModelStateError(
+            f"parameter '{empty}' is on device meta: it has a shape and no numbers. Load the model's weights first, as in "
+            "model.load_state_dict(state, assign=True)."
+        )
 
 
 def check_output(model: Any, output: Any, inputs: Any, args: tuple, kwargs: dict) -> None:

@@ -164,7 +164,7 @@ class Compiled:
             kept[:] = skeleton, {"composite": found.composite, "rules": found.rules, "unknown": found.unknown}
             return flat
 
-        with torch.inference_mode(False), torch.enable_grad(), uncompiled(self._model):
+        with torch.inference_mode(False), torch.enable_grad(), uncompiled():
             graph = record(call, tensors)
         self.graphs += 1
         return _Graph(torch.compile(graph, fullgraph=True, dynamic=False, **self._options), *kept)

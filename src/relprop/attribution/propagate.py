@@ -11,6 +11,7 @@ from torch import Tensor
 from relprop.attribution.trees import leaves
 from relprop.composites import Composite, by_name
 from relprop.engine import Propagation, Run
+from relprop.engine.eager import uncompiled
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 
@@ -56,5 +57,5 @@ def propagate(
     if any(not t.requires_grad for t in named):
         raise InputError("inputs of propagate must require grad: x.requires_grad_().")
     run.inputs = {id(t) for t in named}
-    with Propagation(run):
+    with uncompiled(), Propagation(run):
         yield run

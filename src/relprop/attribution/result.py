@@ -13,7 +13,7 @@ from relprop.attribution.identity import Identity
 from relprop.attribution.outputs import Outputs
 from relprop.attribution.targets import target_at
 from relprop.attribution.trees import leaves, map_tree
-from relprop.composites import Composite, Place
+from relprop.composites import Composite, Place, acting
 from relprop.engine.ledger import Ledger
 from relprop.rules import Rule
 
@@ -93,8 +93,12 @@ class Relevance(Outputs):
         return map_tree(lambda t: t.sum(1) if t.ndim > 1 else t, self.values)
 
     def table(self) -> str:
-        """Which rule acted where, a line for each place that was asked for one, in the order of asking."""
-        rows = [(str(place), repr(rule) if rule is not None else "default") for place, rule in self.rules]
+        """Which rule acted where, a line for each place that was asked for one, in the order of asking.
+
+        "merged" is one linear map with the weighted layer before it, whose rule acts on both, such as a BatchNorm after
+        its convolution; "default" is the operation's own propagation.
+        """
+        rows = [(str(place), acting(place, rule)) for place, rule in self.rules]
         width = max((len(place) for place, _ in rows), default=0)
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
 

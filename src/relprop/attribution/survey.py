@@ -12,11 +12,12 @@ import torch
 
 from relprop.attribution.checks import admit, arguments
 from relprop.attribution.trees import map_tree
-from relprop.composites import Composite, Place
+from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import original, uncompiled
 from relprop.engine.mode import begin, shapes
 from relprop.engine.registry import Entry
+from relprop.engine.run import current_module
 from relprop.engine.tokens import track
 from relprop.errors import CompositeError
 from relprop.rules import Rule
@@ -47,6 +48,7 @@ class Survey:
         composite: the rules; what "auto" picks is decided by the network.
         places: each place a rule was asked for, and the rule (None: the operation's default).
         free: operations that need no rule, such as a reshape, by name and family, with their number of calls.
+        lookups: the lookups of ids, by name and module: the relevance of their rows is that of the ids.
         unknown: operations without a known propagation.
         shape: of the output, where that is a tensor.
     """
@@ -55,13 +57,19 @@ class Survey:
     places: list[tuple[Place, Rule | None]]
     free: dict[tuple[str, str], int] = field(default_factory=dict)
     unknown: list[Unknown] = field(default_factory=list)
+    lookups: list[tuple[str, str]] = field(default_factory=list)
     shape: tuple[int, ...] | None = None
 
     def rows(self) -> list[tuple[str, str, str, int, str]]:
-        """Operation, family, rule, calls, and the modules of the first and last call."""
+        """Operation, family, rule, calls, and the modules of the first and last call.
+
+        The rule is "merged" where the operation is one map with the weighted layer before it, whose rule acts on both.
+        """
         found: dict[tuple[str, str, str], list[str]] = {}
+        for name, where in self.lookups:
+            found.setdefault((name, "lookup", "its ids receive the relevance"), []).append(where)
         for place, rule in self.places:
-            key = place.name, place.family, "default" if rule is None else repr(rule)
+            key = place.name, place.family, acting(place, rule)
             found.setdefault(key, []).append(place.paths[0] if place.paths else "")
         rows = [(*key, len(paths), _span(paths)) for key, paths in found.items()]
         return rows + [(name, family, "its own gradient", count, "") for (name, family), count in self.free.items()]
@@ -103,7 +111,7 @@ def survey(
         ModelStateError: the model is in training mode, or is TorchScript.
         UnsupportedOperationError: an operation is known, but not in the way it was called.
     """
-    compiled, model = model, original(model)
+    model = original(model)
     inputs, chosen = admit(model, inputs, composite)
     run = _Watched(chosen, model, strict=False)
     watch = _Watch(run)
@@ -115,7 +123,7 @@ def survey(
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(compiled):
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
         with watch:
             output = model(*positional, **named)
@@ -127,6 +135,7 @@ def survey(
         places=[(place, _rule(run.composite, place)) for place in run.met],
         free=dict(watch.free),
         unknown=list(dict.fromkeys(watch.strange)),
+        lookups=watch.lookups,
         shape=tuple(output.shape) if isinstance(output, torch.Tensor) else None,
     )
 
@@ -154,17 +163,25 @@ class _Watch(Propagation):
         super().__init__(run)
         self.free: Counter[tuple[str, str]] = Counter()
         self.strange: list[Unknown] = []
+        self.lookups: list[tuple[str, str]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        before = len(self.run.lookups)
+        result = super().__torch_function__(func, types, args, kwargs)
+        if len(self.run.lookups) > before:
+            paths = self.run.paths.get(id(current_module()), ())
+            self.lookups.append((_name(func).strip("_"), next(iter(paths), "")))
+        return result
 
     def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[torch.Tensor]) -> Any:
         before = len(self.run.met)
         result = super()._known(entry, func, args, kwargs, live)
         if len(self.run.met) == before:
-            self.free[getattr(entry.function, "__name__", str(entry.function)), entry.family] += 1
+            self.free[_name(entry.function), entry.family] += 1
         return result
 
     def _unknown(self, func: Any, args: tuple, kwargs: dict, reason: str = "") -> Any:
-        name = getattr(func, "__name__", str(func))
-        self.strange.append(Unknown(name, self.run.where(), shapes(args), reason))
+        self.strange.append(Unknown(_name(func), self.run.where(), shapes(args), reason))
         return super()._unknown(func, args, kwargs, reason)
 
 
@@ -173,6 +190,10 @@ def _rule(composite: Composite, place: Place) -> Rule | None:
     if found is not None and not isinstance(found, Rule):
         raise CompositeError(f"{place} was not decided at the end of the forward pass.")
     return found
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", str(function))
 
 
 def _span(paths: list[str]) -> str:

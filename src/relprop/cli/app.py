@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ import typer
 import relprop
 from relprop import rules as all_rules
 from relprop.cli import explaining, models, photographs, printing, reading, texts
-from relprop.cli.printing import errors_in_one_line
+from relprop.cli.printing import Commands, errors_in_one_line
 from relprop.composites import NAMES
 from relprop.errors import CompositeError, InputError
 from relprop.rendering import Options
@@ -24,6 +25,7 @@ from relprop.rendering.show import in_terminal
 from relprop.rules import Rule
 
 app = typer.Typer(
+    cls=Commands,
     help="Layer-wise relevance propagation: what spoke for a decision of a network, and what against it.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -182,15 +184,21 @@ def explain(
                     raise InputError(f"{option} is for networks that read text; {loaded.name} does not.")
             paths = paths or reading.files(inputs)
             samples = [s for path in paths for s in reading.read(path, loaded, rows=row or (), without=without or ())]
-            found = (
-                each
-                for chunk in explaining.chunks(samples, batch_size)
-                for each in explaining.explain(
-                    loaded.model, chunk, names, targets=target or (), against=against,
-                    composites=composite or ("auto",), strict=not loose, batch_size=batch_size,
-                )
-            )  # fmt: skip
-            count = len(samples)
+            fix = (
+                "--size is the side of the pictures it takes."
+                if samples[0].picture
+                else "Is the first axis that of samples?"
+            )
+
+            def each_explained() -> Iterable[explaining.Explained]:
+                for chunk in explaining.chunks(samples, batch_size):
+                    with models.taking(loaded, chunk[0].inputs, fix):
+                        yield from explaining.explain(
+                            loaded.model, chunk, names, targets=target or (), against=against,
+                            composites=composite or ("auto",), strict=not loose, batch_size=batch_size,
+                        )  # fmt: skip
+
+            found, count = each_explained(), len(samples)
         explained = list(printing.progress(found, "explaining", count))
         title = f"What spoke for the decision? {explained[0].name}{f' and {count - 1} more' * (count > 1)}"
         written = explaining.write(
@@ -231,7 +239,9 @@ def check(
         else:
             side = getattr(loaded.model, "size", 224)
             sample = models.sample_of(_numbers(shape, "--shape", int) if shape else (1, 3, side, side))
-        found = relprop.survey(loaded.model, sample, composite, forward_kwargs=further)
+        reads = loaded.tokenizer is not None
+        with nullcontext() if reads else models.taking(loaded, sample, "Give a sample, or another --shape."):
+            found = relprop.survey(loaded.model, sample, composite, forward_kwargs=further)
         unknown = [vars(each) for each in found.unknown]
         columns = ("operation", "family", "rule", "calls", "modules")
         if json:
@@ -369,6 +379,10 @@ def _pictures(size: int | None, mean: str | None, std: str | None) -> models.Pic
     for name, text in (("mean", mean), ("std", std)):
         if text is not None:
             given[name] = _numbers(text, f"--{name}", float)
+            if len(given[name]) != 3:
+                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue")
+            if name == "std" and not all(given[name]):
+                raise InputError(f"--std {text!r}: a picture cannot be divided by 0")
     return models.Pictures(**given)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relprop.attribution.targets import known_labels
-from relprop.errors import InputError, ModelStateError
+from relprop.errors import InputError, ModelStateError, RelpropError
 from relprop.zoo import efficientnet_lite0
 from relprop.zoo.efficientnet_lite import imagenet_classes
 from relprop.zoo.images import preprocess, square, to_tensor
@@ -245,7 +246,10 @@ def _factory(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
     factory = getattr(module, name, None)
     if not callable(factory):
         raise InputError(f"{source!r} has no callable {name!r} that makes a model.")
-    model = factory()
+    try:
+        model = factory()
+    except Exception as error:
+        raise ModelStateError(f"{spec} failed: {type(error).__name__}: {error}") from error
     tokenizer = None
     if isinstance(model, tuple) and len(model) == 2:
         model, tokenizer = model
@@ -290,6 +294,29 @@ def _library(name: str, package: str) -> Any:
         raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error
 
 
+@contextmanager
+def taking(loaded: Loaded, inputs: Tensor, fix: str) -> Iterator[None]:
+    """Says it in a line where a network cannot take an input: what it raises by itself is no fault of ours.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        yield
+    except RelpropError:
+        raise
+    except Exception as error:
+        try:
+            with torch.no_grad():
+                loaded.model(inputs)
+        except Exception as own:
+            shape = tuple(inputs.shape)
+            raise InputError(f"{loaded.name} cannot take an input of shape {shape}: {own}. {fix}") from error
+        raise
+
+
 def sample_of(shape: Sequence[int]) -> Tensor:
     """Numbers of a shape, the same in every run, for a look at what a network is made of."""
+    if any(length < 1 for length in shape):
+        raise InputError(f"--shape {','.join(map(str, shape))}: every axis is at least 1 long.")
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -85,6 +87,31 @@ def errors_in_one_line() -> Iterator[None]:
         _fail(error, code=2)
     except (RelpropError, ModuleNotFoundError, OSError) as error:
         _fail(error, code=1)
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands, with a wrong option or a missing argument told in one line as well."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+        standalone_mode: bool = True, windows_expand_args: bool = True, **extra: Any,
+    ) -> Any:  # fmt: skip
+        """Runs the command line, and exits with its code."""
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except Exception as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()  # type: ignore[attr-defined]
+            elif hasattr(error, "format_message"):
+                where = getattr(getattr(error, "ctx", None), "command_path", "relprop")
+                message = " ".join(error.format_message().split()).rstrip(".")
+                typer.echo(f"relprop: {visible(message)}. See: {where} --help", err=True)
+            elif not isinstance(error, typer.Abort):
+                raise
+            code = getattr(error, "exit_code", 1)
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(error: Exception, *, code: int) -> None:

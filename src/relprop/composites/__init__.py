@@ -24,12 +24,13 @@ from relprop.composites.named import (
     mamba_lrp,
     zero,
 )
-from relprop.composites.places import Place, first, last, operation, path, where
+from relprop.composites.places import Place, acting, first, last, operation, path, where
 
 __all__ = [
     "NAMES",
     "Composite",
     "Place",
+    "acting",
     "attnlrp",
     "attnlrp_gamma",
     "beta_smooth",

@@ -25,6 +25,7 @@ class Place:
         index: how many weighted layers ran before this one; None if this is not a weighted layer.
         last: whether no weighted layer follows; None as long as the forward pass runs.
         order: how many operations with a place ran before this one.
+        merged: whether the operation is one linear map with the weighted layer before it, whose rule acts on both.
         first: whether this is the first weighted layer.
         name: the name of the function.
     """
@@ -36,6 +37,7 @@ class Place:
     index: int | None = None
     last: bool | None = None
     order: int = 0
+    merged: bool = False
 
     @property
     def first(self) -> bool:
@@ -48,6 +50,13 @@ class Place:
     def __str__(self) -> str:
         where_ = f"module '{self.paths[0]}'" if self.paths and self.paths[0] else "the model's own forward"
         return f"{self.name} ({self.family}) in {where_}"
+
+
+def acting(place: Place, rule: Any) -> str:
+    """What acts at a place, as tables write it: its rule, "merged" with the layer before, or the operation's "default"."""
+    if rule is not None:
+        return repr(rule)
+    return "merged" if place.merged else "default"
 
 
 class Matcher:

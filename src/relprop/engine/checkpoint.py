@@ -22,10 +22,15 @@ from relprop.errors import UnsupportedOperationError
 
 
 class Segment:
-    """One run of one block: its arguments, and the number, shapes and dtypes of what autograd wanted to keep."""
+    """One run of one block: its arguments, its precision, and the shapes and dtypes of what autograd wanted to keep."""
 
     def __init__(self, run: Run, name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.run, self.name, self.module, self.args, self.kwargs = run, name, module, args, kwargs
+        self.casting: list[dict[str, Any]] = [
+            {"device_type": kind, "dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
+            for kind in {"cpu", *(a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor))}
+            if torch.amp.is_autocast_available(kind)
+        ]
         self.kept: list[tuple[torch.Size, torch.dtype]] = []
         self.again: dict[int, Tensor] = {}
 
@@ -46,7 +51,11 @@ class Segment:
             return len(tensors) - 1
 
         mode = nullcontext() if _active(self.run) else Propagation(self.run)  # another thread starts without
-        with torch.enable_grad(), mode, saved_tensors_hooks(keep, tensors.__getitem__):
+        with ExitStack() as stack:
+            for casting in self.casting:
+                stack.enter_context(torch.autocast(**casting))
+            for context in (torch.enable_grad(), mode, saved_tensors_hooks(keep, tensors.__getitem__)):
+                stack.enter_context(context)
             try:
                 self.module(*self.args, **self.kwargs)
             except RuntimeError as error:

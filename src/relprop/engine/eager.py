@@ -1,14 +1,15 @@
-"""Compiled models: their Python is what we follow, so while we explain one, its compiled code stands aside."""
+"""Compiled code: the Python it was made of is what we follow, so while we explain a model it stands aside."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 _lock = threading.Lock()
 _count = 0
@@ -20,18 +21,17 @@ def original(model: Any) -> Any:
     return getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None) or model
 
 
-def is_compiled(model: Any) -> bool:
-    """Whether parts of a model are compiled, by `torch.compile(module)` or `module.compile()`."""
-    if not isinstance(model, nn.Module):
-        return hasattr(model, "_torchdynamo_orig_callable")
-    return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
+def _may_compile() -> bool:
+    """Whether something compiled may run: torch loads its compiler at the first use, or flex attention will."""
+    return "torch._dynamo" in sys.modules or "torch.nn.attention.flex_attention" in sys.modules
 
 
 @contextmanager
-def uncompiled(model: Any) -> Iterator[None]:
+def uncompiled() -> Iterator[None]:
     """While this lasts, compiled code runs as the Python it was made of. Threads may overlap: torch has one switch."""
     global _count
-    if torch.compiler.is_compiling() or not is_compiled(model):
+    # in compiled code of one's own, torch keeps the switch to itself
+    if torch.compiler.is_compiling() or get_eval_frame_callback() or not _may_compile():
         yield
         return
     with _lock:

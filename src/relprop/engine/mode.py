@@ -15,8 +15,8 @@ from relprop.composites.composite import UNDECIDED
 from relprop.composites.places import Place
 from relprop.engine import applied
 from relprop.engine.functions import custom, scaled
-from relprop.engine.registry import DEFAULTS, FUNCTION, REFUSED, SILENT, TABLE, Entry, Handler, lookup
-from relprop.engine.run import Note, Run, note_of, replaying
+from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, SILENT, TABLE, Entry, Handler, lookup
+from relprop.engine.run import Note, Run, note_of, replaying, saved_elsewhere
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import Lookup, follow, positions_of
 from relprop.errors import ModelStateError, UnsupportedOperationError
@@ -90,7 +90,7 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if run.checkpointed and not torch.is_grad_enabled() and replaying():
+        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere()):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
@@ -99,7 +99,7 @@ class Propagation(TorchFunctionMode):
                     return _BACKWARD[func](*args, **kwargs)
             if not torch.is_grad_enabled():
                 run.applications.note()
-            result = func(*args, **kwargs)
+            result = ANSWERS.get(func, func)(*args, **kwargs)
             if run.ids:
                 follow(run, func, False, args, kwargs, result)
             if (
@@ -113,7 +113,7 @@ class Propagation(TorchFunctionMode):
                 return result.detach() if result.requires_grad else result
             return result
         live: list[Tensor] = []
-        args = tuple(self._door(a, live) for a in args)
+        given, args = args, tuple(self._door(a, live) for a in args)
         kwargs = {key: self._door(a, live) for key, a in kwargs.items()}
         if not live or not torch.is_grad_enabled():
             if live and run.applications.note():
@@ -131,7 +131,10 @@ class Propagation(TorchFunctionMode):
                 run.derive(result, (*args, *kwargs.values()), written)
             if run.ids and entry is not None:
                 follow(run, func, entry.family == "structure", args, kwargs, result)
-            return result
+            # as p.to(p.device) is p, and no constant beside it
+            return given[0] if args and result is args[0] else result
+        if torch._C._are_functorch_transforms_active():
+            raise self._transformed()
         if kwargs.get("out") is not None:
             raise UnsupportedOperationError(
                 f"{getattr(func, '__name__', func)}(out=...) in {run.where()}: relevance cannot follow a result that "
@@ -241,10 +244,9 @@ class Propagation(TorchFunctionMode):
             if value.is_inference():
                 value = value.clone()
             if torch._C._functorch.is_functorch_wrapped_tensor(value):
-                raise UnsupportedOperationError(
-                    f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
-                    "followed through it. Write that part of the model for a batch, without the transform."
-                )
+                if _innermost(value).requires_grad:
+                    raise self._transformed()
+                return value
             if not value.requires_grad:
                 return value
             note = note_of(value)
@@ -263,6 +265,12 @@ class Propagation(TorchFunctionMode):
             return {key: self._door(item, live) for key, item in value.items()}
         return value
 
+    def _transformed(self) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"a torch.func transform (vmap, grad, jvp, ...) runs in {self.run.where()}: relevance cannot be "
+            "followed through it. Write that part of the model for a batch, without the transform."
+        )
+
     def _stranger(self, value: Tensor, live: list[Tensor]) -> Tensor:
         """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
         if id(value) in self.run.inputs:
@@ -277,14 +285,17 @@ class Propagation(TorchFunctionMode):
             return value.detach()
         maker = getattr(type(value.grad_fn), "_forward_cls", None)
         written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
-        if maker is not None:
+        if maker is not None and _full_name(maker) not in LINEAR:
+            entry = TABLE.get(maker)
+            if entry is not None and entry.family == REFUSED:
+                self._unseen(value, maker.__qualname__, f"{_full_name(maker)}: {entry.reason}")
             if not torch.is_grad_enabled() or self.run.applications.note():  # inside one: met when that has returned
                 live.append(value)
                 return value
             self._applied(value, maker)
             if not value.requires_grad:
                 return value
-        elif not (written or self.run.adopt):
+        elif maker is None and not (written or self.run.adopt or replaying()):
             self._unseen(value, type(value.grad_fn).__name__, _COMPILED)
         note = note_of(value)
         if note is None or note.run is not self.run:
@@ -305,7 +316,8 @@ class Propagation(TorchFunctionMode):
             )
         native = entry is not None and entry.handler is DEFAULTS["structure"]
         found = self.run.applications.made(value)
-        if found is None and native:
+        # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
+        if found is None and (native or replaying()):
             return
         if found is None:
             lost = "its arguments are not known: no torch operation that runs inside its forward could be seen"
@@ -427,10 +439,21 @@ def _suspect(suspects: frozenset[Any], live: list[Tensor], result: Any) -> None:
             note.suspects = suspects
 
 
+ANSWERS: dict[Any, Callable[..., Any]] = {}
+"""Other answers to silent operations, for code that would refuse what is done here."""
+
+
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
     Tensor.backward: torch.autograd.backward,
 }
+
+
+def _innermost(value: Tensor) -> Tensor:
+    """The tensor that torch.func transforms wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
 
 
 def begin(run: Run, tensor: Tensor) -> Tensor:
@@ -446,6 +469,12 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
 def always(handler: Handler) -> Handler:
     """Marks a handler that wants to see its operation also where no operand carries relevance."""
     handler.always = True  # type: ignore[attr-defined]
+    return handler
+
+
+def unfolds(handler: Handler) -> Handler:
+    """Marks a handler that runs the visible steps its operation stands for: rules act on these alone."""
+    handler.unfolds = True  # type: ignore[attr-defined]
     return handler
 
 
@@ -489,6 +518,10 @@ def _qualified(func: Any) -> str:
         return str(func)
 
 
+def _full_name(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
+
+
 def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
         return change(value)
@@ -497,4 +530,16 @@ def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-__all__ = ["Call", "Made", "Propagation", "always", "begin", "looked_up", "refuse_training", "shapes", "unfolded"]
+__all__ = [
+    "ANSWERS",
+    "Call",
+    "Made",
+    "Propagation",
+    "always",
+    "begin",
+    "looked_up",
+    "refuse_training",
+    "shapes",
+    "unfolded",
+    "unfolds",
+]

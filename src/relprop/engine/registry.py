@@ -34,6 +34,8 @@ class Entry:
 TABLE: dict[Function, Entry] = {}
 DEFAULTS: dict[str, Handler] = {}
 """The handler of a family, for operations that name none."""
+LINEAR: set[str] = set()
+"""Autograd functions, by name, whose own backward propagates relevance: of modules that are not loaded for them."""
 
 
 def register(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class Run:
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
         self._names_everything = composite is not None and composite.names_everything
-        self.constants: dict[int, Tensor] = {}
+        self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # offloaded weights must be free to go
         self._buffers: set[int] | None = None
         self.applications = Applications()
         self.followed: set[Any] = set()
@@ -146,9 +147,11 @@ class Run:
         """Where the operation now being called stands; counts weighted layers.
 
         A weighted operation without a constant operand is a product. Operations that move or select values have no
-        rule and no place, unless the composite may name them.
+        rule and no place, unless the composite may name them and they are no mere frame around visible steps.
         """
-        if entry.family in ("structure", "selection") and not self._names_everything:
+        if entry.family in ("structure", "selection") and (
+            not self._names_everything or getattr(entry.handler, "unfolds", False)
+        ):
             return None
         product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
         return self.locate(entry, "product" if product else entry.family)

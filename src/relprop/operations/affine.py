@@ -68,6 +68,8 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
         turned = bool((sign != 1).any())
     if turned:
         scale = sign if scale is None else scale * sign
+    if call.place is not None:
+        call.place.merged = True
     return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 

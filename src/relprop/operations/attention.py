@@ -84,7 +84,9 @@ def _with_temperature(
         scores = scores.masked_fill(torch.ones(t, s, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return grafted(call(*map(_constant, call.args), **call.kwargs), softened(scores, -1, call.rule) @ v)
+    blind = scores.isneginf().all(-1, keepdim=True)  # a query that may see nothing gets zeros
+    weights = softened(scores.masked_fill(blind, 0.0), -1, call.rule).masked_fill(blind, 0.0)
+    return grafted(call(*map(_constant, call.args), **call.kwargs), weights @ v)
 
 
 _multi_head_attention_forward = unfolded(F.multi_head_attention_forward)

@@ -39,6 +39,8 @@ def batch_norm(
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     if note is not None and merges:
+        if call.place is not None:
+            call.place.merged = True
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))

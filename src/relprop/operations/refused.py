@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch.overrides import get_testing_overrides
+from torch.utils.checkpoint import CheckpointFunction
 
 from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
@@ -36,7 +37,7 @@ REASONS = {
         "svd svd_lowrank svdvals tensorinv tensorsolve triangular_solve cond vander cov corrcoef"
     ),
     "it draws random numbers, so the decision is not a function of the inputs": "gumbel_softmax",
-    "quantised tensors have no gradient": (
+    "quantised tensors have no gradient: explain the model they were made from, or quantise its linear layers dynamically": (
         "quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic dequantize quantized_batch_norm "
         "quantized_gru_cell quantized_lstm_cell quantized_max_pool1d quantized_max_pool2d quantized_max_pool3d "
         "quantized_rnn_relu_cell quantized_rnn_tanh_cell fake_quantize_per_channel_affine fake_quantize_per_tensor_affine "
@@ -79,3 +80,9 @@ for _reason, _names in REASONS.items():
     for _function in get_testing_overrides():
         if _function not in TABLE and getattr(_function, "__name__", "") in _wanted:
             register(_function, family=REFUSED, reason=_reason, only=True)
+register(
+    CheckpointFunction, family=REFUSED, only=True,
+    reason="re-entrant checkpointing hides what it computes from autograd. Write checkpoint(..., use_reentrant=False), "
+    "for models of transformers gradient_checkpointing_enable({'use_reentrant': False}); or switch it off and pass "
+    "checkpoint=True to relprop",
+)  # fmt: skip

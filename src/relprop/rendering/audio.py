@@ -89,14 +89,18 @@ def audio(
 
 
 def spectrogram(wave: Floats, rate: float, *, window: int | None = None) -> tuple[Floats, float]:
-    """Loudness in decibels below the loudest, `(frequency, time)` with high frequencies first, and the highest one."""
-    window = window or int(2 ** np.clip(np.round(np.log2(max(rate * 0.032, 2))), 4, 11))
-    wave = np.nan_to_num(np.where(np.isfinite(wave), wave, 0.0))
-    # The wave goes on as its mirror image: silence after it would be heard as a click.
-    padded = np.pad(wave, (window // 2, window), mode="reflect" if len(wave) > 1 else "edge")
-    hop = max(1, min(window // 4, len(wave) // _BANDS or 1))
-    starts = np.arange(0, len(wave), hop)
-    frames = padded[starts[:, None] + np.arange(window)] * np.hanning(window)
+    """Loudness in decibels below the loudest, `(frequency, time)` with high frequencies first, and the highest one.
+
+    At both ends the first and the last whole window go on: one that reached beyond the sound would hear a click there.
+    """
+    if window is None:
+        window = int(2 ** np.clip(np.round(np.log2(max(rate * 0.032, 2))), 4, 11))
+    length = len(wave)
+    window = min(window, 2 ** int(np.log2(max(length, 4))))
+    wave = np.pad(np.where(np.isfinite(wave), wave, 0.0), (0, max(window - length, 0)))
+    centres = np.arange(0, length, max(1, min(window // 4, length // _BANDS or 1)))
+    starts = np.clip(centres - window // 2, 0, len(wave) - window)
+    frames = wave[starts[:, None] + np.arange(window)] * np.hanning(window)
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
     loudest = float(power.max())
     if loudest <= 0.0:

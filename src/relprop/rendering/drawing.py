@@ -19,6 +19,8 @@ INK, FAINT, LINE, PAPER = "#141414", "#696969", "#c8c8c8", "#ffffff"
 SIZE, SMALL = 13, 11
 LARGEST = 40_000_000
 """Pixels of the largest image that is drawn."""
+_ROOM = 280.0
+"""A title may be that wide over a drawing that is narrower."""
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,17 @@ def column(drawings: Sequence[Drawing], gap: float = 12) -> Drawing:
 
 
 def titled(drawing: Drawing, title: str, *, size: int = 15, lines: Sequence[str] = ()) -> Drawing:
-    """A drawing under a title, and smaller lines below it."""
+    """A drawing under a title, and smaller lines below it, which are wrapped where the drawing is narrow."""
     marks: list[Mark] = []
     top = 0.0
-    for text, letters, colour in [(title, size, INK), *((line, SMALL + 1, FAINT) for line in lines)]:
+    room = max(drawing.width, _ROOM)
+    rows = [(line, SMALL + 1, FAINT) for long in lines for line in wrapped(long, room, SMALL + 1)]
+    for text, letters, colour in [(title, size, INK), *rows]:
         if text:
-            marks.append(Text(0, top, fit(text, drawing.width, letters), letters, colour))
+            marks.append(Text(0, top, fit(text, room, letters), letters, colour))
             top += letters + 6
-    return Drawing(drawing.width, drawing.height + top, (*marks, *drawing.at(0, top)), drawing.description)
+    wide = max([drawing.width, *(width(mark.text, mark.size) for mark in marks if isinstance(mark, Text))])
+    return Drawing(wide, drawing.height + top, (*marks, *drawing.at(0, top)), drawing.description)
 
 
 def framed(drawing: Drawing, margin: float = 12) -> Drawing:

@@ -57,9 +57,9 @@ def _in(chosen: Font, letter: str) -> bool:
 
 @lru_cache(maxsize=16384)
 def width(text: str, size: int) -> float:
-    """How wide a line of text is."""
+    """How wide a line of text is; letters are set to whole pixels, which differs a little in a picture of twice the size."""
     text = drawable(text)
-    return font_for(text, size).getlength(text)
+    return max(font_for(text, size).getlength(text), font_for(text, 2 * size).getlength(text) / 2)
 
 
 def fit(text: str, room: float, size: int) -> str:

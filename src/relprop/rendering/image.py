@@ -117,6 +117,11 @@ def contour(
         smooth: the blur's standard deviation in pixels of the map; 0 for none.
         size: pixels of the longer side.
     """
+    if size < 1 or smooth < 0.0 or not 0.0 < level <= 1.0:
+        raise InputError(
+            f"size is {size}, smooth {smooth}, level {level}: contours need a size of at least 1, a blur of at least 0, and a "
+            "level above 0 and up to 1."
+        )
     height, width_ = heatmap.values.shape
     factor = size / max(height, width_)
     shape = max(1, round(width_ * factor)), max(1, round(height * factor))
@@ -146,6 +151,8 @@ def channels(
         raise InputError(f"relevance has the shape {values.shape}; channels are shown of (C, H, W).")
     scale = scale_for(values, percentile=percentile, limit=limit)
     labels = list(names) or [f"channel {c}" for c in range(len(values))]
+    if len(labels) != len(values):
+        raise InputError(f"{len(labels)} names for {len(values)} channels.")
     return [(label, Heatmap(value, scale)) for label, value in zip(labels, values, strict=True)]
 
 
@@ -229,6 +236,9 @@ def grid(
     """
     if not maps or not all(maps):
         raise InputError("a grid needs at least one map in each row.")
+    longest = max(map(len, maps))
+    if (rows and len(rows) != len(maps)) or (columns and len(columns) != longest):
+        raise InputError(f"{len(rows)} and {len(columns)} labels for {len(maps)} rows and {longest} columns of maps.")
     if shared:
         scale = Scale.of(*(heatmap.values for line in maps for heatmap in line))
         maps = [[Heatmap(heatmap.values, scale, heatmap.palette) for heatmap in line] for line in maps]

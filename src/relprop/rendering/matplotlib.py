@@ -101,7 +101,7 @@ def _bars(axes: Any, view: View, options: Options) -> None:
     names, values = [name for name, _ in entries], [value for _, value in entries]
     places = np.arange(len(values))[::-1]
     fills = colours.diverging(0.75 * np.sign(values), options.palette) / 255.0
-    axes.barh(places, values, color=fills)
+    axes.barh(places, np.where(np.isfinite(values), values, 0.0), color=fills)
     axes.set_yticks(places, [_plain(name) for name in names])
     axes.axvline(0.0, color="#141414", linewidth=0.8)
     axes.set_xlabel("relevance")

@@ -11,7 +11,9 @@ from dataclasses import replace
 import torch
 
 from relprop.attribution import Relevance
+from relprop.attribution.outputs import Outputs
 from relprop.attribution.trees import leaves
+from relprop.composites import acting
 from relprop.errors import InputError
 from relprop.rendering import html
 from relprop.rendering.html import text
@@ -51,6 +53,8 @@ def report_page(
     every = [result for group in groups.values() for result in group]
     if not every:
         raise InputError("a report needs at least one result.")
+    if strangers := [result for result in every if not isinstance(result, Outputs)]:
+        raise InputError(f"a report is about results, such as attribute returns; got {type(strangers[0]).__name__}.")
     chosen = options or Options()
     body = [f"<p>{text(paragraph)}</p>" for paragraph in (*paragraphs, _ABOUT)]
     body += [_group(heading, group, chosen) for heading, group in groups.items()]
@@ -74,7 +78,7 @@ def rule_counts(result: Result) -> list[tuple[str, str, str, int]]:
     """Operation, family, rule and number of calls, in the order of the forward pass."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for place, rule in result.rules:
-        counts[place.name, place.family, repr(rule) if rule is not None else "default"] += 1
+        counts[place.name, place.family, acting(place, rule)] += 1
     return [(*key, count) for key, count in counts.items()]
 
 

@@ -119,10 +119,21 @@ def note(values: torch.Tensor | ArrayLike, scale: Scale | None = None, unit: str
 
 
 def to_array(values: torch.Tensor | ArrayLike) -> Floats:
-    """Any numbers as float64 on the CPU (bfloat16 has no counterpart in NumPy)."""
-    if isinstance(values, torch.Tensor):
+    """Any numbers as float64 on the CPU (bfloat16 has no counterpart in NumPy).
+
+    Raises:
+        InputError: these are no real numbers.
+    """
+    if isinstance(values, torch.Tensor) and not values.is_complex():
         values = values.detach().cpu().to(torch.float64).numpy()
-    return np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values)
+        if not np.iscomplexobj(array):
+            return array.astype(np.float64, copy=False)
+    except (TypeError, ValueError):
+        pass
+    what = f"{values.dtype} numbers" if isinstance(values, (torch.Tensor, np.ndarray)) else f"a {type(values).__name__}"
+    raise InputError(f"relevance is drawn of real numbers, such as a tensor or an array; got {what}.")
 
 
 def number(value: float) -> str:

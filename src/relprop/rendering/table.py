@@ -101,8 +101,10 @@ def waterfall(
         InputError: relevance and residual do not add up to the score.
     """
     values, labels = _named(relevance, names, features)
-    if not np.isfinite(values).all():
-        raise InputError("relevance holds NaN or infinite values: they add up to no score. Draw bars instead.")
+    if not np.isfinite(values).all() or not np.isfinite(score):
+        raise InputError(
+            "relevance or the score holds NaN or infinite values: nothing adds up to that. Draw bars instead."
+        )
     total = float(values.sum())
     rest = score - total if residual is None else residual
     absorbed = dict(rest) if isinstance(rest, dict) else {"absorbed by constants": float(rest)}

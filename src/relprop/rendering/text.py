@@ -26,7 +26,7 @@ _SPECIAL = re.compile(
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Relevance this small a part of the scale is not underlined: a line says "for" or "against" at a glance.
 UNDERLINED = 0.05
-_LETTERS, _LINE_HEIGHT = 14, 26
+_LETTERS, _LINE_HEIGHT, _GAP = 14, 26, 5
 # A short text is drawn no narrower, so that its title has room.
 _LEAST = 480
 
@@ -90,7 +90,8 @@ class TokenMap:
         """
         values = to_array(relevance)
         if values.ndim == 2 and len(values) == len(tokens):
-            values = values.sum(1)
+            with np.errstate(invalid="ignore", over="ignore"):  # as in a sum of channels
+                values = values.sum(1)
         if values.shape != (len(tokens),) or not len(tokens):
             raise InputError(
                 f"relevance has the shape {values.shape} for {len(tokens)} tokens; give one number each, or (T, D)."
@@ -117,23 +118,27 @@ class TokenMap:
         return note(self.values, self.scale, "token")
 
     def drawing(self, room: float = 720) -> Drawing:
-        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against."""
-        marks: list[Mark] = []
+        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against.
+
+        Lines end between words where a word fits a line, else between tokens.
+        """
+        grounds: list[Mark] = []
+        marks: list[Mark] = []  # above all grounds, or the ground of one token would cut the last letter before it
         x, y, longest, gap = 0.0, 0.0, min(_LEAST, room), False
-        for token, scaled in zip(self.tokens, self.scaled, strict=True):
-            if gap or (token.special and x):
-                x += 5
+        for place, (token, scaled) in enumerate(zip(self.tokens, self.scaled, strict=True)):
+            x += _GAP if x and (gap or token.special) else 0
             breaks = token.text.count("\n") if not token.special else 0
             text = visible(token.text.replace("\n", ""), longest=60)
             sign = " " * bool(breaks) + "↵" * min(breaks, 3)  # by itself: few fonts have it
             long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
-            if x and x + long > room:
+            word = _word_width(self.tokens, place) if token.starts_word else long
+            if x and x + (word if word <= room else long) > room:
                 x, y = 0.0, y + _LINE_HEIGHT
                 text = text.lstrip(" ") or text
                 long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
             fill, ink = colours.hexadecimal(float(scaled), self.palette), colours.ink_on(float(scaled))
             edge = LINE if token.special else None
-            marks.append(
+            grounds.append(
                 Rect(x, y, long, _LINE_HEIGHT - 5, fill, edge, f"{visible(token.text)}: {number(token.value)}")
             )
             marks.append(Text(x, y + 3, fit(text, long - width(sign, _LETTERS), _LETTERS), _LETTERS, ink))
@@ -153,13 +158,19 @@ class TokenMap:
             marks.append(Text(bar.width + 12, height, fit(self.note, room - bar.width - 12, SMALL), SMALL, FAINT))
             longest = max(longest, bar.width + 12 + width(self.note, SMALL))
         wide = min(longest, room)
-        return Drawing(wide, height + bar.height, tuple(marks), self.described())
+        return Drawing(wide, height + bar.height, (*grounds, *marks), self.described())
 
     def described(self) -> str:
         """The text and its strongest tokens, in words."""
         order = np.argsort(-np.abs(np.nan_to_num(self.values)))[:5]
         strongest = ", ".join(f"{visible(self.tokens[i].text).strip()} {number(self.tokens[i].value)}" for i in order)
         return f"Text with relevance; strongest: {strongest}."
+
+
+def _word_width(tokens: Sequence[Token], start: int) -> float:
+    """How wide the word is that begins at a token."""
+    stop = next((n for n in range(start + 1, len(tokens)) if tokens[n].starts_word), len(tokens))
+    return sum(width(visible(token.text, longest=60), _LETTERS) for token in tokens[start:stop])
 
 
 def read(

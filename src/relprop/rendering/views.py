@@ -79,6 +79,8 @@ class Options:
             raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
         if self.most < 1:
             raise InputError(f"most is {self.most}; at least one sample is drawn.")
+        if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
+            raise InputError(f"percentile is {self.percentile}; it lies above 0 and up to 100.")
 
 
 @dataclass(frozen=True)
@@ -227,11 +229,12 @@ def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[st
 
 def total(result: Relevance, sample: int) -> float:
     """The relevance of a sample that arrived at the inputs."""
-    return sum(
-        float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
-        for _, leaf in leaves(result.values)
-        if isinstance(leaf, Tensor)
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs add up to no number
+        return sum(
+            float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
+            for _, leaf in leaves(result.values)
+            if isinstance(leaf, Tensor)
+        )
 
 
 def absorbed(result: Relevance, sample: int) -> dict[str, float]:
@@ -360,8 +363,9 @@ def _table(result: Relevance, sample: int, values: Tensor, given: Any, options: 
     rest = absorbed(result, sample)
     score = total(result, sample) + sum(rest.values())
 
-    # Gradients do not add up to the score, and one of several inputs alone does not.
-    adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1
+    # Gradients do not add up to the score, and one of several inputs alone does not; nor does what is no number.
+    finite = bool(np.isfinite(to_array(flat)).all()) and np.isfinite(score)
+    adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1 and finite
 
     def draw() -> Drawing:
         if not adds_up:

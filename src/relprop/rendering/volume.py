@@ -50,16 +50,18 @@ def volume(
         raise InputError(f"relevance has the shape {found.shape}, the volume {cube.shape}: they must be the same.")
     scale = scale_for([found], percentile=percentile, limit=limit)
     stack = np.moveaxis(found, axis, 0)
-    strength = np.nansum(np.abs(stack), axis=(1, 2))
+    sizes = np.where(np.isfinite(stack), np.abs(stack), 0.0)
+    strength = sizes.sum(axis=(1, 2))
     chosen = sorted(np.argsort(-strength, kind="stable")[:slices].tolist())
     maps = [Heatmap(stack[i], scale, palette(colours)) for i in chosen]
-    captions = [f"slice {i}: {number(float(np.nansum(stack[i])))}" for i in chosen]
+    captions = [f"slice {i}: {number(float(stack[i][np.isfinite(stack[i])].sum()))}" for i in chosen]
     rows: list[Drawing] = []
     if cube is not None:
         cut = np.moveaxis(cube, axis, 0)
         # One range for all slices, or a slice of nothing would show its noise.
-        low, high = float(np.nanmin(cube)), float(np.nanmax(cube))
-        pictures = [picture_of((cut[i] - low) / ((high - low) or 1.0))[0] for i in chosen]
+        finite = cube[np.isfinite(cube)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        pictures = [picture_of((np.clip(cut[i], low, high) - low) / ((high - low) or 1.0))[0] for i in chosen]
         tinted = [
             panel(Panel(overlay(m, p), heatmap=m), height=size, bar=False) for m, p in zip(maps, pictures, strict=True)
         ]

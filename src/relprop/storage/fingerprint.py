@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 def weights_sha256(model: Any) -> str | None:
-    """SHA-256 over names, dtypes, shapes and bytes of the state; None for a function, or weights without storage."""
+    """SHA-256 over names, dtypes, shapes and bytes of the state; None for a function, or weights that are not all here."""
     if not isinstance(model, nn.Module):
         return None
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, Tensor) or tensor.is_meta:
+        if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta:  # others may be a part, as a DTensor is
             return None
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

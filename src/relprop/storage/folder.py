@@ -170,6 +170,7 @@ def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:
         "module": place.paths[0] if place.paths else "",
         "index": place.index,
         "last": place.last,
+        "merged": place.merged,
         "rule": None if rule is None else repr(rule),
     }
 
@@ -178,7 +179,9 @@ def _recorded(entry: dict[str, Any]) -> tuple[Place, Rule | None]:
     # A place names its operation by a function; here there is only its name.
     operation: Any = str(entry["operation"])
     paths = (str(entry["module"]),)
-    place = Place(str(entry["family"]), operation, None, paths, entry["index"], entry["last"])
+    place = Place(
+        str(entry["family"]), operation, None, paths, entry["index"], entry["last"], merged=entry.get("merged") is True
+    )
     return place, None if entry["rule"] is None else RecordedRule(str(entry["rule"]))
 
 

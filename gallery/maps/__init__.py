@@ -1,0 +1,16 @@
+"""The maps, in the order of the page: each function draws one and says what is seen."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from gallery.catalogue import MAPS, Map
+
+CHAPTERS = (
+    "photographs", "rules", "scales", "layers", "digits", "patches", "series", "tables", "sound", "volumes", "words",
+    "classes", "tokens",
+)  # fmt: skip
+for chapter in CHAPTERS:  # importing one adds its maps
+    import_module(f"gallery.maps.{chapter}")
+
+__all__ = ["CHAPTERS", "MAPS", "Map"]

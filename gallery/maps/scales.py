@@ -1,0 +1,40 @@
+"""Scales and palettes, and maps that are none."""
+
+from __future__ import annotations
+
+import torch
+
+from gallery.catalogue import entry, headed
+from gallery.maps.photographs import CLIPPED, clipped, explained
+from relprop.rendering import Drawing, Heatmap, Panel, Scale, strip
+
+
+@entry("Scales", "The same map on three scales")
+def scales() -> Drawing:
+    """Nothing clipped; clipped at a percentile, which the note says; and on a scale that is too large, which it says too."""
+    R, _ = explained("coffee.png")
+    largest = Heatmap.of(R.values[0])
+    wide = Heatmap(largest.values, Scale.fixed(50 * largest.limit))
+    panels = [Panel(h, name) for name, h in (("largest", largest), ("percentile", clipped(R)), ("fixed", wide))]
+    return headed(strip(panels, height=220), R)
+
+
+@entry("Scales", "Palettes")
+def palettes() -> Drawing:
+    """Red and blue, orange and purple, and grey, which shows sizes only. Luminance is the same in all three."""
+    R, _ = explained("coffee.png", composite="epsilon_alpha2_beta1_flat")
+    names = ("red_blue", "orange_purple", "grey")
+    panels = [Panel(Heatmap.of(R.values[0], percentile=CLIPPED, palette=n), n) for n in names]
+    return headed(strip(panels, height=220), R)
+
+
+@entry("Scales", "Maps that are none")
+def odd() -> Drawing:
+    """All zero, constant, not a number, a single pixel: drawn, and named. (These are made up.)"""
+    made_up = {
+        "zeros": torch.zeros(8, 8),
+        "constant": torch.full((8, 8), -0.5),
+        "NaN": torch.where(torch.eye(8) > 0, torch.nan, 0.2),
+        "one pixel": torch.tensor([[1.0]]),
+    }
+    return strip([Panel(Heatmap.of(values), name) for name, values in made_up.items()], height=140)

@@ -1,0 +1,162 @@
+"""Flex attention: an attention whose scores pass a Python function, unfolded into the steps it stands for.
+
+Index letters: b batch, h head, t query position, s key position. `score_mod(score, b, h, t, s)` is written for one
+score; here it runs once, on all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._higher_order_ops.flex_attention import flex_attention as operator
+from torch.overrides import TorchFunctionMode
+
+from relprop.engine.mode import ANSWERS, Call, Propagation, always, unfolds
+from relprop.engine.registry import register
+from relprop.numerics import recording
+
+_MODULE = "torch.nn.attention.flex_attention"
+_FURTHER = 6
+"""How many frames may lie between the function that reads a property and the answer: one per mode that is on."""
+
+
+@always
+@unfolds
+def flex_attention(
+    call: Call, query: Tensor, key: Tensor, value: Tensor, score_mod: Callable[..., Tensor], block_mask: tuple,
+    scale: float, options: dict, captured: tuple = (), captured_by_mask: tuple = (),
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The fused kernel where the scores are left as they are, else matrix product, function, softmax, matrix product."""
+    if not torch.is_grad_enabled():
+        return call()
+    batch, heads, queries, keys = *query.shape[:3], key.shape[2]
+    sizes = (batch, heads, queries, keys)
+    index = [torch.arange(n, device=query.device).view(_axis(n, d)) for d, n in enumerate(sizes)]
+    allowed = _allowed(block_mask[-1], [i.flatten() for i in index], captured_by_mask)
+
+    probe = query.new_zeros(()).expand(sizes)
+    with _ForEveryScore(probe, *index):
+        plain = score_mod(probe, *index, *captured) is probe
+    if plain and not call.live:
+        return call()
+    with Propagation(call.run):
+        groups = heads // key.shape[1]
+        key, value = (t if len(t) == batch else t.expand(batch, *t.shape[1:]) for t in (key, value))
+        wants = [options.get(name, False) for name in ("OUTPUT_LOGSUMEXP", "OUTPUT_MAX")]
+        if not plain or any(wants):
+            scores = _scores(query, _repeated(key, groups), scale)
+            with _ForEveryScore(scores, *index):
+                scores = score_mod(scores, *index, *captured).expand(sizes)
+            if allowed is not None:
+                scores = scores.masked_fill(~allowed, -torch.inf)
+        if plain:
+            out = F.scaled_dot_product_attention(query, key, value, allowed, scale=scale, enable_gqa=groups > 1)
+        else:
+            out = _attended(scores, _repeated(value, groups))
+        found = (  # as the operator hands them on: in base 2
+            scores.logsumexp(-1) / math.log(2) if wants[0] else query.new_empty(0),
+            scores.amax(-1) / math.log(2) if wants[1] else query.new_empty(0),
+        )
+    return (out if plain else _checked(call, out), *found)
+
+
+def _axis(size: int, axis: int) -> list[int]:
+    return [size if d == axis else 1 for d in range(4)]
+
+
+def _allowed(mask_mod: Callable[..., Tensor], index: list[Tensor], captured: tuple) -> Tensor | None:
+    """Which scores the block mask leaves, None where all; the blocks themselves only save time."""
+    from torch.nn.attention.flex_attention import _vmap_for_bhqkv, noop_mask
+
+    if mask_mod is noop_mask:
+        return None
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+
+    with TransformGetItemToIndex():
+        return _vmap_for_bhqkv(mask_mod, (), (None,) * len(captured))(*index, *captured)
+
+
+def _scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """In float32 at least, as the operator computes them."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    return query.to(wide) @ key.to(wide).transpose(-2, -1) * scale
+
+
+def _attended(scores: Tensor, value: Tensor) -> Tensor:
+    """A query that may see nothing gets zeros."""
+    blind = scores.isneginf().all(-1, keepdim=True)
+    weights = torch.softmax(scores.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)
+    return weights.to(value.dtype) @ value
+
+
+def _repeated(t: Tensor, groups: int) -> Tensor:
+    return t if groups == 1 else t.repeat_interleave(groups, 1)
+
+
+def _checked(call: Call, found: Tensor) -> Tensor:
+    """The steps' result, if it is the operator's own: what a score_mod may hold is not limited to what we can run."""
+    if recording():
+        return found  # after a call step by step, which is held against it
+    with torch.no_grad():
+        native = call()[0]
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(native.dtype, 5e-2)
+    if found.shape != native.shape or not torch.allclose(found, native, tolerance, tolerance, equal_nan=True):
+        raise call.error(
+            "its score_mod, run on all scores at once, is another function than on one score at a time. Write it with "
+            "elementwise operations, and look up captured tensors by their indices, as in bias[head, q_idx, kv_idx]; or "
+            "use attention written out, such as attn_implementation='eager'."
+        )
+    return found
+
+
+class _ForEveryScore(TorchFunctionMode):
+    """Runs a function of one score and its indices on all: what depends on these has four leading axes, b h t s.
+
+    Elementwise operations broadcast. Only a look-up, as in `mask[b][0][t][s]`, must leave the four axes alone.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        super().__init__()
+        self.dependent = {id(t): t for t in tensors}
+
+    def _depends(self, value: Any) -> bool:
+        if isinstance(value, (tuple, list)):
+            return any(map(self._depends, value))
+        return id(value) in self.dependent
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if not self._depends((*args, *kwargs.values())):
+            return func(*args, **kwargs)
+        result = self._looked_up(*args) if func is Tensor.__getitem__ else func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            self.dependent[id(result)] = result
+        return result
+
+    def _looked_up(self, source: Tensor, index: Any) -> Tensor:
+        if not self._depends(source):
+            source = source[None, None, None, None]
+        leading = tuple(torch.arange(n, device=source.device).view(_axis(n, d)) for d, n in enumerate(source.shape[:4]))
+        return source[leading + (index if isinstance(index, tuple) else (index,))]
+
+
+def _requires_grad(tensor: Tensor) -> bool:
+    """Torch's door to flex attention on CPU refuses what requires grad, and we need no gradient of its own."""
+    frame = sys._getframe(1)
+    for _ in range(_FURTHER):
+        if frame.f_globals.get("__name__") == _MODULE:
+            return False
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return tensor.requires_grad
+
+
+ANSWERS[Tensor.requires_grad.__get__] = _requires_grad  # type: ignore[attr-defined]
+register(operator, family="structure", handler=flex_attention, only=True)

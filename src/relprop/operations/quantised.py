@@ -1,0 +1,40 @@
+"""Linear layers with quantised weights: relevance passes as through the numbers they stand for, at the real input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relprop.engine.functions import grafted
+from relprop.engine.mode import Call, Propagation, unfolds
+from relprop.engine.registry import register
+from relprop.operations import weighted
+
+_PLAIN = (Tensor, nn.Parameter, type(None))
+
+
+@unfolds
+def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Of `torch.ao.quantization.quantize_dynamic`: the operator's own value, steps that do not round the input."""
+    weight, bias = packed.unpack()
+    with Propagation(call.run):
+        steps = F.linear(input, weight.dequantize() if weight.is_quantized else weight, bias)
+    return grafted(call(input.detach(), packed, *args, **kwargs), steps)
+
+
+def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Where the weight is a tensor of a class of its own that can be dequantised, as torchao's are."""
+    if type(weight) in _PLAIN or getattr(type(weight), "dequantize", Tensor.dequantize) is Tensor.dequantize:
+        return weighted.linear(call, input, weight, bias)
+    value = call(input.detach(), weight, bias)
+    call.args, call.kwargs = (input, weight.dequantize(), bias), {}
+    return grafted(value, weighted.linear(call, *call.args))
+
+
+register(F.linear, family="linear", handler=linear, replace=True)
+for _name in ("linear_dynamic", "linear_dynamic_fp16"):
+    if hasattr(torch.ops.quantized, _name):  # a build without quantised kernels has none
+        register(getattr(torch.ops.quantized, _name), family="structure", handler=linear_dynamic, only=True)
