@@ -85,4 +85,5 @@ if __name__ == "__main__":
         for how in WAYS:
             for which in COMPOSITES:
                 compare(how, which, False, several)
+        dist.barrier()  # neither leaves while the other still talks to it
         print(f"{len(WAYS) * len(COMPOSITES)} maps agree")
