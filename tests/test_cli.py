@@ -272,6 +272,7 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "one.png", "-t", "1000"], "numbered from 0 to 999"),
         (["explain", "one.png", "-t", "cup", "--against", "cup"], "against itself"),
         (["explain", "one.png", "-c", "epsilon_minus"], "there is no composite"),
+        (["explain", "one.png", "-c", "epsilon_gamma_box"], "needs low and high, which depend on the inputs"),
         (["explain", "one.png", "--percentile", "0"], "--percentile"),
         (["explain", "one.png", "--kind", "smell"], "there is no kind"),
         (["explain", "mine.py"], "is not a picture we open"),
@@ -289,6 +290,11 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "table.csv", "-m", "mine:table", "--without", "name", "--row", "7"], "no row 7"),
         (["explain", "objects.npy", "-m", "mine:table"], "no array of numbers"),
         (["explain", "table.csv", "-m", "mine:table", "--without", "name", "-t", "yes"], "no names of classes"),
+        (
+            ["explain", "table.csv", "-m", "mine:table", "--without", "name", "--labels", "mine.py"],
+            "the model has 2 classes",
+        ),
+        (["check", "table.csv", "-m", "mine:table", "--without", "size"], "no column 'size'; it has: age"),
         (["check", "-c", "nothing"], "there is no composite"),
         (["check", "--shape", "1,x"], "--shape"),
         (["check", "-m", "mine:small", "--shape", "-1,3"], "at least 1 long"),
@@ -508,7 +514,8 @@ def test_the_table_of_a_csv_is_what_the_library_gives(here: Path) -> None:
     [
         (["explain", "--nope"], "No such option: --nope"),
         (["explain"], "Missing argument"),
-        (["nope"], "No such command 'nope'"),
+        (["nope"], "No such command 'nope'. See: "),
+        (["explane"], "Did you mean 'explain'? See: "),
         (["explain", "x.png", "--target"], "requires an argument"),
         (["explain", "x.png", "--batch-size", "two"], "--batch-size"),
     ],
@@ -523,3 +530,38 @@ def test_a_wrong_call_is_told_in_one_line(arguments: list[str], message: str) ->
 def test_no_command_at_all_shows_the_help() -> None:
     done = run()
     assert "explain" in done.output and "Usage" in done.output and done.exit_code == 2
+
+
+def test_where_nothing_can_be_written_it_says_so_before_it_works(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*args: object, **kwargs: object) -> None:
+        raise AssertionError("explained in vain")
+
+    monkeypatch.setattr("relprop.cli.explaining.explain", work)
+    monkeypatch.setattr("relprop.cli.explaining.os.access", lambda path, mode: False)
+    done = run("explain", "one.png", "-m", "mine:small", "--out", "deep/out")
+    assert done.exit_code == 1 and f"{here} cannot be written to" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_table_that_does_not_fit_is_told_line_by_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = good("explain", "one.png", "-m", "mine:small", "--out", "out")
+    assert "━" in wide
+    monkeypatch.setenv("COLUMNS", "30")
+    narrow = good("explain", "one.png", "-m", "mine:small", "--out", "out")
+    assert "━" not in narrow and "Relevance: " in narrow and "Composite: auto (gamma_flat)\n" in narrow
+
+
+def test_a_folder_of_results_stands_for_them(here: Path) -> None:
+    for out in ("a", "b"):
+        good("explain", "one.png", "-m", "mine:small", "-t", "cat", "-t", "dog", "--keep", "--out", out)
+    good("report", "a", "b", "--out", "page.html")
+    page = (here / "page.html").read_text(encoding="utf-8")
+    # Two runs hold results of one name; none replaces another.
+    assert all(f"<h2>{each}</h2>" in page for each in ("a/one-cat-0-auto", "b/one-cat-0-auto", "a/one-dog-1-auto"))
+
+
+def test_check_leaves_columns_out(here: Path) -> None:
+    assert "Every operation is known." in good("check", "table.csv", "-m", "mine:table", "--without", "name")
+
+
+def test_a_list_of_composites_says_what_they_do_only() -> None:
+    assert "Raises" not in good("composites") + good("rules")

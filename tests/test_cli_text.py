@@ -278,7 +278,10 @@ def test_a_long_text_can_be_cut(here: Path) -> None:
 def test_without_transformers_it_says_what_to_install(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     done = run("explain", NEWS, "-m", "hf:news")
-    assert done.exit_code == 1 and done.stderr == "relprop: transformers: models need it: pip install transformers\n"
+    assert (
+        done.exit_code == 1
+        and done.stderr == "relprop: models of transformers need it installed: pip install transformers\n"
+    )
 
 
 def test_a_text_cannot_steer_the_terminal(here: Path) -> None:

@@ -368,3 +368,11 @@ def test_in_a_browser(tmp_path: Path) -> None:
         seen = browser.open(tmp_path / "long.html")
         assert seen.console == [] and seen.requests == [] and seen.text.count("word") >= 8000
         print(f"4,000 tokens opened in {seen.loaded:.2f} s")
+
+
+def test_a_target_without_letters_stands_between_quotes() -> None:
+    from relprop.text.shown import called
+
+    assert [called(each) for each in (" Paris", ".", " ", "\n", " −1", "héllo")] == [
+        "Paris", "'.'", "' '", r"'\n'", "−1", "héllo"
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from relprop.attribution.checks import admit, arguments
+from relprop.attribution.targets import select_output
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
@@ -50,7 +51,7 @@ class Survey:
         free: operations that need no rule, such as a reshape, by name and family, with their number of calls.
         lookups: the lookups of ids, by name and module: the relevance of their rows is that of the ids.
         unknown: operations without a known propagation.
-        shape: of the output, where that is a tensor.
+        shape: of the output, or of its logits; None where neither is a tensor.
     """
 
     composite: Composite
@@ -126,7 +127,7 @@ def survey(
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
         with watch:
-            output = model(*positional, **named)
+            output = select_output(model(*positional, **named), None)
     for place in run.met:
         if place.index is not None:
             place.last = place.index == run.weighted - 1

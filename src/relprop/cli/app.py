@@ -64,6 +64,7 @@ Model = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default="its own")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data for a program, not a table.")]
+Without = Annotated[list[str] | None, typer.Option(help="Column of a table that is no input.")]
 Title = Annotated[str, typer.Option(help="Title of the page.")]
 Size = Annotated[
     int | None, typer.Option(help="Side of the pictures the network takes.", min=1, show_default="as it says")
@@ -134,7 +135,7 @@ def explain(
     ] = False,
     labels: Annotated[Path | None, typer.Option(help="A text file with the name of a class on each line.")] = None,
     row: Annotated[list[int] | None, typer.Option(help="Row of a table, from 0.", show_default="all")] = None,
-    without: Annotated[list[str] | None, typer.Option(help="Column of a table that is no input.")] = None,
+    without: Without = None,
     lines: Annotated[bool, typer.Option("--lines", help="Each line of a text file is a text of its own.")] = False,
     words: Annotated[bool, typer.Option("--words", help="Join the tokens of words where texts are drawn.")] = False,
     context: Annotated[
@@ -167,6 +168,7 @@ def explain(
             _known_composite(name)
         text = models.may_read_text(model)
         paths = [] if text else reading.files(inputs)
+        explaining.check_folder(out)
         loaded = models.load(model, weights, _pictures(size, mean, std))
         names = _names(labels) if labels else loaded.labels
         found: Iterable[explaining.Explained]
@@ -218,6 +220,7 @@ def check(
     composite: Annotated[
         str, typer.Option("--composite", "-c", help="Name of a composite.", autocompletion=_composite_names)
     ] = "auto",
+    without: Without = None,
     shape: Annotated[
         str | None, typer.Option(help="Shape of the inputs, samples first.", show_default="1,3 and the picture's size")
     ] = None,
@@ -235,7 +238,7 @@ def check(
             text = texts.read(inputs)[0].text if inputs else models.SAMPLE_TEXT
             sample, further = texts.inputs_of(loaded, text)
         elif inputs:
-            sample = reading.read(reading.files(inputs)[0], loaded)[0].inputs
+            sample = reading.read(reading.files(inputs)[0], loaded, without=without or ())[0].inputs
         else:
             side = getattr(loaded.model, "size", 224)
             sample = models.sample_of(_numbers(shape, "--shape", int) if shape else (1, 3, side, side))
@@ -332,14 +335,21 @@ def show(
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Folders that R.save or `relprop explain --keep` wrote.")],
+    results: Annotated[
+        list[Path], typer.Argument(help="Folders that R.save or `relprop explain --keep` wrote, or folders of them.")
+    ],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     title: Title = "Report",
     percentile: Percentile = None,
 ) -> None:
     """Write a page about results that were kept: inputs, outputs, maps, rules, versions."""
     with errors_in_one_line():
-        loaded = {path.name or str(path): [relprop.load(path)] for path in results}
+        paths = explaining.kept(results)
+        names = [path.name for path in paths]
+        loaded = {
+            name if name and names.count(name) == 1 else str(path): [relprop.load(path)]
+            for name, path in zip(names, paths, strict=True)
+        }
         relprop.report(loaded, out, title=title, percentile=_percentile(percentile))
         typer.echo(str(out))
 
@@ -370,6 +380,16 @@ def _percentile(value: float | None) -> float | None:
 def _known_composite(name: str) -> None:
     if name != "auto" and name not in NAMES:
         raise CompositeError(f"there is no composite {name!r}; there are: auto, {', '.join(NAMES)}")
+    if name != "auto" and (needed := _needed(NAMES[name])):
+        raise CompositeError(
+            f"{name!r} needs {' and '.join(needed)}, which depend on the inputs: use it from Python, "
+            f"relprop.composites.{name}({', '.join(f'{p}=...' for p in needed)})."
+        )
+
+
+def _needed(make: Any) -> list[str]:
+    """The parameters without which a composite cannot be made."""
+    return [name for name, p in inspect.signature(make).parameters.items() if p.default is p.empty]
 
 
 def _pictures(size: int | None, mean: str | None, std: str | None) -> models.Pictures | None:
@@ -401,7 +421,7 @@ def _names(path: Path) -> list[str]:
 
 def _what(thing: Any) -> str:
     """What it does and where it is from: its documentation, without the list of arguments."""
-    return " ".join((inspect.getdoc(thing) or "").partition("\n\nArgs:")[0].split())
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\nArgs:")[0].partition("\n\nRaises:")[0].split())
 
 
 def _signature(thing: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from relprop.cli.reading import Sample
 from relprop.errors import InputError, TargetError
 from relprop.rendering import views
 from relprop.rendering.visible import visible
-from relprop.storage.folder import Stored
+from relprop.storage.folder import MANIFEST, Stored
 from relprop.text import GenerationRelevance, TextRelevance
 
 # Rows of a table are small.
@@ -118,10 +119,8 @@ def write(
     explained: Sequence[Explained], folder: Path, title: str, *, keep: bool, paragraphs: Sequence[str], **options: Any
 ) -> list[Path]:
     """Writes a picture of each result, its folder where results are kept, and last `index.html`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise FileExistsError(f"{folder} is a file: choose a folder with --out.") from error
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     groups: dict[str, list[Stored]] = {}
     given = {name: value for name, value in options.items() if value is not None}
@@ -141,6 +140,28 @@ def write(
     first = {name: value for name, value in explained[0].drawing.items() if name != "pictures"}
     relprop.report(groups, page, title=title, paragraphs=paragraphs, **given, **first)
     return [*paths, page]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that cannot be written to, before there is anything to write.
+
+    Raises:
+        OSError: it is a file, or the place where it would be cannot be written to.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise FileExistsError(f"{there} is a file: choose a folder with --out.")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{there} cannot be written to: choose another folder with --out.")
+
+
+def kept(paths: Sequence[Path]) -> list[Path]:
+    """Folders of results; a folder that is none stands for those in it, in the order of their names."""
+    found: list[Path] = []
+    for path in paths:
+        inside = [] if (path / MANIFEST).exists() else sorted(each.parent for each in path.glob(f"*/{MANIFEST}"))
+        found += inside or [path]
+    return found
 
 
 def subject(result: Stored) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -172,6 +173,10 @@ def _timm(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
 
 def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
     transformers = _library("transformers", "transformers")
+    # What it says while it looks and loads would stand among our own progress.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     local = Path(name).is_dir()
     if not local and name.startswith((".", "/", "~")):
         raise InputError(f"there is no folder {name!r} with a model.")
@@ -186,9 +191,6 @@ def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded
             f"{name!r} is {', '.join(kinds) or 'of no known kind'}: this command explains classifiers of images and texts, "
             "language models, and models that fill masks or answer questions."
         )
-    # What it says while it loads would stand among our own progress.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     auto = getattr(transformers, _TASKS[ending])
     try:
         model = auto.from_pretrained(name, local_files_only=local) if pretrained else auto.from_config(config)
@@ -255,7 +257,7 @@ def _factory(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
         model, tokenizer = model
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{spec} gave a {type(model).__name__}; it must give a torch.nn.Module, or a tuple of one and its tokenizer."
+            f"{spec} gave {type(model).__name__}; it must give a torch.nn.Module, or a tuple of one and its tokenizer."
         )
     if tokenizer is not None:
         return Loaded(spec, model, known_labels(model), _no_picture, _no_picture, padded(tokenizer), classes=False)
@@ -288,7 +290,9 @@ def _library(name: str, package: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{package}: models need it: pip install {package}", name=package) from error
+        raise ModuleNotFoundError(
+            f"models of {package} need it installed: pip install {package}", name=package
+        ) from error
     except Exception as error:
         # As torchvision does where it was built for another torch.
         raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error

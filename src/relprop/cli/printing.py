@@ -11,6 +11,7 @@ from typing import Any
 import typer
 import typer.core
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
@@ -27,13 +28,21 @@ from relprop.rendering.visible import visible
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = (), title: str = ""
 ) -> None:
-    """Prints a table."""
+    """Prints a table; where the terminal is too narrow for one, a line for each cell."""
+    cells = list(rows)
     shown = Table(title=Text(visible(title)) if title else None, title_justify="left")
     for column in columns:
         shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
+    for row in cells:
         shown.add_row(*(Text(visible(cell)) for cell in row))
-    Console().print(shown)
+    console = Console()
+    if Measurement.get(console, console.options.update(max_width=10**4), shown).minimum <= console.width:
+        console.print(shown)
+        return
+    # Words would be broken: a line for each cell reads better.
+    typer.echo(visible(title))
+    for row in cells:
+        typer.echo("\n" + "\n".join(f"{column}: {visible(cell)}" for column, cell in zip(columns, row, strict=True)))
 
 
 def data(content: Any) -> None:
@@ -105,7 +114,8 @@ class Commands(typer.core.TyperGroup):
             elif hasattr(error, "format_message"):
                 where = getattr(getattr(error, "ctx", None), "command_path", "relprop")
                 message = " ".join(error.format_message().split()).rstrip(".")
-                typer.echo(f"relprop: {visible(message)}. See: {where} --help", err=True)
+                end = "" if message.endswith("?") else "."
+                typer.echo(f"relprop: {visible(message)}{end} See: {where} --help", err=True)
             elif not isinstance(error, typer.Abort):
                 raise
             code = getattr(error, "exit_code", 1)

@@ -69,7 +69,6 @@ def generation_views(result: GenerationRelevance, options: Options) -> list[View
 def rows_of_text(result: TextRelevance) -> list[Row]:
     """The numbers of what was explained."""
     from relprop.rendering.views import Row, by_cause
-    from relprop.rendering.visible import visible
 
     arrived = float(result.relevance.sum())
     if result.decoder is not None:
@@ -77,8 +76,9 @@ def rows_of_text(result: TextRelevance) -> list[Row]:
     causes = {cause: float(amount[0]) for cause, amount in result.ledger.items()}
     # The ledger counts what ends in added positions as absorbed; here it is told apart.
     rest = result.residual + (result.in_tables() if causes else 0.0)
-    target = visible(result.target).strip() or repr(result.target)
-    return [Row(target, result.score, arrived, result.residual, by_cause(rest, causes), result.probability)]
+    return [
+        Row(called(result.target), result.score, arrived, result.residual, by_cause(rest, causes), result.probability)
+    ]
 
 
 def rows_of_generation(result: GenerationRelevance) -> list[Row]:
@@ -120,8 +120,14 @@ def _numbers(row: Row, composite: str) -> str:
 
 def _likeliest(predictions: Sequence[tuple[str, float | None]]) -> str:
     from relprop.rendering.views import chance
-    from relprop.rendering.visible import visible
 
-    named = [(visible(name).strip() or repr(name), sure) for name, sure in predictions]
+    named = [(called(name), sure) for name, sure in predictions]
     found = ", ".join(name if sure is None else f"{name} {chance(sure)}" for name, sure in named)
     return f"Likeliest, with probabilities: {found}." if found else ""
+
+
+def called(target: str) -> str:
+    """A target in a sentence: between quotes where it has no letter or digit, as a full stop or a space."""
+    from relprop.rendering.visible import visible
+
+    return visible(target).strip() if any(map(str.isalnum, target)) else repr(target)
