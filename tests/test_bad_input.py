@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 import relprop
 from relprop import errors
+from relprop.errors import InputError, TargetError
 
 
 class Written(nn.Module):
@@ -423,3 +425,57 @@ def test_targets_of_numpy(model: nn.Module, x: Tensor) -> None:
     assert torch.equal(relprop.attribute(model, x, numpy.array([0, 1])).values, wanted)
     with pytest.raises(errors.TargetError, match="integers"):
         relprop.attribute(model, x, numpy.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("labels", [["cat"], ["cat", "dog", "cow", "hen"]])
+@pytest.mark.parametrize("target", [0, "cat"])
+def test_names_that_do_not_fit_the_classes(labels: list[str], target: object, model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(TargetError, match=f"labels has {len(labels)} names, but the model has 3 classes"):
+        relprop.attribute(model, x, target, labels=labels)
+
+
+def test_names_of_a_model_need_not_fit(model: nn.Module, x: Tensor) -> None:
+    """Such as those that a configuration comes with: nobody said that they name these outputs."""
+    model.labels = ["cat"]  # type: ignore[assignment]
+    assert relprop.attribute(model, x, 0).score.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fix"),
+    [
+        ((3, 8, 8), r"inputs has shape \(3, 8, 8\), and 4 axes are expected, \(N, 3, ...\): pass inputs\[None\]"),
+        ((8, 8), None),
+        ((5, 8, 8), r"4 axes are expected, \(N, 3, ...\)\."),
+        ((2, 8, 8, 3), r"with its channels last: pass inputs.movedim\(-1, 1\)"),
+        ((2, 4, 8, 8), None),
+    ],
+)
+def test_a_shape_that_the_model_refuses(shape: tuple[int, ...], fix: str | None) -> None:
+    """What torch said is kept; where the first convolution tells what was meant, so do we."""
+    conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
+    with pytest.raises(RuntimeError if fix is None else InputError) as caught:
+        relprop.attribute(conv, torch.randn(shape), 0)
+    said = str(caught.value)
+    if fix is None:
+        assert not isinstance(caught.value, relprop.errors.RelpropError)
+    else:
+        assert re.search(fix, said) and "The model itself raised: " in said
+        assert str(caught.value.__cause__) in said
+
+
+def test_a_single_sample_without_its_axis(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(TargetError, match=r"give them an axis for it: inputs\[None\]"):
+        relprop.attribute(model, x[0], 0)
+
+
+def test_ids_beyond_the_table() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3)).eval()
+    with pytest.raises(InputError, match=r"inputs up to 7.*itself raised: index out of range"):
+        relprop.attribute(model, torch.tensor([[1, 7]]), 0)
+
+
+def test_what_is_nearly_a_tensor(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(InputError, match=r"of type ndarray.*torch.as_tensor\(inputs\) makes one"):
+        relprop.attribute(model, x.numpy(), 0)
+    with pytest.raises(InputError, match=r"inputs\['ids'\]\[0\] is of type int.*return_tensors='pt'"):
+        relprop.attribute(model, {"ids": [1, 2]}, 0)

@@ -120,6 +120,8 @@ def test_a_masked_token(words: Any) -> None:
     assert found.special[at]
     with pytest.raises(TargetError, match=r"write '\[MASK\]'"):
         relprop.explain_text(model, words, "the capital of italy")
+    with pytest.raises(TargetError, match="mask=0, but text 0 has no mask"):
+        relprop.explain_text(model, words, "the capital of italy", mask=0)
     with pytest.raises(TargetError, match="2 masks"):
         relprop.explain_text(model, words, "[MASK] capital [MASK]")
     first, second = (relprop.explain_text(model, words, "[MASK] capital [MASK]", "paris", mask=m) for m in (0, 1))
@@ -384,6 +386,7 @@ def test_no_positions(words: Any) -> None:
         (["oil", "cut"], {"target": [1]}, TargetError, "1 targets for 2 texts"),
         ("oil", {"parts": True, "layers": "bert.*"}, InputError, "layers of its own"),
         ("oil", {"batch_size": 0}, InputError, "batch_size"),
+        ("oil", {"target": "b", "labels": ["a", "b"]}, TargetError, "labels has 2 names, but the model has 3 classes"),
     ],
 )
 def test_refused(bert: nn.Module, words: Any, text: Any, options: dict[str, Any], error: Any, says: str) -> None:
@@ -410,6 +413,16 @@ def test_no_padding_token(llama: nn.Module) -> None:
     assert len(relprop.explain_text(llama, tokenizer, ["oil", "oil"])) == 2
     with pytest.raises(InputError, match=r"tokenizer\.pad_token"):
         relprop.explain_text(llama, tokenizer, ["oil", "The capital of France"])
+
+
+def test_a_target_of_no_letters(llama: nn.Module, letters: Any) -> None:
+    with pytest.raises(TargetError, match="the target is an empty str"):
+        relprop.explain_text(llama, letters, "The capital", "")
+
+
+def test_model_and_tokenizer_in_the_wrong_order(llama: nn.Module, letters: Any) -> None:
+    with pytest.raises(InputError, match="LlamaForCausalLM: pass the model first, then its tokenizer"):
+        relprop.explain_text(letters, llama, "The capital")
 
 
 def test_a_tokenizer_of_another_model(letters: Any, words: Any) -> None:

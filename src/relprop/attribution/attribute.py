@@ -155,6 +155,7 @@ def attribute_each(
         kwargs=dict(forward_kwargs or {}),
         select=select,
         labels=known,
+        named=labels is not None,
         multiply=multiply_by_inputs,
         strict=strict,
         checkpointed=again,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from relprop.attribution.propagate import resolve
 from relprop.attribution.trees import leaves
 from relprop.composites import Composite
-from relprop.errors import InputError, ModelStateError, NonFiniteError
+from relprop.errors import InputError, ModelStateError, NonFiniteError, TargetError
 from relprop.numerics import known
 
 
@@ -53,9 +53,12 @@ def check_inputs(model: Any, inputs: Any) -> None:
         raise InputError("inputs is empty: pass a tensor, or a tuple, list or dict of tensors.")
     for path, tensor in found:
         if not isinstance(tensor, Tensor):
-            raise InputError(
-                f"{path} is a {type(tensor).__name__}; inputs must be tensors. Pass other arguments in forward_args or forward_kwargs."
-            )
+            fix = "Pass other arguments in forward_args or forward_kwargs."
+            if hasattr(tensor, "__array__"):
+                fix = f"torch.as_tensor({path}) makes one."
+            elif isinstance(tensor, (int, float)):
+                fix = "Make one of the whole list, torch.tensor([...]); a tokenizer does with return_tensors='pt'."
+            raise InputError(f"{path} is of type {type(tensor).__name__}; inputs must be tensors. {fix}")
         if tensor.is_complex():
             raise InputError(
                 f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x)."
@@ -80,14 +83,40 @@ def check_inputs(model: Any, inputs: Any) -> None:
         odd = {t.dtype for _, t in found if t.is_floating_point()} - dtypes
         autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
         if len(dtypes) == 1 and odd and not autocast:
-            raise InputError(
-                f"the model is {dtypes.pop()}, the inputs are {odd.pop()}: convert one, as in x.to(model's dtype)."
-            )
+            (own,) = dtypes
+            raise InputError(f"the model is {own}, the inputs are {odd.pop()}: convert one, as in inputs.to({own}).")
         if parameter is not None and len(devices) == 1 and parameter.device.type not in {d.type for d in devices}:
             (device,) = devices
             raise InputError(
                 f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r})."
             )
+
+
+def check_labels(labels: Sequence[str] | None, output: Any) -> None:
+    """Refuses names that do not fit the classes: a name would stand for another class."""
+    if labels is None or not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 1:
+        return
+    if len(labels) != output.shape[1]:
+        raise TargetError(
+            f"labels has {len(labels)} names, but the model has {output.shape[1]} classes: give one each."
+        )
+
+
+def misshapen(model: Any, inputs: Any) -> str:
+    """What is likely wrong with the shape of inputs that a model refused, by its first convolution; "" if nothing is."""
+    if not isinstance(model, nn.Module) or not isinstance(inputs, Tensor):
+        return ""
+    convolutions = (m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
+    first = next(convolutions, None)
+    if first is None:
+        return ""
+    shape, channels, axes = tuple(inputs.shape), first.in_channels, len(first.kernel_size) + 2
+    said = f"inputs has shape {shape}, and {axes} axes are expected, (N, {channels}, ...)"
+    if len(shape) == axes - 1:
+        return f"{said}: pass inputs[None]." if shape[0] == channels else f"{said}."
+    if len(shape) == axes and shape[1] != channels == shape[-1]:
+        return f"inputs has shape {shape}, with its channels last: pass inputs.movedim(-1, 1)."
+    return ""
 
 
 def _check_model(model: nn.Module) -> None:

@@ -216,6 +216,7 @@ def compile(
         layers_at=layers_at,
         select=select,
         labels=labels if labels is not None else known_labels(model),
+        named=labels is not None,
         multiply=multiply_by_inputs,
         strict=strict,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attribution.checks import arguments, check_output, check_relevance
+from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance, misshapen
 from relprop.attribution.layers import catching
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
@@ -37,6 +37,7 @@ class Options:
         kwargs: further keyword arguments.
         select: what to explain of an output that is no tensor.
         labels: names of the classes.
+        named: whether the caller gave them, so that they must fit.
         multiply: whether to read relevance or the modified gradient; None as the composite says.
         strict: whether an unknown operation is an error.
         checkpointed: the modules that are computed again, by path.
@@ -52,6 +53,7 @@ class Options:
     kwargs: dict[str, Any] = field(default_factory=dict)
     select: Any = None
     labels: Sequence[str] | None = None
+    named: bool = False
     multiply: bool | None = None
     strict: bool = True
     checkpointed: dict[str, nn.Module] = field(default_factory=dict)
@@ -96,11 +98,15 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
     with checkpointing(how.checkpointed, run), watched as caught, Propagation(run):
         try:
             raw = model(*positional, **named)
-        except RuntimeError as error:
-            if run.ids and not run.lookups and not isinstance(error, RelpropError):
-                raise InputError(f"{_unread(inputs)} The model itself raised: {error}") from error
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, RelpropError):
+                raise
+            if why := _suspect(run, model, inputs, error):
+                raise InputError(f"{why} The model itself raised: {error}") from error
             raise
         output = select_output(raw, how.select)
+        if how.named:
+            check_labels(how.labels, output)
         found = [scores(output, target, how.labels) for target in targets]
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))
@@ -223,6 +229,17 @@ def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], sc
             found = of_ids.get(number)
             values.append(wide(score.detach()).new_zeros(t.shape) if found is None else found.reshape(t.shape))
     return values
+
+
+def _suspect(run: Run, model: Any, inputs: Any, error: Exception) -> str:
+    """What is likely wrong with inputs that the model itself refused; "" if we cannot tell."""
+    if run.ids and isinstance(error, IndexError):
+        most = {path: int(t.max()) for path, t in leaves(inputs) if not t.is_floating_point()}
+        said = ", ".join(f"{path} up to {number}" for path, number in most.items())
+        return f"an id may lie beyond the table it is looked up in: {said}. Do the tokenizer and the model belong together?"
+    if run.ids and not run.lookups and isinstance(error, RuntimeError):
+        return _unread(inputs)
+    return misshapen(model, inputs)
 
 
 def _unread(inputs: Any) -> str:

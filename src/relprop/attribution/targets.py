@@ -148,8 +148,10 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
             f"got {target!r}."
         )
     if len(target) != len(shape):
+        alone = "" if shape else " Where the inputs are a single sample, give them an axis for it: inputs[None]."
         raise TargetError(
-            f"target {target!r} has {len(target)} indices, but the output of shape {tuple(output.shape)} needs {len(shape)} per sample."
+            f"target {target!r} has {len(target)} indices, but the output of shape {tuple(output.shape)} needs {len(shape)} "
+            f"per sample.{alone}"
         )
     for i, n in zip(target, shape, strict=True):
         if not -n <= i < n:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.checks import check_labels
 from relprop.attribution.targets import Contrast, class_of, known_labels
 from relprop.errors import TargetError, TargetIndexError
 from relprop.text.batch import Batch, embeddings
@@ -241,6 +242,7 @@ def read_output(
         )
     config = getattr(model, "config", None)
     if logits.ndim == 2:
+        check_labels(labels, logits)
         several = getattr(config, "problem_type", None) == "multi_label_classification"
         return Classes(logits, labels if labels is not None else known_labels(model), several)
     if logits.ndim != 3 or not _speaks(model, tokenizer, logits.shape[-1]):
@@ -263,6 +265,8 @@ def _place(model: Any, tokenizer: Any, batch: Batch, n: int, mask: int | None) -
     sign = getattr(tokenizer, "mask_token_id", None)
     masks = [at for at, i in zip(real, batch.texts[n].ids, strict=True) if i == sign and sign is not None]
     if not masks:
+        if mask is not None:
+            raise TargetError(f"mask={mask}, but text {n} has no mask.")
         if sign is not None and not generates(model):
             raise TargetError(
                 f"the model fills masks, and text {n} has none: write {tokenizer.mask_token!r} where the token is asked for."
@@ -294,6 +298,8 @@ def spellings(tokenizer: Any, target: str) -> list[int]:
     Raises:
         TargetError: it is several tokens, or unknown to the tokenizer.
     """
+    if not target:
+        raise TargetError("the target is an empty str: write a token, or pass an id.")
     unknown = getattr(tokenizer, "unk_token_id", None)
     tried = [target] if target[:1].isspace() else [target, f" {target}"]
     pieces = [list(tokenizer(some, add_special_tokens=False)["input_ids"]) for some in tried]

@@ -48,8 +48,10 @@ def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **temp
     """The tokens of a text, a pair of texts, or a chat (a list of messages).
 
     Raises:
-        InputError: the text is no text, or empty, or the tokenizer has no chat template.
+        InputError: the text is no text, or empty, or the tokenizer is none, or has no chat template.
     """
+    if not callable(tokenizer) or hasattr(tokenizer, "forward"):
+        raise InputError(f"tokenizer is of type {type(tokenizer).__name__}: pass the model first, then its tokenizer.")
     options: dict[str, Any] = {}
     if max_length is not None:
         options = {"truncation": True, "max_length": max_length}
