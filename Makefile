@@ -45,7 +45,7 @@ bench: $(VENV)/.stamp-bench
 gallery: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY)
 
-# Examines some 250 architectures and writes docs/coverage.md: about half an hour.
+# Examines some 300 architectures and writes docs/coverage.md: about half an hour.
 coverage: $(VENV)/.stamp-coverage
 	$(BIN)/python -m benchmarks.coverage --page docs/coverage.md $(ARGS)
 

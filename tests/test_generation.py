@@ -168,6 +168,7 @@ def test_shown(letters: Any) -> None:
         ("llama", "oil " * 80, {}, "the model reads 64"),
         ("t5", PROMPT, {"continuation": ""}, "nothing was generated"),
         ("mask", PROMPT, {"continuation": " Paris is"}, "whole text at once"),
+        ("bert", PROMPT, {}, r"at each token, \(N, T, V\); this one gave \(1, \d\). Use explain_text"),
     ],
 )
 def test_refused(kind: str, prompt: Any, options: dict[str, Any], says: str, letters: Any) -> None:

@@ -12,6 +12,7 @@ from gallery.catalogue import entry
 from relprop import Contrast
 from relprop.rendering import Drawing, TokenMap, column, titled
 from relprop.rendering.scale import number
+from relprop.rendering.views import chance
 from relprop.text.result import TextRelevance
 
 CHAPTER = "Texts and classes"
@@ -34,7 +35,7 @@ def shown(found: TextRelevance, what: str = "", *, merge: bool = False, room: fl
         style="plain",
         special=[all(found.special[n] for n in part) for part in parts],
     )
-    likeliest = ", ".join(f"{name.strip()} {p:.2f}" for name, p in found.predictions[:2] if p is not None)
+    likeliest = ", ".join(f"{name.strip()} {chance(p)}" for name, p in found.predictions[:2] if p is not None)
     return titled(
         drawn.drawing(room), what or found.target.strip(), lines=[f"{numbers(found)}; likeliest: {likeliest}"]
     )

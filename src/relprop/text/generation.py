@@ -118,8 +118,7 @@ def matrix(
 
     def asked(g: int) -> Any:
         def target(output: Any) -> Tensor:
-            logits = output if isinstance(output, Tensor) else output["logits"]
-            return logits[:, g - count, new[g]]
+            return _logits(output)[:, g - count, new[g]]
 
         return target
 
@@ -150,11 +149,21 @@ def _written(model: Any, tokenizer: Any, ids: Tensor, before: int, count: int, o
         return [int(i) for i in written[0, before:]]
     new: list[int] = []
     while len(new) < count and (not new or new[-1] != end):
-        logits = model(ids)
-        logits = logits if isinstance(logits, Tensor) else logits["logits"]
-        new.append(int(logits[0, -1].argmax()))
+        new.append(int(_logits(model(ids))[0, -1].argmax()))
         ids = torch.cat([ids, ids.new_tensor([[new[-1]]])], 1)
     return new
+
+
+def _logits(output: Any) -> Tensor:
+    """The scores of the vocabulary at each token, (N, T, V)."""
+    logits = output if isinstance(output, Tensor) else output.get("logits") if isinstance(output, dict) else None
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        said = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(output).__name__} without logits"
+        raise InputError(
+            f"explain_generation is for models that answer with the vocabulary at each token, (N, T, V); this one gave {said}. "
+            "Use explain_text."
+        )
+    return logits
 
 
 def _pieces(tokenizer: Any, before: list[int], new: list[int]) -> list[str]:
