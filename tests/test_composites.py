@@ -300,6 +300,13 @@ def test_prints_as_a_table() -> None:
     assert order == sorted(order)
 
 
+def test_a_notebook_shows_the_table() -> None:
+    said: list[str] = []
+    composite = relprop.composites.epsilon_plus()
+    composite._repr_pretty_(type("Printer", (), {"text": staticmethod(said.append)}), False)
+    assert said == [str(composite)]
+
+
 def test_names() -> None:
     model, x = network(), torch.randn(2, 3, 8, 8).double()
     for name in ("epsilon_plus", "epsilon_plus_flat", "deep_taylor"):

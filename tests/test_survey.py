@@ -135,3 +135,16 @@ def test_the_model_is_left_as_it_was() -> None:
     relprop.survey(model, torch.randn(1, 3, 16, 16))
     assert {name: (id(p), p.requires_grad, p.grad) for name, p in model.named_parameters()} == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_it_shows_its_table_and_not_its_parts() -> None:
+    found = relprop.survey(nn.Sequential(nn.Linear(3, 2)), torch.randn(1, 3))
+    assert repr(found) == str(found) and repr(found).startswith("composite 'epsilon'")
+
+
+def test_the_output_of_a_model_that_answers_with_names() -> None:
+    class Named(nn.Linear):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"logits": super().forward(x)}
+
+    assert relprop.survey(Named(3, 2), torch.randn(1, 3)).shape == (1, 2)

@@ -41,7 +41,7 @@ class Unknown:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Survey:
     """What was met on the way of relevance, in the order of the forward pass.
 
@@ -84,6 +84,8 @@ class Survey:
         ]
         lines += [f"unknown: {u.operation} in {u.where}, given {u.shapes}. {u.reason}".rstrip() for u in self.unknown]
         return "\n".join([f"composite {self.composite.name!r}", *(line.rstrip() for line in lines)])
+
+    __repr__ = __str__
 
 
 def survey(

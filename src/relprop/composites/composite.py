@@ -120,6 +120,10 @@ class Composite:
     def __repr__(self) -> str:
         return f"<Composite {self.name!r}: {len(self.entries)} entries>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows of it: the table."""
+        printer.text(str(self))
+
     def __str__(self) -> str:
         rows = [(str(key), repr(rule)) for key, rule in self.entries] + [("everything else", "the operation's default")]
         width = max(len(place) for place, _ in rows)
