@@ -14,7 +14,7 @@ from relprop.attribution.checks import admit, arguments
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
-from relprop.engine.eager import original, uncompiled
+from relprop.engine.eager import original, step_by_step, uncompiled
 from relprop.engine.mode import begin, shapes
 from relprop.engine.registry import Entry
 from relprop.engine.run import current_module
@@ -85,6 +85,7 @@ class Survey:
         return "\n".join([f"composite {self.composite.name!r}", *(line.rstrip() for line in lines)])
 
 
+@step_by_step
 def survey(
     model: Any,
     inputs: Any,
