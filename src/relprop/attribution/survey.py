@@ -15,7 +15,7 @@ from relprop.attribution.targets import select_output
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
-from relprop.engine.eager import original, uncompiled
+from relprop.engine.eager import original, step_by_step, uncompiled
 from relprop.engine.mode import begin, shapes
 from relprop.engine.registry import Entry
 from relprop.engine.run import current_module
@@ -88,6 +88,7 @@ class Survey:
     __repr__ = __str__
 
 
+@step_by_step
 def survey(
     model: Any,
     inputs: Any,
