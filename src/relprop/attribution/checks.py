@@ -111,11 +111,11 @@ def misshapen(model: Any, inputs: Any) -> str:
     if first is None:
         return ""
     shape, channels, axes = tuple(inputs.shape), first.in_channels, len(first.kernel_size) + 2
-    said = f"inputs has shape {shape}, and {axes} axes are expected, (N, {channels}, ...)"
+    said = f"inputs has shape {shape}, and the first convolution takes {axes} axes, (N, {channels}, ...)."
     if len(shape) == axes - 1:
-        return f"{said}: pass inputs[None]." if shape[0] == channels else f"{said}."
+        return f"{said} Is the axis of samples missing? Then pass inputs[None]." if shape[0] == channels else said
     if len(shape) == axes and shape[1] != channels == shape[-1]:
-        return f"inputs has shape {shape}, with its channels last: pass inputs.movedim(-1, 1)."
+        return f"{said} Are the channels last? Then pass inputs.movedim(-1, 1)."
     return ""
 
 

@@ -88,7 +88,7 @@ def rows_of_generation(result: GenerationRelevance) -> list[Row]:
 
     return [
         Row(
-            label(token), float(result.scores[g]), float(result.relevance[g].sum()), float(result.residual[g]),
+            called(label(token)), float(result.scores[g]), float(result.relevance[g].sum()), float(result.residual[g]),
             by_cause(float(result.residual[g]), {cause: float(kept[g]) for cause, kept in result.ledger.items()}),
             float(result.probabilities[g]),
         )
