@@ -379,3 +379,19 @@ def test_a_function_that_explains_may_be_compiled_around_us() -> None:
         compiled = torch.compile(explain, backend="aot_eager")
         for _ in range(2):
             torch.testing.assert_close(compiled(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_around_us_one_property_is_not_taken_for_another() -> None:
+    """Torch's compiler knows no getter from another: `x.real` was `x.T` where it had compiled our own frames."""
+    first, second, x = torch.randn(4, 4), torch.randn(4, 4), torch.randn(4, 4)
+
+    def explain(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        with relprop.propagate("attnlrp"):
+            score = (x.T @ first + x.real @ second).relu()[:, 3].sum()
+        return (x * torch.autograd.grad(score, x)[0]).detach()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # dynamo tells of what it does not trace
+        found = torch.compile(explain, backend="eager")(x)
+    torch.testing.assert_close(found, explain(x))

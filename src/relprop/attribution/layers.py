@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from relprop.attribution.trees import leaves
-from relprop.engine.run import Run, note_of
+from relprop.engine.notes import note_of
+from relprop.engine.run import Run
 from relprop.errors import InputError
 from relprop.numerics import nonzero
 

@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.mode import Call, refuse_training
+from relprop.engine.messages import refuse_training
+from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.run import Note, Run, note_of
+from relprop.engine.run import Run
 from relprop.numerics import aside, nonzero, own, recording
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.mode import Call, always, refuse_training
+from relprop.engine.call import Call, always
+from relprop.engine.messages import refuse_training
+from relprop.engine.notes import note_of
 from relprop.engine.registry import register
-from relprop.engine.run import note_of
 from relprop.errors import ModelStateError
 from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.composites.composite import UNDECIDED
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
-from relprop.engine.mode import Call
+from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import register
-from relprop.engine.run import Note, Run, note_of, saved_elsewhere
+from relprop.engine.run import Run, saved_elsewhere
 from relprop.errors import RuleError
 from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
