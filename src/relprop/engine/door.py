@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from relprop.engine import applied
 from relprop.engine.call import Made, handle
 from relprop.engine.messages import COMPILED, transformed, unseen
-from relprop.engine.notes import descends, note_of, noted
+from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
 from relprop.engine.run import Run, replaying
 from relprop.errors import UnsupportedOperationError
@@ -32,6 +32,8 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
         note = note_of(value)
         if note is None or note.run is not run:
             return _stranger(run, value, live)
+        if note.version != value._version:
+            note = renew(run, value)  # it was written into through a view, or without gradients
         if note.layer is not None:
             note.layer.readers += 1
         live.append(value)
@@ -139,6 +141,7 @@ def _replace(value: Tensor, result: Tensor) -> None:
         value.copy_(result)
         if note is not None:
             value._relprop = note  # type: ignore[attr-defined]
+            note.version = value._version
             if note.layer is not None:
                 note.layer.output = weakref.ref(value)
 

@@ -25,12 +25,12 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
         if _linear(run, entry, target, live):
             _preserve(target)
             result = function(*args, **kwargs)
-            renew(run, target)
+            _renew(run, target)
             return result
         if getattr(entry.handler, "inplace", False) and not run.nz:
             result = entry.handler(call, *call.args, **call.kwargs)
             if result is not NotImplemented:
-                renew(run, target)
+                _renew(run, target)
                 return result
     _preserve(target)
     before = target.clone()
@@ -42,9 +42,10 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     result = handle(Call(run, entry, main, args, kwargs, live, again=call))
     note = note_of(result)
     target.copy_(result)
-    renew(run, target)
+    _renew(run, target)
     if note is not None and (note.source is not None or note.layer is not None or note.scaled is not None or note.gate):
         target._relprop = note
+        note.version = target._version
     return target
 
 
@@ -65,3 +66,8 @@ def _preserve(target: Any) -> None:
     note = note_of(target) if isinstance(target, Tensor) else None
     if note is not None and note.layer is not None:
         note.layer.preserve()
+
+
+def _renew(run: Run, target: Any) -> None:
+    if isinstance(target, Tensor) and target.requires_grad:
+        renew(run, target)

@@ -11,13 +11,32 @@ if TYPE_CHECKING:
 
 
 class Note:
-    """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
+    """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it.
 
-    __slots__ = ("gate", "input", "layer", "run", "scaled", "scan", "scores", "source", "statistic", "step", "suspects")
+    It holds for the numbers the tensor had then: `version` tells whether it was written into since, be it through a view.
+    """
+
+    __slots__ = (
+        "gate",
+        "input",
+        "layer",
+        "run",
+        "scaled",
+        "scan",
+        "scores",
+        "source",
+        "source_version",
+        "statistic",
+        "step",
+        "suspects",
+        "version",
+    )
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.version = 0
         self.source: Tensor | None = None
+        self.source_version = 0
         self.step: Any = None
         self.layer: Any = None
         self.input: Tensor | None = None
@@ -38,7 +57,7 @@ def noted(run: Run, tensor: Tensor) -> Note:
     """The note of this run on a live tensor, a new one where it has none."""
     note = note_of(tensor)
     if note is None or note.run is not run:
-        note = tensor._relprop = Note(run)  # type: ignore[attr-defined]
+        note = renew(run, tensor)
     return note
 
 
@@ -46,7 +65,7 @@ def adopt(run: Run, result: Any) -> None:
     """Notes on all live tensors of a result that an operation of this run returned them."""
     if isinstance(result, Tensor):
         if result.requires_grad:
-            noted(run, result)
+            noted(run, result).version = result._version
     elif isinstance(result, (list, tuple)):
         for item in result:
             adopt(run, item)
@@ -55,10 +74,11 @@ def adopt(run: Run, result: Any) -> None:
             adopt(run, item)
 
 
-def renew(run: Run, tensor: Any) -> None:
-    """Forgets what was noted on a tensor that was written into."""
-    if isinstance(tensor, Tensor) and tensor.requires_grad:
-        tensor._relprop = Note(run)  # type: ignore[attr-defined]
+def renew(run: Run, tensor: Tensor) -> Note:
+    """A new note on a live tensor: what was noted before is forgotten."""
+    note = tensor._relprop = Note(run)  # type: ignore[attr-defined]
+    note.version = tensor._version
+    return note
 
 
 def begin(run: Run, tensor: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def batch_norm(
     if training:
         raise refuse_training("batch_norm", call.run)
     note = note_of(input) if call.live else None
-    merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None
+    merges = note is not None and isinstance(note.layer, Weighted) and note.layer.merges and call.rule is None
     if not call.live:
         return call()
     if not (merges or call.rule is not None or call.run.nz_hidden):
