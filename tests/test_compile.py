@@ -364,6 +364,27 @@ def test_the_compiler_of_torch() -> None:
     assert explain.graphs == 1
 
 
+@pytest.mark.filterwarnings("ignore")  # dynamo tells of what it does not trace
+def test_a_call_within_compiled_code_runs_whole_and_is_compiled_once() -> None:
+    model, x = plain(), torch.randn(2, 5, 16)
+    within = relprop.compile(model, composite="attnlrp", backend="aot_eager")
+
+    def explain(x: Tensor) -> Tensor:
+        x = 2 * x
+        by_hand, by_graph = relprop.attribute(model, x, (4, 3), composite="attnlrp"), within(x, (4, 3))
+        return by_hand.values + by_graph.values
+
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(explain, backend=counter)
+    expected = 2 * relprop.attribute(model, 2 * x, (4, 3), composite="attnlrp").values
+    torch.testing.assert_close(compiled(x), expected)
+    frames = counter.frame_count
+    assert frames <= 3  # what comes before, between and after: nothing of ours
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x), expected)
+    assert counter.frame_count == frames
+
+
 @pytest.mark.slow
 def test_a_function_that_explains_may_be_compiled_around_us() -> None:
     model, x = plain(), torch.randn(2, 5, 16)

@@ -18,10 +18,11 @@ from relprop.attribution.targets import known_labels
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
-from relprop.engine.eager import original, uncompiled
+from relprop.engine.eager import original, step_by_step, uncompiled
 from relprop.errors import InputError, TargetError
 
 
+@step_by_step
 def attribute(
     model: Any,
     inputs: Any,
@@ -100,6 +101,7 @@ def attribute(
     )[0]  # fmt: skip
 
 
+@step_by_step
 def attribute_each(
     model: Any,
     inputs: Any,

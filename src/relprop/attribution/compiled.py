@@ -19,7 +19,7 @@ from relprop.attribution.result import Relevance
 from relprop.attribution.targets import Contrast, Entries, as_entries, known_labels
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
-from relprop.engine.eager import original, uncompiled
+from relprop.engine.eager import original, step_by_step, uncompiled
 from relprop.engine.recording import record
 from relprop.errors import InputError
 
@@ -58,6 +58,7 @@ class Compiled:
         self._lock = threading.Lock()
         self.graphs = 0
 
+    @step_by_step
     def __call__(
         self,
         inputs: Any,

@@ -14,7 +14,7 @@ from relprop.attribution.checks import admit, arguments
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
-from relprop.engine.eager import original, uncompiled
+from relprop.engine.eager import original, step_by_step, uncompiled
 from relprop.engine.messages import shapes
 from relprop.engine.notes import begin
 from relprop.engine.registry import Entry
@@ -86,6 +86,7 @@ class Survey:
         return "\n".join([f"composite {self.composite.name!r}", *(line.rstrip() for line in lines)])
 
 
+@step_by_step
 def survey(
     model: Any,
     inputs: Any,

@@ -6,7 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch._C._dynamo import eval_frame
@@ -14,14 +15,15 @@ from torch._C._dynamo import eval_frame
 _lock = threading.Lock()
 _count = 0
 _stance = ExitStack()
+_set_apart: dict[Any, Any] = {}
+P = ParamSpec("P")
+T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def original(model: Any) -> Any:
     """The model or function that `torch.compile` was given."""
     return getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None) or model
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def untraced(function: Function) -> Function:
@@ -38,6 +40,25 @@ def untraced(function: Function) -> Function:
 def _may_compile() -> bool:
     """Whether something compiled may run: torch loads its compiler at the first use, or flex attention will."""
     return "torch._dynamo" in sys.modules or "torch.nn.attention.flex_attention" in sys.modules
+
+
+def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorates what runs as it is, whole, also where a function that is compiled calls it: one break in its graph."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_dynamo_compiling():
+            return _apart(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _apart(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that torch's compiler does not look into. Made at need: the compiler takes a second to import."""
+    if function not in _set_apart:
+        _set_apart[function] = torch.compiler.disable(function)
+    return _set_apart[function]
 
 
 @contextmanager
