@@ -19,7 +19,21 @@ from relprop.engine.spelling import writes
 NOWHERE = 0
 """The position of an entry that came from no input, such as a padding the model itself adds; others count from 1."""
 
-_SAME = {"to", "long", "int", "type", "type_as", "cpu", "cuda", "contiguous", "masked_fill", "where", "clamp", "clone"}
+_SAME = {
+    "to",
+    "long",
+    "int",
+    "type",
+    "type_as",
+    "cpu",
+    "cuda",
+    "contiguous",
+    "masked_fill",
+    "where",
+    "clamp",
+    "clone",
+    "detach",
+}
 _HASHED = {
     "add",
     "radd",
@@ -94,7 +108,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
     if name == "where" and len(args) == 3:
         _chosen(run, args, result)
         return
-    whole = args[0] if args else kwargs.get("input")
+    whole: Any = args[0] if args else kwargs.get("input")
     source = positions_of(whole, run)
     if name in _SAME or (name in _HASHED and _with_constant(run, args, kwargs)):
         if (
@@ -105,21 +119,18 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
         ):
             _note(result, source, source.at.clone())  # its own, as what it holds is
         return
-    writing = writes(function)
-    values = (
-        (*args[_VALUES[name] : _VALUES[name] + 1], *(kwargs.get(key) for key in _VALUE_NAMES))
-        if name in _VALUES
-        else ()
-    )
+    values = [kwargs.get(key) for key in _VALUE_NAMES] if name in _VALUES else []
+    values += args[_VALUES[name] : _VALUES[name] + 1] if name in _VALUES else []
     sources = [found for t in _flat([whole, *values]) if (found := positions_of(t, run)) is not None]
+    if not sources:
+        return
+    writing = writes(function)
     adds = kwargs.get("accumulate") or (name in ("put", "index_put") and len(args) > 3 and args[3])
     if not moves or name in _OTHERS or adds or kwargs.get("reduce") or len({p.input for p in sources}) > 1:
         if writing and source is not None:
             source.at.fill_(NOWHERE)  # other numbers stand there now, for views as well
         return
-    if not sources:
-        return
-    if writing and source is None and isinstance(whole, Tensor):
+    if writing and source is None:
         _blank(whole, sources[0])
     rest = [_written(a, run) if n == _VALUES.get(name) else a for n, a in enumerate(args)][1:]
     given = {key: _written(a, run) if key in _VALUE_NAMES else a for key, a in kwargs.items() if key != "input"}
