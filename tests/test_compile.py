@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -400,3 +401,49 @@ def test_a_function_that_explains_may_be_compiled_around_us() -> None:
         compiled = torch.compile(explain, backend="aot_eager")
         for _ in range(2):
             torch.testing.assert_close(compiled(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_around_us_one_property_is_not_taken_for_another() -> None:
+    """Torch's compiler knows no getter from another: `x.real` was `x.T` where it had compiled our own frames."""
+    first, second, x = torch.randn(4, 4), torch.randn(4, 4), torch.randn(4, 4)
+
+    def explain(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        with relprop.propagate("attnlrp"):
+            score = (x.T @ first + x.real @ second).relu()[:, 3].sum()
+        return (x * torch.autograd.grad(score, x)[0]).detach()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # dynamo tells of what it does not trace
+        found = torch.compile(explain, backend="eager")(x)
+    torch.testing.assert_close(found, explain(x))
+
+
+def test_a_module_that_is_exchanged_and_a_hook_start_afresh() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3)).double()
+    x = torch.randn(2, 4, dtype=torch.float64)
+    explain = relprop.compile(model, composite="zero", backend="eager")
+
+    def check() -> None:
+        torch.testing.assert_close(explain(x, 1).values, relprop.attribute(model, x, 1, composite="zero").values)
+
+    check()
+    model[1] = torch.nn.GELU()  # no tensor tells one from the other
+    check()
+    model[0].register_forward_hook(lambda module, args, out: out * torch.tensor([1.0, 2.0, 3.0, 4.0]).double())
+    check()
+
+
+def test_threads_that_compile_at_once_get_their_graphs() -> None:
+    first, second = torch.randn(4, 4), torch.randn(4, 3)
+
+    def model(x: Tensor) -> Tensor:
+        return (x @ first).relu() @ second
+
+    explain = relprop.compile(model, composite="zero", backend="aot_eager")
+    inputs = [torch.randn(n, 4) for n in (1, 2, 3)] * 2
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda x: explain(x, 1).values, inputs))
+    for x, values in zip(inputs, found, strict=True):
+        torch.testing.assert_close(values, relprop.attribute(model, x, 1, composite="zero").values)
+    assert explain.graphs == 3

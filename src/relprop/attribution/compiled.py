@@ -24,6 +24,8 @@ from relprop.engine.recording import record
 from relprop.errors import InputError
 
 _SLOT = object()
+_compiling = threading.Lock()
+"""Torch's compiler has one state for all threads."""
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
@@ -34,6 +36,10 @@ class _Graph:
     run: Callable[..., Sequence[Tensor]]
     skeleton: Any
     decided: dict[str, Any]
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        with torch.inference_mode(False), torch.no_grad():
+            return self.run(*tensors)
 
 
 class Compiled:
@@ -65,8 +71,10 @@ class Compiled:
         """Explains one score per sample, as `relprop.attribute` does.
 
         The first call with inputs of a new shape, dtype, device or structure explains them step by step, for its checks,
-        and then compiles a graph for them; a change of the model's tensors starts afresh. All later calls run the graph,
-        whatever the class, as targets are among its inputs. A callable target has a graph of its own.
+        and then compiles a graph for them; other tensors, modules or hooks in the model start afresh. All later calls run
+        the graph, whatever the class, as targets are among its inputs. A callable target has a graph of its own. What else
+        the model's Python reads, such as a number kept in an attribute, stays as it was then: after a change of it make a
+        new function.
 
         Args:
             inputs: as for `relprop.attribute`.
@@ -95,12 +103,16 @@ class Compiled:
             asked = target if output is None else as_entries(target, output, how.labels)
             form = _form(asked)
             tree = (*given, form, seed)
+            tensors = _apart(tree)[1]
             graph_key = key, self._key(form), seed is None
-            if graph_key not in self._graphs:
-                self._graphs[graph_key] = self._record(tree, how)
-            graph = self._graphs[graph_key]
-        with torch.inference_mode(False), torch.no_grad():
-            found = graph.run(*_apart(tree)[1])
+            graph = self._graphs.get(graph_key)
+            if graph is None:
+                with _compiling:
+                    graph = self._graphs[graph_key] = self._record(tree, how)
+                    found = graph(tensors)  # compiles it
+            else:
+                found = None
+        found = graph(tensors) if found is None else found
         values, output, score, residual, layers, best = _together(graph.skeleton, found)
         check_output(self._model, output, inputs, *arguments(inputs, how.args, how.kwargs))
         check_relevance([t for _, t in leaves(values)], inputs)
@@ -118,11 +130,14 @@ class Compiled:
         )
 
     def _refresh(self) -> None:
-        """Forgets the graphs of a model whose tensors were replaced, or that changed its mode."""
+        """Forgets the graphs of a model whose tensors, modules or hooks were replaced, or that changed its mode."""
         state: Any = None
         if isinstance(self._model, nn.Module):
             held = [*self._model.parameters(), *self._model.buffers()]
-            state = [(id(t), t.dtype, t.device) for t in held], [m.training for m in self._model.modules()]
+            state = (
+                [(id(t), t.dtype, t.device) for t in held],
+                [(m, m.training, *m._forward_hooks, None, *m._forward_pre_hooks) for m in self._model.modules()],
+            )
         if state != self._state:
             self._state = state
             self._seen.clear()

@@ -19,7 +19,7 @@ from relprop.composites import Composite
 from relprop.engine import Propagation, Run
 from relprop.engine.checkpoint import checkpointing, recomputing
 from relprop.engine.ledger import Edge, Entry, Ledger, edge_of
-from relprop.engine.mode import begin
+from relprop.engine.notes import begin
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError, TargetError
 from relprop.numerics import known, nonzero, wide

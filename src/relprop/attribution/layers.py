@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from relprop.attribution.trees import leaves
-from relprop.engine.run import Run, note_of
+from relprop.engine.notes import note_of
+from relprop.engine.run import Run
 from relprop.errors import InputError
 from relprop.numerics import nonzero
 
@@ -41,7 +42,7 @@ class Catch:
         self.edge = get_gradient_edge(tensor) if tensor.requires_grad else None
         self.reported: Tensor | None = None
         note = note_of(tensor)
-        self.layer = note.layer if note is not None else None
+        self.layer = note.layer if note is not None and note.version == tensor._version else None
         if self.layer is not None:
             # a BatchNorm merged into this layer bypasses its output: the merged layer reports instead
             self.layer.probes.append(self._report)

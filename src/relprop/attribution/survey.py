@@ -16,7 +16,8 @@ from relprop.attribution.trees import map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import original, step_by_step, uncompiled
-from relprop.engine.mode import begin, shapes
+from relprop.engine.messages import shapes
+from relprop.engine.notes import begin
 from relprop.engine.registry import Entry
 from relprop.engine.run import current_module
 from relprop.engine.tokens import track

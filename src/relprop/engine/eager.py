@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch._C._dynamo.eval_frame import get_eval_frame_callback
+from torch._C._dynamo import eval_frame
 
 _lock = threading.Lock()
 _count = 0
@@ -18,11 +18,23 @@ _stance = ExitStack()
 _set_apart: dict[Any, Any] = {}
 P = ParamSpec("P")
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def original(model: Any) -> Any:
     """The model or function that `torch.compile` was given."""
     return getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None) or model
+
+
+def untraced(function: Function) -> Function:
+    """Marks a function that torch's compiler shall leave alone: in its frame it takes one property's getter for another's."""
+    if hasattr(eval_frame, "skip_code"):  # torch 2.6
+        eval_frame.skip_code(function.__code__)
+    else:
+        skip = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.DEFAULT)
+        eval_frame.set_code_exec_strategy(function.__code__, skip)
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return function
 
 
 def _may_compile() -> bool:
@@ -54,7 +66,7 @@ def uncompiled() -> Iterator[None]:
     """While this lasts, compiled code runs as the Python it was made of. Threads may overlap: torch has one switch."""
     global _count
     # in compiled code of one's own, torch keeps the switch to itself
-    if torch.compiler.is_compiling() or get_eval_frame_callback() or not _may_compile():
+    if torch.compiler.is_compiling() or eval_frame.get_eval_frame_callback() or not _may_compile():
         yield
         return
     with _lock:

@@ -32,6 +32,8 @@ class Entry:
 
 
 TABLE: dict[Function, Entry] = {}
+ANSWERS: dict[Function, Callable[..., Any]] = {}
+"""Other answers to silent operations, for code that would refuse what is done here."""
 DEFAULTS: dict[str, Handler] = {}
 """The handler of a family, for operations that name none."""
 LINEAR: set[str] = set()

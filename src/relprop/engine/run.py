@@ -27,25 +27,6 @@ from relprop.rules.base import WEIGHTED
 _CALLS = {nn.Module._call_impl.__code__}
 
 
-class Note:
-    """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it."""
-
-    __slots__ = ("gate", "input", "layer", "run", "scaled", "scan", "scores", "source", "statistic", "step", "suspects")
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.source: Tensor | None = None
-        self.step: Any = None
-        self.layer: Any = None
-        self.input: Tensor | None = None
-        self.scaled: tuple[Any, Tensor] | None = None
-        self.statistic = False
-        self.gate = 0
-        self.scan: Any = None
-        self.scores = False
-        self.suspects: frozenset[Any] = frozenset()
-
-
 @dataclass(frozen=True)
 class Decision:
     """What was decided at a place, for the recomputation of a checkpointed part."""
@@ -313,8 +294,3 @@ def current_module() -> nn.Module | None:
             return frame.f_locals.get("self")
         frame = frame.f_back
     return None
-
-
-def note_of(tensor: Tensor) -> Note | None:
-    """The engine's note on a tensor, if it has one."""
-    return getattr(tensor, "_relprop", None)

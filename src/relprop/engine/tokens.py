@@ -14,10 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NOWHERE = -1
-"""The position of an entry that came from no input, such as a padding the model itself adds."""
+from relprop.engine.spelling import writes
 
-_SAME = {"to", "long", "int", "type", "type_as", "cpu", "cuda", "contiguous", "masked_fill", "where", "clamp", "clone"}
+NOWHERE = 0
+"""The position of an entry that came from no input, such as a padding the model itself adds; others count from 1."""
+
+_SAME = {
+    "to",
+    "long",
+    "int",
+    "type",
+    "type_as",
+    "cpu",
+    "cuda",
+    "contiguous",
+    "masked_fill",
+    "where",
+    "clamp",
+    "clone",
+    "detach",
+}
 _HASHED = {
     "add",
     "radd",
@@ -34,8 +50,17 @@ _HASHED = {
     "floor_divide",
 }
 """With a constant of the model these turn each id into another, as tables addressed by hashes and offsets need."""
-_OTHERS = {"cumsum", "diff", "neg", "negative", "sum_to_size"}
+_OTHERS = {"cumsum", "diff", "neg", "negative", "sum_to_size", "index_add", "scatter_add", "resize", "resize_as"}
 """Linear, but their results are other numbers than their operands: positions counted from a mask are no ids of it."""
+
+
+_VALUES = {
+    "copy": 1, "fill": 1, "fill_diagonal": 1, "index_fill": 3, "index_copy": 3, "scatter": 3, "setitem": 2, "index_put": 2,
+    "put": 2, "masked_scatter": 2, "select_scatter": 1, "slice_scatter": 1, "diagonal_scatter": 1, "pad": 3,
+    "as_strided_scatter": 1,
+}  # fmt: skip
+"""Where the operations that write take what they write; the other operands say where."""
+_VALUE_NAMES = ("value", "values", "src", "source")
 
 
 @dataclass
@@ -58,14 +83,14 @@ class Lookup:
         """Adds relevance, summed over the features of each row, at the positions of the ids; `into` is flat."""
         at = self.positions.at.flatten()
         per_id = relevance.reshape(at.numel(), -1).to(into.dtype).sum(1)
-        into.index_add_(0, at.clamp(min=0), torch.where(at != NOWHERE, per_id, 0.0))
+        into.index_add_(0, (at - 1).clamp(min=0), torch.where(at != NOWHERE, per_id, 0.0))
 
 
 def track(ids: Tensor, run: Any, number: int) -> Tensor:
     """An alias of input number `number` whose entries are followed."""
     alias = ids.detach()
     alias._relprop_positions = Positions(  # type: ignore[attr-defined]
-        run, number, torch.arange(ids.numel(), device=ids.device).reshape(ids.shape)
+        run, number, torch.arange(1, ids.numel() + 1, device=ids.device).reshape(ids.shape)
     )
     return alias
 
@@ -80,24 +105,50 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
     if any(t.is_floating_point() for t in _flat(result)):
         return
     name = getattr(function, "__name__", "").strip("_")
-    if name == "setitem":
-        _written(run, args)
+    if name == "where" and len(args) == 3:
+        _chosen(run, args, result)
         return
-    whole = args[1] if name == "where" and len(args) == 3 else args[0] if args else kwargs.get("input")
+    whole: Any = args[0] if args else kwargs.get("input")
+    source = positions_of(whole, run)
     if name in _SAME or (name in _HASHED and _with_constant(run, args, kwargs)):
-        source = positions_of(whole, run)
-        if source is not None and isinstance(result, Tensor) and result.shape == source.at.shape:
-            _note(result, source, source.at)
+        if (
+            source is not None
+            and isinstance(result, Tensor)
+            and result.shape == source.at.shape
+            and result is not whole
+        ):
+            _note(result, source, source.at.clone())  # its own, as what it holds is
         return
-    sources = [p for p in map(lambda t: positions_of(t, run), _flat(whole)) if p is not None]
-    if not moves or name in _OTHERS or not sources or len({p.input for p in sources}) != 1:
+    values = [kwargs.get(key) for key in _VALUE_NAMES] if name in _VALUES else []
+    values += args[_VALUES[name] : _VALUES[name] + 1] if name in _VALUES else []
+    sources = [found for t in _flat([whole, *values]) if (found := positions_of(t, run)) is not None]
+    if not sources:
         return
-    rest = args[1:] if args else ()
-    if name == "pad":
-        rest, kwargs = rest[:2], kwargs | {"value": NOWHERE}
-    moved = function(_moved(whole, run), *rest, **{k: v for k, v in kwargs.items() if k != "input"})
-    for some, at in zip(_flat(result), _flat(moved), strict=True):
-        _note(some, sources[0], at)
+    writing = writes(function)
+    adds = kwargs.get("accumulate") or (name in ("put", "index_put") and len(args) > 3 and args[3])
+    if not moves or name in _OTHERS or adds or kwargs.get("reduce") or len({p.input for p in sources}) > 1:
+        if writing and source is not None:
+            source.at.fill_(NOWHERE)  # other numbers stand there now, for views as well
+        return
+    if writing and source is None:
+        _blank(whole, sources[0])
+    rest = [_written(a, run) if n == _VALUES.get(name) else a for n, a in enumerate(args)][1:]
+    given = {key: _written(a, run) if key in _VALUE_NAMES else a for key, a in kwargs.items() if key != "input"}
+    moved = function(_moved(whole, run), *rest, **given)
+    if not writing:
+        for some, at in zip(_flat(result), _flat(moved), strict=True):
+            _note(some, sources[0], at)
+
+
+def _chosen(run: Any, args: tuple, result: Tensor) -> None:
+    """`where(condition, a, b)`: what a constant takes the place of stays where it was, as under `masked_fill`."""
+    condition, *options = args
+    found = [positions_of(t, run) for t in options]
+    sources = [p for p in found if p is not None and p.at.shape == result.shape]
+    if len(sources) == 1 and found.count(None) == 1:
+        _note(result, sources[0], sources[0].at.clone())
+    elif len(sources) == 2 and sources[0].input == sources[1].input:
+        _note(result, sources[0], torch.where(condition, sources[0].at, sources[1].at))
 
 
 def _with_constant(run: Any, args: tuple, kwargs: dict) -> bool:
@@ -105,17 +156,18 @@ def _with_constant(run: Any, args: tuple, kwargs: dict) -> bool:
     return all(not isinstance(a, Tensor) or run.owns(a) for a in rest)
 
 
-def _written(run: Any, args: tuple) -> None:
-    """`target[index] = value`."""
-    target, index, value = args
-    source = positions_of(value, run) or positions_of(target, run)
-    if source is None:
-        return
-    before = positions_of(target, run)
-    at = torch.full(target.shape, NOWHERE, device=target.device) if before is None else before.at.clone()
-    new = positions_of(value, run)
-    at[index] = NOWHERE if new is None else new.at
-    _note(target, source, at)
+def _written(value: Any, run: Any) -> Any:
+    """The positions of what is written: nowhere, where it is a constant."""
+    return _moved(value, run) if isinstance(value, Tensor) else NOWHERE
+
+
+def _blank(target: Tensor, source: Positions) -> None:
+    """Positions for a tensor, and what it is a view of, whose entries came from no input so far."""
+    base = target if target._base is None else target._base
+    at = torch.full_like(base, NOWHERE, dtype=torch.int64)
+    _note(base, source, at)
+    if target is not base:
+        _note(target, source, at.as_strided(target.size(), target.stride(), target.storage_offset()))
 
 
 def _moved(value: Any, run: Any) -> Any:

@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.mode import Call, refuse_training
+from relprop.engine.messages import refuse_training
+from relprop.engine.notes import Note, note_of, noted
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.run import Note, Run, note_of
+from relprop.engine.run import Run
 from relprop.numerics import aside, nonzero, own, recording
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass
@@ -73,7 +75,9 @@ SOURCE = object()
 def origin(t: Tensor) -> tuple[Tensor, Any]:
     """The source a live tensor is an elementwise function of, and the chain; itself, if none is known."""
     note = note_of(t)
-    return (t, SOURCE) if note is None or note.source is None else (note.source, note.step)
+    if note is None or note.source is None or note.source._version != note.source_version:
+        return t, SOURCE
+    return note.source, note.step
 
 
 def chain(function: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Tensor, Step] | None:
@@ -89,11 +93,8 @@ def chain(function: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Tens
 def remember(result: Tensor, run: Run, source: Tensor, step: Step) -> Tensor:
     """Notes on a result that it is an elementwise function of a source."""
     if result.shape == source.shape:
-        note = note_of(result)
-        if note is None or note.run is not run:
-            note = Note(run)
-            result._relprop = note  # type: ignore[attr-defined]
-        note.source, note.step = source, step
+        note = noted(run, result)
+        note.source, note.step, note.source_version = source, step, source._version
     return result
 
 

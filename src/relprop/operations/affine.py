@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from relprop.composites.composite import UNDECIDED
-from relprop.engine.mode import Call, begin
+from relprop.engine.call import Call
+from relprop.engine.notes import Note, begin, note_of
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.run import Note, note_of, replaying
+from relprop.engine.run import replaying
 from relprop.numerics import aside
 from relprop.operations.activations import chain, detached, is_scalar, remember
 from relprop.operations.biases import are_scores, positioned

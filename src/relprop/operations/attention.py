@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.functions import grafted, scaled
-from relprop.engine.mode import Call, Propagation, refuse_training, unfolded
+from relprop.engine.messages import refuse_training
+from relprop.engine.mode import Propagation, unfolded
 from relprop.engine.registry import register
 from relprop.operations.biases import positioned
 from relprop.operations.normalisation import softened

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.mode import Call, always, refuse_training
+from relprop.engine.call import Call, always
+from relprop.engine.messages import refuse_training
+from relprop.engine.notes import note_of
 from relprop.engine.registry import register
-from relprop.engine.run import note_of
 from relprop.errors import ModelStateError
 from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted
@@ -30,7 +31,7 @@ def batch_norm(
     if training:
         raise refuse_training("batch_norm", call.run)
     note = note_of(input) if call.live else None
-    merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None
+    merges = note is not None and isinstance(note.layer, Weighted) and note.layer.merges and call.rule is None
     if not call.live:
         return call()
     if not (merges or call.rule is not None or call.run.nz_hidden):

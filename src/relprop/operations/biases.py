@@ -15,17 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.mode import begin
-from relprop.engine.run import Note, Run, note_of, replaying
+from relprop.engine.notes import begin, note_of, noted
+from relprop.engine.run import Run, replaying
 
 
 def scored(run: Run, result: Any) -> Any:
     """Notes on a product of two live matrices that it may be the scores of an attention."""
     if run.positions and isinstance(result, Tensor) and result.requires_grad:
-        note = note_of(result)
-        if note is None or note.run is not run:
-            note = result._relprop = Note(run)  # type: ignore[attr-defined]
-        note.scores = True
+        noted(run, result).scores = True
     return result
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.functions import scaled
-from relprop.engine.mode import Call
 from relprop.engine.registry import register
 from relprop.operations.weighted import weighted
 

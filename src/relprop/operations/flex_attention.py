@@ -17,8 +17,9 @@ from torch import Tensor
 from torch._higher_order_ops.flex_attention import flex_attention as operator
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine.mode import ANSWERS, Call, Propagation, always, unfolds
-from relprop.engine.registry import register
+from relprop.engine.call import Call, always, unfolds
+from relprop.engine.mode import Propagation
+from relprop.engine.registry import ANSWERS, register
 from relprop.numerics import recording
 
 _MODULE = "torch.nn.attention.flex_attention"

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.engine.mode import Call
+from relprop.engine.call import Call
+from relprop.engine.notes import note_of, noted
 from relprop.engine.registry import DEFAULTS
-from relprop.engine.run import Note, note_of
 from relprop.operations.biases import scored
 from relprop.operations.scan import marked
 
@@ -40,9 +40,7 @@ def still_gating(call: Call, before: Tensor, result: Any) -> Any:
     for t in result if isinstance(result, (tuple, list)) else (result,):
         marked(call.run, t, scan)
         if gate and isinstance(t, Tensor) and t.requires_grad:
-            note = note_of(t)
-            if note is None or note.run is not call.run:
-                note = t._relprop = Note(call.run)  # type: ignore[attr-defined]
+            note = noted(call.run, t)
             if note.step is None:
                 note.gate = gate
     return result

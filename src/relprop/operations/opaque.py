@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from relprop.composites.composite import UNDECIDED
-from relprop.engine.mode import Call
+from relprop.engine.call import Call
 from relprop.engine.registry import DEFAULTS
 from relprop.errors import RuleError
 from relprop.operations.maps import Dense

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.functions import custom
-from relprop.engine.mode import Call
 from relprop.engine.registry import DEFAULTS, register
 from relprop.numerics import quotient, signed, wide
 from relprop.rules import Proportional

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from relprop.composites.composite import UNDECIDED
+from relprop.engine.call import Call
 from relprop.engine.functions import Share, scaled
-from relprop.engine.mode import Call
+from relprop.engine.notes import note_of
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.run import note_of
 from relprop.operations.activations import (
     along,
     chain,

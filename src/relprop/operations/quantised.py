@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relprop.engine.call import Call, unfolds
 from relprop.engine.functions import grafted
-from relprop.engine.mode import Call, Propagation, unfolds
+from relprop.engine.mode import Propagation
 from relprop.engine.registry import register
 from relprop.operations import weighted
 

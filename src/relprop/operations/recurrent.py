@@ -16,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.functions import grafted
-from relprop.engine.mode import Call, Propagation, refuse_training
+from relprop.engine.messages import refuse_training
+from relprop.engine.mode import Propagation
+from relprop.engine.notes import Note
 from relprop.engine.registry import register
-from relprop.engine.run import Note, Run
+from relprop.engine.run import Run
 from relprop.engine.spelling import named
 
 State = tuple[Tensor, ...]

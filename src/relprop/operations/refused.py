@@ -7,7 +7,7 @@ from typing import Any
 from torch.overrides import get_testing_overrides
 from torch.utils.checkpoint import CheckpointFunction
 
-from relprop.engine.mode import Call
+from relprop.engine.call import Call
 from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
 from relprop.engine.spelling import named
 from relprop.operations import (  # noqa: F401  (what is supported comes first)

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relprop.engine.mode import Call
+from relprop.engine.call import Call
+from relprop.engine.notes import note_of, noted
 from relprop.engine.registry import register
-from relprop.engine.run import Note, Run, current_module, note_of
+from relprop.engine.run import Run, current_module
 from relprop.operations.activations import capped, elementwise
 from relprop.rules import ScanConstants
 
@@ -62,10 +63,7 @@ def mark_of(value: Any) -> Mark | None:
 def marked(run: Run, result: Any, mark: Mark | None) -> None:
     """Notes what a result has of a step size."""
     if mark is not None and isinstance(result, Tensor) and result.requires_grad:
-        note = note_of(result)
-        if note is None or note.run is not run:
-            note = result._relprop = Note(run)  # type: ignore[attr-defined]
-        note.scan = mark
+        noted(run, result).scan = mark
 
 
 def scaled_by_model(run: Run, result: Tensor, live: Tensor, constant: Any) -> None:
@@ -121,10 +119,7 @@ def _watch(run: Run, t: Tensor, suspect: Suspect) -> None:
     """Takes away the relevance of a tensor that turns out to be a constant."""
     if t.requires_grad:
         run.suspecting = True
-        note = note_of(t)
-        if note is None or note.run is not run:
-            note = t._relprop = Note(run)  # type: ignore[attr-defined]
-        note.suspects = frozenset({suspect})
+        noted(run, t).suspects = frozenset({suspect})
         t.register_hook(lambda g: torch.zeros_like(g) if suspect.found else None)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.mode import Call
+from relprop.engine.call import Call
 from relprop.engine.registry import DEFAULTS, SILENT, register
 from relprop.engine.spelling import named
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.functions import scaled
-from relprop.engine.mode import Call
+from relprop.engine.notes import Note
 from relprop.engine.registry import register
-from relprop.engine.run import Note
 
 
 def _live(value: Any) -> bool:

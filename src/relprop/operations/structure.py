@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.mode import Call, always, refuse_training
+from relprop.engine.call import Call, always
+from relprop.engine.messages import refuse_training
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.functions import grafted
-from relprop.engine.mode import Call
 from relprop.engine.registry import register
 from relprop.operations.gates import gating
 from relprop.rules import Gate

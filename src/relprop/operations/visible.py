@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from relprop.engine.applied import Invisible, forward
-from relprop.engine.mode import Made, Propagation
+from relprop.engine.call import Made
+from relprop.engine.mode import Propagation
 from relprop.engine.registry import DEFAULTS, FUNCTION
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.composites.composite import UNDECIDED
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
-from relprop.engine.mode import Call
+from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import register
-from relprop.engine.run import Note, Run, note_of, saved_elsewhere
+from relprop.engine.run import Run, saved_elsewhere
 from relprop.errors import RuleError
 from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
@@ -170,7 +171,7 @@ class Weighted:
             )
         self.linear, self.plain = linear, weight
         self.positive = recording() and never_negative(x)
-        self._x = weakref.ref(x)  # the note of the output holds it, so that the graph does not
+        self._x, self._version = weakref.ref(x), x._version  # the note of the output holds it, so the graph does not
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
         self.channels = -1
@@ -211,10 +212,16 @@ class Weighted:
         """The weight, merged with what follows: made when asked for, so that no copy outlives its use."""
         return self.plain if self.scale is None else self.plain * self.linear.along_output(self.scale, self.plain)
 
+    @property
+    def merges(self) -> bool:
+        """Whether what follows can become a part of this layer: its input has the numbers it had."""
+        x = self._x()
+        return x is not None and x._version == self._version
+
     def per_channel(self, constant: Tensor, ndim: int) -> bool:
         """Whether a constant holds one number per channel of the output, whose axes are `ndim`."""
         axis = self.linear.channel_axis
-        if axis is None or constant.ndim < -axis or constant.ndim > ndim:
+        if axis is None or constant.ndim < -axis or constant.ndim > ndim or not self.merges:
             return False
         return constant.numel() == constant.shape[axis] == self.channels
 

@@ -1,0 +1,157 @@
+"""The door: what enters an operation. Parameters become constants; what was made where no mode sees is looked into."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.engine import applied
+from relprop.engine.call import Made, handle
+from relprop.engine.messages import COMPILED, transformed, unseen
+from relprop.engine.notes import descends, note_of, noted, renew
+from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
+from relprop.engine.run import Run, replaying
+from relprop.errors import UnsupportedOperationError
+from relprop.numerics import recording
+
+
+def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
+    """An operand as the operation takes it; tensors that carry relevance are added to `live`."""
+    if isinstance(value, Tensor):
+        if value.is_inference():
+            value = value.clone()
+        if torch._C._functorch.is_functorch_wrapped_tensor(value):
+            if _innermost(value).requires_grad:
+                raise transformed(run)
+            return value
+        if not value.requires_grad:
+            return value
+        note = note_of(value)
+        if note is None or note.run is not run:
+            return _stranger(run, value, live)
+        if note.version != value._version:
+            note = renew(run, value)  # it was written into through a view, or without gradients
+        if note.layer is not None:
+            note.layer.readers += 1
+        live.append(value)
+        return value
+    if isinstance(value, (list, tuple)):
+        items = [enter(run, item, live) for item in value]
+        if isinstance(value, list):
+            return items
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, dict):
+        return {key: enter(run, item, live) for key, item in value.items()}
+    return value
+
+
+def _innermost(value: Tensor) -> Tensor:
+    """The tensor that torch.func transforms wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
+
+
+def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
+    """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
+    if id(value) in run.inputs:
+        live.append(value)
+        return value
+    if value.is_leaf:
+        if not run.adopt or isinstance(value, nn.Parameter):
+            constant = value.detach()
+            run.constants[id(constant)] = constant
+            return constant
+    elif not run.adopt and not descends(run, value):
+        return value.detach()
+    maker = getattr(type(value.grad_fn), "_forward_cls", None)
+    written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
+    if maker is not None and _full_name(maker) not in LINEAR:
+        entry = TABLE.get(maker)
+        if entry is not None and entry.family == REFUSED:
+            _unseen(run, value, maker.__qualname__, f"{_full_name(maker)}: {entry.reason}")
+        if not torch.is_grad_enabled() or run.applications.note():  # inside one: met when that has returned
+            live.append(value)
+            return value
+        _applied(run, value, maker)
+        if not value.requires_grad:
+            return value
+    elif maker is None and not (written or run.adopt or replaying()):
+        _unseen(run, value, type(value.grad_fn).__name__, COMPILED)
+    note = noted(run, value)
+    if note.layer is not None:
+        note.layer.readers += 1
+    live.append(value)
+    return value
+
+
+def _applied(run: Run, value: Tensor, maker: Any) -> None:
+    """Gives what a custom autograd function returned the way back of an operation of its family."""
+    entry = TABLE.get(maker)
+    if entry is not None and recording():
+        raise UnsupportedOperationError(
+            f"{_full_name(maker)} in {run.where()} is a custom autograd.Function that was "
+            "registered: it may compute where no graph can follow, which would freeze its numbers. Use "
+            "relprop.attribute instead of relprop.compile."
+        )
+    native = entry is not None and entry.handler is DEFAULTS["structure"]
+    found = run.applications.made(value)
+    # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
+    if found is None and (native or replaying()):
+        return
+    if found is None:
+        lost = "its arguments are not known: no torch operation that runs inside its forward could be seen"
+        _unseen(run, value, maker.__qualname__, applied.advice(maker, lost, entry is not None))
+        return
+    if any(a is value for a in found.args):
+        if not native:
+            why = "it writes into its argument"
+            _unseen(run, value, maker.__qualname__, applied.advice(maker, why, entry is not None))
+        return
+    live: list[Tensor] = []
+    args = tuple(enter(run, a, live) for a in found.args)
+    if native and list(map(applied.edge_or_none, live)) == [edge for edge in found.edges if edge[0] is not None]:
+        return
+    if value._is_view():
+        _unseen(run, value, maker.__qualname__, applied.advice(maker, "it returns a view", entry is not None))
+        return
+    call = Made(run, entry or Entry(maker, "structure", DEFAULTS[FUNCTION]), maker.apply, args, {}, live)
+    call.value = value
+    try:
+        result = call(*args) if native else handle(call)
+    except applied.Invisible as error:
+        _unseen(run, value, maker.__qualname__, applied.advice(maker, str(error), False))
+        return
+    result = result[value.output_nr] if isinstance(result, tuple) else result
+    if result is not value:
+        _replace(value, result)
+    if run.recorder is not None:
+        family = "other" if entry is None else entry.family
+        run.recorder.record(family, maker.__qualname__, run.where(), value)
+
+
+def _replace(value: Tensor, result: Tensor) -> None:
+    """Gives a tensor the history of another that equals it."""
+    note = note_of(result)
+    value.detach_()
+    if result.requires_grad:
+        value.copy_(result)
+        if note is not None:
+            value._relprop = note  # type: ignore[attr-defined]
+            note.version = value._version
+            if note.layer is not None:
+                note.layer.output = weakref.ref(value)
+
+
+def _unseen(run: Run, value: Tensor, name: str, maker: str) -> None:
+    """Refuses a tensor whose making no mode can see."""
+    if run.strict:
+        raise unseen(run, value, maker)
+    run.unknown[name] += 1
+
+
+def _full_name(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"

@@ -1,0 +1,77 @@
+"""What is told of an operation that cannot be followed: what was given, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.run import Run
+from relprop.errors import ModelStateError, UnsupportedOperationError
+
+COMPILED = (
+    "code that PyTorch's function modes cannot see: a TorchScript function or a C++ extension. Use the Python function it "
+    "was made from, or pass strict=False to use its gradient."
+)
+
+
+def unknown(run: Run, function: Callable[..., Any], args: tuple, reason: str = "") -> UnsupportedOperationError:
+    """Of an operation that is in no family, or refused for a reason."""
+    register = (  # a reason with a colon gives advice of its own
+        f'If you know how relevance passes it: relprop.register({_qualified(function)}, family="structure") where it '
+        'is linear, "activation" where it is elementwise. '
+    )
+    return UnsupportedOperationError(
+        f"{called(function)} in {run.where()}, given {shapes(args)}: {reason or 'it is in no family of operations'}. "
+        f"{'' if ':' in reason else register}Or pass strict=False to use its gradient."
+    )
+
+
+def unseen(run: Run, value: Tensor, maker: str) -> UnsupportedOperationError:
+    """Of a tensor whose making no mode can see."""
+    return UnsupportedOperationError(f"in {run.where()} a tensor of shape {tuple(value.shape)} was made by {maker}")
+
+
+def transformed(run: Run) -> UnsupportedOperationError:
+    """Of a torch.func transform."""
+    return UnsupportedOperationError(
+        f"a torch.func transform (vmap, grad, jvp, ...) runs in {run.where()}: relevance cannot be "
+        "followed through it. Write that part of the model for a batch, without the transform."
+    )
+
+
+def written_out(run: Run, function: Callable[..., Any]) -> UnsupportedOperationError:
+    """Of `out=`."""
+    return UnsupportedOperationError(
+        f"{called(function)}(out=...) in {run.where()}: relevance cannot follow a result that "
+        "is written into another tensor. Use the returned value instead of out=."
+    )
+
+
+def refuse_training(what: str, run: Run) -> ModelStateError:
+    """Of a layer that draws random numbers or changes its statistics."""
+    return ModelStateError(
+        f"{what} in {run.where()} is in training mode: call model.eval() before explaining a decision."
+    )
+
+
+def called(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", str(function))
+
+
+def shapes(args: Any) -> str:
+    """The shapes of an operation's operands."""
+    if isinstance(args, Tensor):
+        return str(tuple(args.shape))
+    if isinstance(args, (list, tuple)):
+        return ", ".join(text for text in map(shapes, args) if text) or "no tensor"
+    return ""
+
+
+def _qualified(function: Callable[..., Any]) -> str:
+    try:
+        return torch.overrides.resolve_name(function) or called(function)
+    except Exception:
+        return str(function)

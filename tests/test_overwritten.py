@@ -1,0 +1,130 @@
+"""Tensors that are written into, by whatever name: the maps are those of the model that makes new tensors instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import relprop
+from relprop.composites import epsilon, gamma_flat
+
+torch.manual_seed(0)
+A, B, C = (torch.randn(4, 4, dtype=torch.float64) for _ in range(3))
+SCALE, SHIFT = (torch.rand(4, dtype=torch.float64) + 0.5 for _ in range(2))
+X = torch.randn(3, 4, dtype=torch.float64)
+
+Model = Callable[[Tensor], Tensor]
+
+
+def tripled(y: Tensor) -> Tensor:
+    """With the first column times 3."""
+    return torch.cat([y[:, :1] * 3, y[:, 1:]], 1)
+
+
+def gate_written(x: Tensor) -> Tensor:
+    h = x @ A
+    y = torch.sigmoid(h)
+    y[:, 0].mul_(3)
+    return (h * y) @ C
+
+
+def gate_made(x: Tensor) -> Tensor:
+    h = x @ A
+    return (h * tripled(torch.sigmoid(h))) @ C
+
+
+def source_written(x: Tensor) -> Tensor:
+    h = x @ A
+    y = torch.sigmoid(h)
+    h[:, 0].mul_(3)
+    return (h * y) @ C
+
+
+def source_made(x: Tensor) -> Tensor:
+    h = x @ A
+    return (tripled(h) * torch.sigmoid(h)) @ C
+
+
+def base_written(x: Tensor) -> Tensor:
+    y = torch.relu(x @ A)
+    view = y[:, :2]
+    gate = view.sigmoid()
+    y.add_(1)
+    return (view * gate) @ C[:2]
+
+
+def base_made(x: Tensor) -> Tensor:
+    y = torch.relu(x @ A)
+    return ((y + 1)[:, :2] * y[:, :2].sigmoid()) @ C[:2]
+
+
+def layer_written(x: Tensor) -> Tensor:
+    h = F.linear(x, A)
+    h[:, 0].mul_(3)
+    return (h + SHIFT).relu() @ C
+
+
+def layer_made(x: Tensor) -> Tensor:
+    return (tripled(F.linear(x, A)) + SHIFT).relu() @ C
+
+
+def layer_input_written(x: Tensor) -> Tensor:
+    before = (x @ A).tanh()
+    h = F.linear(before, B)
+    before.mul_(2)
+    return (h * SCALE + SHIFT).relu() @ C + before @ C
+
+
+def layer_input_made(x: Tensor) -> Tensor:
+    before = (x @ A).tanh()
+    return (F.linear(before, B) * SCALE + SHIFT).relu() @ C + (before * 2) @ C
+
+
+def normed_input_written(x: Tensor) -> Tensor:
+    before = (x @ A).tanh()
+    h = F.linear(before, B)
+    before.mul_(2)
+    return F.batch_norm(h, SHIFT, SCALE).relu() @ C + before @ C
+
+
+def normed_input_made(x: Tensor) -> Tensor:
+    before = (x @ A).tanh()
+    return F.batch_norm(F.linear(before, B), SHIFT, SCALE).relu() @ C + (before * 2) @ C
+
+
+PAIRS = {
+    "a gate, through a view": (gate_written, gate_made),
+    "the source of a gate, through a view": (source_written, source_made),
+    "the base of a view": (base_written, base_made),
+    "a layer's output, through a view": (layer_written, layer_made),
+}
+MERGED = {
+    "the input of a layer with a bias written by hand": (layer_input_written, layer_input_made),
+    "the input of a layer with a batch norm": (normed_input_written, normed_input_made),
+}
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", epsilon(0.1), gamma_flat()], ids=lambda c: getattr(c, "name", c))
+@pytest.mark.parametrize("written, made", PAIRS.values(), ids=PAIRS)
+def test_what_is_written_into_is_not_what_it_was(written: Model, made: Model, composite: object) -> None:
+    expected = relprop.attribute(made, X, 1, composite=composite)
+    torch.testing.assert_close(relprop.attribute(written, X, 1, composite=composite).values, expected.values)
+
+
+@pytest.mark.parametrize("written, made", MERGED.values(), ids=MERGED)
+def test_a_layer_whose_input_was_overwritten_is_right_by_the_gradient(written: Model, made: Model) -> None:
+    """Where nothing merges the layers are two, so LRP-0 is the definition that both agree on."""
+    expected = relprop.attribute(made, X, 1, composite="zero")
+    torch.testing.assert_close(relprop.attribute(written, X, 1, composite="zero").values, expected.values)
+
+
+@pytest.mark.parametrize("written, made", MERGED.values(), ids=MERGED)
+def test_a_layer_whose_input_was_overwritten_stays_on_its_own(written: Model, made: Model) -> None:
+    """LRP-epsilon at a negligible epsilon is LRP-0, whether layers merge or not; on overwritten numbers it was neither."""
+    expected = relprop.attribute(made, X, 1, composite="zero")
+    found = relprop.attribute(written, X, 1, composite=epsilon(1e-12))
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=1e-8)
