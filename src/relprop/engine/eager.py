@@ -30,11 +30,17 @@ def untraced(function: Function) -> Function:
     """Marks a function that torch's compiler shall leave alone: in its frame it takes one property's getter for another's."""
     if hasattr(eval_frame, "skip_code"):  # torch 2.6
         eval_frame.skip_code(function.__code__)
-    else:
+    elif hasattr(eval_frame, "set_code_exec_strategy"):
         skip = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.DEFAULT)
         eval_frame.set_code_exec_strategy(function.__code__, skip)
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     return function
+
+
+def _within_compiled() -> bool:
+    """Whether the function that calls us was given to `torch.compile`."""
+    callback = getattr(eval_frame, "get_eval_frame_callback", None)  # newer than torch 2.6
+    return callback is not None and bool(callback())
 
 
 def _may_compile() -> bool:
@@ -66,7 +72,7 @@ def uncompiled() -> Iterator[None]:
     """While this lasts, compiled code runs as the Python it was made of. Threads may overlap: torch has one switch."""
     global _count
     # in compiled code of one's own, torch keeps the switch to itself
-    if torch.compiler.is_compiling() or eval_frame.get_eval_frame_callback() or not _may_compile():
+    if torch.compiler.is_compiling() or _within_compiled() or not _may_compile():
         yield
         return
     with _lock:
