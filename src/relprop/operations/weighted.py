@@ -339,6 +339,7 @@ def never_negative(x: Tensor) -> bool:
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
+    call.zeros = True  # its rules know of them
     if not call.run.nz_hidden and (call.rule is None or isinstance(call.rule, Zero)):
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())
