@@ -23,10 +23,11 @@ from relprop.engine.messages import refuse_training
 from relprop.engine.notes import Note, note_of, noted
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.run import Run
-from relprop.numerics import aside, nonzero, own, recording
+from relprop.numerics import aside, nonzero, own
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass
 from relprop.rules.activation import ActivationRule
+from relprop.torch_private.recorded import recording
 
 _NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
 

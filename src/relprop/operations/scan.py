@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from relprop.engine.call import Call
 from relprop.engine.notes import note_of, noted
 from relprop.engine.registry import register
-from relprop.engine.run import Run, current_module
+from relprop.engine.run import Run
 from relprop.operations.activations import capped, elementwise
 from relprop.rules import ScanConstants
+from relprop.torch_private.calls import running_module
 
 
 class Suspect:
@@ -97,7 +98,7 @@ def _found(run: Run, step: StepSize) -> None:
 
 
 def _here() -> int | None:
-    module: nn.Module | None = current_module()
+    module: nn.Module | None = running_module()
     return None if module is None else id(module)
 
 
