@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from relprop.torch_private.custom import running_function
+from relprop.torch_private.custom import running_functions
 from relprop.torch_private.graph import function_of
 
 _AT_ONCE = 16
@@ -45,26 +45,28 @@ class Applications:
 
     def __init__(self) -> None:
         self._waiting: deque[Applied] = deque(maxlen=_AT_ONCE)
-        self._last: tuple[Node, Applied] | None = None  # of a function with several results
+        self._last: tuple[ref[Any], Applied] | None = None  # of a function with several results
 
     def note(self) -> bool:
-        """Notes the custom function whose forward runs now; whether there is one."""
-        found = None if torch.compiler.is_dynamo_compiling() else running_function()
-        if found is None:
+        """Notes the custom functions whose forward runs now; whether there is one."""
+        if torch.compiler.is_dynamo_compiling():
             return False
-        if found.args is not None:
-            self._waiting.append(Applied(found.functions, found.args, _edges(found.args), found.context))
-        return True
+        within = False
+        for found in running_functions():
+            within = True
+            if found.args is not None:
+                self._waiting.append(Applied(found.functions, found.args, _edges(found.args), found.context))
+        return within
 
     def made(self, value: Tensor) -> Applied | None:
         """The call that returned a tensor."""
         node: Any = value.grad_fn
-        if self._last is not None and self._last[0] is node:
+        if self._last is not None and self._last[0]() is node:
             return self._last[1]
         for known in self._waiting:
             if known.returned(node):
                 self._waiting.remove(known)
-                self._last = node, known
+                self._last = ref(node), known
                 return known
         return _saved(node)
 

@@ -52,55 +52,61 @@ class Running:
     context: ref[Any] | None = None
 
 
-def running_function() -> Running | None:
-    """The custom function whose forward runs in this thread, the innermost; None where there is none.
+def running_functions() -> Iterator[Running]:
+    """The custom functions whose forward runs in this thread, the innermost first.
 
-    Its arguments are told once, at the first call that finds them. Seen on 2.6 to 2.14. Where a forward is not written in
-    Python, its arguments are not known since 2.14, and the function is refused.
+    Their arguments are told once, at the first call that finds them. Seen on 2.6 to 2.14. Where a forward is not written
+    in Python, its arguments are not known since 2.14, and the function is refused.
     """
-    frame: FrameType | None = sys._getframe(1)
-    if APPLY is None:
-        return _by_forward(frame)
+    frame: FrameType | None = sys._getframe(2)  # less the generator's own and its caller's
+    return _by_apply(frame) if APPLY is not None else _by_forward(frame)
+
+
+def _by_apply(frame: FrameType | None) -> Iterator[Running]:
+    inner = None
     while frame is not None and frame.f_code not in _OUTER:
         if frame.f_code is APPLY:
             given = frame.f_locals
-            args = None if _SEEN in given or given["kwargs"] else given["args"]
-            given[_SEEN] = True
-            return Running((given["cls"],), args)
-        frame = frame.f_back
-    return None
+            function, args = given["cls"], None if given["kwargs"] else given["args"]
+            context = None if inner is None else next(iter(_arguments(inner) or ()), None)
+            yield _told(frame, (function,), args, context if function_of(context) is function else None)
+        frame, inner = frame.f_back, frame
 
 
-def _by_forward(frame: FrameType | None) -> Running | None:
+def _by_forward(frame: FrameType | None) -> Iterator[Running]:
     known = _forwards()
     while frame is not None and frame.f_code not in _OUTER:
         if frame.f_code in known and (found := _forward(frame, known[frame.f_code])) is not None:
-            ours = frame.f_back is not None and frame.f_back.f_code is applied.__code__
-            return None if ours else found
+            if frame.f_back is not None and frame.f_back.f_code is applied.__code__:
+                return
+            yield found
         frame = frame.f_back
-    return None
 
 
 def _forward(frame: FrameType, candidates: WeakSet[Any]) -> Running | None:
     """What a frame tells, if it is that of a forward: a decorator's code may serve other functions, too."""
-    given = frame.f_locals
     functions = tuple(f for f in candidates if _encloses(f.forward, frame))
     if not functions:
         return None
     args = _arguments(frame)
-    without = tuple(f for f in functions if f.setup_context is not torch.autograd.Function.setup_context)
-    context: Any = None
-    if not without:
-        if args is None:
-            return Running(functions, None)
-        context = args[0] if args else None
-        function = function_of(context)
-        if function is None or function not in functions:
-            return None
-        functions, args = (function,), args[1 : 1 + len(context.needs_input_grad)]  # less the defaults
-    told = _SEEN in given
-    given[_SEEN] = True
-    return Running(functions, None if told else args, None if context is None else ref(context))
+    if any(f.setup_context is not torch.autograd.Function.setup_context for f in functions):
+        return _told(frame, functions, args)
+    if args is None:
+        return _told(frame, functions, None)
+    context: Any = args[0] if args else None
+    function = function_of(context)
+    if function is None or function not in functions:
+        return None
+    return _told(frame, (function,), args[1 : 1 + len(context.needs_input_grad)], context)  # less the defaults
+
+
+def _told(frame: FrameType, functions: tuple[Function, ...], args: tuple | None, context: Any = None) -> Running:
+    given = frame.f_locals
+    if _SEEN in given:
+        args = None
+    elif args is not None:
+        given[_SEEN] = True
+    return Running(functions, args, None if context is None else ref(context))
 
 
 def _encloses(function: Any, frame: FrameType) -> bool:
