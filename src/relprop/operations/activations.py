@@ -7,7 +7,7 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
@@ -20,17 +20,18 @@ from torch.autograd.graph import saved_tensors_hooks
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.messages import refuse_training
-from relprop.engine.notes import note_of, role_of
+from relprop.engine.notes import note_of
 from relprop.engine.origins import SOURCE, Origin, Step, chain, origin, remember
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.spelling import named
-from relprop.numerics import aside, nonzero, own, recording
+from relprop.numerics import aside, nonzero, own
 from relprop.operations.gates import GATE
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass, Zero
 from relprop.rules.activation import ActivationRule
+from relprop.torch_private.recorded import recording
 
 STATISTIC = role(
     "statistic", MOVES, SAME, SCALES, ADDS,
@@ -242,7 +243,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
         return NotImplemented
     if call.rule is not None and not isinstance(call.rule, Zero):
         return elementwise(call, *call.args, **call.kwargs)
-    capped = rectifies and isinstance(high, (int, float)) and 0 < high
+    capped = rectifies and isinstance(high, (int, float)) and high > 0
     found = None if not capped or call.run.nz else _capped(call, input, high, step)
     return alone(call, input, step, detached(call)) if found is None else found
 

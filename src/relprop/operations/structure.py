@@ -71,9 +71,7 @@ register(
     family="structure",
     traits={MOVES},
 )
-register(
-    *named("neg negative __neg__ deg2rad rad2deg"), family="structure", handler=scaling, traits={SCALES}
-)
+register(*named("neg negative __neg__ deg2rad rad2deg"), family="structure", handler=scaling, traits={SCALES})
 # sums with weights that are not negative
 register(
     *named("cumsum sum_to_size scatter_add index_add fold col2im interpolate upsample"),

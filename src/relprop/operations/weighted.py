@@ -20,11 +20,13 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import lookup, register
-from relprop.engine.run import Run, saved_elsewhere
+from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
+from relprop.numerics import known, nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
+from relprop.torch_private.recorded import recording
+from relprop.torch_private.state import saved_elsewhere
 
 PART = 4 * 2**20
 """Entries from which on a CPU works off a layer in parts: more is slower in page faults than in arithmetic."""
