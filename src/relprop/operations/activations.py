@@ -7,7 +7,8 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
@@ -32,40 +33,58 @@ _NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits tha
 
 
 class Step:
-    """One operation of an elementwise chain; `None` among its operands stands for the source."""
+    """One operation of an elementwise chain; `SOURCE` among its operands stands for the source.
 
-    __slots__ = ("args", "function", "kwargs")
+    Attributes:
+        names: of all operations of the chain.
+        squares: whether one of them multiplies two operands that depend on the source.
+    """
+
+    __slots__ = ("args", "function", "kwargs", "names", "squares")
 
     def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
+        before = [a for a in args if isinstance(a, Step)]
+        # kept with each step: a chain that is asked at each of its operations is not walked each time
+        self.names: frozenset[str] = frozenset({self.name}).union(*(a.names for a in before))
+        multiplies = self.name in ("mul", "multiply") and sum(isinstance(a, Step) or a is SOURCE for a in args) > 1
+        self.squares: bool = multiplies or any(a.squares for a in before)
 
-    def __call__(self, s: Tensor, memo: dict[int, Tensor] | None = None) -> Tensor:
-        memo = {} if memo is None else memo
-        if id(self) not in memo:
-            memo[id(self)] = self.function(*(self._operand(a, s, memo) for a in self.args), **self.kwargs)
-        return memo[id(self)]
+    def __call__(self, s: Tensor) -> Tensor:
+        order = self.steps()
+        readers = Counter(id(a) for step in order for a in step.args if isinstance(a, Step))
+        found: dict[int, Tensor] = {}
+        for step in order:
+            found[id(step)] = step.function(*(step._operand(a, s, found) for a in step.args), **step.kwargs)
+            for a in step.args:
+                if isinstance(a, Step):
+                    readers[id(a)] -= 1
+                    if not readers[id(a)]:
+                        del found[id(a)]
+        return found[id(self)]
 
     @property
     def name(self) -> str:
         return getattr(self.function, "__name__", "").strip("_")
 
-    @property
-    def inner(self) -> int:
-        """How many operands depend on the source."""
-        return sum(isinstance(a, Step) or a is SOURCE for a in self.args)
+    def steps(self) -> list[Step]:
+        """Every operation of the chain, operands before what reads them. A loop: a chain may be longer than Python's stack."""
+        order: dict[int, Step] = {}
+        waiting = [self]
+        while waiting:
+            step = waiting[-1]
+            before = [a for a in step.args if isinstance(a, Step) and id(a) not in order]
+            if before:
+                waiting += before
+            else:
+                order.setdefault(id(step), waiting.pop())
+        return list(order.values())
 
-    def steps(self) -> Iterator[Step]:
-        """Every operation of the chain."""
-        yield self
-        for a in self.args:
-            if isinstance(a, Step):
-                yield from a.steps()
-
-    def _operand(self, a: Any, s: Tensor, memo: dict[int, Tensor]) -> Any:
+    def _operand(self, a: Any, s: Tensor, found: dict[int, Tensor]) -> Any:
         if a is SOURCE:
             return s
         if isinstance(a, Step):
-            return a(s, memo)
+            return found[id(a)]
         return a.to(s.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a
 
 

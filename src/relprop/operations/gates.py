@@ -21,9 +21,8 @@ def gating(t: Tensor) -> int:
     note = note_of(t)
     if note is None or note.step is None:
         return 0 if note is None else note.gate
-    squared = any(step.name in ("mul", "multiply") and step.inner > 1 for step in note.step.steps())
-    names = {step.name for step in note.step.steps()}
-    if names & _SIGMOIDS and not squared:
+    names = note.step.names
+    if names & _SIGMOIDS and not note.step.squares:
         return 2
     before = 0 if note.source is None or note.source is t else gating(note.source)
     return max(before, int(bool(names - _LINEAR)))
