@@ -87,7 +87,7 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     _metadata(live.grad_fn)["relprop"] = run
     renew(run, live)
     if run.recorder is not None:
-        run.recorder.start(live)
+        run.recorder.start(live, sink=run.is_sink(tensor))
     return live
 
 
