@@ -12,6 +12,7 @@ from relprop.attribution.trees import leaves
 from relprop.composites import Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
+from relprop.engine.run import outside
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 
@@ -57,5 +58,5 @@ def propagate(
     if any(not t.requires_grad for t in named):
         raise InputError("inputs of propagate must require grad: x.requires_grad_().")
     run.inputs = {id(t) for t in named}
-    with uncompiled(), Propagation(run):
+    with uncompiled(), outside(), Propagation(run):
         yield run

@@ -19,6 +19,7 @@ from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.messages import shapes
 from relprop.engine.notes import begin
 from relprop.engine.registry import Entry
+from relprop.engine.run import outside
 from relprop.engine.tokens import track
 from relprop.errors import CompositeError
 from relprop.rules import Rule
@@ -129,7 +130,7 @@ def survey(
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled():
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
         positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
         with watch:
             output = select_output(model(*positional, **named), None)
@@ -138,7 +139,7 @@ def survey(
             place.last = place.index == run.weighted - 1
     return Survey(
         composite=run.composite,
-        places=[(place, _rule(run.composite, place)) for place in run.met],
+        places=[(place.recorded(), _rule(run.composite, place)) for place in run.met],
         free=dict(watch.free),
         unknown=list(dict.fromkeys(watch.strange)),
         lookups=watch.lookups,

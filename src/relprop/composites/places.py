@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,7 +20,9 @@ class Place:
     Attributes:
         family: the family of the operation ("conv", "activation", ...).
         function: the torch function, in its main spelling.
-        module: the innermost module whose forward made the call, or None.
+        module: the innermost module whose forward made the call, or None. Matchers and predicates see it; the places in a
+            result have None, so that a result does not carry the network.
+        kind: that module's class by name, such as "torch.nn.modules.conv.Conv2d"; "" where there is no module.
         paths: all paths under which that module is known ("" is the model itself).
         index: how many weighted layers ran before this one; None if this is not a weighted layer.
         last: whether no weighted layer follows; None as long as the forward pass runs.
@@ -38,6 +40,15 @@ class Place:
     last: bool | None = None
     order: int = 0
     merged: bool = False
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if self.module is not None:
+            self.kind = f"{type(self.module).__module__}.{type(self.module).__qualname__}"
+
+    def recorded(self) -> Place:
+        """The place as a result keeps it: its module by path and class alone."""
+        return replace(self, module=None)
 
     @property
     def first(self) -> bool:

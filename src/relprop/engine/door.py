@@ -122,7 +122,8 @@ def _applied(run: Run, value: Tensor, maker: Any) -> None:
     result = result[value.output_nr] if isinstance(result, tuple) else result
     if result is not value:
         _replace(value, result)
-    if run.recorder is not None:
+    run.mixing = True  # what it does with the samples is its own
+    if run.recorder is not None and not replaying():
         family = "other" if entry is None else entry.family
         run.recorder.record(family, maker.__qualname__, run.where(), value)
 

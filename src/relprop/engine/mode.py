@@ -16,6 +16,7 @@ from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
 from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.roles import carry, give
+from relprop.engine.rows import apart
 from relprop.engine.run import Run, replaying
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import follow
@@ -45,6 +46,8 @@ class Propagation(TorchFunctionMode):
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             return self._silent(entry, func, args, kwargs)
+        if run.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
+            run.recorder.preserve(args[0])
         live: list[Tensor] = []
         operands = tuple(enter(run, a, live) for a in args)
         kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
@@ -116,7 +119,9 @@ class Propagation(TorchFunctionMode):
             for name, value in entry.gives:
                 give(made, name, value)
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
-        if run.recorder is not None:
+        if run.samples > 1 and not run.mixing:
+            run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
+        if run.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
             changed = kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)
             written = args[0] if changed and args else None

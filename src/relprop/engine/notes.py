@@ -118,7 +118,7 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     notes_on(live.grad_fn)["relprop"] = run
     renew(run, live)
     if run.recorder is not None:
-        run.recorder.start(live)
+        run.recorder.start(live, sink=run.is_sink(tensor))
     return live
 
 

@@ -7,7 +7,8 @@ function. Two tensors hold the same numbers where both come from one tensor by m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -30,24 +31,37 @@ class Step:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.gate: int | None = None  # see operations.gates
 
-    def __call__(self, s: Tensor, memo: dict[int, Tensor] | None = None) -> Tensor:
-        memo = {} if memo is None else memo
-        if id(self) not in memo:
-            memo[id(self)] = self.function(*(self._operand(a, s, memo) for a in self.args), **self.kwargs)
-        return memo[id(self)]
+    def __call__(self, s: Tensor) -> Tensor:
+        order = self.steps()
+        readers = Counter(id(a) for step in order for a in step.args if isinstance(a, Step))
+        found: dict[int, Tensor] = {}
+        for step in order:
+            found[id(step)] = step.function(*(step._operand(a, s, found) for a in step.args), **step.kwargs)
+            for a in step.args:
+                if isinstance(a, Step):
+                    readers[id(a)] -= 1
+                    if not readers[id(a)]:
+                        del found[id(a)]
+        return found[id(self)]
 
-    def steps(self) -> Iterator[Step]:
-        """Every operation of the chain."""
-        yield self
-        for a in self.args:
-            if isinstance(a, Step):
-                yield from a.steps()
+    def steps(self) -> list[Step]:
+        """Every operation of the chain, operands before what reads them. A loop: a chain may be longer than Python's stack."""
+        order: dict[int, Step] = {}
+        waiting = [self]
+        while waiting:
+            step = waiting[-1]
+            before = [a for a in step.args if isinstance(a, Step) and id(a) not in order]
+            if before:
+                waiting += before
+            else:
+                order.setdefault(id(step), waiting.pop())
+        return list(order.values())
 
-    def _operand(self, a: Any, s: Tensor, memo: dict[int, Tensor]) -> Any:
+    def _operand(self, a: Any, s: Tensor, found: dict[int, Tensor]) -> Any:
         if a is SOURCE:
             return s
         if isinstance(a, Step):
-            return a(s, memo)
+            return found[id(a)]
         return a.to(s.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a
 
 
@@ -102,9 +116,9 @@ def chain(function: Callable[..., Any], args: tuple, kwargs: dict) -> Origin | N
         origins = [_origin(a) for a in live]
         first = origins[0]
         for other in origins[1:]:
-            if not (other.source is first.source and other.note is first.note and not (other.moves or first.moves)):
-                if not _same(first, other):
-                    return None
+            one = other.source is first.source and other.note is first.note and not (other.moves or first.moves)
+            if not one and not _same(first, other):
+                return None
             if (other.stale, len(other.moves)) < (first.stale, len(first.moves)):
                 first = other
         if first.stale:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -41,10 +42,12 @@ class Run:
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
-        ledger: whether to record what each operation absorbs.
+        recorder: what records what each operation absorbs.
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
+        samples: how many there are along the first axis of the inputs.
+        mixing: whether an operation did not show that it keeps them apart.
     """
 
     def __init__(
@@ -54,14 +57,14 @@ class Run:
         *,
         strict: bool = True,
         adopt: bool = False,
-        ledger: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self._composite = composite
         self.model = model
         self.strict = strict
         self.adopt = adopt
         self.final = False
-        self.recorder: Recorder | None = Recorder() if ledger else None
+        self.recorder = recorder
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.scans: set[int | None] = set()
@@ -83,6 +86,7 @@ class Run:
         self.lookups: list[Lookup] = []
         self.positions = False
         self.samples = 1
+        self.mixing = False
         self.heads: dict[int, Callable[..., None]] = {}
         self.sinks: list[tuple[str, Tensor]] = []
         self.paths: dict[int, list[str]] = {}
@@ -199,7 +203,10 @@ class Run:
 
     @property
     def rules(self) -> list[tuple[Place, Rule | None]]:
-        """Where a rule was asked for, and which one acted, in the order of execution."""
+        """Where a rule was asked for, and which one acted, in the order of execution; places without their modules."""
+        return [(place.recorded(), rule) for place, rule in self._acted()]
+
+    def _acted(self) -> list[tuple[Place, Rule | None]]:
         return [self.placements[order] for order in sorted(self.placements)]
 
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
@@ -251,6 +258,19 @@ class Run:
         self.sinks.append((next(iter(self._here()[1]), ""), leaf))
         return leaf
 
+    def is_sink(self, tensor: Tensor) -> bool:
+        """Whether a tensor is the position encoding that was made to report last."""
+        return bool(self.sinks) and self.sinks[-1][1] is tensor
+
+    def close(self) -> None:
+        """Lets go of the graph, which holds this run: no garbage collector sees a circle that leads through its nodes."""
+        self.applications = Applications()
+        self.heads.clear()
+        self.lookups.clear()
+        self.sinks.clear()
+        if self.recorder is not None:
+            self.recorder.close()
+
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = running_module()
         return module, tuple(self.paths.get(id(module), ()))
@@ -259,7 +279,7 @@ class Run:
         """Refuses an entry that named places but could act on none of them."""
         composite = self.composite
         for key, rule in composite.entries:
-            met = [place for place, _ in self.rules if key.match(place)]
+            met = [place for place, _ in self._acted() if key.match(place)]
             if met and not any(place.family in rule.families for place in met):
                 kinds = ", ".join(sorted({place.family for place in met}))
                 raise RuleError(
@@ -268,6 +288,24 @@ class Run:
                 )
 
 
+_outside: Counter[int] = Counter()
+"""The backward passes, by number, in whose hooks and functions calls of ours run."""
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """A call of ours, as a whole: where it is made inside a backward pass, that is not the one of its own graph."""
+    task = graph_task()
+    _outside[task] += 1
+    try:
+        yield
+    finally:
+        _outside[task] -= 1
+        if not _outside[task]:
+            del _outside[task]
+
+
 def replaying() -> bool:
-    """Whether the backward pass runs: what arrives now is a checkpoint's recomputation."""
-    return graph_task() != -1
+    """Whether our backward pass runs: what arrives now is a checkpoint's recomputation."""
+    task = graph_task()
+    return task != -1 and task not in _outside
