@@ -95,6 +95,7 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
     nz_input = how.composite is not None and run.nz
     positional, named = arguments(live, how.args, how.kwargs)
     watched = catching(how.layers, how.layers_at, run)
+    run.own_from = 0
     with checkpointing(how.checkpointed, run), watched as caught, Propagation(run):
         try:
             raw = model(*positional, **named)
@@ -108,6 +109,7 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
         if how.named:
             check_labels(how.labels, output)
         found = [scores(output, target, how.labels) for target in targets]
+    run.own_from = None
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))
     if run.ids and not starts and not run.lookups:

@@ -12,6 +12,7 @@ from relprop.attribution.trees import leaves
 from relprop.composites import Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
+from relprop.engine.run import module_depth
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 
@@ -57,5 +58,6 @@ def propagate(
     if any(not t.requires_grad for t in named):
         raise InputError("inputs of propagate must require grad: x.requires_grad_().")
     run.inputs = {id(t) for t in named}
+    run.own_from = module_depth() + 1  # what is called here itself trains on relevance
     with uncompiled(), Propagation(run):
         yield run

@@ -48,6 +48,8 @@ class Run:
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
+        plain: tensors with a plain graph of their own, of which the model may take a gradient.
+        own_from: how many module calls deep a gradient that is taken is the model's own; None where none can be.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Run:
         self._order = 0
         self._names_everything = composite is not None and composite.names_everything
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # offloaded weights must be free to go
+        self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.own_from: int | None = None
         self._buffers: set[int] | None = None
         self.applications = Applications()
         self.followed: set[Any] = set()
@@ -282,6 +286,16 @@ def replaying() -> bool:
 def saved_elsewhere() -> bool:
     """Whether what autograd saves goes through hooks, as in a part of the model that is checkpointed."""
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
+def module_depth() -> int:
+    """How many module calls are running in this thread, one inside the other."""
+    frame: FrameType | None = None if torch.compiler.is_dynamo_compiling() else sys._getframe(1)
+    depth = 0
+    while frame is not None:
+        depth += frame.f_code in _CALLS
+        frame = frame.f_back
+    return depth
 
 
 def current_module() -> nn.Module | None:
