@@ -71,10 +71,12 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Opt
             raise
     # the model overwrites what its own gradient needs: once more, with copies of what is overwritten
     with torch.autograd.graph.allow_mutation_on_saved_tensors():
-        return _explain(model, inputs, targets, seed, how)
+        return _explain(model, inputs, targets, seed, how, copying=True)
 
 
-def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options) -> list[Relevance]:
+def _explain(
+    model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options, copying: bool = False
+) -> list[Relevance]:
     run = Run(how.composite, model, strict=how.strict, ledger=how.ledger)
     run.positions = how.positions
     run.samples = next((len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim), 1)
@@ -95,7 +97,7 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
     nz_input = how.composite is not None and run.nz
     positional, named = arguments(live, how.args, how.kwargs)
     watched = catching(how.layers, how.layers_at, run)
-    run.own_from = 0
+    run.own_from, run.asking, run.copying = 0, False, copying
     with checkpointing(how.checkpointed, run), watched as caught, Propagation(run):
         try:
             raw = model(*positional, **named)

@@ -66,6 +66,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
     if value.is_leaf:
         if not run.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
+            constant._relprop_of = value  # type: ignore[attr-defined]
             run.constants[id(constant)] = constant
             return constant
     elif not run.adopt and not descends(run, value):

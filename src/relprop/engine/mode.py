@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call, handle
+from relprop.engine.data import SET, assign
 from relprop.engine.door import enter
 from relprop.engine.eager import untraced
 from relprop.engine.gradients import TAKES, keep_plain, own, take, without_plain
@@ -70,6 +71,8 @@ class Propagation(TorchFunctionMode):
         run = self.run
         if func in TAKES and own(run):
             return take(run, func, args, kwargs)
+        if func == SET:
+            return assign(run, *args)
         if run.checkpointed and func in _BACKWARD:
             with self:  # what a checkpoint computes again must be seen
                 return _BACKWARD[func](*args, **kwargs)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call
+from relprop.engine.call import Call, unfolds
 from relprop.engine.functions import grafted, scaled
 from relprop.engine.messages import refuse_training
 from relprop.engine.mode import Propagation, unfolded
@@ -105,6 +105,7 @@ class _Projected(Propagation):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+@unfolds
 def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs: Any) -> Any:
     """One opaque call made of visible steps: projections, attention per head, projection."""
     heads = kwargs["num_heads"] if "num_heads" in kwargs else args[3]

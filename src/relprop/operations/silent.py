@@ -59,6 +59,8 @@ for _name in ("requires_grad", "grad", "_grad", "names"):
 # what torch itself resets after an autograd function that works in place
 register(vars(torch._C.TensorBase)["_backward_hooks"].__set__, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)
+# where module.to(tensor) reads a device and a dtype off it
+register(torch._C._nn._parse_to, family=SILENT, only=True)
 for _name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled"):
     if hasattr(torch._C, _name):
         register(getattr(torch._C, _name), family=SILENT, only=True, replace=True)
