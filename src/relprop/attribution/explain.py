@@ -82,6 +82,7 @@ def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options, copied: bool = False
 ) -> list[Relevance]:
     run = Run(how.composite, model, strict=how.strict, recorder=Recorder(copied) if how.ledger else None)
+    run.copying = copied
     run.positions = how.positions
     caught: dict[str, list[Catch]] = {name: [] for name in how.layers}
     try:
@@ -116,6 +117,7 @@ def _explained(
     nz_input = how.composite is not None and run.nz
     positional, named = arguments(live, how.args, how.kwargs)
     watched = catching(caught, how.layers, how.layers_at, run)
+    run.own_from, run.asking = 0, False
     with checkpointing(how.checkpointed, run), watched, Propagation(run):
         try:
             raw = model(*positional, **named)
@@ -129,6 +131,7 @@ def _explained(
         if how.named:
             check_labels(how.labels, output)
         asked = [scores(output, target, how.labels) for target in targets]
+    run.own_from = None
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))
     if run.ids and not starts and not run.lookups:

@@ -15,6 +15,7 @@ from relprop.engine.eager import uncompiled
 from relprop.engine.run import outside
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
+from relprop.torch_private.calls import module_depth
 
 
 def resolve(composite: Composite | str) -> Composite | None:
@@ -58,5 +59,6 @@ def propagate(
     if any(not t.requires_grad for t in named):
         raise InputError("inputs of propagate must require grad: x.requires_grad_().")
     run.inputs = {id(t) for t in named}
+    run.own_from = module_depth() + 1  # what is called here itself trains on relevance
     with uncompiled(), outside(), Propagation(run):
         yield run

@@ -121,6 +121,7 @@ def survey(
     model = original(model)
     inputs, chosen = admit(model, inputs, composite)
     run = _Watched(chosen, model, strict=False)
+    run.own_from = 0
     watch = _Watch(run)
     numbers = itertools.count()
 

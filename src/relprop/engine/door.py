@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from relprop.engine import applied
 from relprop.engine.call import Made, handle
+from relprop.engine.gradients import is_plain
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
@@ -54,9 +55,12 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
     if id(value) in run.inputs:
         live.append(value)
         return value
+    if run.plain and is_plain(run, value):
+        return value
     if value.is_leaf:
         if not run.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
+            constant._relprop_of = value  # type: ignore[attr-defined]
             run.constants[id(constant)] = constant
             return constant
     elif not run.adopt and not descends(run, value):

@@ -38,7 +38,8 @@ def transformed(run: Run) -> UnsupportedOperationError:
     """Of a torch.func transform."""
     return UnsupportedOperationError(
         f"a torch.func transform (vmap, grad, jvp, ...) runs in {run.where()}: relevance cannot be "
-        "followed through it. Write that part of the model for a batch, without the transform."
+        "followed through it, and a gradient that it takes would be another number under relprop's rules. Write that part of "
+        "the model for a batch, without the transform; or, where it may count as a constant, give it x.detach()."
     )
 
 

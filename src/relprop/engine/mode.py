@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call, handle
+from relprop.engine.data import SET, assign
 from relprop.engine.door import enter
+from relprop.engine.gradients import TAKES, keep_plain, own, take, without_plain
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
@@ -51,6 +53,8 @@ class Propagation(TorchFunctionMode):
         live: list[Tensor] = []
         operands = tuple(enter(run, a, live) for a in args)
         kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
+        if live and run.plain:
+            operands, kwargs = without_plain(run, operands), without_plain(run, kwargs)
         if live and torch.is_grad_enabled():
             return self._propagating(entry, func, operands, kwargs, live)
         result = self._constant(entry, func, operands, kwargs, live)
@@ -61,6 +65,10 @@ class Propagation(TorchFunctionMode):
     def _silent(self, entry: Entry, func: Any, args: tuple, kwargs: dict) -> Any:
         """What carries no relevance, such as a shape or a comparison."""
         run = self.run
+        if func in TAKES and own(run):
+            return take(run, func, args, kwargs)
+        if func == SET:
+            return assign(run, *args)
         if run.checkpointed and func in _BACKWARD:
             with self:  # what a checkpoint computes again must be seen
                 return _BACKWARD[func](*args, **kwargs)
@@ -69,6 +77,9 @@ class Propagation(TorchFunctionMode):
         result = ANSWERS.get(func, func)(*args, **kwargs)
         if run.ids:
             follow(run, func, False, args, kwargs, result)
+        if kwargs.get("requires_grad") and not run.adopt:
+            keep_plain(run, result)  # a fresh tensor of which the model will take a gradient
+            return result
         if (
             args
             and isinstance(args[0], Tensor)
@@ -95,6 +106,8 @@ class Propagation(TorchFunctionMode):
         else:
             result = func(*args, **kwargs)
         if not live:
+            if (run.plain or kwargs.get("requires_grad")) and isinstance(result, Tensor) and result.requires_grad:
+                keep_plain(run, result)
             written = args[0] if args and (writes(func) or kwargs.get("inplace")) else kwargs.get("out")
             run.derive(result, (*args, *kwargs.values()), written)
         if run.ids and entry is not None:

@@ -48,6 +48,10 @@ class Run:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
         samples: how many there are along the first axis of the inputs.
         mixing: whether an operation did not show that it keeps them apart.
+        plain: tensors with a plain graph of their own, of which the model may take a gradient.
+        own_from: how many module calls deep a gradient that is taken is the model's own; None where none can be.
+        asking: whether the caller's own tensors ask for a gradient, so that the model sees such.
+        copying: whether the model overwrites what a rule still needs, so that copies are kept.
     """
 
     def __init__(
@@ -73,6 +77,10 @@ class Run:
         self._order = 0
         self._names_everything = composite is not None and composite.names_everything
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # offloaded weights must be free to go
+        self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.own_from: int | None = None
+        self.asking = True
+        self.copying = False
         self._buffers: set[int] | None = None
         self.applications = Applications()
         self.followed: set[Any] = set()

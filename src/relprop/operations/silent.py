@@ -54,6 +54,9 @@ for _name in dir(Tensor):
     if _getter is not None and type(getattr(Tensor, _name)).__name__ in ("getset_descriptor", "property"):
         _views = ("T", "H", "mT", "mH", "real", "imag")
         register(_getter, family="structure" if _name in _views else SILENT, only=True, replace=True)
+for _name in ("requires_grad", "grad", "_grad", "names"):
+    if hasattr(_attribute := getattr(Tensor, _name, None), "__set__"):
+        register(_attribute.__set__, family=SILENT, only=True, replace=True)
 if BACKWARD_HOOKS is not None:
     register(BACKWARD_HOOKS, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)

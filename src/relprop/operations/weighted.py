@@ -171,7 +171,8 @@ class Weighted:
                 "for what stands in for a zero. Use bfloat16 or float32 (model.float()), or put the rule on the first "
                 "layer only."
             )
-        self.linear, self.plain = linear, weight
+        self.linear, self.plain = linear, weight.clone() if call.run.copying else weight
+        self._weight_version = self.plain._version
         self.positive = recording() and never_negative(x)
         self._x, self._version = weakref.ref(x), x._version  # the note of the output holds it, so the graph does not
         self.bias: Tensor | None = bias
@@ -246,6 +247,8 @@ class Weighted:
             self.kept.hold(y, rectified=True, capped=capped)
 
     def propagate(self, x: Tensor, g: Tensor) -> Tensor:
+        if self.plain._version != self._weight_version:
+            raise RuntimeError(f"the weight of {self.place} has been modified inplace")
         rule: Rule | None = self.run.decide(self.place) if self.rule is UNDECIDED else self.rule
         if isinstance(rule, Block):
             return torch.zeros_like(x)
