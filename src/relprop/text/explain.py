@@ -14,10 +14,10 @@ from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
 from relprop.errors import InputError, TargetError
 from relprop.text import positions as sinks
-from relprop.text.batch import Batch, arguments, collate, decoder_start, decodes
+from relprop.text.batch import Batch, alike, answers_alone, arguments, collate, decoder_start, decodes, generates
 from relprop.text.parts import Parts, find_parts
 from relprop.text.result import ROTARY, TextRelevance
-from relprop.text.targets import Question, Rank, generates, read_output
+from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tokens import Tokens, is_chat, tokenize, tokens_of_ids
 
 
@@ -44,8 +44,8 @@ def explain_text(
     """Explains what a model makes of a text: a class, its next token, a masked token, or an answer.
 
     What is explained follows from what the model answers: logits (N, C) are classes; logits (N, T, V) as wide as the
-    vocabulary are the token at the mask, where the text holds one, else the next token; start and end logits are the
-    span of an answer.
+    vocabulary are the token at the mask, where the text holds one, else the next token; any other logits (N, T, C) are
+    the class of a token; start and end logits are the span of an answer.
 
     Args:
         model: a model of the transformers library, or any other that takes ids of tokens. It is not changed.
@@ -54,8 +54,11 @@ def explain_text(
             `{"role": ..., "content": ...}`; or a list of any of these.
         target: None for what the model finds likeliest; a label, an index, a token's id; a token as a str (with or
             without a space before it, whichever the model scores higher; a space of yours decides); the answer to a
-            question, as a str or as (first token, last token); a `Contrast` of two; a callable, output -> (N,). For a
-            list of texts a list has one per text; for one text a list has several, from one forward pass.
+            question, as a str (where the text holds it several times, the place that the model scores highest) or as
+            (first token, last token); for a class of a token (token, class), the token as its number (negative: from the
+            end) or as a word, which stands for its first token, the class as a label, an index, or None for the
+            likeliest; a `Contrast` of two; a callable, output -> (N,). For a list of texts a list has one per text; for
+            one text a list has several, from one forward pass.
         top: explain that many likeliest targets instead.
         composite: the rules, or the name of a composite.
         labels: names of the classes, where the model carries none.
@@ -76,7 +79,7 @@ def explain_text(
 
     Raises:
         InputError: the text is empty or too long, the tokenizer cannot pad or does not belong to the model.
-        TargetError: the target names no score, is several tokens, or the text has no mask.
+        TargetError: the target names no score or several, is several tokens, or the text has no mask.
         RelpropError: as `relprop.attribute`.
     """
     alone = not isinstance(text, list) or is_chat(text)
@@ -96,9 +99,8 @@ def explain_text(
     if positions:
         batch_size = 1  # an encoding that all texts share cannot tell them apart
     results: list[list[TextRelevance]] = []
-    for start in range(0, len(texts), batch_size):
-        here = slice(start, start + batch_size)
-        batch = collate(model, tokenizer, read[here])
+    for here in alike(model, tokenizer, read, batch_size):
+        batch = collate(model, tokenizer, read[here], here.start)
         questions = [
             row[0] if callable(row[0]) else Question(
                 lambda output, batch=batch: read_output(output, model, tokenizer, batch, labels, mask, longest_answer),
@@ -146,6 +148,13 @@ def _inputs(
     if not decodes(model):
         if decoder_text is not None:
             raise InputError("decoder_text is for encoder-decoder models; this one has no decoder of its own.")
+        return inputs, None
+    if answers_alone(model, batch):
+        if decoder_text is not None:
+            raise InputError(
+                "decoder_text is for models that write; the decoder of this one reads what the model makes of the text "
+                "itself. Leave it out."
+            )
         return inputs, None
     ids = [decoder_start(model)]
     if decoder_text:
@@ -196,12 +205,13 @@ def _result(
         return values[name][n].cpu()
 
     places = {name: _first(value).cpu() for name, value in answer.positions.items()}
-    residual = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
+    score = answer.score[n].cpu()
+    kept = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
     if sinks.NAME in values:
         places[ROTARY] = row(sinks.NAME)[real.cpu(), 0]
     ends: dict[str, Any] = {
-        "target": target, "index": index, "probability": probability, "score": float(answer.score[n]),
-        "residual": residual, "composite": answer.composite, "rules": answer.rules, "unknown": answer.unknown,
+        "target": target, "index": index, "probability": probability, "score": score,
+        "residual": torch.tensor(kept, dtype=score.dtype), "composite": answer.composite, "rules": answer.rules, "unknown": answer.unknown,
         "model": answer.model,
     }  # fmt: skip
     decoder = None
@@ -245,7 +255,10 @@ def _named(question: Any, n: int) -> tuple[str, Any, float | None, list[tuple[st
     if not isinstance(question, Question) or question.task is None:
         return getattr(question, "__name__", "callable"), None, None, []
     task, choice = question.task, question.choices[n]
-    predictions = [(task.name(c, n), task.probability(c, n)) for c in task.best(n, 5)]
+    first = choice
+    while isinstance(first, Contrast):
+        first = first.positive
+    predictions = [(task.name(c, n), task.probability(c, n)) for c in task.rivals(first, n, 5)]
     probability = None if isinstance(choice, Contrast) else task.probability(choice, n)
     return _called(task, choice, n), choice, probability, predictions
 

@@ -99,6 +99,36 @@ def tokens_of_ids(tokenizer: Any, ids: Sequence[int]) -> Tokens:
     return Tokens(ids, names, pieces, special, _words(joined), [False] * len(ids), {})
 
 
+def readings(text: Tokens, wanted: str) -> list[range]:
+    """The tokens that read as `wanted` together: whole words before parts of them, the same letters before other cases.
+
+    Where none reads so, the tokens of that name, special ones too.
+    """
+
+    def search(told: str, fold: bool) -> list[range]:
+        found = []
+        for start in range(len(text)):
+            read = ""
+            for stop in range(start, len(text)):
+                if text.special[stop]:
+                    break
+                read += text.pieces[stop]
+                plain = " ".join(read.split())
+                if (plain.casefold() if fold else plain) == told:
+                    if text.pieces[start].strip() and text.pieces[stop].strip():
+                        found.append(range(start, stop + 1))
+                elif len(plain) > len(told) + 8:  # folding may shorten or lengthen letters
+                    break
+        return found
+
+    plain = " ".join(wanted.split())
+    found = (search(plain, False) or search(plain.casefold(), True)) if plain else []
+    starts, stops = {start for start, _ in text.words}, {stop for _, stop in text.words}
+    whole = [some for some in found if some[0] in starts and some[-1] + 1 in stops]
+    named = [range(k, k + 1) for k, name in enumerate(text.names) if name == wanted]
+    return whole or found or named
+
+
 def is_chat(text: Any) -> bool:
     """Whether this is a list of messages."""
     return isinstance(text, list) and bool(text) and all(isinstance(m, Mapping) for m in text)
