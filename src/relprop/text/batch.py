@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError
-from relprop.text.tokens import Tokens
+from relprop.text.tokens import Choices, Tokens
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Batch:
 
     Attributes:
         texts: the tokens of each text.
-        ids: (N, T).
-        mask: (N, T), 1 at tokens and 0 at padding.
+        ids: (N, T), and (1, C, T) for a text with C choices.
+        mask: of the same shape, 1 at tokens and 0 at padding.
         rest: further arguments of the model, by name.
         named: the name of the model's argument for the ids.
         begin: the number of the first text, among all that were given.
@@ -36,16 +36,19 @@ class Batch:
 
     def real(self, n: int) -> Tensor:
         """The positions of the tokens of text n."""
-        return self.mask[n].nonzero().flatten()
+        return self.mask[n].flatten().nonzero().flatten()
 
 
-def collate(model: Any, tokenizer: Any, texts: list[Tokens], begin: int = 0) -> Batch:
+def collate(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], begin: int = 0) -> Batch:
     """Pads on the side that the tokenizer pads on.
 
     Raises:
         InputError: a text is longer than the model's context, the ids do not fit the model's vocabulary, or texts of
             different lengths meet a tokenizer without padding, or a model without a mask.
     """
+    if isinstance(texts[0], Choices):
+        return _with_choices(model, tokenizer, texts[0], begin)
+    texts = [text for text in texts if isinstance(text, Tokens)]
     for text in texts:
         check_length(model, tokenizer, len(text))
         check_vocabulary(model, text)
@@ -84,6 +87,13 @@ def collate(model: Any, tokenizer: Any, texts: list[Tokens], begin: int = 0) -> 
     if "use_cache" in accepted:
         rest["use_cache"] = False
     return Batch(texts, ids, mask, rest, named, begin)
+
+
+def _with_choices(model: Any, tokenizer: Any, text: Choices, begin: int) -> Batch:
+    """One text with its choices, a row for each: (1, C, T)."""
+    rows = collate(model, tokenizer, text.rows, begin)
+    rest = {key: value[None] if isinstance(value, Tensor) else value for key, value in rows.rest.items()}
+    return replace(rows, texts=[text.joined()], ids=rows.ids[None], mask=rows.mask[None], rest=rest)
 
 
 def padding(model: Any, tokenizer: Any) -> int | None:
@@ -129,12 +139,21 @@ def end_sign(model: Any) -> int | None:
     return found if isinstance(found, int) and decodes(model) and not generates(model) else None
 
 
-def alike(model: Any, tokenizer: Any, texts: Sequence[Tokens], size: int) -> Iterator[slice]:
-    """Batches of texts that the model takes together: `size` at most, and where it may read the sign at their end, texts
-    that hold it equally often."""
-    sign = end_sign(model)
+def alike(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], size: int) -> Iterator[slice]:
+    """Batches of texts that the model takes together.
+
+    They hold `size` texts at most. A text with choices goes alone, and so does each text of a model without a padding of
+    its own that is no generator: its head may look for the last token before the padding. Where the head may read the
+    sign at the end, the texts of a batch hold it equally often.
+    """
+    sign, config = end_sign(model), getattr(model, "config", None)
+    if config is not None and getattr(config, "pad_token_id", 0) is None and not generates(model):
+        size = 1
     filled = sign is not None and sign == padding(model, tokenizer)
-    kinds = [None if sign is None else (t.ids.count(sign), len(t) if filled else 0) for t in texts]
+    kinds = [
+        object() if isinstance(t, Choices) else None if sign is None else (t.ids.count(sign), len(t) if filled else 0)
+        for t in texts
+    ]
     start = 0
     while start < len(texts):
         stop = start + 1

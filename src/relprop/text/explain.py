@@ -18,7 +18,7 @@ from relprop.text.batch import Batch, alike, answers_alone, arguments, collate, 
 from relprop.text.parts import Parts, find_parts
 from relprop.text.result import ROTARY, TextRelevance
 from relprop.text.targets import Question, Rank, read_output
-from relprop.text.tokens import Tokens, is_chat, tokenize, tokens_of_ids
+from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
 
 
 def explain_text(
@@ -50,8 +50,9 @@ def explain_text(
     Args:
         model: a model of the transformers library, or any other that takes ids of tokens. It is not changed.
         tokenizer: its tokenizer, slow or fast.
-        text: a str; a tuple of two texts (question and context, premise and hypothesis); a chat, as a list of
-            `{"role": ..., "content": ...}`; or a list of any of these.
+        text: a str; a tuple of two texts (question and context, premise and hypothesis); a tuple of a question and a list
+            of answers, for models that choose among these, whose relevance is that of all rows, one after the other; a
+            chat, as a list of `{"role": ..., "content": ...}`; or a list of any of these.
         target: None for what the model finds likeliest; a label, an index, a token's id; a token as a str (with or
             without a space before it, whichever the model scores higher; a space of yours decides); the answer to a
             question, as a str (where the text holds it several times, the place that the model scores highest) or as
@@ -95,15 +96,17 @@ def explain_text(
         options["layers_at"] = "input"
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
-    read = [tokenize(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
+    read = [read_text(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
     if positions:
         batch_size = 1  # an encoding that all texts share cannot tell them apart
     results: list[list[TextRelevance]] = []
     for here in alike(model, tokenizer, read, batch_size):
         batch = collate(model, tokenizer, read[here], here.start)
+        first = read[here.start]
+        names = first.answers if labels is None and isinstance(first, Choices) else labels
         questions = [
             row[0] if callable(row[0]) else Question(
-                lambda output, batch=batch: read_output(output, model, tokenizer, batch, labels, mask, longest_answer),
+                lambda output, batch=batch, names=names: read_output(output, model, tokenizer, batch, names, mask, longest_answer),
                 row[here],
             )
             for row in wanted
@@ -202,13 +205,13 @@ def _result(
     values = answer.values if isinstance(answer.values, dict) else {batch.named: answer.values}
 
     def row(name: str) -> Tensor:
-        return values[name][n].cpu()
+        return values[name][n].flatten().cpu()
 
     places = {name: _first(value).cpu() for name, value in answer.positions.items()}
     score = answer.score[n].cpu()
     kept = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
     if sinks.NAME in values:
-        places[ROTARY] = row(sinks.NAME)[real.cpu(), 0]
+        places[ROTARY] = row(sinks.NAME)[real.cpu()]
     ends: dict[str, Any] = {
         "target": target, "index": index, "probability": probability, "score": score,
         "residual": torch.tensor(kept, dtype=score.dtype), "composite": answer.composite, "rules": answer.rules, "unknown": answer.unknown,

@@ -24,8 +24,14 @@ _SHOWN = 8
 """Tokens that a message lists."""
 
 
-def position(text: Tokens, place: Any, last: bool = False) -> int:
+def position(text: Tokens, place: Any, among: Sequence[int] | None = None, last: bool = False) -> int:
     """A token by its number (negative: from the end) or by a word, which stands for its first token, or its last.
+
+    Args:
+        text: the tokens.
+        place: the number or the word.
+        among: the tokens in which a word is looked for; None for all.
+        last: whether a word stands for its last token.
 
     Raises:
         TargetError: no token reads so, or several do.
@@ -38,7 +44,7 @@ def position(text: Tokens, place: Any, last: bool = False) -> int:
                 f"token {number} is out of range: the text has {len(text)} tokens, 0 to {len(text) - 1}: {_listed(text)}."
             )
         return number % len(text)
-    found = readings(text, place)
+    found = [some for some in readings(text, place) if among is None or set(among).issuperset(some)]
     if not found:
         raise TargetError(f"no token or word of the text reads {place!r}. Its tokens: {_listed(text)}.")
     if len(found) > 1:
@@ -119,7 +125,9 @@ class Tags(Task):
 
     def _advice(self, n: int) -> str:
         text = self.batch.texts[n]
-        at = next(k for k, special in enumerate(text.special) if not special)
+        plain = [k for k, special in enumerate(text.special) if not special]
+        alone = (k for k in plain if [k] == [some[0] for some in readings(text, text.pieces[k])])
+        at = next(alone, plain[0])
         c = int(self._row(at, n).argmax())
         named = repr(self.labels[c]) if self.labels is not None and c < len(self.labels) else str(c)
         word = repr(text.pieces[at].strip())
@@ -145,20 +153,20 @@ class Spans(Task):
         return sorted(spans, key=lambda span: -(first[span[0]] + last[span[1]]))[:count]
 
     def choice(self, target: Any, n: int) -> Choice:
-        allowed, text = set(self._allowed(n)), self.batch.texts[n]
+        allowed, text = self._allowed(n), self.batch.texts[n]
         if isinstance(target, str):
-            found = [(some[0], some[-1]) for some in readings(text, target) if allowed.issuperset(some)]
+            found = [(some[0], some[-1]) for some in readings(text, target) if set(allowed).issuperset(some)]
             if not found:
                 raise TargetError(f"the answer {target!r} is no span of tokens of the text that was given.")
             first, last = self._read(n)
             return max(found, key=lambda span: first[span[0]] + last[span[1]])
         if isinstance(target, tuple) and len(target) == 2:
-            s, e = position(text, target[0]), position(text, target[1], last=True)
+            s, e = position(text, target[0], allowed), position(text, target[1], allowed, last=True)
             if s in allowed and e in allowed and s <= e:
                 return s, e
         raise TargetError(
             "the answer to a question is a str out of the text, or a tuple (first token, last token) inside it"
-            f"{f', tokens {min(allowed)} to {max(allowed)}' if allowed else ''}; got {target!r}."
+            f"{f', tokens {allowed[0]} to {allowed[-1]}' if allowed else ''}; got {target!r}."
         )
 
     def scores(self, choices: Sequence[Choice]) -> Tensor:

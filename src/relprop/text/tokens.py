@@ -44,6 +44,42 @@ class Tokens:
         return len(self.ids)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """A text and the answers to choose from.
+
+    Attributes:
+        rows: the tokens of the text with each answer.
+        answers: the answers.
+    """
+
+    rows: list[Tokens]
+    answers: list[str]
+
+    def joined(self) -> Tokens:
+        """The tokens of all rows, one row after the other."""
+        begins = [sum(map(len, self.rows[:k])) for k in range(len(self.rows))]
+        parts = {
+            name: [one for row in self.rows for one in getattr(row, name)]
+            for name in ("ids", "names", "pieces", "special", "second")
+        }
+        words = [(a + at, b + at) for at, row in zip(begins, self.rows, strict=True) for a, b in row.words]
+        return Tokens(**parts, words=words, extra={})
+
+
+def read_text(tokenizer: Any, text: Any, **options: Any) -> Tokens | Choices:
+    """The tokens of a text in any form that `explain_text` takes.
+
+    Raises:
+        InputError: as `tokenize`.
+    """
+    if isinstance(text, tuple) and len(text) == 2 and isinstance(text[1], (list, tuple)):
+        if not text[1]:
+            raise InputError(f"the text {text!r} has no answers to choose from: write (question, [answer, answer]).")
+        return Choices([tokenize(tokenizer, (text[0], answer), **options) for answer in text[1]], list(text[1]))
+    return tokenize(tokenizer, text, **options)
+
+
 def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **template: Any) -> Tokens:
     """The tokens of a text, a pair of texts, or a chat (a list of messages).
 
