@@ -12,6 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch._C._dynamo import eval_frame
 
+from relprop.engine.traced import whole_graph
+
 _lock = threading.Lock()
 _count = 0
 _stance = ExitStack()
@@ -51,9 +53,11 @@ def _may_compile() -> bool:
 def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
     """Decorates what runs as it is, whole, also where a function that is compiled calls it: one break in its graph."""
 
+    name = getattr(function, "called", function.__name__)
+
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling() and not whole_graph(name):
             return _apart(function)(*args, **kwargs)
         return function(*args, **kwargs)
 

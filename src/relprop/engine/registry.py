@@ -8,6 +8,7 @@ from typing import Any
 
 from relprop.engine.spelling import Function, Spelling, aten_name, spellings, writes
 from relprop.rules.base import EVERYTHING
+from relprop.signatures import public
 
 SILENT = "silent"
 REFUSED = "refused"
@@ -40,6 +41,7 @@ LINEAR: set[str] = set()
 """Autograd functions, by name, whose own backward propagates relevance: of modules that are not loaded for them."""
 
 
+@public("relprop.register")
 def register(
     *functions: Function,
     family: str,

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attribution import Relevance, attribute_each
+from relprop.attribution import Relevance, attribute, attribute_each
+from relprop.attribution.checks import check_callable, check_flags, check_names
 from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
 from relprop.errors import InputError, TargetError
+from relprop.signatures import check_options, parameters, public
 from relprop.text import positions as sinks
 from relprop.text.batch import Batch, alike, answers_alone, arguments, collate, decoder_start, decodes, generates
 from relprop.text.parts import Parts, find_parts
@@ -21,6 +23,15 @@ from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
 
 
+_OWN = {"inputs", "forward_args", "forward_kwargs", "select"}
+"""What `explain_text` gives to `attribute` itself."""
+_ELSEWHERE = {
+    "max_new_tokens": "relprop.explain_generation(model, tokenizer, text, max_new_tokens=20) lets a model write.",
+    "targets": "Several targets are a list, target=[...].",
+}
+
+
+@public("relprop.explain_text")
 def explain_text(
     model: Any,
     tokenizer: Any,
@@ -83,6 +94,19 @@ def explain_text(
         TargetError: the target names no score or several, is several tokens, or the text has no mask.
         RelpropError: as `relprop.attribute`.
     """
+    check_options(options, [*parameters(explain_text), *(n for n in parameters(attribute) if n not in _OWN)], _ELSEWHERE)
+    check_callable(model, tokenizer)
+    for name, value in (("max_length", max_length), ("longest_answer", longest_answer), ("batch_size", batch_size)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name} must be a positive int; got {value!r}.")
+    if mask is not None and (not isinstance(mask, int) or isinstance(mask, bool) or mask < 0):
+        raise TargetError(f"mask must be the number of a mask token of the text, from 0; got {mask!r}.")
+    if not isinstance(parts, (bool, Parts)):
+        raise InputError(f"parts must be True, False, or what relprop.text.find_parts found; got {parts!r}.")
+    if decoder_text is not None and not isinstance(decoder_text, str):
+        raise InputError(f"decoder_text must be a str; got {decoder_text!r}.")
+    check_flags(positions=positions)
+    check_names(labels)
     alone = not isinstance(text, list) or is_chat(text)
     texts = [text] if alone else list(text)
     if not texts:
@@ -94,8 +118,6 @@ def explain_text(
     if isinstance(found, Parts):
         layers = found.paths
         options["layers_at"] = "input"
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
     read = [read_text(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
     if positions:
         batch_size = 1  # an encoding that all texts share cannot tell them apart
@@ -184,11 +206,18 @@ def _attribute(
     given: Any = inputs
     if not isinstance(model, nn.Module) and len(inputs) == 1 and batch.named not in accepted:
         given = batch.ids
-    with context:
-        answers = attribute_each(
-            model, given, questions, composite=composite, layers=layers, forward_kwargs=rest, positions=positions,
-            select=lambda output: output, **options,
-        )  # fmt: skip
+    try:
+        with context:
+            answers = attribute_each(
+                model, given, questions, composite=composite, layers=layers, forward_kwargs=rest, positions=positions,
+                select=lambda output: output, **options,
+            )  # fmt: skip
+    except InputError as error:
+        if error.__cause__ is None or generates(model) or batch.ids.ndim > 2:
+            raise
+        raise InputError(
+            f"{error.message} If the model chooses among answers, write text=(question, [answer, answer])."
+        ) from error.__cause__
     if positions and not turning and not answers[0].positions:
         raise InputError(
             "positions=True finds no position encodings: none is looked up, added, or rotates (a module with inv_freq)."
