@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.books import Bookkeeper, asks
-from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance, misshapen
+from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance
 from relprop.attribution.layers import Catch, catching
+from relprop.attribution.mistaken import misshapen
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.trees import leaves, map_tree

@@ -125,5 +125,6 @@ class Commands(typer.core.TyperGroup):
 
 
 def _fail(error: Exception, *, code: int) -> None:
-    typer.echo("relprop: " + visible(" ".join(str(error).split())), err=True)
+    said = error.message if isinstance(error, RelpropError) else str(error)  # which function it was is no matter here
+    typer.echo("relprop: " + visible(" ".join(said.split())), err=True)
     raise typer.Exit(code) from error

@@ -11,6 +11,7 @@ from torch import nn
 
 from relprop.errors import CompositeError
 from relprop.rules.base import EVERYTHING, WEIGHTED
+from relprop.signatures import public
 
 
 @dataclass
@@ -175,6 +176,7 @@ last = Last()
 """The last weighted layer in execution order."""
 
 
+@public("relprop.path")
 def path(glob: str) -> Path:
     """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`.
 
@@ -183,6 +185,7 @@ def path(glob: str) -> Path:
     return Path(glob)
 
 
+@public("relprop.operation")
 def operation(function: Callable[..., Any]) -> Operation:
     """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too."""
     return Operation(function)
@@ -197,6 +200,7 @@ def _stem(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", str(function)).strip("_")
 
 
+@public("relprop.where")
 def where(predicate: Callable[[Place], bool]) -> Where:
     """Places for which `predicate(place)` is true: `where(lambda place: place.index == 1)`.
 

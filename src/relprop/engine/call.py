@@ -16,10 +16,10 @@ from relprop.engine.registry import Entry
 from relprop.engine.run import Run
 from relprop.engine.zeros import preserved
 from relprop.errors import UnsupportedOperationError
-from relprop.numerics import recording
 from relprop.rules import Block, Constant, Native, Stabilise
 from relprop.rules.base import WEIGHTED
 from relprop.torch_private.compiled import skipped
+from relprop.torch_private.recorded import recording
 
 
 class Call:

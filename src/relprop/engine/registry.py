@@ -9,6 +9,7 @@ from typing import Any
 from relprop.engine.roles import EVERY_TRAIT
 from relprop.engine.spelling import Function, Spelling, spellings, writes
 from relprop.rules.base import EVERYTHING
+from relprop.signatures import public
 from relprop.torch_private.names import SPACES, aten_name
 
 SILENT = "silent"
@@ -57,6 +58,7 @@ LINEAR: set[str] = set()
 """Autograd functions, by name, whose own backward propagates relevance: of modules that are not loaded for them."""
 
 
+@public("relprop.register")
 def register(
     *functions: Function,
     family: str,

@@ -18,6 +18,7 @@ from relprop.composites import Composite, Place
 from relprop.engine.ledger import Entry, Ledger
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
+from relprop.signatures import public
 from relprop.storage import atomic, texts
 from relprop.storage.encoding import as_json, decode, encode
 from relprop.storage.fingerprint import weights_sha256
@@ -101,6 +102,7 @@ def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
         atomic.write(part / MANIFEST, as_json(manifest, indent=1))
 
 
+@public("relprop.load")
 def load(path: str | PathLike[str]) -> Any:
     """Reads a result that `save` wrote into a folder.
 

@@ -49,7 +49,7 @@ def _module_by_forward(frame: FrameType | None) -> nn.Module | None:
 
 
 def module_depth() -> int:
-    """How many module calls are running in this thread, one inside the other."""
+    """How many module calls are running in this thread, one inside the other. Seen on 2.6 to 2.14, by their code."""
     frame: FrameType | None = None if torch.compiler.is_dynamo_compiling() else sys._getframe(1)
     depth = 0
     while frame is not None:
