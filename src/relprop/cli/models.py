@@ -93,6 +93,8 @@ def load(spec: str, weights: Path | None = None, pictures: Pictures | None = Non
         ModuleNotFoundError: the library it comes from is not installed.
     """
     source, _, name = spec.partition(":")
+    if trusted and source != "hf":
+        raise InputError(f"--trust-remote-code is for models of transformers, hf:NAME or hf:FOLDER; got {spec!r}.")
     if spec == DEFAULT:
         if weights is not None or pictures is not None:
             raise InputError(
@@ -102,8 +104,6 @@ def load(spec: str, weights: Path | None = None, pictures: Pictures | None = Non
         return Loaded(spec, known, known.labels, preprocess, square)
     if not name:
         raise InputError(f"there is no model {spec!r}: write {DEFAULT}, {', or '.join(SOURCES)}.")
-    if trusted and source != "hf":
-        raise InputError(f"--trust-remote-code is for models of transformers, hf:NAME or hf:FOLDER; got {spec!r}.")
     with _unasked():
         if source == "hf":
             found = _transformers(spec, name, weights is None, trusted)
