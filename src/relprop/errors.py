@@ -33,6 +33,10 @@ class InputTypeError(InputError, AssertionError):
     """The inputs are neither a tensor nor a tuple of tensors; captum's LRP raises AssertionError, and so does ours."""
 
 
+class FormatError(InputError):
+    """A saved result cannot be loaded: it is missing, damaged, too large, or a newer version wrote it."""
+
+
 class TargetError(RelpropError, ValueError):
     """The target does not describe one score per sample of this model's output."""
 

@@ -235,9 +235,10 @@ def target_of(result: Relevance, sample: int) -> str:
 
 def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[str, float]]:
     """The largest outputs of a sample by name, where the output is one row of scores."""
-    if not isinstance(result.output, Tensor) or result.output.ndim != 2 or result.output.shape[0] != len(result):
+    output = result.output
+    if not isinstance(output, Tensor) or output.is_complex() or output.ndim != 2 or output.shape[0] != len(result):
         return []
-    row = result.output[sample].float()
+    row = output[sample].float()
     best = row.topk(min(count, len(row)))
     return [(_in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 

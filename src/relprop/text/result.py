@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -134,11 +135,11 @@ class TextRelevance(Made):
         words = self.words
         names = [_plain(w.text) for w in words]
         wide = min(max(map(len, names)), 30)
-        most = max((abs(w.relevance) for w in words), default=0.0) or 1.0
+        most = max((abs(w.relevance) for w in words if isfinite(w.relevance)), default=0.0) or 1.0
         left = any(w.relevance < 0 for w in words)
         lines = [self._head()]
         for w, name in zip(words, names, strict=True):
-            bar = "█" * round(abs(w.relevance) / most * _WIDTH)
+            bar = "█" * round(abs(w.relevance) / most * _WIDTH) if isfinite(w.relevance) else ""
             short = name if len(name) <= 30 else name[:29] + "…"
             against, towards = (bar, "") if w.relevance < 0 else ("", bar)
             before = f"{against:>{_WIDTH}}│" if left else "│"
