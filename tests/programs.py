@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from random import Random
+from types import CodeType
 from typing import Any
 
 import torch
@@ -101,7 +103,7 @@ class Program:
     def build(self) -> nn.Module:
         """The model. Its source can be read in tracebacks."""
         names: dict[str, Any] = {}
-        exec(compile(self.source(), f"<program {self.seed}>", "exec"), names)
+        exec(_compiled(self), names)
         return names["Model"]().eval()
 
     def shrunk(self, fails: Callable[[Program], bool]) -> Program:
@@ -126,6 +128,11 @@ class Program:
             yield replace(self, head=False)
 
 
+@lru_cache(maxsize=64)
+def _compiled(program: Program) -> CodeType:
+    return compile(program.source(), f"<program {program.seed}>", "exec")
+
+
 def _without(program: Program, number: int, operand: int) -> Program:
     """The program in which an operand stands for the result of a node."""
 
@@ -141,12 +148,22 @@ def _without(program: Program, number: int, operand: int) -> Program:
 
 def _used(program: Program) -> Program:
     """The program without nodes whose result nobody reads."""
-    while True:
-        read = {n for node in program.nodes for n in node.operands} | {len(program.nodes)}
-        idle = [n for n in range(1, len(program.nodes) + 1) if n not in read]
-        if not idle:
-            return program
-        program = _without(program, idle[0], program.nodes[idle[0] - 1].operands[0])
+    kept = sorted(_read(program))
+    renumbered = {0: 0} | {n: place for place, n in enumerate(kept, 1)}
+    nodes = [program.nodes[n - 1] for n in kept]
+    nodes = [replace(node, operands=tuple(renumbered[n] for n in node.operands)) for node in nodes]
+    return replace(program, nodes=tuple(nodes), spellings=tuple(program.spellings[n - 1] for n in kept if program.spellings))
+
+
+def _read(program: Program) -> set[int]:
+    """The nodes on which the result depends."""
+    read, open_ = set(), [len(program.nodes)]
+    while open_:
+        n = open_.pop()
+        if n and n not in read:
+            read.add(n)
+            open_ += program.nodes[n - 1].operands
+    return read
 
 
 def _names(node: Node, number: int) -> dict[str, Any]:
@@ -229,7 +246,7 @@ def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 2
     values = [program.inputs()]
     wanted = random.randint(2, longest)
     for _ in range(wanted * 10):
-        if len(_used(program).nodes) >= wanted:
+        if len(_read(program)) >= wanted:
             break
         read = {n for node in program.nodes for n in node.operands}
         unread = [n for n in range(len(values)) if n not in read]
