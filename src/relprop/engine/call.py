@@ -21,7 +21,7 @@ from relprop.rules.base import WEIGHTED
 class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
 
-    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run")
+    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run", "zeros")
     place: Place | None
     rule: Any
 
@@ -37,6 +37,7 @@ class Call:
         again: Call | None = None,
     ):
         self.inplace = inplace  # whether the handler shall write into the first argument
+        self.zeros = False  # whether the handler has seen to what exact zeros carry
         self.run = run
         self.entry = entry
         self.function = function
@@ -87,18 +88,6 @@ def handle(call: Call) -> Any:
     if isinstance(rule, Stabilise):
         return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.propagate) if t.requires_grad else t, result)
     return result
-
-
-def always(handler: Handler) -> Handler:
-    """Marks a handler that wants to see its operation also where no operand carries relevance."""
-    handler.always = True  # type: ignore[attr-defined]
-    return handler
-
-
-def unfolds(handler: Handler) -> Handler:
-    """Marks a handler that runs the visible steps its operation stands for: rules act on these alone."""
-    handler.unfolds = True  # type: ignore[attr-defined]
-    return handler
 
 
 def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:

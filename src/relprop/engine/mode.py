@@ -15,8 +15,9 @@ from relprop.engine.door import enter
 from relprop.engine.eager import untraced
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
-from relprop.engine.notes import adopt, note_of, suspect, suspects_of
+from relprop.engine.notes import adopt, note_of
 from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.engine.roles import carry, give
 from relprop.engine.run import Run, replaying, saved_elsewhere
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import follow
@@ -93,7 +94,7 @@ class Propagation(TorchFunctionMode):
                 args[0]._relprop = None  # what a custom function writes into, it may return
         elif live:
             run.cut(f"{called(func)} without gradients (no_grad) in {run.where()}")
-        if entry is not None and getattr(entry.handler, "always", False):
+        if entry is not None and entry.on_constants:
             result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
             adopt(run, result)
         else:
@@ -112,14 +113,17 @@ class Propagation(TorchFunctionMode):
             raise transformed(run)
         if kwargs.get("out") is not None:
             raise written_out(run, func)
-        suspects = suspects_of(live) if run.suspecting else frozenset()  # before what is written into changes
         if entry is None or entry.family == REFUSED:
             result = self._unknown(func, args, kwargs, "" if entry is None else entry.reason)
+            adopt(run, result)
         else:
+            notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
-        adopt(run, result)
-        if run.suspecting:
-            suspect(suspects, live, result)
+            adopt(run, result)
+            made = args[0] if result is None and args else result  # x[...] = y returns nothing
+            for name, value in entry.gives:
+                give(made, name, value)
+            carry(run, entry.traits, func, live, notes, args, kwargs, made)
         if run.recorder is not None:
             family = "other" if entry is None else entry.family
             changed = kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)

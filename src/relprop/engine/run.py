@@ -68,7 +68,6 @@ class Run:
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.scans: set[int | None] = set()
-        self.suspecting = False
         self.weighted = 0
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
@@ -131,7 +130,7 @@ class Run:
         rule and no place, unless the composite may name them and they are no mere frame around visible steps.
         """
         if entry.family in ("structure", "selection") and (
-            not self._names_everything or getattr(entry.handler, "unfolds", False)
+            not self._names_everything or entry.decomposes
         ):
             return None
         product = operands > 1 and entry.family in ("linear", "conv", "bilinear")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call, always
+from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
 from relprop.engine.registry import register
@@ -15,7 +15,6 @@ from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted
 
 
-@always
 def batch_norm(
     call: Call, input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
     weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
@@ -57,4 +56,4 @@ def _native(call: Call) -> Tensor:
     return y
 
 
-register(F.batch_norm, torch.batch_norm, family="batch_norm", handler=batch_norm)
+register(F.batch_norm, torch.batch_norm, family="batch_norm", handler=batch_norm, on_constants=True)

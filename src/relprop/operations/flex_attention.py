@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._higher_order_ops.flex_attention import flex_attention as operator
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine.call import Call, always, unfolds
+from relprop.engine.call import Call
 from relprop.engine.mode import Propagation
 from relprop.engine.registry import ANSWERS, register
 from relprop.numerics import recording
@@ -27,8 +27,6 @@ _FURTHER = 6
 """How many frames may lie between the function that reads a property and the answer: one per mode that is on."""
 
 
-@always
-@unfolds
 def flex_attention(
     call: Call, query: Tensor, key: Tensor, value: Tensor, score_mod: Callable[..., Tensor], block_mask: tuple,
     scale: float, options: dict, captured: tuple = (), captured_by_mask: tuple = (),
@@ -160,4 +158,4 @@ def _requires_grad(tensor: Tensor) -> bool:
 
 
 ANSWERS[Tensor.requires_grad.__get__] = _requires_grad  # type: ignore[attr-defined]
-register(operator, family="structure", handler=flex_attention, only=True)
+register(operator, family="structure", handler=flex_attention, only=True, on_constants=True, decomposes=True)

@@ -16,18 +16,14 @@ from torch import Tensor
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, scaled
-from relprop.engine.notes import note_of
+from relprop.engine.notes import role_of
+from relprop.engine.origins import chain
 from relprop.engine.registry import DEFAULTS, register
-from relprop.operations.activations import (
-    along,
-    chain,
-    detached,
-    finite_at_zero,
-    is_scalar,
-)
+from relprop.engine.roles import FIRST, SCALES
+from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant
 from relprop.operations.biases import positioned, scored
-from relprop.operations.gates import gating, still_gating
+from relprop.operations.gates import gating
 from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
@@ -73,8 +69,8 @@ def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if _live(input) and _live(other):
         found = chain(call.function, (input, other), {})
-        if found is not None and found[0].shape == input.shape == other.shape:
-            return along(call, *found, detached(call))
+        if found is not None:
+            return along(call, found, detached(call))
         multiplied(call.run, (input, other))
         call.run.traits.add("gated")
         a, b = shares(call, [input, other])
@@ -88,27 +84,16 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if not _live(other):
         return with_constant(call, input, other)
     found = chain(call.function, (input, other), {})
-    if found is not None and found[0].shape == torch.broadcast_shapes(
-        *(t.shape for t in (input, other) if isinstance(t, Tensor))
-    ):
-        note = note_of(found[0])
-        if not (note is not None and note.statistic) and finite_at_zero(found[1], found[0]):
-            return along(call, *found, detached(call))
-        if _live(input) and finite_at_zero(found[1], found[0]):
-            return along(call, *found, detached(call))
-    return still_gating(call, input, call(input, other.detach()))
+    if found is not None and finite_at_zero(found.step, other) and (_live(input) or not role_of(found.source, STATISTIC)):
+        return along(call, found, detached(call))
+    return call(input, other.detach())
 
 
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     """1 / x as part of an activation, such as 1 / (1 + exp(-x)); else a normaliser, a constant."""
     found = chain(call.function, call.args, kwargs)
-    if found is not None and found[0].shape == input.shape:
-        note = note_of(found[0])
-        if not (note is not None and note.statistic) and finite_at_zero(found[1], found[0]):
-            return along(call, *found, detached(call))
-        result = call().detach()
-        if result.shape == found[0].shape and not (note is not None and note.statistic):
-            return result
+    if found is not None and not role_of(found.source, STATISTIC) and finite_at_zero(found.step, input):
+        return along(call, found, detached(call))
     return call().detach()
 
 
@@ -127,9 +112,9 @@ def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
 def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
     """`c ** x`: an elementwise function of the exponent."""
     found = chain(call.function, (base, exponent), {})
-    if found is None or found[0].shape != exponent.shape or not is_scalar(base):
+    if found is None or not is_scalar(base):
         return call()
-    return along(call, *found, detached(call))
+    return along(call, found, detached(call))
 
 
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
@@ -262,8 +247,8 @@ def rsqrt(call: Call, input: Tensor) -> Tensor:
 
 
 DEFAULTS["product"] = factors(0)
-register(torch.mul, torch.multiply, family="product", handler=mul)
-register(torch.div, torch.divide, torch.true_divide, family="division", handler=div)
+register(torch.mul, torch.multiply, family="product", handler=mul, traits={SCALES})
+register(torch.div, torch.divide, torch.true_divide, family="division", handler=div, traits={SCALES, FIRST})
 register(torch.reciprocal, family="division", handler=reciprocal)
 register(torch.rsqrt, family="division", handler=rsqrt)
 register(torch.pow, family="activation", handler=power)

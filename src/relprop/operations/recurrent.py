@@ -20,7 +20,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.messages import refuse_training
 from relprop.engine.mode import Propagation
-from relprop.engine.notes import Note
+from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
@@ -83,8 +83,7 @@ class Cell:
             return mix()
         with torch._C.DisableTorchFunction():
             y = mix()
-        if y.requires_grad:
-            y._relprop = Note(self.run)  # type: ignore[attr-defined]
+        adopt(self.run, y)
         return y
 
     def summed(self, x: Tensor, h: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.notes import Note, note_of
-from relprop.engine.registry import register
+from relprop.engine.registry import lookup, register
 from relprop.engine.run import Run, saved_elsewhere
 from relprop.errors import RuleError
 from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
@@ -316,6 +316,7 @@ class Weighted:
         return wide and max(x.numel(), g.numel()) > PART
 
 
+_ABOVE_ZERO = (F.relu6, torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus)
 _POSITIVE = {"ReluBackward0", "SigmoidBackward0", "SoftmaxBackward0", "ExpBackward0"}
 _KEEPS_SIGNS = {
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "TransposeBackward0",
@@ -327,7 +328,8 @@ _KEEPS_SIGNS = {
 def never_negative(x: Tensor) -> bool:
     """Whether a tensor can hold nothing below 0, by how it was made: for a graph that must be right for all numbers."""
     note = note_of(x)
-    if note is not None and note.step is not None and note.step.name in ("relu6", "sigmoid", "hardsigmoid", "softplus"):
+    entry = None if note is None or note.step is None else lookup(note.step.function)
+    if entry is not None and entry.function in _ABOVE_ZERO:
         return True
     node = x.grad_fn
     while node is not None and type(node).__name__ in _KEEPS_SIGNS:
