@@ -381,7 +381,7 @@ LINEAR: dict[str, Operation] = {
     "add scaled": Operation(2, alike, number(2.0, -0.5), ("{y} = {a} + {k} * {b}", "{y} = torch.add({a}, {b}, alpha={k})", "{t}.add_({b}, alpha={k})", "{t} += {b} * {k}", "{y} = {a}.sub({b}, alpha=-({k}))")),
     "subtract": Operation(2, alike, nothing, ("{y} = {a} - {b}", "{y} = torch.sub({a}, {b})", "{t} -= {b}", "{t}.sub_({b})", "{y} = torch.rsub({b}, {a})", "{y} = -{b} + {a}")),
     "maximum": Operation(2, alike, nothing, ("{y} = torch.maximum({a}, {b})", "{y} = torch.where({a} > {b}, {a}, {b})", "{y} = torch.stack([{a}, {b}]).max(0).values", "{y} = torch.max({a}, {b})", "{y} = -torch.minimum(-{a}, -{b})")),
-    "choose": Operation(2, alike, constant("whole", "mask"), ("{y} = torch.where({c}, {a}, {b})", "{y} = {a}.where({c}, {b})", "{t}[:, ~{c}] = {b}[:, ~{c}]", "{y} = {a} * {c} + {b} * ~{c}", "{y} = {a}.masked_fill(~{c}, 0) + {b}.masked_fill({c}, 0)")),
+    "choose": Operation(2, alike, constant("whole", "mask"), ("{y} = torch.where({c}, {a}, {b})", "{y} = {a}.where({c}, {b})", "{t}[:, ~{c}] = {b}[:, ~{c}]")),
     "cat": Operation(
         2,
         lambda a, b: len(a) == len(b) and a[1:] == b[1:] and a[0] + b[0] < 9,

@@ -1,6 +1,6 @@
 """Random programs of torch: a value that a seed makes, that prints as a Python module, and that shrinks.
 
-`python -m tests.programs 10000` tries so many (see `main`); `tests/test_programs.py` tries some of them in every run.
+`tests/test_programs.py` tries some of them in every run, `make programs ARGS=10000` (`tests/try_programs.py`) so many.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from types import CodeType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from program_operations import TABLE, Shape
 from torch import Tensor, nn
 
@@ -133,6 +132,16 @@ def _compiled(program: Program) -> CodeType:
     return compile(program.source(), f"<program {program.seed}>", "exec")
 
 
+def step(node: Node) -> Callable[..., Tensor]:
+    """What one node does, by its plainest spelling."""
+    names: dict[str, Any] = {}
+    body = [line.removeprefix("@") for line in TABLE[node.operation].spellings[0].splitlines()]
+    lines = [*_declared(node, 0), *body, "return y"]
+    text = "\n".join(["def step(self, a, b=None):", *(f"    {line}" for line in lines)])
+    exec(HEADER + text.format(**_names(node, 0), a="a", b="b", y="y"), names)
+    return lambda *operands: names["step"](nn.Module(), *operands)
+
+
 def _without(program: Program, number: int, operand: int) -> Program:
     """The program in which an operand stands for the result of a node."""
 
@@ -241,8 +250,6 @@ def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 2
     if random.random() < 0.5:  # of few kinds, which then meet often
         allowed = random.sample(allowed, min(len(allowed), random.randint(4, 10)))
     program = Program(seed, shape, samples, (), head=random.random() < 0.5)
-    names: dict[str, Any] = {}
-    exec(HEADER, names)
     values = [program.inputs()]
     wanted = random.randint(2, longest)
     for _ in range(wanted * 10):
@@ -251,7 +258,7 @@ def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 2
         read = {n for node in program.nodes for n in node.operands}
         unread = [n for n in range(len(values)) if n not in read]
         node = _node(random, random.choice(allowed), values, unread)
-        value = None if node is None else _value(node, len(values), values, names)
+        value = None if node is None else _value(node, values)
         if value is not None:
             program = replace(program, nodes=(*program.nodes, node))
             values.append(value)
@@ -281,16 +288,9 @@ def _node(random: Random, name: str, values: list[Tensor], unread: list[int]) ->
     return Node(name, tuple(operands), tuple(settings.items()), kinds, random.randrange(10**6))
 
 
-def _value(node: Node, number: int, values: list[Tensor], names: dict[str, Any]) -> Tensor | None:
-    """What a node makes of values, by its plainest spelling; None where that grows beyond all bounds."""
-    text = TABLE[node.operation].spellings[0]
-    operands = {key: values[n] for key, n in zip("ab", node.operands, strict=False)}
-    model = nn.Module()
-    space = {**names, "torch": torch, "F": F, "nn": nn, "self": model, **operands}
-    lines = "\n".join([*_declared(node, number), *(line.removeprefix("@") for line in text.splitlines())])
-    lines = lines.format(**_names(node, number), a="a", b="b", t="a", y="y")
+def _value(node: Node, values: list[Tensor]) -> Tensor | None:
+    """What a node makes of values; None where that grows beyond all bounds."""
     with torch.no_grad():
-        exec(lines, space)
-    value = space["y"]
+        value = step(node)(*(values[n] for n in node.operands))
     fine = value.numel() <= 256 and bool(torch.isfinite(value).all()) and float(value.abs().max()) < 1e3
     return value if fine else None
