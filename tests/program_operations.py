@@ -412,7 +412,7 @@ WEIGHTED: dict[str, Operation] = {
             "{y} = torch.einsum('n...f,of->n...o', {a}, {w}) + {v}",
             "{y} = F.linear({a}, {w})\n{y} += {v}",
             "{y} = F.linear(input={a}, weight={w}, bias={v})",
-            "{y} = torch.addmm({v}, {a}.reshape(-1, {i}), {w}.t()).reshape(*{a}.shape[:-1], {o})",
+            "{y} = torch.addmm({v}, {a}, {w}.t()) if {a}.ndim == 2 else torch.stack([torch.addmm({v}, r{n}, {w}.t()) for r{n} in {a}])",
             "{y} = F.linear({a}.contiguous(), {w}, bias=None).add({v})",
         ),
     ),
@@ -426,7 +426,7 @@ WEIGHTED: dict[str, Operation] = {
             "{y} = {a} @ {w}.t()",
             "{y} = torch.matmul({a}, {w}.mT)",
             "{y} = torch.einsum('of,n...f->n...o', {w}, {a})",
-            "{y} = {a}.reshape(-1, {i}).mm({w}.t()).reshape(*{a}.shape[:-1], {o})",
+            "{y} = {a}.mm({w}.t()) if {a}.ndim == 2 else {a} @ {w}.expand(len({a}), -1, -1).mT",
         ),
     ),
     "conv1d": Operation(
