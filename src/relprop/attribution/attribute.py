@@ -18,8 +18,9 @@ from relprop.attribution.targets import known_labels
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
-from relprop.engine.eager import original, step_by_step, uncompiled
+from relprop.engine.eager import step_by_step, uncompiled
 from relprop.errors import InputError, TargetError
+from relprop.torch_private.compiled import original
 
 
 @step_by_step

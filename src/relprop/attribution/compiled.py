@@ -19,9 +19,11 @@ from relprop.attribution.result import Relevance
 from relprop.attribution.targets import Contrast, Entries, as_entries, known_labels
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
-from relprop.engine.eager import original, step_by_step, uncompiled
+from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.recording import record
 from relprop.errors import InputError
+from relprop.torch_private.compiled import original
+from relprop.torch_private.modules import hooks_on
 
 _SLOT = object()
 _compiling = threading.Lock()
@@ -136,7 +138,7 @@ class Compiled:
             held = [*self._model.parameters(), *self._model.buffers()]
             state = (
                 [(id(t), t.dtype, t.device) for t in held],
-                [(m, m.training, *m._forward_hooks, None, *m._forward_pre_hooks) for m in self._model.modules()],
+                [(m, m.training, *hooks_on(m)) for m in self._model.modules()],
             )
         if state != self._state:
             self._state = state

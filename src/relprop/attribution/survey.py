@@ -15,14 +15,15 @@ from relprop.attribution.targets import select_output
 from relprop.attribution.trees import map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
-from relprop.engine.eager import original, step_by_step, uncompiled
+from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.messages import shapes
 from relprop.engine.notes import begin
 from relprop.engine.registry import Entry
-from relprop.engine.run import current_module
 from relprop.engine.tokens import track
 from relprop.errors import CompositeError
 from relprop.rules import Rule
+from relprop.torch_private.calls import running_module
+from relprop.torch_private.compiled import original
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class _Watch(Propagation):
         before = len(self.run.lookups)
         result = super().__torch_function__(func, types, args, kwargs)
         if len(self.run.lookups) > before:
-            paths = self.run.paths.get(id(current_module()), ())
+            paths = self.run.paths.get(id(running_module()), ())
             self.lookups.append((_name(func).strip("_"), next(iter(paths), "")))
         return result
 

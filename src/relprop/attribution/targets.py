@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import TargetError, TargetIndexError
-from relprop.numerics import recording
+from relprop.torch_private.recorded import recording
 
 
 @dataclass(frozen=True)

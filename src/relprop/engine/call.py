@@ -8,14 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from relprop.composites.places import Place
-from relprop.engine.eager import untraced
 from relprop.engine.functions import custom, scaled
 from relprop.engine.messages import shapes
-from relprop.engine.registry import Entry, Handler
+from relprop.engine.registry import Entry
 from relprop.engine.run import Run
+from relprop.engine.zeros import preserved
 from relprop.errors import UnsupportedOperationError
 from relprop.rules import Block, Constant, Native, Stabilise
 from relprop.rules.base import WEIGHTED
+from relprop.torch_private.compiled import skipped
 
 
 class Call:
@@ -47,7 +48,7 @@ class Call:
         self.place = run.place(entry, len(live)) if again is None else again.place
         self.rule = (None if self.place is None else run.rule(self.place)) if again is None else again.rule
 
-    @untraced
+    @skipped
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The operation on these arguments, or on its own."""
         if args or kwargs:
@@ -83,7 +84,10 @@ def handle(call: Call) -> Any:
         return _map(lambda t: t.detach(), call())
     if isinstance(call.rule, Block):
         return _map(lambda t: scaled(t, 0.0).clone(), call())
+    zeros = call.run.nz  # before the handler moves on
     result = call.entry.handler(call, *call.args, **call.kwargs)
+    if zeros:
+        result = preserved(call, result)
     rule = call.rule
     if isinstance(rule, Stabilise):
         return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.propagate) if t.requires_grad else t, result)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import _get_current_function_mode_stack
 
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
+from relprop.torch_private.state import function_modes, needs_saved_elsewhere
 
 
 class Segment:
@@ -72,7 +72,7 @@ class Segment:
 
 
 def _active(run: Run) -> bool:
-    return any(isinstance(mode, Propagation) and mode.run is run for mode in _get_current_function_mode_stack())
+    return any(isinstance(mode, Propagation) and mode.run is run for mode in function_modes())
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -91,6 +91,7 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 @contextmanager
 def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
     """While this lasts, these modules keep nothing but their inputs, in this thread."""
+    needs_saved_elsewhere()
     thread = threading.get_ident()
     with ExitStack() as stack:
         for name, module in modules.items():

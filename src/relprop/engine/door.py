@@ -15,7 +15,8 @@ from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
 from relprop.engine.run import Run, replaying
 from relprop.errors import UnsupportedOperationError
-from relprop.numerics import recording
+from relprop.torch_private.graph import function_of, innermost, wrapped, written_as_view
+from relprop.torch_private.recorded import recording
 
 
 def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
@@ -23,8 +24,8 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
     if isinstance(value, Tensor):
         if value.is_inference():
             value = value.clone()
-        if torch._C._functorch.is_functorch_wrapped_tensor(value):
-            if _innermost(value).requires_grad:
+        if wrapped(value):
+            if innermost(value).requires_grad:
                 raise transformed(run)
             return value
         if not value.requires_grad:
@@ -48,13 +49,6 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
     return value
 
 
-def _innermost(value: Tensor) -> Tensor:
-    """The tensor that torch.func transforms wrapped."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(value):
-        value = torch._C._functorch.get_unwrapped(value)
-    return value
-
-
 def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
     """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
     if id(value) in run.inputs:
@@ -67,8 +61,8 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
             return constant
     elif not run.adopt and not descends(run, value):
         return value.detach()
-    maker = getattr(type(value.grad_fn), "_forward_cls", None)
-    written = value._version > 0 and (value._is_view() or type(value.grad_fn).__name__ == "CopySlices")
+    maker = function_of(value.grad_fn)
+    written = value._version > 0 and (value._is_view() or written_as_view(value.grad_fn))
     if maker is not None and _full_name(maker) not in LINEAR:
         entry = TABLE.get(maker)
         if entry is not None and entry.family == REFUSED:

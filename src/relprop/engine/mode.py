@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -12,24 +11,17 @@ from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call, handle
 from relprop.engine.door import enter
-from relprop.engine.eager import untraced
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
 from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.roles import carry, give
-from relprop.engine.run import Run, replaying, saved_elsewhere
+from relprop.engine.run import Run, replaying
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import follow
-
-
-def unfolded(function: Any) -> Any:
-    """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen."""
-    seen = {**function.__globals__, "has_torch_function": lambda *_: False}
-    copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
+from relprop.torch_private.calls import unfolded
+from relprop.torch_private.compiled import skipped
+from relprop.torch_private.state import saved_elsewhere, transforms_active
 
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
@@ -44,7 +36,7 @@ class Propagation(TorchFunctionMode):
         super().__init__()
         self.run = run
 
-    @untraced
+    @skipped
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
@@ -62,7 +54,7 @@ class Propagation(TorchFunctionMode):
         # as p.to(p.device) is p, and no constant beside it
         return args[0] if args and result is operands[0] else result
 
-    @untraced
+    @skipped
     def _silent(self, entry: Entry, func: Any, args: tuple, kwargs: dict) -> Any:
         """What carries no relevance, such as a shape or a comparison."""
         run = self.run
@@ -85,7 +77,7 @@ class Propagation(TorchFunctionMode):
             return result.detach() if result.requires_grad else result
         return result
 
-    @untraced
+    @skipped
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """An operation whose result carries no relevance: no operand does, or no gradients are recorded."""
         run = self.run
@@ -109,7 +101,7 @@ class Propagation(TorchFunctionMode):
     def _propagating(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """An operation on what carries relevance."""
         run = self.run
-        if torch._C._are_functorch_transforms_active():
+        if transforms_active():
             raise transformed(run)
         if kwargs.get("out") is not None:
             raise written_out(run, func)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from relprop.torch_private.graph import leaf_of, notes_on
+
 if TYPE_CHECKING:
     from relprop.engine.roles import Move
     from relprop.engine.run import Run
@@ -113,7 +115,7 @@ def renew(run: Run, tensor: Tensor) -> Note:
 def begin(run: Run, tensor: Tensor) -> Tensor:
     """A tensor that carries relevance into the run, with the values of a leaf."""
     live = tensor.clone()
-    _metadata(live.grad_fn)["relprop"] = run
+    notes_on(live.grad_fn)["relprop"] = run
     renew(run, live)
     if run.recorder is not None:
         run.recorder.start(live)
@@ -128,12 +130,7 @@ def descends(run: Run, tensor: Tensor) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if _metadata(node).get("relprop") is run or id(getattr(node, "variable", None)) in run.inputs:
+        if notes_on(node).get("relprop") is run or id(leaf_of(node)) in run.inputs:
             return True
         stack += [child for child, _ in node.next_functions]
     return False
-
-
-def _metadata(node: Any) -> dict[str, Any]:
-    """The dictionary autograd keeps with each node."""
-    return node.metadata

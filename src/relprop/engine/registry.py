@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from relprop.engine.roles import EVERY_TRAIT
-from relprop.engine.spelling import Function, Spelling, aten_name, spellings, writes
+from relprop.engine.spelling import Function, Spelling, spellings, writes
 from relprop.rules.base import EVERYTHING
+from relprop.torch_private.names import SPACES, aten_name
 
 SILENT = "silent"
 REFUSED = "refused"
@@ -143,7 +144,7 @@ def lookup(function: Function) -> Entry | None:
     if entry is None and (name := aten_name(function)) is not None:
         import torch
 
-        for space in (torch, torch.nn.functional, torch.Tensor, torch._C._nn):
+        for space in (torch, torch.nn.functional, torch.Tensor, *SPACES):
             found = getattr(space, name, None)
             if found is not None and found in TABLE:
                 return TABLE[found]

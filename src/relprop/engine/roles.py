@@ -28,10 +28,12 @@ REDUCES = "reduces"
 """Each entry of the result is a sum of entries, with weights that are not negative."""
 BOUNDS = "bounds"
 """Entries are kept within limits."""
+AFFINE = "affine"
+"""A factor and a summand for each entry of its one live operand; no role survives it."""
 FIRST = "of the first operand"
 """Other live operands count as constants: they give a shape, a dtype, or a divisor."""
 ANY = "any operation"
-EVERY_TRAIT = (MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS, FIRST)
+EVERY_TRAIT = (MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS, AFFINE, FIRST)
 
 
 @dataclass(frozen=True)

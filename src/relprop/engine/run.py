@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 from weakref import WeakValueDictionary
 
-import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
@@ -23,8 +20,8 @@ from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
-
-_CALLS = {nn.Module._call_impl.__code__}
+from relprop.torch_private.calls import running_module
+from relprop.torch_private.state import graph_task, saved_elsewhere
 
 
 @dataclass(frozen=True)
@@ -129,16 +126,14 @@ class Run:
         A weighted operation without a constant operand is a product. Operations that move or select values have no
         rule and no place, unless the composite may name them and they are no mere frame around visible steps.
         """
-        if entry.family in ("structure", "selection") and (
-            not self._names_everything or entry.decomposes
-        ):
+        if entry.family in ("structure", "selection") and (not self._names_everything or entry.decomposes):
             return None
         product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
         return self.locate(entry, "product" if product else entry.family)
 
     def locate(self, entry: Entry, family: str) -> Place:
         """The place of an operation of any family."""
-        module = current_module()
+        module = running_module()
         if replaying():
             self._replayed = self._recall(entry, module)
             return self._replayed.place
@@ -246,7 +241,7 @@ class Run:
     def attended(self, result: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
         """Shows what the heads of an attention made to whom asked for it in this module, (N, heads, T, features)."""
         if self.heads and not replaying():
-            see = self.heads.get(id(current_module()))
+            see = self.heads.get(id(running_module()))
             if see is not None:
                 see(result, arranged)
 
@@ -257,7 +252,7 @@ class Run:
         return leaf
 
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
-        module = current_module()
+        module = running_module()
         return module, tuple(self.paths.get(id(module), ()))
 
     def unmatched(self) -> None:
@@ -275,21 +270,4 @@ class Run:
 
 def replaying() -> bool:
     """Whether the backward pass runs: what arrives now is a checkpoint's recomputation."""
-    return torch._C._current_graph_task_id() != -1
-
-
-def saved_elsewhere() -> bool:
-    """Whether what autograd saves goes through hooks, as in a part of the model that is checkpointed."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-
-
-def current_module() -> nn.Module | None:
-    """The innermost module whose forward is running in this thread: read off the stack, no hook needed."""
-    if torch.compiler.is_dynamo_compiling():
-        return None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code in _CALLS:
-            return frame.f_locals.get("self")
-        frame = frame.f_back
-    return None
+    return graph_task() != -1

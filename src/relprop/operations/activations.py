@@ -7,7 +7,7 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
@@ -20,17 +20,18 @@ from torch.autograd.graph import saved_tensors_hooks
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.messages import refuse_training
-from relprop.engine.notes import note_of, role_of
+from relprop.engine.notes import note_of
 from relprop.engine.origins import SOURCE, Origin, Step, chain, origin, remember
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.spelling import named
-from relprop.numerics import aside, nonzero, own, recording
+from relprop.numerics import aside, nonzero, own
 from relprop.operations.gates import GATE
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass, Zero
 from relprop.rules.activation import ActivationRule
+from relprop.torch_private.recorded import recording
 
 STATISTIC = role(
     "statistic", MOVES, SAME, SCALES, ADDS,
@@ -151,8 +152,6 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
-    if found.source is not x and role_of(found.source, STATISTIC):
-        found = Origin(x, Step(call.function, (SOURCE, *args[1:]), kwargs))
     if not finite_at_zero(found.step, x):
         return remember(call(), call.run, found)
     return along(call, found, detached(call))
@@ -204,14 +203,17 @@ def _ruled_or_zero(call: Call, x: Tensor) -> Tensor | None:
     if not everywhere and not call.run.nz:
         return None
     run, rest, kwargs = call.run, call.args[1:], call.kwargs
+    slanted = call.entry.function not in (torch.abs, torch.absolute)
     call.zeros = True
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
-        if not everywhere and not run.nz_first:
-            with torch.enable_grad():
-                inner = s.detach().requires_grad_()
-                return torch.autograd.grad(call(inner, *rest, **kwargs), inner, g)[0]
-        return g * _passing(call(s, *rest, **kwargs), s, everywhere)
+        y = call(s, *rest, **kwargs)
+        ratio = nonzero(y) / nonzero(s)
+        if everywhere:
+            return g * ratio
+        # what torch's own gradient is at 0: the slope on the left, and none of abs
+        at_zero = 1.0 if run.nz_first else -call(-torch.ones_like(s), *rest, **kwargs) if slanted else 0.0
+        return g * torch.where(s == 0, torch.as_tensor(at_zero, dtype=s.dtype, device=s.device), ratio)
 
     before, value = origin(x), detached(call)
     return _kept_on(call, before, custom(x, value, propagate), call.function, rest, kwargs)
@@ -241,7 +243,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
         return NotImplemented
     if call.rule is not None and not isinstance(call.rule, Zero):
         return elementwise(call, *call.args, **call.kwargs)
-    capped = rectifies and isinstance(high, (int, float)) and 0 < high
+    capped = rectifies and isinstance(high, (int, float)) and high > 0
     found = None if not capped or call.run.nz else _capped(call, input, high, step)
     return alone(call, input, step, detached(call)) if found is None else found
 
@@ -360,11 +362,6 @@ def maker(x: Tensor) -> Any:
     """The weighted layer that made a tensor, if one did."""
     note = note_of(x)
     return note.layer if note is not None else None
-
-
-def _passing(y: Tensor, s: Tensor, everywhere: bool) -> Tensor:
-    ratio = nonzero(y) / nonzero(s)
-    return ratio if everywhere else torch.where(s == 0, torch.ones_like(s), ratio)
 
 
 def rrelu(

@@ -14,6 +14,7 @@ from relprop.engine.origins import chain, remember
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import ADDS
 from relprop.engine.run import replaying
+from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
 from relprop.operations.activations import detached, is_scalar
 from relprop.operations.biases import are_scores, positioned
@@ -64,6 +65,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
         scale = sign if scale is None else scale * sign
     if call.place is not None:
         call.place.merged = True
+    call.zeros = True
     return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 
@@ -74,7 +76,7 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
         if _live(input) and _live(other):
             return call(input, other, **kwargs)
     if _live(input) and _live(other):
-        y = call()
+        y = sum_of_two(call, input, other, **kwargs) if call.run.nz else call()
         found = chain(call.function, (input, other), kwargs)
         if found is not None:
             remember(y, call.run, found)

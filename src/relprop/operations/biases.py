@@ -19,7 +19,6 @@ from relprop.engine.notes import begin, noted, role_of
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.run import Run, replaying
 
-
 SCORES = role(
     "scores", MOVES, SAME, SCALES, ADDS,
     given_by="a product of two live matrices, with `positions=True`",

@@ -63,6 +63,17 @@ def _level_of(step: Step) -> int:
         return 2 if bounded and one_sign and y[_ZERO] != 0 else 1
 
 
+def sigmoidal(step: Step) -> bool:
+    """Whether a chain is a sigmoid by its values: a gate that is open on one side and shut on the other."""
+    if step.gate is None:
+        step.gate = _level_of(step)
+    if step.gate != 2:
+        return False
+    with aside(), torch.no_grad():
+        ends = step(torch.tensor([_GRID[0], _GRID[-1]], dtype=torch.float64))
+        return bool(ends[0] != ends[1])
+
+
 def _joined(known: list[Any]) -> Any:
     return None if None in known else min(_level(gate) for gate in known)
 

@@ -17,13 +17,14 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, scaled
 from relprop.engine.notes import role_of
-from relprop.engine.origins import chain
+from relprop.engine.origins import Origin, chain
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import FIRST, SCALES
+from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant
 from relprop.operations.biases import positioned, scored
-from relprop.operations.gates import gating
+from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
@@ -74,6 +75,8 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         multiplied(call.run, (input, other))
         call.run.traits.add("gated")
         a, b = shares(call, [input, other])
+        if call.run.nz:
+            return product_of_two(call, input, other, [a, b])
         return call(scaled(input, a), scaled(other, b))
     return with_constant(call, input, other)
 
@@ -84,7 +87,7 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if not _live(other):
         return with_constant(call, input, other)
     found = chain(call.function, (input, other), {})
-    if found is not None and finite_at_zero(found.step, other) and (_live(input) or not role_of(found.source, STATISTIC)):
+    if found is not None and finite_at_zero(found.step, other) and (_live(input) or _activates(found)):
         return along(call, found, detached(call))
     return call(input, other.detach())
 
@@ -92,9 +95,14 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     """1 / x as part of an activation, such as 1 / (1 + exp(-x)); else a normaliser, a constant."""
     found = chain(call.function, call.args, kwargs)
-    if found is not None and not role_of(found.source, STATISTIC) and finite_at_zero(found.step, input):
+    if found is not None and finite_at_zero(found.step, input) and _activates(found):
         return along(call, found, detached(call))
     return call().detach()
+
+
+def _activates(found: Origin) -> bool:
+    """Whether the reciprocal of a chain is an activation: of a statistic it is a normaliser, but for a sigmoid of it."""
+    return not role_of(found.source, STATISTIC) or sigmoidal(found.step)
 
 
 def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:

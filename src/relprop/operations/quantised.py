@@ -37,4 +37,6 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
 register(F.linear, family="linear", handler=linear, replace=True)
 for _name in ("linear_dynamic", "linear_dynamic_fp16"):
     if hasattr(torch.ops.quantized, _name):  # a build without quantised kernels has none
-        register(getattr(torch.ops.quantized, _name), family="structure", handler=linear_dynamic, only=True, decomposes=True)
+        register(
+            getattr(torch.ops.quantized, _name), family="structure", handler=linear_dynamic, only=True, decomposes=True
+        )

@@ -24,6 +24,7 @@ from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
+from relprop.torch_private.state import without_torch_function
 
 State = tuple[Tensor, ...]
 
@@ -74,14 +75,14 @@ class Cell:
     def opened(self, x: Tensor | None, h: Tensor) -> list[Tensor]:
         """The gates at one step."""
         assert self.gating is not None and x is not None  # only cells with gates ask
-        with torch._C.DisableTorchFunction():  # constants concern nobody
+        with without_torch_function():  # constants concern nobody
             return list((x + self.gating.from_hidden(h.detach())).sigmoid().chunk(self.gates - len(self.content), -1))
 
     def mixed(self, mix: Callable[[], Tensor]) -> Tensor:
         """Sums and products with constants: native, so they need not be looked at unless zeros carry relevance."""
         if self.run.nz:
             return mix()
-        with torch._C.DisableTorchFunction():
+        with without_torch_function():
             y = mix()
         adopt(self.run, y)
         return y

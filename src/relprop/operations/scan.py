@@ -19,9 +19,10 @@ from relprop.engine.call import Call
 from relprop.engine.notes import noted, role_of
 from relprop.engine.registry import register
 from relprop.engine.roles import ADDS, ANY, BOUNDS, MOVES, SAME, SCALES, role
-from relprop.engine.run import Run, current_module
+from relprop.engine.run import Run
 from relprop.operations.activations import elementwise
 from relprop.rules import ScanConstants
+from relprop.torch_private.calls import running_module
 
 
 class Suspect:
@@ -115,7 +116,7 @@ def _found(run: Run, step: StepSize) -> None:
 
 
 def _here() -> int | None:
-    module: nn.Module | None = current_module()
+    module: nn.Module | None = running_module()
     return None if module is None else id(module)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.registry import DEFAULTS, SILENT, register
 from relprop.engine.spelling import named
+from relprop.torch_private.names import BACKWARD_HOOKS, STATE
 
 
 def silent(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -53,9 +54,7 @@ for _name in dir(Tensor):
     if _getter is not None and type(getattr(Tensor, _name)).__name__ in ("getset_descriptor", "property"):
         _views = ("T", "H", "mT", "mH", "real", "imag")
         register(_getter, family="structure" if _name in _views else SILENT, only=True, replace=True)
-# what torch itself resets after an autograd function that works in place
-register(vars(torch._C.TensorBase)["_backward_hooks"].__set__, family=SILENT, only=True)
+if BACKWARD_HOOKS is not None:
+    register(BACKWARD_HOOKS, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)
-for _name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled"):
-    if hasattr(torch._C, _name):
-        register(getattr(torch._C, _name), family=SILENT, only=True, replace=True)
+register(*STATE, family=SILENT, only=True, replace=True)

@@ -71,18 +71,16 @@ register(
     family="structure",
     traits={MOVES},
 )
-register(
-    *named("neg negative __neg__ deg2rad rad2deg"), family="structure", handler=scaling, traits={SCALES}
-)
+register(*named("neg negative __neg__ deg2rad rad2deg"), family="structure", handler=scaling, traits={SCALES})
 # sums with weights that are not negative
 register(
-    *named("cumsum sum_to_size scatter_add index_add fold col2im"),
+    *named("cumsum sum_to_size scatter_add index_add fold col2im interpolate upsample"),
     family="structure",
     traits={REDUCES},
 )
 register(
     *named(
-        "diff gradient trapezoid trapz cumulative_trapezoid interpolate upsample affine_grid affine_grid_generator "
+        "diff gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
         "_neg_view_copy _conj_copy cfloat cdouble chalf "
         "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft"
     ),

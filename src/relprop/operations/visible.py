@@ -51,6 +51,7 @@ class Watched(Propagation):
 def visible(call: Made, *args: Any) -> Any:
     """A custom function that nobody registered: where its forward is made of operations, those are what counts."""
     function = call.entry.function
+    call.zeros = True  # its steps have seen to them
     first = function not in call.run.followed
     mode = Watched(call.run, args) if first else Propagation(call.run)
     try:

@@ -20,11 +20,13 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import lookup, register
-from relprop.engine.run import Run, saved_elsewhere
+from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
+from relprop.numerics import known, nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
+from relprop.torch_private.recorded import recording
+from relprop.torch_private.state import saved_elsewhere
 
 PART = 4 * 2**20
 """Entries from which on a CPU works off a layer in parts: more is slower in page faults than in arithmetic."""
@@ -339,6 +341,7 @@ def never_negative(x: Tensor) -> bool:
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
+    call.zeros = True  # its rules know of them
     if not call.run.nz_hidden and (call.rule is None or isinstance(call.rule, Zero)):
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())
