@@ -412,7 +412,7 @@ WEIGHTED: dict[str, Operation] = {
             "{y} = torch.einsum('n...f,of->n...o', {a}, {w}) + {v}",
             "{y} = F.linear({a}, {w})\n{y} += {v}",
             "{y} = F.linear(input={a}, weight={w}, bias={v})",
-            "{y} = torch.addmm({v}, {a}, {w}.t()) if {a}.ndim == 2 else torch.stack([torch.addmm({v}, r{n}, {w}.t()) for r{n} in {a}])",
+            "{y} = torch.addmm({v}, {a}, {w}.t()) if {a}.ndim == 2 else F.linear({a}, {w}, {v})",
             "{y} = F.linear({a}.contiguous(), {w}, bias=None).add({v})",
         ),
     ),
@@ -426,7 +426,7 @@ WEIGHTED: dict[str, Operation] = {
             "{y} = {a} @ {w}.t()",
             "{y} = torch.matmul({a}, {w}.mT)",
             "{y} = torch.einsum('of,n...f->n...o', {w}, {a})",
-            "{y} = {a}.mm({w}.t()) if {a}.ndim == 2 else {a} @ {w}.expand(len({a}), -1, -1).mT",
+            "{y} = {a}.mm({w}.t()) if {a}.ndim == 2 else {a} @ {w}.t()",
         ),
     ),
     "conv1d": Operation(

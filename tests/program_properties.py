@@ -166,7 +166,7 @@ def one_map_however_it_is_spelled(program: Program) -> None:
 
 FRONT = (
     "copy", "swap", "flatten", "fold", "flip", "roll", "pick", "slice", "repeat", "pad", "negate", "scale", "scale by a row",
-    "scale by channel", "upsample", "total", "mean", "average pool", "differences", "cumsum", "centre",
+    "scale by channel", "upsample", "total", "mean", "average pool", "differences", "cumsum",
 )  # fmt: skip
 """What a network may do with its input before its first layer: linear, and nothing added."""
 
