@@ -49,6 +49,7 @@ class Role:
             (None where nothing is). Without it the role ends there.
         scaled: what scaling makes of it, given the run, what is known, and the operation's arguments.
         read: how it is read off a note, where it does not stand there by its name.
+        then: what an operation with these traits makes of it, given what is known and the operation as a function.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Role:
     join: Callable[[list[Any]], Any] | None = None
     scaled: Callable[[Any, Any, tuple], Any] | None = None
     read: Callable[[Note | None], Any] | None = None
+    then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None
 
 
 ROLES: dict[str, Role] = {}
@@ -72,9 +74,10 @@ def role(
     join: Callable[[list[Any]], Any] | None = None,
     scaled: Callable[[Any, Any, tuple], Any] | None = None,
     read: Callable[[Note | None], Any] | None = None,
+    then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
 ) -> str:
     """Declares a role, and returns its name."""
-    ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read)
+    ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then)
     if read is not None:
         _READ.append(ROLES[name])
     return name
@@ -117,6 +120,11 @@ def carry(
     if not traits and all(note is None or note.roles is None for note in notes):
         return
     found = _found(run, traits, notes[:1] if lone else notes, args)
+    for name in [name for name in found if ROLES[name].then is not None]:
+        value = found.pop(name)
+        written = bool(args) and result is args[0] and result is not operands[0]  # into something else
+        if lone and isinstance(result, Tensor) and not written:
+            found[name] = ROLES[name].then(value, _again(function, operands[0], args, kwargs), traits)  # type: ignore[misc]
     for t in result if isinstance(result, (tuple, list)) else (result,):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
         if note is None:
@@ -128,6 +136,17 @@ def carry(
                 value = _read(known, traits, notes[:1] if lone else notes)
                 if value is not None and note.role(known.name) is None:
                     note.give(known.name, value)
+
+
+def _again(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
+    """An operation as a function of one operand."""
+
+    def put(value: Any, t: Tensor) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(put(item, t) for item in value)
+        return t if value is operand else value
+
+    return lambda t: function(*put(args, t), **{key: put(value, t) for key, value in kwargs.items()})
 
 
 def _found(run: Any, traits: frozenset[str], notes: list[Note | None], args: tuple) -> dict[str, Any]:

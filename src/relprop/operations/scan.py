@@ -148,11 +148,6 @@ def softplus(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return y
 
 
-def exp(call: Call, input: Tensor) -> Tensor:
-    decaying(call.run, input)
-    return elementwise(call, input)
-
-
 def split(call: Call, *args: Any, **kwargs: Any) -> Any:
     parts = call()
     dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
@@ -165,5 +160,4 @@ def split(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 register(F.softplus, family="activation", handler=softplus)
-register(torch.exp, family="activation", handler=exp)
 register(torch.split, family="structure", handler=split, traits={MOVES})
