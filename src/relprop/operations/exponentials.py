@@ -68,7 +68,7 @@ LOG_SUM = role(
     "log of a sum", MOVES, SAME, ADDS,
     given_by="logsumexp, and the logarithm of a sum of exponentials",
     asked_by="differences, which may make logarithms of a softmax",
-    join=_one,
+    join=_one, joined_by=(MOVES, ADDS),
 )  # fmt: skip
 LOG_SOFTMAX = role(
     "log-softmax", MOVES, SAME,
@@ -157,10 +157,11 @@ def known_below(denominator: Any) -> Exponential | None:
     return found
 
 
-def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor) -> Tensor:
-    """Notes of which sum of exponentials a constant is the reciprocal."""
+def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) -> Tensor:
+    """Notes of which sum of exponentials a constant is the reciprocal, `times` a constant."""
     below = role_of(sum_of, EXPONENTIAL)
     if below is not None and below.summed:
+        below = below._replace(steps=(*below.steps, lambda t: t / times))
         noted(call.run, result).give("reciprocal of a sum", below)
     return result
 

@@ -94,7 +94,7 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if found is not None and finite_at_zero(found.step, other) and (_live(input) or _activates(found)):
         return along(call, found, detached(call))
     if not _live(input):
-        return reciprocal_of(call, call(input, other.detach()), other)
+        return reciprocal_of(call, call(input, other.detach()), other, input)
     softmax = quotient(call, input, other)
     return call(input, other.detach()) if softmax is None else softmax
 

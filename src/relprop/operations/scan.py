@@ -71,7 +71,7 @@ SUSPECTS = role(
     "suspects", ANY,
     given_by="softplus and splits, under `ScanConstants()` or \"auto\"",
     asked_by="products: a constant of a selective scan takes no share",
-    join=_suspected_all,
+    join=_suspected_all, joined_by=(ANY,),
 )  # fmt: skip
 STEP_SIZE = role(
     "step size", MOVES, SAME, SCALES, ADDS, BOUNDS,
