@@ -119,7 +119,9 @@ def a_sample_alone_is_a_sample_in_a_batch(program: Program) -> None:
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(program.seed))
     whole = explained(program, composite)
     within = tolerance(program)
-    close(explained(program, composite, x[order]).values, whole.values[order], within, f"another order under {composite}")
+    close(
+        explained(program, composite, x[order]).values, whole.values[order], within, f"another order under {composite}"
+    )
     for n in range(len(x)):
         alone = explained(program, composite, x[n : n + 1])
         close(alone.values, whole.values[n : n + 1], within, f"sample {n} alone under {composite}", whole.values[n])
@@ -231,7 +233,11 @@ def the_model_is_untouched(program: Program) -> None:
 
 def _state(model: nn.Module) -> dict[str, Any]:
     state: dict[str, Any] = {"random numbers": torch.get_rng_state().numpy().tobytes()}
-    state["modes"] = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.overrides._get_current_function_mode()
+    state["modes"] = (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.overrides._get_current_function_mode(),
+    )
     for path, module in model.named_modules():
         hooks = {name: len(value) for name, value in vars(module).items() if "hooks" in name}
         state[f"module {path}"] = hooks, sorted(vars(module)), module.training

@@ -24,7 +24,7 @@ from relprop.engine.ledger import Overwritten, Recorder, edge_of
 from relprop.engine.notes import begin
 from relprop.engine.run import outside
 from relprop.engine.tokens import track
-from relprop.errors import InputError, RelpropError, SeveredGraphError, TargetError
+from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
 from relprop.numerics import known, nonzero, wide
 
 
@@ -157,6 +157,8 @@ def _explained(
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if how.multiply is None else how.multiply
         nz = nz_input or run.nz_first
+        if nz and not reads:
+            raise RuleError(_no_multiplier(run))
 
         def read(gradients: Sequence[Tensor | None], reads: bool = reads, nz: bool = nz, score: Tensor = score) -> Any:
             some = [_read(x, g, reads, nz) for x, g in zip(carriers, gradients, strict=False)]
@@ -307,4 +309,13 @@ def _severed(run: Run) -> str:
         + where
         + " Remove the detach, no_grad or "
         "conversion, or explain the part of the model behind it."
+    )
+
+
+def _no_multiplier(run: Run) -> str:
+    unlike = next(f"{rule!r} at '{key}'" for key, rule in run.composite.entries if not rule.proportional)
+    return (
+        f"multiply_by_inputs=False asks for the factor between input and relevance, and composite {run.composite.name!r} has "
+        f"{unlike}, which gives relevance to inputs of 0 as well: there is none. Read the relevance itself, or take rules that "
+        "are proportional to the input, such as composite='epsilon_plus'."
     )

@@ -43,7 +43,7 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere()):
+        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere(run.hooks)):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:

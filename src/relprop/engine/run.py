@@ -22,7 +22,7 @@ from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
 from relprop.torch_private.calls import running_module
-from relprop.torch_private.state import graph_task, saved_elsewhere
+from relprop.torch_private.state import graph_task, saved_elsewhere, saving_hooks
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Run:
         self.severed: deque[str] = deque(maxlen=8)
         self.unknown: Counter[str] = Counter()
         self.checkpointed = False
+        self.hooks = saving_hooks()  # of the caller, or those that keep copies: no checkpoint's
         self._journal: dict[Any, list[Decision]] = {}
         self._replayed: Decision | None = None
         self.inputs: set[int] = set()
@@ -149,7 +150,7 @@ class Run:
         if replaying():
             self._replayed = self._recall(entry, module)
             return self._replayed.place
-        self.checkpointed = self.checkpointed or saved_elsewhere()
+        self.checkpointed = self.checkpointed or saved_elsewhere(self.hooks)
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
         place = Place(family, entry.function, module, paths, order=self._order)
         self._order += 1

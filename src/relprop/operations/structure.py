@@ -80,7 +80,7 @@ register(
 )
 register(
     *named(
-        "diff gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
+        "gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
         "_neg_view_copy _conj_copy cfloat cdouble chalf "
         "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft"
     ),
