@@ -22,7 +22,7 @@ def code_of(function: Any) -> CodeType | None:
 MODULE_CALL: CodeType | None = code_of(part("nn.Module._call_impl"))
 """The code behind `module(...)`: its frame tells which module runs.
 
-Seen on 2.6 to 2.14. Without it, `running_module` looks for methods called `forward` instead.
+Seen on 2.9 to 2.14. Without it, `running_module` looks for methods called `forward` instead.
 """
 
 
@@ -51,7 +51,7 @@ def _module_by_forward(frame: FrameType | None) -> nn.Module | None:
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
     """`function.apply(*args)`, past the look at its signature that costs more than a small operation.
 
-    The base class of `torch.autograd.Function` has an `apply` of its own. Seen on 2.6 to 2.14, where the two are one.
+    The base class of `torch.autograd.Function` has an `apply` of its own. Seen on 2.9 to 2.14, where the two are one.
     """
     if torch.compiler.is_compiling() or transforms_active():
         return function.apply(*args)
@@ -62,7 +62,7 @@ def unfolded(function: Any) -> Any:
     """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen.
 
     For attention, and for gradients within a checkpoint. The body asks `has_torch_function` whether to hand itself to the
-    mode as a whole. Seen on 2.6 to 2.14. A function that is not written in Python is refused when it is called.
+    mode as a whole. Seen on 2.9 to 2.14. A function that is not written in Python is refused when it is called.
     """
     if not isinstance(function, types.FunctionType):
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from relprop.torch_private.parts import part
 
 SPACES: tuple[Any, ...] = tuple(space for space in (part("_C._nn"), part("_C._VariableFunctions")) if space is not None)
-"""Where torch keeps operations that its public names are aliases of. Seen on 2.6 to 2.14."""
+"""Where torch keeps operations that its public names are aliases of. Seen on 2.9 to 2.14."""
 
 STATE: tuple[Any, ...] = tuple(
     function
@@ -18,10 +18,10 @@ STATE: tuple[Any, ...] = tuple(
     )
     if function is not None
 )
-"""What torch calls through modes to change a thread's state. Seen on 2.6 to 2.14, `_autograd_functions` not on all."""
+"""What torch calls through modes to change a thread's state. Seen on 2.9 to 2.14, `_autograd_functions` not on all."""
 
 BACKWARD_HOOKS: Any = getattr(vars(part("_C.TensorBase", Tensor)).get("_backward_hooks"), "__set__", None)
-"""What torch itself resets after an autograd function that works in place. Seen on 2.6 to 2.14; None without it."""
+"""What torch itself resets after an autograd function that works in place. Seen on 2.9 to 2.14; None without it."""
 
 LINEAR_FUNCTIONS = (
     "torch.distributed.fsdp._fully_shard._fsdp_param_group.RegisterPostBackwardFunction",
@@ -40,7 +40,7 @@ Seen on 2.13. Under another name they are met as any custom function is.
 def aten_name(function: Any) -> str | None:
     """`"relu"` for `torch.ops.aten.relu` and `torch.ops.aten.relu.default`; None for all else.
 
-    Seen on 2.6 to 2.14. Without it operations of `torch.ops.aten` are in no family, and refused.
+    Seen on 2.9 to 2.14. Without it operations of `torch.ops.aten` are in no family, and refused.
     """
     packet = getattr(function, "overloadpacket", function)
     name = getattr(packet, "_qualified_op_name", "")
