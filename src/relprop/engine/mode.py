@@ -21,6 +21,7 @@ from relprop.engine.rows import apart
 from relprop.engine.run import Run, replaying, saved_elsewhere
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import follow
+from relprop.numerics import recording
 
 
 def unfolded(function: Any) -> Any:
@@ -123,7 +124,7 @@ class Propagation(TorchFunctionMode):
         adopt(run, result)
         if run.suspecting:
             suspect(suspects, live, result)
-        if run.samples > 1 and not run.mixing:
+        if run.samples > 1 and not run.mixing and not recording():
             run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
         if run.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
