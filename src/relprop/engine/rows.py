@@ -121,7 +121,9 @@ def _keeps_first(key: Any, ndim: int) -> bool:
         whole = sum(k is not None and k is not Ellipsis for k in keys) < ndim
     lists = sum(not isinstance(k, (int, slice, type(None), type(Ellipsis))) for k in keys)
     numbers = sum(isinstance(k, int) for k in keys)
-    return whole and (lists == 0 or lists + numbers == 1)  # several lists apart from another move their axis to the front
+    return whole and (
+        lists == 0 or lists + numbers == 1
+    )  # several lists apart from another move their axis to the front
 
 
 def _product(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
@@ -155,7 +157,9 @@ def _pooled(dims: int) -> Test:
 def _normalised(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
     """A layer norm or its like: over the last axes, given by their sizes."""
     over: Any = args[1] if len(args) > 1 else kwargs.get("normalized_shape")
-    return isinstance(over, (tuple, list, torch.Size)) and len(over) < result.ndim and _alike(args, kwargs, live, result)
+    return (
+        isinstance(over, (tuple, list, torch.Size)) and len(over) < result.ndim and _alike(args, kwargs, live, result)
+    )
 
 
 def _with_axes(least: int) -> Test:

@@ -115,7 +115,7 @@ def load(path: str | PathLike[str]) -> Any:
     Raises:
         InputError: there is no saved result, it is damaged, or a newer version wrote it.
     """
-    place = Path(path)
+    place = atomic.whole(Path(path), MANIFEST)
     if not (place / MANIFEST).is_file():
         raise InputError(f"{str(path)!r} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
     safetensors = _safetensors()
