@@ -20,7 +20,6 @@ from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
 
-
 Open = list[tuple[nn.Module, saved_tensors_hooks]]
 
 

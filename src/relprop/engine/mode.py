@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call, handle
+from relprop.engine.cuts import traced
 from relprop.engine.door import enter
 from relprop.engine.eager import untraced
 from relprop.engine.inplace import inplace
@@ -53,9 +54,13 @@ class Propagation(TorchFunctionMode):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
+            if kwargs.get("generator") is not None:
+                run.generators[id(kwargs["generator"])] = kwargs["generator"]
             return self._silent(entry, func, args, kwargs)
         if run.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
             run.recorder.preserve(args[0])
+        if kwargs and kwargs.get("generator") is not None:
+            run.generators[id(kwargs["generator"])] = kwargs["generator"]
         live: list[Tensor] = []
         operands = tuple(enter(run, a, live) for a in args)
         kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
@@ -84,9 +89,21 @@ class Propagation(TorchFunctionMode):
             and result is not args[0]
             and args[0].requires_grad
         ):
-            run.cut(f"{entry.function.__name__} in {run.where()}")
+            self._cut(func, args[0], result)
             return result.detach() if result.requires_grad else result
+        if args and isinstance(args[0], Tensor) and args[0].requires_grad and not isinstance(result, Tensor):
+            run.cuts.note(called(func), run.where, args[0], result)
         return result
+
+    def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
+        """Notes that numbers go on without relevance; what is cast or rounded may be ids, that an embedding looks up."""
+        run = self.run
+        run.cut(called(func), how, operand, result)
+        if result.shape == operand.shape and result.dtype is not torch.bool and not recording():
+            found = traced(run, operand)
+            if found is not None:
+                run.ids = True
+                result._relprop_positions = found  # type: ignore[attr-defined]
 
     @untraced
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
@@ -96,7 +113,7 @@ class Propagation(TorchFunctionMode):
             if writes(func) and note_of(args[0]) is not None:
                 args[0]._relprop = None  # what a custom function writes into, it may return
         elif live:
-            run.cut(f"{called(func)} without gradients (no_grad) in {run.where()}")
+            run.cut(called(func), " without gradients (no_grad)", live[0], live[0])
         if entry is not None and getattr(entry.handler, "always", False):
             result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
             adopt(run, result)
@@ -121,6 +138,8 @@ class Propagation(TorchFunctionMode):
             result = self._unknown(func, args, kwargs, "" if entry is None else entry.reason)
         else:
             result = self._known(entry, func, args, kwargs, live)
+        if isinstance(result, Tensor) and not result.requires_grad:
+            self._cut(func, live[0], result)
         adopt(run, result)
         if run.suspecting:
             suspect(suspects, live, result)

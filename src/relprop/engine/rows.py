@@ -129,7 +129,7 @@ def _keeps_first(key: Any, ndim: int) -> bool:
 def _product(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
     """`a @ b`: the first axis is a batch, or the rows of a."""
     a, b = args[0], args[1]
-    if a.requires_grad and a.ndim < 2 or b.requires_grad and b.ndim < 3:
+    if (a.requires_grad and a.ndim < 2) or (b.requires_grad and b.ndim < 3):
         return False
     ndim = result.ndim + (b.ndim == 1)
     return all(t.ndim == ndim and t.shape[0] == result.shape[0] for t in live)

@@ -78,6 +78,7 @@ def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
     else:
         kind, kept = texts.kept(result)
     kept |= {"unknown": result.unknown, "ledger": [vars(entry) for entry in result.ledger.entries]}
+    kept["notices"] = list(getattr(result, "notices", ()))
     content = {name: encode(part, name, tensors) for name, part in kept.items()}
     stored = safetensors.save(tensors)
     manifest = {
@@ -160,7 +161,8 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
     for name in ("score", "residual"):
         if not isinstance(content[name], Tensor):
             raise ValueError(f"{name} is no tensor")
-    return Relevance(**{name: content[name] for name in (*_KEPT, "inputs")}, **made)
+    notices = [str(notice) for notice in content.get("notices", ())]  # none in folders of the first version
+    return Relevance(**{name: content[name] for name in (*_KEPT, "inputs")}, **made, notices=notices)
 
 
 def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:
