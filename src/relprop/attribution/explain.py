@@ -19,7 +19,7 @@ from relprop.composites import Composite
 from relprop.engine import Propagation, Run
 from relprop.engine.checkpoint import checkpointing, recomputing
 from relprop.engine.ledger import Edge, Entry, Ledger, edge_of
-from relprop.engine.notes import begin
+from relprop.engine.notes import begin, note_of
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError, TargetError
 from relprop.numerics import known, nonzero, wide
@@ -111,6 +111,8 @@ def _explain(
         if how.named:
             check_labels(how.labels, output)
         found = [scores(output, target, how.labels) for target in targets]
+        # what a custom function returned is met by an operation at the latest here
+        found = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in found]
     run.own_from = None
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))

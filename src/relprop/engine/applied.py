@@ -13,13 +13,13 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from relprop.engine import functions
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
-_OUTER = {nn.Module._call_impl.__code__, functions._apply.__code__}
+_OUTER = {functions._apply.__code__}
 _AT_ONCE = 16
 """How many calls may wait for an operation to meet their results."""
 

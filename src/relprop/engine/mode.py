@@ -76,9 +76,8 @@ class Propagation(TorchFunctionMode):
         if run.checkpointed and func in _BACKWARD:
             with self:  # what a checkpoint computes again must be seen
                 return _BACKWARD[func](*args, **kwargs)
-        if not torch.is_grad_enabled():
-            run.applications.note()
-        result = ANSWERS.get(func, func)(*args, **kwargs)
+        inside = not torch.is_grad_enabled() and run.applications.note()  # what a custom function does is its own business
+        result = (func if inside else ANSWERS.get(func, func))(*args, **kwargs)
         if run.ids:
             follow(run, func, False, args, kwargs, result)
         if kwargs.get("requires_grad") and not run.adopt:
