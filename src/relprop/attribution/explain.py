@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance, misshapen
+from relprop.attribution.checks import (
+    arguments, check_labels, check_lengths, check_output, check_relevance, misshapen, unequal,
+)  # fmt: skip
 from relprop.attribution.layers import catching
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
@@ -114,6 +116,8 @@ def _explain(
         # what a custom function returned is met by an operation at the latest here
         found = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in found]
     run.own_from = None
+    for score, _ in found:
+        check_lengths(inputs, score)
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))
     if run.ids and not starts and not run.lookups:
@@ -193,7 +197,7 @@ def _of_positions(run: Run, read: list[Tensor]) -> dict[str, Tensor]:
 def _check_batch(score: Tensor, inputs: Any, output: Any) -> None:
     """Refuses scores that are not one per sample."""
     sizes = {t.shape[0] for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
-    if score.ndim == 1 and sizes and score.shape[0] not in sizes:
+    if score.ndim == 1 and sizes and score.shape[0] not in sizes and not (len(sizes) > 1 and score.shape[0] == 1):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TargetError(
             f"the output of shape {shape} gives {score.shape[0]} scores for a batch of {max(sizes)} samples: its first axis "
@@ -245,7 +249,7 @@ def _suspect(run: Run, model: Any, inputs: Any, error: Exception) -> str:
         return f"an id may lie beyond the table it is looked up in: {said}. Do the tokenizer and the model belong together?"
     if run.ids and not run.lookups and isinstance(error, RuntimeError):
         return _unread(inputs)
-    return misshapen(model, inputs)
+    return misshapen(model, inputs) or unequal(inputs)
 
 
 def _unread(inputs: Any) -> str:
