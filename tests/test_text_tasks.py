@@ -324,7 +324,9 @@ def test_one_number_per_text() -> None:
     inner = tiny.Plain(len(tokenizer), 1)
     model = lambda ids: inner(ids)[:, 0]  # noqa: E731
     found = relprop.explain_text(model, tokenizer, "rome was good")
-    assert float(found.score) == pytest.approx(float(inner(torch.tensor([[2, *tokenizer.convert_tokens_to_ids(["rome", "was", "good"])]]))))
+    assert float(found.score) == pytest.approx(
+        float(inner(torch.tensor([[2, *tokenizer.convert_tokens_to_ids(["rome", "was", "good"])]])))
+    )
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -49,7 +49,7 @@ def check_options(given: Iterable[str], known: Iterable[str], hints: Mapping[str
     Raises:
         ArgumentError: there is no such argument.
     """
-    known = list(known)
+    known = list(dict.fromkeys(known))
     for name in given:
         if name not in known:
             raise ArgumentError(unknown(name, known, hints or {}))
@@ -93,13 +93,20 @@ def _unfit(
         return None
     usual = ", ".join(_written(p) for p in own if p.kind is p.POSITIONAL_OR_KEYWORD or p.kind is p.POSITIONAL_ONLY)
     if "too many positional" in why:
-        count, more = len(args) - (len(signature.parameters) - len(own)), [p.name for p in own if p.kind is p.KEYWORD_ONLY]
+        count, more = (
+            len(args) - (len(signature.parameters) - len(own)),
+            [p.name for p in own if p.kind is p.KEYWORD_ONLY],
+        )
         named = f" Name the others, as in {more[0]}=..." if more else ""
         hint = f" {hints['']}" if "" in hints else ""
-        return ArgumentError(f"{count} arguments were given without a name; these go without one: {usual}.{named}{hint}")
+        return ArgumentError(
+            f"{count} arguments were given without a name; these go without one: {usual}.{named}{hint}"
+        )
     rest = [_written(p) for p in own if p.kind is p.KEYWORD_ONLY]
     needed = [name for name in rest if "=" not in name]
-    shown = ", ".join([*([usual] if usual else []), *(f"{name}=..." for name in needed), *(["..."] if rest[len(needed) :] else [])])
+    shown = ", ".join(
+        [*([usual] if usual else []), *(f"{name}=..." for name in needed), *(["..."] if rest[len(needed) :] else [])]
+    )
     return ArgumentError(f"{why}. It is called with ({shown}).")
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from relprop.attribution.trees import leaves
 from relprop.errors import InputError, RelpropError
 
-
 OFTEN = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError)
 """What models raise on inputs that they do not take."""
 
@@ -114,7 +113,9 @@ def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception
     if not hint and isinstance(inputs, list):
         hint = "A list is passed on as one argument: for a batch of tensors of one shape pass torch.stack(inputs)."
     if not hint and isinstance(error, TypeError) and "missing" in str(error):
-        hint = "Further arguments go in forward_args=(...) or forward_kwargs={...}; several inputs are a tuple or a dict."
+        hint = (
+            "Further arguments go in forward_args=(...) or forward_kwargs={...}; several inputs are a tuple or a dict."
+        )
     said = f"the model itself does not take {shapes}."
     return f"{said}{' ' + hint if hint else ''} The model itself raised: {type(error).__name__}: {error}"
 
@@ -137,7 +138,9 @@ class Watched:
             InputError: they are no samples.
         """
         if scores.numel() > 1 and (self.lone or (self.timed and scores.numel() == inputs.shape[0])):
-            raise InputError(self.lone or f"{self.timed} There is a score for each entry of it, as if these were samples.")
+            raise InputError(
+                self.lone or f"{self.timed} There is a score for each entry of it, as if these were samples."
+            )
 
 
 @contextmanager

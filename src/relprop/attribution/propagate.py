@@ -29,7 +29,11 @@ def resolve(composite: Composite | str) -> Composite | None:
     elif isinstance(composite, Rule):
         hint = f" Say where it acts, as in Composite({{'conv': {composite!r}, 'linear': {composite!r}}})."
     elif isinstance(composite, type):
-        hint = f" It is a class: make one, as in Composite({{'conv': {composite.__name__}(...)}})." if issubclass(composite, Rule) else ""
+        hint = (
+            f" It is a class: make one, as in Composite({{'conv': {composite.__name__}(...)}})."
+            if issubclass(composite, Rule)
+            else ""
+        )
     elif callable(composite) and getattr(composite, "__name__", "") in NAMES:
         hint = f" Call it: relprop.composites.{composite.__name__}()."
     raise CompositeError(f"composite must be a Composite or the name of one; got {composite!r}.{hint}")

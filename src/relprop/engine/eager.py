@@ -52,7 +52,6 @@ def _may_compile() -> bool:
 
 def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
     """Decorates what runs as it is, whole, also where a function that is compiled calls it: one break in its graph."""
-
     name = getattr(function, "called", function.__name__)
 
     @wraps(function)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relprop.engine.spelling import Function, Spelling, aten_name, spellings, writes
+from relprop.errors import InputError
 from relprop.rules.base import EVERYTHING
 from relprop.signatures import public
 
@@ -68,19 +69,23 @@ def register(
             and bias. Called in the backward pass, and only by rules that need the weight; without it they are refused.
 
     Raises:
-        ValueError: the family is unknown, has no default handler and none is given, or a function is registered already.
+        InputError: the family is unknown, has no default handler and none is given, or a function is registered already.
     """
     if family not in EVERYTHING | {SILENT, REFUSED}:
-        raise ValueError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
+        raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
     chosen = handler or DEFAULTS.get(family)
     if chosen is None:
-        raise ValueError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
+        raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
     if weight is not None and family != "linear":
-        raise ValueError(f'weight= is for family "linear"; got family {family!r}')
+        raise InputError(f'weight= is for family "linear"; got family {family!r}')
     for given in functions:
+        if not callable(given):
+            raise InputError(
+                f"register takes functions, such as torch.ops.mine.op or a torch.autograd.Function; got {given!r}."
+            )
         function = owner(given)
         if not replace and function in TABLE and TABLE[function].function is function:
-            raise ValueError(
+            raise InputError(
                 f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True"
             )
         names: list[tuple[Function, Spelling]] = (

@@ -117,6 +117,8 @@ def load(path: str | PathLike[str]) -> Any:
     Raises:
         InputError: there is no saved result, it is damaged, or a newer version wrote it.
     """
+    if not isinstance(path, (str, PathLike)):
+        raise InputError(f"path is a folder that R.save wrote; got {path!r}.")
     place = Path(path)
     if not (place / MANIFEST).is_file():
         raise InputError(f"{str(path)!r} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")

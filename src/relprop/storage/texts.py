@@ -62,7 +62,9 @@ def _check_text(text: TextRelevance) -> None:
         raise ValueError("tokens and target are no text")
     if not isinstance(text.relevance, Tensor) or text.relevance.shape != (count,):
         raise ValueError("relevance is not that of the tokens")
-    if not all(isinstance(one, Tensor) and one.shape == () and one.is_floating_point() for one in (text.score, text.residual)):
+    if not all(
+        isinstance(one, Tensor) and one.shape == () and one.is_floating_point() for one in (text.score, text.residual)
+    ):
         raise ValueError("score and residual are no numbers")
     if not all(0 <= start < stop <= count for start, stop in text.spans):
         raise ValueError("words are not made of the tokens")

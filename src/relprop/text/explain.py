@@ -22,7 +22,6 @@ from relprop.text.result import ROTARY, TextRelevance
 from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
 
-
 _OWN = {"inputs", "forward_args", "forward_kwargs", "select"}
 """What `explain_text` gives to `attribute` itself."""
 _ELSEWHERE = {
@@ -94,7 +93,9 @@ def explain_text(
         TargetError: the target names no score or several, is several tokens, or the text has no mask.
         RelpropError: as `relprop.attribute`.
     """
-    check_options(options, [*parameters(explain_text), *(n for n in parameters(attribute) if n not in _OWN)], _ELSEWHERE)
+    check_options(
+        options, [*parameters(explain_text), *(n for n in parameters(attribute) if n not in _OWN)], _ELSEWHERE
+    )
     check_callable(model, tokenizer)
     for name, value in (("max_length", max_length), ("longest_answer", longest_answer), ("batch_size", batch_size)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

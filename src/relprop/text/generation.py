@@ -23,7 +23,18 @@ AT_ONCE = 8
 """Generated tokens per backward pass: their matrix products become one large one. More cost memory and gain nothing."""
 
 
-_OWN = {"inputs", "target", "forward_args", "forward_kwargs", "select", "layers", "layers_at", "labels", "batch_size", "progress"}
+_OWN = {
+    "inputs",
+    "target",
+    "forward_args",
+    "forward_kwargs",
+    "select",
+    "layers",
+    "layers_at",
+    "labels",
+    "batch_size",
+    "progress",
+}
 """What `explain_generation` gives to `attribute` itself, or has no use for."""
 
 
@@ -64,7 +75,11 @@ def explain_generation(
             once, so that its tokens are not its own predictions.
         RelpropError: as `relprop.attribute`.
     """
-    check_options(options, [*parameters(explain_generation), *(n for n in parameters(attribute) if n not in _OWN)], _of_generate(model, options))
+    check_options(
+        options,
+        [*parameters(explain_generation), *(n for n in parameters(attribute) if n not in _OWN)],
+        _of_generate(model, options),
+    )
     check_callable(model, tokenizer)
     if continuation is not None and not isinstance(continuation, str):
         raise InputError(f"continuation must be a str; got {continuation!r}.")

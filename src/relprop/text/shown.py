@@ -77,9 +77,7 @@ def rows_of_text(result: TextRelevance) -> list[Row]:
     # The ledger counts what ends in added positions as absorbed; here it is told apart.
     kept = float(result.residual)
     rest = kept + (result.in_tables() if causes else 0.0)
-    return [
-        Row(called(result.target), float(result.score), arrived, kept, by_cause(rest, causes), result.probability)
-    ]
+    return [Row(called(result.target), float(result.score), arrived, kept, by_cause(rest, causes), result.probability)]
 
 
 def rows_of_generation(result: GenerationRelevance) -> list[Row]:

@@ -48,6 +48,7 @@ class Question:
         self.choices: list[Any] = []
 
     def __call__(self, output: Any) -> Tensor:
+        """One score per text, and what they are scores of."""
         self.task = task = self.read(output)
         self.choices = [_understood(task, target, n) for n, target in enumerate(self.targets)]
         rows = [_terms(choice) for choice in self.choices]
@@ -142,7 +143,9 @@ def _place(model: Any, tokenizer: Any, batch: Batch, n: int, mask: int | None) -
             )
         return int(real[-1])
     if mask is None and len(masks) > 1:
-        raise TargetError(f"text {batch.begin + n} has {len(masks)} masks: say which one, mask=0 to mask={len(masks) - 1}.")
+        raise TargetError(
+            f"text {batch.begin + n} has {len(masks)} masks: say which one, mask=0 to mask={len(masks) - 1}."
+        )
     if not 0 <= (mask or 0) < len(masks):
         raise TargetError(f"mask={mask}, but text {batch.begin + n} has {len(masks)} masks: 0 to {len(masks) - 1}.")
     return int(masks[mask or 0])
