@@ -219,9 +219,9 @@ def _shared(layer: Callable[[Tensor], Tensor], x: Tensor, r: Tensor) -> Tensor:
 
 def the_model_is_untouched(program: Program) -> None:
     model, x = program.build(), program.inputs()
-    before, given = _state(model), x.clone()
+    before, given = state(model), x.clone()
     relprop.attribute(model, x, target, composite=one_of(program), ledger=program.seed % 2 == 0)
-    after = _state(model)
+    after = state(model)
     changed = [name for name in before if before[name] != after.get(name)] + [n for n in after if n not in before]
     if changed:
         raise Broken(f"changed: {', '.join(changed)}")
@@ -229,16 +229,17 @@ def the_model_is_untouched(program: Program) -> None:
         raise Broken("the caller's input is changed")
 
 
-def _state(model: nn.Module) -> dict[str, Any]:
-    state: dict[str, Any] = {"random numbers": torch.get_rng_state().numpy().tobytes()}
-    state["modes"] = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.overrides._get_current_function_mode()
+def state(model: nn.Module) -> dict[str, Any]:
+    """All that an explanation must leave as it was."""
+    held: dict[str, Any] = {"random numbers": torch.get_rngstate().numpy().tobytes()}
+    held["modes"] = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.overrides._get_current_function_mode()
     for path, module in model.named_modules():
         hooks = {name: len(value) for name, value in vars(module).items() if "hooks" in name}
-        state[f"module {path}"] = hooks, sorted(vars(module)), module.training
+        held[f"module {path}"] = hooks, sorted(vars(module)), module.training
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         values = tensor.detach().numpy().tobytes(), tensor.requires_grad, tensor._version, id(tensor)
-        state[f"tensor {path}"] = values, tensor.grad is None, len(tensor._backward_hooks or ()), sorted(vars(tensor))
-    return state
+        held[f"tensor {path}"] = values, tensor.grad is None, len(tensor._backward_hooks or ()), sorted(vars(tensor))
+    return held
 
 
 PROPERTIES: dict[str, Callable[[Program], None]] = {
