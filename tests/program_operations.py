@@ -118,8 +118,9 @@ def recurrent(random: Random, s: Shape) -> Drawn:
     return {"i": s[1], "h": h}, {name: ("weight", shape) for name, shape in shapes.items()}
 
 
-
-def calls(name: str, arguments: str = "", *, module: str = "", inplace: bool = True, torch: bool = True) -> tuple[str, ...]:
+def calls(
+    name: str, arguments: str = "", *, module: str = "", inplace: bool = True, torch: bool = True
+) -> tuple[str, ...]:
     """The ways to call a function of one tensor that is a method, too."""
     some = [f"{{y}} = {{a}}.{name}({arguments})"]
     if torch:

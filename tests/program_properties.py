@@ -13,13 +13,13 @@ from functools import partial
 from random import Random
 from typing import Any
 
-import reference as ref
 import torch
-from programs import Program, draw, step
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
+import reference as ref
 import relprop
+from programs import Program, draw, step
 from relprop.errors import SeveredGraphError
 
 COMPOSITES = ("zero", "epsilon", "gamma_flat", "cp_lrp", "attnlrp", "auto")
@@ -119,30 +119,30 @@ def a_sample_alone_is_a_sample_in_a_batch(program: Program) -> None:
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(program.seed))
     whole = explained(program, composite)
     within = tolerance(program)
-    close(explained(program, composite, x[order]).values, whole.values[order], within, f"another order under {composite}")
+    close(
+        explained(program, composite, x[order]).values, whole.values[order], within, f"another order under {composite}"
+    )
     for n in range(len(x)):
         alone = explained(program, composite, x[n : n + 1])
         close(alone.values, whole.values[n : n + 1], within, f"sample {n} alone under {composite}", whole.values[n])
 
 
 def nothing_stays_alive(program: Program) -> None:
-    composite = one_of(program)
-    model, x = program.build(), program.inputs()
+    composite, x = one_of(program), program.inputs()
+    model = program.build()
     gone = weakref.ref(model)
     for ledger in (False, True):
-        explain = lambda: relprop.attribute(model, x, target, composite=composite, ledger=ledger)  # noqa: B023, E731
-        explain()
+        relprop.attribute(model, x, target, composite=composite, ledger=ledger)
         before = _tensors()
         for _ in range(3):
-            explain()
+            relprop.attribute(model, x, target, composite=composite, ledger=ledger)
         if (left := _tensors() - before) > 0:
             raise Broken(f"{left} tensors stay alive after three explanations{' with a ledger' * ledger}")
-    R = explain()
-    del model, explain
+    R = relprop.attribute(model, x, target, composite=composite, ledger=True)
+    del model
     gc.collect()
     if gone() is not None:
-        raise Broken("the result keeps the model alive")
-    del R
+        raise Broken(f"the result keeps the model alive: {R!r}")
 
 
 def _tensors() -> int:
@@ -231,8 +231,12 @@ def the_model_is_untouched(program: Program) -> None:
 
 def state(model: nn.Module) -> dict[str, Any]:
     """All that an explanation must leave as it was."""
-    held: dict[str, Any] = {"random numbers": torch.get_rngstate().numpy().tobytes()}
-    held["modes"] = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.overrides._get_current_function_mode()
+    held: dict[str, Any] = {"random numbers": torch.get_rng_state().numpy().tobytes()}
+    held["modes"] = (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.overrides._get_current_function_mode(),
+    )
     for path, module in model.named_modules():
         hooks = {name: len(value) for name, value in vars(module).items() if "hooks" in name}
         held[f"module {path}"] = hooks, sorted(vars(module)), module.training

@@ -13,8 +13,9 @@ from types import CodeType
 from typing import Any
 
 import torch
-from program_operations import TABLE, Shape
 from torch import Tensor, nn
+
+from program_operations import TABLE, Shape
 
 HEADER = '''import torch
 import torch.nn.functional as F
@@ -161,7 +162,9 @@ def _used(program: Program) -> Program:
     renumbered = {0: 0} | {n: place for place, n in enumerate(kept, 1)}
     nodes = [program.nodes[n - 1] for n in kept]
     nodes = [replace(node, operands=tuple(renumbered[n] for n in node.operands)) for node in nodes]
-    return replace(program, nodes=tuple(nodes), spellings=tuple(program.spellings[n - 1] for n in kept if program.spellings))
+    return replace(
+        program, nodes=tuple(nodes), spellings=tuple(program.spellings[n - 1] for n in kept if program.spellings)
+    )
 
 
 def _read(program: Program) -> set[int]:
@@ -196,7 +199,10 @@ def _render(program: Program) -> tuple[list[str], list[str]]:
     owners = [0]  # which values share their memory: 0 is the caller's
     fixed = set()  # views of which torch made several at once: it lets nobody write into one
     prepared, lines = [], []
-    last_use = {n: max([i for i, node in enumerate(program.nodes, 1) if n in node.operands], default=0) for n in range(len(program.nodes) + 1)}
+    last_use = {
+        n: max([i for i, node in enumerate(program.nodes, 1) if n in node.operands], default=0)
+        for n in range(len(program.nodes) + 1)
+    }
     for number, node in enumerate(program.nodes, 1):
         operation = TABLE[node.operation]
         text = operation.spellings[program.spellings[number - 1] if program.spellings else 0]
@@ -205,8 +211,18 @@ def _render(program: Program) -> tuple[list[str], list[str]]:
         result, owner = f"h{number}", number
         if "{t}" in text:
             target = node.operands[0]
-            shared = [n for n in range(number) if owners[n] == owners[target] and (last_use[n] > number or n in node.operands[1:])]
-            if owners[target] and not {owners[target]} & fixed and not shared and last_use[target] == number and node.operands.count(target) == 1:
+            shared = [
+                n
+                for n in range(number)
+                if owners[n] == owners[target] and (last_use[n] > number or n in node.operands[1:])
+            ]
+            if (
+                owners[target]
+                and not {owners[target]} & fixed
+                and not shared
+                and last_use[target] == number
+                and node.operands.count(target) == 1
+            ):
                 result, owner = names[target], owners[target]
             else:
                 lines.append(f"{result} = {names[target]}.clone()")

@@ -35,7 +35,9 @@ class Blocks(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.norm = nn.Conv1d(3, 4, 2), nn.BatchNorm1d(4)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 4)) for _ in range(2))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 4)) for _ in range(2)
+        )
         self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -258,8 +260,13 @@ def test_a_fault_in_a_rule_a_target_and_a_predicate(error: type[BaseException]) 
             strike()
             return relprop.Epsilon().propagate(layer, g)
 
-    composites = relprop.Composite({"linear": Striking()}), relprop.Composite({relprop.where(strike): relprop.Epsilon()})
-    calls: list[Entry] = [lambda m, x, c=c, **more: relprop.attribute(m, x, 0, composite=c, checkpoint=True) for c in composites]
+    composites = (
+        relprop.Composite({"linear": Striking()}),
+        relprop.Composite({relprop.where(strike): relprop.Epsilon()}),
+    )
+    calls: list[Entry] = [
+        lambda m, x, c=c, **more: relprop.attribute(m, x, 0, composite=c, checkpoint=True) for c in composites
+    ]
     calls.append(lambda m, x: relprop.attribute(m, x, lambda output: output[:, int(not strike())], ledger=True))
     for call in calls:
         watched = Watched(call, model, x)

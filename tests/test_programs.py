@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from program_operations import TABLE
 from program_properties import PROPERTIES, Broken, fault, nothing_stays_alive
 from programs import Node, Program, draw
@@ -53,7 +54,9 @@ def test_all_spellings_compute_the_same(name: str) -> None:
         x = program.inputs()
         wanted = program.spelled(None).build()(x.clone())
         for spelling in range(len(operation.spellings)):
-            one = Program(seed, program.shape, program.samples, program.nodes, program.head, (spelling,) * len(program.nodes))
+            one = Program(
+                seed, program.shape, program.samples, program.nodes, program.head, (spelling,) * len(program.nodes)
+            )
             with torch.no_grad():
                 got = one.build()(x.clone())
             within = 10.0 ** -min(operation.digits, 9)
@@ -97,6 +100,10 @@ def test_programs_are_as_varied_as_said() -> None:
     assert min(lengths) <= 3 and max(lengths) >= 25
     assert {node.operation for program in programs for node in program.nodes} == set(TABLE)
     assert any(program.exact for program in programs) and not all(program.exact for program in programs)
-    reused = [p for p in programs if len({n for node in p.nodes for n in node.operands}) < sum(len(n.operands) for n in p.nodes)]
+    reused = [
+        p
+        for p in programs
+        if len({n for node in p.nodes for n in node.operands}) < sum(len(n.operands) for n in p.nodes)
+    ]
     written = [p for p in programs if "_(" in p.source() or "+= " in p.source()]
     assert len(reused) > 50 and len(written) > 50
