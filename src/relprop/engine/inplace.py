@@ -46,6 +46,9 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     result = handle(Call(run, entry, main, args, kwargs, live, again=call))
     note, old = note_of(result), note_of(target)
     target.copy_(result)
+    if not result.requires_grad and target.requires_grad and target._base is None:
+        target.detach_()  # a rule made a constant of it
+        return target
     _renew(run, target)
     if note is not None:
         target._relprop = note

@@ -139,6 +139,13 @@ def remember(result: Tensor, run: Run, found: Origin) -> Tensor:
     return result
 
 
+def root(note: Note | None) -> Note | None:
+    """The note of the tensor that first held some numbers."""
+    while note is not None and note.move is not None:
+        note = note.move.note
+    return note
+
+
 def _root(note: Note | None) -> tuple[Note | None, torch.Size | None, list[Move]]:
     """The note of the tensor that first held some numbers, its shape, and how they were moved since."""
     shape, moves = None, []

@@ -7,7 +7,7 @@ role make together. After each operation, in whatever spelling, `carry` does the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,10 +45,12 @@ class Role:
         given_by: what gives it, for people.
         survives: the traits it survives, `ANY` for all operations.
         asked_by: who asks for it, for people.
-        join: what an operation that moves entries of several live operands makes of it, given what is known of each
-            (None where nothing is). Without it the role ends there.
+        join: what an operation on several live operands makes of it, given what is known of each (None where nothing is).
+            Without it the role ends there.
+        joined_by: the traits of the operations that join it; `ANY` for all.
         scaled: what scaling makes of it, given the run, what is known, and the operation's arguments.
         read: how it is read off a note, where it does not stand there by its name.
+        then: what an operation with these traits makes of it, given what is known and the operation as a function.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Role:
     join: Callable[[list[Any]], Any] | None = None
     scaled: Callable[[Any, Any, tuple], Any] | None = None
     read: Callable[[Note | None], Any] | None = None
+    then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None
+    joined_by: frozenset[str] = frozenset({MOVES})
 
 
 ROLES: dict[str, Role] = {}
@@ -72,9 +76,11 @@ def role(
     join: Callable[[list[Any]], Any] | None = None,
     scaled: Callable[[Any, Any, tuple], Any] | None = None,
     read: Callable[[Note | None], Any] | None = None,
+    then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
+    joined_by: Iterable[str] = (MOVES,),
 ) -> str:
     """Declares a role, and returns its name."""
-    ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read)
+    ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
     if read is not None:
         _READ.append(ROLES[name])
     return name
@@ -117,6 +123,11 @@ def carry(
     if not traits and all(note is None or note.roles is None for note in notes):
         return
     found = _found(run, traits, notes[:1] if lone else notes, args)
+    for name in [name for name in found if ROLES[name].then is not None]:
+        value = found.pop(name)
+        written = bool(args) and result is args[0] and result is not operands[0]  # into something else
+        if lone and isinstance(result, Tensor) and not written:
+            found[name] = ROLES[name].then(value, _again(function, operands[0], args, kwargs), traits)  # type: ignore[misc]
     for t in result if isinstance(result, (tuple, list)) else (result,):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
         if note is None:
@@ -130,6 +141,17 @@ def carry(
                     note.give(known.name, value)
 
 
+def _again(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
+    """An operation as a function of one operand."""
+
+    def put(value: Any, t: Tensor) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(put(item, t) for item in value)
+        return t if value is operand else value
+
+    return lambda t: function(*put(args, t), **{key: put(value, t) for key, value in kwargs.items()})
+
+
 def _found(run: Any, traits: frozenset[str], notes: list[Note | None], args: tuple) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if len(notes) == 1:
@@ -141,7 +163,7 @@ def _found(run: Any, traits: frozenset[str], notes: list[Note | None], args: tup
         return found
     for name in dict.fromkeys(name for note in notes if note is not None for name in note.roles or ()):
         known = ROLES[name]
-        if known.read is None and known.join is not None and (ANY in known.survives or MOVES in traits):
+        if known.read is None and known.join is not None and (ANY in known.joined_by or traits & known.joined_by):
             value = known.join([None if note is None else note.role(name) for note in notes])
             if value is not None:
                 found[name] = value
@@ -153,7 +175,11 @@ def _read(known: Role, traits: frozenset[str], notes: list[Note | None]) -> Any:
         return None
     if len(notes) == 1:
         return known.read(notes[0])
-    return known.join([known.read(note) for note in notes]) if known.join is not None and MOVES in traits else None
+    return (
+        known.join([known.read(note) for note in notes])
+        if known.join is not None and traits & known.joined_by
+        else None
+    )
 
 
 def _link(

@@ -403,7 +403,7 @@ for _largest, _names in ((True, "max maximum fmax"), (False, "min minimum fmin")
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,
-    torch.special.expit, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p,
+    torch.special.expit, torch.exp2, torch.expm1, torch.log2, torch.log10, torch.log1p,
     torch.sqrt, torch.square, torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
     torch.cosh, torch.asinh, torch.acosh, torch.atanh, torch.erf, torch.erfc, torch.erfinv, torch.lgamma,
     torch.digamma, torch.sinc, torch.logit, torch.arcsin, torch.arccos, torch.arctan, torch.arcsinh, torch.arccosh,

@@ -18,6 +18,7 @@ from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
 from relprop.operations.activations import detached, is_scalar
 from relprop.operations.biases import are_scores, positioned
+from relprop.operations.exponentials import difference
 
 
 def _live(value: Any) -> bool:
@@ -86,6 +87,11 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     return with_constant(call, input, other)
 
 
+def sub(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
+    """A sum with a sign."""
+    return difference(call, add(call, input, other, **kwargs), input, other)
+
+
 def _positioned(call: Call, constant: Any, live: Any) -> Any:
     """A constant that is added along the steps of a sequence as well as along its features, ready to report."""
     if not isinstance(constant, Tensor) or _live(constant) or not _live(live):
@@ -107,5 +113,6 @@ def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 DEFAULTS["sum"] = _summing
-register(torch.add, torch.sub, torch.subtract, torch.rsub, family="sum", handler=add, traits={ADDS})
+register(torch.add, torch.rsub, family="sum", handler=add, traits={ADDS})
+register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS})
 register(torch.lerp, family="sum", handler=lerp)

@@ -24,6 +24,7 @@ from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant
 from relprop.operations.biases import positioned, scored
+from relprop.operations.exponentials import quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, multiplied, scaled_by_model
@@ -78,6 +79,9 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         if call.run.nz:
             return product_of_two(call, input, other, [a, b])
         return call(scaled(input, a), scaled(other, b))
+    for a, b in ((input, other), (other, input)):
+        if (softmax := quotient(call, a, b)) is not None:
+            return softmax
     return with_constant(call, input, other)
 
 
@@ -89,7 +93,10 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     found = chain(call.function, (input, other), {})
     if found is not None and finite_at_zero(found.step, other) and (_live(input) or _activates(found)):
         return along(call, found, detached(call))
-    return call(input, other.detach())
+    if not _live(input):
+        return reciprocal_of(call, call(input, other.detach()), other, input)
+    softmax = quotient(call, input, other)
+    return call(input, other.detach()) if softmax is None else softmax
 
 
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
@@ -97,7 +104,7 @@ def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     found = chain(call.function, call.args, kwargs)
     if found is not None and finite_at_zero(found.step, input) and _activates(found):
         return along(call, found, detached(call))
-    return call().detach()
+    return reciprocal_of(call, call().detach(), input)
 
 
 def _activates(found: Origin) -> bool:

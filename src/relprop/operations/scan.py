@@ -71,7 +71,7 @@ SUSPECTS = role(
     "suspects", ANY,
     given_by="softplus and splits, under `ScanConstants()` or \"auto\"",
     asked_by="products: a constant of a selective scan takes no share",
-    join=_suspected_all,
+    join=_suspected_all, joined_by=(ANY,),
 )  # fmt: skip
 STEP_SIZE = role(
     "step size", MOVES, SAME, SCALES, ADDS, BOUNDS,
@@ -148,11 +148,6 @@ def softplus(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return y
 
 
-def exp(call: Call, input: Tensor) -> Tensor:
-    decaying(call.run, input)
-    return elementwise(call, input)
-
-
 def split(call: Call, *args: Any, **kwargs: Any) -> Any:
     parts = call()
     dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
@@ -165,5 +160,4 @@ def split(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 register(F.softplus, family="activation", handler=softplus)
-register(torch.exp, family="activation", handler=exp)
 register(torch.split, family="structure", handler=split, traits={MOVES})
