@@ -270,7 +270,7 @@ def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple
         try:
             PROPERTIES[name](program)
         except SeveredGraphError as error:
-            if not {"softmax", "attention"} & {node.operation for node in program.nodes}:  # CP-LRP cuts these
+            if not {"softmax", "log softmax", "attention"} & {node.operation for node in program.nodes}:  # CP-LRP cuts these
                 return name, error
         except Exception as error:
             return name, error
