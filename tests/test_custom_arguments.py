@@ -148,10 +148,46 @@ class Nested(Function):
     backward = staticmethod(unwanted)
 
 
+class Early(Function):
+    """An argument's name is bound anew before any operation could be seen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float | None = None, power: int = 3) -> Tensor:
+        factor = factor or 2.0
+        return factor * x.clone() ** power
+
+    backward = staticmethod(unwanted)
+
+
+class EarlyApart(Function):
+    @staticmethod
+    def forward(x: Tensor, factor: float) -> Tensor:
+        factor = factor + 1
+        return factor * x.clone() ** 3
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        pass
+
+    backward = staticmethod(unwanted)
+
+
+class EarlyMany(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *rest: Any) -> Tensor:
+        rest = rest[0] + 1
+        return rest * x.clone() ** 3
+
+    backward = staticmethod(unwanted)
+
+
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "plain": (lambda x: Plain.apply(x, 2.0, 3), 2),
     "defaults": (lambda x: Plain.apply(x), 2),
     "rebound": (lambda x: Rebound.apply(x, None), 4),
+    "bound anew at once": (lambda x: Early.apply(x) + Early.apply(x, 3.0) + Early.apply(x, 4.0, 3), 9),
+    "bound anew at once, apart": (lambda x: EarlyApart.apply(x, 1.0) + EarlyApart.apply(x, 2.0), 5),
+    "bound anew at once, of many": (lambda x: EarlyMany.apply(x, 1.0, 7) + EarlyMany.apply(x, 2.0), 5),
     "several": (lambda x: Several.apply(x, 2.0, 3.0), 6),
     "enclosed": (lambda x: Enclosed.apply(x, 2.0), 2),
     "cast": (lambda x: Cast.apply(x, 3.0), 3),
@@ -184,8 +220,8 @@ def test_the_arguments_are_those_that_were_given(name: str) -> None:
     assert not found.unknown
 
 
-class Early(Function):
-    """An argument's name is bound anew before any operation could be seen."""
+class Doubtful(Function):
+    """At its first operation two tuples begin with x: what torch was given, and what the operation is."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
@@ -195,13 +231,27 @@ class Early(Function):
     backward = staticmethod(unwanted)
 
 
-def test_arguments_that_cannot_be_known_are_never_guessed(stack: str) -> None:
+class Lost(Function):
+    """All names of its arguments stand for something else before any operation could be seen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx, factor, x = x, ctx, factor + 1
+        return x * ctx**3
+
+    backward = staticmethod(unwanted)
+
+
+@pytest.mark.parametrize("function", [Doubtful, Lost])
+def test_arguments_that_cannot_be_known_are_never_guessed(function: type[Function], stack: str) -> None:
     x = torch.randn(2, 4).double()
-    model = lambda x: Early.apply(x, 1.0).sum(1)  # noqa: E731
+    model = lambda x: function.apply(x, 1.0).sum(1)  # noqa: E731
     if stack == "apply":
         torch.testing.assert_close(relprop.attribute(model, x, composite="zero").values, 2 * x**3)
     else:
-        with pytest.raises(UnsupportedOperationError, match=r"Early.*its arguments are not known.*in one line"):
+        with pytest.raises(
+            UnsupportedOperationError, match=r"autograd\.Function, and its arguments are not known.*in one line"
+        ):
             relprop.attribute(model, x, composite="zero")
 
 

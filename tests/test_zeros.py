@@ -156,3 +156,15 @@ def test_hidden_layers_conserve_as_well(step) -> None:
     R = relprop.attribute(model, x, 1, composite=Composite({"conv": Flat()}))
     close(R.residual, torch.zeros(2, dtype=D), atol=1e-9)
     assert R.score.abs().min() > 1e-3
+
+
+def test_no_factor_is_given_where_zeros_carry_relevance() -> None:
+    """Between 0 and what a flat rule gives to it there is no factor; the advice works."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)).eval()
+    x = F.one_hot(torch.randint(4, (2, 16))).transpose(1, 2).float()
+    for composite in ("auto", "gamma_flat", "deep_taylor"):
+        with pytest.raises(relprop.errors.RuleError, match="composite='epsilon_plus'"):
+            relprop.attribute(model, x, 0, composite=composite, multiply_by_inputs=False)
+    factors = relprop.attribute(model, x, 0, composite="epsilon_plus", multiply_by_inputs=False).values
+    torch.testing.assert_close(x * factors, relprop.attribute(model, x, 0, composite="epsilon_plus").values)

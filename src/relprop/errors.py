@@ -77,3 +77,7 @@ class NonFiniteError(RelpropError, ArithmeticError):
 
 class SeveredGraphError(RelpropError, RuntimeError):
     """The score does not depend on the inputs."""
+
+
+class RelpropWarning(UserWarning):
+    """What a result says of itself in `Relevance.notices`, where it may not be what one takes it for."""

@@ -51,7 +51,7 @@ def _joined(parts: list[Relevance], target: Any) -> Relevance:
         join([p.values for p in parts]), join([p.output for p in parts]), torch.cat([p.score for p in parts]), found,
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
         {name: _along(parts, name) for name in first.positions},
-        Ledger.joined([p.ledger for p in parts]),
+        Ledger.joined([p.ledger for p in parts]), list(dict.fromkeys(n for p in parts for n in p.notices)),
     )  # fmt: skip
 
 

@@ -14,18 +14,21 @@ from relprop.attribution.books import Bookkeeper, asks
 from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
+from relprop.attribution.notices import EXCHANGED, drawn, unreached, warn
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
+from relprop.engine.chance import moved, state
 from relprop.engine.checkpoint import checkpointing, recomputing
 from relprop.engine.ledger import Overwritten, Recorder, edge_of
 from relprop.engine.notes import begin
 from relprop.engine.run import outside
 from relprop.engine.tokens import track
-from relprop.errors import InputError, RelpropError, SeveredGraphError, TargetError
+from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
 from relprop.numerics import known, nonzero, wide
+from relprop.torch_private.recorded import recording
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def _explained(
     run.samples = next((len(t) for t in found if t.ndim), 1)
     run.mixing = any(not t.ndim or len(t) != run.samples for t in found)
     numbers = itertools.count()
-    starts: list[tuple[int, Tensor]] = []
+    starts = run.starts
+    before = None if recording() else state(devices := {t.device for t in found})
 
     def start(t: Tensor) -> Tensor:
         number = next(numbers)
@@ -134,6 +138,10 @@ def _explained(
         asked = [scores(output, target, how.labels) for target in targets]
     run.own_from = None
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
+    notices: list[str] = []
+    if before is not None and (run.generators or moved(before, state(devices))):
+        args, kwargs = arguments(plain, how.args, how.kwargs)
+        notices += drawn(lambda: select_output(model(*args, **kwargs), how.select), output, run, devices)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))
     if run.ids and not starts and not run.lookups:
         raise InputError(_unread(inputs))
@@ -143,6 +151,9 @@ def _explained(
     edges = [c.edge for c in catches if c.edge is not None]
     if not all(score.requires_grad for score, _ in asked):
         raise SeveredGraphError(_severed(run))
+    cuts = run.cuts.entries([score for score, _ in asked], [leaf for _, leaf in starts]) if before is not None else []
+    if run.recorder is not None:
+        run.recorder.forget()
     backward = _backward(run, [score for score, _ in asked], seed, [*tensors, *edges], how.at_once)
     results = []
     for number, (score, target) in enumerate(asked):
@@ -157,6 +168,8 @@ def _explained(
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if how.multiply is None else how.multiply
         nz = nz_input or run.nz_first
+        if nz and not reads:
+            raise RuleError(_no_multiplier(run))
 
         def read(gradients: Sequence[Tensor | None], reads: bool = reads, nz: bool = nz, score: Tensor = score) -> Any:
             some = [_read(x, g, reads, nz) for x, g in zip(carriers, gradients, strict=False)]
@@ -170,6 +183,10 @@ def _explained(
         layers = {name: [per_catch[id(c)] for c in some] for name, some in caught.items()}
         keeper = Bookkeeper(run, score, edge, handed, _start(score, handed, seed), tensors, read)
         books = keeper.books(values)
+        cut_off = unreached(inputs, [number for number, _ in starts], cuts, gradients, values)
+        said = [*cut_off, *notices, *([EXCHANGED] if books.exchanged else [])]
+        if number == 0:
+            warn([*cut_off, *notices])
         taken = iter(values)
         results.append(
             Relevance(
@@ -184,6 +201,7 @@ def _explained(
                 unknown=dict(run.unknown),
                 positions=_of_positions(run, sunk),
                 ledger=books.ledger,
+                notices=said,
             )
         )
     return results
@@ -241,10 +259,11 @@ def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], sc
         lookup.gather(relevance, of_ids[number])
     values = []
     for number, (_, t) in enumerate(leaves(inputs)):
-        if number in of_floats:
-            values.append(of_floats[number])
+        found = of_ids.get(number)
+        if number in of_floats:  # a column of which may be looked up
+            value = of_floats[number]
+            values.append(value if found is None else value + found.reshape(t.shape).to(value.dtype))
         else:
-            found = of_ids.get(number)
             values.append(wide(score.detach()).new_zeros(t.shape) if found is None else found.reshape(t.shape))
     return values
 
@@ -307,4 +326,13 @@ def _severed(run: Run) -> str:
         + where
         + " Remove the detach, no_grad or "
         "conversion, or explain the part of the model behind it."
+    )
+
+
+def _no_multiplier(run: Run) -> str:
+    unlike = next(f"{rule!r} at '{key}'" for key, rule in run.composite.entries if not rule.proportional)
+    return (
+        f"multiply_by_inputs=False asks for the factor between input and relevance, and composite {run.composite.name!r} has "
+        f"{unlike}, which gives relevance to inputs of 0 as well: there is none. Read the relevance itself, or take rules that "
+        "are proportional to the input, such as composite='epsilon_plus'."
     )

@@ -7,6 +7,7 @@ belong to a result whose node in the graph leads to the very same places.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import ref
@@ -29,7 +30,7 @@ class Applied:
     """One call of a custom function: its class, its arguments, and where its tensors' gradients would go."""
 
     functions: tuple[type[torch.autograd.Function], ...]  # several where only the result can tell
-    args: tuple
+    args: Sequence[Any]  # no tuple: the stack may be searched for one that holds them
     edges: Edges
     context: ref[Any] | None = None
 
@@ -55,7 +56,7 @@ class Applications:
         for found in running_functions():
             within = True
             if found.args is not None:
-                self._waiting.append(Applied(found.functions, found.args, _edges(found.args), found.context))
+                self._waiting.append(Applied(found.functions, [*found.args], _edges(found.args), found.context))
         return within
 
     def made(self, value: Tensor) -> Applied | None:
@@ -91,7 +92,7 @@ def _saved(node: Any) -> Applied | None:
     leads = list(node.next_functions)
     for tensor in node.saved_tensors:
         if isinstance(tensor, Tensor) and [edge_or_none(tensor)] == leads:
-            return Applied((function,), (tensor,), leads)
+            return Applied((function,), [tensor], leads)
     return None
 
 

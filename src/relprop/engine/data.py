@@ -32,7 +32,7 @@ def assign(run: Run, tensor: Tensor, value: Tensor) -> None:
             "Give the variable the new tensor instead: x = ... for x.data = ..."
         )
     if value.requires_grad:
-        run.cut(f"tensor.data = ... in {run.where()}")
+        run.cut("tensor.data = ...", "", value, value)
         value = value.detach()
     SET(tensor, value)
 

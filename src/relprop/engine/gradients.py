@@ -57,7 +57,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
             raise
         raise _constant(run, name) from error
     for t in _tensors(result):
-        run.cut(f"{name}, a gradient that the model takes, in {run.where()}")
+        run.severed.append(f"{name}, a gradient that the model takes, in {run.where()}")
         if t.requires_grad:
             keep_plain(run, t)
     return result

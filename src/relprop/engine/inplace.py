@@ -12,8 +12,9 @@ from relprop.engine.call import Call, handle
 from relprop.engine.notes import note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry
-from relprop.engine.roles import ADDS, SCALES
+from relprop.engine.roles import ADDS, MOVES, SAME, SCALES
 from relprop.engine.run import Run
+from relprop.engine.spelling import beside
 from relprop.rules import Native, Zero
 
 
@@ -23,7 +24,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
     options = {} if entry.spelling.inplace else {"inplace": True}
     call = Call(run, entry, function, args, kwargs | options, live, inplace=True)
-    main = entry.function if entry.spelling.inplace else function
+    main = beside(entry.function) if entry.spelling.inplace else function
     if call.rule is None or call.rule is UNDECIDED or isinstance(call.rule, (Zero, Native)):
         if _linear(run, entry, target, live):
             found = _chained(entry, main, target, args, kwargs, live)
@@ -63,9 +64,9 @@ def _chained(
 ) -> tuple[Origin, int] | None:
     """The elementwise function that the target will be, where it is one of what it was, and its source's version."""
     entrywise = entry.family == "activation" or ADDS in entry.traits or SCALES in entry.traits
-    if not entrywise or len(live) != 1 or live[0] is not target:
+    if not entrywise or not any(t is target for t in live):
         return None
-    if any(isinstance(a, Tensor) and a.ndim for a in args[1:]):
+    if any(isinstance(a, Tensor) and a.ndim and not a.requires_grad for a in args[1:]):
         return None
     found = chain(main, args, {key: value for key, value in kwargs.items() if key != "inplace"})
     return None if found is None else (found, found.source._version)
@@ -74,7 +75,7 @@ def _chained(
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
-        return True
+        return not run.nz or MOVES in entry.traits or SAME in entry.traits
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
         return False  # a constant may merge with the layer that made the target

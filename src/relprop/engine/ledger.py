@@ -247,6 +247,10 @@ class Recorder:
         self._handed.clear()
         return kept[:-1], kept[-1], edges
 
+    def forget(self) -> None:
+        """What the graph was asked in passing is no part of the books."""
+        self._handed.clear()
+
     def close(self) -> None:
         """Lets go of the graph. Its nodes hold the hooks, and these the nodes: no garbage collector sees that circle."""
         for hook in self._hooks:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call, handle
+from relprop.engine.cuts import traced
 from relprop.engine.data import SET, assign
 from relprop.engine.door import enter
 from relprop.engine.gradients import TAKES, keep_plain, own, take, without_plain
@@ -24,6 +25,7 @@ from relprop.engine.spelling import writes
 from relprop.engine.tokens import follow
 from relprop.torch_private.calls import unfolded
 from relprop.torch_private.compiled import skipped
+from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import saved_elsewhere, transforms_active
 
 _BACKWARD: dict[Any, Any] = {
@@ -43,13 +45,17 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere()):
+        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere(run.hooks)):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
+            if kwargs.get("generator") is not None:
+                run.generators[id(kwargs["generator"])] = kwargs["generator"]
             return self._silent(entry, func, args, kwargs)
         if run.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
             run.recorder.preserve(args[0])
+        if kwargs and kwargs.get("generator") is not None:
+            run.generators[id(kwargs["generator"])] = kwargs["generator"]
         live: list[Tensor] = []
         operands = tuple(enter(run, a, live) for a in args)
         kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
@@ -87,9 +93,21 @@ class Propagation(TorchFunctionMode):
             and result is not args[0]
             and args[0].requires_grad
         ):
-            run.cut(f"{entry.function.__name__} in {run.where()}")
+            self._cut(func, args[0], result)
             return result.detach() if result.requires_grad else result
+        if args and isinstance(args[0], Tensor) and args[0].requires_grad and not isinstance(result, Tensor):
+            run.cuts.note(called(func), run.where, args[0], result)
         return result
+
+    def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
+        """Notes that numbers go on without relevance; what is cast or rounded may be ids, that an embedding looks up."""
+        run = self.run
+        run.cut(called(func), how, operand, result)
+        if result.shape == operand.shape and result.dtype is not torch.bool and not recording():
+            found = traced(run, operand)
+            if found is not None:
+                run.ids = True
+                result._relprop_positions = found  # type: ignore[attr-defined]
 
     @skipped
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
@@ -99,7 +117,7 @@ class Propagation(TorchFunctionMode):
             if writes(func) and note_of(args[0]) is not None:
                 args[0]._relprop = None  # what a custom function writes into, it may return
         elif live:
-            run.cut(f"{called(func)} without gradients (no_grad) in {run.where()}")
+            run.cut(called(func), " without gradients (no_grad)", live[0], live[0])
         if entry is not None and entry.on_constants:
             result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
             adopt(run, result)
@@ -127,12 +145,14 @@ class Propagation(TorchFunctionMode):
         else:
             notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
+            if isinstance(result, Tensor) and not result.requires_grad:
+                self._cut(func, live[0], result)
             adopt(run, result)
             made = args[0] if result is None and args else result  # x[...] = y returns nothing
             for name, value in entry.gives:
                 give(made, name, value)
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
-        if run.samples > 1 and not run.mixing:
+        if run.samples > 1 and not run.mixing and not recording():
             run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
         if run.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family

@@ -146,6 +146,12 @@ def root(note: Note | None) -> Note | None:
     return note
 
 
+def history(note: Note | None, shape: torch.Size) -> tuple[torch.Size, list[Move]]:
+    """The shape of the tensor that first held some numbers, and how they were moved since."""
+    _, before, moves = _root(note)
+    return before or shape, moves
+
+
 def _root(note: Note | None) -> tuple[Note | None, torch.Size | None, list[Move]]:
     """The note of the tensor that first held some numbers, its shape, and how they were moved since."""
     shape, moves = None, []

@@ -91,6 +91,8 @@ def _permuted(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> 
 def _picked(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
     """`t[key]`, and `t[key] = value`."""
     target, key = args[0], args[1]
+    if len(args) == 2 and _one_of_each(key, target.shape[0]):
+        return True
     if not _keeps_first(key, target.ndim):
         return False
     if len(args) < 3:
@@ -100,6 +102,12 @@ def _picked(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bo
         return True
     place = target.detach()[key]
     return value.ndim == place.ndim and value.shape[0] == place.shape[0] == target.shape[0]
+
+
+def _one_of_each(key: Any, count: int) -> bool:
+    """Whether an index picks one entry of each row: `t[torch.arange(N), classes]`."""
+    lists = isinstance(key, tuple) and all(isinstance(k, Tensor) and k.shape == (count,) for k in key)
+    return lists and torch.equal(key[0], torch.arange(count, device=key[0].device))
 
 
 def _keeps_first(key: Any, ndim: int) -> bool:
@@ -132,6 +140,11 @@ def _weighted(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> 
     x, weight = args[0] if args else kwargs["input"], args[1] if len(args) > 1 else kwargs["weight"]
     axes = weight.ndim if weight.ndim > 2 else 2
     return len(live) == 1 and live[0] is x and x.ndim >= axes and x.shape[0] == result.shape[0]
+
+
+def _affine(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
+    """`addmm`, a layer's bias first."""
+    return len(live) == 1 and live[0] is args[1] and result.shape[0] == live[0].shape[0]
 
 
 def _pooled(dims: int) -> Test:
@@ -205,6 +218,7 @@ def _table() -> dict[str, Test]:
     put(_product, "matmul mm")
     put(_with_axes(3), "bmm scaled_dot_product_attention")
     put(_weighted, "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
+    put(_affine, "addmm")
     put(_normalised, "layer_norm rms_norm")
     put(_summed, "einsum")
     for dims in (1, 2, 3):

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.applied import Applications
+from relprop.engine.cuts import Cuts
 from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
@@ -22,7 +24,7 @@ from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
 from relprop.torch_private.calls import running_module
-from relprop.torch_private.state import graph_task, saved_elsewhere
+from relprop.torch_private.state import graph_task, saved_elsewhere, saving_hooks
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Run:
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
+        starts: the inputs that carry relevance, by their number among all.
+        generators: those that the model was seen to draw from.
         samples: how many there are along the first axis of the inputs.
         mixing: whether an operation did not show that it keeps them apart.
         plain: tensors with a plain graph of their own, of which the model may take a gradient.
@@ -85,8 +89,12 @@ class Run:
         self.applications = Applications()
         self.followed: set[Any] = set()
         self.severed: deque[str] = deque(maxlen=8)
+        self.cuts = Cuts()
+        self.starts: list[tuple[int, Tensor]] = []
+        self.generators: dict[int, torch.Generator] = {}
         self.unknown: Counter[str] = Counter()
         self.checkpointed = False
+        self.hooks = saving_hooks()  # of the caller, or those that keep copies: no checkpoint's
         self._journal: dict[Any, list[Decision]] = {}
         self._replayed: Decision | None = None
         self.inputs: set[int] = set()
@@ -149,7 +157,7 @@ class Run:
         if replaying():
             self._replayed = self._recall(entry, module)
             return self._replayed.place
-        self.checkpointed = self.checkpointed or saved_elsewhere()
+        self.checkpointed = self.checkpointed or saved_elsewhere(self.hooks)
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
         place = Place(family, entry.function, module, paths, order=self._order)
         self._order += 1
@@ -242,9 +250,10 @@ class Run:
             self.constants.pop(id(written), None)
             self.constants.pop(id(written._base), None)
 
-    def cut(self, what: str) -> None:
-        """Remembers where relevance could not follow, for messages."""
-        self.severed.append(what)
+    def cut(self, name: str, how: str, operand: Tensor, result: Any) -> None:
+        """Remembers where relevance could not follow: for messages, and to say which input it was."""
+        self.severed.append(f"{name}{how} in {self.where()}")
+        self.cuts.note(f"{name}{how}", self.where, operand, result)
 
     def where(self) -> str:
         """The module now running, for messages."""
@@ -276,6 +285,8 @@ class Run:
         self.heads.clear()
         self.lookups.clear()
         self.sinks.clear()
+        self.starts.clear()
+        self.cuts.close()
         if self.recorder is not None:
             self.recorder.close()
 

@@ -76,7 +76,7 @@ def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: 
     if y.dtype != dtype:
         factor = factor * (tiny(y.dtype) / tiny(dtype))
     scale = torch.where(dead, torch.as_tensor(factor, dtype=y.dtype, device=y.device), 1.0).to(y.dtype)
-    y.register_hook(lambda g: g * scale if run.nz_first else g)
+    y.register_hook(lambda g: g * scale if g is not None and run.nz_first else g)
 
 
 def _of_affine(call: Call, x: Tensor, dead: Tensor) -> Tensor:
@@ -117,22 +117,22 @@ def _plain(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def sum_of_two(call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
-    """`y = a + b` or `a - b`: where both are 0, half each, whatever the sign."""
+def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
+    """`y = a + b` or `a - b`, as `add` does it: where both are 0, half each, whatever the sign."""
     call.zeros = True
     run = call.run
     a, b = torch.broadcast_tensors(a, b)
     left, right = a.detach(), b.detach()
     both = (left == 0) & (right == 0)
-    dead = call(left, right, **kwargs) == 0
+    dead = add(left, right, **kwargs) == 0
     one, none = torch.ones_like(left), torch.zeros_like(left)
 
     def share(sign: Tensor) -> Callable[[], Any]:
         scale = torch.where(dead, torch.where(both & (sign != 0), 0.5 / sign, 0.0), 1.0)
         return lambda: scale if run.nz_first else 1.0
 
-    of_a, of_b = share(call(one, none, **kwargs)), share(call(none, one, **kwargs))
-    return call(scaled(a, of_a), scaled(b, of_b), **kwargs)
+    of_a, of_b = share(add(one, none, **kwargs)), share(add(none, one, **kwargs))
+    return add(scaled(a, of_a), scaled(b, of_b), **kwargs)
 
 
 def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tensor:

@@ -77,7 +77,7 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
         if _live(input) and _live(other):
             return call(input, other, **kwargs)
     if _live(input) and _live(other):
-        y = sum_of_two(call, input, other, **kwargs) if call.run.nz else call()
+        y = sum_of_two(call, call, input, other, **kwargs) if call.run.nz else call()
         found = chain(call.function, (input, other), kwargs)
         if found is not None:
             remember(y, call.run, found)
@@ -103,6 +103,19 @@ def _positioned(call: Call, constant: Any, live: Any) -> Any:
     return begin(call.run, call.run.sink(constant)) if finite and bool(constant.any()) else constant
 
 
+def diff(
+    call: Call, input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    """Neighbours subtracted: where zeros carry relevance, a sum of two as any other."""
+    if not call.run.nz or n < 1:
+        return call()
+    x = torch.cat([t for t in (prepend, input, append) if t is not None], dim)
+    for _ in range(n):
+        length = x.shape[dim] - 1
+        x = sum_of_two(torch.sub, call, x.narrow(dim, 1, length), x.narrow(dim, 0, length))
+    return x
+
+
 def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
     """`a + w (b - a)`: linear in both ends, the weight a gate."""
     return call(input, end, weight.detach() if isinstance(weight, Tensor) else weight)
@@ -116,3 +129,4 @@ DEFAULTS["sum"] = _summing
 register(torch.add, torch.rsub, family="sum", handler=add, traits={ADDS})
 register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS})
 register(torch.lerp, family="sum", handler=lerp)
+register(torch.diff, family="structure", handler=diff)

@@ -64,4 +64,15 @@ def _native(call: Call) -> Tensor:
     return y
 
 
-register(F.batch_norm, torch.batch_norm, family="batch_norm", handler=batch_norm, on_constants=True, traits={AFFINE})
+def in_torchs_order(
+    call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, training: bool, momentum: float, eps: float, *rest: object,
+) -> Tensor:  # fmt: skip
+    """`torch.batch_norm`, which takes weight and bias before the statistics."""
+    call.function = F.batch_norm
+    call.args, call.kwargs = (input, running_mean, running_var, weight, bias, training, momentum, eps), {}
+    return batch_norm(call, *call.args)
+
+
+register(F.batch_norm, family="batch_norm", handler=batch_norm, on_constants=True, traits={AFFINE}, only=True)
+register(torch.batch_norm, family="batch_norm", handler=in_torchs_order, on_constants=True, traits={AFFINE}, only=True)

@@ -92,6 +92,17 @@ def instance_norm(
     )
 
 
+def in_torchs_order(
+    call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, use_input_stats: bool, momentum: float, eps: float, *rest: Any,
+) -> Tensor:  # fmt: skip
+    """`torch.instance_norm`, which takes weight and bias before the statistics."""
+    call.function = F.instance_norm
+    call.args = (input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    call.kwargs = {}
+    return instance_norm(call, *call.args)
+
+
 def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, so `y / x` is."""
     value = call(input.detach(), *args, **kwargs)
@@ -148,7 +159,8 @@ DEFAULTS["softmax"] = softmax
 register(F.layer_norm, torch.layer_norm, family="norm", handler=layer_norm)
 register(F.rms_norm, torch.rms_norm, family="norm", handler=rms_norm)
 register(F.group_norm, torch.group_norm, family="norm", handler=group_norm)
-register(F.instance_norm, torch.instance_norm, family="norm", handler=instance_norm)
+register(F.instance_norm, family="norm", handler=instance_norm, only=True)
+register(torch.instance_norm, family="norm", handler=in_torchs_order, only=True)
 register(F.local_response_norm, family="norm", handler=local_response_norm)
 register(F.normalize, family="norm", handler=normalize)
 register(F.cosine_similarity, family="product", handler=cosine_similarity)

@@ -16,10 +16,10 @@ from torch import Tensor
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, scaled
-from relprop.engine.notes import role_of
+from relprop.engine.notes import note_of, noted, role_of
 from relprop.engine.origins import Origin, chain
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.roles import FIRST, SCALES
+from relprop.engine.roles import FIRST, MOVES, SCALES, carry
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant
@@ -198,6 +198,8 @@ def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     inner = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     live = sum(_live(t) for t in inner)
+    if live == 1 and len(inner) == 1:
+        return _rearranged(call, equation, inner[0])
     if live == 1 and len(inner) == 2:
         position = 0 if _live(inner[0]) else 1
         linear = Contraction.parse(equation, position)
@@ -212,6 +214,22 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     call.run.traits.add("matrix product")
     given = iter(shares(call, [t for t in inner if _live(t)]))
     return scored(call.run, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
+
+
+def _rearranged(call: Call, equation: Any, x: Tensor) -> Tensor:
+    """An einsum of one operand: axes moved, or summed."""
+    y = call()
+    left, _, right = equation.replace(" ", "").partition("->") if isinstance(equation, str) else ("", "", "")
+    if right and _distinct(left) and sorted(left.replace("...", "")) == sorted(right.replace("...", "")):
+        note = note_of(x)
+        noted(call.run, y)
+        carry(call.run, frozenset({MOVES}), lambda t: call.function(equation, t), [x], [note], (x,), {}, y)
+    return y
+
+
+def _distinct(labels: str) -> bool:
+    named = labels.replace("...", "")
+    return len(set(named)) == len(named)
 
 
 def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:

@@ -26,6 +26,8 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *r
 
 def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Linear in the picture; where to look is a constant."""
+    if grid.requires_grad:
+        call.run.cut("grid_sample", " as the places to look at", grid, grid)
     return call(input, grid.detach(), *args, **kwargs)
 
 
@@ -80,7 +82,7 @@ register(
 )
 register(
     *named(
-        "diff gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
+        "gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
         "_neg_view_copy _conj_copy cfloat cdouble chalf "
         "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft"
     ),

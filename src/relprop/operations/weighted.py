@@ -24,6 +24,7 @@ from relprop.engine.run import Run
 from relprop.errors import RuleError
 from relprop.numerics import known, nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
+from relprop.operations.patches import embeds_patches
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import saved_elsewhere
@@ -190,7 +191,7 @@ class Weighted:
         y = custom(x, compute, self.propagate)
         axis = self.linear.channel_axis
         self.channels = -1 if axis is None else y.shape[axis]
-        if not (self.run.checkpointed and saved_elsewhere()):  # a checkpoint keeps nothing
+        if not (self.run.checkpointed and saved_elsewhere(self.run.hooks)):  # a checkpoint keeps nothing
             self.kept = Kept(y)
         self.output = weakref.ref(y)
         note = Note(self.run)
@@ -345,6 +346,8 @@ def never_negative(x: Tensor) -> bool:
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.zeros = True  # its rules know of them
+    if call.run.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
+        call.run.traits.add("patches")
     if not call.run.nz_hidden and (call.rule is None or isinstance(call.rule, Zero)):
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())

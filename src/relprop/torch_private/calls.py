@@ -22,7 +22,7 @@ def code_of(function: Any) -> CodeType | None:
 MODULE_CALL: CodeType | None = code_of(part("nn.Module._call_impl"))
 """The code behind `module(...)`: its frame tells which module runs.
 
-Seen on 2.6 to 2.14. Without it, `running_module` looks for methods called `forward` instead.
+Seen on 2.9 to 2.14. Without it, `running_module` looks for methods called `forward` instead.
 """
 
 
@@ -49,7 +49,7 @@ def _module_by_forward(frame: FrameType | None) -> nn.Module | None:
 
 
 def module_depth() -> int:
-    """How many module calls are running in this thread, one inside the other. Seen on 2.6 to 2.14, by their code."""
+    """How many module calls are running in this thread, one inside the other. Seen on 2.9 to 2.14, by their code."""
     frame: FrameType | None = None if torch.compiler.is_dynamo_compiling() else sys._getframe(1)
     depth = 0
     while frame is not None:
@@ -61,7 +61,7 @@ def module_depth() -> int:
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
     """`function.apply(*args)`, past the look at its signature that costs more than a small operation.
 
-    The base class of `torch.autograd.Function` has an `apply` of its own. Seen on 2.6 to 2.14, where the two are one.
+    The base class of `torch.autograd.Function` has an `apply` of its own. Seen on 2.9 to 2.14, where the two are one.
     """
     if torch.compiler.is_compiling() or transforms_active():
         return function.apply(*args)
@@ -72,7 +72,7 @@ def unfolded(function: Any) -> Any:
     """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen.
 
     For attention, and for gradients within a checkpoint. The body asks `has_torch_function` whether to hand itself to the
-    mode as a whole. Seen on 2.6 to 2.14. A function that is not written in Python is refused when it is called.
+    mode as a whole. Seen on 2.9 to 2.14. A function that is not written in Python is refused when it is called.
     """
     if not isinstance(function, types.FunctionType):
 

@@ -9,7 +9,7 @@ from relprop.torch_private.parts import part
 
 
 def original(model: Any) -> Any:
-    """The model or function that `torch.compile` was given. Seen on 2.6 to 2.14; without it, what it returned."""
+    """The model or function that `torch.compile` was given. Seen on 2.9 to 2.14; without it, what it returned."""
     return getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None) or model
 
 
@@ -31,7 +31,7 @@ def skipped(function: Any) -> Any:
 
 
 def within_compiled() -> bool:
-    """Whether the function that calls us was given to `torch.compile`. From 2.7 to 2.14; False without it."""
+    """Whether the function that calls us was given to `torch.compile`. Seen on 2.9 to 2.14; False without it."""
     callback = getattr(_eval_frame(), "get_eval_frame_callback", None)
     return callback is not None and bool(callback())
 
@@ -39,6 +39,6 @@ def within_compiled() -> bool:
 def compiler_loaded() -> bool:
     """Whether something compiled may run: torch loads its compiler at the first use, or flex attention will.
 
-    Seen on 2.6 to 2.14. Under another name, compiled parts of a model are not made to stand aside.
+    Seen on 2.9 to 2.14. Under another name, compiled parts of a model are not made to stand aside.
     """
     return "torch._dynamo" in sys.modules or "torch.nn.attention.flex_attention" in sys.modules

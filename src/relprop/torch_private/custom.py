@@ -8,10 +8,12 @@ something else.
 from __future__ import annotations
 
 import dis
+import gc
 import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import is_
 from types import CellType, CodeType, FrameType
 from typing import Any
 from weakref import WeakSet, ref
@@ -25,10 +27,10 @@ from relprop.torch_private.parts import part
 Function = type[torch.autograd.Function]
 
 APPLY: CodeType | None = code_of(torch.autograd.Function.apply)
-"""The code of `Function.apply`. On 2.6 to 2.13; None since, where `_by_forward` reads the stack instead."""
+"""The code of `Function.apply`. On 2.9 to 2.13; None since, where `_by_forward` reads the stack instead."""
 
 _CONTEXTS: Any = part("autograd.function.BackwardCFunction")
-"""The base of all contexts, one class for each custom function. Seen on 2.6 to 2.14; `_all_functions` does without."""
+"""The base of all contexts, one class for each custom function. Seen on 2.9 to 2.14; `_all_functions` does without."""
 
 _OUTER = {MODULE_CALL, applied.__code__}
 """Beyond the call of a module, or of a function of our own, no forward of a custom function is meant."""
@@ -55,7 +57,7 @@ class Running:
 def running_functions() -> Iterator[Running]:
     """The custom functions whose forward runs in this thread, the innermost first.
 
-    Their arguments are told once, at the first call that finds them. Seen on 2.6 to 2.14. Where a forward is not written
+    Their arguments are told once, at the first call that finds them. Seen on 2.9 to 2.14. Where a forward is not written
     in Python, its arguments are not known since 2.14, and the function is refused.
     """
     frame: FrameType | None = sys._getframe(2)  # less the generator's own and its caller's
@@ -127,14 +129,37 @@ def _held(cell: CellType) -> Any:
 
 
 def _arguments(frame: FrameType) -> tuple | None:
-    """The arguments of a running function; None where its names for them may stand for something else by now."""
+    """The arguments of a running function; None where they are not to be known."""
     code, given = frame.f_code, frame.f_locals
     names = code.co_varnames[: code.co_argcount]
     rest = code.co_argcount + code.co_kwonlyargcount
     more = code.co_varnames[rest : rest + 1] if code.co_flags & inspect.CO_VARARGS else ()
-    if any(name in (*names, *more) for name, offset in _stores(code) if offset < frame.f_lasti):
-        return None
-    return (*(given[name] for name in names), *(a for name in more for a in given[name]))
+    anew = {name for name, offset in _stores(code) if offset < frame.f_lasti}
+    if not anew.intersection((*names, *more)):
+        return (*(given[name] for name in names), *(a for name in more for a in given[name]))
+    kept = {n: given[name] for n, name in enumerate(names) if name not in anew}
+    context: Any = kept.pop(0, None) if function_of(kept.get(0)) is not None else None
+    if context is None:
+        return _handed(kept, len(names), len(names) if not more else sys.maxsize)
+    count = len(context.needs_input_grad)
+    args = _handed({n - 1: value for n, value in kept.items()}, count, count)
+    return None if args is None else (context, *args)
+
+
+def _handed(kept: dict[int, Any], least: int, most: int) -> tuple | None:
+    """Arguments whose names stand for something else by now, by those that do not: torch keeps the tuple it was given.
+
+    The garbage collector finds it. That takes a while, and is needed where a forward begins with `x = x or ...` alone.
+    Where another tuple holds the same, none is chosen.
+    """
+    known = next((value for value in kept.values() if gc.is_tracked(value)), None)
+    found = [
+        t
+        for t in (gc.get_referrers(known) if known is not None else ())
+        if type(t) is tuple and least <= len(t) <= most and all(t[n] is a for n, a in kept.items() if n < len(t))
+    ]
+    same = found and all(len(t) == len(found[0]) and all(map(is_, t, found[0])) for t in found)
+    return found[0] if same else None
 
 
 def _stores(code: CodeType) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ _FURTHER = 6
 
 
 def flex_operator() -> Any:
-    """The operation behind `flex_attention`. Seen on 2.6 to 2.14; None without it: it is refused as an unknown one."""
+    """The operation behind `flex_attention`. Seen on 2.9 to 2.14; None without it: it is refused as an unknown one."""
     try:
         from torch._higher_order_ops.flex_attention import flex_attention
     except ImportError:
@@ -28,7 +28,7 @@ def flex_operator() -> Any:
 def flex_mask(mask_mod: Callable[..., Tensor], index: list[Tensor], captured: tuple) -> Tensor | None:
     """Which scores a block mask of flex attention leaves, None where all; the blocks themselves only save time.
 
-    Seen on 2.6 to 2.14. Without it flex attention with a mask is refused.
+    Seen on 2.9 to 2.14. Without it flex attention with a mask is refused.
     """
     try:
         from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
@@ -44,7 +44,7 @@ def flex_mask(mask_mod: Callable[..., Tensor], index: list[Tensor], captured: tu
 def read_by_flex_attention() -> bool:
     """Whether it is flex attention's own front that reads a property of a tensor, by the frames of the reader.
 
-    Seen on 2.6 to 2.14. Unseen, that front refuses tensors that require a gradient on a CPU.
+    Seen on 2.9 to 2.14. Unseen, that front refuses tensors that require a gradient on a CPU.
     """
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_FURTHER):

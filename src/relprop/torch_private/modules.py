@@ -10,7 +10,7 @@ from torch import Tensor, nn
 def hooks_on(module: nn.Module) -> tuple[Any, ...]:
     """Marks of the forward hooks on a module, equal as long as these are the same.
 
-    Seen on 2.6 to 2.14. Without them a compiled call does not notice that a hook came or went.
+    Seen on 2.9 to 2.14. Without them a compiled call does not notice that a hook came or went.
     """
     return (*getattr(module, "_forward_hooks", ()), None, *getattr(module, "_forward_pre_hooks", ()))
 
@@ -23,7 +23,7 @@ def copied(module: nn.Module, kind: Any, parameters: dict[str, Tensor | None]) -
         kind: the copy's class.
         parameters: those that take the place of the module's own, or of what it computes under their names.
 
-    `copy.deepcopy` would refuse tensors that have a history. Seen on 2.6 to 2.14; elsewhere captum's own rules, which need
+    `copy.deepcopy` would refuse tensors that have a history. Seen on 2.9 to 2.14; elsewhere captum's own rules, which need
     such a copy, raise torch's error.
     """
     copy = kind.__new__(kind)

@@ -9,7 +9,7 @@ from torch import Tensor
 from relprop.torch_private.parts import part
 
 SPACES: tuple[Any, ...] = tuple(space for space in (part("_C._nn"), part("_C._VariableFunctions")) if space is not None)
-"""Where torch keeps operations that its public names are aliases of. Seen on 2.6 to 2.14."""
+"""Where torch keeps operations that its public names are aliases of. Seen on 2.9 to 2.14."""
 
 STATE: tuple[Any, ...] = tuple(
     function
@@ -21,17 +21,17 @@ STATE: tuple[Any, ...] = tuple(
 )
 """What torch calls through modes to change a thread's state, or to read a device and a dtype off a tensor (`module.to`).
 
-Seen on 2.6 to 2.14, `_autograd_functions` not on all.
+Seen on 2.9 to 2.14, `_autograd_functions` not on all.
 """
 
 BACKWARD_HOOKS: Any = getattr(vars(part("_C.TensorBase", Tensor)).get("_backward_hooks"), "__set__", None)
-"""What torch itself resets after an autograd function that works in place. Seen on 2.6 to 2.14; None without it."""
+"""What torch itself resets after an autograd function that works in place. Seen on 2.9 to 2.14; None without it."""
 
 _TENSOR = vars(part("_C.TensorBase", Tensor))
 GET_GRAD: Any = getattr(_TENSOR.get("grad"), "__get__", None)
-"""By this name a mode sees that `tensor.grad` is read. Seen on 2.6 to 2.14; None without it."""
+"""By this name a mode sees that `tensor.grad` is read. Seen on 2.9 to 2.14; None without it."""
 SET_REQUIRES_GRAD: Any = getattr(_TENSOR.get("requires_grad"), "__set__", None)
-"""By this name a mode sees `tensor.requires_grad = True`. Seen on 2.6 to 2.14; None without it."""
+"""By this name a mode sees `tensor.requires_grad = True`. Seen on 2.9 to 2.14; None without it."""
 
 LINEAR_FUNCTIONS = (
     "torch.distributed.fsdp._fully_shard._fsdp_param_group.RegisterPostBackwardFunction",
@@ -50,7 +50,7 @@ Seen on 2.13. Under another name they are met as any custom function is.
 def aten_name(function: Any) -> str | None:
     """`"relu"` for `torch.ops.aten.relu` and `torch.ops.aten.relu.default`; None for all else.
 
-    Seen on 2.6 to 2.14. Without it operations of `torch.ops.aten` are in no family, and refused.
+    Seen on 2.9 to 2.14. Without it operations of `torch.ops.aten` are in no family, and refused.
     """
     packet = getattr(function, "overloadpacket", function)
     name = getattr(packet, "_qualified_op_name", "")

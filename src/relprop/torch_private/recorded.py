@@ -17,13 +17,13 @@ _PROXY = part("_C._TorchDispatchModeKey.PROXY")
 def recording() -> bool:
     """Whether the call is being recorded as a graph (`relprop.compile`): what a tensor holds must not steer it then.
 
-    Seen on 2.6 to 2.14. Without it nothing can be recorded: `recorded` refuses.
+    Seen on 2.9 to 2.14. Without it nothing can be recorded: `recorded` refuses.
     """
     return _dispatch_mode is not None and _dispatch_mode(_PROXY) is not None
 
 
 def recorded(call: Callable[..., Any], tensors: Any) -> torch.fx.GraphModule:
-    """What `call` does with these tensors, as a graph. Seen on 2.6 to 2.14; without it `relprop.compile` is refused."""
+    """What `call` does with these tensors, as a graph. Seen on 2.9 to 2.14; without it `relprop.compile` is refused."""
     if _dispatch_mode is None or _PROXY is None:
         raise lacking("_C._get_dispatch_mode", "relprop.compile")
     try:
@@ -38,7 +38,7 @@ def recorded(call: Callable[..., Any], tensors: Any) -> torch.fx.GraphModule:
 
 
 def unrecorded() -> AbstractContextManager[object]:
-    """While a graph is recorded: a context whose operations are no part of it. Seen on 2.6 to 2.14."""
+    """While a graph is recorded: a context whose operations are no part of it. Seen on 2.9 to 2.14."""
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
     return disable_proxy_modes_tracing()
@@ -47,7 +47,7 @@ def unrecorded() -> AbstractContextManager[object]:
 def looked_at(error: BaseException) -> bool:
     """Whether an error says that a model read the numbers of what is recorded. By torch's words: it has no class for it.
 
-    Seen on 2.6 to 2.14. In other words, torch's own error is raised.
+    Seen on 2.9 to 2.14. In other words, torch's own error is raised.
     """
     return "value out of a tracing tensor" in str(error)
 
@@ -56,7 +56,7 @@ def looked_at(error: BaseException) -> bool:
 def announced() -> Iterator[None]:
     """`torch.compiler.is_compiling()` says so, as for torch's own compiler: some models then skip tests on their inputs.
 
-    Seen on 2.6 to 2.14. Without it nothing is announced, and such a model is refused.
+    Seen on 2.9 to 2.14. Without it nothing is announced, and such a model is refused.
     """
     before = part("compiler._is_compiling_flag")
     if before is None:
@@ -72,7 +72,7 @@ def announced() -> Iterator[None]:
 def shape_that_depends_on_numbers(graph: torch.fx.GraphModule, tensors: Any) -> Any:
     """The operation of a graph whose result's shape depends on the numbers, None where there is none.
 
-    The graph runs on fake tensors, which have a shape alone. Seen on 2.6 to 2.14; without them `relprop.compile` is refused.
+    The graph runs on fake tensors, which have a shape alone. Seen on 2.9 to 2.14; without them `relprop.compile` is refused.
     """
     try:
         from torch._subclasses.fake_tensor import (

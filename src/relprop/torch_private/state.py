@@ -20,25 +20,30 @@ def _backward_on_the_stack() -> int:
 transforms_active: Callable[[], bool] = part("_C._are_functorch_transforms_active", _transforms_on_the_stack)
 """Whether a torch.func transform (vmap, grad, jvp) runs: relevance cannot be followed through it.
 
-Seen on 2.6 to 2.14. Without it the stack is looked through.
+Seen on 2.9 to 2.14. Without it the stack is looked through.
 """
 
 graph_task: Callable[[], int] = part("_C._current_graph_task_id", _backward_on_the_stack)
 """The number of the backward pass that runs in this thread, -1 where none does: what arrives then is a recomputation.
 
-Seen on 2.6 to 2.14. Without it the stack is looked through.
+Seen on 2.9 to 2.14. Without it the stack is looked through.
 """
 
 _top_hooks: Callable[[bool], Any] | None = part("_C._autograd._top_saved_tensors_default_hooks")
 
 
-def saved_elsewhere() -> bool:
-    """Whether what autograd saves goes through hooks, as in a part of the model that is checkpointed.
+def saving_hooks() -> Any:
+    """The hooks through which goes what autograd saves now; None where there are none. Seen on 2.9 to 2.14."""
+    return None if _top_hooks is None else _top_hooks(True)
 
-    Seen on 2.6 to 2.14. Without it only torch's own checkpoints are recognised, by the stack, and `checkpoint=True` is
+
+def saved_elsewhere(usual: Any = None) -> bool:
+    """Whether what autograd saves goes through other hooks than usual, as in a part of the model that is checkpointed.
+
+    Seen on 2.9 to 2.14. Without it only torch's own checkpoints are recognised, by the stack, and `checkpoint=True` is
     refused (`needs_saved_elsewhere`).
     """
-    return running("torch.utils.checkpoint") if _top_hooks is None else _top_hooks(True) is not None
+    return running("torch.utils.checkpoint") if _top_hooks is None else _top_hooks(True) != usual
 
 
 def needs_saved_elsewhere() -> None:
@@ -50,7 +55,7 @@ def needs_saved_elsewhere() -> None:
 def function_modes() -> list[Any]:
     """The function modes that are on in this thread, the innermost last: a recomputation must not turn ours on twice.
 
-    Seen on 2.6 to 2.14. Without it checkpointed parts are refused.
+    Seen on 2.9 to 2.14. Without it checkpointed parts are refused.
     """
     stack = part("overrides._get_current_function_mode_stack")
     if stack is None:
@@ -61,5 +66,5 @@ def function_modes() -> list[Any]:
 without_torch_function: Callable[[], AbstractContextManager[Any]] = part("_C.DisableTorchFunction", nullcontext)
 """A context in which no mode sees an operation: for arithmetic that concerns nobody. Only speed depends on it.
 
-Seen on 2.6 to 2.14.
+Seen on 2.9 to 2.14.
 """
