@@ -13,8 +13,9 @@ from types import CodeType
 from typing import Any
 
 import torch
-from program_operations import TABLE, Shape
 from torch import Tensor, nn
+
+from program_operations import TABLE, Shape
 
 HEADER = '''import torch
 import torch.nn.functional as F

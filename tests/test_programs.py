@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from program_operations import TABLE
 from program_properties import PROPERTIES, Broken, fault, nothing_stays_alive
 from programs import Node, Program, draw

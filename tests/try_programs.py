@@ -17,6 +17,7 @@ import time
 import warnings
 
 import torch
+
 from program_properties import PROPERTIES, fault
 from programs import HEADER, Program, draw
 
