@@ -10,8 +10,17 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from relprop.signatures import check_options, parameters, public
+
 if TYPE_CHECKING:
     from PIL import Image
+
+
+def _check(options: dict[str, Any], *own: str) -> None:
+    """Refuses options that no drawing has."""
+    from relprop.rendering.views import ELSEWHERE, Options
+
+    check_options(options, [*own, *parameters(Options)], ELSEWHERE)
 
 
 class Outputs:
@@ -21,6 +30,7 @@ class Outputs:
     `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`.
     """
 
+    @public(".show")
     def show(self, where: str | None = None, **options: Any) -> None:
         """Shows it in the notebook, in the terminal, or in the browser.
 
@@ -33,8 +43,10 @@ class Outputs:
         """
         from relprop.rendering.show import show
 
+        _check(options, "where")
         show(self._result, where, **options)
 
+    @public(".save")
     def save(self, path: str | PathLike[str], **options: Any) -> None:
         """Writes it to a file, or into a folder that `relprop.load` reads.
 
@@ -50,27 +62,34 @@ class Outputs:
         """
         from relprop.storage import save
 
+        _check(options, "path", "scale", "title", "inputs")
         save(self._result, path, **options)
 
+    @public(".to_image")
     def to_image(self, *, scale: float = 1.0, **options: Any) -> Image.Image:
         """Draws it as a Pillow image, `scale` pixels for each pixel of the drawing."""
         from relprop.rendering import Options, views
 
+        _check(options, "scale")
         return views.drawing(self._result, Options(**options)).to_image(scale)
 
+    @public(".to_svg")
     def to_svg(self, **options: Any) -> str:
         """Draws it as SVG."""
         from relprop.rendering import Options, views
 
         return views.drawing(self._result, Options(**options)).to_svg()
 
+    @public(".to_html")
     def to_html(self, title: str = "Relevance", **options: Any) -> str:
         """Writes it as one page of HTML that holds all it shows; no script, nothing loaded."""
         from relprop.rendering import Options
         from relprop.rendering.report import report_page
 
+        _check(options, "title")
         return report_page([self._result], title=title, options=Options(**options))
 
+    @public(".plot")
     def plot(self, ax: Any = None, sample: int = 0, **options: Any) -> Any:
         """Draws one sample on an axes of matplotlib, and returns the axes (needs matplotlib).
 
@@ -81,6 +100,7 @@ class Outputs:
         """
         from relprop.rendering.matplotlib import plot
 
+        _check(options, "ax", "sample")
         return plot(self._result, ax, sample, **options)
 
     def _repr_html_(self) -> str | None:

@@ -18,7 +18,7 @@ from relprop.cli.trying import Tried
 from relprop.errors import InputError, TargetError
 from relprop.rendering.visible import visible
 from relprop.text import TextRelevance
-from relprop.text.batch import collate, decoder_start, decodes
+from relprop.text.batch import answers_alone, collate, decoder_start, decodes
 from relprop.text.tokens import tokenize
 
 TEXTS = (".txt", ".md")
@@ -143,7 +143,7 @@ def inputs_of(loaded: Loaded, text: str | tuple[str, str]) -> tuple[dict[str, An
 
     batch = collate(loaded.model, loaded.tokenizer, [tokenize(loaded.tokenizer, text)])
     inputs = {batch.named: batch.ids}
-    if decodes(loaded.model):
+    if decodes(loaded.model) and not answers_alone(loaded.model, batch):
         inputs["decoder_input_ids"] = torch.tensor([[decoder_start(loaded.model)]])
     return inputs, batch.rest
 

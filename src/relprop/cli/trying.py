@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from relprop.errors import InputError, NonFiniteError, SeveredGraphError, TargetError
+from relprop.errors import InputError, NonFiniteError, RelpropError, SeveredGraphError, TargetError
 from relprop.rendering.visible import visible
 
 # Faults of one input. Others, such as an operation that is unknown, are of the network, and stop everything.
@@ -73,4 +73,5 @@ class Tried:
 
 def said(error: Exception) -> str:
     """What an error says, in one line that is safe to print."""
-    return visible(" ".join(str(error).split()))
+    text = error.message if isinstance(error, RelpropError) else str(error)  # which function it was is no matter here
+    return visible(" ".join(text.split()))

@@ -11,6 +11,7 @@ from torch import nn
 from relprop.composites.places import First, Last, Matcher, Path, Place, families, matcher, parts
 from relprop.errors import CompositeError, RuleError
 from relprop.rules import Rule
+from relprop.signatures import public
 
 MOVING = frozenset({"structure", "selection"})
 UNDECIDED = object()
@@ -36,6 +37,7 @@ class Composite:
     composite is used.
     """
 
+    @public("relprop.Composite")
     def __init__(
         self,
         entries: Mapping[Any, Rule] | Iterable[tuple[Any, Rule]] = (),

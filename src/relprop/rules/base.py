@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from relprop.errors import RuleError
+from relprop.errors import RelpropError, RuleError
+from relprop.signatures import public
 
 WEIGHTED = frozenset({"linear", "conv", "bilinear", "batch_norm"})
 EVERYTHING = WEIGHTED | {
@@ -95,8 +96,21 @@ class Layer(Protocol):
         ...
 
 
+class _Made(type):
+    """Makes rules; parameters that a rule has not are an error that names those it has."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            if isinstance(error, RelpropError):
+                raise
+            public(cls.__name__)(cls.__init__)(object.__new__(cls), *args, **kwargs)
+            raise
+
+
 @dataclass(frozen=True)
-class Rule:
+class Rule(metaclass=_Made):
     """Base of all rules: a frozen value, compared by its parameters.
 
     Class attributes:

@@ -70,6 +70,7 @@ def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
     else:
         kind, kept = texts.kept(result)
     kept |= {"unknown": result.unknown, "ledger": [vars(entry) for entry in result.ledger.entries]}
+    kept["notices"] = list(getattr(result, "notices", ()))
     content = {name: encode(part, name, tensors) for name, part in kept.items()}
     stored = safetensors.save(tensors)
     manifest = {

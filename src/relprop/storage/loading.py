@@ -17,7 +17,8 @@ from relprop.composites import Place
 from relprop.engine.ledger import Entry, Ledger
 from relprop.errors import FormatError, InputError
 from relprop.rules import Rule
-from relprop.storage import texts
+from relprop.signatures import public
+from relprop.storage import atomic, texts
 from relprop.storage.encoding import decode
 from relprop.storage.files import exactly, opened, strict_json
 from relprop.storage.folder import FORMAT, KEPT, MANIFEST, TENSORS, RecordedComposite, RecordedRule, Stored
@@ -28,6 +29,7 @@ _MANIFEST = 64 * 2**20
 LIMIT = 4 * 2**30
 
 
+@public("relprop.load")
 def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     """Reads a result that `save` wrote into a folder.
 
@@ -48,7 +50,7 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     """
     if not isinstance(path, (str, PathLike)) or not isinstance(os.fspath(path), str):
         raise InputError(f"load takes the path of a folder that R.save('folder/') wrote; got {type(path).__name__}.")
-    place, shown = Path(path), repr(os.fspath(path)[:400])
+    place, shown = atomic.whole(Path(path), MANIFEST), repr(os.fspath(path)[:400])
     try:
         if not os.path.lexists(place / MANIFEST):
             raise FormatError(f"{shown} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
@@ -107,6 +109,7 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
         "model": _identity(manifest.get("model")),
         "unknown": _counts(content.get("unknown")),
     }
+    notices = _notices(content.get("notices", []))  # none in folders of the first version
     kind = manifest.get("kind")
     if not isinstance(kind, str) or kind not in ("relevance", *texts.KINDS):
         raise ValueError(f"its kind is {str(kind)[:40]!r}")
@@ -116,7 +119,13 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
         return texts.restored(kind, content, made, lambda samples: _ledger(content.get("ledger"), samples))
     samples = _check_scores(content)
     made["ledger"] = _ledger(content.get("ledger"), samples)
-    return Relevance(**{name: content[name] for name in (*KEPT, "inputs")}, **made)
+    return Relevance(**{name: content[name] for name in (*KEPT, "inputs")}, **made, notices=notices)
+
+
+def _notices(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(type(notice) is str for notice in found):
+        raise ValueError("notices are no texts")
+    return found
 
 
 def _check_scores(content: dict[str, Any]) -> int:

@@ -20,6 +20,7 @@ from relprop.errors import InputError
 from relprop.rendering import Options, TokenMatrix, views
 from relprop.rendering.report import report_page, versions
 from relprop.rendering.visible import cell
+from relprop.signatures import public
 from relprop.storage import atomic, texts
 from relprop.storage.encoding import as_json, plain
 from relprop.storage.folder import Stored, save_folder
@@ -42,6 +43,7 @@ def save(result: Stored, path: str | PathLike[str], **options: Any) -> None:
     atomic.write(place, _WRITERS[suffix](result, options))
 
 
+@public("relprop.report")
 def report(
     results: Stored | Sequence[Stored] | Mapping[str, Sequence[Stored]],
     path: str | PathLike[str],

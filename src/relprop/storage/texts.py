@@ -64,11 +64,9 @@ def _names(kind: type[Any]) -> list[str]:
 
 
 def _plain(part: Any) -> Any:
-    return (
-        {name: _plain(getattr(part, name)) for name in _names(TextRelevance)}
-        if isinstance(part, TextRelevance)
-        else part
-    )
+    if isinstance(part, TextRelevance):
+        return {name: _plain(getattr(part, name)) for name in _names(TextRelevance)}
+    return float(part) if isinstance(part, Tensor) and part.ndim == 0 else part  # a score is a number in files
 
 
 def _check_text(text: dict[str, Any]) -> None:

@@ -73,8 +73,9 @@ class TextRelevance(Made):
         target: what was explained, as people call it.
         index: its index: a class, the id of a token, a span; for a contrast both.
         probability: how sure the model was of it; None where its scores make no distribution, and for contrasts.
-        score: what was explained; tokens, positions and residual add up to it (to the seed, where one was given).
-        residual: what biases, other inputs and stabilisers absorbed.
+        score: what was explained, a tensor of one number; tokens, positions and residual add up to it (to the seed, where
+            one was given).
+        residual: what biases, other inputs and stabilisers absorbed, likewise.
         predictions: what the model finds likeliest, with probabilities.
         positions: relevance that ended in position encodings and other tables, where it was asked for: per module that
             makes them, per token (T,) where they belong to tokens; rotary ones are called "rotary".
@@ -95,8 +96,8 @@ class TextRelevance(Made):
     target: str
     index: Any
     probability: float | None
-    score: float
-    residual: float
+    score: Tensor
+    residual: Tensor
     spans: list[tuple[int, int]]
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
     positions: dict[str, Tensor] = field(default_factory=dict)
@@ -105,6 +106,11 @@ class TextRelevance(Made):
     heads: Tensor | None = None
     neurons: list[Tensor] | None = None
     layers: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("score", "residual"):
+            if isinstance(getattr(self, name), float):
+                setattr(self, name, torch.tensor(getattr(self, name), dtype=torch.float64))
 
     def __len__(self) -> int:
         return len(self.tokens)
