@@ -23,6 +23,7 @@ from relprop.engine.run import replaying
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private import calls, compiled, custom, flex, graph, modules, names, parts, recorded, state
 
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 ROOT = Path(relprop.__file__).parent
 ALLOWED = {
     # named by torch's pages on views and on writing in place
@@ -365,7 +366,10 @@ def test_names() -> None:
 @pytest.mark.parametrize("name", names.LINEAR_FUNCTIONS)
 def test_functions_around_sharded_modules(name: str) -> None:
     module, _, attribute = name.rpartition(".")
-    function = getattr(pytest.importorskip(module), attribute)
+    function = getattr(pytest.importorskip(module), attribute, None)
+    if function is None and TORCH < (2, 13):
+        pytest.skip(f"{attribute} is newer than torch {torch.__version__}")
+    assert function is not None
     assert issubclass(function, torch.autograd.Function)
 
 
@@ -477,7 +481,7 @@ def test_flex_operator_and_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings(), uncompiled(), Reading(), torch.compiler.set_stance("force_eager"):
         warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
         flex_attention(q, q, q)
-        assert seen and any(seen)
+        assert any(seen) or TORCH < (2, 13)  # an older one does not ask
         seen.clear()
         assert not q.requires_grad
         assert seen == [False]

@@ -33,7 +33,7 @@ REASONS = {
     "matrix decompositions and solvers have no propagation rule": (
         "cholesky cholesky_ex cholesky_inverse cholesky_solve det logdet slogdet eig eigh eigvals eigvalsh geqrf "
         "householder_product inv inv_ex inverse ldl_factor ldl_factor_ex ldl_solve lobpcg lstsq lu lu_factor lu_factor_ex "
-        "lu_solve lu_unpack matrix_exp matrix_power ormqr orgqr pca_lowrank pinv pinverse qr solve solve_ex "
+        "lu_solve lu_unpack matrix_exp matrix_power matrix_sqrth ormqr orgqr pca_lowrank pinv pinverse qr solve solve_ex "
         "svd svd_lowrank svdvals tensorinv tensorsolve triangular_solve cond vander cov corrcoef"
     ),
     "it draws random numbers, so the decision is not a function of the inputs": "gumbel_softmax",

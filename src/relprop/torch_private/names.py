@@ -33,7 +33,7 @@ LINEAR_FUNCTIONS = (
 )
 """Custom functions, by name, that torch puts around the modules of a model spread over processes: each is linear.
 
-Seen on 2.13. Under another name they are met as any custom function is.
+Seen on 2.13 and 2.14; the second and the last are not on 2.9. Under another name they are met as any custom function is.
 """
 
 
