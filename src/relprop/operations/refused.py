@@ -62,6 +62,9 @@ REASONS = {
         "shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v shifted_chebyshev_polynomial_w spherical_bessel_j0 "
         "xlog1py zeta polar scatter_reduce index_reduce segment_reduce sspaddmm sparse_resize resize_as_sparse"
     ),
+    "it names the axes of a tensor, a prototype that torch has given up: write the model without such names": (
+        "align_as align_to refine_names rename _update_names"
+    ),
     "it communicates between processes": (
         "all_gather all_gather_coalesced all_gather_single all_reduce all_reduce_coalesced all_to_all all_to_all_single "
         "broadcast irecv isend recv reduce reduce_scatter reduce_scatter_single send"
