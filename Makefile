@@ -1,13 +1,14 @@
 # Every target sets up what it needs in $(VENV); a second call finds the stamps and starts at once.
 #   make demo                 explain photographs, write pictures and a page to $(OUT)
 #   make test                 all tests
+#   make programs             random programs against what must hold for each (ARGS=10000: so many)
 #   make coverage             every architecture of the catalogue: docs/coverage.md
 #   make gallery              a page of maps of real networks, in $(GALLERY)
 #   make examples             an example of the folder examples/
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.9.1   another torch than the one of constraints-dev.txt (TORCH=torch is the newest)
 
-.PHONY: demo test lint format types bench gallery examples coverage docs picture clean
+.PHONY: demo test lint format types bench gallery examples programs coverage docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,6 +45,9 @@ bench: $(VENV)/.stamp-bench
 
 gallery: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY)
+
+programs: $(VENV)/.stamp-dev
+	$(BIN)/python tests/try_programs.py $(ARGS)
 
 # Examines some 300 architectures and writes docs/coverage.md: about half an hour.
 coverage: $(VENV)/.stamp-coverage

@@ -230,3 +230,31 @@ def test_other_rules_for_relu(rule: relprop.rules.Rule, expected: Callable[[Tens
         multiply_by_inputs=False,
     )
     close(relevance.values, expected(x, g))
+
+
+@pytest.mark.parametrize("rounds", [300, 3000])
+def test_a_chain_longer_than_pythons_stack_is_one_function(rounds):
+    """2 rounds scalar operations and a tanh: one elementwise function, with the secant from zero."""
+
+    def model(x):
+        for _ in range(rounds):
+            x = x * 0.9999 + 0.0001
+        return x.tanh().sum(1)
+
+    x = torch.linspace(-2, 2, 6, dtype=torch.float64).reshape(2, 3)
+    R = relprop.attribute(model, x)
+    slope = 0.9999**rounds
+    offset = 1 - slope
+    torch.testing.assert_close(R.values, (slope * x + offset).tanh() - torch.tensor(offset, dtype=x.dtype).tanh())
+
+
+def test_a_chain_that_reads_itself_twice_at_each_step_is_evaluated_once_per_step():
+    """x (x + 1) fifty times over has 2^50 paths."""
+
+    def model(x):
+        for _ in range(50):
+            x = x * (x + 1)
+        return x.sum(1)
+
+    x = torch.full((1, 2), 1e-20, dtype=torch.float64)
+    torch.testing.assert_close(relprop.attribute(model, x).values, x)

@@ -18,6 +18,7 @@ ROOT = Path(relprop.__file__).parent
 LAYERS = [
     {"errors"},
     {"torch_private"},
+    {"signatures"},
     {"numerics"},
     {"rules"},
     {"composites"},

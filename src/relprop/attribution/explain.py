@@ -10,19 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance, misshapen
-from relprop.attribution.layers import catching
+from relprop.attribution.books import Bookkeeper, asks
+from relprop.attribution.checks import (
+    arguments,
+    check_labels,
+    check_lengths,
+    check_output,
+    check_relevance,
+    unequal,
+)  # fmt: skip
+from relprop.attribution.layers import Catch, catching
+from relprop.attribution.mistaken import misshapen
+from relprop.attribution.notices import EXCHANGED, drawn, unreached, warn
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
+from relprop.engine.chance import moved, state
 from relprop.engine.checkpoint import checkpointing, recomputing
-from relprop.engine.ledger import Edge, Entry, Ledger, edge_of
-from relprop.engine.notes import begin
+from relprop.engine.ledger import Overwritten, Recorder, edge_of
+from relprop.engine.notes import begin, note_of
+from relprop.engine.run import outside
 from relprop.engine.tokens import track
-from relprop.errors import InputError, RelpropError, SeveredGraphError, TargetError
+from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
 from relprop.numerics import known, nonzero, wide
+from relprop.torch_private.recorded import recording
 
 
 @dataclass(frozen=True)
@@ -66,20 +79,41 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Opt
     """One `Relevance` per target, without what does not depend on the pass: the inputs' copy, labels and the model."""
     try:
         return _explain(model, inputs, targets, seed, how)
+    except Overwritten:
+        return _explain(model, inputs, targets, seed, how, copied=True)
     except RuntimeError as error:
         if not any(how in str(error) for how in ("modified by an inplace operation", "has been modified inplace")):
             raise
     # the model overwrites what its own gradient needs: once more, with copies of what is overwritten
     with torch.autograd.graph.allow_mutation_on_saved_tensors():
-        return _explain(model, inputs, targets, seed, how)
+        return _explain(model, inputs, targets, seed, how, copied=True)
 
 
-def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options) -> list[Relevance]:
-    run = Run(how.composite, model, strict=how.strict, ledger=how.ledger)
+def _explain(
+    model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options, copied: bool = False
+) -> list[Relevance]:
+    run = Run(how.composite, model, strict=how.strict, recorder=Recorder(copied) if how.ledger else None)
+    run.copying = copied
     run.positions = how.positions
-    run.samples = next((len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim), 1)
+    caught: dict[str, list[Catch]] = {name: [] for name in how.layers}
+    try:
+        with outside():
+            return _explained(run, caught, model, inputs, targets, seed, how)
+    finally:
+        for catch in itertools.chain(*caught.values()):
+            catch.close()
+        run.close()
+
+
+def _explained(
+    run: Run, caught: dict[str, list[Catch]], model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options
+) -> list[Relevance]:
+    found = [t for _, t in leaves(inputs) if isinstance(t, Tensor)]
+    run.samples = next((len(t) for t in found if t.ndim), 1)
+    run.mixing = any(not t.ndim or len(t) != run.samples for t in found)
     numbers = itertools.count()
-    starts: list[tuple[int, Tensor]] = []
+    starts = run.starts
+    before = None if recording() else state(devices := {t.device for t in found})
 
     def start(t: Tensor) -> Tensor:
         number = next(numbers)
@@ -94,8 +128,9 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
     live = map_tree(start, inputs)
     nz_input = how.composite is not None and run.nz
     positional, named = arguments(live, how.args, how.kwargs)
-    watched = catching(how.layers, how.layers_at, run)
-    with checkpointing(how.checkpointed, run), watched as caught, Propagation(run):
+    watched = catching(caught, how.layers, how.layers_at, run)
+    run.own_from, run.asking = 0, False
+    with checkpointing(how.checkpointed, run), watched, Propagation(run):
         try:
             raw = model(*positional, **named)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -107,8 +142,17 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
         output = select_output(raw, how.select)
         if how.named:
             check_labels(how.labels, output)
-        found = [scores(output, target, how.labels) for target in targets]
+        asked = [scores(output, target, how.labels) for target in targets]
+        # what a custom function returned is met by an operation at the latest here
+        asked = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in asked]
+    run.own_from = None
+    for score, _ in asked:
+        check_lengths(inputs, score)
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
+    notices: list[str] = []
+    if before is not None and (run.generators or moved(before, state(devices))):
+        args, kwargs = arguments(plain, how.args, how.kwargs)
+        notices += drawn(lambda: select_output(model(*args, **kwargs), how.select), output, run, devices)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))
     if run.ids and not starts and not run.lookups:
         raise InputError(_unread(inputs))
@@ -116,29 +160,44 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
     carriers = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.lookups)]
     tensors = [*carriers, *(leaf for _, leaf in run.sinks)]
     edges = [c.edge for c in catches if c.edge is not None]
-    if not all(score.requires_grad for score, _ in found):
+    if not all(score.requires_grad for score, _ in asked):
         raise SeveredGraphError(_severed(run))
-    backward = _backward(run, [score for score, _ in found], seed, [*tensors, *edges], how.at_once)
+    cuts = run.cuts.entries([score for score, _ in asked], [leaf for _, leaf in starts]) if before is not None else []
+    if run.recorder is not None:
+        run.recorder.forget()
+    backward = _backward(run, [score for score, _ in asked], seed, [*tensors, *edges], how.at_once)
     results = []
-    for number, (score, target) in enumerate(found):
+    for number, (score, target) in enumerate(asked):
         _check_batch(score, inputs, output)
         edge = edge_of(score)
         score = score.reshape(-1)
         handed = handed_out(score, seed)
-        entries = _entries(run, tensors, score, edge, handed, _start(score, handed, seed))
         gradients = next(backward)
         if run._composite is None or number == 0:
             run.unmatched()
         if all(g is None for g in gradients[: len(carriers)]):
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if how.multiply is None else how.multiply
-        read = [_read(x, g, reads, nz_input or run.nz_first) for x, g in zip(tensors, gradients, strict=False)]
-        values = _per_input(run, inputs, [number for number, _ in starts], read[: len(carriers)], score)
+        nz = nz_input or run.nz_first
+        if nz and not reads:
+            raise RuleError(_no_multiplier(run))
+
+        def read(gradients: Sequence[Tensor | None], reads: bool = reads, nz: bool = nz, score: Tensor = score) -> Any:
+            some = [_read(x, g, reads, nz) for x, g in zip(carriers, gradients, strict=False)]
+            return _per_input(run, inputs, [number for number, _ in starts], some, score)
+
+        values = [v.detach() for v in read(gradients)]
         check_relevance(values, inputs)
+        sunk = [_read(x, g, reads, nz).detach() for x, g in zip(tensors, gradients, strict=False)][len(carriers) :]
         rest = iter(gradients[len(tensors) :])
         per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
         layers = {name: [per_catch[id(c)] for c in some] for name, some in caught.items()}
-        received = sum((_per_sample(v, score.shape[0]) for v in values), torch.zeros_like(handed, dtype=torch.float64))
+        keeper = Bookkeeper(run, score, edge, handed, _start(score, handed, seed), tensors, read)
+        books = keeper.books(values)
+        cut_off = unreached(inputs, [number for number, _ in starts], cuts, gradients, values)
+        said = [*cut_off, *notices, *([EXCHANGED] if books.exchanged else [])]
+        if number == 0:
+            warn([*cut_off, *notices])
         taken = iter(values)
         results.append(
             Relevance(
@@ -147,12 +206,13 @@ def _explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Op
                 score=score.detach(),
                 target=target,
                 composite=run.composite,
-                residual=(handed.double() - received).to(handed.dtype),
+                residual=(handed.double() - books.received.to(handed.device)).to(handed.dtype),
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
                 rules=run.rules,
                 unknown=dict(run.unknown),
-                positions=_of_positions(run, read[len(carriers) :]),
-                ledger=Ledger(entries),
+                positions=_of_positions(run, sunk),
+                ledger=books.ledger,
+                notices=said,
             )
         )
     return results
@@ -165,7 +225,9 @@ def _backward(
     for first in range(0, len(scores), at_once):
         some = [score.reshape(-1) for score in scores[first : first + at_once]]
         starts = [_start(score, handed_out(score, seed), seed) for score in some]
-        run.final = first + at_once >= len(scores)
+        run.final = first + at_once >= len(scores) and not any(asks(run, len(score)) for score in some)
+        if run.recorder is not None:
+            run.recorder.samples, run.recorder.apart, run.recorder.nz = len(some[0]), True, run.nz_first
         if len(some) > 1:  # row j of the batch starts from score j alone
             starts = [torch.stack([g * float(i == j) for j in range(len(some))]) for i, g in enumerate(starts)]
         with recomputing(run):
@@ -187,28 +249,13 @@ def _of_positions(run: Run, read: list[Tensor]) -> dict[str, Tensor]:
 def _check_batch(score: Tensor, inputs: Any, output: Any) -> None:
     """Refuses scores that are not one per sample."""
     sizes = {t.shape[0] for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
-    if score.ndim == 1 and sizes and score.shape[0] not in sizes:
+    if score.ndim == 1 and sizes and score.shape[0] not in sizes and not (len(sizes) > 1 and score.shape[0] == 1):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TargetError(
             f"the output of shape {shape} gives {score.shape[0]} scores for a batch of {max(sizes)} samples: its first axis "
             "is not the batch. Pick one score per sample with a callable target, or a single number with "
             "target=lambda output: output[i, j]."
         )
-
-
-def _entries(run: Run, tensors: list[Tensor], score: Tensor, edge: Edge, handed: Tensor, start: Tensor) -> list[Entry]:
-    """What each operation absorbed of each sample's relevance: a backward pass for each."""
-    if run.recorder is None:
-        return []
-    kept = []
-    for n in range(score.shape[0]):
-        alone = torch.zeros_like(start)
-        alone[n] = start[n]
-        with recomputing(run):
-            torch.autograd.grad(score, tensors, alone, retain_graph=True, allow_unused=True)
-        kept.append(run.recorder.close(edge, float(handed[n])))
-    columns = torch.tensor(kept, dtype=torch.float64).T
-    return [Entry(e.family, e.name, e.where, row) for e, row in zip(run.recorder.entries, columns, strict=True)]
 
 
 def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], score: Tensor) -> list[Tensor]:
@@ -223,10 +270,11 @@ def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], sc
         lookup.gather(relevance, of_ids[number])
     values = []
     for number, (_, t) in enumerate(leaves(inputs)):
-        if number in of_floats:
-            values.append(of_floats[number])
+        found = of_ids.get(number)
+        if number in of_floats:  # a column of which may be looked up
+            value = of_floats[number]
+            values.append(value if found is None else value + found.reshape(t.shape).to(value.dtype))
         else:
-            found = of_ids.get(number)
             values.append(wide(score.detach()).new_zeros(t.shape) if found is None else found.reshape(t.shape))
     return values
 
@@ -239,7 +287,7 @@ def _suspect(run: Run, model: Any, inputs: Any, error: Exception) -> str:
         return f"an id may lie beyond the table it is looked up in: {said}. Do the tokenizer and the model belong together?"
     if run.ids and not run.lookups and isinstance(error, RuntimeError):
         return _unread(inputs)
-    return misshapen(model, inputs)
+    return misshapen(model, inputs) or unequal(inputs)
 
 
 def _unread(inputs: Any) -> str:
@@ -278,17 +326,8 @@ def _read(x: Tensor, g: Tensor | None, multiply: bool, nz: bool) -> Tensor:
     if g is None:
         return torch.zeros_like(x)
     if not multiply:
-        return g.detach()
-    return ((nonzero(x) if nz else x) * g).detach()
-
-
-def _per_sample(value: Tensor, count: int) -> Tensor:
-    value = value.double() if value.device.type != "mps" else value
-    return (
-        value.flatten(1).sum(1)
-        if value.ndim > 1 and value.shape[0] == count
-        else (value if value.ndim == 1 and value.shape[0] == count else value.sum().expand(count) / count)
-    )
+        return g
+    return (nonzero(x) if nz else x.detach()) * g
 
 
 def _severed(run: Run) -> str:
@@ -298,4 +337,13 @@ def _severed(run: Run) -> str:
         + where
         + " Remove the detach, no_grad or "
         "conversion, or explain the part of the model behind it."
+    )
+
+
+def _no_multiplier(run: Run) -> str:
+    unlike = next(f"{rule!r} at '{key}'" for key, rule in run.composite.entries if not rule.proportional)
+    return (
+        f"multiply_by_inputs=False asks for the factor between input and relevance, and composite {run.composite.name!r} has "
+        f"{unlike}, which gives relevance to inputs of 0 as well: there is none. Read the relevance itself, or take rules that "
+        "are proportional to the input, such as composite='epsilon_plus'."
     )

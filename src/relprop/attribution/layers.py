@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from relprop.attribution.trees import leaves
+from relprop.engine.door import standing
 from relprop.engine.notes import note_of
 from relprop.engine.run import Run
 from relprop.errors import InputError
@@ -38,6 +39,7 @@ class Catch:
         self.arranged = arranged
         if tensor.requires_grad and note_of(tensor) is None:
             tensor.view_as(tensor)  # a custom function's result: the engine meets it here
+            tensor = standing(tensor)
         self.value, self.nz = tensor.detach().clone(), nz
         self.edge = get_gradient_edge(tensor) if tensor.requires_grad else None
         self.reported: Tensor | None = None
@@ -50,6 +52,13 @@ class Catch:
 
     def _report(self, relevance: Tensor) -> None:
         self.reported = relevance.detach()
+
+    def close(self) -> None:
+        """Lets go of the graph, which leads back here by way of the layer."""
+        self.edge = self.reported = None
+        if self.layer is not None:
+            self.layer.probes.clear()
+        self.layer = None
 
     def read(self, g: Tensor | None) -> Tensor:
         if g is not None:
@@ -96,9 +105,8 @@ def _heads(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
 
 
 @contextmanager
-def catching(modules: dict[str, Any], at: str, run: Run) -> Any:
+def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, run: Run) -> Iterator[None]:
     """Catches what passes these modules, in this thread, while the context lasts."""
-    caught: dict[str, list[Catch]] = {name: [] for name in modules}
     thread = threading.get_ident()
     with ExitStack() as stack:
         for name, module in modules.items():
@@ -119,7 +127,7 @@ def catching(modules: dict[str, Any], at: str, run: Run) -> Any:
             else:
                 handle = module.register_forward_hook(lambda m, a, out, catch=catch: catch(out))
             stack.callback(handle.remove)
-        yield caught
+        yield
     asked = [module.asked for module in modules.values() if isinstance(module, Heads)]
     silent = [name for name, module in modules.items() if isinstance(module, Heads) and not caught[name]]
     if any(modules[name].asked for name in silent) or (asked and len(silent) == len(asked)):

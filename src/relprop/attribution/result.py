@@ -15,6 +15,7 @@ from relprop.attribution.targets import target_at
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine.ledger import Ledger
+from relprop.errors import InputError
 from relprop.rules import Rule
 
 
@@ -37,6 +38,8 @@ class Relevance(Outputs):
         ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
             `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
+        notices: what should be known of this result: inputs, or parts of them, that are cut off from the score; rows that are
+            no independent samples; random numbers that the model drew.
         inputs: a copy of the inputs, for drawing relevance on them.
         labels: names of the classes, where the model or the caller knows them.
         model: what was explained, by name.
@@ -53,6 +56,7 @@ class Relevance(Outputs):
     unknown: dict[str, int] = field(default_factory=dict)
     positions: dict[str, Tensor] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=lambda: Ledger([]))
+    notices: list[str] = field(default_factory=list)
     inputs: Any = None
     labels: Sequence[str] | None = None
     model: Identity | None = None
@@ -65,7 +69,12 @@ class Relevance(Outputs):
 
         Raises:
             IndexError: there is no such sample.
+            InputError: the index is neither an int nor a slice.
         """
+        if not isinstance(index, (int, slice)):
+            raise InputError(
+                f"samples are R[3] or R[:2]; got R[{index!r}]. Layers are in R.layers, numbers in R.values."
+            )
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"sample {index} of {len(self)}")
@@ -80,7 +89,7 @@ class Relevance(Outputs):
             target_at(self.target, index, count), self.composite,
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
             map_tree(pick, self.positions),
-            self.ledger.sample(index),
+            self.ledger.sample(index), self.notices,
             inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
         )  # fmt: skip
 
@@ -113,4 +122,5 @@ class Relevance(Outputs):
             lines.append(f"  ... {len(self) - 3} more samples")
         if self.unknown:
             lines.append(f"  native gradient used for unknown operations: {', '.join(self.unknown)}")
+        lines += [f"  {notice}" for notice in self.notices]
         return "\n".join(lines)

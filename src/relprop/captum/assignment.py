@@ -96,17 +96,21 @@ class Assignment:
 
     def of(self, place: Place) -> PropagationRule | None:
         """The rule that speaks for a place, or None where there is only the engine's default."""
-        assigned = self.rules.get(id(place.module))
+        assigned = self.rules.get(id(self._module(place)))
         if assigned is not None and place.family in assigned.families:
             return assigned.rule
         return self.default if place.family in LAYERS else None
+
+    def _module(self, place: Place) -> nn.Module | None:
+        """The module of a place in a result, which knows only its path."""
+        return place.module if place.module is not None else self.modules.get(next(iter(place.paths), "no path"))
 
     def ran(self, placements: Iterable[tuple[Place, Rule | None]]) -> Iterator[tuple[PropagationRule, str, Place]]:
         """The rules that ran, in execution order: rule, path and place."""
         for place, rule in placements:
             chosen = self.of(place)
             shared_out = (
-                isinstance(chosen, EpsilonRule) and place.family in Stabilise.families and _listed(place.module)
+                isinstance(chosen, EpsilonRule) and place.family in Stabilise.families and _listed(self._module(place))
             )
             if chosen is not None and (rule is not None or shared_out):
                 yield chosen, next(iter(place.paths), ""), place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from relprop.errors import CompositeError
 from relprop.rules.base import EVERYTHING, WEIGHTED
+from relprop.signatures import public
 
 
 @dataclass
@@ -20,7 +21,9 @@ class Place:
     Attributes:
         family: the family of the operation ("conv", "activation", ...).
         function: the torch function, in its main spelling.
-        module: the innermost module whose forward made the call, or None.
+        module: the innermost module whose forward made the call, or None. Matchers and predicates see it; the places in a
+            result have None, so that a result does not carry the network.
+        kind: that module's class by name, such as "torch.nn.modules.conv.Conv2d"; "" where there is no module.
         paths: all paths under which that module is known ("" is the model itself).
         index: how many weighted layers ran before this one; None if this is not a weighted layer.
         last: whether no weighted layer follows; None as long as the forward pass runs.
@@ -38,6 +41,15 @@ class Place:
     last: bool | None = None
     order: int = 0
     merged: bool = False
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if self.module is not None:
+            self.kind = f"{type(self.module).__module__}.{type(self.module).__qualname__}"
+
+    def recorded(self) -> Place:
+        """The place as a result keeps it: its module by path and class alone."""
+        return replace(self, module=None)
 
     @property
     def first(self) -> bool:
@@ -164,16 +176,24 @@ last = Last()
 """The last weighted layer in execution order."""
 
 
+@public("relprop.path")
 def path(glob: str) -> Path:
     """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`.
 
     A call belongs to the innermost module whose forward makes it, under any of its names.
     """
+    if not isinstance(glob, str):
+        raise CompositeError(f"glob must be a glob of module paths, as in path('features.*'); got {glob!r}.")
     return Path(glob)
 
 
+@public("relprop.operation")
 def operation(function: Callable[..., Any]) -> Operation:
     """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too."""
+    if not callable(function):
+        raise CompositeError(
+            f"function must be a torch function, as in operation(torch.nn.functional.relu); got {function!r}."
+        )
     return Operation(function)
 
 
@@ -186,11 +206,16 @@ def _stem(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", str(function)).strip("_")
 
 
+@public("relprop.where")
 def where(predicate: Callable[[Place], bool]) -> Where:
     """Places for which `predicate(place)` is true: `where(lambda place: place.index == 1)`.
 
     The predicate is asked during the forward pass, when `place.last` is not known yet.
     """
+    if not callable(predicate):
+        raise CompositeError(
+            f"predicate must be a function of a place, as in where(lambda place: place.family == 'conv'); got {predicate!r}."
+        )
     return Where(predicate)
 
 

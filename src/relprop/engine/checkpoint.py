@@ -20,6 +20,8 @@ from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.state import function_modes, needs_saved_elsewhere
 
+Open = list[tuple[nn.Module, saved_tensors_hooks]]
+
 
 class Segment:
     """One run of one block: its arguments, its precision, and the shapes and dtypes of what autograd wanted to keep."""
@@ -93,24 +95,34 @@ def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
     """While this lasts, these modules keep nothing but their inputs, in this thread."""
     needs_saved_elsewhere()
     thread = threading.get_ident()
+    opened: Open = []
     with ExitStack() as stack:
+        stack.callback(_leave, opened, None)
         for name, module in modules.items():
-            open_segments: list[Any] = []
 
-            def enter(m: nn.Module, args: tuple, kwargs: dict, name: str = name, opened: list = open_segments) -> None:
+            def enter(m: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
                 if threading.get_ident() == thread:
                     segment = Segment(run, name, m, args, kwargs)
                     hooks = saved_tensors_hooks(segment.pack, segment.unpack)
                     hooks.__enter__()
-                    opened.append(hooks)
+                    opened.append((m, hooks))
 
-            def leave(m: nn.Module, args: tuple, out: Any, opened: list = open_segments) -> None:
-                if threading.get_ident() == thread and opened:
-                    opened.pop().__exit__(None, None, None)
+            def leave(m: nn.Module, args: tuple, out: Any) -> None:
+                if threading.get_ident() == thread and any(module is m for module, _ in opened):
+                    _leave(opened, m)
 
             stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
+
+
+def _leave(opened: Open, module: nn.Module | None) -> None:
+    """Leaves a block and what is still open inside it, or all: an interrupt ends a block without the hook that leaves it."""
+    while opened:
+        inner, hooks = opened.pop()
+        hooks.__exit__(None, None, None)
+        if inner is module:
+            break
 
 
 @contextmanager

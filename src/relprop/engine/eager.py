@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from relprop.engine.traced import whole_graph
 from relprop.torch_private.compiled import compiler_loaded, within_compiled
 
 _lock = threading.Lock()
@@ -22,10 +23,11 @@ T = TypeVar("T")
 
 def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
     """Decorates what runs as it is, whole, also where a function that is compiled calls it: one break in its graph."""
+    name = getattr(function, "called", function.__name__)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling() and not whole_graph(name):
             return _apart(function)(*args, **kwargs)
         return function(*args, **kwargs)
 

@@ -1,7 +1,8 @@
 """The ledger: which operation kept how much relevance for its constants, stabilisers and offsets.
 
 What arrives at an operation's results less what it hands to its live operands is what it absorbed. Both sides are
-read off the graph by hooks on the nodes at the edge between one operation and the next, so no handler takes part.
+read off the graph by hooks on the nodes at the edge between one operation and the next, so no handler takes part. One
+number is read per edge and sample, given by one side and taken by the other, so the books balance by construction.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
-from relprop.numerics import nonzero
+from relprop.numerics import nonzero, wide
 
 Edge = tuple[Node, int]
+INPUT = -1
+"""Stands for the inputs where an operation's number says what made a tensor."""
+SINK = "positions"
 
 CAUSES = {
     "conv": "biases and stabilisers",
@@ -32,6 +37,7 @@ CAUSES = {
     "product": "products",
     "division": "divisions",
     "recurrent": "recurrent layers",
+    SINK: "position encodings",
 }
 """What absorbed relevance, by family of operations."""
 OTHER = "other constants"
@@ -105,27 +111,81 @@ class Ledger(Mapping[str, Tensor]):
     __repr__ = __str__
 
 
+class Held:
+    """The value of a tensor on whose edge relevance is read: no copy, as long as nothing overwrites it."""
+
+    __slots__ = ("maker", "value", "version")
+
+    def __init__(self, tensor: Tensor, maker: int, copied: bool) -> None:
+        self.value = tensor.detach().clone() if copied else tensor.detach()
+        self.version = self.value._version
+        self.maker = maker
+
+    @property
+    def intact(self) -> bool:
+        return self.value._version == self.version
+
+
+class Overwritten(Exception):
+    """A value that the ledger reads was overwritten where no one saw it: it must be copied when it is made."""
+
+
 class Recorder:
-    """Books what each operation of a run hands on, backward pass by backward pass."""
+    """Books what each operation of a run hands on, backward pass by backward pass.
 
-    def __init__(self) -> None:
+    Args:
+        copied: whether values are copied when they are made, for models that overwrite them unseen.
+
+    Attributes:
+        entries: one for each operation, in the order of the forward pass.
+        samples: of how many samples a pass reads relevance; 1 reads that of all as one.
+        apart: whether each tensor that was read had rows for each of the samples.
+        nz: whether exact zeros carry relevance.
+    """
+
+    def __init__(self, copied: bool = False) -> None:
         self.entries: list[Entry] = []
-        self._values: dict[Edge, tuple[Tensor, int]] = {}
-        self._balance: dict[int, float] = defaultdict(float)
+        self.samples = 1
+        self.apart = True
+        self.nz = False
+        self._copied = copied
+        self._held: dict[Edge, Held] = {}
+        self._stored: defaultdict[int, list[Held]] = defaultdict(list)
+        self._hooks: list[RemovableHandle] = []
+        self._handed: list[tuple[int, int, Tensor]] = []
 
-    def start(self, tensor: Tensor) -> None:
-        """A tensor with which relevance ends: an input, or rows an embedding looked up."""
-        self._values[edge_of(tensor)] = (_value(tensor), -1)
+    def start(self, tensor: Tensor, sink: bool = False) -> None:
+        """A tensor with which relevance ends: an input, rows an embedding looked up, or a position encoding."""
+        maker = INPUT
+        if sink:
+            maker = len(self.entries)
+            self.entries.append(Entry(SINK, "position encoding", ""))
+        self._hold(tensor, edge_of(tensor), maker)
 
     def record(self, family: str, name: str, where: str, results: Any) -> None:
         """Books one operation, just called."""
         number = len(self.entries)
-        made = {edge: t for t in tensors(results) if (edge := edge_of(t)) not in self._values}
+        made = {edge: t for t in tensors(results) if (edge := edge_of(t)) not in self._held}
         if not made:
             return
         self._watch({node for node, _ in made}, number)
-        self._values.update({edge: (_value(t), number) for edge, t in made.items()})
+        for edge, t in made.items():
+            self._hold(t, edge, number)
         self.entries.append(Entry(family, name, where))
+
+    def preserve(self, target: Any) -> None:
+        """Before a tensor is overwritten: values that lie in its memory are copied."""
+        if isinstance(target, Tensor) and (stored := _storage(target)) is not None:
+            for held in self._stored.pop(stored, ()):
+                if held.intact:
+                    held.value = held.value.clone()
+                    held.version = held.value._version
+
+    def _hold(self, tensor: Tensor, edge: Edge, maker: int) -> None:
+        stored = _storage(tensor)
+        held = self._held[edge] = Held(tensor, maker, self._copied or stored is None)
+        if stored is not None and not self._copied:
+            self._stored[stored].append(held)
 
     def _watch(self, nodes: set[Node], number: int) -> None:
         """Hooks on the nodes of one operation that hand gradients to operands known before."""
@@ -136,25 +196,67 @@ class Recorder:
                 continue
             seen.add(node)
             edges = [(place, edge) for place, edge in enumerate(node.next_functions) if edge[0] is not None]
-            outer = [(place, *self._values[edge]) for place, edge in edges if edge in self._values]
-            stack += [edge[0] for _, edge in edges if edge[0] is not None and edge not in self._values]
+            outer = [(place, self._held[edge]) for place, edge in edges if edge in self._held]
+            stack += [edge[0] for _, edge in edges if edge[0] is not None and edge not in self._held]
             if outer:
-                node.register_hook(lambda gradients, _, outer=outer: self._hand_on(gradients, outer, number))
+                hook = node.register_hook(lambda gradients, _, outer=outer: self._hand_on(gradients, outer, number))
+                self._hooks.append(hook)
 
-    def _hand_on(self, gradients: tuple[Tensor | None, ...], outer: list[tuple[int, Tensor, int]], number: int) -> None:
-        for place, value, maker in outer:
+    def _hand_on(self, gradients: tuple[Tensor | None, ...], outer: list[tuple[int, Held]], number: int) -> None:
+        for place, held in outer:
             g = gradients[place]
             if g is not None:
-                handed = float((value * g.double()).sum())
-                self._balance[number] -= handed
-                self._balance[maker] += handed
+                if not held.intact:
+                    raise Overwritten
+                self._handed.append((number, held.maker, self._per_sample(held, g)))
 
-    def close(self, edge: Edge, seed: float) -> list[float]:
-        """What each operation absorbed since the last call, given what was handed to the score."""
-        self._balance[self._values[edge][1]] += seed
-        kept = [self._balance[number] for number in range(len(self.entries))]
-        self._balance.clear()
-        return kept
+    def _per_sample(self, held: Held, g: Tensor) -> Tensor:
+        """Relevance per sample, (N,), summed in float64: of inputs rounded as it is in the result."""
+        value = held.value if held.maker == INPUT else wide(held.value)
+        half = value.dtype is torch.float16  # has no room for what stands in for a zero
+        relevance = (nonzero(value) if self.nz and not half else value) * g.detach()
+        total = torch.float64 if relevance.device.type != "mps" else torch.float32
+        if self.samples == 1:
+            return relevance.sum(dtype=total).reshape(1)
+        if relevance.ndim == 0 or relevance.shape[0] % self.samples:
+            self.apart = False
+            return relevance.sum(dtype=total).expand(self.samples) / self.samples
+        return relevance.reshape(self.samples, -1).sum(1, dtype=total)
+
+    def balance(self, edge: Edge, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The books since the last call, in float64 on the CPU.
+
+        Args:
+            edge: the score's.
+            seed: what was handed to it, (N,).
+
+        Returns:
+            What each operation absorbed, (operations, N); what ended in the inputs, (N,); what each edge handed on, (edges, N).
+        """
+        edges = torch.zeros(len(self._handed), self.samples, dtype=torch.float64)
+        by_device: defaultdict[torch.device, list[int]] = defaultdict(list)
+        for n, (_, _, handed) in enumerate(self._handed):
+            by_device[handed.device].append(n)
+        for numbers in by_device.values():  # one transfer each
+            edges[numbers] = torch.stack([self._handed[n][2] for n in numbers]).cpu().double()
+        kept = torch.zeros(len(self.entries) + 1, self.samples, dtype=torch.float64)
+        kept[self._held[edge].maker] += seed.detach().cpu().double()
+        givers, takers = ([one[side] % len(kept) for one in self._handed] for side in (0, 1))
+        kept.index_add_(0, torch.tensor(givers, dtype=torch.int64), edges, alpha=-1)
+        kept.index_add_(0, torch.tensor(takers, dtype=torch.int64), edges)
+        self._handed.clear()
+        return kept[:-1], kept[-1], edges
+
+    def forget(self) -> None:
+        """What the graph was asked in passing is no part of the books."""
+        self._handed.clear()
+
+    def close(self) -> None:
+        """Lets go of the graph. Its nodes hold the hooks, and these the nodes: no garbage collector sees that circle."""
+        for hook in self._hooks:
+            hook.remove()
+        for holder in (self._hooks, self._held, self._stored, self._handed):
+            holder.clear()  # type: ignore[attr-defined]
 
 
 def edge_of(tensor: Tensor) -> Edge:
@@ -163,9 +265,12 @@ def edge_of(tensor: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def _value(tensor: Tensor) -> Tensor:
-    """A copy to read relevance with: an exact zero may carry some (see `numerics`)."""
-    return nonzero(tensor.detach().double())
+def _storage(tensor: Tensor) -> int | None:
+    """The memory a tensor lies in; None where it tells of none, as some subclasses."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

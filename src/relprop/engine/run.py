@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 
 from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.applied import Applications
+from relprop.engine.cuts import Cuts
 from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
@@ -21,7 +24,7 @@ from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
 from relprop.torch_private.calls import running_module
-from relprop.torch_private.state import graph_task, saved_elsewhere
+from relprop.torch_private.state import graph_task, saved_elsewhere, saving_hooks
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,18 @@ class Run:
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
-        ledger: whether to record what each operation absorbs.
+        recorder: what records what each operation absorbs.
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
+        starts: the inputs that carry relevance, by their number among all.
+        generators: those that the model was seen to draw from.
+        samples: how many there are along the first axis of the inputs.
+        mixing: whether an operation did not show that it keeps them apart.
+        plain: tensors with a plain graph of their own, of which the model may take a gradient.
+        own_from: how many module calls deep a gradient that is taken is the model's own; None where none can be.
+        asking: whether the caller's own tensors ask for a gradient, so that the model sees such.
+        copying: whether the model overwrites what a rule still needs, so that copies are kept.
     """
 
     def __init__(
@@ -54,29 +65,36 @@ class Run:
         *,
         strict: bool = True,
         adopt: bool = False,
-        ledger: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self._composite = composite
         self.model = model
         self.strict = strict
         self.adopt = adopt
         self.final = False
-        self.recorder: Recorder | None = Recorder() if ledger else None
+        self.recorder = recorder
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.scans: set[int | None] = set()
-        self.suspecting = False
         self.weighted = 0
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
         self._names_everything = composite is not None and composite.names_everything
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # offloaded weights must be free to go
+        self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.own_from: int | None = None
+        self.asking = True
+        self.copying = False
         self._buffers: set[int] | None = None
         self.applications = Applications()
         self.followed: set[Any] = set()
         self.severed: deque[str] = deque(maxlen=8)
+        self.cuts = Cuts()
+        self.starts: list[tuple[int, Tensor]] = []
+        self.generators: dict[int, torch.Generator] = {}
         self.unknown: Counter[str] = Counter()
         self.checkpointed = False
+        self.hooks = saving_hooks()  # of the caller, or those that keep copies: no checkpoint's
         self._journal: dict[Any, list[Decision]] = {}
         self._replayed: Decision | None = None
         self.inputs: set[int] = set()
@@ -84,6 +102,7 @@ class Run:
         self.lookups: list[Lookup] = []
         self.positions = False
         self.samples = 1
+        self.mixing = False
         self.heads: dict[int, Callable[..., None]] = {}
         self.sinks: list[tuple[str, Tensor]] = []
         self.paths: dict[int, list[str]] = {}
@@ -127,9 +146,7 @@ class Run:
         A weighted operation without a constant operand is a product. Operations that move or select values have no
         rule and no place, unless the composite may name them and they are no mere frame around visible steps.
         """
-        if entry.family in ("structure", "selection") and (
-            not self._names_everything or getattr(entry.handler, "unfolds", False)
-        ):
+        if entry.family in ("structure", "selection") and (not self._names_everything or entry.decomposes):
             return None
         product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
         return self.locate(entry, "product" if product else entry.family)
@@ -140,7 +157,7 @@ class Run:
         if replaying():
             self._replayed = self._recall(entry, module)
             return self._replayed.place
-        self.checkpointed = self.checkpointed or saved_elsewhere()
+        self.checkpointed = self.checkpointed or saved_elsewhere(self.hooks)
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
         place = Place(family, entry.function, module, paths, order=self._order)
         self._order += 1
@@ -202,7 +219,10 @@ class Run:
 
     @property
     def rules(self) -> list[tuple[Place, Rule | None]]:
-        """Where a rule was asked for, and which one acted, in the order of execution."""
+        """Where a rule was asked for, and which one acted, in the order of execution; places without their modules."""
+        return [(place.recorded(), rule) for place, rule in self._acted()]
+
+    def _acted(self) -> list[tuple[Place, Rule | None]]:
         return [self.placements[order] for order in sorted(self.placements)]
 
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
@@ -230,9 +250,10 @@ class Run:
             self.constants.pop(id(written), None)
             self.constants.pop(id(written._base), None)
 
-    def cut(self, what: str) -> None:
-        """Remembers where relevance could not follow, for messages."""
-        self.severed.append(what)
+    def cut(self, name: str, how: str, operand: Tensor, result: Any) -> None:
+        """Remembers where relevance could not follow: for messages, and to say which input it was."""
+        self.severed.append(f"{name}{how} in {self.where()}")
+        self.cuts.note(f"{name}{how}", self.where, operand, result)
 
     def where(self) -> str:
         """The module now running, for messages."""
@@ -254,6 +275,21 @@ class Run:
         self.sinks.append((next(iter(self._here()[1]), ""), leaf))
         return leaf
 
+    def is_sink(self, tensor: Tensor) -> bool:
+        """Whether a tensor is the position encoding that was made to report last."""
+        return bool(self.sinks) and self.sinks[-1][1] is tensor
+
+    def close(self) -> None:
+        """Lets go of the graph, which holds this run: no garbage collector sees a circle that leads through its nodes."""
+        self.applications = Applications()
+        self.heads.clear()
+        self.lookups.clear()
+        self.sinks.clear()
+        self.starts.clear()
+        self.cuts.close()
+        if self.recorder is not None:
+            self.recorder.close()
+
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = running_module()
         return module, tuple(self.paths.get(id(module), ()))
@@ -262,7 +298,7 @@ class Run:
         """Refuses an entry that named places but could act on none of them."""
         composite = self.composite
         for key, rule in composite.entries:
-            met = [place for place, _ in self.rules if key.match(place)]
+            met = [place for place, _ in self._acted() if key.match(place)]
             if met and not any(place.family in rule.families for place in met):
                 kinds = ", ".join(sorted({place.family for place in met}))
                 raise RuleError(
@@ -271,6 +307,24 @@ class Run:
                 )
 
 
+_outside: Counter[int] = Counter()
+"""The backward passes, by number, in whose hooks and functions calls of ours run."""
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """A call of ours, as a whole: where it is made inside a backward pass, that is not the one of its own graph."""
+    task = graph_task()
+    _outside[task] += 1
+    try:
+        yield
+    finally:
+        _outside[task] -= 1
+        if not _outside[task]:
+            del _outside[task]
+
+
 def replaying() -> bool:
-    """Whether the backward pass runs: what arrives now is a checkpoint's recomputation."""
-    return graph_task() != -1
+    """Whether our backward pass runs: what arrives now is a checkpoint's recomputation."""
+    task = graph_task()
+    return task != -1 and task not in _outside

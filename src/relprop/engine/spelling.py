@@ -66,6 +66,14 @@ def writes(function: Function) -> bool:
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
+def beside(function: Function) -> Function:
+    """What a function that writes into its first argument does, with the result as a new tensor; itself, if nothing does."""
+    name = getattr(function, "__name__", "")
+    if not writes(function) or name.startswith("__"):
+        return function
+    return next((found for space in _SPACES if callable(found := getattr(space, name[:-1], None))), function)
+
+
 def named(names: str) -> list[Function]:
     """The functions with these names, in every place that spells them; names this torch lacks are passed over."""
     found: dict[Function, None] = {}

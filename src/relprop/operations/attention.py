@@ -128,4 +128,4 @@ def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs
 
 
 register(F.scaled_dot_product_attention, family="softmax", handler=scaled_dot_product_attention)
-register(F.multi_head_attention_forward, family="structure", handler=multi_head_attention_forward)
+register(F.multi_head_attention_forward, family="structure", handler=multi_head_attention_forward, decomposes=True)

@@ -15,15 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine.call import Call, always, unfolds
+from relprop.engine.call import Call
 from relprop.engine.mode import Propagation
 from relprop.engine.registry import ANSWERS, register
 from relprop.torch_private.flex import flex_mask, flex_operator, read_by_flex_attention
 from relprop.torch_private.recorded import recording
 
 
-@always
-@unfolds
 def flex_attention(
     call: Call, query: Tensor, key: Tensor, value: Tensor, score_mod: Callable[..., Tensor], block_mask: tuple,
     scale: float, options: dict, captured: tuple = (), captured_by_mask: tuple = (),
@@ -137,4 +135,4 @@ def _requires_grad(tensor: Tensor) -> bool:
 
 ANSWERS[Tensor.requires_grad.__get__] = _requires_grad  # type: ignore[attr-defined]
 if (_operator := flex_operator()) is not None:
-    register(_operator, family="structure", handler=flex_attention, only=True)
+    register(_operator, family="structure", handler=flex_attention, only=True, on_constants=True, decomposes=True)

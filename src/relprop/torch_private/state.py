@@ -32,13 +32,18 @@ Seen on 2.9 to 2.14. Without it the stack is looked through.
 _top_hooks: Callable[[bool], Any] | None = part("_C._autograd._top_saved_tensors_default_hooks")
 
 
-def saved_elsewhere() -> bool:
-    """Whether what autograd saves goes through hooks, as in a part of the model that is checkpointed.
+def saving_hooks() -> Any:
+    """The hooks through which goes what autograd saves now; None where there are none. Seen on 2.9 to 2.14."""
+    return None if _top_hooks is None else _top_hooks(True)
+
+
+def saved_elsewhere(usual: Any = None) -> bool:
+    """Whether what autograd saves goes through other hooks than usual, as in a part of the model that is checkpointed.
 
     Seen on 2.9 to 2.14. Without it only torch's own checkpoints are recognised, by the stack, and `checkpoint=True` is
     refused (`needs_saved_elsewhere`).
     """
-    return running("torch.utils.checkpoint") if _top_hooks is None else _top_hooks(True) is not None
+    return running("torch.utils.checkpoint") if _top_hooks is None else _top_hooks(True) != usual
 
 
 def needs_saved_elsewhere() -> None:

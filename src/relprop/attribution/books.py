@@ -1,0 +1,160 @@
+"""The books of one score per sample: what the inputs received of each, and which operation kept how much.
+
+Rows along the first axis are samples where no score sends relevance to another's row. Most models show that by what they
+are made of (`engine.rows`), and one backward pass gives the books of all samples. Else a second pass asks: its seeds are
+those of the first times powers of two, another one for each sample, so that what is one sample's own comes back
+multiplied by its factor, to the last bit. Where rows do exchange relevance, the books are those of each score, wherever it
+went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine import Run
+from relprop.engine.checkpoint import recomputing
+from relprop.engine.ledger import Edge, Entry, Ledger
+
+_FACTORS = 16
+"""So many powers of two are told apart; none is out of reach of float32."""
+_SAME = {torch.float64: 1e-9}
+"""Up to this share of its relevance a row counts as its own sample's; 1e-4 in narrower dtypes, whose sums may be unordered."""
+Gradients = Sequence[Tensor | None]
+
+
+@dataclass
+class Books:
+    """What became of the relevance that was handed out.
+
+    Attributes:
+        received: what the inputs received of each score, (N,), float64.
+        ledger: what each operation absorbed.
+        exchanged: whether rows of the inputs take relevance of other rows' scores.
+    """
+
+    received: Tensor
+    ledger: Ledger
+    exchanged: bool = False
+
+
+def asks(run: Run, count: int) -> bool:
+    """Whether the books of so many scores may take more than one backward pass."""
+    return count > 1 and (run.mixing or run.recorder is not None)
+
+
+@dataclass
+class Bookkeeper:
+    """Keeps the books of one score per sample, after the backward pass that gave the relevance of the inputs.
+
+    Args:
+        run: with a recorder, where a ledger is wanted.
+        score: the scores, (N,); their graph is there still, where `asks` says so.
+        edge: their place in the graph.
+        handed: the relevance handed out, (N,).
+        start: `G` at the scores, (N,).
+        ends: the tensors with which relevance ends.
+        read: relevance of the inputs, from the gradients of those.
+    """
+
+    run: Run
+    score: Tensor
+    edge: Edge
+    handed: Tensor
+    start: Tensor
+    ends: list[Tensor]
+    read: Callable[[Gradients], list[Tensor]]
+
+    def books(self, values: list[Tensor]) -> Books:
+        """The books, given the relevance of the inputs."""
+        count, recorder = len(self.handed), self.run.recorder
+        received = per_sample(values, count)
+        kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(self.edge, self.handed)[::2]
+        apart = not self.run.mixing and (recorder is None or recorder.apart)
+        if count == 1 or apart:
+            return Books(received, self._ledger(kept))
+        factors = 2.0 ** (torch.randperm(count, generator=torch.Generator().manual_seed(count)) % _FACTORS)
+        again = self.read(self._pass(self.start * factors.to(self.start)))
+        exchanged = any(_differs(a, b, factors) for a, b in zip(values, again, strict=True))
+        by_rows = not exchanged and all(_has_rows(v, count) for v in values)
+        if recorder is not None:
+            scaled = recorder.balance(self.edge, self.handed * factors.to(self.handed))[2]
+            if not (by_rows and recorder.apart and _multiplied(edges, scaled, factors)):
+                received, kept = self._each()
+        elif not by_rows:
+            received = self._derived(float(received.sum()))
+        return Books(received, self._ledger(kept), exchanged)
+
+    def _pass(self, seeds: Tensor, **options: Any) -> Gradients:
+        with recomputing(self.run):
+            return torch.autograd.grad(self.score, self.ends, seeds, retain_graph=True, allow_unused=True, **options)
+
+    def _each(self) -> tuple[Tensor, Tensor]:
+        """What the inputs received, and what each operation kept, of one score after the other: a pass for each."""
+        recorder, received, kept = self.run.recorder, [], []
+        if recorder is not None:
+            recorder.samples = 1
+        for n in range(len(self.handed)):
+            alone = torch.zeros_like(self.start)
+            alone[n] = self.start[n]
+            values = self.read(self._pass(alone))
+            if recorder is None:
+                received.append(per_sample(values, 1))
+            else:
+                of_operations, of_inputs, _ = recorder.balance(self.edge, self.handed[n : n + 1])
+                kept.append(of_operations)
+                received.append(of_inputs)
+        return torch.cat(received), torch.cat(kept, 1) if kept else torch.zeros(0)
+
+    def _derived(self, total: float) -> Tensor:
+        """What the inputs received of each score: relevance is linear in the seeds, so its derivative by them says so."""
+        try:
+            factors = torch.ones_like(self.start, requires_grad=True)
+            values = self.read(self._pass(self.start * factors, create_graph=True))
+            (found,) = torch.autograd.grad(sum(v.double().sum() for v in values), factors)
+            if abs(float(found.double().sum()) - total) <= 1e-4 * float(found.double().abs().sum()):
+                return found.double()
+        except RuntimeError:  # an operation without a second derivative
+            pass
+        return self._each()[0]
+
+    def _ledger(self, kept: Tensor) -> Ledger:
+        recorder = self.run.recorder
+        if recorder is None:
+            return Ledger([])
+        return Ledger([Entry(e.family, e.name, e.where, row) for e, row in zip(recorder.entries, kept, strict=True)])
+
+
+def per_sample(values: list[Tensor], count: int) -> Tensor:
+    """Relevance summed over all inputs, per sample, in float64; what has no rows for samples is shared out evenly."""
+    total = torch.zeros(count, dtype=torch.float64)
+    for value in values:
+        value = value.detach().cpu().double() if value.device.type == "mps" else value.detach().double()
+        rows = value.flatten(1).sum(1) if value.ndim > 1 else value
+        total = total.to(value.device) + (rows if _has_rows(value, count) else value.sum().expand(count) / count)
+    return total
+
+
+def _has_rows(value: Tensor, count: int) -> bool:
+    return value.ndim > 0 and value.shape[0] == count
+
+
+def _differs(one: Tensor, other: Tensor, factors: Tensor) -> bool:
+    """Whether rows were not just multiplied by their factors."""
+    if not _has_rows(one, len(factors)):
+        return False
+    one, other = one.reshape(len(one), -1), other.reshape(len(one), -1)
+    expected = one * factors.to(one)[:, None]
+    difference, size = (other - expected).abs().sum(1), expected.abs().sum(1)
+    return bool((difference > _SAME.get(one.dtype, 1e-4) * torch.maximum(size, other.abs().sum(1))).any())
+
+
+def _multiplied(edges: Tensor | None, scaled: Tensor, factors: Tensor) -> bool:
+    """Whether each edge handed on what it did before, times the factors."""
+    if edges is None or edges.shape != scaled.shape:
+        return False
+    return torch.allclose(scaled, edges * factors.double(), rtol=1e-12, atol=0.0)

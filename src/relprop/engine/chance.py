@@ -1,0 +1,52 @@
+"""Random numbers that a model draws: noticed by the generators it moved, and by another output the next time."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+State = list[tuple[Callable[[Any], None], Any]]
+
+
+def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> State:
+    """The generators that a model may draw from, each as a function that sets it and where it stands."""
+    found: State = [(torch.set_rng_state, torch.get_rng_state()), (random.setstate, random.getstate())]
+    for device in {d for d in devices if d.type not in ("cpu", "meta")}:
+        module = torch.get_device_module(device)
+        if hasattr(module, "get_rng_state"):
+            args = (device,) if device.index is not None else ()
+            found.append((lambda s, m=module, a=args: m.set_rng_state(s, *a), module.get_rng_state(*args)))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        found.append((numpy.random.set_state, numpy.random.get_state()))
+    return found + [(g.set_state, g.get_state()) for g in generators]
+
+
+def moved(before: State, after: State) -> bool:
+    """Whether a generator stands elsewhere."""
+    return any(not _same(a, b) for (_, a), (_, b) in zip(before, after, strict=True))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    same = a == b
+    return bool(same.all()) if hasattr(same, "all") else bool(same)
+
+
+@contextmanager
+def undisturbed(devices: Iterable[torch.device], generators: Iterable[torch.Generator]) -> Iterator[None]:
+    """What is drawn meanwhile is drawn again afterwards."""
+    before = state(devices, generators)
+    try:
+        yield
+    finally:
+        for put, where in before:
+            put(where)

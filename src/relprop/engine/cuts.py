@@ -1,0 +1,154 @@
+"""Where the numbers of an input go on without their relevance: a cast, a detach, a rounding, a comparison, an index.
+
+Such a step is right where the same numbers reach the score on another way too, as in a relu written with a comparison. What
+reaches it on no other way gets 0, as if it did not matter. That is found after the forward pass: an operand of a cut whose
+node the scores do not lead back to, and the entries of the inputs it was made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from relprop.engine.tokens import Positions
+
+_MOST = 64
+"""How many cuts a run remembers: each keeps a part of the graph that might be free to go."""
+_NEAR = 24
+"""How many nodes may lie between an input and what is cast to integers, to look for the entries it was made of."""
+_FRESH = frozenset({
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
+    "new_empty", "new_full", "new_tensor",
+})  # fmt: skip
+"""These take a shape from their operand, and no numbers."""
+_NUMBERS = frozenset({"item", "tolist", "numpy", "float", "int", "index", "complex", "array", "bool"})
+"""These take numbers, and return no tensor."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One step at which numbers went on without relevance: what it was and where, and what its operand looked like."""
+
+    what: str
+    edge: GradientEdge
+    like: tuple[torch.Size, torch.dtype, torch.device]
+
+
+class Cuts:
+    """The cuts of one run."""
+
+    def __init__(self) -> None:
+        self._met: dict[Any, Cut] = {}
+
+    def note(self, name: str, where: Callable[[], str], operand: Tensor, result: Any) -> None:
+        """Notes a cut, unless nothing but a shape was taken."""
+        name = name.strip("_")
+        takes = isinstance(result, Tensor) and name not in _FRESH
+        if (takes or name in _NUMBERS) and operand.grad_fn is not None and len(self._met) < _MOST:
+            edge = get_gradient_edge(operand)
+            if (edge.node, edge.output_nr) not in self._met:
+                like = operand.shape, operand.dtype, operand.device
+                self._met[edge.node, edge.output_nr] = Cut(f"{name} in {where()}", edge, like)
+
+    def entries(self, scores: Sequence[Tensor], leaves: list[Tensor]) -> list[tuple[Cut, list[Tensor | None]]]:
+        """The cuts behind which nothing leads to the scores, each with the entries of the leaves that its operand is made of.
+
+        To be asked before the graph is given back.
+        """
+        if not self._met or not leaves:
+            return []
+        reached = _behind([s.grad_fn for s in scores])
+        found = []
+        for cut in self._met.values():
+            if cut.edge.node in reached:
+                continue
+            shape, dtype, device = cut.like
+            try:
+                made_of = torch.autograd.grad(
+                    [cut.edge],
+                    leaves,
+                    [torch.ones(shape, dtype=dtype, device=device)],  # type: ignore[arg-type]
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+            except RuntimeError:  # it was overwritten since
+                continue
+            found.append((cut, [None if g is None else g != 0 for g in made_of]))
+        return found
+
+    def close(self) -> None:
+        self._met.clear()
+
+
+def _behind(nodes: list[Any]) -> set[Any]:
+    """All nodes that some nodes lead back to."""
+    seen: set[Any] = set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+    return seen
+
+
+def traced(run: Any, operand: Tensor) -> Positions | None:
+    """Which entry of which input each entry of a tensor is made of, where that is one each; None where it is not so.
+
+    Read off the graph: what ones and what 1, 2, 3, ... send back to an entry of the input have the number of its reader
+    as their quotient.
+    """
+    count = operand.numel()
+    if not 0 < count < 2**22 or not run.starts:
+        return None
+    nodes, seen = [operand.grad_fn], set()
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if len(seen) > _NEAR or "Custom" in type(node).__name__:  # a rule, which cannot act yet
+            return None
+        nodes += [before for before, _ in node.next_functions]
+    numbers = torch.arange(1, count + 1, device=operand.device).reshape(operand.shape).to(torch.float32)
+    leaves = [leaf for _, leaf in run.starts]
+    try:
+        ones, counted = (
+            torch.autograd.grad(operand, leaves, g.to(operand.dtype), retain_graph=True, allow_unused=True)
+            for g in (torch.ones_like(numbers), numbers)
+        )
+    except RuntimeError:
+        return None
+    finally:
+        if run.recorder is not None:
+            run.recorder.forget()
+    met = [(number, a, b) for (number, _), a, b in zip(run.starts, ones, counted, strict=True) if a is not None]
+    if len(met) != 1:
+        return None
+    number, a, b = met[0]
+    read = (a != 0).flatten().nonzero()[:, 0]
+    reader = (b.flatten()[read].double() / a.flatten()[read].double()).round().long()
+    if len(read) != count or not torch.equal(reader.sort()[0], torch.arange(1, count + 1, device=reader.device)):
+        return None
+    at = torch.empty_like(reader)
+    at[reader - 1] = read + 1
+    return Positions(run, number, at.reshape(operand.shape))
+
+
+def part(path: str, entries: Tensor) -> str:
+    """Entries of an input, the same for all samples, as one would index them; entries: bool, with the samples first."""
+    if bool(entries.all()):
+        return path
+    one = entries.any(0)
+    for axis in range(one.ndim):
+        chosen = one.any(tuple(d for d in range(one.ndim) if d != axis)) if one.ndim > 1 else one
+        shape = [-1 if d == axis else 1 for d in range(one.ndim)]
+        if not bool(chosen.all()) and torch.equal(one, chosen.reshape(shape).expand(one.shape)):
+            places = chosen.nonzero()[:, 0].tolist()
+            index = str(places[0]) if len(places) == 1 else str(places)
+            return f"{path}[{', '.join([':'] * (axis + 1) + [index])}]"
+    return f"{int(entries.sum())} of the {entries.numel()} entries of {path}"

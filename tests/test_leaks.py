@@ -1,0 +1,420 @@
+"""No call leaves a tensor, a node of the graph, a hook or a context behind, nor keeps the model: also after an error.
+
+A node of autograd's graph holds tensors that Python's garbage collector cannot see, so nodes are marked: the mark dies
+with the node.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+import text_models
+from relprop.captum import LRP, LayerLRP
+
+PACKAGE = os.path.dirname(relprop.__file__)
+
+
+class Mark:
+    """Something whose end can be seen."""
+
+
+class Tap(nn.Module):
+    """Hands on what it gets, and marks it and the node that made it."""
+
+    def __init__(self, seen: list[Any]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(weakref.ref(x))
+        if x.grad_fn is not None:
+            mark = x.grad_fn.metadata["mark of the tests"] = Mark()
+            self.seen.append(weakref.ref(mark))
+        return x
+
+
+class Block(nn.Module):
+    def __init__(self, seen: list[Any]) -> None:
+        super().__init__()
+        self.conv, self.norm, self.tap = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), Tap(seen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.tap(self.norm(self.conv(x)).relu_())
+
+
+class Net(nn.Module):
+    def __init__(self, seen: list[Any]) -> None:
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(2, 4, 3), nn.ModuleList(Block(seen) for _ in range(3))
+        self.pool, self.head, self.tap = nn.MaxPool2d(2), nn.Linear(36, 5), Tap(seen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tap(torch.nn.functional.silu(self.stem(x)))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.tap(self.pool(x).flatten(1)))
+
+
+class Reader(nn.Module):
+    """Ids, positions and an attention."""
+
+    def __init__(self, seen: list[Any]) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 8), nn.Embedding(6, 8)
+        self.attend, self.tap, self.head = nn.MultiheadAttention(8, 2, batch_first=True), Tap(seen), nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids) + self.places(torch.arange(ids.shape[1]))
+        return self.head(self.tap(x + self.attend(x, x, x)[0])[:, -1])
+
+
+def pictures() -> Tensor:
+    return torch.rand(2, 2, 8, 8)
+
+
+def ids() -> Tensor:
+    return torch.arange(12).reshape(2, 6)
+
+
+def alone(model: nn.Module) -> Any:
+    x = pictures().requires_grad_()
+    with relprop.propagate("epsilon_plus", model=model, inputs=x):
+        score = model(x)[:, 1].sum()
+    return torch.autograd.grad(score, x)[0]
+
+
+def read(model: nn.Module, **options: Any) -> Any:
+    return relprop.attribute(model, ids(), 1, **options)
+
+
+def seen_by(model: nn.Module, **options: Any) -> Any:
+    return relprop.attribute(model, pictures(), [0, 1], **options)
+
+
+CALLS: dict[str, tuple[type[nn.Module], Callable[[Any], Any]]] = {
+    "attribute": (Net, seen_by),
+    "rules": (Net, lambda m: seen_by(m, composite="epsilon_alpha2_beta1_flat")),
+    "one number": (Net, lambda m: relprop.attribute(m, pictures(), lambda y: y[0, 1])),
+    "ledger": (Net, lambda m: seen_by(m, ledger=True)),
+    "layers": (Net, lambda m: seen_by(m, layers="*", composite="epsilon_plus")),
+    "inputs of layers": (Net, lambda m: seen_by(m, layers="*", layers_at="input", composite="gamma_flat")),
+    "ledger and layers": (Net, lambda m: seen_by(m, ledger=True, layers="*")),
+    "checkpoint": (Net, lambda m: seen_by(m, checkpoint=True)),
+    "checkpoint, ledger and layers": (Net, lambda m: seen_by(m, checkpoint=True, ledger=True, layers="blocks.?")),
+    "batches": (Net, lambda m: seen_by(m, batch_size=1, ledger=True)),
+    "targets": (Net, lambda m: relprop.attribute_each(m, pictures(), [0, 1, relprop.Contrast(1, 2)], ledger=True)),
+    "targets at once": (Net, lambda m: relprop.attribute_each(m, pictures(), [0, 1], targets_at_once=2)),
+    "propagate": (Net, alone),
+    "survey": (Net, lambda m: relprop.survey(m, pictures())),
+    "LRP": (Net, lambda m: LRP(m).attribute(pictures(), 1)),
+    "LayerLRP": (Net, lambda m: LayerLRP(m, m.blocks[1]).attribute(pictures(), 1)),
+    "all layers of LayerLRP": (Net, lambda m: LayerLRP(m, None).attribute(pictures(), 1)),
+    "ids": (Reader, read),
+    "heads": (Reader, lambda m: read(m, layers="attend.heads", ledger=True)),
+    "positions": (Reader, lambda m: read(m, positions=True, ledger=True)),
+}
+
+
+def left_behind(module: nn.Module) -> list[str]:
+    """What a call may have forgotten to undo."""
+    found = []
+    if torch._C._len_torch_function_stack():
+        found.append("a function mode")
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        found.append("hooks on saved tensors")
+    if not torch.is_grad_enabled() or not torch.autograd.is_multithreading_enabled():
+        found.append("a setting of autograd")
+    for name, part in module.named_modules():
+        if part._forward_hooks or part._forward_pre_hooks or part._forward_hooks_always_called:
+            found.append(f"a hook on '{name}'")
+    return found
+
+
+def tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_before() -> Iterator[None]:
+    gc.collect()
+    yield
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_leaves_nothing(name: str) -> None:
+    kind, call = CALLS[name]
+    seen: list[Any] = []
+    model = kind(seen).eval()
+    for _ in range(2):
+        call(model)
+    before = tensors()
+    for _ in range(5):
+        call(model)
+    assert tensors() <= before
+    assert seen and not [ref for ref in seen if ref() is not None]
+    assert not left_behind(model)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_result_does_not_keep_the_model(name: str) -> None:
+    kind, call = CALLS[name]
+    seen: list[Any] = []
+    model = kind(seen).eval()
+    result, reference = call(model), weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None and result is not None
+    assert not [ref for ref in seen if ref() is not None]
+
+
+class Strike(Exception):
+    """What goes wrong in these tests."""
+
+
+def sites() -> dict[str, Callable[[Callable[[], None]], dict[str, Any]]]:
+    """Where something of the user's goes wrong: in the target, in a matcher, in a rule, in a hook of the backward pass."""
+
+    def target(strike: Callable[[], None]) -> dict[str, Any]:
+        return {"target": lambda output: strike() or output[:, 0]}
+
+    def matcher(strike: Callable[[], None]) -> dict[str, Any]:
+        return {"composite": relprop.Composite({relprop.where(lambda place: strike() or False): relprop.ZPlus()})}
+
+    def rule(strike: Callable[[], None]) -> dict[str, Any]:
+        class Striking(relprop.WeightedRule):
+            def propagate(self, layer: Any, g: Tensor) -> Tensor:
+                strike()
+                return g
+
+        return {"composite": relprop.Composite({"conv": Striking()})}
+
+    def backward(strike: Callable[[], None]) -> dict[str, Any]:
+        def target(output: Tensor) -> Tensor:
+            output.register_hook(lambda g: strike())
+            return output[:, 0]
+
+        return {"target": target}
+
+    return {"target": target, "matcher": matcher, "rule": rule, "backward pass": backward}
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ledger": {"ledger": True},
+    "layers": {"layers": "*"},
+    "checkpoint": {"checkpoint": True},
+    "all": {"ledger": True, "layers": "blocks.?", "checkpoint": True},
+}
+
+
+@pytest.mark.parametrize("error", [Strike, KeyboardInterrupt])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("site", sites())
+def test_after_an_error_of_the_users_code(site: str, options: str, error: type[BaseException]) -> None:
+    def strike() -> None:
+        raise error
+
+    seen: list[Any] = []
+    model = Net(seen).eval()
+    expected = relprop.attribute(model, torch.ones(2, 2, 8, 8), 0).values
+    reference = weakref.ref(model)
+    with pytest.raises(error):
+        relprop.attribute(model, pictures(), **{"target": 0, **OPTIONS[options], **sites()[site](strike)})
+    _as_before(model, seen, expected)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+@pytest.mark.parametrize("error", [Strike, KeyboardInterrupt])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("where", ["stem", "blocks.1", "blocks.1.norm", "head"])
+def test_after_an_error_in_the_model(where: str, options: str, error: type[BaseException]) -> None:
+    seen: list[Any] = []
+    model = Net(seen).eval()
+    expected = relprop.attribute(model, torch.ones(2, 2, 8, 8), 0).values
+    module = model.get_submodule(where)
+
+    def struck(x: Tensor) -> Tensor:
+        raise error
+
+    module.forward = struck
+    with pytest.raises(error):
+        seen_by(model, **OPTIONS[options])
+    del module.forward
+    _as_before(model, seen, expected)
+
+
+def _as_before(model: nn.Module, seen: list[Any], expected: Tensor) -> None:
+    gc.collect()
+    assert not left_behind(model)
+    assert not [ref for ref in seen if ref() is not None]
+    y = torch.rand(3, requires_grad=True)
+    (y * y).sum().backward()
+    assert torch.equal(relprop.attribute(model, torch.ones(2, 2, 8, 8), 0).values, expected)
+
+
+class Interruption:
+    """Interrupts the n-th call of a function of relprop, but for those that undo what was done."""
+
+    # nor in what Python runs where it can raise nothing: the end of a generator
+    UNDOING = frozenset({"close", "_leave", "__exit__", "outside", "uncompiled", "<genexpr>"})
+
+    def __init__(self, number: int) -> None:
+        self.left, self.where = number, ""
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(PACKAGE) or code.co_name in self.UNDOING:
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.where = f"{code.co_filename}:{code.co_name}"
+            raise KeyboardInterrupt(self.where)
+
+
+@pytest.mark.parametrize("options", ["ledger", "layers", "all"])
+def test_after_an_interrupt_anywhere(options: str) -> None:
+    seen: list[Any] = []
+    model = Net(seen).eval()
+    expected = relprop.attribute(model, torch.ones(2, 2, 8, 8), 0).values
+    counting = Interruption(-1)
+    sys.settrace(counting)
+    try:
+        seen_by(model, **OPTIONS[options])
+    finally:
+        sys.settrace(None)
+    calls = -1 - counting.left
+    assert calls > 300
+    met = set()
+    for number in range(1, calls, calls // 60):
+        strike = Interruption(number)
+        sys.settrace(strike)
+        try:
+            seen_by(model, **OPTIONS[options])
+        except KeyboardInterrupt:
+            met.add(strike.where)
+        finally:
+            sys.settrace(None)
+        _as_before(model, seen, expected)
+    assert len(met) > 15
+
+
+GROWTH = """
+import resource, sys, torch
+from torch import nn
+import relprop
+from relprop.captum import LayerLRP
+torch.manual_seed(0)
+torch.set_num_threads(1)
+model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.SiLU(),
+                      nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
+x = torch.rand(2, 3, 128, 128)  # each hidden tensor has 2 MB
+call = {calls}[sys.argv[1]]
+for _ in range(4):
+    call()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(20):
+    call()
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(grown // (1024 if sys.platform == "darwin" else 1))
+"""
+GROWING = {
+    "ledger": "lambda: relprop.attribute(model, x, 0, ledger=True)",
+    "layers": "lambda: relprop.attribute(model, x, 0, layers='*', composite='epsilon_plus')",
+    "LayerLRP": "lambda: LayerLRP(model, None).attribute(x, 1)",
+    "each": "lambda: relprop.attribute_each(model, x, [0, 1], ledger=True, layers='3')",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+@pytest.mark.parametrize("name", GROWING)
+def test_the_memory_of_the_process_does_not_grow(name: str) -> None:
+    """20 calls with some 20 MB of hidden tensors each: one call that stays behind in five would show."""
+    script = GROWTH.replace("{calls}", "{" + ", ".join(f"{k!r}: {v}" for k, v in GROWING.items()) + "}")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, name], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 60 * 1024  # KiB
+
+
+def test_a_compiled_call_goes_with_its_model() -> None:
+    seen: list[Any] = []
+    model = Net(seen).eval()
+    compiled = relprop.compile(model, backend="eager")
+    compiled(pictures(), 1)
+    compiled(pictures(), 2)
+    gc.collect()
+    assert not [ref for ref in seen if ref() is not None]
+    reference = weakref.ref(model)
+    del model, compiled
+    torch._dynamo.reset()  # torch keeps what it compiled
+    gc.collect()
+    assert reference() is None
+
+
+@pytest.mark.parametrize("options", [{}, {"ledger": True}, {"layers": "*"}])
+def test_texts(options: dict[str, Any]) -> None:
+    pytest.importorskip("transformers")
+    tokenizer = text_models.words()
+    model = text_models.build("bert", tokenizer)
+
+    def call() -> Any:
+        return relprop.explain_text(model, tokenizer, "a film was good", 1, **options)
+
+    call()
+    before = tensors()
+    for _ in range(3):
+        call()
+    assert tensors() <= before
+    reference, kept = weakref.ref(model), call()
+    del model, call
+    gc.collect()
+    assert reference() is None and kept is not None
+
+
+def test_generated_texts() -> None:
+    pytest.importorskip("transformers")
+    tokenizer = text_models.letters()
+    model = text_models.build("llama", tokenizer)
+
+    def call() -> Any:
+        return relprop.explain_generation(model, tokenizer, "the capital", max_new_tokens=3, ledger=True)
+
+    call()
+    before = tensors()
+    for _ in range(3):
+        call()
+    assert tensors() <= before
+    reference, kept = weakref.ref(model), call()
+    del model, call
+    gc.collect()
+    assert reference() is None and kept is not None
+
+
+def test_threads_end_with_nothing() -> None:
+    seen: list[Any] = []
+    model = Net(seen).eval()
+    threads = [threading.Thread(target=seen_by, args=(model,), kwargs=OPTIONS["all"]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+    assert not left_behind(model)
+    assert not [ref for ref in seen if ref() is not None]
