@@ -125,7 +125,7 @@ def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
             text = getattr(getattr(after, "value", None), "value", None)
             said[target.id] = text if isinstance(text, str) else ""
     public = {name: text for name, text in said.items() if not name.startswith("_") and name != "Function"}
-    helpers = {"part", "lacking", "running", "code_of", "running_module", "needs_saved_elsewhere"}
+    helpers = {"part", "lacking", "running", "outside", "NESTED", "code_of", "running_module", "needs_saved_elsewhere"}
     assert public
     assert not [
         n
@@ -149,6 +149,12 @@ def test_a_part_that_is_missing_is_told_of_where_it_is_needed() -> None:
 def test_running_looks_through_the_stack() -> None:
     assert parts.running("_pytest")
     assert not parts.running("_pyt")
+
+
+def test_outside() -> None:
+    """Of this very file, called from pytest's."""
+    assert parts.outside(__name__.split(".")[0]) >= 2
+    assert parts.outside("relprop") == 1
 
 
 # --- state
@@ -360,6 +366,8 @@ def test_names() -> None:
     assert names.aten_name(torch.ops.aten.relu) == "relu"
     assert names.aten_name(torch.ops.aten.relu.default) == "relu"
     assert names.aten_name(torch.relu) is None
+    assert names.registered(torch.ops.aten.relu) and names.registered(torch.ops.aten.relu.default)
+    assert not names.registered(torch.relu)
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
@@ -404,6 +412,24 @@ def test_skipped_and_within_compiled() -> None:
     assert compiled.compiler_loaded()
     with uncompiled():
         assert not compiled.within_compiled()
+
+
+def test_breaks_forbidden() -> None:
+    seen = []
+
+    @compiled.constant_when_traced
+    def look() -> bool:
+        seen.append(compiled.breaks_forbidden())
+        return False
+
+    assert not compiled.breaks_forbidden()
+    for whole in (True, False):
+        torch._dynamo.reset()
+        torch.compile(lambda x: x if look() else x.sin(), backend="eager", fullgraph=whole)(torch.ones(2))
+        assert set(seen) == {whole}
+        seen.clear()
+    assert issubclass(compiled.unsupported(), RuntimeError)
+    assert compiled.unsupported() is not RuntimeError
 
 
 # --- recorded
