@@ -68,7 +68,10 @@ def _chained(
         return None
     if any(isinstance(a, Tensor) and a.ndim and not a.requires_grad for a in args[1:]):
         return None
-    found = chain(main, args, {key: value for key, value in kwargs.items() if key != "inplace"})
+    options = {key: value for key, value in kwargs.items() if key != "inplace"}
+    found = chain(
+        main, args, options, affine=entry.family != "activation" and (entry.family == "sum" or len(live) == 1)
+    )
     return None if found is None else (found, found.source._version)
 
 
@@ -104,5 +107,5 @@ def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> 
         found, version = chained
         if found.source._version == version:
             remember(target, run, found)
-        else:
+        elif not found.step.affine:
             note.step = found.step
