@@ -1,13 +1,14 @@
 # Every target sets up what it needs in $(VENV); a second call finds the stamps and starts at once.
 #   make demo                 explain photographs, write pictures and a page to $(OUT)
 #   make test                 all tests
+#   make programs             random programs against what must hold for each (ARGS=10000: so many)
 #   make coverage             every architecture of the catalogue: docs/coverage.md
 #   make gallery              a page of maps of real networks, in $(GALLERY)
 #   make examples             an example of the folder examples/
 #   make docs                 the documentation: $(SITE)/index.html
-#   make TORCH=torch==2.6.0   another torch than the one of constraints-dev.txt
+#   make TORCH=torch==2.9.1   another torch than the one of constraints-dev.txt (TORCH=torch is the newest)
 
-.PHONY: demo test lint format types bench gallery examples coverage docs picture clean
+.PHONY: demo test lint format types bench gallery examples programs coverage docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -45,6 +46,9 @@ bench: $(VENV)/.stamp-bench
 gallery: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY)
 
+programs: $(VENV)/.stamp-dev
+	$(BIN)/python tests/try_programs.py $(ARGS)
+
 # Examines some 300 architectures and writes docs/coverage.md: about half an hour.
 coverage: $(VENV)/.stamp-coverage
 	$(BIN)/python -m benchmarks.coverage --page docs/coverage.md $(ARGS)
@@ -69,7 +73,8 @@ clean:
 	rm -rf $(VENV) $(OUT) $(GALLERY) $(SITE)
 
 # torch goes first and alone: asked for by another package, pip would take its newest build and gigabytes of CUDA.
-# pip is brought up to date because dependency groups need 25.1.
+# What came is written down, and binds all that is installed later. pip is brought up to date because dependency groups
+# need 25.1.
 $(TORCH_STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "relprop needs Python 3.10 or newer: make PYTHON=...")'
 	@$(PYTHON) -c 'import ensurepip' || { echo "Python lacks venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
@@ -78,10 +83,10 @@ $(TORCH_STAMP):
 	rm -f $(VENV)/.stamp-*
 	$(PIP) --upgrade 'pip>=25.1'
 	$(PIP) '$(TORCH)'
+	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $(VENV)/torch.txt
 	touch $@
 
 $(VENV)/.stamp-demo: $(TORCH_STAMP) pyproject.toml
-	echo '$(TORCH)' > $(VENV)/torch.txt
 	$(PIP) --constraint $(VENV)/torch.txt --editable '.[demo,progress]'
 	touch $@
 
@@ -91,7 +96,6 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 
 # torchvision comes with the build of torch that TORCH names; elsewhere its models are left out.
 $(VENV)/.stamp-coverage: $(VENV)/.stamp-dev
-	echo '$(TORCH)' > $(VENV)/torch.txt
 	$(PIP) --constraint $(VENV)/torch.txt timm==1.0.31 torchvision
 	touch $@
 

@@ -75,7 +75,9 @@ def test_it_is_what_the_library_gives(target: str, here: Path) -> None:
     assert found["explained"] == "crude" and found["composite"] == by_hand.composite.name
     assert [piece for piece, _ in found["tokens"]] == by_hand.pieces
     torch.testing.assert_close(torch.tensor([r for _, r in found["tokens"]]), by_hand.relevance.float())
-    assert found["score"] == pytest.approx(by_hand.score) and found["probability"] == pytest.approx(by_hand.probability)
+    assert found["score"] == pytest.approx(float(by_hand.score)) and found["probability"] == pytest.approx(
+        by_hand.probability
+    )
     assert found["relevance"] + found["residual"] == pytest.approx(found["score"])
     assert sum(found["absorbed"].values()) == pytest.approx(found["residual"]) and len(found["absorbed"]) > 1
     assert next(iter(found["likeliest"])) == by_hand.predictions[0][0]
@@ -181,7 +183,7 @@ def test_half_precision_is_explained_in_single(here: Path) -> None:
     (found,) = data(PROMPT, "-m", "hf:half", "-t", " Paris")
     half = tiny.build("llama", tiny.letters()).bfloat16().float()
     by_hand = relprop.explain_text(half, tiny.letters(), PROMPT, " Paris")
-    assert found["score"] == pytest.approx(by_hand.score, rel=1e-5)
+    assert found["score"] == pytest.approx(float(by_hand.score), rel=1e-5)
 
 
 def test_check(here: Path) -> None:

@@ -17,10 +17,18 @@ import relprop
 from relprop.composites import epsilon
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Gamma
+from relprop.torch_private import custom
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 COMPOSITES = ["zero", "epsilon", "gamma_flat", "epsilon_plus", "attnlrp", "cp_lrp", "gradient"]
 W, B, HEAD = torch.randn(5, 4).double(), torch.randn(5).double(), torch.randn(3, 5).double()
+
+
+@pytest.fixture(params=["forward"] if custom.APPLY is None else ["apply", "forward"], autouse=True)
+def stack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where arguments are read: up to torch 2.13 from the frame of `apply`, since 2.14 from that of the forward."""
+    if request.param == "forward":
+        monkeypatch.setattr(custom, "APPLY", None)
 
 
 def through_numpy(compute: Callable[..., Any], *tensors: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ ROOT = Path(relprop.__file__).parent
 # A package may import those of an earlier line, never its own line's neighbours or a later one.
 LAYERS = [
     {"errors"},
+    {"torch_private"},
+    {"signatures"},
     {"numerics"},
     {"rules"},
     {"composites"},

@@ -12,29 +12,39 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import relprop
+from relprop import AlphaBeta, Composite, Epsilon, Flat, Gamma, Gate, WSquare, Zero, ZeroBias, ZPlus
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-10)
 
 
+def joined(x: Tensor, h: Tensor, w: list[Tensor], rows: int, of: int, reset: Tensor | float = 1.0) -> Tensor:
+    """`z = W x + r (U h + c) + b` as one layer over input and state, of one sample."""
+    from_x, from_h, b, c = (None if t is None else t.chunk(of)[rows] for t in w)
+    factor = reset.detach()[0] if isinstance(reset, Tensor) else torch.full((len(from_h),), reset, dtype=x.dtype)
+    bias = None if b is None else b + factor * c
+    return nn.functional.linear(torch.cat([x, h], -1), torch.cat([from_x, factor[:, None] * from_h], 1), bias)
+
+
+def gate(x: Tensor, h: Tensor, w: list[Tensor], rows: int, of: int) -> Tensor:
+    return torch.sigmoid(joined(x, h, w, rows, of)).detach()
+
+
 def lstm_cell(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor], p: Tensor | None) -> tuple[Tensor, ...]:
     h, c = state
-    i, f, g, o = (nn.functional.linear(x, w[0], w[2]) + nn.functional.linear(h, w[1], w[3])).chunk(4, -1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    h = torch.sigmoid(o) * torch.tanh(c)
+    i, f, o = (gate(x, h, w, n, 4) for n in (0, 1, 3))
+    c = f * c + i * torch.tanh(joined(x, h, w, 2, 4))
+    h = o * torch.tanh(c)
     return (h if p is None else h @ p.T), c
 
 
 def gru_cell(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor], p: Tensor | None) -> tuple[Tensor, ...]:
     (h,) = state
-    r_x, z_x, n_x = nn.functional.linear(x, w[0], w[2]).chunk(3, -1)
-    r_h, z_h, n_h = nn.functional.linear(h, w[1], w[3]).chunk(3, -1)
-    z = torch.sigmoid(z_x + z_h)
-    n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
-    return ((1 - z) * n + z * h,)
+    r, z = (gate(x, h, w, n, 3) for n in (0, 1))
+    return ((1 - z) * torch.tanh(joined(x, h, w, 2, 3, r)) + z * h,)
 
 
 def rnn_cell(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor], p: Tensor | None) -> tuple[Tensor, ...]:
-    return (torch.tanh(nn.functional.linear(x, w[0], w[2]) + nn.functional.linear(state[0], w[1], w[3])),)
+    return (torch.tanh(joined(x, state[0], w, 0, 1)),)
 
 
 CELLS: dict[type[nn.RNNBase], Callable[..., tuple[Tensor, ...]]] = {
@@ -119,6 +129,67 @@ def test_opaque_equals_unrolled(name: str, packed: bool) -> None:
     close(found.values, expected.values)
     if packed:
         assert found.values[0, 3:].abs().sum() == 0
+
+
+RULES = {
+    "epsilon": Epsilon(0.1),
+    "relative epsilon": Epsilon(0.1, relative=True),
+    "gamma": Gamma(0.25),
+    "z+": ZPlus(),
+    "alpha-beta": AlphaBeta(2.0, 1.0),
+    "no bias": ZeroBias(Epsilon(0.1)),
+    "w2": WSquare(),
+    "flat": Flat(),
+    "zero": Zero(),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("name", ["lstm", "lstm, projected", "gru, stacked, both directions", "rnn"])
+def test_a_rule_sees_input_and_state_as_one_layer(name: str, rule: relprop.WeightedRule) -> None:
+    kind, options = FORMS[name]
+    net = kind(4, 6, **options).double().eval().requires_grad_(False)
+    x = torch.randn(3, 5, 4).double()
+    v = torch.randn(Opaque(net)(x).shape[1]).double()
+    composite = Composite({"linear": rule, "product": Gate()})
+    found, expected = (
+        relprop.attribute(model, x, lambda y: y @ v, composite=composite).values
+        for model in (Opaque(net), Unrolled(net))
+    )
+    close(found, expected)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("rule", [Epsilon(0.1), ZPlus(), Gamma(0.25)])
+def test_a_cell_is_such_a_layer_as_well(kind: Any, rule: relprop.WeightedRule) -> None:
+    cell = kind(4, 6).double().eval().requires_grad_(False)
+    x, h = torch.randn(2, 3, 4).double(), torch.randn(3, 6).double()
+    w = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+
+    def own(first: Tensor, state: Tensor) -> Tensor:
+        pair = (state, state) if kind is nn.LSTMCell else state
+        y = cell(first, pair)
+        return (y[0] if isinstance(y, tuple) else y).sum(1)
+
+    def by_hand(first: Tensor, state: Tensor) -> Tensor:
+        step = {nn.LSTMCell: lstm_cell, nn.GRUCell: gru_cell, nn.RNNCell: rnn_cell}[kind]
+        rows = [
+            step(a[None], (b[None], b[None])[: 2 if kind is nn.LSTMCell else 1], w, None)[0]
+            for a, b in zip(first, state, strict=True)
+        ]
+        return torch.cat(rows).sum(1)
+
+    composite = Composite({"linear": rule, "product": Gate()})
+    pairs = (relprop.attribute(f, (x[0], h), composite=composite).values for f in (own, by_hand))
+    for found, expected in zip(*pairs, strict=True):
+        close(found, expected)
+
+
+def test_all_steps_stand_at_one_place() -> None:
+    net = nn.LSTM(4, 6, num_layers=2, bidirectional=True, batch_first=True).double().eval()
+    R = relprop.attribute(lambda x: net(x)[0][:, -1].sum(1), torch.randn(2, 5, 4).double(), composite="lstm")
+    placed = [place for place, rule in R.rules if isinstance(rule, Epsilon)]
+    assert len(placed) == 4  # a layer and a direction each
 
 
 def test_a_sample_alone_and_in_a_batch() -> None:

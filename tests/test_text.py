@@ -57,7 +57,7 @@ def test_a_class(bert: nn.Module, words: Any, target: Any) -> None:
     assert found.score == pytest.approx(float(logits[1])) and found.probability == pytest.approx(
         float(logits.softmax(0)[1])
     )
-    assert float(found.relevance.sum()) + found.residual == pytest.approx(found.score)
+    assert float(found.relevance.sum()) + found.residual == pytest.approx(float(found.score))
 
 
 def test_the_likeliest_and_the_top(bert: nn.Module, words: Any) -> None:
@@ -158,7 +158,7 @@ def test_an_encoder_and_a_decoder(words: Any) -> None:
     found = relprop.explain_text(model, words, TEXT, "paris", decoder_text="the capital", composite="cp_lrp")
     assert found.decoder is not None and len(found.decoder) == 3
     total = float(found.relevance.sum() + found.decoder.relevance.sum()) + found.residual
-    assert total == pytest.approx(found.score) and "written so far" in str(found)
+    assert total == pytest.approx(float(found.score)) and "written so far" in str(found)
     plain = words(TEXT, return_tensors="pt")
     ids = torch.tensor([[0, *words("the capital", add_special_tokens=False).input_ids]])
     logits = model(input_ids=plain.input_ids, decoder_input_ids=ids).logits
@@ -247,7 +247,7 @@ def test_texts_of_different_lengths(kind: str, side: str) -> None:
         alone = relprop.explain_text(model, tokenizer, text, composite="attnlrp")
         assert together.tokens == alone.tokens and together.target == alone.target
         close(together.relevance, alone.relevance, rtol=1e-5, atol=1e-7)  # rotary angles are float32
-        assert float(together.relevance.sum()) + together.residual == pytest.approx(together.score, rel=1e-5)
+        assert float(together.relevance.sum()) + together.residual == pytest.approx(float(together.score), rel=1e-5)
     in_twos = relprop.explain_text(model, tokenizer, texts, composite="attnlrp", batch_size=2)
     close(in_twos[2].relevance, whole[2].relevance, rtol=1e-5, atol=1e-7)
     each = relprop.explain_text(model, tokenizer, texts, [0, 1, 0])
@@ -347,11 +347,11 @@ def test_positions_of_the_librarys_models(kind: str) -> None:
         )
         for p in (False, True)
     )
-    assert not plain.positions and found.score == pytest.approx(plain.score)
+    assert not plain.positions and found.score == pytest.approx(float(plain.score))
     name = {"bert": "bert.embeddings.position_embeddings", "gpt2": "transformer.wpe"}.get(kind, "rotary")
     assert found.positions[name].shape == found.relevance.shape and float(found.positions[name].abs().sum()) > 0
     total = sum(float(r.sum()) for r in found.positions.values()) + float(found.relevance.sum()) + found.residual
-    assert total == pytest.approx(found.score)
+    assert total == pytest.approx(float(found.score))
     if kind in ("bert", "gpt2"):  # an added position takes nothing from the tokens; a rotation shares with them
         close(found.relevance, plain.relevance)
     else:
@@ -408,11 +408,23 @@ def test_a_target_outside_the_vocabulary(words: Any) -> None:
         relprop.explain_text(tiny.build("mask", words), words, "the [MASK]", "xylophone")
 
 
-def test_no_padding_token(llama: nn.Module) -> None:
+def test_no_padding_token(letters: Any) -> None:
+    tokenizer, texts = tiny.letters(pad=False), ["oil", "The capital of France"]
+    model = tiny.build("llama", letters, pad_token_id=None)
+    assert len(relprop.explain_text(model, tokenizer, ["oil", "oil"])) == 2
+    with pytest.raises(InputError, match=r"set tokenizer\.pad_token = tokenizer\.eos_token"):
+        relprop.explain_text(model, tokenizer, texts)
+    alone = relprop.explain_text(model, tokenizer, texts[0], 3)
+    tokenizer.pad_token = tokenizer.eos_token  # as advised
+    close(relprop.explain_text(model, tokenizer, texts, 3)[0].relevance, alone.relevance, rtol=1e-5, atol=1e-7)
+
+
+def test_the_models_own_padding_will_do(llama: nn.Module) -> None:
+    """A mask hides it."""
+    assert llama.config.pad_token_id is not None
     tokenizer = tiny.letters(pad=False)
-    assert len(relprop.explain_text(llama, tokenizer, ["oil", "oil"])) == 2
-    with pytest.raises(InputError, match=r"tokenizer\.pad_token"):
-        relprop.explain_text(llama, tokenizer, ["oil", "The capital of France"])
+    first, _ = relprop.explain_text(llama, tokenizer, ["oil", "The capital of France"], 3)
+    close(first.relevance, relprop.explain_text(llama, tokenizer, "oil", 3).relevance, rtol=1e-5, atol=1e-7)
 
 
 def test_a_target_of_no_letters(llama: nn.Module, letters: Any) -> None:

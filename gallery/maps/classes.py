@@ -43,7 +43,7 @@ def shown(found: TextRelevance, what: str = "", *, merge: bool = False, room: fl
 
 def numbers(found: TextRelevance) -> str:
     """Score, residual and composite, in words."""
-    return f"score {number(found.score)}, residual {number(found.residual)}; {found.composite.name}"
+    return f"score {number(float(found.score))}, residual {number(float(found.residual))}; {found.composite.name}"
 
 
 def unseen(label: str, shortest: int = 300, longest: int = 700) -> str:

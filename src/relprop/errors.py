@@ -4,15 +4,38 @@ from __future__ import annotations
 
 
 class RelpropError(Exception):
-    """Base of all errors of this library."""
+    """Base of all errors of this library.
+
+    Attributes:
+        called: the public function that was called, as its users write it; the error's text begins with it.
+        message: the text without it.
+    """
+
+    called: str | None = None
+
+    @property
+    def message(self) -> str:
+        """What went wrong, without the function that was called."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return self.message if self.called is None else f"{self.called}: {self.message}"
 
 
 class InputError(RelpropError, ValueError):
     """The inputs cannot be attributed: wrong type, dtype, shape or device, empty, or not finite."""
 
 
+class ArgumentError(InputError, TypeError):
+    """The call does not fit the function: an argument is unknown, missing, or given twice."""
+
+
 class InputTypeError(InputError, AssertionError):
     """The inputs are neither a tensor nor a tuple of tensors; captum's LRP raises AssertionError, and so does ours."""
+
+
+class FormatError(InputError):
+    """A saved result cannot be loaded: it is missing, damaged, too large, or a newer version wrote it."""
 
 
 class TargetError(RelpropError, ValueError):
@@ -33,6 +56,10 @@ class UnsupportedOperationError(RelpropError, NotImplementedError):
 
 class ModelStateError(RelpropError, RuntimeError):
     """The model is in a state that cannot be explained (training mode, TorchScript)."""
+
+
+class TracedError(ModelStateError):
+    """Something that records or transforms programs (a trace, an export, torch.func) meets an explanation."""
 
 
 class RuleError(RelpropError, ValueError):

@@ -10,6 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from relprop.torch_private.graph import batched
+from relprop.torch_private.recorded import recording, unrecorded
+
 _TINY = {torch.float16: 2.0**-14, torch.float64: 1e-150}
 
 
@@ -51,19 +54,9 @@ def where_positive(a: Tensor, condition: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(a, condition, 0)
 
 
-def batched(x: Tensor) -> bool:
-    """Whether vmap runs over a tensor (`is_grads_batched=True`)."""
-    return torch._C._functorch.is_batchedtensor(x) or torch._C._functorch.is_legacy_batchedtensor(x)
-
-
 def wide(x: Tensor) -> Tensor:
     """`x` in a dtype that holds a stabiliser: half precision becomes float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def recording() -> bool:
-    """Whether the call is being recorded as a graph (`relprop.compile`): what a tensor holds must not steer it then."""
-    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def known(test: Tensor, otherwise: bool) -> bool:
@@ -73,8 +66,4 @@ def known(test: Tensor, otherwise: bool) -> bool:
 
 def aside() -> AbstractContextManager[object]:
     """Arithmetic on constants alone, whose results may be looked at: no part of a graph that is being recorded."""
-    if not recording():
-        return nullcontext()
-    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
-
-    return disable_proxy_modes_tracing()
+    return unrecorded() if recording() else nullcontext()

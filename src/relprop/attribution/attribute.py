@@ -9,20 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.batches import in_batches
-from relprop.attribution.checks import admit
+from relprop.attribution.checks import admit, arguments, check_flags, check_further, check_names
 from relprop.attribution.explain import Options, explain
 from relprop.attribution.identity import Identity
 from relprop.attribution.layers import wanted
+from relprop.attribution.mistaken import OFTEN, batched, refuses
 from relprop.attribution.result import Relevance
-from relprop.attribution.targets import known_labels
-from relprop.attribution.trees import map_tree
+from relprop.attribution.targets import known_labels, several
+from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
-from relprop.engine.eager import original, step_by_step, uncompiled
-from relprop.errors import InputError, TargetError
+from relprop.engine.eager import step_by_step, uncompiled
+from relprop.engine.traced import refuse_traced
+from relprop.errors import InputError, RelpropError, TargetError
+from relprop.signatures import public
+from relprop.torch_private.compiled import original
 
 
 @step_by_step
+@public("relprop.attribute", {"targets": "Several targets are relprop.attribute_each(model, inputs, targets)."})
 def attribute(
     model: Any,
     inputs: Any,
@@ -102,6 +107,7 @@ def attribute(
 
 
 @step_by_step
+@public("relprop.attribute_each", {"target": "It takes a list of them, targets=[...]."})
 def attribute_each(
     model: Any,
     inputs: Any,
@@ -141,11 +147,16 @@ def attribute_each(
     """
     if layers_at not in ("output", "input"):
         raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
-    if not targets:
-        raise TargetError("targets is empty: give at least one.")
+    targets = several(targets)
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
+    check_flags(strict=strict, positions=positions, progress=progress, ledger=ledger)
+    if multiply_by_inputs is not None:
+        check_flags(multiply_by_inputs=multiply_by_inputs)
+    check_further(forward_args, forward_kwargs)
+    check_names(labels)
     model = original(model)
+    refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
     known = labels if labels is not None else known_labels(model)
     again = _checkpointed(model, checkpoint)
@@ -170,10 +181,25 @@ def attribute_each(
         return explain(model, part, some, start, how)
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
-        if batch_size is None:
-            results = whole(inputs, targets, seed)
-        else:
-            results = in_batches(whole, inputs, targets, seed, batch_size, progress)
+        with batched(model, inputs) as watched:
+            try:
+                if batch_size is None:
+                    results = whole(inputs, targets, seed)
+                else:
+                    results = in_batches(whole, inputs, targets, seed, batch_size, progress)
+            except TargetError as error:
+                why = watched.lone or watched.timed
+                if why and "first axis is not the batch" in error.message:
+                    raise TargetError(f"{error.message} {why[0].upper()}{why[1:]}") from error
+                raise
+            except OFTEN as error:
+                if watched.lone and not isinstance(error, RelpropError):
+                    raise InputError(watched.lone) from error
+                if why := refuses(model, inputs, *arguments(inputs, how.args, how.kwargs), error):
+                    raise InputError(why) from error
+                raise
+        for result in results:
+            watched.check(result.score, inputs)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     for result in results:
         result.inputs, result.labels, result.model = copied, known, Identity.of(model)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relprop.attribution.mistaken import no_model, no_tensor
 from relprop.attribution.propagate import resolve
 from relprop.attribution.trees import leaves
 from relprop.composites import Composite
@@ -17,16 +18,37 @@ from relprop.numerics import known
 
 def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Composite | None]:
     """What `attribute` and `survey` ask at the door: the inputs as plain containers, and the composite, None for auto."""
-    check_callable(model)
+    check_callable(model, inputs)
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
     check_inputs(model, inputs)
     return inputs, rules_for(model, composite)
 
 
-def check_callable(model: Any) -> None:
+def check_callable(model: Any, inputs: Any = None) -> None:
     """Refuses what cannot be a model."""
-    if not callable(model):
-        raise InputError(f"model must be a module or a callable; got {type(model).__name__}.")
+    if why := no_model(model, inputs):
+        raise InputError(why)
+
+
+def check_flags(**given: Any) -> None:
+    """Refuses what is neither True nor False."""
+    for name, value in given.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} must be True or False; got {value!r}.")
+
+
+def check_further(args: Any, kwargs: Any) -> None:
+    """Refuses further arguments that would be taken apart: a tensor into its rows, a text into its letters."""
+    if not isinstance(args, (tuple, list)):
+        raise InputError(
+            f"forward_args must be a tuple of further arguments; got {type(args).__name__}. For a single one write "
+            "forward_args=(it,)."
+        )
+    if not isinstance(kwargs, Mapping | None):
+        raise InputError(
+            f"forward_kwargs must be a dict of further arguments by name; got {type(kwargs).__name__}. Write "
+            "forward_kwargs={'name': it}."
+        )
 
 
 def rules_for(model: Any, composite: Composite | str) -> Composite | None:
@@ -53,11 +75,7 @@ def check_inputs(model: Any, inputs: Any) -> None:
         raise InputError("inputs is empty: pass a tensor, or a tuple, list or dict of tensors.")
     for path, tensor in found:
         if not isinstance(tensor, Tensor):
-            fix = "Pass other arguments in forward_args or forward_kwargs."
-            if hasattr(tensor, "__array__"):
-                fix = f"torch.as_tensor({path}) makes one."
-            elif isinstance(tensor, (int, float)):
-                fix = "Make one of the whole list, torch.tensor([...]); a tokenizer does with return_tensors='pt'."
+            fix = no_tensor(path, tensor, model)
             raise InputError(f"{path} is of type {type(tensor).__name__}; inputs must be tensors. {fix}")
         if tensor.is_complex():
             raise InputError(
@@ -71,9 +89,6 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(f"{path} is on device meta: it has a shape and no numbers. Pass a tensor with numbers.")
         if not known(torch.isfinite(tensor).all(), True):
             raise InputError(f"{path} holds NaN or infinite values.")
-    lengths = {t.shape[0] for _, t in found if t.ndim and (t.is_floating_point() or t.shape[0] > 1)}
-    if len(lengths) > 1:
-        raise InputError(f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}.")
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
         _check_model(model)
@@ -92,6 +107,33 @@ def check_inputs(model: Any, inputs: Any) -> None:
             )
 
 
+def check_names(labels: Any) -> None:
+    """Refuses what is no list of names."""
+    if labels is None:
+        return
+    hint = " Write labels=list(names.values())." if isinstance(labels, Mapping) else ""
+    if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(one, str) for one in labels):
+        raise TargetError(f"labels must be a list of the classes' names, in their order; got {labels!r}.{hint}")
+
+
+def unequal(inputs: Any) -> str:
+    """What is wrong with inputs whose first axes have different lengths, unless one number is explained; "" if nothing."""
+    found = [t for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim]
+    lengths = {t.shape[0] for t in found if t.is_floating_point() or t.shape[0] > 1}
+    if len(lengths) < 2:
+        return ""
+    return (
+        f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}. Where these are no samples, "
+        "as nodes and edges of a graph, explain one number: target=lambda output: output[i, j]."
+    )
+
+
+def check_lengths(inputs: Any, score: Tensor) -> None:
+    """Refuses a score per sample for inputs that have different numbers of them."""
+    if score.numel() != 1 and (wrong := unequal(inputs)):
+        raise InputError(wrong)
+
+
 def check_labels(labels: Sequence[str] | None, output: Any) -> None:
     """Refuses names that do not fit the classes: a name would stand for another class."""
     if labels is None or not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 1:
@@ -100,23 +142,6 @@ def check_labels(labels: Sequence[str] | None, output: Any) -> None:
         raise TargetError(
             f"labels has {len(labels)} names, but the model has {output.shape[1]} classes: give one each."
         )
-
-
-def misshapen(model: Any, inputs: Any) -> str:
-    """What is likely wrong with the shape of inputs that a model refused, by its first convolution; "" if nothing is."""
-    if not isinstance(model, nn.Module) or not isinstance(inputs, Tensor):
-        return ""
-    convolutions = (m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
-    first = next(convolutions, None)
-    if first is None:
-        return ""
-    shape, channels, axes = tuple(inputs.shape), first.in_channels, len(first.kernel_size) + 2
-    said = f"inputs has shape {shape}, and the first convolution takes {axes} axes, (N, {channels}, ...)."
-    if len(shape) == axes - 1:
-        return f"{said} Is the axis of samples missing? Then pass inputs[None]." if shape[0] == channels else said
-    if len(shape) == axes and shape[1] != channels == shape[-1]:
-        return f"{said} Are the channels last? Then pass inputs.movedim(-1, 1)."
-    return ""
 
 
 def _check_model(model: nn.Module) -> None:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.attribute import attribute
-from relprop.attribution.checks import admit, arguments, check_callable, check_output, check_relevance, rules_for
+from relprop.attribution.checks import (
+    admit,
+    arguments,
+    check_callable,
+    check_flags,
+    check_further,
+    check_names,
+    check_output,
+    check_relevance,
+    rules_for,
+)
 from relprop.attribution.explain import Options, explain, handed_out
 from relprop.attribution.identity import Identity
 from relprop.attribution.layers import wanted
@@ -20,11 +30,17 @@ from relprop.attribution.result import Relevance
 from relprop.attribution.targets import Contrast, Entries, as_entries, known_labels
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
-from relprop.engine.eager import original, step_by_step, uncompiled
+from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.recording import record
+from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError
+from relprop.signatures import check_options, parameters, public
+from relprop.torch_private.compiled import original
+from relprop.torch_private.modules import hooks_on
 
 _SLOT = object()
+_FIXED = {"fullgraph", "dynamic"}
+_SETTLED = "It was settled when the function was made: relprop.compile(model, ...)."
 _compiling = threading.Lock()
 """Torch's compiler has one state for all threads."""
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
@@ -60,6 +76,7 @@ class Compiled:
         self.graphs = 0
 
     @step_by_step
+    @public("the function that relprop.compile made", {"composite": _SETTLED, "layers": _SETTLED, "select": _SETTLED})
     def __call__(
         self,
         inputs: Any,
@@ -90,6 +107,8 @@ class Compiled:
             InputError: a further argument is neither a tensor nor a plain value.
             UnsupportedOperationError: the model's Python looks at the numbers it computes, so no graph stands for it.
         """
+        check_further(forward_args, forward_kwargs)
+        refuse_traced(leaf for _, leaf in leaves(inputs))
         how = replace(self._how, args=tuple(forward_args), kwargs=dict(forward_kwargs or {}))
         inputs, _ = admit(self._model, inputs, how.composite or "auto")
         _check_arguments(how)
@@ -139,7 +158,7 @@ class Compiled:
             held = [*self._model.parameters(), *self._model.buffers()]
             state = (
                 [(id(t), t.dtype, t.device) for t in held],
-                [(m, m.training, *m._forward_hooks, None, *m._forward_pre_hooks) for m in self._model.modules()],
+                [(m, m.training, *hooks_on(m)) for m in self._model.modules()],
             )
         if state != self._state:
             self._state = state
@@ -189,6 +208,7 @@ class Compiled:
         return _Graph(torch.compile(graph, fullgraph=True, dynamic=False, **self._options), *kept)
 
 
+@public("relprop.compile", {"": "The function that it returns takes inputs: relprop.compile(model)(inputs, target)."})
 def compile(
     model: Any,
     *,
@@ -224,6 +244,8 @@ def compile(
         InputError: the model is no module or callable, or it lacks a layer, or `torch.compile` has no such backend.
         CompositeError: there is no such composite.
     """
+    check_flags(strict=strict)
+    check_names(labels)
     model = original(model)
     check_callable(model)
     if layers_at not in ("output", "input"):
@@ -244,7 +266,9 @@ def compile(
 
 def _check_options(options: dict[str, Any]) -> None:
     """Refuses options that `torch.compile` would refuse only at the first call, or that are ours to choose."""
-    fixed = {"fullgraph", "dynamic"} & set(options)
+    taken = [name for name in parameters(torch.compile) if name not in ("model", *_FIXED)]
+    check_options([name for name in options if name not in _FIXED], [*parameters(compile), *taken])
+    fixed = _FIXED & set(options)
     if fixed:
         raise InputError(f"{fixed.pop()}= is not free: a graph is whole, and of fixed shapes.")
     try:

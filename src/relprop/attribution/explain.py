@@ -11,8 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.books import Bookkeeper, asks
-from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance, misshapen
+from relprop.attribution.checks import (
+    arguments,
+    check_labels,
+    check_lengths,
+    check_output,
+    check_relevance,
+    unequal,
+)  # fmt: skip
 from relprop.attribution.layers import Catch, catching
+from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import EXCHANGED, drawn, unreached, warn
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
@@ -22,11 +30,12 @@ from relprop.engine import Propagation, Run
 from relprop.engine.chance import moved, state
 from relprop.engine.checkpoint import checkpointing, recomputing
 from relprop.engine.ledger import Overwritten, Recorder, edge_of
-from relprop.engine.notes import begin
+from relprop.engine.notes import begin, note_of
 from relprop.engine.run import outside
 from relprop.engine.tokens import track
-from relprop.errors import InputError, RelpropError, SeveredGraphError, TargetError
-from relprop.numerics import known, nonzero, recording, wide
+from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
+from relprop.numerics import known, nonzero, wide
+from relprop.torch_private.recorded import recording
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options, copied: bool = False
 ) -> list[Relevance]:
     run = Run(how.composite, model, strict=how.strict, recorder=Recorder(copied) if how.ledger else None)
+    run.copying = copied
     run.positions = how.positions
     caught: dict[str, list[Catch]] = {name: [] for name in how.layers}
     try:
@@ -121,6 +131,7 @@ def _explained(
     nz_input = how.composite is not None and run.nz
     positional, named = arguments(live, how.args, how.kwargs)
     watched = catching(caught, how.layers, how.layers_at, run)
+    run.own_from, run.asking = 0, False
     with checkpointing(how.checkpointed, run), watched, Propagation(run):
         try:
             raw = model(*positional, **named)
@@ -134,6 +145,11 @@ def _explained(
         if how.named:
             check_labels(how.labels, output)
         asked = [scores(output, target, how.labels) for target in targets]
+        # what a custom function returned is met by an operation at the latest here
+        asked = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in asked]
+    run.own_from = None
+    for score, _ in asked:
+        check_lengths(inputs, score)
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     notices: list[str] = []
     if before is not None and (run.generators or moved(before, state(devices))):
@@ -165,6 +181,8 @@ def _explained(
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if how.multiply is None else how.multiply
         nz = nz_input or run.nz_first
+        if nz and not reads:
+            raise RuleError(_no_multiplier(run))
 
         def read(gradients: Sequence[Tensor | None], reads: bool = reads, nz: bool = nz, score: Tensor = score) -> Any:
             some = [_read(x, g, reads, nz) for x, g in zip(carriers, gradients, strict=False)]
@@ -234,7 +252,7 @@ def _of_positions(run: Run, read: list[Tensor]) -> dict[str, Tensor]:
 def _check_batch(score: Tensor, inputs: Any, output: Any) -> None:
     """Refuses scores that are not one per sample."""
     sizes = {t.shape[0] for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
-    if score.ndim == 1 and sizes and score.shape[0] not in sizes:
+    if score.ndim == 1 and sizes and score.shape[0] not in sizes and not (len(sizes) > 1 and score.shape[0] == 1):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TargetError(
             f"the output of shape {shape} gives {score.shape[0]} scores for a batch of {max(sizes)} samples: its first axis "
@@ -272,7 +290,7 @@ def _suspect(run: Run, model: Any, inputs: Any, error: Exception) -> str:
         return f"an id may lie beyond the table it is looked up in: {said}. Do the tokenizer and the model belong together?"
     if run.ids and not run.lookups and isinstance(error, RuntimeError):
         return _unread(inputs)
-    return misshapen(model, inputs)
+    return misshapen(model, inputs) or unequal(inputs)
 
 
 def _unread(inputs: Any) -> str:
@@ -322,4 +340,13 @@ def _severed(run: Run) -> str:
         + where
         + " Remove the detach, no_grad or "
         "conversion, or explain the part of the model behind it."
+    )
+
+
+def _no_multiplier(run: Run) -> str:
+    unlike = next(f"{rule!r} at '{key}'" for key, rule in run.composite.entries if not rule.proportional)
+    return (
+        f"multiply_by_inputs=False asks for the factor between input and relevance, and composite {run.composite.name!r} has "
+        f"{unlike}, which gives relevance to inputs of 0 as well: there is none. Read the relevance itself, or take rules that "
+        "are proportional to the input, such as composite='epsilon_plus'."
     )

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from relprop.attribution.trees import leaves
-from relprop.composites import Composite, by_name
+from relprop.composites import NAMES, Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
 from relprop.engine.run import outside
-from relprop.errors import CompositeError, InputError
+from relprop.errors import CompositeError, InputError, RelpropError
 from relprop.rules import Rule
+from relprop.signatures import public
+from relprop.torch_private.calls import module_depth
 
 
 def resolve(composite: Composite | str) -> Composite | None:
@@ -28,9 +30,18 @@ def resolve(composite: Composite | str) -> Composite | None:
         hint = " Write Composite({...}) around it."
     elif isinstance(composite, Rule):
         hint = f" Say where it acts, as in Composite({{'conv': {composite!r}, 'linear': {composite!r}}})."
+    elif isinstance(composite, type):
+        hint = (
+            f" It is a class: make one, as in Composite({{'conv': {composite.__name__}(...)}})."
+            if issubclass(composite, Rule)
+            else ""
+        )
+    elif callable(composite) and getattr(composite, "__name__", "") in NAMES:
+        hint = f" Call it: relprop.composites.{composite.__name__}()."
     raise CompositeError(f"composite must be a Composite or the name of one; got {composite!r}.{hint}")
 
 
+@public("relprop.propagate")
 @contextmanager
 def propagate(
     composite: Composite | str = "auto", *, model: Any = None, inputs: Any = None, strict: bool = True
@@ -50,13 +61,31 @@ def propagate(
         CompositeError: there is no such composite, or it names a path the model lacks.
         InputError: an input does not require grad.
     """
-    chosen = resolve(composite)
-    if chosen is not None and model is not None:
-        chosen.check(dict(model.named_modules(remove_duplicate=False)))
-    run = Run(chosen, model, strict=strict, adopt=inputs is None)
-    named = [t for _, t in leaves(inputs) if isinstance(t, Tensor)]
-    if any(not t.requires_grad for t in named):
-        raise InputError("inputs of propagate must require grad: x.requires_grad_().")
+    try:
+        if isinstance(composite, nn.Module):
+            raise CompositeError(
+                f"the first argument is the composite; got the model, {type(composite).__name__}: write "
+                "relprop.propagate('epsilon', model=model, inputs=x)."
+            )
+        chosen = resolve(composite)
+        if model is not None and not isinstance(model, nn.Module):
+            raise InputError(
+                f"model must be a torch.nn.Module, whose paths the composite names; got {type(model).__name__}. For a function "
+                "leave it out."
+            )
+        if chosen is not None and model is not None:
+            chosen.check(dict(model.named_modules(remove_duplicate=False)))
+        run = Run(chosen, model, strict=strict, adopt=inputs is None)
+        named = [t for _, t in leaves(inputs) if t is not None]
+        for t in named:
+            if not isinstance(t, Tensor):
+                raise InputError(f"inputs of propagate must be tensors that require grad; got {type(t).__name__}.")
+            if not t.requires_grad:
+                raise InputError("inputs of propagate must require grad: x.requires_grad_().")
+    except RelpropError as error:
+        error.called = "relprop.propagate"  # raised when the block is entered, after the call
+        raise
     run.inputs = {id(t) for t in named}
+    run.own_from = module_depth() + 1  # what is called here itself trains on relevance
     with uncompiled(), outside(), Propagation(run):
         yield run

@@ -10,19 +10,24 @@ from typing import Any
 
 import torch
 
-from relprop.attribution.checks import admit, arguments
+from relprop.attribution.checks import admit, arguments, check_further
+from relprop.attribution.mistaken import OFTEN, refuses
 from relprop.attribution.targets import select_output
-from relprop.attribution.trees import map_tree
+from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
-from relprop.engine.eager import original, step_by_step, uncompiled
+from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.messages import shapes
 from relprop.engine.notes import begin
 from relprop.engine.registry import Entry
-from relprop.engine.run import current_module, outside
+from relprop.engine.run import outside
 from relprop.engine.tokens import track
-from relprop.errors import CompositeError
+from relprop.engine.traced import refuse_traced
+from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
+from relprop.signatures import public
+from relprop.torch_private.calls import running_module
+from relprop.torch_private.compiled import original
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Survey:
 
 
 @step_by_step
+@public("relprop.survey")
 def survey(
     model: Any,
     inputs: Any,
@@ -116,9 +122,12 @@ def survey(
         ModelStateError: the model is in training mode, or is TorchScript.
         UnsupportedOperationError: an operation is known, but not in the way it was called.
     """
+    check_further(forward_args, forward_kwargs)
     model = original(model)
+    refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
     run = _Watched(chosen, model, strict=False)
+    run.own_from = 0
     watch = _Watch(run)
     numbers = itertools.count()
 
@@ -130,8 +139,14 @@ def survey(
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
         positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
-        with watch:
-            output = select_output(model(*positional, **named), None)
+        try:
+            with watch:
+                output = select_output(model(*positional, **named), None)
+        except OFTEN as error:
+            given = arguments(inputs, tuple(forward_args), dict(forward_kwargs or {}))
+            if why := refuses(model, inputs, *given, error):
+                raise InputError(why) from error
+            raise
     for place in run.met:
         if place.index is not None:
             place.last = place.index == run.weighted - 1
@@ -174,7 +189,7 @@ class _Watch(Propagation):
         before = len(self.run.lookups)
         result = super().__torch_function__(func, types, args, kwargs)
         if len(self.run.lookups) > before:
-            paths = self.run.paths.get(id(current_module()), ())
+            paths = self.run.paths.get(id(running_module()), ())
             self.lookups.append((_name(func).strip("_"), next(iter(paths), "")))
         return result
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.errors import TargetError, TargetIndexError
-from relprop.numerics import recording
+from relprop.attribution.mistaken import OFTEN
+from relprop.errors import RelpropError, TargetError, TargetIndexError
+from relprop.signatures import public
+from relprop.torch_private.recorded import recording
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,27 @@ class Contrast:
 
     positive: Any
     negative: Any
+
+
+Contrast.__init__ = public("relprop.Contrast")(Contrast.__init__)  # type: ignore[method-assign]
+
+
+def several(targets: Any) -> Sequence[Any]:
+    """A list of targets; what is none, and would be taken apart or counted as one, is refused.
+
+    Raises:
+        TargetError: it is no list, or empty.
+    """
+    if isinstance(targets, Tensor) or hasattr(targets, "__array__"):
+        raise TargetError(
+            f"targets is a {type(targets).__name__} of shape {tuple(targets.shape)}: give a list of targets; its entries are "
+            "targets.tolist()."
+        )
+    if not isinstance(targets, (list, tuple, range)):
+        raise TargetError(f"targets must be a list of targets; got {targets!r}. For one of them write [{targets!r}].")
+    if not targets:
+        raise TargetError("targets is empty: give at least one.")
+    return targets
 
 
 def target_at(target: Any, index: int | slice, count: int) -> Any:
@@ -62,7 +85,7 @@ def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any
 def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tensor, Any]:
     """One score per sample, and the target as it was understood."""
     if callable(target):
-        score = target(output)
+        score = _called(target, output)
         if not isinstance(score, Tensor):
             raise TargetError(
                 f"a callable target must return a tensor with one score per sample; got {type(score).__name__}."
@@ -92,6 +115,19 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
     return output[tuple([rows, *columns])] if columns else output, target
 
 
+def _called(target: Callable[[Any], Any], output: Any) -> Any:
+    try:
+        return target(output)
+    except OFTEN as error:
+        if isinstance(error, (RelpropError, torch.OutOfMemoryError)):
+            raise
+        shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
+        raise TargetError(
+            f"the callable target raised {type(error).__name__}: {error}. It was given what the model returns, a "
+            f"{type(output).__name__}{shape}."
+        ) from error
+
+
 def _lone(output: Tensor, target: Any) -> tuple[Tensor, Any]:
     if target is not None:
         raise TargetError(f"the model returns a single number: target must be None; got {target!r}.")
@@ -108,7 +144,7 @@ def _default(output: Tensor) -> tuple[Tensor, Any]:
     if output.ndim > 2:
         raise TargetError(
             f"the model's output has shape {tuple(output.shape)}: name one entry per sample, target=(i, j, ...) with "
-            f"{output.ndim - 1} indices, or pass a callable."
+            f"{output.ndim - 1} indices, or pass a callable. {_summed(output, 0)}"
         )
     best = flat.detach().argmax(1)
     return flat.gather(1, best[:, None])[:, 0], best if recording() else best.tolist()
@@ -120,15 +156,20 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
     if hasattr(target, "__array__") and not isinstance(target, Tensor):
         target = torch.as_tensor(target)  # NumPy's
     if isinstance(target, Tensor):
+        marks = target.ndim == 2 and target.shape == output.shape
+        hint = " Does it mark the classes, 1 for yes and 0 for no? Then pass target.argmax(1)." if marks else ""
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.")
+            raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.{hint}")
         if target.ndim > 1:
-            raise TargetError(f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}.")
+            raise TargetError(
+                f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}.{hint}"
+            )
         target = target.tolist() if target.ndim and target.numel() != 1 else int(target)
     if isinstance(target, list):
         if len(target) != batch:
             raise TargetError(
-                f"{len(target)} targets for a batch of {batch} samples: give one per sample, or a single one."
+                f"{len(target)} targets for a batch of {batch} samples: give one per sample, or a single one. Several of each "
+                "sample are relprop.attribute_each(model, inputs, targets)."
             )
         return [_index(output, one, labels) for one in target]
     return [_index(output, target, labels)] * batch
@@ -145,10 +186,14 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
     if not isinstance(target, tuple) or not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in target):
         raise TargetError(
             f"target must be an int, a tuple of ints, a list with one per sample, a label, a callable, a Contrast or None; "
-            f"got {target!r}."
+            f"got {target!r}.{_meant(target)}"
         )
     if len(target) != len(shape):
         alone = "" if shape else " Where the inputs are a single sample, give them an axis for it: inputs[None]."
+        if len(target) == 1 and len(shape) > 1:
+            alone = f" {_summed(output, target[0])}"
+        elif len(shape) == 1 and len(target) == output.shape[0]:
+            alone = f" For one class per sample write a list, {list(target)}."
         raise TargetError(
             f"target {target!r} has {len(target)} indices, but the output of shape {tuple(output.shape)} needs {len(shape)} "
             f"per sample.{alone}"
@@ -159,6 +204,30 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
                 f"target {target if len(target) > 1 else i} is out of range: the model has {n} classes, 0 to {n - 1}."
             )
     return tuple(int(i) % n for i, n in zip(target, shape, strict=True))
+
+
+def _summed(output: Tensor, target: Any) -> str:
+    """How to explain a class at all positions."""
+    first = f"target=lambda output: output[:, {target}].flatten(1).sum(1)"
+    if output.ndim > 3:
+        return f"Summed over positions, a class is {first}."
+    return (
+        f"Summed over positions, a class is target=lambda output: output[..., {target}].sum(1) where classes are the last "
+        f"axis, and {first} where they come before positions."
+    )
+
+
+def _meant(target: Any) -> str:
+    """What a target that is none may stand for."""
+    if isinstance(target, float) and target.is_integer():
+        return f" Write {int(target)}."
+    if isinstance(target, (set, frozenset, Mapping)):
+        return " For one class per sample write a list, in the order of the samples."
+    if isinstance(target, list) and target and all(one in (0, 1) for one in target) and sum(target) == 1:
+        return f" Does it mark a class, 1 for yes and 0 for no? Then write {target.index(1)}."
+    if isinstance(target, list):
+        return " For an output with several axes write a tuple per sample, [(i, j), ...]."
+    return ""
 
 
 def class_of(label: str, labels: Sequence[str] | None) -> int:
@@ -194,15 +263,17 @@ def select_output(output: Any, select: Any) -> Any:
             return output[0]
         logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
         return logits if isinstance(logits, Tensor) else output
-    if callable(select):
-        return select(output)
     try:
+        if callable(select):
+            return select(output)
         if isinstance(select, str) and not isinstance(output, dict):
             return getattr(output, select)
         return output[select]
-    except (KeyError, IndexError, AttributeError, TypeError):
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        held = ", ".join(map(repr, output)) if isinstance(output, Mapping) else ""
         raise TargetError(
-            f"select={select!r} picks nothing out of the model's output, a {type(output).__name__}."
+            f"select={select!r} picks nothing out of the model's output, a {type(output).__name__}"
+            f"{f' with {held}' if held else ''}: {type(error).__name__}: {error}."
         ) from None
 
 

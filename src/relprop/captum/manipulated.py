@@ -13,6 +13,7 @@ from relprop.captum.rules import PropagationRule
 from relprop.errors import RuleError
 from relprop.numerics import signed, wide
 from relprop.rules import Layer, WeightedRule
+from relprop.torch_private.modules import copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +59,4 @@ class Manipulated(WeightedRule):
 def stand_in(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Any:
     """A module like this one that shares no tensor with it, with a plain weight and bias whatever computed them."""
     kind: Any = type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
-    copy = kind.__new__(kind)
-    names = {"weight", "bias"}
-    copy.__dict__.update({key: value for key, value in vars(module).items() if key not in names})
-    copy.__dict__["_modules"] = {}
-    copy.__dict__["_buffers"] = {key: None if t is None else t.clone() for key, t in module._buffers.items()}
-    copy.__dict__["_parameters"] = {
-        key: None if t is None else nn.Parameter(t.detach().clone(), requires_grad=False)
-        for key, t in module._parameters.items()
-    } | {
-        "weight": nn.Parameter(weight.detach().clone(), requires_grad=False),
-        "bias": None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False),
-    }
-    return copy
+    return copied(module, kind, {"weight": weight, "bias": bias})

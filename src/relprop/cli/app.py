@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 it could not be done; 2 what was asked for does not exist 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,12 @@ import relprop
 from relprop import rules as all_rules
 from relprop.cli import explaining, models, photographs, printing, reading, texts
 from relprop.cli.printing import Commands, errors_in_one_line
+from relprop.cli.trying import Tried
 from relprop.composites import NAMES
 from relprop.errors import CompositeError, InputError
 from relprop.rendering import Options
 from relprop.rendering.show import in_terminal
+from relprop.rendering.visible import visible
 from relprop.rules import Rule
 
 app = typer.Typer(
@@ -72,6 +74,14 @@ Size = Annotated[
 Mean = Annotated[str | None, typer.Option(help="Mean of each colour, such as 0.5,0.5,0.5.", show_default="as it says")]
 Std = Annotated[str | None, typer.Option(help="Standard deviation of each colour.", show_default="as it says")]
 
+Trusted = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let an hf: model run the code that comes with it, and read weights that are pickled.",
+    ),
+]
+
 # Of LRP's heavy-tailed maps, this leaves 251 of 224 x 224 pixels beyond the scale and the rest visible.
 _DEMO_PERCENTILE = 99.5
 
@@ -100,7 +110,7 @@ def demo(
             explained, out, "Which pixels spoke for the class?", keep=False, paragraphs=[credits],
             percentile=options.percentile,
         )  # fmt: skip
-        _finish(explained, paths, json)
+        _finish(explained, paths, json, Tried())
 
 
 @app.command()
@@ -159,6 +169,7 @@ def explain(
         typer.Option(help="Inputs that go through the network at once.", min=1, show_default="64 rows, 1 of others"),
     ] = None,
     loose: Annotated[bool, typer.Option("--loose", help="Use the gradient of unknown operations, and say so.")] = False,
+    trust_remote_code: Trusted = False,
     json: AsJson = False,
 ) -> None:
     """Explain what a network says about pictures, texts, rows of tables, or arrays."""
@@ -169,45 +180,47 @@ def explain(
         text = models.may_read_text(model)
         paths = [] if text else reading.files(inputs)
         explaining.check_folder(out)
-        loaded = models.load(model, weights, _pictures(size, mean, std))
+        loaded = models.load(model, weights, _pictures(size, mean, std), trust_remote_code)
         names = _names(labels) if labels else loaded.labels
         found: Iterable[explaining.Explained]
         if loaded.tokenizer is not None:
-            some = texts.read(inputs, lines=lines, second=context)
+            tried = Tried.of_texts()
+            some = texts.read(inputs, tried, lines=lines, second=context)
             wish = texts.Wish(
                 target or (), against, composite or ("auto",), generate, max_length, not loose, batch_size or 1, chat
             )
-            found, count = texts.explain(replace(loaded, labels=names), some, wish), len(some)
+            found, count = texts.explain(replace(loaded, labels=names), some, wish, tried), len(some)
         else:
             for option, given in (
                 ("--generate", generate), ("--context", context), ("--max-length", max_length), ("--chat", chat)
             ):  # fmt: skip
                 if given:
                     raise InputError(f"{option} is for networks that read text; {loaded.name} does not.")
-            paths = paths or reading.files(inputs)
-            samples = [s for path in paths for s in reading.read(path, loaded, rows=row or (), without=without or ())]
-            fix = (
-                "--size is the side of the pictures it takes."
-                if samples[0].picture
-                else "Is the first axis that of samples?"
-            )
+            tried, samples = Tried(), []
+            for path in paths or reading.files(inputs):
+                with tried.each(visible(path.name)):
+                    samples += reading.read(path, loaded, rows=row or (), without=without or ())
 
-            def each_explained() -> Iterable[explaining.Explained]:
-                for chunk in explaining.chunks(samples, batch_size):
-                    with models.taking(loaded, chunk[0].inputs, fix):
-                        yield from explaining.explain(
-                            loaded.model, chunk, names, targets=target or (), against=against,
-                            composites=composite or ("auto",), strict=not loose, batch_size=batch_size,
-                        )  # fmt: skip
+            def of_some(chunk: Sequence[reading.Sample]) -> list[explaining.Explained]:
+                picture = "--size is the side of the pictures it takes."
+                fix = picture if chunk[0].picture else "Is the first axis that of samples?"
+                with models.taking(loaded, chunk[0].inputs, fix):
+                    return explaining.explain(
+                        loaded.model, chunk, names, targets=target or (), against=against,
+                        composites=composite or ("auto",), strict=not loose, batch_size=batch_size,
+                    )  # fmt: skip
 
-            found, count = each_explained(), len(samples)
+            chunks = explaining.chunks(samples, batch_size)
+            found, count = (each for chunk in chunks for each in tried.together(chunk, of_some)), len(samples)
         explained = list(printing.progress(found, "explaining", count))
-        title = f"What spoke for the decision? {explained[0].name}{f' and {count - 1} more' * (count > 1)}"
+        tried.check(len(explained))
+        more = len(explained) - 1
+        title = f"What spoke for the decision? {explained[0].name}{f' and {more} more' * (more > 0)}"
         written = explaining.write(
-            explained, out, title, keep=keep, paragraphs=[f"Network: {loaded.name}."], percentile=percentile, kind=kind,
-            rate=rate, merge=words or None,
+            explained, out, title, keep=keep, paragraphs=[f"Network: {loaded.name}.", *tried.lines()],
+            percentile=percentile, kind=kind, rate=rate, merge=words or None,
         )  # fmt: skip
-        _finish(explained, written, json)
+        _finish(explained, written, json, tried)
 
 
 @app.command()
@@ -224,12 +237,13 @@ def check(
     shape: Annotated[
         str | None, typer.Option(help="Shape of the inputs, samples first.", show_default="1,3 and the picture's size")
     ] = None,
+    trust_remote_code: Trusted = False,
     json: AsJson = False,
 ) -> None:
     """Say what a network is made of, which rule would act where, and what is unknown, before explaining anything."""
     with errors_in_one_line():
         _known_composite(composite)
-        loaded = models.load(model, weights)
+        loaded = models.load(model, weights, trusted=trust_remote_code)
         further: dict[str, Any] = {}
         sample: Any
         if loaded.tokenizer is not None:
@@ -346,12 +360,15 @@ def report(
     with errors_in_one_line():
         paths = explaining.kept(results)
         names = [path.name for path in paths]
-        loaded = {
-            name if name and names.count(name) == 1 else str(path): [relprop.load(path)]
-            for name, path in zip(names, paths, strict=True)
-        }
-        relprop.report(loaded, out, title=title, percentile=_percentile(percentile))
+        tried = Tried()
+        loaded = {}
+        for name, path in zip(names, paths, strict=True):
+            with tried.each(visible(str(path))):
+                loaded[name if name and names.count(name) == 1 else str(path)] = [relprop.load(path)]
+        tried.check(len(loaded))
+        relprop.report(loaded, out, title=title, paragraphs=tried.lines(), percentile=_percentile(percentile))
         typer.echo(str(out))
+        _say_what_is_missing(tried)
 
 
 @app.callback(invoke_without_command=True)
@@ -363,12 +380,20 @@ def _options(
         raise typer.Exit
 
 
-def _finish(explained: list[explaining.Explained], paths: list[Path], json: bool) -> None:
+def _finish(explained: list[explaining.Explained], paths: list[Path], json: bool, tried: Tried) -> None:
     if json:
-        printing.data(explaining.as_data(explained, paths))
-        return
-    printing.results(explained)
-    typer.echo(f"{len(paths) - 1} file{'s' * (len(paths) != 2)} and {paths[-1]}")
+        printing.data(explaining.as_data(explained, paths, tried))
+    else:
+        printing.results(explained)
+        typer.echo(f"{len(paths) - 1} file{'s' * (len(paths) != 2)} and {paths[-1]}")
+    _say_what_is_missing(tried)
+
+
+def _say_what_is_missing(tried: Tried) -> None:
+    """Ends with 1 where something was left out."""
+    if tried.left_out:
+        printing.left_out(tried.lines())
+        raise typer.Exit(1)
 
 
 def _percentile(value: float | None) -> float | None:
@@ -414,9 +439,7 @@ def _numbers(text: str, option: str, convert: type) -> tuple[Any, ...]:
 
 
 def _names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r}")
-    return path.read_text(encoding="utf-8").splitlines()
+    return reading.text_of(path).splitlines()
 
 
 def _what(thing: Any) -> str:

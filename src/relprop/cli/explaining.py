@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import relprop
 from relprop import Relevance
 from relprop.cli.reading import Sample
+from relprop.cli.trying import Tried, said
 from relprop.errors import InputError, TargetError
 from relprop.rendering import views
 from relprop.rendering.visible import visible
@@ -171,8 +172,8 @@ def subject(result: Stored) -> str:
     return "generation" if isinstance(result, GenerationRelevance) else result.rows()[0].explained
 
 
-def as_data(explained: Sequence[Explained], paths: Sequence[Path]) -> dict[str, Any]:
-    """What was found out, for a program to read."""
+def as_data(explained: Sequence[Explained], paths: Sequence[Path], tried: Tried) -> dict[str, Any]:
+    """What was found out, and what could not be, for a program to read."""
     results = [
         {
             "input": each.name,
@@ -189,7 +190,8 @@ def as_data(explained: Sequence[Explained], paths: Sequence[Path]) -> dict[str, 
         for result in each.results
         for n, row in enumerate(views.rows(result))
     ]
-    return {"results": results, "files": [str(path) for path in paths]}
+    left_out = [{"input": name, "reason": said(error)} for name, error in tried.left_out]
+    return {"results": results, "left_out": left_out, "files": [str(path) for path in paths]}
 
 
 def _more(result: Stored, n: int) -> dict[str, Any]:
@@ -199,22 +201,22 @@ def _more(result: Stored, n: int) -> dict[str, Any]:
     if isinstance(result, TextRelevance):
         told = {
             "probability": result.probability,
-            "likeliest": {_said(name): sure for name, sure in result.predictions},
+            "likeliest": {_shown(name): sure for name, sure in result.predictions},
             "tokens": _tokens(result),
         }
         return told if result.decoder is None else told | {"written": _tokens(result.decoder)}
     read = zip(result.tokens, result.relevance[n].tolist(), result.read[n].tolist(), strict=True)
     return {
         "probability": float(result.probabilities[n]),
-        "tokens": [[_said(token), value] for token, value, seen in read if seen],
+        "tokens": [[_shown(token), value] for token, value, seen in read if seen],
     }
 
 
 def _tokens(result: TextRelevance) -> list[list[Any]]:
-    return [[_said(piece), value] for piece, value in zip(result.pieces, result.relevance.tolist(), strict=True)]
+    return [[_shown(piece), value] for piece, value in zip(result.pieces, result.relevance.tolist(), strict=True)]
 
 
-def _said(text: str) -> str:
+def _shown(text: str) -> str:
     return visible(text, lines=True)
 
 

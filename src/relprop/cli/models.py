@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -77,20 +78,23 @@ def may_read_text(spec: str) -> bool:
     return bool(name) and source not in ("torchvision", "timm")
 
 
-def load(spec: str, weights: Path | None = None, pictures: Pictures | None = None) -> Loaded:
+def load(spec: str, weights: Path | None = None, pictures: Pictures | None = None, trusted: bool = False) -> Loaded:
     """The network of a specification.
 
     Args:
         spec: "efficientnet_lite0", or one of `SOURCES`.
         weights: a safetensors file with its weights; None takes those that come with the model.
         pictures: overrides size and normalisation.
+        trusted: whether a model of transformers may run code that comes with it, and have pickled weights.
 
     Raises:
-        InputError: there is no such model, or no such file.
+        InputError: there is no such model, or no such file; or the model comes with code and is not trusted.
         ModelStateError: the file does not fit the model.
         ModuleNotFoundError: the library it comes from is not installed.
     """
     source, _, name = spec.partition(":")
+    if trusted and source != "hf":
+        raise InputError(f"--trust-remote-code is for models of transformers, hf:NAME or hf:FOLDER; got {spec!r}.")
     if spec == DEFAULT:
         if weights is not None or pictures is not None:
             raise InputError(
@@ -100,8 +104,12 @@ def load(spec: str, weights: Path | None = None, pictures: Pictures | None = Non
         return Loaded(spec, known, known.labels, preprocess, square)
     if not name:
         raise InputError(f"there is no model {spec!r}: write {DEFAULT}, {', or '.join(SOURCES)}.")
-    maker = {"torchvision": _torchvision, "timm": _timm, "hf": _transformers}.get(source, _factory)
-    found = maker(spec, source, name, weights is None)
+    with _unasked():
+        if source == "hf":
+            found = _transformers(spec, name, weights is None, trusted)
+        else:
+            maker = {"torchvision": _torchvision, "timm": _timm}.get(source, _factory)
+            found = maker(spec, source, name, weights is None)
     model = found.model
     if weights is not None:
         load_weights(model, weights)
@@ -171,8 +179,20 @@ def _timm(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
     return Loaded(spec, model, labels, *_reading(model, pictures, round(size / float(config.get("crop_pct") or 1.0))))
 
 
-def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
+@contextmanager
+def _unasked() -> Iterator[None]:
+    """Nobody is asked anything while a model is loaded: what is piped in is a text, never the answer to a question."""
+    before, sys.stdin = sys.stdin, io.StringIO()
+    try:
+        yield
+    finally:
+        sys.stdin = before
+
+
+def _transformers(spec: str, name: str, pretrained: bool, trusted: bool) -> Loaded:
     transformers = _library("transformers", "transformers")
+    # Said to each call below; where one is told nothing, this keeps it from asking, and from taking silence for a yes.
+    transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     # What it says while it looks and loads would stand among our own progress.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -180,10 +200,11 @@ def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded
     local = Path(name).is_dir()
     if not local and name.startswith((".", "/", "~")):
         raise InputError(f"there is no folder {name!r} with a model.")
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
-    except (OSError, ValueError) as error:
-        raise InputError(f"transformers finds no model {name!r}: {error}") from error
+    given: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trusted}
+    with _loading(f"transformers finds no model {name!r}", name):
+        config = transformers.AutoConfig.from_pretrained(name, **given)
+    if not trusted:
+        _check_kernels(config, name)
     kinds = getattr(config, "architectures", None) or []
     ending = next((ending for ending in _TASKS if any(kind.endswith(ending) for kind in kinds)), None)
     if ending is None:
@@ -192,32 +213,89 @@ def _transformers(spec: str, source: str, name: str, pretrained: bool) -> Loaded
             "language models, and models that fill masks or answer questions."
         )
     auto = getattr(transformers, _TASKS[ending])
-    try:
-        model = auto.from_pretrained(name, local_files_only=local) if pretrained else auto.from_config(config)
-    except (OSError, ValueError) as error:
-        raise InputError(f"transformers cannot load {name!r}: {error}") from error
+    if local and pretrained and not trusted:
+        _check_pickles(Path(name))
+    with _loading(f"transformers cannot load {name!r}", name):
+        if pretrained:
+            model = auto.from_pretrained(name, **given, **({} if trusted else {"use_safetensors": True}))
+        else:
+            model = auto.from_config(config, trust_remote_code=trusted)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
         model = model.float()  # made for accelerators; here it would be slow, and less exact
     if ending != "ForImageClassification":
         classes = ending == "ForSequenceClassification"
         labels = known_labels(model) if classes else None
-        return Loaded(spec, model, labels, _no_picture, _no_picture, _tokenizer(transformers, name, local), classes)
-    size = int(getattr(config, "image_size", 224))
+        return Loaded(spec, model, labels, _no_picture, _no_picture, _tokenizer(transformers, name, given), classes)
+    size = getattr(config, "image_size", 224)
+    size = size[-1] if isinstance(size, (list, tuple)) and size else size
+    if type(size) is not int or size < 1:
+        raise InputError(f"{name!r} says that its pictures have the size {size!r}: --size is the side that they have.")
     try:
-        said = transformers.AutoImageProcessor.from_pretrained(name, local_files_only=local)
+        said = transformers.AutoImageProcessor.from_pretrained(name, **given)
         pictures = Pictures(size, tuple(said.image_mean), tuple(said.image_std))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError) as error:
+        if _OF_CODE in str(error):  # it says how pictures are read, in code
+            raise InputError(_with_code(name)) from error
         pictures = Pictures(size)
     return Loaded(spec, model, known_labels(model), *_reading(model, pictures, size))
 
 
-def _tokenizer(transformers: Any, name: str, local: bool) -> Any:
+# What transformers tells those to write who would run the code of a model.
+_OF_CODE = "trust_remote_code=True"
+
+
+def _with_code(name: str) -> str:
+    return (
+        f"{name!r} comes with code of its own, which nothing here has run. Read it; if you trust it, --trust-remote-code "
+        "runs it."
+    )
+
+
+@contextmanager
+def _loading(what: str, name: str) -> Iterator[None]:
+    """Says in a line why a model cannot be loaded: its files may hold anything, and raise anything.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        yield
+    except (RelpropError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if _OF_CODE in str(error):
+            raise InputError(_with_code(name)) from error
+        raise InputError(f"{what}: {error}") from error
+
+
+def _check_pickles(folder: Path) -> None:
+    """Refuses a folder whose weights are all pickles."""
+    pickles = sorted(
+        path.name for path in folder.glob("*.bin") if path.name.startswith(("pytorch_model", "adapter_model"))
+    )
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{str(folder)!r} holds its weights as a pickle, {pickles[0]}, which may run code when it is read. "
+            "model.save_pretrained(folder) writes them as safetensors, where you trust them; or --trust-remote-code reads them."
+        )
+
+
+def _check_kernels(config: Any, name: str) -> None:
+    """Refuses a configuration that takes its attention, or another part, from a repository of code."""
+    for part in (config, *(value for value in vars(config).values() if hasattr(value, "to_dict"))):
+        for key, value in vars(part).items():
+            if "implementation" in key and "/" in str(value):
+                raise InputError(
+                    f"{name!r} takes {key.strip('_')} from {str(value)!r}, which is code. Read it; if you trust it, "
+                    "--trust-remote-code runs it."
+                )
+
+
+def _tokenizer(transformers: Any, name: str, given: dict[str, Any]) -> Any:
     """The tokenizer that lies beside a model."""
     hint = "save it there: tokenizer.save_pretrained(folder)."
-    try:
-        found = transformers.AutoTokenizer.from_pretrained(name, local_files_only=local)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{name!r} holds no tokenizer that can be loaded; {hint} ({error})") from error
+    with _loading(f"{name!r} holds no tokenizer that can be loaded; {hint} It was said", name):
+        found = transformers.AutoTokenizer.from_pretrained(name, **given)
     # Where its files are missing, some are made without a vocabulary: every word would be unknown.
     if len(found) <= len(set(found.all_special_ids)):
         raise InputError(f"{name!r} holds no tokenizer, only a model; {hint}")

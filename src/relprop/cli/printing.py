@@ -18,6 +18,7 @@ from rich.text import Text
 
 from relprop.attribution import Relevance
 from relprop.cli.explaining import Explained
+from relprop.cli.trying import NothingDone, said
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.rendering import views
 from relprop.rendering.scale import number
@@ -96,6 +97,15 @@ def errors_in_one_line() -> Iterator[None]:
         _fail(error, code=2)
     except (RelpropError, ModuleNotFoundError, OSError) as error:
         _fail(error, code=1)
+    except NothingDone as error:
+        left_out(error.args)
+        raise typer.Exit(1) from error
+
+
+def left_out(lines: Iterable[str]) -> None:
+    """Says what was left out, a line for each."""
+    for line in lines:
+        typer.echo(f"relprop: {line}", err=True)
 
 
 class Commands(typer.core.TyperGroup):
@@ -125,5 +135,5 @@ class Commands(typer.core.TyperGroup):
 
 
 def _fail(error: Exception, *, code: int) -> None:
-    typer.echo("relprop: " + visible(" ".join(str(error).split())), err=True)
+    typer.echo(f"relprop: {said(error)}", err=True)
     raise typer.Exit(code) from error

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from relprop.zoo.images import load_image
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SUFFIXES = (*PICTURES, ".npy", ".csv")
 _LARGEST = 512 * 2**20
+# Each cell of a table, and each token of a text, takes many times its bytes in memory.
+_LARGEST_TEXT = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ def files(paths: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
             if not inside:
                 raise InputError(f"{str(path)!r} holds no file we read ({', '.join(SUFFIXES)}).")
             found += inside
@@ -68,7 +71,9 @@ def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Seque
 
     Raises:
         InputError: it is missing, too large, broken, or of a kind we do not read.
+        OSError: it may not be read.
     """
+    check_file(path)
     name, suffix = visible(path.name), path.suffix.lower()
     if suffix == ".npy":
         return [Sample(name, path.stem, _array(path))]
@@ -83,11 +88,16 @@ def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Seque
 
 
 def _array(path: Path) -> Tensor:
-    check_file(path)
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        # Mapped, so that a header which promises more than the file holds costs nothing.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except PermissionError:
+        raise
+    except Exception as error:  # whatever it trips over, the file is at fault
         raise InputError(f"{path.name!r} is no array of numbers we open: {error}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{path.name!r} is an archive of arrays: save the one that is meant with numpy.save.")
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array) or array.ndim == 0:
         raise InputError(
             f"{path.name!r} holds {array.dtype} of shape {array.shape}; it must hold real numbers, samples first."
@@ -96,7 +106,7 @@ def _array(path: Path) -> Tensor:
 
 
 def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -> list[Sample]:
-    check_file(path)
+    check_file(path, _LARGEST_TEXT)
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -130,12 +140,44 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
     return samples
 
 
-def check_file(path: Path) -> None:
-    """Refuses what is no file, or too large to be opened."""
-    if not path.is_file():
+def check_file(path: Path, most: int = _LARGEST) -> None:
+    """Refuses what is no file, or too large to be opened: nothing waits for a pipe, or reads a device to its end."""
+    if not path.exists():
         raise InputError(f"there is no file {str(path)!r}.")
-    if path.stat().st_size > _LARGEST:
-        raise InputError(f"{path.name!r} has more than the {_LARGEST // 2**20} MiB we open.")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no ordinary file"
+        raise InputError(f"{path.name!r} is {what}.")
+    if path.stat().st_size > most:
+        raise InputError(f"{path.name!r} has more than the {most // 2**20} MiB we open.")
+
+
+def text_of(path: Path) -> str:
+    """What a text file holds.
+
+    Raises:
+        InputError: it is missing, too large, or no text in UTF-8.
+        OSError: it may not be read.
+    """
+    check_file(path, _LARGEST_TEXT)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name!r} is no text in UTF-8: {error}.") from error
+
+
+def piped(stream: TextIO) -> str:
+    """What is piped in, to its end.
+
+    Raises:
+        InputError: it is too long, as what never ends, or no text.
+    """
+    try:
+        text = stream.read(_LARGEST_TEXT + 1)
+    except UnicodeDecodeError as error:
+        raise InputError(f"what is piped in is no text in UTF-8: {error}.") from error
+    if len(text) > _LARGEST_TEXT:
+        raise InputError(f"what is piped in has more than the {_LARGEST_TEXT // 2**20} million letters we read.")
+    return text
 
 
 def _is_number(text: str) -> bool:

@@ -13,11 +13,12 @@ import relprop
 from relprop import Contrast
 from relprop.cli.explaining import Explained, find_class
 from relprop.cli.models import Loaded
-from relprop.cli.reading import SUFFIXES, check_file
+from relprop.cli.reading import SUFFIXES, check_file, piped, text_of
+from relprop.cli.trying import Tried
 from relprop.errors import InputError, TargetError
 from relprop.rendering.visible import visible
 from relprop.text import TextRelevance
-from relprop.text.batch import collate, decoder_start, decodes
+from relprop.text.batch import answers_alone, collate, decoder_start, decodes
 from relprop.text.tokens import tokenize
 
 TEXTS = (".txt", ".md")
@@ -65,23 +66,36 @@ class Wish:
     chat: bool = False
 
 
-def read(arguments: Sequence[str], *, lines: bool = False, second: str | None = None) -> list[TextSample]:
+def read(
+    arguments: Sequence[str], tried: Tried | None = None, *, lines: bool = False, second: str | None = None
+) -> list[TextSample]:
     """The texts of arguments: a file (or `-`, what is piped in) is one text, or one per line; the rest is text itself.
 
+    Args:
+        arguments: as they were written.
+        tried: gets the files that are too large, empty or no text; None takes them for errors.
+        lines: whether each line of a file is a text.
+        second: the second text of each pair.
+
     Raises:
-        InputError: a file is missing, too large, empty or no text, or an argument is empty.
+        InputError: a file is missing, or an argument is empty.
     """
+    tried = tried or Tried(())
     found: list[TextSample] = []
     for given in arguments:
         if given == "-":
-            found += _of_file("stdin", "stdin", sys.stdin.read(), lines)
+            found += _of_file("stdin", "stdin", piped(sys.stdin), lines)
         elif _is(given, Path.is_dir):
-            inside = sorted(p for p in Path(given).iterdir() if p.suffix.lower() in TEXTS and p.is_file())
+            inside = sorted(p for p in Path(given).iterdir() if p.suffix.lower() in TEXTS)
             if not inside:
                 raise InputError(f"{given!r} holds no text ({', '.join(TEXTS)}).")
-            found += [sample for path in inside for sample in _file(path, lines)]
+            for path in inside:
+                with tried.each(visible(path.name)):
+                    found += _file(path, lines)
         elif _names_a_file(given):
-            found += _file(Path(given), lines)
+            check_file(Path(given))
+            with tried.each(visible(Path(given).name)):
+                found += _file(Path(given), lines)
         elif not given.strip():
             raise InputError("the text is empty: write it between quotes, or name a .txt file.")
         else:
@@ -90,16 +104,16 @@ def read(arguments: Sequence[str], *, lines: bool = False, second: str | None = 
     return found if second is None else [TextSample(s.name, s.stem, (str(s.text), second)) for s in found]
 
 
-def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish) -> Iterable[Explained]:
-    """The results of each text, in their order, as they are found."""
+def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tried) -> Iterable[Explained]:
+    """The results of each text, in their order, as they are found; `tried` gets those that cannot be explained."""
     if wish.generate:
         if wish.targets or wish.against is not None:
             raise InputError("--generate explains what the model writes: leave out --target and --against.")
         if loaded.classes:
             raise InputError(f"--generate is for language models; {loaded.name} answers with classes.")
     targets = _targets(loaded, wish)
-    for start in range(0, len(samples), wish.batch_size):
-        chunk = samples[start : start + wish.batch_size]
+
+    def of_some(chunk: Sequence[TextSample]) -> list[Explained]:
         results: list[list[Any]] = [[] for _ in chunk]
         asked = []
         for composite in dict.fromkeys(wish.composites):
@@ -117,8 +131,10 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish) -> Iterab
                 for one, mine in zip(found, results, strict=True):
                     mine.append(_checked(one, wish))
                 asked.append(composite)
-        for sample, mine in zip(chunk, results, strict=True):
-            yield Explained(sample.name, sample.stem, mine, asked)
+        return [Explained(sample.name, sample.stem, mine, asked) for sample, mine in zip(chunk, results, strict=True)]
+
+    for start in range(0, len(samples), wish.batch_size):
+        yield from tried.together(samples[start : start + wish.batch_size], of_some)
 
 
 def inputs_of(loaded: Loaded, text: str | tuple[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -127,7 +143,7 @@ def inputs_of(loaded: Loaded, text: str | tuple[str, str]) -> tuple[dict[str, An
 
     batch = collate(loaded.model, loaded.tokenizer, [tokenize(loaded.tokenizer, text)])
     inputs = {batch.named: batch.ids}
-    if decodes(loaded.model):
+    if decodes(loaded.model) and not answers_alone(loaded.model, batch):
         inputs["decoder_input_ids"] = torch.tensor([[decoder_start(loaded.model)]])
     return inputs, batch.rest
 
@@ -186,14 +202,9 @@ def _is(given: str, kind: Callable[[Path], bool]) -> bool:
 
 
 def _file(path: Path, lines: bool) -> list[TextSample]:
-    check_file(path)
     if path.suffix.lower() in SUFFIXES:
         raise InputError(f"{path.name!r} is no text: this model reads texts and {', '.join(TEXTS)} files.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name!r} is no text in UTF-8: {error}.") from error
-    return _of_file(visible(path.name), path.stem, text, lines)
+    return _of_file(visible(path.name), path.stem, text_of(path), lines)
 
 
 def _of_file(name: str, stem: str, text: str, lines: bool) -> list[TextSample]:

@@ -25,6 +25,10 @@ from relprop.composites.named import (
     zero,
 )
 from relprop.composites.places import Place, acting, first, last, operation, path, where
+from relprop.signatures import public
+
+for _name, _make in list(NAMES.items()):
+    NAMES[_name] = globals()[_name] = public(f"relprop.composites.{_name}")(_make)
 
 __all__ = [
     "NAMES",

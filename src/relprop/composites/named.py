@@ -213,21 +213,30 @@ def by_name(name: str) -> Composite:
 
 
 def automatic(traits: set[str]) -> Composite:
-    """What `"auto"` picks for a network with these traits: families of operations, "attention", "recurrent", "lookup", "scan".
+    """What `"auto"` picks for a network with these traits: families of operations, "attention", "recurrent", "lookup", "scan",
+    and "patches" where the first layer is a linear one on patches of the input: it counts as the convolution that it is.
 
     A middling gamma with a flat first layer was the most faithful on ImageNet photographs. Attention takes AttnLRP, with
-    gamma where pictures or sounds come in through convolutions (ids of tokens have no noise to filter); recurrent layers
+    gamma where pictures or sounds come in through convolutions or in patches (ids of tokens have no noise to filter); recurrent layers
     have gates. For the rest a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy for most.
     """
     if "scan" in traits:
         return mamba_lrp()
+    convolutional = bool({"conv", "patches"} & traits) and "lookup" not in traits
     attends = "attention" in traits or {"softmax", "matrix product"} <= traits
     if attends:
-        return attnlrp_gamma() if "conv" in traits and "lookup" not in traits else attnlrp()
+        return _for_pictures("patches" in traits) if convolutional else attnlrp()
     if "recurrent" in traits:
         return lstm()
     if "lookup" in traits and traits & {"gated", "matrix product"}:
         return attnlrp()
-    if "conv" in traits and "lookup" not in traits:
+    if convolutional:
         return gamma_flat()
     return epsilon(0.01, relative=True)
+
+
+def _for_pictures(patches: bool) -> Composite:
+    """`attnlrp_gamma`, in which a first layer on patches has the rule of a convolution."""
+    chosen = attnlrp_gamma()
+    embedding = Composite({first: Gamma(0.25)} if patches else {})
+    return Composite(embedding.entries + chosen.entries, name=chosen.name)

@@ -11,6 +11,7 @@ from torch import nn
 
 from relprop.errors import CompositeError
 from relprop.rules.base import EVERYTHING, WEIGHTED
+from relprop.signatures import public
 
 
 @dataclass
@@ -175,16 +176,24 @@ last = Last()
 """The last weighted layer in execution order."""
 
 
+@public("relprop.path")
 def path(glob: str) -> Path:
     """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`.
 
     A call belongs to the innermost module whose forward makes it, under any of its names.
     """
+    if not isinstance(glob, str):
+        raise CompositeError(f"glob must be a glob of module paths, as in path('features.*'); got {glob!r}.")
     return Path(glob)
 
 
+@public("relprop.operation")
 def operation(function: Callable[..., Any]) -> Operation:
     """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too."""
+    if not callable(function):
+        raise CompositeError(
+            f"function must be a torch function, as in operation(torch.nn.functional.relu); got {function!r}."
+        )
     return Operation(function)
 
 
@@ -197,11 +206,16 @@ def _stem(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", str(function)).strip("_")
 
 
+@public("relprop.where")
 def where(predicate: Callable[[Place], bool]) -> Where:
     """Places for which `predicate(place)` is true: `where(lambda place: place.index == 1)`.
 
     The predicate is asked during the forward pass, when `place.last` is not known yet.
     """
+    if not callable(predicate):
+        raise CompositeError(
+            f"predicate must be a function of a place, as in where(lambda place: place.family == 'conv'); got {predicate!r}."
+        )
     return Where(predicate)
 
 

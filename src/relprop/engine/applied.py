@@ -1,25 +1,24 @@
 """Custom autograd functions, `class F(torch.autograd.Function)`: no mode sees `F.apply`, only what runs inside it.
 
-While `F.forward` runs, the frame of `F.apply` stands on this thread's stack and holds the arguments. They are noted at
-the first torch operation inside, and belong to a result whose node in the graph leads to the very same places.
+While `F.forward` runs, this thread's stack holds the arguments. They are noted at the first torch operation inside, and
+belong to a result whose node in the graph leads to the very same places.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
+from weakref import ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from relprop.engine import functions
+from relprop.torch_private.custom import running_functions
+from relprop.torch_private.graph import function_of
 
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
-_OUTER = {nn.Module._call_impl.__code__, functions._apply.__code__}
 _AT_ONCE = 16
 """How many calls may wait for an operation to meet their results."""
 
@@ -30,9 +29,16 @@ Edges = list[tuple[Node | None, int]]
 class Applied:
     """One call of a custom function: its class, its arguments, and where its tensors' gradients would go."""
 
-    function: type[torch.autograd.Function]
-    args: tuple
+    functions: tuple[type[torch.autograd.Function], ...]  # several where only the result can tell
+    args: Sequence[Any]  # no tuple: the stack may be searched for one that holds them
     edges: Edges
+    context: ref[Any] | None = None
+
+    def returned(self, node: Any) -> bool:
+        """Whether a result with this node in the graph is this call's."""
+        if self.context is not None:
+            return self.context() is node
+        return function_of(node) in self.functions and self.edges == list(node.next_functions)
 
 
 class Applications:
@@ -40,39 +46,30 @@ class Applications:
 
     def __init__(self) -> None:
         self._waiting: deque[Applied] = deque(maxlen=_AT_ONCE)
-        self._last: tuple[Node, Applied] | None = None  # of a function with several results
+        self._last: tuple[ref[Any], Applied] | None = None  # of a function with several results
 
     def note(self) -> bool:
-        """Notes the custom function whose forward runs now; whether there is one."""
-        frame = None if torch.compiler.is_dynamo_compiling() else _frame()
-        if frame is None:
+        """Notes the custom functions whose forward runs now; whether there is one."""
+        if torch.compiler.is_dynamo_compiling():
             return False
-        args = frame.f_locals["args"]
-        if not any(known.args is args for known in self._waiting) and not frame.f_locals["kwargs"]:
-            self._waiting.append(Applied(frame.f_locals["cls"], args, _edges(args)))
-        return True
+        within = False
+        for found in running_functions():
+            within = True
+            if found.args is not None:
+                self._waiting.append(Applied(found.functions, [*found.args], _edges(found.args), found.context))
+        return within
 
     def made(self, value: Tensor) -> Applied | None:
         """The call that returned a tensor."""
         node: Any = value.grad_fn
-        if self._last is not None and self._last[0] is node:
+        if self._last is not None and self._last[0]() is node:
             return self._last[1]
-        leads = list(node.next_functions)
         for known in self._waiting:
-            if known.function is node._forward_cls and known.edges == leads:
+            if known.returned(node):
                 self._waiting.remove(known)
-                self._last = node, known
+                self._last = ref(node), known
                 return known
         return _saved(node)
-
-
-def _frame() -> FrameType | None:
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code not in _OUTER:
-        if frame.f_code is _APPLY:
-            return frame
-        frame = frame.f_back
-    return None
 
 
 def _edges(args: tuple) -> Edges:
@@ -89,12 +86,13 @@ def edge_or_none(tensor: Tensor) -> tuple[Node | None, int]:
 
 def _saved(node: Any) -> Applied | None:
     """The call of a function with one argument, which it saved: no torch operation ran inside."""
-    if len(node.needs_input_grad) != 1:
+    function = function_of(node)
+    if function is None or len(node.needs_input_grad) != 1:
         return None
     leads = list(node.next_functions)
     for tensor in node.saved_tensors:
         if isinstance(tensor, Tensor) and [edge_or_none(tensor)] == leads:
-            return Applied(node._forward_cls, (tensor,), leads)
+            return Applied((function,), [tensor], leads)
     return None
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.composites.places import Place
-from relprop.engine.eager import untraced
 from relprop.engine.functions import custom, scaled
 from relprop.engine.messages import shapes
-from relprop.engine.registry import Entry, Handler
+from relprop.engine.registry import Entry
 from relprop.engine.run import Run
+from relprop.engine.zeros import preserved
 from relprop.errors import UnsupportedOperationError
 from relprop.rules import Block, Constant, Native, Stabilise
 from relprop.rules.base import WEIGHTED
+from relprop.torch_private.compiled import skipped
+from relprop.torch_private.recorded import recording
 
 
 class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
 
-    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run")
+    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run", "zeros")
     place: Place | None
     rule: Any
 
@@ -37,6 +41,7 @@ class Call:
         again: Call | None = None,
     ):
         self.inplace = inplace  # whether the handler shall write into the first argument
+        self.zeros = False  # whether the handler has seen to what exact zeros carry
         self.run = run
         self.entry = entry
         self.function = function
@@ -46,12 +51,39 @@ class Call:
         self.place = run.place(entry, len(live)) if again is None else again.place
         self.rule = (None if self.place is None else run.rule(self.place)) if again is None else again.rule
 
-    @untraced
+    @skipped
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The operation on these arguments, or on its own."""
         if args or kwargs:
             return self.function(*args, **kwargs)
         return self.function(*self.args, **self.kwargs)
+
+    def settle(self, result: Any) -> Any:
+        """The result with the numbers that the model's own call gives, where torch chooses a kernel by who asks for a gradient.
+
+        In the model parameters ask for one; while it is explained, what carries relevance does.
+        """
+        differs = KERNELS.get(self.entry.function)
+        if differs is None or recording() or not isinstance(result, Tensor) or not differs(self):
+            return result
+        with torch.no_grad():
+            value = self.function(*map(self.own, self.args), **{k: self.own(a) for k, a in self.kwargs.items()})
+        result.data.copy_(value)
+        return result
+
+    def own(self, operand: Any) -> Any:
+        """An operand as the model has it: the parameter itself, and what carries relevance as a plain tensor."""
+        if not isinstance(operand, Tensor):
+            return operand
+        if operand.requires_grad:
+            return operand if self.run.asking else operand.detach()
+        parameter = getattr(operand, "_relprop_of", None)
+        if parameter is None and operand._is_view():  # a view of a parameter asks for what that asks for
+            parameter = getattr(operand._base, "_relprop_of", None)
+        if parameter is None or parameter.untyped_storage().data_ptr() != operand.untyped_storage().data_ptr():
+            return operand  # none, or its numbers were exchanged since
+        with torch.no_grad():
+            return parameter.as_strided(operand.shape, operand.stride(), operand.storage_offset())
 
     def relocate(self, family: str) -> None:
         """Takes the call for one of another family, now that its handler has looked at the operands."""
@@ -74,31 +106,61 @@ class Made(Call):
         return super().__call__(*args, **kwargs) if args or kwargs else self.value
 
 
+def _folds(call: Call) -> bool:
+    """Whether torch folds a product of a tensor and a matrix into one of two matrices here, and not there, or the reverse.
+
+    It does where the matrix asks for a gradient, and where the tensor lies in order.
+    """
+    operands = tuple(a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor))[:2]
+    if len(operands) < 2 or operands[0].ndim == operands[1].ndim:
+        return False
+    if operands[0].ndim > operands[1].ndim and operands[0].is_contiguous():
+        return False
+    smaller = min(operands, key=Tensor.dim)
+    return smaller.requires_grad != call.own(smaller).requires_grad
+
+
+def _nuclear(call: Call) -> bool:
+    """Whether it is a nuclear norm: without the gradient, torch computes no singular vectors."""
+    named = (a for a in (*call.args, *call.kwargs.values()) if isinstance(a, str))
+    return call.entry.function is torch.nuclear_norm or "nuc" in named
+
+
+KERNELS: dict[Callable[..., Any], Callable[[Call], bool]] = {
+    F.linear: _folds,
+    torch.matmul: _folds,
+    torch.linalg.matmul: _folds,
+    torch.nuclear_norm: _nuclear,
+    torch.norm: _nuclear,
+    torch.linalg.norm: _nuclear,
+    torch.linalg.matrix_norm: _nuclear,
+}
+"""The operations that choose a kernel by who asks for a gradient, and whether they do so now.
+
+None of them has a way back that needs the result itself, but the norms, which it serves as well.
+"""
+
+
 def handle(call: Call) -> Any:
     """What the operation returns, with the way back that its rule or its family's handler gives it."""
+    return call.settle(_handled(call))
+
+
+def _handled(call: Call) -> Any:
     if isinstance(call.rule, Native) and not (call.run.nz_hidden and call.entry.family in WEIGHTED):
         return call()
     if isinstance(call.rule, Constant) and call.entry.family != "softmax":
         return _map(lambda t: t.detach(), call())
     if isinstance(call.rule, Block):
         return _map(lambda t: scaled(t, 0.0).clone(), call())
+    zeros = call.run.nz  # before the handler moves on
     result = call.entry.handler(call, *call.args, **call.kwargs)
+    if zeros:
+        result = preserved(call, result)
     rule = call.rule
     if isinstance(rule, Stabilise):
         return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.propagate) if t.requires_grad else t, result)
     return result
-
-
-def always(handler: Handler) -> Handler:
-    """Marks a handler that wants to see its operation also where no operand carries relevance."""
-    handler.always = True  # type: ignore[attr-defined]
-    return handler
-
-
-def unfolds(handler: Handler) -> Handler:
-    """Marks a handler that runs the visible steps its operation stands for: rules act on these alone."""
-    handler.unfolds = True  # type: ignore[attr-defined]
-    return handler
 
 
 def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import _get_current_function_mode_stack
 
 from relprop.engine.chance import moved, put, state, undisturbed
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
+from relprop.torch_private.state import function_modes, needs_saved_elsewhere
 
 Open = list[tuple[nn.Module, saved_tensors_hooks]]
 
@@ -82,7 +82,7 @@ class Segment:
 
 
 def _active(run: Run) -> bool:
-    return any(isinstance(mode, Propagation) and mode.run is run for mode in _get_current_function_mode_stack())
+    return any(isinstance(mode, Propagation) and mode.run is run for mode in function_modes())
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -101,6 +101,7 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 @contextmanager
 def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
     """While this lasts, these modules keep nothing but their inputs, in this thread."""
+    needs_saved_elsewhere()
     thread = threading.get_ident()
     opened: Open = []
     with ExitStack() as stack:

@@ -8,15 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.torch_private.calls import applied
+
 Share = float | Callable[[], float]
 """A factor, or where only the backward pass knows it, a function that gives it."""
-
-
-def _apply(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """`function.apply`, past the look at its signature that costs more than a small operation."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return function.apply(*args)
-    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
 
 
 class _Scaled(torch.autograd.Function):
@@ -39,7 +34,7 @@ class _Scaled(torch.autograd.Function):
 
 def scaled(x: Tensor, factor: Share) -> Tensor:
     """`x` with `factor` of its gradient. The answer is for internal operands: it is a view."""
-    return _apply(_Scaled, x, factor)
+    return applied(_Scaled, x, factor)
 
 
 class _Custom(torch.autograd.Function):
@@ -65,7 +60,7 @@ class _Custom(torch.autograd.Function):
 
 def custom(x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """A fresh tensor with the value `compute()`, whose relevance goes to `x` by `propagate(x, g)`."""
-    return _apply(_Custom, x, compute, propagate)
+    return applied(_Custom, x, compute, propagate)
 
 
 class _Grafted(torch.autograd.Function):
@@ -88,4 +83,4 @@ class _Grafted(torch.autograd.Function):
 
 def grafted(value: Tensor, history: Tensor) -> Tensor:
     """`value`, bit for bit, with `history`'s way back: for operations rewritten as visible steps."""
-    return _apply(_Grafted, history, value.detach())
+    return applied(_Grafted, history, value.detach())

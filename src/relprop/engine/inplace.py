@@ -10,8 +10,11 @@ from torch import Tensor
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call, handle
 from relprop.engine.notes import note_of, noted, renew
-from relprop.engine.registry import Entry
+from relprop.engine.origins import Origin, chain, remember
+from relprop.engine.registry import Entry, native
+from relprop.engine.roles import ADDS, MOVES, SAME, SCALES
 from relprop.engine.run import Run
+from relprop.engine.spelling import beside
 from relprop.rules import Native, Zero
 
 
@@ -21,44 +24,68 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
     options = {} if entry.spelling.inplace else {"inplace": True}
     call = Call(run, entry, function, args, kwargs | options, live, inplace=True)
+    main = beside(entry.function) if entry.spelling.inplace else function
     if call.rule is None or call.rule is UNDECIDED or isinstance(call.rule, (Zero, Native)):
         if _linear(run, entry, target, live):
+            found = _chained(entry, main, target, args, kwargs, live)
             _preserve(target)
             result = function(*args, **kwargs)
-            _renew(run, target)
+            _renew(run, target, found)
             return result
-        if getattr(entry.handler, "inplace", False) and not run.nz:
-            result = entry.handler(call, *call.args, **call.kwargs)
+        if entry.in_place is not None and not run.nz:
+            found = _chained(entry, main, target, args, kwargs, live)
+            result = entry.in_place(call, *call.args, **call.kwargs)
             if result is not NotImplemented:
-                _renew(run, target)
+                _renew(run, target, found)
                 return result
     _preserve(target)
     before = target.clone()
     if target.requires_grad:
         before._relprop = noted(run, target)
-    main = entry.function if entry.spelling.inplace else function
     args = (before, *args[1:])
     live = [before if t is target else t for t in live]
     result = handle(Call(run, entry, main, args, kwargs, live, again=call))
-    note = note_of(result)
+    note, old = note_of(result), note_of(target)
     target.copy_(result)
+    if not result.requires_grad and target.requires_grad and target._base is None:
+        target.detach_()  # a rule made a constant of it
+        return target
     _renew(run, target)
-    if note is not None and (note.source is not None or note.layer is not None or note.scaled is not None or note.gate):
+    if note is not None:
         target._relprop = note
         note.version = target._version
+        if old is not None:
+            old.later = note
     return target
+
+
+def _chained(
+    entry: Entry, main: Callable[..., Any], target: Any, args: tuple, kwargs: dict, live: list[Tensor]
+) -> tuple[Origin, int] | None:
+    """The elementwise function that the target will be, where it is one of what it was, and its source's version."""
+    entrywise = entry.family == "activation" or ADDS in entry.traits or SCALES in entry.traits
+    if not entrywise or not any(t is target for t in live):
+        return None
+    if any(isinstance(a, Tensor) and a.ndim and not a.requires_grad for a in args[1:]):
+        return None
+    found = chain(main, args, {key: value for key, value in kwargs.items() if key != "inplace"})
+    return None if found is None else (found, found.source._version)
 
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
-        return True
+        if entry.handler is not native and entry.in_place is None:
+            return False  # its handler gives it another gradient
+        return not run.nz or MOVES in entry.traits or SAME in entry.traits
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
         return False  # a constant may merge with the layer that made the target
-    return (entry.family == "sum" and not run.nz) or (
-        entry.family == "product" and len(live) == 1 and live[0] is target
-    )
+    if run.nz or (note is not None and note.forked and len(live) == 1):
+        return False  # zeros carry relevance; or what was made of the old numbers may meet the new ones
+    if run.positions and entry.family == "sum":
+        return False  # what is added may be an encoding of positions
+    return entry.family == "sum" or (entry.family == "product" and len(live) == 1 and live[0] is target)
 
 
 def _preserve(target: Any) -> None:
@@ -68,6 +95,14 @@ def _preserve(target: Any) -> None:
         note.layer.preserve()
 
 
-def _renew(run: Run, target: Any) -> None:
-    if isinstance(target, Tensor) and target.requires_grad:
-        renew(run, target)
+def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> None:
+    """A new note on what was written into; the numbers that it was a function of may be gone with the old ones."""
+    if not isinstance(target, Tensor) or not target.requires_grad:
+        return
+    note = renew(run, target)
+    if chained is not None:
+        found, version = chained
+        if found.source._version == version:
+            remember(target, run, found)
+        else:
+            note.step = found.step

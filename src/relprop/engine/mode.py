@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -12,26 +11,22 @@ from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call, handle
 from relprop.engine.cuts import traced
+from relprop.engine.data import SET, assign
 from relprop.engine.door import enter
-from relprop.engine.eager import untraced
+from relprop.engine.gradients import TAKES, keep_plain, own, take, without_plain
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
-from relprop.engine.notes import adopt, note_of, suspect, suspects_of
+from relprop.engine.notes import adopt, note_of
 from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.engine.roles import carry, give
 from relprop.engine.rows import apart
-from relprop.engine.run import Run, replaying, saved_elsewhere
+from relprop.engine.run import Run, replaying
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import follow
-from relprop.numerics import recording
-
-
-def unfolded(function: Any) -> Any:
-    """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen."""
-    seen = {**function.__globals__, "has_torch_function": lambda *_: False}
-    copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
+from relprop.torch_private.calls import unfolded
+from relprop.torch_private.compiled import skipped
+from relprop.torch_private.recorded import recording
+from relprop.torch_private.state import saved_elsewhere, transforms_active
 
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
@@ -46,11 +41,11 @@ class Propagation(TorchFunctionMode):
         super().__init__()
         self.run = run
 
-    @untraced
+    @skipped
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere()):
+        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere(run.hooks)):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
@@ -64,35 +59,43 @@ class Propagation(TorchFunctionMode):
         live: list[Tensor] = []
         operands = tuple(enter(run, a, live) for a in args)
         kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
+        if live and run.plain:
+            operands, kwargs = without_plain(run, operands), without_plain(run, kwargs)
         if live and torch.is_grad_enabled():
             return self._propagating(entry, func, operands, kwargs, live)
         result = self._constant(entry, func, operands, kwargs, live)
         # as p.to(p.device) is p, and no constant beside it
         return args[0] if args and result is operands[0] else result
 
-    @untraced
+    @skipped
     def _silent(self, entry: Entry, func: Any, args: tuple, kwargs: dict) -> Any:
         """What carries no relevance, such as a shape or a comparison."""
         run = self.run
+        if func in TAKES and own(run):
+            return take(run, func, args, kwargs)
+        if func == SET:
+            return assign(run, *args)
         if run.checkpointed and func in _BACKWARD:
             with self:  # what a checkpoint computes again must be seen
                 return _BACKWARD[func](*args, **kwargs)
-        if not torch.is_grad_enabled():
-            run.applications.note()
-        result = ANSWERS.get(func, func)(*args, **kwargs)
+        inside = (
+            not torch.is_grad_enabled() and run.applications.note()
+        )  # what a custom function does is its own business
+        result = (func if inside else ANSWERS.get(func, func))(*args, **kwargs)
         if run.ids:
             follow(run, func, False, args, kwargs, result)
-        if (
-            args
-            and isinstance(args[0], Tensor)
-            and isinstance(result, Tensor)
-            and result is not args[0]
-            and args[0].requires_grad
-        ):
-            self._cut(func, args[0], result)
-            return result.detach() if result.requires_grad else result
-        if args and isinstance(args[0], Tensor) and args[0].requires_grad and not isinstance(result, Tensor):
+        if kwargs.get("requires_grad") and not run.adopt:
+            keep_plain(run, result)  # a fresh tensor of which the model will take a gradient
+            return result
+        if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
+            if isinstance(result, Tensor):
+                self._cut(func, args[0], result)
+                return result.detach() if result.requires_grad else result
             run.cuts.note(called(func), run.where, args[0], result)
+            if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
+                run.severed.append(f"{called(func)} in {run.where()}")
+                parts = [t.detach() if isinstance(t, Tensor) else t for t in result]
+                return tuple(parts) if type(result) is tuple else type(result)(parts)  # a named tuple of torch's
         return result
 
     def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
@@ -105,7 +108,7 @@ class Propagation(TorchFunctionMode):
                 run.ids = True
                 result._relprop_positions = found  # type: ignore[attr-defined]
 
-    @untraced
+    @skipped
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """An operation whose result carries no relevance: no operand does, or no gradients are recorded."""
         run = self.run
@@ -114,12 +117,14 @@ class Propagation(TorchFunctionMode):
                 args[0]._relprop = None  # what a custom function writes into, it may return
         elif live:
             run.cut(called(func), " without gradients (no_grad)", live[0], live[0])
-        if entry is not None and getattr(entry.handler, "always", False):
+        if entry is not None and entry.on_constants:
             result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
             adopt(run, result)
         else:
             result = func(*args, **kwargs)
         if not live:
+            if (run.plain or kwargs.get("requires_grad")) and isinstance(result, Tensor) and result.requires_grad:
+                keep_plain(run, result)
             written = args[0] if args and (writes(func) or kwargs.get("inplace")) else kwargs.get("out")
             run.derive(result, (*args, *kwargs.values()), written)
         if run.ids and entry is not None:
@@ -129,20 +134,23 @@ class Propagation(TorchFunctionMode):
     def _propagating(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """An operation on what carries relevance."""
         run = self.run
-        if torch._C._are_functorch_transforms_active():
+        if transforms_active():
             raise transformed(run)
         if kwargs.get("out") is not None:
             raise written_out(run, func)
-        suspects = suspects_of(live) if run.suspecting else frozenset()  # before what is written into changes
         if entry is None or entry.family == REFUSED:
             result = self._unknown(func, args, kwargs, "" if entry is None else entry.reason)
+            adopt(run, result)
         else:
+            notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
-        if isinstance(result, Tensor) and not result.requires_grad:
-            self._cut(func, live[0], result)
-        adopt(run, result)
-        if run.suspecting:
-            suspect(suspects, live, result)
+            if isinstance(result, Tensor) and not result.requires_grad:
+                self._cut(func, live[0], result)
+            adopt(run, result)
+            made = args[0] if result is None and args else result  # x[...] = y returns nothing
+            for name, value in entry.gives:
+                give(made, name, value)
+            carry(run, entry.traits, func, live, notes, args, kwargs, made)
         if run.samples > 1 and not run.mixing and not recording():
             run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
         if run.recorder is not None and not replaying():

@@ -6,51 +6,74 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from relprop.torch_private.graph import leaf_of, notes_on
+
 if TYPE_CHECKING:
+    from relprop.engine.roles import Move
     from relprop.engine.run import Run
 
 
 class Note:
-    """What the engine remembers of a live tensor: its run, its elementwise origin, the layer that made it.
+    """What the engine remembers of a live tensor.
 
     It holds for the numbers the tensor had then: `version` tells whether it was written into since, be it through a view.
+
+    Attributes:
+        run: the run that made the tensor.
+        version: the tensor's version when the note was written.
+        move: where its entries were before they were moved or copied; None for numbers of its own.
+        source: the tensor it is an elementwise function of, by the chain `step`; with `source_note` and `source_version`
+            then, for what is written into it later is another number.
+        moves: where the entries of that function went since.
+        forked: whether something was made of the tensor that may meet it again.
+        later: the note of the same tensor after it was written into.
+        layer: the weighted layer that made it, with that layer's `input`.
+        scaled: that layer and a factor per channel, where it is scaled.
+        roles: what else it is known to be, by the name of the role (see `engine.roles`).
     """
 
     __slots__ = (
-        "gate",
-        "input",
-        "layer",
-        "run",
-        "scaled",
-        "scan",
-        "scores",
-        "source",
-        "source_version",
-        "statistic",
-        "step",
-        "suspects",
-        "version",
-    )
+        "forked", "input", "later", "layer", "move", "moves", "roles", "run", "scaled", "source", "source_note",
+        "source_version", "step", "version",
+    )  # fmt: skip
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.version = 0
+        self.move: Move | None = None
         self.source: Tensor | None = None
+        self.source_note: Note | None = None
         self.source_version = 0
+        self.forked = False
+        self.later: Note | None = None
         self.step: Any = None
+        self.moves: tuple[Move, ...] = ()
         self.layer: Any = None
         self.input: Tensor | None = None
         self.scaled: tuple[Any, Tensor] | None = None
-        self.statistic = False
-        self.gate = 0
-        self.scan: Any = None
-        self.scores = False
-        self.suspects: frozenset[Any] = frozenset()
+        self.roles: dict[str, Any] | None = None
+
+    def role(self, name: str) -> Any:
+        """What is known of the tensor in this role; None where it has none."""
+        return None if self.roles is None else self.roles.get(name)
+
+    def give(self, name: str, value: Any) -> None:
+        """Notes a role."""
+        if self.roles is None:
+            self.roles = {name: value}
+        else:
+            self.roles[name] = value
 
 
 def note_of(tensor: Tensor) -> Note | None:
     """The engine's note on a tensor, if it has one."""
     return getattr(tensor, "_relprop", None)
+
+
+def role_of(value: Any, name: str) -> Any:
+    """What is known of a live tensor in a role; None where it has none."""
+    note = note_of(value) if isinstance(value, Tensor) and value.requires_grad else None
+    return None if note is None or note.roles is None else note.roles.get(name)
 
 
 def noted(run: Run, tensor: Tensor) -> Note:
@@ -75,16 +98,24 @@ def adopt(run: Run, result: Any) -> None:
 
 
 def renew(run: Run, tensor: Tensor) -> Note:
-    """A new note on a live tensor: what was noted before is forgotten."""
+    """A new note on a live tensor that was written into; a view still shows a part of what it is a view of."""
+    old = note_of(tensor)
     note = tensor._relprop = Note(run)  # type: ignore[attr-defined]
     note.version = tensor._version
+    if old is not None and old.run is run:
+        old.later = note
+        if old.move is not None and (base := old.move.note.later) is not None:
+            while base.later is not None:
+                base = base.later
+            if base.version == note.version:
+                note.move = old.move._replace(note=base)
     return note
 
 
 def begin(run: Run, tensor: Tensor) -> Tensor:
     """A tensor that carries relevance into the run, with the values of a leaf."""
     live = tensor.clone()
-    _metadata(live.grad_fn)["relprop"] = run
+    notes_on(live.grad_fn)["relprop"] = run
     renew(run, live)
     if run.recorder is not None:
         run.recorder.start(live, sink=run.is_sink(tensor))
@@ -99,26 +130,7 @@ def descends(run: Run, tensor: Tensor) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if _metadata(node).get("relprop") is run or id(getattr(node, "variable", None)) in run.inputs:
+        if notes_on(node).get("relprop") is run or id(leaf_of(node)) in run.inputs:
             return True
         stack += [child for child, _ in node.next_functions]
     return False
-
-
-def _metadata(node: Any) -> dict[str, Any]:
-    """The dictionary autograd keeps with each node."""
-    return node.metadata
-
-
-def suspects_of(live: list[Tensor]) -> frozenset[Any]:
-    """On what it depends whether all of some tensors are constants; empty where one is none for sure."""
-    each = [frozenset() if (note := note_of(t)) is None else note.suspects for t in live]
-    return frozenset().union(*each) if all(each) else frozenset()
-
-
-def suspect(suspects: frozenset[Any], live: list[Tensor], result: Any) -> None:
-    """What is made of nothing but tensors that may turn out to be constants may turn out to be one."""
-    for t in result if isinstance(result, (list, tuple)) else (result,):
-        note = note_of(t) if isinstance(t, Tensor) else None
-        if note is not None and (not note.suspects or any(t is source for source in live)):
-            note.suspects = suspects

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relprop.engine.spelling import Function, Spelling, aten_name, spellings, writes
+from relprop.engine.roles import EVERY_TRAIT
+from relprop.engine.spelling import Function, Spelling, spellings, writes
+from relprop.errors import InputError
 from relprop.rules.base import EVERYTHING
+from relprop.signatures import public
+from relprop.torch_private.names import SPACES, aten_name
 
 SILENT = "silent"
 REFUSED = "refused"
@@ -19,9 +23,12 @@ Handler = Callable[..., Any]
 MAIN = Spelling()
 
 
+NO_TRAITS: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class Entry:
-    """What the table knows of one spelling of one operation."""
+    """What the table knows of one spelling of one operation; see `register`."""
 
     function: Function
     family: str
@@ -29,17 +36,30 @@ class Entry:
     spelling: Spelling = MAIN
     reason: str = ""
     weight: Handler | None = None
+    traits: frozenset[str] = NO_TRAITS
+    gives: tuple[tuple[str, Any], ...] = ()
+    in_place: Handler | None = None
+    on_constants: bool = False
+    decomposes: bool = False
 
 
 TABLE: dict[Function, Entry] = {}
 ANSWERS: dict[Function, Callable[..., Any]] = {}
 """Other answers to silent operations, for code that would refuse what is done here."""
-DEFAULTS: dict[str, Handler] = {}
+
+
+def native(call: Any, *args: Any, **kwargs: Any) -> Any:
+    """The operation as it is: its own gradient is the rule."""
+    return call()
+
+
+DEFAULTS: dict[str, Handler] = {"structure": native}
 """The handler of a family, for operations that name none."""
 LINEAR: set[str] = set()
 """Autograd functions, by name, whose own backward propagates relevance: of modules that are not loaded for them."""
 
 
+@public("relprop.register")
 def register(
     *functions: Function,
     family: str,
@@ -48,6 +68,11 @@ def register(
     replace: bool = False,
     reason: str = "",
     weight: Callable[..., Any] | None = None,
+    traits: Iterable[str] = (),
+    gives: Mapping[str, Any] | None = None,
+    in_place: Handler | None = None,
+    on_constants: bool = False,
+    decomposes: bool = False,
 ) -> Handler:
     """Tells the engine how relevance passes an operation.
 
@@ -64,21 +89,36 @@ def register(
         reason: for family "refused", why, and what to do instead.
         weight: for family "linear", a function of the operation's arguments that returns its weight (out, in), or weight
             and bias. Called in the backward pass, and only by rules that need the weight; without it they are refused.
+        traits: what the operation does to the entries of its operand (`relprop.engine.roles`): with these a result stays
+            what the operand was known to be.
+        gives: roles that its results have, by name.
+        in_place: a handler for the spellings that write into the first operand; it answers `NotImplemented` where the
+            result must be computed beside and written back.
+        on_constants: whether the handler wants to see the operation also where no operand carries relevance.
+        decomposes: whether the handler runs the visible steps that the operation stands for: rules act on these alone.
 
     Raises:
-        ValueError: the family is unknown, has no default handler and none is given, or a function is registered already.
+        InputError: the family is unknown, has no default handler and none is given, or a function is registered already.
     """
     if family not in EVERYTHING | {SILENT, REFUSED}:
-        raise ValueError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
+        raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
     chosen = handler or DEFAULTS.get(family)
     if chosen is None:
-        raise ValueError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
+        raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
     if weight is not None and family != "linear":
-        raise ValueError(f'weight= is for family "linear"; got family {family!r}')
+        raise InputError(f'weight= is for family "linear"; got family {family!r}')
+    unknown = set(traits) - set(EVERY_TRAIT)
+    if unknown:
+        raise InputError(f"unknown traits {sorted(unknown)}; known ones: {', '.join(EVERY_TRAIT)}")
+    given_roles = tuple((gives or {}).items())
     for given in functions:
+        if not callable(given):
+            raise InputError(
+                f"register takes functions, such as torch.ops.mine.op or a torch.autograd.Function; got {given!r}."
+            )
         function = owner(given)
         if not replace and function in TABLE and TABLE[function].function is function:
-            raise ValueError(
+            raise InputError(
                 f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True"
             )
         names: list[tuple[Function, Spelling]] = (
@@ -88,7 +128,10 @@ def register(
         )
         for name, spelling in names:
             if replace or name not in TABLE or name is function:
-                TABLE[name] = Entry(function, family, chosen, spelling, reason, weight)
+                TABLE[name] = Entry(
+                    function, family, chosen, spelling, reason, weight,
+                    frozenset(traits), given_roles, in_place, on_constants, decomposes,
+                )  # fmt: skip
     return chosen
 
 
@@ -108,7 +151,7 @@ def lookup(function: Function) -> Entry | None:
     if entry is None and (name := aten_name(function)) is not None:
         import torch
 
-        for space in (torch, torch.nn.functional, torch.Tensor, torch._C._nn):
+        for space in (torch, torch.nn.functional, torch.Tensor, *SPACES):
             found = getattr(space, name, None)
             if found is not None and found in TABLE:
                 return TABLE[found]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,8 +24,8 @@ from relprop.engine.tokens import Lookup
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
-
-_CALLS = {nn.Module._call_impl.__code__}
+from relprop.torch_private.calls import running_module
+from relprop.torch_private.state import graph_task, saved_elsewhere, saving_hooks
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,10 @@ class Run:
         generators: those that the model was seen to draw from.
         samples: how many there are along the first axis of the inputs.
         mixing: whether an operation did not show that it keeps them apart.
+        plain: tensors with a plain graph of their own, of which the model may take a gradient.
+        own_from: how many module calls deep a gradient that is taken is the model's own; None where none can be.
+        asking: whether the caller's own tensors ask for a gradient, so that the model sees such.
+        copying: whether the model overwrites what a rule still needs, so that copies are kept.
     """
 
     def __init__(
@@ -76,12 +78,15 @@ class Run:
         self.families: set[str] = set()
         self.traits: set[str] = set()
         self.scans: set[int | None] = set()
-        self.suspecting = False
         self.weighted = 0
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
         self._names_everything = composite is not None and composite.names_everything
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # offloaded weights must be free to go
+        self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.own_from: int | None = None
+        self.asking = True
+        self.copying = False
         self._buffers: set[int] | None = None
         self.applications = Applications()
         self.followed: set[Any] = set()
@@ -92,6 +97,7 @@ class Run:
         self.random: State = []
         self.unknown: Counter[str] = Counter()
         self.checkpointed = False
+        self.hooks = saving_hooks()  # of the caller, or those that keep copies: no checkpoint's
         self._journal: dict[Any, list[Decision]] = {}
         self._replayed: Decision | None = None
         self.inputs: set[int] = set()
@@ -143,20 +149,18 @@ class Run:
         A weighted operation without a constant operand is a product. Operations that move or select values have no
         rule and no place, unless the composite may name them and they are no mere frame around visible steps.
         """
-        if entry.family in ("structure", "selection") and (
-            not self._names_everything or getattr(entry.handler, "unfolds", False)
-        ):
+        if entry.family in ("structure", "selection") and (not self._names_everything or entry.decomposes):
             return None
         product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
         return self.locate(entry, "product" if product else entry.family)
 
     def locate(self, entry: Entry, family: str) -> Place:
         """The place of an operation of any family."""
-        module = current_module()
+        module = running_module()
         if replaying():
             self._replayed = self._recall(entry, module)
             return self._replayed.place
-        self.checkpointed = self.checkpointed or saved_elsewhere()
+        self.checkpointed = self.checkpointed or saved_elsewhere(self.hooks)
         paths = tuple(self.paths.get(id(module), ())) if module is not None else ()
         place = Place(family, entry.function, module, paths, order=self._order)
         self._order += 1
@@ -266,7 +270,7 @@ class Run:
     def attended(self, result: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
         """Shows what the heads of an attention made to whom asked for it in this module, (N, heads, T, features)."""
         if self.heads and not replaying():
-            see = self.heads.get(id(current_module()))
+            see = self.heads.get(id(running_module()))
             if see is not None:
                 see(result, arranged)
 
@@ -292,7 +296,7 @@ class Run:
             self.recorder.close()
 
     def _here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
-        module = current_module()
+        module = running_module()
         return module, tuple(self.paths.get(id(module), ()))
 
     def unmatched(self) -> None:
@@ -315,7 +319,7 @@ _outside: Counter[int] = Counter()
 @contextmanager
 def outside() -> Iterator[None]:
     """A call of ours, as a whole: where it is made inside a backward pass, that is not the one of its own graph."""
-    task = torch._C._current_graph_task_id()
+    task = graph_task()
     _outside[task] += 1
     try:
         yield
@@ -327,22 +331,5 @@ def outside() -> Iterator[None]:
 
 def replaying() -> bool:
     """Whether our backward pass runs: what arrives now is a checkpoint's recomputation."""
-    task = torch._C._current_graph_task_id()
+    task = graph_task()
     return task != -1 and task not in _outside
-
-
-def saved_elsewhere() -> bool:
-    """Whether what autograd saves goes through hooks, as in a part of the model that is checkpointed."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-
-
-def current_module() -> nn.Module | None:
-    """The innermost module whose forward is running in this thread: read off the stack, no hook needed."""
-    if torch.compiler.is_dynamo_compiling():
-        return None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code in _CALLS:
-            return frame.f_locals.get("self")
-        frame = frame.f_back
-    return None

@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.torch_private.names import SPACES
+
 Function = Callable[..., Any]
 _SPACES: tuple[Any, ...] = (
     torch,
     Tensor,
     F,
-    torch._C._nn,
     torch.special,
     torch.linalg,
     torch.functional,
-    torch._C._VariableFunctions,
+    *SPACES,
 )
 _OPERATORS = {
     "add": ("__add__", "__radd__", "__iadd__"),
@@ -65,11 +66,12 @@ def writes(function: Function) -> bool:
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
-def aten_name(function: Function) -> str | None:
-    """`"relu"` for `torch.ops.aten.relu` and `torch.ops.aten.relu.default`."""
-    packet = getattr(function, "overloadpacket", function)
-    name = getattr(packet, "_qualified_op_name", "")
-    return name.removeprefix("aten::") if name.startswith("aten::") else None
+def beside(function: Function) -> Function:
+    """What a function that writes into its first argument does, with the result as a new tensor; itself, if nothing does."""
+    name = getattr(function, "__name__", "")
+    if not writes(function) or name.startswith("__"):
+        return function
+    return next((found for space in _SPACES if callable(found := getattr(space, name[:-1], None))), function)
 
 
 def named(names: str) -> list[Function]:

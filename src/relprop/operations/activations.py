@@ -7,7 +7,6 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
@@ -21,100 +20,26 @@ from torch.autograd.graph import saved_tensors_hooks
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.messages import refuse_training
-from relprop.engine.notes import Note, note_of, noted
+from relprop.engine.notes import note_of
+from relprop.engine.origins import SOURCE, Origin, Step, chain, origin, remember
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.run import Run
-from relprop.numerics import aside, nonzero, own, recording
+from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
+from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
+from relprop.engine.spelling import named
+from relprop.numerics import aside, nonzero, own
+from relprop.operations.gates import GATE
 from relprop.operations.weighted import Capped
-from relprop.rules import Gate, Pass
+from relprop.rules import Gate, Pass, Zero
 from relprop.rules.activation import ActivationRule
+from relprop.torch_private.recorded import recording
 
+STATISTIC = role(
+    "statistic", MOVES, SAME, SCALES, ADDS,
+    given_by="sums, means, variances and lengths",
+    asked_by="elementwise functions, which start anew from a statistic, and divisions",
+)  # fmt: skip
+"""What is computed from it elementwise may be a normaliser."""
 _NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
-
-
-class Step:
-    """One operation of an elementwise chain; `SOURCE` among its operands stands for the source.
-
-    Attributes:
-        names: of all operations of the chain.
-        squares: whether one of them multiplies two operands that depend on the source.
-    """
-
-    __slots__ = ("args", "function", "kwargs", "names", "squares")
-
-    def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-        before = [a for a in args if isinstance(a, Step)]
-        # kept with each step: a chain that is asked at each of its operations is not walked each time
-        self.names: frozenset[str] = frozenset({self.name}).union(*(a.names for a in before))
-        multiplies = self.name in ("mul", "multiply") and sum(isinstance(a, Step) or a is SOURCE for a in args) > 1
-        self.squares: bool = multiplies or any(a.squares for a in before)
-
-    def __call__(self, s: Tensor) -> Tensor:
-        order = self.steps()
-        readers = Counter(id(a) for step in order for a in step.args if isinstance(a, Step))
-        found: dict[int, Tensor] = {}
-        for step in order:
-            found[id(step)] = step.function(*(step._operand(a, s, found) for a in step.args), **step.kwargs)
-            for a in step.args:
-                if isinstance(a, Step):
-                    readers[id(a)] -= 1
-                    if not readers[id(a)]:
-                        del found[id(a)]
-        return found[id(self)]
-
-    @property
-    def name(self) -> str:
-        return getattr(self.function, "__name__", "").strip("_")
-
-    def steps(self) -> list[Step]:
-        """Every operation of the chain, operands before what reads them. A loop: a chain may be longer than Python's stack."""
-        order: dict[int, Step] = {}
-        waiting = [self]
-        while waiting:
-            step = waiting[-1]
-            before = [a for a in step.args if isinstance(a, Step) and id(a) not in order]
-            if before:
-                waiting += before
-            else:
-                order.setdefault(id(step), waiting.pop())
-        return list(order.values())
-
-    def _operand(self, a: Any, s: Tensor, found: dict[int, Tensor]) -> Any:
-        if a is SOURCE:
-            return s
-        if isinstance(a, Step):
-            return found[id(a)]
-        return a.to(s.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a
-
-
-SOURCE = object()
-
-
-def origin(t: Tensor) -> tuple[Tensor, Any]:
-    """The source a live tensor is an elementwise function of, and the chain; itself, if none is known."""
-    note = note_of(t)
-    if note is None or note.source is None or note.source._version != note.source_version:
-        return t, SOURCE
-    return note.source, note.step
-
-
-def chain(function: Callable[..., Any], args: tuple, kwargs: dict) -> tuple[Tensor, Step] | None:
-    """The common source of all live operands and the chain the result is, if there is one."""
-    live = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
-    source = origin(live[0])[0] if live else None
-    if source is None or any(origin(a)[0] is not source for a in live):
-        return None
-    steps = tuple(origin(a)[1] if isinstance(a, Tensor) and a.requires_grad else a for a in args)
-    return source, Step(function, steps, kwargs)
-
-
-def remember(result: Tensor, run: Run, source: Tensor, step: Step) -> Tensor:
-    """Notes on a result that it is an elementwise function of a source."""
-    if result.shape == source.shape:
-        note = noted(run, result)
-        note.source, note.step, note.source_version = source, step, source._version
-    return result
 
 
 def is_scalar(value: Any) -> bool:
@@ -191,11 +116,19 @@ def finite_at_zero(step: Step, s: Tensor) -> bool:
     return _taylor(step, s if s.device.type == "mps" or not s.is_floating_point() else s.new_empty(0).double()).finite
 
 
-def along(call: Call, source: Tensor, step: Step, compute: Callable[[], Tensor]) -> Tensor:
+def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     """The result of a chain: value of the operation itself, secant straight to the source."""
-    nz = call.run.nz
-    y = custom(source, compute, lambda s, g: g * secant(step, s, nz))
-    return remember(y, call.run, source, step)
+    run, step, nz = call.run, found.step, call.run.nz
+    y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and run.nz_first))
+    call.zeros = True
+    return remember(y, call.run, found)
+
+
+def alone(call: Call, x: Tensor, step: Step, compute: Callable[[], Tensor]) -> Tensor:
+    """As `along`, with the secant to the operand itself, whatever the operand is a function of."""
+    whole = chain(step.function, tuple(x if a is SOURCE else a for a in step.args), step.kwargs)
+    y = along(call, Origin(x, step), compute)
+    return y if whole is None else remember(y, call.run, whole)
 
 
 def detached(call: Call) -> Callable[[], Tensor]:
@@ -219,15 +152,9 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
-    source, step = found
-    note = note_of(source)
-    if note is not None and note.statistic and source is not x:
-        source, step = x, Step(call.function, (SOURCE, *args[1:]), kwargs)
-    if source.shape != x.shape:
-        return call()
-    if not finite_at_zero(step, source):
-        return remember(call(), call.run, source, step)
-    return along(call, source, step, detached(call))
+    if not finite_at_zero(found.step, x):
+        return remember(call(), call.run, found)
+    return along(call, found, detached(call))
 
 
 def ruled(call: Call, x: Tensor) -> Tensor:
@@ -246,45 +173,163 @@ def ruled(call: Call, x: Tensor) -> Tensor:
 
 
 def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-    """Relu and its like: the secant is the native gradient."""
+    """Functions with `f(c x) = c f(x)` for `c > 0`: the secant is the native gradient."""
     x = args[0]
-    if call.rule is not None and not isinstance(call.rule, Pass) and isinstance(call.rule, ActivationRule):
-        return ruled(call, x)
-    if isinstance(call.rule, Pass) or call.run.nz:
-        value = detached(call)
-        return custom(x, value, lambda s, g: g * _passing(call(s, *args[1:], **kwargs), s, isinstance(call.rule, Pass)))
-    layer = maker(x)
-    rectifies = call.entry.function is torch.relu
-    if layer is not None and call.inplace and not rectifies:
+    if (plain := _ruled_or_zero(call, x)) is not None:
+        return plain
+    if call.inplace and (layer := maker(x)) is not None:
         layer.preserve()
-    y = call()
-    if layer is not None and rectifies:
-        layer.rectify(y, inplace=y is x)
-    if y is not x:
-        y._relprop = Note(call.run)
-        y._relprop.gate = 1
+    before = origin(x)
+    y: Tensor = call()
+    return y if y is x else _kept_on(call, before, y, call.function, args[1:], kwargs)
+
+
+def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`max(x, 0)`, by whatever name: homogeneous, and the layer before may keep its output as the relu's."""
+    if (plain := _ruled_or_zero(call, input)) is not None:
+        return plain
+    layer, before = maker(input), origin(input)
+    y = torch.relu_(input) if call.inplace else torch.relu(input)
+    if layer is not None:
+        layer.rectify(y, inplace=call.inplace)
+    return y if call.inplace else _kept_on(call, before, y, torch.relu, (), {})
+
+
+def _ruled_or_zero(call: Call, x: Tensor) -> Tensor | None:
+    """Where a rule acts on the activation, or zeros carry relevance: no native gradient."""
+    if isinstance(call.rule, ActivationRule):
+        return ruled(call, x)
+    everywhere = isinstance(call.rule, Pass)
+    if not everywhere and not call.run.nz:
+        return None
+    run, rest, kwargs = call.run, call.args[1:], call.kwargs
+    slanted = call.entry.function not in (torch.abs, torch.absolute)
+    call.zeros = True
+
+    def propagate(s: Tensor, g: Tensor) -> Tensor:
+        y = call(s, *rest, **kwargs)
+        ratio = nonzero(y) / nonzero(s)
+        if everywhere:
+            return g * ratio
+        # what torch's own gradient is at 0: the slope on the left, and none of abs
+        at_zero = 1.0 if run.nz_first else -call(-torch.ones_like(s), *rest, **kwargs) if slanted else 0.0
+        return g * torch.where(s == 0, torch.as_tensor(at_zero, dtype=s.dtype, device=s.device), ratio)
+
+    before, value = origin(x), detached(call)
+    return _kept_on(call, before, custom(x, value, propagate), call.function, rest, kwargs)
+
+
+def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
+    """Notes the chain that a piecewise linear function continues; one that starts here is not worth the memory."""
+    if before.step is not SOURCE:
+        remember(y, call.run, Origin(before.source, Step(function, (before.step, *args), kwargs), before.moves))
     return y
 
 
-def capped(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """`min(max(x, 0), c)`, as relu6: a relu, but for the few entries that the cap cut, whose secant is `c / x`."""
-    low, high = BOUNDS[call.entry.function](*args, **kwargs)
-    plain = isinstance(low, (int, float)) and isinstance(high, (int, float)) and low == 0 < high < float("inf")
-    alone = input.requires_grad and origin(input)[1] is SOURCE
-    if not plain or not alone or call.rule is not None or call.run.nz or not input.is_floating_point():
-        return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
-    layer = maker(input)
+def bounded(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Kept within bounds: a relu; a relu with a cap, as relu6; else the secant from what was given to it."""
+    low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
+    return within(call, input, low, high, (call.function, args, kwargs))
+
+
+def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple, dict]) -> Any:
+    """`min(max(x, low), high)`, where `how` is a function of `x` that does it, with its other arguments."""
+    rectifies = isinstance(low, (int, float)) and low == 0 and input.is_floating_point()
+    if rectifies and (high is None or high == float("inf")):
+        return relu(call, input)
+    function, args, kwargs = how
+    step = Step(function, (SOURCE, *args), kwargs)
+    if call.inplace:
+        return NotImplemented
+    if call.rule is not None and not isinstance(call.rule, Zero):
+        return elementwise(call, *call.args, **call.kwargs)
+    capped = rectifies and isinstance(high, (int, float)) and high > 0
+    found = None if not capped or call.run.nz else _capped(call, input, high, step)
+    return alone(call, input, step, detached(call)) if found is None else found
+
+
+def capped_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The same, written into the operand where that needs no copy."""
+    low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
+    if not (isinstance(low, (int, float)) and low == 0 and input.is_floating_point()) or call.rule is not None:
+        return NotImplemented
+    if high is None or high == float("inf"):
+        return relu(call, input)
+    if not isinstance(high, (int, float)) or high < 0:
+        return NotImplemented
+    found = _capped(call, input, high, Step(call.function, (SOURCE, *args), kwargs))
+    return NotImplemented if found is None else found
+
+
+def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None:
+    """A relu, but for the few entries that the cap cut, whose secant is `high / x`; None where they are not few."""
     cut = Capped(input, high) if input.numel() and input.ndim and not recording() else None
     if cut is None or 8 * len(cut.index) > input.numel():
-        return NotImplemented if call.inplace else elementwise(call, *call.args, **call.kwargs)
+        return None
     cut = cut if len(cut.index) else None
+    layer, before = maker(input), origin(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
     if cut is not None:
         _slope_where_cut(y, cut, high)
     if layer is not None:
         layer.rectify(y, call.inplace, cut)
-    return y if call.inplace else remember(y, call.run, input, Step(call.function, (SOURCE, *args), kwargs))
+    if call.inplace:
+        return y
+    chained = Step(step.function, (before.step, *step.args[1:]), step.kwargs)
+    return remember(y, call.run, Origin(before.source, chained, before.moves))
+
+
+def as_number(value: Any) -> Any:
+    """A bound as a number, where it is one for all entries."""
+    if not isinstance(value, Tensor) or value.requires_grad or recording():
+        return value
+    if value.numel() == 1:
+        return float(value)
+    first = value.flatten()[:1]
+    return float(first) if value.numel() and bool((value == first).all()) else value
+
+
+def extremum(largest: bool) -> Callable[..., Any]:
+    """The larger or smaller of two: with a number, a bound; else the winner takes all."""
+
+    def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
+        other = kwargs.get("other", args[1] if len(args) > 1 else None)
+        pair = (args[0] if args else kwargs.get("input"), other)
+        live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
+        if len(live) != 1 or not isinstance(other, Tensor):
+            return call()
+        x = live[0]
+        constant = as_number(pair[1] if x is pair[0] else pair[0])
+        if isinstance(constant, Tensor) or torch.broadcast_shapes(*(t.shape for t in pair)) != x.shape:
+            return call()
+        bounds = {"min": constant} if largest else {"max": constant}
+        return within(call, x, bounds.get("min"), bounds.get("max"), (torch.clamp, (), bounds))
+
+    return handler
+
+
+def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """`relu6(x + 3) / 6`: the bound acts on `x + 3`, and the 3 is a bias that keeps its share."""
+    if isinstance(call.rule, (ActivationRule, Pass)) or call.run.nz:
+        return elementwise(call, input, *args, **kwargs)
+    before = origin(input)
+    step = Step(torch.nn.functional.hardsigmoid, (before.step,), {})
+
+    def propagate(s: Tensor, g: Tensor) -> Tensor:
+        return g * (call(s, *args, **kwargs) / (s + 3)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+    return remember(custom(input, detached(call), propagate), call.run, Origin(before.source, step, before.moves))
+
+
+def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+    """A relu where both numbers are 0."""
+    if threshold == 0 and value == 0 and input.is_floating_point():
+        return relu(call, input)
+    if call.rule is not None and not isinstance(call.rule, Zero):
+        return elementwise(call, *call.args, **call.kwargs)
+    step = Step(torch.threshold, (SOURCE, threshold, value), {})
+    return NotImplemented if call.inplace else alone(call, input, step, detached(call))
 
 
 def _slope_where_cut(y: Tensor, cut: Capped, high: float) -> None:
@@ -307,6 +352,8 @@ BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
     F.hardtanh: lambda min_val=-1.0, max_val=1.0, *a, **k: (min_val, max_val),
     torch.clamp: lambda min=None, max=None, **k: (min, max),
     torch.clip: lambda min=None, max=None, **k: (min, max),
+    torch.clamp_min: lambda min, **k: (min, None),
+    torch.clamp_max: lambda max, **k: (None, max),
 }
 """The interval to which a function clips its input, from its other arguments."""
 
@@ -315,15 +362,6 @@ def maker(x: Tensor) -> Any:
     """The weighted layer that made a tensor, if one did."""
     note = note_of(x)
     return note.layer if note is not None else None
-
-
-def _passing(y: Tensor, s: Tensor, everywhere: bool) -> Tensor:
-    ratio = nonzero(y) / nonzero(s)
-    return ratio if everywhere else torch.where(s == 0, torch.ones_like(s), ratio)
-
-
-homogeneous.inplace = True  # type: ignore[attr-defined]
-capped.inplace = True  # type: ignore[attr-defined]
 
 
 def rrelu(
@@ -343,29 +381,81 @@ def rrelu(
 def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     """`a * sigmoid(b)` of the two halves: a product of two live operands."""
     a, b = input.chunk(2, dim)
-    for half in (a, b):
-        half._relprop = Note(call.run)  # type: ignore[attr-defined]
     if isinstance(call.rule, Gate):
         return grafted(call(), a * b.detach().sigmoid())
-    gate = along(call, b, Step(torch.sigmoid, (SOURCE,), {}), lambda: b.detach().sigmoid())
+    gate = along(call, Origin(b, Step(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
     return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 
+def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    """A function of several variables: the secant from zero along the one that carries relevance, the others constants.
+
+    Of `atan2(y, x)`, which is `atan(y / x)`, the second is a divisor: a constant, as in any quotient.
+    """
+    if not call.live[0].is_floating_point():
+        return call()
+    x = call.live[0]
+    if len(call.live) > 1 and call.entry.function is not torch.atan2:
+        raise call.error(
+            "several of its variables carry relevance, and there is no rule that shares it. Detach all but one to take "
+            "the others for constants."
+        )
+    along_one = [a if a is x else (a.detach() if isinstance(a, Tensor) else a) for a in args]
+    named = {key: a if a is x else (a.detach() if isinstance(a, Tensor) else a) for key, a in kwargs.items()}
+
+    def at(s: Tensor) -> Tensor:
+        return call(*(s if a is x else a for a in along_one), **{k: s if a is x else a for k, a in named.items()})
+
+    value = at(x.detach())
+    try:
+        _secant_of(at, x.detach())
+    except (RuntimeError, NotImplementedError) as error:
+        raise call.error(f"torch has no derivative along the variable that carries relevance ({error}).") from error
+    if value.shape != x.shape:
+        wide_x = x.expand(value.shape).contiguous()
+        return custom(wide_x, lambda: value.clone(), lambda s, g: g * _secant_of(at, s))
+    return custom(x, lambda: value.clone(), lambda s, g: g * _secant_of(at, s))
+
+
+def _secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
+    """`(f(s) - f(0)) / s`, with the slope at 0 where `s` is near it."""
+    with torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
+        zero = torch.zeros_like(s, requires_grad=True)
+        at_zero = function(zero)
+        (slope,) = torch.autograd.grad(at_zero.sum(), zero)
+    near = s.abs() < _NEAR
+    rise = (function(s) - at_zero.detach()) / torch.where(near, torch.ones_like(s), s)
+    return torch.where(near, slope, rise).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
 DEFAULTS["activation"] = elementwise
-register(torch.relu, torch.abs, F.leaky_relu, F.prelu, torch.absolute, family="activation", handler=homogeneous)
-register(torch.rrelu, F.rrelu, family="activation", handler=rrelu)
-register(F.glu, family="product", handler=glu)
-register(*BOUNDS, family="activation", handler=capped)
+register(torch.relu, family="activation", handler=relu, in_place=relu, gives={GATE: 1})
 register(
-    F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish, F.hardsigmoid,
-    F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, torch.threshold, F.threshold, F.tanh, F.sigmoid,
-    torch.special.expit, torch.exp2, torch.expm1, torch.log, torch.log2, torch.log10, torch.log1p,
+    torch.atan2, torch.arctan2, torch.special.gammainc, torch.special.gammaincc, torch.igamma, torch.igammac,
+    torch.special.zeta,
+    family="activation", handler=of_several,
+)  # fmt: skip
+register(
+    torch.abs, F.leaky_relu, F.prelu, torch.absolute,
+    family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},
+)  # fmt: skip
+register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
+register(F.glu, family="product", handler=glu)
+register(*BOUNDS, family="activation", handler=bounded, in_place=capped_in_place, traits={BOUNDS_TRAIT})
+register(F.hardsigmoid, family="activation", handler=hardsigmoid)
+register(torch.threshold, F.threshold, family="activation", handler=threshold, in_place=threshold)
+for _largest, _names in ((True, "max maximum fmax"), (False, "min minimum fmin")):
+    register(*named(_names), family="selection", handler=extremum(_largest))
+register(
+    F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
+    F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,
+    torch.special.expit, torch.exp2, torch.expm1, torch.log2, torch.log10, torch.log1p,
     torch.sqrt, torch.square, torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
     torch.cosh, torch.asinh, torch.acosh, torch.atanh, torch.erf, torch.erfc, torch.erfinv, torch.lgamma,
     torch.digamma, torch.sinc, torch.logit, torch.arcsin, torch.arccos, torch.arctan, torch.arcsinh, torch.arccosh,
     torch.arctanh, torch.special.ndtr, torch.special.log_ndtr, torch.special.ndtri, torch.special.erfcx, torch.special.entr,
     torch.special.gammaln, torch.special.psi, torch.special.i0, torch.special.i0e, torch.special.i1, torch.special.i1e,
-    torch.i0, torch.special.bessel_j0, torch.special.bessel_j1, torch.clamp_min, torch.clamp_max,
+    torch.i0, torch.special.bessel_j0, torch.special.bessel_j1,
     torch.frac, torch.nan_to_num, torch.mvlgamma, torch.polygamma, torch.special.multigammaln, torch.ldexp,
     torch.float_power,
     family="activation",

@@ -10,13 +10,15 @@ from torch import Tensor
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.notes import Note, begin, note_of
+from relprop.engine.origins import chain, remember
 from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.roles import ADDS
 from relprop.engine.run import replaying
+from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
-from relprop.operations.activations import chain, detached, is_scalar, remember
+from relprop.operations.activations import detached, is_scalar
 from relprop.operations.biases import are_scores, positioned
-from relprop.operations.gates import still_gating
-from relprop.operations.scan import scaled_by_model
+from relprop.operations.exponentials import difference
 
 
 def _live(value: Any) -> bool:
@@ -26,19 +28,12 @@ def _live(value: Any) -> bool:
 def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     """Native; a scalar keeps the origin, a tensor per channel merges into the weighted layer before."""
     live, constant = (input, other) if _live(input) else (other, input)
-    if is_scalar(constant):
-        result = call()
-        found = chain(call.function, (input, other), {k: v for k, v in call.kwargs.items() if k == "alpha"})
-        if found is not None and result.shape == live.shape:
-            remember(result, call.run, *found)
-            note = note_of(result)
-            before = note_of(live)
-            if note is not None and before is not None:
-                note.statistic = before.statistic
-        return still_gating(call, live, result)
-    result = still_gating(call, live, _per_channel(call, live, constant, input is live))
-    if call.entry.family == "product":
-        scaled_by_model(call.run, result, live, constant)
+    if not is_scalar(constant):
+        return _per_channel(call, live, constant, input is live)
+    result = call()
+    found = chain(call.function, (input, other), {k: v for k, v in call.kwargs.items() if k == "alpha"})
+    if found is not None and result.shape == live.shape:
+        remember(result, call.run, found)
     return result
 
 
@@ -71,6 +66,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
         scale = sign if scale is None else scale * sign
     if call.place is not None:
         call.place.merged = True
+    call.zeros = True
     return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 
@@ -81,17 +77,19 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
         if _live(input) and _live(other):
             return call(input, other, **kwargs)
     if _live(input) and _live(other):
-        y = call()
+        y = sum_of_two(call, call, input, other, **kwargs) if call.run.nz else call()
         found = chain(call.function, (input, other), kwargs)
-        if found is not None and found[0].shape == y.shape:
-            remember(y, call.run, *found)
-        if call.run.nz:
-            y = y + 0
-            _share_zeros(y, input.detach(), other.detach())
+        if found is not None:
+            remember(y, call.run, found)
         return y
     if not isinstance(other, (Tensor, int, float)):
         return call()
     return with_constant(call, input, other)
+
+
+def sub(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
+    """A sum with a sign."""
+    return difference(call, add(call, input, other, **kwargs), input, other)
 
 
 def _positioned(call: Call, constant: Any, live: Any) -> Any:
@@ -105,11 +103,17 @@ def _positioned(call: Call, constant: Any, live: Any) -> Any:
     return begin(call.run, call.run.sink(constant)) if finite and bool(constant.any()) else constant
 
 
-def _share_zeros(y: Tensor, a: Tensor, b: Tensor) -> None:
-    """Where 0 = 0 + 0 carries relevance, each operand gets half; where it is 1 - 1, none can be told apart."""
-    dead = (y.detach() == 0).to(y.dtype)
-    weight = 1 - dead * (1 - 0.5 * ((a == 0) & (b == 0)).to(y.dtype))
-    y.register_hook(lambda g: g * weight)
+def diff(
+    call: Call, input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    """Neighbours subtracted: where zeros carry relevance, a sum of two as any other."""
+    if not call.run.nz or n < 1:
+        return call()
+    x = torch.cat([t for t in (prepend, input, append) if t is not None], dim)
+    for _ in range(n):
+        length = x.shape[dim] - 1
+        x = sum_of_two(torch.sub, call, x.narrow(dim, 1, length), x.narrow(dim, 0, length))
+    return x
 
 
 def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
@@ -122,5 +126,7 @@ def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 DEFAULTS["sum"] = _summing
-register(torch.add, torch.sub, torch.subtract, torch.rsub, family="sum", handler=add)
+register(torch.add, torch.rsub, family="sum", handler=add, traits={ADDS})
+register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS})
 register(torch.lerp, family="sum", handler=lerp)
+register(torch.diff, family="structure", handler=diff)

@@ -19,11 +19,12 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted, scaled
 from relprop.engine.messages import refuse_training
-from relprop.engine.mode import Propagation, unfolded
+from relprop.engine.mode import Propagation
 from relprop.engine.registry import register
 from relprop.operations.biases import positioned
 from relprop.operations.normalisation import softened
 from relprop.rules import Constant, Temperature
+from relprop.torch_private.calls import unfolded
 
 
 def _live(value: Any) -> bool:
@@ -127,4 +128,4 @@ def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs
 
 
 register(F.scaled_dot_product_attention, family="softmax", handler=scaled_dot_product_attention)
-register(F.multi_head_attention_forward, family="structure", handler=multi_head_attention_forward)
+register(F.multi_head_attention_forward, family="structure", handler=multi_head_attention_forward, decomposes=True)

@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call, always
+from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
 from relprop.engine.registry import register
+from relprop.engine.roles import AFFINE
 from relprop.errors import ModelStateError
 from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted
 
 
-@always
 def batch_norm(
     call: Call, input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
     weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
@@ -31,7 +31,7 @@ def batch_norm(
     if training:
         raise refuse_training("batch_norm", call.run)
     note = note_of(input) if call.live else None
-    merges = note is not None and isinstance(note.layer, Weighted) and note.layer.merges and call.rule is None
+    merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None and _follows(note.layer, input)
     if not call.live:
         return call()
     if not (merges or call.rule is not None or call.run.nz_hidden):
@@ -44,9 +44,16 @@ def batch_norm(
             call.place.merged = True
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
+        call.zeros = True
         return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     shape = [1, -1] + [1] * (input.ndim - 2)
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
+
+
+def _follows(layer: Weighted, z: Tensor) -> bool:
+    """Whether the channels that are normalised, axis 1, are those that the layer made."""
+    axis = layer.linear.channel_axis
+    return axis is not None and z.ndim + axis == 1 and layer.merges
 
 
 def _native(call: Call) -> Tensor:
@@ -57,4 +64,15 @@ def _native(call: Call) -> Tensor:
     return y
 
 
-register(F.batch_norm, torch.batch_norm, family="batch_norm", handler=batch_norm)
+def in_torchs_order(
+    call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, training: bool, momentum: float, eps: float, *rest: object,
+) -> Tensor:  # fmt: skip
+    """`torch.batch_norm`, which takes weight and bias before the statistics."""
+    call.function = F.batch_norm
+    call.args, call.kwargs = (input, running_mean, running_var, weight, bias, training, momentum, eps), {}
+    return batch_norm(call, *call.args)
+
+
+register(F.batch_norm, family="batch_norm", handler=batch_norm, on_constants=True, traits={AFFINE}, only=True)
+register(torch.batch_norm, family="batch_norm", handler=in_torchs_order, on_constants=True, traits={AFFINE}, only=True)

@@ -15,20 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import begin, note_of, noted
+from relprop.engine.notes import begin, noted, role_of
+from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.run import Run, replaying
+
+SCORES = role(
+    "scores", MOVES, SAME, SCALES, ADDS,
+    given_by="a product of two live matrices, with `positions=True`",
+    asked_by="sums: a constant added to scores may stand for positions",
+)  # fmt: skip
 
 
 def scored(run: Run, result: Any) -> Any:
     """Notes on a product of two live matrices that it may be the scores of an attention."""
     if run.positions and isinstance(result, Tensor) and result.requires_grad:
-        noted(run, result).scores = True
+        noted(run, result).give(SCORES, True)
     return result
 
 
 def are_scores(value: Any) -> bool:
-    note = note_of(value) if isinstance(value, Tensor) and value.requires_grad else None
-    return note is not None and note.scores
+    return bool(role_of(value, SCORES))
 
 
 def positioned(run: Run, bias: Any, shape: torch.Size) -> Any:

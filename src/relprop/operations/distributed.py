@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from relprop.engine.registry import LINEAR
+from relprop.torch_private.names import LINEAR_FUNCTIONS
 
-LINEAR |= {
-    "torch.distributed.fsdp._fully_shard._fsdp_param_group.RegisterPostBackwardFunction",
-    "torch.distributed.fsdp._fully_shard._fsdp_state.RegisterPreBackwardFunction",
-    "torch.distributed.tensor._api._FromTorchTensor",
-    "torch.distributed.tensor._api._ToTorchTensor",
-    "torch.distributed.tensor._redistribute.Redistribute",
-    "torch.distributed.tensor._redistribute.NestedRedistribute",
-}
+LINEAR.update(LINEAR_FUNCTIONS)

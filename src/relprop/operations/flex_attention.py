@@ -7,28 +7,21 @@ score; here it runs once, on all of them.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._higher_order_ops.flex_attention import flex_attention as operator
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine.call import Call, always, unfolds
+from relprop.engine.call import Call
 from relprop.engine.mode import Propagation
 from relprop.engine.registry import ANSWERS, register
-from relprop.numerics import recording
-
-_MODULE = "torch.nn.attention.flex_attention"
-_FURTHER = 6
-"""How many frames may lie between the function that reads a property and the answer: one per mode that is on."""
+from relprop.torch_private.flex import flex_mask, flex_operator, read_by_flex_attention
+from relprop.torch_private.recorded import recording
 
 
-@always
-@unfolds
 def flex_attention(
     call: Call, query: Tensor, key: Tensor, value: Tensor, score_mod: Callable[..., Tensor], block_mask: tuple,
     scale: float, options: dict, captured: tuple = (), captured_by_mask: tuple = (),
@@ -39,7 +32,7 @@ def flex_attention(
     batch, heads, queries, keys = *query.shape[:3], key.shape[2]
     sizes = (batch, heads, queries, keys)
     index = [torch.arange(n, device=query.device).view(_axis(n, d)) for d, n in enumerate(sizes)]
-    allowed = _allowed(block_mask[-1], [i.flatten() for i in index], captured_by_mask)
+    allowed = flex_mask(block_mask[-1], [i.flatten() for i in index], captured_by_mask)
 
     probe = query.new_zeros(()).expand(sizes)
     with _ForEveryScore(probe, *index):
@@ -69,18 +62,6 @@ def flex_attention(
 
 def _axis(size: int, axis: int) -> list[int]:
     return [size if d == axis else 1 for d in range(4)]
-
-
-def _allowed(mask_mod: Callable[..., Tensor], index: list[Tensor], captured: tuple) -> Tensor | None:
-    """Which scores the block mask leaves, None where all; the blocks themselves only save time."""
-    from torch.nn.attention.flex_attention import _vmap_for_bhqkv, noop_mask
-
-    if mask_mod is noop_mask:
-        return None
-    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
-
-    with TransformGetItemToIndex():
-        return _vmap_for_bhqkv(mask_mod, (), (None,) * len(captured))(*index, *captured)
 
 
 def _scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
@@ -149,15 +130,9 @@ class _ForEveryScore(TorchFunctionMode):
 
 def _requires_grad(tensor: Tensor) -> bool:
     """Torch's door to flex attention on CPU refuses what requires grad, and we need no gradient of its own."""
-    frame = sys._getframe(1)
-    for _ in range(_FURTHER):
-        if frame.f_globals.get("__name__") == _MODULE:
-            return False
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    return tensor.requires_grad
+    return not read_by_flex_attention() and tensor.requires_grad
 
 
 ANSWERS[Tensor.requires_grad.__get__] = _requires_grad  # type: ignore[attr-defined]
-register(operator, family="structure", handler=flex_attention, only=True)
+if (_operator := flex_operator()) is not None:
+    register(_operator, family="structure", handler=flex_attention, only=True, on_constants=True, decomposes=True)

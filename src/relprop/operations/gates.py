@@ -1,54 +1,86 @@
-"""Gates: factors that say how much of another passes, known by the activation that made them, however they are moved."""
+"""Gates: factors that say how much of another passes, known by the values of the activation that made them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from relprop.engine.call import Call
-from relprop.engine.notes import note_of, noted
-from relprop.engine.registry import DEFAULTS
-from relprop.operations.biases import scored
-from relprop.operations.scan import marked
+from relprop.engine.notes import Note, note_of
+from relprop.engine.origins import Step
+from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
+from relprop.numerics import aside
 
-_LINEAR = frozenset({"add", "sub", "rsub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "neg"})
-_SIGMOIDS = frozenset({"sigmoid", "hardsigmoid", "expit"})
+_GRID = (-1e3, -50.0, -10.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 10.0, 50.0, 1e3)
+_ZERO = _GRID.index(0.0)
+
+
+class Gating(NamedTuple):
+    """A chain of elementwise steps, and what its source was as a gate."""
+
+    step: Step
+    source: Any
+
+
+def known_gate(note: Note | None) -> Any:
+    """What a tensor is as a gate, by its note: a number, a chain that tells, or None."""
+    while note is not None and note.step is None and note.move is not None:
+        note = note.move.note
+    if note is None:
+        return None
+    if note.step is None:
+        return note.role(GATE)
+    source = None if note.source is None else note_of(note.source)
+    return Gating(note.step, None if source is None or source is note else known_gate(source))
 
 
 def gating(t: Tensor) -> int:
     """How much of a gate a factor is: 2 out of a sigmoid, 1 out of another activation, else 0."""
-    note = note_of(t)
-    if note is None or note.step is None:
-        return 0 if note is None else note.gate
-    names = note.step.names
-    if names & _SIGMOIDS and not note.step.squares:
-        return 2
-    before = 0 if note.source is None or note.source is t else gating(note.source)
-    return max(before, int(bool(names - _LINEAR)))
+    return _level(known_gate(note_of(t)))
 
 
-def still_gating(call: Call, before: Tensor, result: Any) -> Any:
-    """Notes on what was made of a gate, by moving or scaling its entries, that it gates as the gate did."""
-    known = note_of(before)
-    if known is None or (known.step is None and not known.gate and known.scan is None and not known.scores):
-        return result  # most of what is moved
-    gate, scan = gating(before), known.scan
-    if known.scores:
-        scored(call.run, result)
-    for t in result if isinstance(result, (tuple, list)) else (result,):
-        marked(call.run, t, scan)
-        if gate and isinstance(t, Tensor) and t.requires_grad:
-            note = noted(call.run, t)
-            if note.step is None:
-                note.gate = gate
-    return result
+def _level(gate: Any) -> int:
+    if gate is None or isinstance(gate, int):
+        return gate or 0
+    if gate.step.gate is None:
+        gate.step.gate = _level_of(gate.step)
+    return max(gate.step.gate, _level(gate.source))
 
 
-def moving(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """A gate that is viewed, cast, gathered or expanded, also as another tensor is, is a gate still."""
-    lone = len(call.live) == 1 or call.entry.function.__name__.endswith("_as")
-    return still_gating(call, call.live[0], call()) if lone else call()
+def _level_of(step: Step) -> int:
+    """By its values: a sigmoid is bounded, of one sign, and half open at 0; an affine function is no activation."""
+    with aside(), torch.no_grad():
+        x = torch.tensor(_GRID, dtype=torch.float64)
+        y = step(x).reshape(-1)
+        if y.shape != x.shape or not bool(torch.isfinite(y).all()):
+            return 1
+        line = y[_ZERO] + (y[_ZERO + 2] - y[_ZERO]) * x
+        if torch.allclose(y, line, rtol=1e-9, atol=1e-12):
+            return 0
+        bounded = bool((y[[0, -1]] - y[[1, -2]]).abs().max() <= 0.1 * y.abs().max())
+        one_sign = bool((y >= 0).all() or (y <= 0).all())
+        return 2 if bounded and one_sign and y[_ZERO] != 0 else 1
 
 
-DEFAULTS["structure"] = moving
+def sigmoidal(step: Step) -> bool:
+    """Whether a chain is a sigmoid by its values: a gate that is open on one side and shut on the other."""
+    if step.gate is None:
+        step.gate = _level_of(step)
+    if step.gate != 2:
+        return False
+    with aside(), torch.no_grad():
+        ends = step(torch.tensor([_GRID[0], _GRID[-1]], dtype=torch.float64))
+        return bool(ends[0] != ends[1])
+
+
+def _joined(known: list[Any]) -> Any:
+    return None if None in known else min(_level(gate) for gate in known)
+
+
+GATE = role(
+    "gate", MOVES, SAME, SCALES, ADDS,
+    given_by="an activation; a sigmoid counts more",
+    asked_by="products under `Gate()`",
+    join=_joined, read=known_gate,
+)  # fmt: skip

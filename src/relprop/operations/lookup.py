@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call, always
+from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.notes import begin
 from relprop.engine.registry import register
+from relprop.engine.roles import MOVES
 from relprop.engine.run import Run, replaying
 from relprop.engine.tokens import Lookup, positions_of
-from relprop.operations.gates import still_gating
 
 
 def _looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
@@ -30,13 +30,11 @@ def _looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
     return begin(run, leaf)
 
 
-@always
 def embedding(call: Call, input: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     rows = call()
     return rows if rows.requires_grad else _looked_up(call.run, input, rows)
 
 
-@always
 def embedding_bag(
     call: Call, input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,
     norm_type: float = 2, scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
@@ -77,12 +75,11 @@ def _largest(rows: Tensor, bag: Tensor, bags: Tensor) -> Tensor:
     return torch.zeros_like(bags).index_add(0, bag, rows * (first[bag] == order).to(rows.dtype))
 
 
-@always
 def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
     """`table[ids]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: a lookup by another name."""
     rows = call()
     if len(call.live) == 1:
-        return still_gating(call, call.live[0], rows)
+        return rows
     if isinstance(rows, Tensor) and rows.is_floating_point() and not rows.requires_grad:
         for candidate in (*args, *kwargs.values()):
             ids = candidate[0] if isinstance(candidate, tuple) and len(candidate) == 1 else candidate
@@ -91,6 +88,9 @@ def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
     return rows
 
 
-register(F.embedding, family="structure", handler=embedding, only=True)
-register(torch.embedding, torch.index_select, Tensor.__getitem__, family="structure", handler=indexed)
-register(F.embedding_bag, family="structure", handler=embedding_bag, only=True)
+register(F.embedding, family="structure", handler=embedding, only=True, on_constants=True)
+register(
+    torch.embedding, torch.index_select, Tensor.__getitem__,
+    family="structure", handler=indexed, on_constants=True, traits={MOVES},
+)  # fmt: skip
+register(F.embedding_bag, family="structure", handler=embedding_bag, only=True, on_constants=True)

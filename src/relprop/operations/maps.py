@@ -57,18 +57,25 @@ class Contraction:
 
     def __init__(self, live: str, constant: str, output: str) -> None:
         self.live, self.constant, self.output = live, constant, output
-        self.channel_axis = -1 if output[-1] in constant else None
+        self.channel_axis = -1 if output[-1] in constant else None  # `...` ends in a dot, which no constant has
 
     @staticmethod
     def parse(equation: Any, position: int) -> Contraction | None:
         """The map of an equation of two operands, the one at `position` live; None where it is no such map."""
-        if not isinstance(equation, str) or equation.count(",") != 1 or equation.count("->") != 1 or "." in equation:
+        if not isinstance(equation, str) or equation.count(",") != 1 or equation.count("->") != 1:
             return None
         operands, output = equation.replace(" ", "").split("->")
         live, constant = operands.split(",")[:: 1 - 2 * position]
-        plain = all(len(set(term)) == len(term) for term in (live, constant, output))
-        moved = set(constant) - set(live) <= set(output) and set(live) - set(constant) <= set(output)
-        if not output or not plain or not moved or set(live) & set(constant) & set(output):
+        if "." in equation:
+            if live.count("...") != 1 or output.count("...") != 1 or "." in constant:
+                return None
+            named = live.replace("...", ""), constant, output.replace("...", "")
+        else:
+            named = live, constant, output
+        plain = all(len(set(term)) == len(term) for term in named)
+        one, two, end = (set(term) for term in named)
+        moved = two - one <= end and one - two <= end
+        if not named[2] or not plain or not moved or one & two & end:
             return None
         return Contraction(live, constant, output)
 

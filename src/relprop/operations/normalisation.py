@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.registry import DEFAULTS, register
 from relprop.errors import ModelStateError
 from relprop.numerics import nonzero, wide
+from relprop.operations.activations import elementwise
+from relprop.operations.exponentials import as_softmax
 from relprop.rules import Constant, Pass, Temperature
 
 
@@ -89,6 +92,17 @@ def instance_norm(
     )
 
 
+def in_torchs_order(
+    call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, use_input_stats: bool, momentum: float, eps: float, *rest: Any,
+) -> Tensor:  # fmt: skip
+    """`torch.instance_norm`, which takes weight and bias before the statistics."""
+    call.function = F.instance_norm
+    call.args = (input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    call.kwargs = {}
+    return instance_norm(call, *call.args)
+
+
 def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, so `y / x` is."""
     value = call(input.detach(), *args, **kwargs)
@@ -110,22 +124,31 @@ def cosine_similarity(call: Call, x1: Tensor, x2: Tensor, dim: int = 1, eps: flo
 
 def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Weights of an attention: the native Jacobian (AttnLRP), a constant (CP-LRP), or a Jacobian at a temperature."""
-    if isinstance(call.rule, Constant):
-        return call().detach()
+    x = args[0] if args else kwargs["input"]
+    dim = kwargs["dim"] if "dim" in kwargs else args[1] if len(args) > 1 else None
+    smallest = call.entry.function is F.softmin
     if isinstance(call.rule, Temperature):
-        x = args[0] if args else kwargs["input"]
-        dim = kwargs["dim"] if "dim" in kwargs else args[1]
-        return grafted(call(*map(_plain, call.args), **call.kwargs), softened(x, dim, call.rule))
-    return call()
+        way = softened(-x if smallest else x, dim, call.rule)
+        y = grafted(call(*map(_plain, call.args), **call.kwargs), way)
+    else:
+        y = call().detach() if isinstance(call.rule, Constant) else call()
+    scores = weakref.ref(x)  # attention would keep them for nothing
+
+    def logs() -> Tensor | None:
+        x = scores()
+        return None if x is None else F.log_softmax(-x if smallest else x, dim)
+
+    return as_softmax(y, call.run, logs)
 
 
 def softened(x: Tensor, dim: int, rule: Temperature) -> Tensor:
     return custom(x, lambda: torch.softmax(x.detach(), dim), lambda s, g: rule.back(s, g, dim))
 
 
-def log_softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """A score, not a weight: the native Jacobian whatever the composite."""
-    return call()
+def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """A score, not a weight: the native Jacobian whatever the composite; of a number and a score, an activation."""
+    live = [t for t in args if isinstance(t, Tensor) and t.requires_grad]
+    return elementwise(call, *args, **kwargs) if len(live) == 1 and len(args) == 2 and args[0] is live[0] else call()
 
 
 def _plain(value: Any) -> Any:
@@ -136,13 +159,10 @@ DEFAULTS["softmax"] = softmax
 register(F.layer_norm, torch.layer_norm, family="norm", handler=layer_norm)
 register(F.rms_norm, torch.rms_norm, family="norm", handler=rms_norm)
 register(F.group_norm, torch.group_norm, family="norm", handler=group_norm)
-register(F.instance_norm, torch.instance_norm, family="norm", handler=instance_norm)
+register(F.instance_norm, family="norm", handler=instance_norm, only=True)
+register(torch.instance_norm, family="norm", handler=in_torchs_order, only=True)
 register(F.local_response_norm, family="norm", handler=local_response_norm)
 register(F.normalize, family="norm", handler=normalize)
 register(F.cosine_similarity, family="product", handler=cosine_similarity)
-register(torch.softmax, F.softmax, torch.special.softmax, family="softmax")
-register(
-    torch.log_softmax, F.log_softmax, F.softmin, torch.special.log_softmax, torch.logsumexp, torch.special.logsumexp,
-    torch.logaddexp, torch.logaddexp2, torch.logcumsumexp,
-    family="softmax", handler=log_softmax,
-)  # fmt: skip
+register(torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax")
+register(torch.logaddexp, torch.logaddexp2, torch.logcumsumexp, family="softmax", handler=native_jacobian)

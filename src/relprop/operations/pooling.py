@@ -12,6 +12,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom
 from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.roles import REDUCES
 from relprop.numerics import quotient, signed, wide
 from relprop.rules import Proportional
 
@@ -113,7 +114,7 @@ for _family in ("avg_pool", "max_pool", "selection"):
     DEFAULTS[_family] = native
 register(
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
-    family="avg_pool",
+    family="avg_pool", traits={REDUCES},
 )  # fmt: skip
 register(F.lp_pool1d, F.lp_pool2d, F.lp_pool3d, family="avg_pool", handler=lp_pool)
 for _dims, _functions in (

@@ -16,18 +16,16 @@ from torch import Tensor
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, scaled
-from relprop.engine.notes import note_of
+from relprop.engine.notes import note_of, noted, role_of
+from relprop.engine.origins import Origin, chain
 from relprop.engine.registry import DEFAULTS, register
-from relprop.operations.activations import (
-    along,
-    chain,
-    detached,
-    finite_at_zero,
-    is_scalar,
-)
+from relprop.engine.roles import FIRST, MOVES, SCALES, carry
+from relprop.engine.zeros import product_of_two
+from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant
 from relprop.operations.biases import positioned, scored
-from relprop.operations.gates import gating, still_gating
+from relprop.operations.exponentials import quotient, reciprocal_of
+from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
@@ -73,12 +71,17 @@ def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if _live(input) and _live(other):
         found = chain(call.function, (input, other), {})
-        if found is not None and found[0].shape == input.shape == other.shape:
-            return along(call, *found, detached(call))
+        if found is not None:
+            return along(call, found, detached(call))
         multiplied(call.run, (input, other))
         call.run.traits.add("gated")
         a, b = shares(call, [input, other])
+        if call.run.nz:
+            return product_of_two(call, input, other, [a, b])
         return call(scaled(input, a), scaled(other, b))
+    for a, b in ((input, other), (other, input)):
+        if (softmax := quotient(call, a, b)) is not None:
+            return softmax
     return with_constant(call, input, other)
 
 
@@ -88,28 +91,25 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if not _live(other):
         return with_constant(call, input, other)
     found = chain(call.function, (input, other), {})
-    if found is not None and found[0].shape == torch.broadcast_shapes(
-        *(t.shape for t in (input, other) if isinstance(t, Tensor))
-    ):
-        note = note_of(found[0])
-        if not (note is not None and note.statistic) and finite_at_zero(found[1], found[0]):
-            return along(call, *found, detached(call))
-        if _live(input) and finite_at_zero(found[1], found[0]):
-            return along(call, *found, detached(call))
-    return still_gating(call, input, call(input, other.detach()))
+    if found is not None and finite_at_zero(found.step, other) and (_live(input) or _activates(found)):
+        return along(call, found, detached(call))
+    if not _live(input):
+        return reciprocal_of(call, call(input, other.detach()), other, input)
+    softmax = quotient(call, input, other)
+    return call(input, other.detach()) if softmax is None else softmax
 
 
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     """1 / x as part of an activation, such as 1 / (1 + exp(-x)); else a normaliser, a constant."""
     found = chain(call.function, call.args, kwargs)
-    if found is not None and found[0].shape == input.shape:
-        note = note_of(found[0])
-        if not (note is not None and note.statistic) and finite_at_zero(found[1], found[0]):
-            return along(call, *found, detached(call))
-        result = call().detach()
-        if result.shape == found[0].shape and not (note is not None and note.statistic):
-            return result
-    return call().detach()
+    if found is not None and finite_at_zero(found.step, input) and _activates(found):
+        return along(call, found, detached(call))
+    return reciprocal_of(call, call().detach(), input)
+
+
+def _activates(found: Origin) -> bool:
+    """Whether the reciprocal of a chain is an activation: of a statistic it is a normaliser, but for a sigmoid of it."""
+    return not role_of(found.source, STATISTIC) or sigmoidal(found.step)
 
 
 def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
@@ -127,9 +127,9 @@ def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
 def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
     """`c ** x`: an elementwise function of the exponent."""
     found = chain(call.function, (base, exponent), {})
-    if found is None or found[0].shape != exponent.shape or not is_scalar(base):
+    if found is None or not is_scalar(base):
         return call()
-    return along(call, *found, detached(call))
+    return along(call, found, detached(call))
 
 
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
@@ -198,6 +198,8 @@ def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     inner = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     live = sum(_live(t) for t in inner)
+    if live == 1 and len(inner) == 1:
+        return _rearranged(call, equation, inner[0])
     if live == 1 and len(inner) == 2:
         position = 0 if _live(inner[0]) else 1
         linear = Contraction.parse(equation, position)
@@ -212,6 +214,22 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     call.run.traits.add("matrix product")
     given = iter(shares(call, [t for t in inner if _live(t)]))
     return scored(call.run, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
+
+
+def _rearranged(call: Call, equation: Any, x: Tensor) -> Tensor:
+    """An einsum of one operand: axes moved, or summed."""
+    y = call()
+    left, _, right = equation.replace(" ", "").partition("->") if isinstance(equation, str) else ("", "", "")
+    if right and _distinct(left) and sorted(left.replace("...", "")) == sorted(right.replace("...", "")):
+        note = note_of(x)
+        noted(call.run, y)
+        carry(call.run, frozenset({MOVES}), lambda t: call.function(equation, t), [x], [note], (x,), {}, y)
+    return y
+
+
+def _distinct(labels: str) -> bool:
+    named = labels.replace("...", "")
+    return len(set(named)) == len(named)
 
 
 def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:
@@ -262,8 +280,8 @@ def rsqrt(call: Call, input: Tensor) -> Tensor:
 
 
 DEFAULTS["product"] = factors(0)
-register(torch.mul, torch.multiply, family="product", handler=mul)
-register(torch.div, torch.divide, torch.true_divide, family="division", handler=div)
+register(torch.mul, torch.multiply, family="product", handler=mul, traits={SCALES})
+register(torch.div, torch.divide, torch.true_divide, family="division", handler=div, traits={SCALES, FIRST})
 register(torch.reciprocal, family="division", handler=reciprocal)
 register(torch.rsqrt, family="division", handler=rsqrt)
 register(torch.pow, family="activation", handler=power)

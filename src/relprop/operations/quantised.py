@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relprop.engine.call import Call, unfolds
+from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.mode import Propagation
 from relprop.engine.registry import register
@@ -17,7 +17,6 @@ from relprop.operations import weighted
 _PLAIN = (Tensor, nn.Parameter, type(None))
 
 
-@unfolds
 def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs: Any) -> Tensor:
     """Of `torch.ao.quantization.quantize_dynamic`: the operator's own value, steps that do not round the input."""
     weight, bias = packed.unpack()
@@ -38,4 +37,6 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
 register(F.linear, family="linear", handler=linear, replace=True)
 for _name in ("linear_dynamic", "linear_dynamic_fp16"):
     if hasattr(torch.ops.quantized, _name):  # a build without quantised kernels has none
-        register(getattr(torch.ops.quantized, _name), family="structure", handler=linear_dynamic, only=True)
+        register(
+            getattr(torch.ops.quantized, _name), family="structure", handler=linear_dynamic, only=True, decomposes=True
+        )

@@ -20,22 +20,20 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.messages import refuse_training
 from relprop.engine.mode import Propagation
-from relprop.engine.notes import Note
+from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
+from relprop.operations.joint import Content, Parts
+from relprop.torch_private.state import without_torch_function
 
 State = tuple[Tensor, ...]
 
 
 @dataclass
-class Weights:
+class Weights(Parts):
     """The parameters of one layer in one direction, as torch lays them out."""
 
-    input: Tensor
-    hidden: Tensor
-    input_bias: Tensor | None = None
-    hidden_bias: Tensor | None = None
     projection: Tensor | None = None
 
     def rows(self, gates: int, chosen: Sequence[int]) -> Weights:
@@ -47,12 +45,6 @@ class Weights:
         assert w is not None and u is not None  # every layer has these
         return Weights(w, u, b, c, self.projection)
 
-    def from_input(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.input, self.input_bias)
-
-    def from_hidden(self, h: Tensor) -> Tensor:
-        return F.linear(h, self.hidden, self.hidden_bias)
-
 
 class Cell:
     """One kind of recurrent cell: `content` are the rows that carry relevance, the others make gates."""
@@ -62,36 +54,35 @@ class Cell:
 
     def __init__(self, weights: Weights, run: Run) -> None:
         self.run = run
-        self.live = weights.rows(self.gates, self.content)
+        self.joint = Content(weights.rows(self.gates, self.content), run)
         self.projection = weights.projection
         others = [n for n in range(self.gates) if n not in self.content]
         self.gating = weights.rows(self.gates, others) if others else None
 
-    def prepare(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the input says to content and gates, for all steps at once."""
-        return self.live.from_input(x), None if self.gating is None else self.gating.from_input(x.detach())
+    def prepare(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the input says to content and gates, for all steps at once, and the input itself."""
+        given, x = self.joint.from_input(x)
+        if self.gating is None:
+            return given, x, None
+        return given, x, F.linear(x.detach(), self.gating.input, self.gating.input_bias)
 
     def opened(self, x: Tensor | None, h: Tensor) -> list[Tensor]:
         """The gates at one step."""
         assert self.gating is not None and x is not None  # only cells with gates ask
-        with torch._C.DisableTorchFunction():  # constants concern nobody
-            return list((x + self.gating.from_hidden(h.detach())).sigmoid().chunk(self.gates - len(self.content), -1))
+        with without_torch_function():  # constants concern nobody
+            from_h = F.linear(h.detach(), self.gating.hidden, self.gating.hidden_bias)
+            return list((x + from_h).sigmoid().chunk(self.gates - len(self.content), -1))
 
     def mixed(self, mix: Callable[[], Tensor]) -> Tensor:
         """Sums and products with constants: native, so they need not be looked at unless zeros carry relevance."""
         if self.run.nz:
             return mix()
-        with torch._C.DisableTorchFunction():
+        with without_torch_function():
             y = mix()
-        if y.requires_grad:
-            y._relprop = Note(self.run)  # type: ignore[attr-defined]
+        adopt(self.run, y)
         return y
 
-    def summed(self, x: Tensor, h: Tensor) -> Tensor:
-        from_h = self.live.from_hidden(h)
-        return self.mixed(lambda: x + from_h)
-
-    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+    def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
         raise NotImplementedError
 
 
@@ -100,10 +91,10 @@ class LSTM(Cell):
 
     gates, content = 4, (2,)
 
-    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+    def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
         h, c = state
         i, f, o = self.opened(gates, h)
-        before, entering = c, torch.tanh(self.summed(x, h))
+        before, entering = c, torch.tanh(self.joint(given, x, h))
         c = self.mixed(lambda: f * before + i * entering)
         leaving = torch.tanh(c)
         h = self.mixed(lambda: o * leaving)
@@ -115,33 +106,34 @@ class GRU(Cell):
 
     gates, content = 3, (2,)
 
-    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
+    def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
         (h,) = state
         r, z = self.opened(gates, h)
-        from_h = self.live.from_hidden(h)
-        n = torch.tanh(self.mixed(lambda: x + r * from_h))
+        n = torch.tanh(self.joint(given, x, h, r))
         return (self.mixed(lambda: (1 - z) * n + z * h),)
 
 
 class Tanh(Cell):
     gates, content = 1, (0,)
 
-    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
-        return (torch.tanh(self.summed(x, state[0])),)
+    def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
+        return (torch.tanh(self.joint(given, x, state[0])),)
 
 
 class Relu(Cell):
     gates, content = 1, (0,)
 
-    def step(self, x: Tensor, gates: Tensor | None, state: State) -> State:
-        return (torch.relu(self.summed(x, state[0])),)
+    def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
+        return (torch.relu(self.joint(given, x, state[0])),)
 
 
 def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
     """All steps in one direction over packed rows `x`: the output of each step, packed alike, and the last state."""
     start, ended = state, []
-    of_content, of_gates = cell.prepare(x)
-    rows = list(of_content.split(sizes))
+    of_content, x, of_gates = cell.prepare(x)
+    with without_torch_function():
+        given = list(of_content.split(sizes))
+    rows = list(x.split(sizes))
     gates = [None] * len(sizes) if of_gates is None else list(of_gates.split(sizes))
     outputs: list[Tensor] = []
     order = range(len(sizes) - 1, -1, -1) if reverse else range(len(sizes))
@@ -153,7 +145,7 @@ def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -
             state = tuple(s[: sizes[t]] for s in state)
         elif running < sizes[t]:
             state = tuple(torch.cat([s, s0[running : sizes[t]]]) for s, s0 in zip(state, start, strict=True))
-        state = cell.step(rows[t], gates[t], state)
+        state = cell.step(given[t], rows[t], gates[t], state)
         outputs.append(state[0])
     for rest in reversed(ended):
         state = tuple(torch.cat(pair) for pair in zip(state, rest, strict=True))

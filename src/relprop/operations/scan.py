@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.engine.call import Call
-from relprop.engine.notes import note_of, noted
+from relprop.engine.notes import noted, role_of
 from relprop.engine.registry import register
-from relprop.engine.run import Run, current_module
-from relprop.operations.activations import capped, elementwise
+from relprop.engine.roles import ADDS, ANY, BOUNDS, MOVES, SAME, SCALES, role
+from relprop.engine.run import Run
+from relprop.operations.activations import elementwise
 from relprop.rules import ScanConstants
+from relprop.torch_private.calls import running_module
 
 
 class Suspect:
@@ -51,26 +53,43 @@ class StepSize(Suspect):
         return self.decays and self.enters
 
 
+def _suspected_all(known: list[Any]) -> Any:
+    """What is made of nothing but tensors that may turn out to be constants may turn out to be one."""
+    return frozenset().union(*known) if all(known) else None
+
+
 Mark = tuple[StepSize, bool]
 """What a tensor has of a step size: the step size itself, or times A, the exponent of a decay."""
 
 
-def mark_of(value: Any) -> Mark | None:
-    note = note_of(value) if isinstance(value, Tensor) and value.requires_grad else None
-    return None if note is None else note.scan
-
-
-def marked(run: Run, result: Any, mark: Mark | None) -> None:
-    """Notes what a result has of a step size."""
-    if mark is not None and isinstance(result, Tensor) and result.requires_grad:
-        noted(run, result).scan = mark
-
-
-def scaled_by_model(run: Run, result: Tensor, live: Tensor, constant: Any) -> None:
+def _times(run: Run, mark: Mark, args: tuple) -> Mark:
     """A step size times a constant of the model may be the exponent of a decay."""
+    return (mark[0], True) if any(isinstance(a, Tensor) and not a.requires_grad and run.owns(a) for a in args) else mark
+
+
+SUSPECTS = role(
+    "suspects", ANY,
+    given_by="softplus and splits, under `ScanConstants()` or \"auto\"",
+    asked_by="products: a constant of a selective scan takes no share",
+    join=_suspected_all, joined_by=(ANY,),
+)  # fmt: skip
+STEP_SIZE = role(
+    "step size", MOVES, SAME, SCALES, ADDS, BOUNDS,
+    given_by="softplus, under `ScanConstants()` or \"auto\"",
+    asked_by="exp and products, which tell a selective scan by them",
+    scaled=_times,
+)  # fmt: skip
+
+
+def mark_of(value: Any) -> Mark | None:
+    return role_of(value, STEP_SIZE)
+
+
+def scaled_by_model(run: Run, result: Tensor, live: Tensor, constant: Tensor) -> None:
+    """What is scaled by a contraction is scaled."""
     mark = mark_of(live)
-    if mark is not None and isinstance(constant, Tensor) and run.owns(constant):
-        marked(run, result, (mark[0], True))
+    if mark is not None:
+        noted(run, result).give(STEP_SIZE, _times(run, mark, (constant,)))
 
 
 def multiplied(run: Run, operands: Any) -> None:
@@ -97,15 +116,13 @@ def _found(run: Run, step: StepSize) -> None:
 
 
 def _here() -> int | None:
-    module: nn.Module | None = current_module()
+    module: nn.Module | None = running_module()
     return None if module is None else id(module)
 
 
 def certain(run: Run, operands: list[Tensor]) -> Callable[[], list[bool]] | None:
     """Which operands are constants of a scan, for the backward pass to ask; None if none can be."""
-    if not run.suspecting:
-        return None
-    suspects = [frozenset() if (note := note_of(t)) is None else note.suspects for t in operands]
+    suspects = [role_of(t, SUSPECTS) for t in operands]
     if not any(suspects):
         return None
     return lambda: [bool(some) and all(s.found for s in some) for some in suspects]
@@ -118,8 +135,7 @@ def _suspected(call: Call) -> bool:
 def _watch(run: Run, t: Tensor, suspect: Suspect) -> None:
     """Takes away the relevance of a tensor that turns out to be a constant."""
     if t.requires_grad:
-        run.suspecting = True
-        noted(run, t).suspects = frozenset({suspect})
+        noted(run, t).give(SUSPECTS, frozenset({suspect}))
         t.register_hook(lambda g: torch.zeros_like(g) if suspect.found else None)
 
 
@@ -128,24 +144,8 @@ def softplus(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if _suspected(call):
         step = StepSize(call)
         _watch(call.run, y, step)
-        marked(call.run, y, (step, False))
+        noted(call.run, y).give(STEP_SIZE, (step, False))
     return y
-
-
-def exp(call: Call, input: Tensor) -> Tensor:
-    decaying(call.run, input)
-    return elementwise(call, input)
-
-
-def clamp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """A step size that is kept within bounds is a step size still."""
-    mark = mark_of(input)
-    y = capped(call, input, *args, **kwargs)
-    marked(call.run, y, mark)
-    return y
-
-
-clamp.inplace = True  # type: ignore[attr-defined]
 
 
 def split(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -160,6 +160,4 @@ def split(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 register(F.softplus, family="activation", handler=softplus)
-register(torch.exp, family="activation", handler=exp)
-register(torch.clamp, family="activation", handler=clamp, replace=True)
-register(torch.split, family="structure", handler=split)
+register(torch.split, family="structure", handler=split, traits={MOVES})

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.registry import DEFAULTS, SILENT, register
+from relprop.engine.roles import MOVES
 from relprop.engine.spelling import named
+from relprop.torch_private.names import BACKWARD_HOOKS, STATE
 
 
 def silent(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -52,10 +54,14 @@ for _name in dir(Tensor):
     _getter = getattr(getattr(Tensor, _name, None), "__get__", None)
     if _getter is not None and type(getattr(Tensor, _name)).__name__ in ("getset_descriptor", "property"):
         _views = ("T", "H", "mT", "mH", "real", "imag")
-        register(_getter, family="structure" if _name in _views else SILENT, only=True, replace=True)
-# what torch itself resets after an autograd function that works in place
-register(vars(torch._C.TensorBase)["_backward_hooks"].__set__, family=SILENT, only=True)
+        _moves = _name in _views
+        register(
+            _getter, family="structure" if _moves else SILENT, only=True, replace=True, traits={MOVES} if _moves else ()
+        )
+for _name in ("requires_grad", "grad", "_grad", "names"):
+    if hasattr(_attribute := getattr(Tensor, _name, None), "__set__"):
+        register(_attribute.__set__, family=SILENT, only=True, replace=True)
+if BACKWARD_HOOKS is not None:
+    register(BACKWARD_HOOKS, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)
-for _name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled"):
-    if hasattr(torch._C, _name):
-        register(getattr(torch._C, _name), family=SILENT, only=True, replace=True)
+register(*STATE, family=SILENT, only=True, replace=True)

@@ -10,30 +10,13 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import scaled
-from relprop.engine.notes import Note
-from relprop.engine.registry import register
+from relprop.engine.registry import native, register
+from relprop.engine.roles import REDUCES
+from relprop.operations.activations import STATISTIC
 
 
 def _live(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
-
-
-def statistic(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-    """A mean or sum: linear. What is computed from it elementwise may be a normaliser."""
-    y = call()
-    if call.run.nz and y.requires_grad and call.place is not None and call.entry.function is torch.sum:
-        x = args[0]
-        if isinstance(x, Tensor):
-            dead = (y.detach() == 0).to(y.dtype)
-            count = max(1, x.numel() // max(1, y.numel()))
-            y = y + 0
-            y.register_hook(lambda g: g * (1 - dead * (1 - 1 / count)))
-    for t in y if isinstance(y, tuple) else (y,):
-        note = Note(call.run)
-        note.statistic = True
-        if isinstance(t, Tensor) and t.requires_grad:
-            t._relprop = note  # type: ignore[attr-defined]
-    return y
 
 
 def degree(k: int) -> Callable[..., Any]:
@@ -46,9 +29,6 @@ def degree(k: int) -> Callable[..., Any]:
             if isinstance(t, Tensor) and t.requires_grad:
                 # one of several results may be unused: nothing arrives there
                 t.register_hook(lambda g: g if g is None else g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
-                note = Note(call.run)
-                note.statistic = True
-                t._relprop = note  # type: ignore[attr-defined]
         return y
 
     return handler
@@ -60,12 +40,15 @@ def var_mean(call: Call, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     return (var, scaled(mean, 2).clone()) if mean.requires_grad else (var, mean)
 
 
-register(torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace, family="sum", handler=statistic)
-register(torch.var, family="norm", handler=degree(2))
-register(torch.var_mean, family="norm", handler=var_mean)
+register(
+    torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace,
+    family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True},
+)  # fmt: skip
+register(torch.var, family="norm", handler=degree(2), gives={STATISTIC: True})
+register(torch.var_mean, family="norm", handler=var_mean, gives={STATISTIC: True})
 register(
     torch.std, torch.std_mean, torch.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
     torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
-    torch.renorm, torch.frobenius_norm, torch.nuclear_norm,
-    family="norm", handler=degree(1),
+    torch.renorm, torch.frobenius_norm, torch.nuclear_norm, torch.native_norm, torch.norm_except_dim,
+    family="norm", handler=degree(1), gives={STATISTIC: True},
 )  # fmt: skip

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call, always
+from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
-from relprop.engine.registry import register
+from relprop.engine.origins import chain, remember
+from relprop.engine.registry import native, register
+from relprop.engine.roles import FIRST, MOVES, REDUCES, SAME, SCALES
 from relprop.engine.spelling import named
 
 
-@always
 def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any) -> Tensor:
     if "train" in kwargs:
         training = kwargs["train"]
@@ -30,48 +31,98 @@ def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: A
     return call(input, grid.detach(), *args, **kwargs)
 
 
+def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """A fixed number times the operand: a step of an elementwise chain."""
+    result = call()
+    found = chain(call.function, args, kwargs)
+    return result if found is None else remember(result, call.run, found)
+
+
+register(
+    *named(
+        "clone contiguous alias_copy detach_copy positive resolve_conj resolve_neg conj conj_physical real "
+        "to type float double half bfloat16 cpu cuda ipu xpu mtia pin_memory to_dense _to_dense "
+        "_autocast_to_full_precision _autocast_to_reduced_precision mkldnn to_mkldnn as_tensor asarray as_subclass _to_cpu "
+        "_lazy_clone _cast_Double _cast_Float _cast_Half"
+    ),
+    family="structure",
+    traits={SAME},
+)
+register(*named("type_as"), family="structure", traits={SAME, FIRST})
+register(*named("view_as expand_as reshape_as"), family="structure", traits={MOVES, FIRST})
 register(
     *named(
         # shapes and views
-        "reshape view view_as view_as_complex view_as_real unflatten flatten ravel squeeze unsqueeze transpose t permute "
-        "movedim moveaxis swapaxes swapdims adjoint expand expand_as broadcast_to broadcast_tensors contiguous clone "
+        "reshape view view_as_complex view_as_real unflatten flatten ravel squeeze unsqueeze transpose t permute "
+        "movedim moveaxis swapaxes swapdims adjoint expand broadcast_to broadcast_tensors "
         "narrow select unbind split_with_sizes chunk tensor_split hsplit vsplit dsplit unsafe_chunk unsafe_split "
-        "unsafe_split_with_sizes diagonal diag diag_embed diagflat as_strided unfold fold im2col col2im atleast_1d "
-        "atleast_2d atleast_3d reshape_as alias_copy expand_copy permute_copy select_copy slice_copy split_copy "
+        "unsafe_split_with_sizes diagonal diag diag_embed diagflat as_strided unfold im2col atleast_1d "
+        "atleast_2d atleast_3d expand_copy permute_copy select_copy slice_copy split_copy "
         "split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsqueeze_copy view_copy "
-        "diagonal_copy as_strided_copy detach_copy view_as_complex_copy view_as_real_copy narrow_copy "
-        "_reshape_alias_copy _neg_view_copy _conj_copy _values_copy _indices_copy _sparse_broadcast_to_copy "
-        # copies and casts
-        "to type type_as float double half bfloat16 cfloat cdouble chalf cpu cuda ipu xpu mtia to_dense _to_dense to_sparse coalesce values "
-        "pin_memory positive resolve_conj resolve_neg conj conj_physical real imag complex _autocast_to_full_precision "
-        "_autocast_to_reduced_precision _coalesced "
+        "diagonal_copy as_strided_copy view_as_complex_copy view_as_real_copy narrow_copy "
+        "_reshape_alias_copy _values_copy _indices_copy _sparse_broadcast_to_copy "
+        "to_sparse coalesce values imag complex _coalesced "
         # joining, repeating, moving
         "cat concat concatenate stack hstack vstack dstack column_stack row_stack block_diag cartesian_prod combinations "
         "meshgrid repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu pad constant_pad_nd pixel_shuffle "
-        "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift "
+        "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
         # picking and writing
         "__setitem__ index gather take take_along_dim masked_select where masked_fill "
-        "masked_scatter scatter scatter_add index_add index_copy index_fill index_put put select_scatter slice_scatter "
+        "masked_scatter index_copy index_fill index_put put select_scatter slice_scatter "
         "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
-        # weighted sums with constants
-        "cumsum sum_to_size neg negative __neg__ diff gradient trapezoid trapz cumulative_trapezoid deg2rad rad2deg interpolate "
-        "upsample affine_grid affine_grid_generator "
+        # beneath the public names, and beside them
+        "pad_sequence reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+        "replication_pad2d replication_pad3d _pad_circular _pad_enum flatten_dense_tensors unflatten_dense_tensors to_padded_tensor "
+        "_nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged _nested_from_padded "
+        "_nested_from_padded_tensor to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
+        "_to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc "
+        "_unsafe_index _unsafe_index_put _unsafe_masked_index slice _stack _chunk_cat spdiags"
+    ),
+    family="structure",
+    traits={MOVES},
+)
+register(
+    *named("neg negative __neg__ deg2rad rad2deg"),
+    family="structure",
+    handler=scaling,
+    traits={SCALES},
+    in_place=native,
+)
+# sums with weights that are not negative
+register(
+    *named(
+        "cumsum sum_to_size scatter_add index_add fold col2im interpolate upsample upsample_nearest1d upsample_nearest2d "
+        "upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa "
+        "_upsample_bicubic2d_aa _upsample_lanczos2d_aa"
+    ),
+    family="structure",
+    traits={REDUCES},
+)
+register(
+    *named(
+        "gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
+        "_neg_view _neg_view_copy _conj _conj_physical _conj_copy cfloat cdouble chalf _unsafe_masked_index_put_accumulate "
         "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft "
-        "__reversed__ mkldnn to_mkldnn"
+        "fft_r2c fft_c2c fft_c2r _fft_r2c _fft_c2c _fft_c2r"
     ),
     family="structure",
 )
 register(
     *named(
-        "max min amax amin aminmax maximum minimum fmax fmin median nanmedian mode kthvalue topk sort msort cummax cummin "
+        "amax amin aminmax median nanmedian mode kthvalue topk sort msort cummax cummin "
         "quantile nanquantile copysign unique_consecutive"
     ),
     family="selection",
+    traits={MOVES},
 )
 register(
     *named("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"),
     family="structure",
     handler=dropout,
+    on_constants=True,
+    traits={SAME},
+    in_place=native,
 )
 register(
     F.grid_sample,

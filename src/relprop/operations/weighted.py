@@ -19,12 +19,15 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.notes import Note, note_of
-from relprop.engine.registry import register
-from relprop.engine.run import Run, saved_elsewhere
+from relprop.engine.registry import lookup, register
+from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.numerics import known, nonzero, own, quotient, recording, signed, where_positive, wide
+from relprop.numerics import known, nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
+from relprop.operations.patches import embeds_patches
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
+from relprop.torch_private.recorded import recording
+from relprop.torch_private.state import saved_elsewhere
 
 PART = 4 * 2**20
 """Entries from which on a CPU works off a layer in parts: more is slower in page faults than in arithmetic."""
@@ -169,7 +172,8 @@ class Weighted:
                 "for what stands in for a zero. Use bfloat16 or float32 (model.float()), or put the rule on the first "
                 "layer only."
             )
-        self.linear, self.plain = linear, weight
+        self.linear, self.plain = linear, weight.clone() if call.run.copying else weight
+        self._weight_version = self.plain._version
         self.positive = recording() and never_negative(x)
         self._x, self._version = weakref.ref(x), x._version  # the note of the output holds it, so the graph does not
         self.bias: Tensor | None = bias
@@ -187,7 +191,7 @@ class Weighted:
         y = custom(x, compute, self.propagate)
         axis = self.linear.channel_axis
         self.channels = -1 if axis is None else y.shape[axis]
-        if not (self.run.checkpointed and saved_elsewhere()):  # a checkpoint keeps nothing
+        if not (self.run.checkpointed and saved_elsewhere(self.run.hooks)):  # a checkpoint keeps nothing
             self.kept = Kept(y)
         self.output = weakref.ref(y)
         note = Note(self.run)
@@ -244,6 +248,8 @@ class Weighted:
             self.kept.hold(y, rectified=True, capped=capped)
 
     def propagate(self, x: Tensor, g: Tensor) -> Tensor:
+        if self.plain._version != self._weight_version:
+            raise RuntimeError(f"the weight of {self.place} has been modified inplace")
         rule: Rule | None = self.run.decide(self.place) if self.rule is UNDECIDED else self.rule
         if isinstance(rule, Block):
             return torch.zeros_like(x)
@@ -316,6 +322,7 @@ class Weighted:
         return wide and max(x.numel(), g.numel()) > PART
 
 
+_ABOVE_ZERO = (F.relu6, torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus)
 _POSITIVE = {"ReluBackward0", "SigmoidBackward0", "SoftmaxBackward0", "ExpBackward0"}
 _KEEPS_SIGNS = {
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "TransposeBackward0",
@@ -327,7 +334,8 @@ _KEEPS_SIGNS = {
 def never_negative(x: Tensor) -> bool:
     """Whether a tensor can hold nothing below 0, by how it was made: for a graph that must be right for all numbers."""
     note = note_of(x)
-    if note is not None and note.step is not None and note.step.name in ("relu6", "sigmoid", "hardsigmoid", "softplus"):
+    entry = None if note is None or note.step is None else lookup(note.step.function)
+    if entry is not None and entry.function in _ABOVE_ZERO:
         return True
     node = x.grad_fn
     while node is not None and type(node).__name__ in _KEEPS_SIGNS:
@@ -337,6 +345,9 @@ def never_negative(x: Tensor) -> bool:
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
+    call.zeros = True  # its rules know of them
+    if call.run.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
+        call.run.traits.add("patches")
     if not call.run.nz_hidden and (call.rule is None or isinstance(call.rule, Zero)):
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())

@@ -32,6 +32,7 @@ from relprop.rendering.text import TokenMap
 from relprop.rendering.visible import visible
 from relprop.rendering.volume import volume
 from relprop.rules import Rule
+from relprop.signatures import public
 
 KINDS = ("image", "text", "series", "table", "audio", "volume")
 # Entries of a view that are listed as text; a table of all pixels helps nobody.
@@ -77,10 +78,26 @@ class Options:
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
-        if self.most < 1:
-            raise InputError(f"most is {self.most}; at least one sample is drawn.")
+        if not isinstance(self.most, int) or self.most < 1:
+            raise InputError(f"most is {self.most!r}; at least one sample is drawn: an int above 0.")
+        for name in ("rate", "percentile", "room"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) and not (value is None and name != "room"):
+                raise InputError(f"{name} is {value!r}; it must be a number.")
+        if not isinstance(self.limit, (int, float, Scale, type(None))):
+            raise InputError(f"limit is {self.limit!r}; it must be a number, or the Scale of another drawing.")
         if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
             raise InputError(f"percentile is {self.percentile}; it lies above 0 and up to 100.")
+
+
+ELSEWHERE = {
+    "dpi": "Drawings are made of pixels: scale=2 draws twice as many, in to_image and in save to a .png.",
+    "figsize": "Drawings are as large as what they show: scale=2 draws twice as many pixels, in to_image and in save to a .png.",
+    "cmap": 'Colours are chosen by palette="red_blue", "orange_purple" or "grey".',
+    "vmax": "The end of a scale is limit=, a number, or percentile=.",
+    "vmin": "Scales end at the same number on both sides: limit=, or percentile=.",
+}
+Options.__init__ = public("relprop.rendering.Options", ELSEWHERE)(Options.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -220,9 +237,10 @@ def target_of(result: Relevance, sample: int) -> str:
 
 def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[str, float]]:
     """The largest outputs of a sample by name, where the output is one row of scores."""
-    if not isinstance(result.output, Tensor) or result.output.ndim != 2 or result.output.shape[0] != len(result):
+    output = result.output
+    if not isinstance(output, Tensor) or output.is_complex() or output.ndim != 2 or output.shape[0] != len(result):
         return []
-    row = result.output[sample].float()
+    row = output[sample].float()
     best = row.topk(min(count, len(row)))
     return [(_in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 

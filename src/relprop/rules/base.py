@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Signature, signature
 from math import isfinite
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from relprop.errors import RuleError
+from relprop.errors import RelpropError, RuleError
+from relprop.signatures import public
 
 WEIGHTED = frozenset({"linear", "conv", "bilinear", "batch_norm"})
 EVERYTHING = WEIGHTED | {
@@ -95,8 +97,28 @@ class Layer(Protocol):
         ...
 
 
+class _Made(type):
+    """Makes rules; parameters that a rule has not are an error that names those it has."""
+
+    @property
+    def __signature__(cls) -> Signature:
+        """How a rule is made, for `help` and the like."""
+        made = signature(cls.__init__)  # type: ignore[misc]
+        return made.replace(parameters=list(made.parameters.values())[1:])
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            if isinstance(error, RelpropError):
+                raise
+            again: Any = cls.__init__  # type: ignore[misc]
+            public(cls.__name__)(again)(cls.__new__(cls), *args, **kwargs)  # type: ignore[call-overload]
+            raise
+
+
 @dataclass(frozen=True)
-class Rule:
+class Rule(metaclass=_Made):
     """Base of all rules: a frozen value, compared by its parameters.
 
     Class attributes:

@@ -5,7 +5,7 @@ A folder holds tensors (safetensors) and a manifest (JSON): no pickle, and nothi
 
 from __future__ import annotations
 
-from relprop.storage.folder import load
+from relprop.storage.loading import load
 from relprop.storage.save import report, save
 
 __all__ = ["load", "report", "save"]

@@ -11,6 +11,10 @@ from torch import Tensor
 
 from relprop.attribution import Contrast
 
+# Inputs and outputs of models are some ten levels deep at most.
+_DEEPEST = 64
+_NOT_FINITE = ("nan", "inf", "-inf")
+
 
 def encode(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """A tree as JSON; its tensors go into `tensors` under names that begin with `name`."""
@@ -32,32 +36,48 @@ def encode(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return {"text": getattr(tree, "__qualname__", None) or repr(tree)}
 
 
-def decode(data: Any, tensors: dict[str, Tensor]) -> Any:
-    """The tree of an encoded one; what was no plain data is text.
+def decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
+    """The tree of an encoded one; what was no plain data is text. Each tensor is taken out of `tensors`, for `encode`
+    writes none twice.
 
     Raises:
         ValueError: this was not encoded by `encode`.
     """
+    if depth > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
     if isinstance(data, list):
-        return [decode(item, tensors) for item in data]
+        return [decode(item, tensors, depth + 1) for item in data]
     if not isinstance(data, dict):
         return data
     if len(data) != 1:
-        raise ValueError(f"an entry has the keys {sorted(data)}")
+        raise ValueError(f"an entry has {len(data)} keys in the place of one")
     ((kind, content),) = data.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "tuple":
-        return tuple(decode(item, tensors) for item in content)
-    if kind == "dict":
-        return {decode(key, tensors): decode(item, tensors) for key, item in content}
-    if kind == "contrast":
-        return Contrast(*(decode(part, tensors) for part in content))
-    if kind == "float":
+    if kind == "tensor" and isinstance(content, str):
+        if content not in tensors:
+            raise ValueError(f"there is no tensor {content[:80]!r}, or it is used twice")
+        return tensors.pop(content)
+    if kind == "float" and isinstance(content, str) and content in _NOT_FINITE:
         return float(content)
-    if kind == "text":
-        return str(content)
-    raise ValueError(f"an entry is a {kind!r}")
+    if kind == "text" and isinstance(content, str):
+        return content
+    if kind in ("tuple", "dict", "contrast") and isinstance(content, list):
+        items = [decode(item, tensors, depth + 1) for item in content]
+        if kind == "tuple":
+            return tuple(items)
+        if kind == "contrast" and len(items) == 2:
+            return Contrast(*items)
+        if kind == "dict" and all(isinstance(item, list) and len(item) == 2 for item in items):
+            return _table(items)
+    raise ValueError(f"an entry is a {kind[:20]!r} of {type(content).__name__}")
+
+
+def _table(items: list[list[Any]]) -> dict[Any, Any]:
+    if not all(key is None or isinstance(key, (str, int, float)) for key, _ in items):
+        raise ValueError("a key of a table is neither text nor a number")
+    found = {key: item for key, item in items}
+    if len(found) != len(items):
+        raise ValueError("a table holds a key twice")
+    return found
 
 
 def plain(tree: Any) -> Any:

@@ -1,37 +1,29 @@
-"""A result as a folder: `tensors.safetensors` and `manifest.json`; and back."""
+"""A result as a folder: `tensors.safetensors` and `manifest.json`. `loading` reads it back."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from relprop.attribution import Relevance
-from relprop.attribution.identity import Identity
 from relprop.composites import Composite, Place
-from relprop.engine.ledger import Entry, Ledger
-from relprop.errors import CompositeError, InputError
+from relprop.errors import CompositeError
 from relprop.rules import Rule
 from relprop.storage import atomic, texts
-from relprop.storage.encoding import as_json, decode, encode
+from relprop.storage.encoding import as_json, encode
 from relprop.storage.fingerprint import weights_sha256
 from relprop.text import GenerationRelevance, TextRelevance
 
 MANIFEST, TENSORS = "manifest.json", "tensors.safetensors"
 FORMAT = 1
-# A manifest is read into memory; that of the largest result of a network of 10,000 operations has 2 MB.
-_LARGEST = 64 * 2**20
 Stored = Relevance | TextRelevance | GenerationRelevance
 # What is kept of a result beside its inputs, its ledger, and how it was made.
-_KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions")
-# What is kept of each line of a ledger.
-_ENTRY = ("family", "name", "where", "absorbed")
+KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions")
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
     safetensors = _safetensors()
     tensors: dict[str, Tensor] = {}
     if isinstance(result, Relevance):
-        kind, kept = "relevance", {name: getattr(result, name) for name in _KEPT}
+        kind, kept = "relevance", {name: getattr(result, name) for name in KEPT}
         kept["inputs"] = result.inputs if inputs else None
     else:
         kind, kept = texts.kept(result)
@@ -102,69 +94,6 @@ def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
         atomic.write(part / MANIFEST, as_json(manifest, indent=1))
 
 
-def load(path: str | PathLike[str]) -> Any:
-    """Reads a result that `save` wrote into a folder.
-
-    Nothing in it is executed or imported: composite, rules and a callable target come back as records of what they were.
-
-    Args:
-        path: the folder.
-
-    Returns:
-        The `Relevance`, `TextRelevance` or `GenerationRelevance` that was saved, on the CPU.
-
-    Raises:
-        InputError: there is no saved result, it is damaged, or a newer version wrote it.
-    """
-    place = atomic.whole(Path(path), MANIFEST)
-    if not (place / MANIFEST).is_file():
-        raise InputError(f"{str(path)!r} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
-    safetensors = _safetensors()
-    try:
-        if (place / MANIFEST).stat().st_size > _LARGEST:
-            raise ValueError(f"{MANIFEST} is larger than {_LARGEST // 2**20} MiB")
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != "relprop":
-            raise ValueError(f"its format is {manifest['format']!r}")
-        if manifest["format_version"] > FORMAT:
-            raise InputError(
-                f"{str(path)!r} was written in format {manifest['format_version']}, this version reads up to {FORMAT}: "
-                "update relprop."
-            )
-        stored = (place / TENSORS).read_bytes()
-        if hashlib.sha256(stored).hexdigest() != manifest["tensors_sha256"]:
-            raise ValueError(f"{TENSORS} is not the one that was written with this manifest")
-        return _result(manifest, safetensors.load(stored))
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
-        raise InputError(f"{str(path)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
-
-
-def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
-    content = {name: decode(data, tensors) for name, data in manifest["content"].items()}
-    composite, model = manifest["composite"], manifest["model"]
-    made: dict[str, Any] = {
-        "composite": RecordedComposite(
-            str(composite["name"]), str(composite["table"]), bool(composite["multiply_by_inputs"])
-        ),
-        "rules": [_recorded(entry) for entry in manifest["rules"]],
-        "model": None
-        if model is None
-        else Identity(str(model["name"]), int(model["parameters"]), model["weights_sha256"]),
-        "unknown": content["unknown"],
-        "ledger": Ledger([Entry(**{name: entry[name] for name in _ENTRY}) for entry in content["ledger"]]),
-    }
-    kind = manifest["kind"]
-    if kind != "relevance":
-        return texts.restored(kind, content, made)
-    for name in ("score", "residual"):
-        if not isinstance(content[name], Tensor):
-            raise ValueError(f"{name} is no tensor")
-    notices = [str(notice) for notice in content.get("notices", ())]  # none in folders of the first version
-    return Relevance(**{name: content[name] for name in (*_KEPT, "inputs")}, **made, notices=notices)
-
-
 def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:
     return {
         "operation": place.name,
@@ -175,16 +104,6 @@ def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:
         "merged": place.merged,
         "rule": None if rule is None else repr(rule),
     }
-
-
-def _recorded(entry: dict[str, Any]) -> tuple[Place, Rule | None]:
-    # A place names its operation by a function; here there is only its name.
-    operation: Any = str(entry["operation"])
-    paths = (str(entry["module"]),)
-    place = Place(
-        str(entry["family"]), operation, None, paths, entry["index"], entry["last"], merged=entry.get("merged") is True
-    )
-    return place, None if entry["rule"] is None else RecordedRule(str(entry["rule"]))
 
 
 def _model(result: Stored) -> dict[str, Any] | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError
-from relprop.text.tokens import Tokens
+from relprop.text.tokens import Choices, Tokens
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Batch:
 
     Attributes:
         texts: the tokens of each text.
-        ids: (N, T).
-        mask: (N, T), 1 at tokens and 0 at padding.
+        ids: (N, T), and (1, C, T) for a text with C choices.
+        mask: of the same shape, 1 at tokens and 0 at padding.
         rest: further arguments of the model, by name.
         named: the name of the model's argument for the ids.
+        begin: the number of the first text, among all that were given.
     """
 
     texts: list[Tokens]
@@ -31,25 +32,32 @@ class Batch:
     mask: Tensor
     rest: dict[str, Any]
     named: str
+    begin: int = 0
 
     def real(self, n: int) -> Tensor:
         """The positions of the tokens of text n."""
-        return self.mask[n].nonzero().flatten()
+        return self.mask[n].flatten().nonzero().flatten()
 
 
-def collate(model: Any, tokenizer: Any, texts: list[Tokens]) -> Batch:
+def collate(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], begin: int = 0) -> Batch:
     """Pads on the side that the tokenizer pads on.
 
     Raises:
         InputError: a text is longer than the model's context, the ids do not fit the model's vocabulary, or texts of
             different lengths meet a tokenizer without padding, or a model without a mask.
     """
+    if isinstance(texts[0], Choices):
+        return _with_choices(model, tokenizer, texts[0], begin)
+    return _collate(model, tokenizer, [text for text in texts if isinstance(text, Tokens)], begin)
+
+
+def _collate(model: Any, tokenizer: Any, texts: list[Tokens], begin: int) -> Batch:
     for text in texts:
         check_length(model, tokenizer, len(text))
         check_vocabulary(model, text)
     longest = max(map(len, texts))
     short = any(len(text) < longest for text in texts)
-    pad = getattr(tokenizer, "pad_token_id", None)
+    pad = padding(model, tokenizer)
     if short and pad is None:
         raise InputError(
             "texts of different lengths need padding, and this tokenizer has no token for it: set tokenizer.pad_token = "
@@ -81,7 +89,23 @@ def collate(model: Any, tokenizer: Any, texts: list[Tokens]) -> Batch:
         rest["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     if "use_cache" in accepted:
         rest["use_cache"] = False
-    return Batch(texts, ids, mask, rest, named)
+    return Batch(texts, ids, mask, rest, named, begin)
+
+
+def _with_choices(model: Any, tokenizer: Any, text: Choices, begin: int) -> Batch:
+    """One text with its choices, a row for each: (1, C, T)."""
+    rows = collate(model, tokenizer, text.rows, begin)
+    rest = {key: value[None] if isinstance(value, Tensor) else value for key, value in rows.rest.items()}
+    return replace(rows, texts=[text.joined()], ids=rows.ids[None], mask=rows.mask[None], rest=rest)
+
+
+def padding(model: Any, tokenizer: Any) -> int | None:
+    """The id that fills short texts: the model's own, which its head or its positions may look for, else the tokenizer's."""
+    own = getattr(getattr(model, "config", None), "pad_token_id", None)
+    table = embeddings(model)
+    if isinstance(own, int) and own >= 0 and (table is None or own < table.shape[0]):
+        return own
+    return getattr(tokenizer, "pad_token_id", None)
 
 
 def _skips_padding(model: Any) -> bool:
@@ -104,6 +128,73 @@ def decodes(model: Any) -> bool:
     """Whether it reads one text and writes another: an encoder and a decoder."""
     config = getattr(model, "config", None)
     return bool(getattr(config, "is_encoder_decoder", False)) and "decoder_input_ids" in arguments(model)[1]
+
+
+def generates(model: Any) -> bool:
+    """Whether the model says what comes next. One that does not tell does, as far as we know."""
+    tells = getattr(model, "can_generate", None)
+    return bool(tells()) if callable(tells) else True
+
+
+def end_sign(model: Any) -> int | None:
+    """The id whose last place the head of an encoder-decoder model may read, where it is no generator."""
+    found = getattr(getattr(model, "config", None), "eos_token_id", None)
+    return found if isinstance(found, int) and decodes(model) and not generates(model) else None
+
+
+def alike(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], size: int) -> Iterator[slice]:
+    """Batches of texts that the model takes together.
+
+    They hold `size` texts at most. A text with choices goes alone, and so does each text of a model without a padding of
+    its own that is no generator: its head may look for the last token before the padding. Where the head may read the
+    sign at the end, the texts of a batch hold it equally often.
+    """
+    sign, config = end_sign(model), getattr(model, "config", None)
+    if config is not None and getattr(config, "pad_token_id", 0) is None and not generates(model):
+        size = 1
+    filled = sign is not None and sign == padding(model, tokenizer)
+    kinds = [
+        object() if isinstance(t, Choices) else None if sign is None else (t.ids.count(sign), len(t) if filled else 0)
+        for t in texts
+    ]
+    start = 0
+    while start < len(texts):
+        stop = start + 1
+        while stop < len(texts) and stop - start < size and kinds[stop] == kinds[start]:
+            stop += 1
+        yield slice(start, stop)
+        start = stop
+
+
+@torch.no_grad()
+def answers_alone(model: Any, batch: Batch) -> bool:
+    """Whether an encoder-decoder model answers to the text alone: its head is a classifier's or a reader's, and what its
+    decoder reads is made from the text. One text is tried.
+
+    Raises:
+        InputError: it looks for a sign at the text's end, and there is none.
+    """
+    if not decodes(model) or generates(model):
+        return False
+    sign, text = end_sign(model), batch.texts[0]
+    given = {batch.named: batch.ids[:1], **batch.rest}
+    given = {key: value[:1] if isinstance(value, Tensor) else value for key, value in given.items()}
+    try:
+        output = model(**given)
+    except Exception as error:
+        if sign is None or sign in text.ids:
+            return False  # such as a model without a head, which must be told what its decoder reads
+        raise InputError(
+            f"text {batch.begin} does not hold the id {sign}, and the model, an encoder-decoder without a generator, raises "
+            f"{type(error).__name__}: {error} Its head may read the last place of config.eos_token_id={sign}: let the "
+            "tokenizer end texts with that token, or write it at the end of the text."
+        ) from error
+    return any(isinstance(field_of(output, name), Tensor) for name in ("logits", "start_logits"))
+
+
+def field_of(output: Any, name: str) -> Any:
+    """A part of what a model answers, None where there is none of that name."""
+    return output.get(name) if isinstance(output, dict) else getattr(output, name, None)
 
 
 def decoder_start(model: Any) -> int:

@@ -9,18 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attribution import Relevance, attribute_each
+from relprop.attribution import Relevance, attribute, attribute_each
+from relprop.attribution.checks import check_callable, check_flags, check_names
 from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
 from relprop.errors import InputError, TargetError
+from relprop.signatures import check_options, parameters, public
 from relprop.text import positions as sinks
-from relprop.text.batch import Batch, arguments, collate, decoder_start, decodes
+from relprop.text.batch import Batch, alike, answers_alone, arguments, collate, decoder_start, decodes, generates
 from relprop.text.parts import Parts, find_parts
 from relprop.text.result import ROTARY, TextRelevance
-from relprop.text.targets import Question, Rank, generates, read_output
-from relprop.text.tokens import Tokens, is_chat, tokenize, tokens_of_ids
+from relprop.text.targets import Question, Rank, read_output
+from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
+
+_OWN = {"inputs", "forward_args", "forward_kwargs", "select"}
+"""What `explain_text` gives to `attribute` itself."""
+_ELSEWHERE = {
+    "max_new_tokens": "relprop.explain_generation(model, tokenizer, text, max_new_tokens=20) lets a model write.",
+    "targets": "Several targets are a list, target=[...].",
+}
 
 
+@public("relprop.explain_text")
 def explain_text(
     model: Any,
     tokenizer: Any,
@@ -44,18 +54,22 @@ def explain_text(
     """Explains what a model makes of a text: a class, its next token, a masked token, or an answer.
 
     What is explained follows from what the model answers: logits (N, C) are classes; logits (N, T, V) as wide as the
-    vocabulary are the token at the mask, where the text holds one, else the next token; start and end logits are the
-    span of an answer.
+    vocabulary are the token at the mask, where the text holds one, else the next token; any other logits (N, T, C) are
+    the class of a token; start and end logits are the span of an answer.
 
     Args:
         model: a model of the transformers library, or any other that takes ids of tokens. It is not changed.
         tokenizer: its tokenizer, slow or fast.
-        text: a str; a tuple of two texts (question and context, premise and hypothesis); a chat, as a list of
-            `{"role": ..., "content": ...}`; or a list of any of these.
+        text: a str; a tuple of two texts (question and context, premise and hypothesis); a tuple of a question and a list
+            of answers, for models that choose among these, whose relevance is that of all rows, one after the other; a
+            chat, as a list of `{"role": ..., "content": ...}`; or a list of any of these.
         target: None for what the model finds likeliest; a label, an index, a token's id; a token as a str (with or
             without a space before it, whichever the model scores higher; a space of yours decides); the answer to a
-            question, as a str or as (first token, last token); a `Contrast` of two; a callable, output -> (N,). For a
-            list of texts a list has one per text; for one text a list has several, from one forward pass.
+            question, as a str (where the text holds it several times, the place that the model scores highest) or as
+            (first token, last token); for a class of a token (token, class), the token as its number (negative: from the
+            end) or as a word, which stands for its first token, the class as a label, an index, or None for the
+            likeliest; a `Contrast` of two; a callable, output -> (N,). For a list of texts a list has one per text; for
+            one text a list has several, from one forward pass.
         top: explain that many likeliest targets instead.
         composite: the rules, or the name of a composite.
         labels: names of the classes, where the model carries none.
@@ -76,9 +90,24 @@ def explain_text(
 
     Raises:
         InputError: the text is empty or too long, the tokenizer cannot pad or does not belong to the model.
-        TargetError: the target names no score, is several tokens, or the text has no mask.
+        TargetError: the target names no score or several, is several tokens, or the text has no mask.
         RelpropError: as `relprop.attribute`.
     """
+    check_options(
+        options, [*parameters(explain_text), *(n for n in parameters(attribute) if n not in _OWN)], _ELSEWHERE
+    )
+    check_callable(model, tokenizer)
+    for name, value in (("max_length", max_length), ("longest_answer", longest_answer), ("batch_size", batch_size)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name} must be a positive int; got {value!r}.")
+    if mask is not None and (not isinstance(mask, int) or isinstance(mask, bool) or mask < 0):
+        raise TargetError(f"mask must be the number of a mask token of the text, from 0; got {mask!r}.")
+    if not isinstance(parts, (bool, Parts)):
+        raise InputError(f"parts must be True, False, or what relprop.text.find_parts found; got {parts!r}.")
+    if decoder_text is not None and not isinstance(decoder_text, str):
+        raise InputError(f"decoder_text must be a str; got {decoder_text!r}.")
+    check_flags(positions=positions)
+    check_names(labels)
     alone = not isinstance(text, list) or is_chat(text)
     texts = [text] if alone else list(text)
     if not texts:
@@ -90,18 +119,17 @@ def explain_text(
     if isinstance(found, Parts):
         layers = found.paths
         options["layers_at"] = "input"
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be a positive int; got {batch_size!r}.")
-    read = [tokenize(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
+    read = [read_text(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
     if positions:
         batch_size = 1  # an encoding that all texts share cannot tell them apart
     results: list[list[TextRelevance]] = []
-    for start in range(0, len(texts), batch_size):
-        here = slice(start, start + batch_size)
-        batch = collate(model, tokenizer, read[here])
+    for here in alike(model, tokenizer, read, batch_size):
+        batch = collate(model, tokenizer, read[here], here.start)
+        first = read[here.start]
+        names = first.answers if labels is None and isinstance(first, Choices) else labels
         questions = [
             row[0] if callable(row[0]) else Question(
-                lambda output, batch=batch: read_output(output, model, tokenizer, batch, labels, mask, longest_answer),
+                lambda output, batch=batch, names=names: read_output(output, model, tokenizer, batch, names, mask, longest_answer),
                 row[here],
             )
             for row in wanted
@@ -147,6 +175,13 @@ def _inputs(
         if decoder_text is not None:
             raise InputError("decoder_text is for encoder-decoder models; this one has no decoder of its own.")
         return inputs, None
+    if answers_alone(model, batch):
+        if decoder_text is not None:
+            raise InputError(
+                "decoder_text is for models that write; the decoder of this one reads what the model makes of the text "
+                "itself. Leave it out."
+            )
+        return inputs, None
     ids = [decoder_start(model)]
     if decoder_text:
         ids += [int(i) for i in tokenizer(text_target=decoder_text, add_special_tokens=False)["input_ids"]]
@@ -172,11 +207,18 @@ def _attribute(
     given: Any = inputs
     if not isinstance(model, nn.Module) and len(inputs) == 1 and batch.named not in accepted:
         given = batch.ids
-    with context:
-        answers = attribute_each(
-            model, given, questions, composite=composite, layers=layers, forward_kwargs=rest, positions=positions,
-            select=lambda output: output, **options,
-        )  # fmt: skip
+    try:
+        with context:
+            answers = attribute_each(
+                model, given, questions, composite=composite, layers=layers, forward_kwargs=rest, positions=positions,
+                select=lambda output: output, **options,
+            )  # fmt: skip
+    except InputError as error:
+        if error.__cause__ is None or generates(model) or batch.ids.ndim > 2:
+            raise
+        raise InputError(
+            f"{error.message} If the model chooses among answers, write text=(question, [answer, answer])."
+        ) from error.__cause__
     if positions and not turning and not answers[0].positions:
         raise InputError(
             "positions=True finds no position encodings: none is looked up, added, or rotates (a module with inv_freq)."
@@ -193,15 +235,16 @@ def _result(
     values = answer.values if isinstance(answer.values, dict) else {batch.named: answer.values}
 
     def row(name: str) -> Tensor:
-        return values[name][n].cpu()
+        return values[name][n].flatten().cpu()
 
     places = {name: _first(value).cpu() for name, value in answer.positions.items()}
-    residual = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
+    score = answer.score[n].cpu()
+    kept = float(answer.residual[n]) - sum(float(value.sum()) for value in places.values())
     if sinks.NAME in values:
-        places[ROTARY] = row(sinks.NAME)[real.cpu(), 0]
+        places[ROTARY] = row(sinks.NAME)[real.cpu()]
     ends: dict[str, Any] = {
-        "target": target, "index": index, "probability": probability, "score": float(answer.score[n]),
-        "residual": residual, "composite": answer.composite, "rules": answer.rules, "unknown": answer.unknown,
+        "target": target, "index": index, "probability": probability, "score": score,
+        "residual": torch.tensor(kept, dtype=score.dtype), "composite": answer.composite, "rules": answer.rules, "unknown": answer.unknown,
         "model": answer.model,
     }  # fmt: skip
     decoder = None
@@ -245,7 +288,10 @@ def _named(question: Any, n: int) -> tuple[str, Any, float | None, list[tuple[st
     if not isinstance(question, Question) or question.task is None:
         return getattr(question, "__name__", "callable"), None, None, []
     task, choice = question.task, question.choices[n]
-    predictions = [(task.name(c, n), task.probability(c, n)) for c in task.best(n, 5)]
+    first = choice
+    while isinstance(first, Contrast):
+        first = first.positive
+    predictions = [(task.name(c, n), task.probability(c, n)) for c in task.rivals(first, n, 5)]
     probability = None if isinstance(choice, Contrast) else task.probability(choice, n)
     return _called(task, choice, n), choice, probability, predictions
 

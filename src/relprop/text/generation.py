@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.attribution import attribute_each
+from relprop.attribution import attribute, attribute_each
+from relprop.attribution.checks import check_callable
 from relprop.composites import Composite
 from relprop.engine.ledger import Ledger
 from relprop.errors import InputError
+from relprop.signatures import check_options, parameters, public
 from relprop.text.batch import arguments, check_length, check_vocabulary, decoder_start, decodes, device_of
 from relprop.text.result import GenerationRelevance
 from relprop.text.tokens import tokenize, tokens_of_ids
@@ -21,6 +23,22 @@ AT_ONCE = 8
 """Generated tokens per backward pass: their matrix products become one large one. More cost memory and gain nothing."""
 
 
+_OWN = {
+    "inputs",
+    "target",
+    "forward_args",
+    "forward_kwargs",
+    "select",
+    "layers",
+    "layers_at",
+    "labels",
+    "batch_size",
+    "progress",
+}
+"""What `explain_generation` gives to `attribute` itself, or has no use for."""
+
+
+@public("relprop.explain_generation")
 def explain_generation(
     model: Any,
     tokenizer: Any,
@@ -57,6 +75,14 @@ def explain_generation(
             once, so that its tokens are not its own predictions.
         RelpropError: as `relprop.attribute`.
     """
+    check_options(
+        options,
+        [*parameters(explain_generation), *(n for n in parameters(attribute) if n not in _OWN)],
+        _of_generate(model, options),
+    )
+    check_callable(model, tokenizer)
+    if continuation is not None and not isinstance(continuation, str):
+        raise InputError(f"continuation must be a str; got {continuation!r}.")
     if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be a positive int; got {max_new_tokens!r}.")
     if isinstance(prompt, tuple):
@@ -99,6 +125,13 @@ def explain_generation(
         special=text.special + begin.special + after.special,
         names=text.names + begin.names + after.names,
     )
+
+
+def _of_generate(model: Any, options: Iterable[str]) -> dict[str, str]:
+    """What is said of arguments that the model's own `generate` takes."""
+    config = getattr(model, "generation_config", None)
+    said = "It is one of the model's own generate: write generate={{{0!r}: ...}}."
+    return {name: said.format(name) for name in options if hasattr(config, name)}
 
 
 def matrix(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,8 +73,9 @@ class TextRelevance(Made):
         target: what was explained, as people call it.
         index: its index: a class, the id of a token, a span; for a contrast both.
         probability: how sure the model was of it; None where its scores make no distribution, and for contrasts.
-        score: what was explained; tokens, positions and residual add up to it (to the seed, where one was given).
-        residual: what biases, other inputs and stabilisers absorbed.
+        score: what was explained, a tensor of one number; tokens, positions and residual add up to it (to the seed, where
+            one was given).
+        residual: what biases, other inputs and stabilisers absorbed, likewise.
         predictions: what the model finds likeliest, with probabilities.
         positions: relevance that ended in position encodings and other tables, where it was asked for: per module that
             makes them, per token (T,) where they belong to tokens; rotary ones are called "rotary".
@@ -94,8 +96,8 @@ class TextRelevance(Made):
     target: str
     index: Any
     probability: float | None
-    score: float
-    residual: float
+    score: Tensor
+    residual: Tensor
     spans: list[tuple[int, int]]
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
     positions: dict[str, Tensor] = field(default_factory=dict)
@@ -104,6 +106,11 @@ class TextRelevance(Made):
     heads: Tensor | None = None
     neurons: list[Tensor] | None = None
     layers: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("score", "residual"):
+            if isinstance(getattr(self, name), float):
+                setattr(self, name, torch.tensor(getattr(self, name), dtype=torch.float64))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -128,11 +135,11 @@ class TextRelevance(Made):
         words = self.words
         names = [_plain(w.text) for w in words]
         wide = min(max(map(len, names)), 30)
-        most = max((abs(w.relevance) for w in words), default=0.0) or 1.0
+        most = max((abs(w.relevance) for w in words if isfinite(w.relevance)), default=0.0) or 1.0
         left = any(w.relevance < 0 for w in words)
         lines = [self._head()]
         for w, name in zip(words, names, strict=True):
-            bar = "█" * round(abs(w.relevance) / most * _WIDTH)
+            bar = "█" * round(abs(w.relevance) / most * _WIDTH) if isfinite(w.relevance) else ""
             short = name if len(name) <= 30 else name[:29] + "…"
             against, towards = (bar, "") if w.relevance < 0 else ("", bar)
             before = f"{against:>{_WIDTH}}│" if left else "│"

@@ -75,10 +75,9 @@ def rows_of_text(result: TextRelevance) -> list[Row]:
         arrived += float(result.decoder.relevance.sum())
     causes = {cause: float(amount[0]) for cause, amount in result.ledger.items()}
     # The ledger counts what ends in added positions as absorbed; here it is told apart.
-    rest = result.residual + (result.in_tables() if causes else 0.0)
-    return [
-        Row(called(result.target), result.score, arrived, result.residual, by_cause(rest, causes), result.probability)
-    ]
+    kept = float(result.residual)
+    rest = kept + (result.in_tables() if causes else 0.0)
+    return [Row(called(result.target), float(result.score), arrived, kept, by_cause(rest, causes), result.probability)]
 
 
 def rows_of_generation(result: GenerationRelevance) -> list[Row]:

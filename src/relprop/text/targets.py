@@ -1,14 +1,13 @@
-"""What is explained of a text: a class, a token of the vocabulary, or the span of an answer.
+"""What is explained of a text: a class, a token of the vocabulary, the class of a token, or the span of an answer.
 
-The output of the model tells which: two numbers per token are a span, a row per text are classes, and a row per token
-as wide as the vocabulary are tokens, the next one or a masked one.
+The output of the model tells which: two numbers per token are a span, a row per text are classes, a row per token
+as wide as the vocabulary are tokens, the next one or a masked one, and any other row per token are its classes.
 
 Index letters: n text, t token, v entry of the vocabulary or class.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.checks import check_labels
-from relprop.attribution.targets import Contrast, class_of, known_labels
-from relprop.errors import TargetError, TargetIndexError
-from relprop.text.batch import Batch, embeddings
-
-Choice = Any
-"""What a target stands for in one task: the index of a row's entry, or the first and last token of a span."""
+from relprop.attribution.targets import Contrast, known_labels
+from relprop.errors import TargetError
+from relprop.text.batch import Batch, decodes, embeddings, field_of, generates
+from relprop.text.places import Spans, Tags
+from relprop.text.tasks import Classes, Task, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -30,154 +28,6 @@ class Rank:
     """The entry that comes `place`-th by its score, from 0."""
 
     place: int
-
-
-class Task(ABC):
-    """What can be asked of an output."""
-
-    @abstractmethod
-    def best(self, n: int, count: int) -> list[Choice]:
-        """The choices with the highest scores for text n, best first."""
-
-    @abstractmethod
-    def choice(self, target: Any, n: int) -> Choice:
-        """What a target stands for."""
-
-    @abstractmethod
-    def scores(self, choices: Sequence[Choice]) -> Tensor:
-        """One score per text; they carry relevance."""
-
-    @abstractmethod
-    def probability(self, choice: Choice, n: int) -> float | None:
-        """How sure the model is of it, where its scores are those of a distribution."""
-
-    @abstractmethod
-    def name(self, choice: Choice, n: int) -> str:
-        """The choice as people call it."""
-
-
-@dataclass
-class _Entries(Task):
-    """One entry of a row of scores per text."""
-
-    rows: Tensor  # (N, V)
-
-    def best(self, n: int, count: int) -> list[Choice]:
-        return self.rows[n].detach().topk(min(count, self.rows.shape[1])).indices.tolist()
-
-    def scores(self, choices: Sequence[Choice]) -> Tensor:
-        every = torch.arange(len(choices), device=self.rows.device)
-        return self.rows[every, torch.tensor(list(choices), device=self.rows.device)]
-
-    def probability(self, choice: Choice, n: int) -> float | None:
-        return float(self.rows[n].detach().float().softmax(0)[choice])
-
-    def index(self, target: Any) -> int:
-        index = _as_int(target)
-        width = self.rows.shape[1]
-        if not -width <= index < width:
-            raise TargetIndexError(f"target {index} is out of range: the model has {width} scores, 0 to {width - 1}.")
-        return index % width
-
-
-@dataclass
-class Classes(_Entries):
-    """A class, by its index or its label."""
-
-    labels: Sequence[str] | None
-    several: bool  # each class has a sigmoid of its own
-
-    def choice(self, target: Any, n: int) -> Choice:
-        return class_of(target, self.labels) if isinstance(target, str) else self.index(target)
-
-    def probability(self, choice: Choice, n: int) -> float | None:
-        if self.several:
-            return float(self.rows[n].detach().float().sigmoid()[choice])
-        return None if self.rows.shape[1] == 1 else super().probability(choice, n)
-
-    def name(self, choice: Choice, n: int) -> str:
-        return str(self.labels[choice]) if self.labels is not None and choice < len(self.labels) else str(choice)
-
-
-@dataclass
-class Vocabulary(_Entries):
-    """A token of the vocabulary, by its id or as a string."""
-
-    tokenizer: Any
-
-    def choice(self, target: Any, n: int) -> Choice:
-        if not isinstance(target, str):
-            return self.index(target)
-        spelled = spellings(self.tokenizer, target)
-        for index in spelled:
-            self.index(index)
-        row = self.rows[n].detach()
-        return max(spelled, key=lambda index: float(row[index]))
-
-    def name(self, choice: Choice, n: int) -> str:
-        return decoded(self.tokenizer, choice)
-
-
-@dataclass
-class Spans(Task):
-    """The span of an answer: the score of its first token plus that of its last."""
-
-    first: Tensor  # (N, T)
-    last: Tensor
-    batch: Batch
-    longest: int = 30
-
-    def _allowed(self, n: int) -> list[int]:
-        text, real = self.batch.texts[n], self.batch.real(n).tolist()
-        pair = any(text.second)
-        return [at for k, at in enumerate(real) if not text.special[k] and (text.second[k] or not pair)]
-
-    def best(self, n: int, count: int) -> list[Choice]:
-        allowed = self._allowed(n)
-        first, last = self.first[n].detach().float().tolist(), self.last[n].detach().float().tolist()
-        spans = [(s, e) for k, s in enumerate(allowed) for e in allowed[k : k + self.longest]]
-        return sorted(spans, key=lambda span: -(first[span[0]] + last[span[1]]))[:count]
-
-    def choice(self, target: Any, n: int) -> Choice:
-        allowed = self._allowed(n)
-        if isinstance(target, str):
-            wanted = " ".join(target.split()).casefold()
-            offset = self._offset(n)
-            for k, s in enumerate(allowed):
-                for e in allowed[k:]:
-                    if (
-                        " ".join("".join(self.batch.texts[n].pieces[s - offset : e + 1 - offset]).split()).casefold()
-                        == wanted
-                    ):
-                        return s, e
-            raise TargetError(f"the answer {target!r} is no span of tokens of the text that was given.")
-        if isinstance(target, tuple) and len(target) == 2:
-            s, e = (_as_int(t) + self._offset(n) for t in target)
-            if s in allowed and e in allowed and s <= e:
-                return s, e
-        raise TargetError(
-            "the answer to a question is a str out of the text, or a tuple (first token, last token) inside it; "
-            f"got {target!r}."
-        )
-
-    def scores(self, choices: Sequence[Choice]) -> Tensor:
-        every = torch.arange(len(choices), device=self.first.device)
-        s, e = torch.tensor(list(choices), device=self.first.device).T
-        return self.first[every, s] + self.last[every, e]
-
-    def probability(self, choice: Choice, n: int) -> float | None:
-        hidden = self.batch.mask[n] == 0
-        first, last = (
-            row[n].detach().float().masked_fill(hidden, -torch.inf).softmax(0) for row in (self.first, self.last)
-        )
-        return float(first[choice[0]] * last[choice[1]])
-
-    def name(self, choice: Choice, n: int) -> str:
-        offset = self._offset(n)
-        return "".join(self.batch.texts[n].pieces[choice[0] - offset : choice[1] + 1 - offset]).strip()
-
-    def _offset(self, n: int) -> int:
-        return int(self.batch.real(n)[0])
 
 
 class Question:
@@ -198,14 +48,28 @@ class Question:
         self.choices: list[Any] = []
 
     def __call__(self, output: Any) -> Tensor:
+        """One score per text, and what they are scores of."""
         self.task = task = self.read(output)
         self.choices = [_understood(task, target, n) for n, target in enumerate(self.targets)]
-        positive = task.scores([c.positive if isinstance(c, Contrast) else c for c in self.choices])
-        against = [isinstance(c, Contrast) for c in self.choices]
-        if not any(against):
-            return positive
-        negative = task.scores([c.negative if isinstance(c, Contrast) else c for c in self.choices])
-        return positive - negative * torch.tensor(against, device=positive.device).to(positive.dtype)
+        rows = [_terms(choice) for choice in self.choices]
+        longest = max(map(len, rows))
+        total: Any = 0
+        for k in range(longest):
+            here = [row[k] if k < len(row) else (0, row[0][1]) for row in rows]
+            found = task.scores([choice for _, choice in here])
+            signs = [sign for sign, _ in here]
+            if set(signs) == {1}:
+                total = total + found
+            else:
+                total = total + found * torch.tensor(signs, device=found.device).to(found.dtype)
+        return total
+
+
+def _terms(choice: Any, sign: int = 1) -> list[tuple[int, Any]]:
+    """What a choice adds up: itself, or both sides of a contrast, with their signs."""
+    if isinstance(choice, Contrast):
+        return _terms(choice.positive, sign) + _terms(choice.negative, -sign)
+    return [(sign, choice)]
 
 
 def _understood(task: Task, target: Any, n: int) -> Any:
@@ -229,10 +93,10 @@ def read_output(
     Raises:
         TargetError: the output is neither classes nor tokens of the vocabulary nor a span.
     """
-    first, last = _field(output, "start_logits"), _field(output, "end_logits")
+    first, last = field_of(output, "start_logits"), field_of(output, "end_logits")
     if isinstance(first, Tensor) and isinstance(last, Tensor):
         return Spans(first, last, batch, longest)
-    logits = output if isinstance(output, Tensor) else _field(output, "logits")
+    logits = output if isinstance(output, Tensor) else field_of(output, "logits")
     if logits is None and isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
         logits = output[0]
     if not isinstance(logits, Tensor):
@@ -240,18 +104,24 @@ def read_output(
             f"the model answers a {type(output).__name__} without logits: pass a model with a head for a task, or a callable "
             "target, output -> (N,)."
         )
-    config = getattr(model, "config", None)
-    if logits.ndim == 2:
+    texts, named = len(batch.texts), labels if labels is not None else known_labels(model)
+    if logits.shape == (texts,):
+        logits = logits[:, None]  # one number per text
+    if logits.ndim == 2 and logits.shape[0] == texts:
         check_labels(labels, logits)
-        several = getattr(config, "problem_type", None) == "multi_label_classification"
-        return Classes(logits, labels if labels is not None else known_labels(model), several)
-    if logits.ndim != 3 or not _speaks(model, tokenizer, logits.shape[-1]):
+        return Classes(logits, named, getattr(getattr(model, "config", None), "problem_type", None))
+    speaks = logits.ndim == 3 and _speaks(model, tokenizer, logits.shape[-1], labels)
+    if logits.shape[:-1] == batch.ids.shape and not speaks:
+        check_labels(labels, logits.flatten(0, 1))
+        return Tags(logits, batch, named)
+    if not speaks:
         raise TargetError(
-            f"the model's logits have the shape {tuple(logits.shape)}: neither classes (N, C) nor the vocabulary at each "
-            "token (N, T, V). Pass a callable target, output -> (N,)."
+            f"the model's logits for {texts} texts of {batch.ids.shape[1]} tokens have the shape {tuple(logits.shape)}: "
+            "neither classes (N, C), nor classes or the vocabulary at each token (N, T, V). Pass a callable target, "
+            "output -> (N,)."
         )
-    every = torch.arange(len(batch.texts), device=logits.device)
-    if getattr(config, "is_encoder_decoder", False):
+    every = torch.arange(texts, device=logits.device)
+    if decodes(model):
         return Vocabulary(logits[:, -1], tokenizer)
     at = [_place(model, tokenizer, batch, n, mask) for n in range(len(batch.texts))]
     # counted from the end: the model may answer for the last tokens only
@@ -266,74 +136,27 @@ def _place(model: Any, tokenizer: Any, batch: Batch, n: int, mask: int | None) -
     masks = [at for at, i in zip(real, batch.texts[n].ids, strict=True) if i == sign and sign is not None]
     if not masks:
         if mask is not None:
-            raise TargetError(f"mask={mask}, but text {n} has no mask.")
+            raise TargetError(f"mask={mask}, but text {batch.begin + n} has no mask.")
         if sign is not None and not generates(model):
             raise TargetError(
-                f"the model fills masks, and text {n} has none: write {tokenizer.mask_token!r} where the token is asked for."
+                f"the model fills masks, and text {batch.begin + n} has none: write {tokenizer.mask_token!r} where the token is asked for."
             )
         return int(real[-1])
     if mask is None and len(masks) > 1:
-        raise TargetError(f"text {n} has {len(masks)} masks: say which one, mask=0 to mask={len(masks) - 1}.")
+        raise TargetError(
+            f"text {batch.begin + n} has {len(masks)} masks: say which one, mask=0 to mask={len(masks) - 1}."
+        )
     if not 0 <= (mask or 0) < len(masks):
-        raise TargetError(f"mask={mask}, but text {n} has {len(masks)} masks: 0 to {len(masks) - 1}.")
+        raise TargetError(f"mask={mask}, but text {batch.begin + n} has {len(masks)} masks: 0 to {len(masks) - 1}.")
     return int(masks[mask or 0])
 
 
-def generates(model: Any) -> bool:
-    """Whether the model says what comes next. One that does not tell does, as far as we know."""
-    tells = getattr(model, "can_generate", None)
-    return bool(tells()) if callable(tells) else True
-
-
-def _speaks(model: Any, tokenizer: Any, width: int) -> bool:
-    """Whether rows of this width are scores of the vocabulary."""
+def _speaks(model: Any, tokenizer: Any, width: int, labels: Sequence[str] | None) -> bool:
+    """Whether rows of this width are scores of the vocabulary, and not of as many classes."""
+    named = len(labels) if labels is not None else len(known_labels(model) or ())
+    head = getattr(model, "get_output_embeddings", None)
+    if width == named and (labels is not None or (callable(head) and head() is None and not generates(model))):
+        return False
     table = embeddings(model)
     size = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
     return width >= size > 0 or (table is not None and table.shape[0] == width)
-
-
-def spellings(tokenizer: Any, target: str) -> list[int]:
-    """The ids of a string that is one token: as given, and with a space before it.
-
-    Raises:
-        TargetError: it is several tokens, or unknown to the tokenizer.
-    """
-    if not target:
-        raise TargetError("the target is an empty str: write a token, or pass an id.")
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    tried = [target] if target[:1].isspace() else [target, f" {target}"]
-    pieces = [list(tokenizer(some, add_special_tokens=False)["input_ids"]) for some in tried]
-    found = [ids[0] for ids in pieces if len(ids) == 1 and ids[0] != unknown]
-    if not found:
-        named = tokenizer.convert_tokens_to_ids(target)
-        if isinstance(named, int) and named not in (unknown, -1):
-            found = [named]
-    if found:
-        return list(dict.fromkeys(found))
-    ids = min((ids for ids in pieces if ids), key=len, default=[])
-    if unknown in ids or not ids:
-        raise TargetError(f"the target {target!r} is not in the tokenizer's vocabulary.")
-    names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(ids)))
-    raise TargetError(
-        f"the target {target!r} is {len(ids)} tokens ({names}), and a score belongs to one: name the first of them, or pass "
-        "an id. explain_generation explains all tokens of an answer."
-    )
-
-
-def decoded(tokenizer: Any, index: int) -> str:
-    """A token as it reads."""
-    return str(tokenizer.decode([int(index)]))
-
-
-def _field(output: Any, name: str) -> Any:
-    return output.get(name) if isinstance(output, dict) else getattr(output, name, None)
-
-
-def _as_int(target: Any) -> int:
-    if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
-        return int(target)
-    if isinstance(target, bool) or not hasattr(target, "__index__") or isinstance(target, Tensor):
-        raise TargetError(
-            f"target must be a str, an int, a Contrast, a callable or None, or a list of these; got {target!r}."
-        )
-    return int(target)

@@ -44,6 +44,42 @@ class Tokens:
         return len(self.ids)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """A text and the answers to choose from.
+
+    Attributes:
+        rows: the tokens of the text with each answer.
+        answers: the answers.
+    """
+
+    rows: list[Tokens]
+    answers: list[str]
+
+    def joined(self) -> Tokens:
+        """The tokens of all rows, one row after the other."""
+        begins = [sum(map(len, self.rows[:k])) for k in range(len(self.rows))]
+        parts = {
+            name: [one for row in self.rows for one in getattr(row, name)]
+            for name in ("ids", "names", "pieces", "special", "second")
+        }
+        words = [(a + at, b + at) for at, row in zip(begins, self.rows, strict=True) for a, b in row.words]
+        return Tokens(**parts, words=words, extra={})
+
+
+def read_text(tokenizer: Any, text: Any, **options: Any) -> Tokens | Choices:
+    """The tokens of a text in any form that `explain_text` takes.
+
+    Raises:
+        InputError: as `tokenize`.
+    """
+    if isinstance(text, tuple) and len(text) == 2 and isinstance(text[1], (list, tuple)):
+        if not text[1]:
+            raise InputError(f"the text {text!r} has no answers to choose from: write (question, [answer, answer]).")
+        return Choices([tokenize(tokenizer, (text[0], answer), **options) for answer in text[1]], list(text[1]))
+    return tokenize(tokenizer, text, **options)
+
+
 def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **template: Any) -> Tokens:
     """The tokens of a text, a pair of texts, or a chat (a list of messages).
 
@@ -97,6 +133,36 @@ def tokens_of_ids(tokenizer: Any, ids: Sequence[int]) -> Tokens:
     special = [i in own for i in ids]
     pieces, joined = _by_marks(tokenizer, names, special)
     return Tokens(ids, names, pieces, special, _words(joined), [False] * len(ids), {})
+
+
+def readings(text: Tokens, wanted: str) -> list[range]:
+    """The tokens that read as `wanted` together: whole words before parts of them, the same letters before other cases.
+
+    Where none reads so, the tokens of that name, special ones too.
+    """
+
+    def search(told: str, fold: bool) -> list[range]:
+        found = []
+        for start in range(len(text)):
+            read = ""
+            for stop in range(start, len(text)):
+                if text.special[stop]:
+                    break
+                read += text.pieces[stop]
+                plain = " ".join(read.split())
+                if (plain.casefold() if fold else plain) == told:
+                    if text.pieces[start].strip() and text.pieces[stop].strip():
+                        found.append(range(start, stop + 1))
+                elif len(plain) > len(told) + 8:  # folding may shorten or lengthen letters
+                    break
+        return found
+
+    plain = " ".join(wanted.split())
+    found = (search(plain, False) or search(plain.casefold(), True)) if plain else []
+    starts, stops = {start for start, _ in text.words}, {stop for _, stop in text.words}
+    whole = [some for some in found if some[0] in starts and some[-1] + 1 in stops]
+    named = [range(k, k + 1) for k, name in enumerate(text.names) if name == wanted]
+    return whole or found or named
 
 
 def is_chat(text: Any) -> bool:

@@ -1,0 +1,196 @@
+"""What was likely meant, where something was given that is no model, no tensor, or no batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relprop.attribution.trees import leaves
+from relprop.errors import InputError, RelpropError
+
+OFTEN = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError)
+"""What models raise on inputs that they do not take."""
+
+
+def no_model(model: Any, inputs: Any) -> str:
+    """Why this is no model, and what to write; "" for one that may be."""
+    if isinstance(model, type):
+        return f"model is the class {model.__name__}, not one of its instances: pass {model.__name__}(...), with its weights."
+    if callable(model):
+        return ""
+    said = f"model must be a module or a callable; got {_said(model)}."
+    if callable(inputs) and not isinstance(inputs, type):
+        return f"{said} The inputs are callable: model and inputs are in the wrong order, the model comes first."
+    if isinstance(model, Mapping) and model and all(isinstance(value, Tensor) for value in model.values()):
+        return f"{said} It holds tensors, as a state dict does: fill a model with it, net.load_state_dict(...), and pass that."
+    if isinstance(model, (str, PathLike)):
+        return (
+            f"{said} Load the model first: net.load_state_dict(torch.load(path)) where the file holds weights, "
+            "net = torch.load(path, weights_only=False) where it holds a whole module that you trust."
+        )
+    if isinstance(model, Sequence) and any(callable(one) for one in model):
+        return f"{said} Explain one model at a time."
+    return said
+
+
+def no_tensor(path: str, given: Any, model: Any) -> str:
+    """What to do with an input that is no tensor."""
+    kind = type(given)
+    if isinstance(given, nn.Module) or (callable(given) and not hasattr(given, "__array__")):
+        return "The model comes first, then its inputs."
+    if kind.__module__.partition(".")[0] == "PIL":
+        return (
+            f"Make a batch of the picture: torch.from_numpy(numpy.array({path}.convert('RGB'))).movedim(-1, 0)[None].float() / "
+            "255, and then what the model was trained with, such as a size and a normalisation."
+        )
+    if hasattr(given, "__array__"):
+        own = _dtype(model)
+        cast = f".to({own})" if own is not None and str(getattr(given, "dtype", "")).startswith("float") else ""
+        cast = "" if str(own) == f"torch.{getattr(given, 'dtype', '')}" else cast
+        return f"torch.as_tensor({path}){cast} makes one."
+    if isinstance(given, (str, PathLike)):
+        return (
+            "Read the file and make a tensor of it; a text is explained by relprop.explain_text(model, tokenizer, text), and "
+            "the command `relprop explain` opens files by itself."
+        )
+    if isinstance(given, (int, float)):
+        return "Make one of the whole list, torch.tensor([...]); a tokenizer does with return_tensors='pt'."
+    return "Pass other arguments in forward_args or forward_kwargs."
+
+
+def _said(given: Any) -> str:
+    name = type(given).__name__
+    return f"{name} {given!r}" if isinstance(given, (str, PathLike, int, float)) else name
+
+
+def _dtype(model: Any) -> torch.dtype | None:
+    """The one dtype of a model's weights."""
+    if not isinstance(model, nn.Module):
+        return None
+    found = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
+
+
+def misshapen(model: Any, inputs: Any) -> str:
+    """What is likely wrong with the shape of inputs that a model refused, by its first convolution; "" if nothing is."""
+    if not isinstance(model, nn.Module) or not isinstance(inputs, Tensor):
+        return ""
+    convolutions = (m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
+    first = next(convolutions, None)
+    if first is None:
+        return ""
+    shape, channels, axes = tuple(inputs.shape), first.in_channels, len(first.kernel_size) + 2
+    said = f"inputs has shape {shape}, and the first convolution takes {axes} axes, (N, {channels}, ...)."
+    if len(shape) == axes - 1:
+        return f"{said} Is the axis of samples missing? Then pass inputs[None]." if shape[0] == channels else said
+    if len(shape) == axes and shape[1] != channels == shape[-1]:
+        return f"{said} Are the channels last? Then pass inputs.movedim(-1, 1)."
+    return ""
+
+
+def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception) -> str:
+    """What is said where the model itself raises on what it was given, without us too; "" where it does not.
+
+    It runs once more, on its own, to find out.
+    """
+    if isinstance(error, (RelpropError, torch.OutOfMemoryError)):
+        return ""
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except Exception as again:
+        if type(again) is not type(error):
+            return ""
+    else:
+        return ""
+    shapes = ", ".join(f"{path} of shape {tuple(t.shape)}" for path, t in leaves(inputs) if isinstance(t, Tensor))
+    hint = misshapen(model, inputs)
+    if not hint and isinstance(inputs, list):
+        hint = "A list is passed on as one argument: for a batch of tensors of one shape pass torch.stack(inputs)."
+    if not hint and isinstance(error, TypeError) and "missing" in str(error):
+        hint = (
+            "Further arguments go in forward_args=(...) or forward_kwargs={...}; several inputs are a tuple or a dict."
+        )
+    said = f"the model itself does not take {shapes}."
+    return f"{said}{' ' + hint if hint else ''} The model itself raised: {type(error).__name__}: {error}"
+
+
+class Watched:
+    """What the layers of a model met of its inputs, while it ran.
+
+    Attributes:
+        lone: what is said of a layer that met one sample without its axis; "" if none did.
+        timed: what is said of a recurrent layer that read the first axis as time.
+    """
+
+    def __init__(self) -> None:
+        self.lone = self.timed = ""
+
+    def check(self, scores: Tensor, inputs: Any) -> None:
+        """Refuses several scores, one for each entry of a first axis that is not that of samples.
+
+        Raises:
+            InputError: they are no samples.
+        """
+        if scores.numel() > 1 and (self.lone or (self.timed and scores.numel() == inputs.shape[0])):
+            raise InputError(
+                self.lone or f"{self.timed} There is a score for each entry of it, as if these were samples."
+            )
+
+
+@contextmanager
+def batched(model: Any, inputs: Any) -> Iterator[Watched]:
+    """While this lasts the model is watched for signs that the first axis of its inputs is not that of samples.
+
+    Torch's layers take one sample without its axis, too, and recurrent ones take time first unless told otherwise; what
+    comes out would be taken for so many samples. Only layers whose width makes that possible are watched.
+    """
+    watched = Watched()
+    if not isinstance(model, nn.Module) or not isinstance(inputs, Tensor) or inputs.ndim == 0:
+        yield watched
+        return
+    shape = tuple(inputs.shape)
+
+    def watch(name: str, module: Any, axes: int) -> Any:
+        said = f"'{name}' ({type(module).__name__})" if name else f"the model, {type(module).__name__},"
+
+        def hook(_: nn.Module, args: tuple) -> None:
+            met = args[0] if args and isinstance(args[0], Tensor) else None
+            if met is None:
+                return
+            if met.ndim == axes - 1 == len(shape):
+                fix = "inputs[:, None]" if getattr(module, "batch_first", True) is False else "inputs[None]"
+                watched.lone = (
+                    f"{said} met one sample without its axis, as inputs has shape {shape}: pass a batch of one, {fix}."
+                )
+            elif isinstance(module, nn.RNNBase) and not module.batch_first and tuple(met.shape[:2]) == shape[:2]:
+                watched.timed = (
+                    f"{said} reads the first axis of inputs, of shape {shape}, as time (batch_first=False). Where that is "
+                    "meant, explain lambda x: model(x.transpose(0, 1)) on inputs.transpose(0, 1), with one score per "
+                    "sample; where the samples come first, make the layer with batch_first=True."
+                )
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            axes, feature, width = _takes(module)
+            lone = len(shape) == axes - 1 and shape[feature] == width
+            timed = isinstance(module, nn.RNNBase) and not module.batch_first and len(shape) == 3 and shape[0] > 1
+            if lone or timed:
+                stack.callback(module.register_forward_pre_hook(watch(name, module, axes)).remove)
+        yield watched
+
+
+def _takes(module: Any) -> tuple[int, int, int]:
+    """How many axes a batch of a layer's inputs has, which axis of one sample holds its features, and how many."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return len(module.kernel_size) + 2, 0, module.in_channels
+    if isinstance(module, nn.RNNBase):
+        return 3, -1, module.input_size
+    return (2, -1, module.in_features) if isinstance(module, nn.Linear) else (0, 0, 0)

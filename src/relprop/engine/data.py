@@ -1,0 +1,41 @@
+"""`tensor.data`: what is written through it, past autograd, must be seen all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from relprop.engine.registry import ANSWERS, SILENT, register
+from relprop.engine.run import Run
+from relprop.errors import UnsupportedOperationError
+
+_DATA: Any = Tensor.data
+SET = _DATA.__set__
+
+
+def _get(tensor: Tensor) -> Tensor:
+    """The same numbers in the same memory, under the same count of changes: a change shows where they are still needed."""
+    return _DATA.__get__(tensor) if is_lazy(tensor) else tensor.detach()
+
+
+def assign(run: Run, tensor: Tensor, value: Tensor) -> None:
+    """`tensor.data = value` for a parameter, a buffer or another constant.
+
+    Raises:
+        UnsupportedOperationError: the tensor carries relevance, which would go on to what it was made from.
+    """
+    if tensor.requires_grad and not tensor.is_leaf:
+        raise UnsupportedOperationError(
+            f"tensor.data = ... in {run.where()} gives new numbers to a tensor that carries relevance, unseen by autograd. "
+            "Give the variable the new tensor instead: x = ... for x.data = ..."
+        )
+    if value.requires_grad:
+        run.cut("tensor.data = ...", "", value, value)
+        value = value.detach()
+    SET(tensor, value)
+
+
+ANSWERS[_DATA.__get__] = _get
+register(SET, family=SILENT, handler=lambda call, *args: call(), only=True)

@@ -1,0 +1,209 @@
+"""Origins: the live tensor that another is an elementwise function of, by a chain of operations with scalars alone.
+
+Copies, casts and views keep an origin, and so does whatever moves entries: the function of the moved entries is the moved
+function. Two tensors hold the same numbers where both come from one tensor by moves that amount to the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from relprop.engine.notes import Note, note_of, noted
+from relprop.engine.roles import Move
+from relprop.engine.run import Run
+from relprop.numerics import aside
+
+SOURCE = object()
+
+
+class Step:
+    """One operation of an elementwise chain; `SOURCE` among its operands stands for the source."""
+
+    __slots__ = ("args", "function", "gate", "kwargs")
+
+    def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
+        self.function, self.args, self.kwargs = function, args, kwargs
+        self.gate: int | None = None  # see operations.gates
+
+    def __call__(self, s: Tensor) -> Tensor:
+        order = self.steps()
+        readers = Counter(id(a) for step in order for a in step.args if isinstance(a, Step))
+        found: dict[int, Tensor] = {}
+        for step in order:
+            found[id(step)] = step.function(*(step._operand(a, s, found) for a in step.args), **step.kwargs)
+            for a in step.args:
+                if isinstance(a, Step):
+                    readers[id(a)] -= 1
+                    if not readers[id(a)]:
+                        del found[id(a)]
+        return found[id(self)]
+
+    def steps(self) -> list[Step]:
+        """Every operation of the chain, operands before what reads them. A loop: a chain may be longer than Python's stack."""
+        order: dict[int, Step] = {}
+        waiting = [self]
+        while waiting:
+            step = waiting[-1]
+            before = [a for a in step.args if isinstance(a, Step) and id(a) not in order]
+            if before:
+                waiting += before
+            else:
+                order.setdefault(id(step), waiting.pop())
+        return list(order.values())
+
+    def _operand(self, a: Any, s: Tensor, found: dict[int, Tensor]) -> Any:
+        if a is SOURCE:
+            return s
+        if isinstance(a, Step):
+            return found[id(a)]
+        return a.to(s.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a
+
+
+class Origin(NamedTuple):
+    """A tensor as `step` of `source`, its entries moved by `moves` since; `SOURCE` as a step is the source itself.
+
+    `note` is the source's at that time. Where the source was written into since, it is `stale`.
+    """
+
+    source: Tensor
+    step: Any
+    moves: tuple[Move, ...] = ()
+    note: Note | None = None
+    stale: bool = False
+
+    def __call__(self) -> Tensor:
+        """The source, its entries moved as those of the tensor: what a chain starts from."""
+        return _moved(self.source, self.moves)
+
+
+def origin(t: Tensor) -> Origin:
+    """What a live tensor is an elementwise function of; of itself, if nothing else is known."""
+    found = _origin(t)
+    return Origin(t, SOURCE, (), note_of(t)) if found.stale else found
+
+
+def _origin(t: Tensor) -> Origin:
+    own = note = note_of(t)
+    moves: list[Move] = []
+    while note is not None:
+        if note.source is not None:
+            moved = (*note.moves, *reversed(moves)) if moves else note.moves
+            stale = note.source._version != note.source_version
+            return Origin(note.source, note.step, moved, note.source_note, stale)
+        if note.move is None:
+            break
+        if note.move.function is not None:
+            moves.append(note.move)
+        note = note.move.note
+    return Origin(t, SOURCE, (), own)
+
+
+def chain(function: Callable[..., Any], args: tuple, kwargs: dict) -> Origin | None:
+    """What the result of an elementwise function is, if all its live operands have one origin."""
+    live = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
+    if not live or any(a.shape != live[0].shape for a in live[1:]):
+        return None
+    if len(live) == 1:
+        origins = [origin(live[0])]
+        first = origins[0]
+    else:
+        origins = [_origin(a) for a in live]
+        first = origins[0]
+        for other in origins[1:]:
+            one = other.source is first.source and other.note is first.note and not (other.moves or first.moves)
+            if not one and not _same(first, other):
+                return None
+            if (other.stale, len(other.moves)) < (first.stale, len(first.moves)):
+                first = other
+        if first.stale:
+            return None
+    found = iter(origins)
+    steps = tuple(next(found).step if isinstance(a, Tensor) and a.requires_grad else a for a in args)
+    return first._replace(step=Step(function, steps, kwargs))
+
+
+def remember(result: Tensor, run: Run, found: Origin) -> Tensor:
+    """Notes on a result that it is an elementwise function of a source."""
+    note = noted(run, result)
+    note.source, note.step, note.moves, note.move = found.source, found.step, found.moves, None
+    note.source_note = found.note if found.note is not None else note_of(found.source)
+    note.source_version = found.source._version
+    if note.source_note is not None:
+        note.source_note.forked = True
+    return result
+
+
+def root(note: Note | None) -> Note | None:
+    """The note of the tensor that first held some numbers."""
+    while note is not None and note.move is not None:
+        note = note.move.note
+    return note
+
+
+def history(note: Note | None, shape: torch.Size) -> tuple[torch.Size, list[Move]]:
+    """The shape of the tensor that first held some numbers, and how they were moved since."""
+    _, before, moves = _root(note)
+    return before or shape, moves
+
+
+def _root(note: Note | None) -> tuple[Note | None, torch.Size | None, list[Move]]:
+    """The note of the tensor that first held some numbers, its shape, and how they were moved since."""
+    shape, moves = None, []
+    while note is not None and note.move is not None:
+        shape = note.move.shape
+        if note.move.function is not None:
+            moves.append(note.move)
+        note = note.move.note
+    return note, shape, moves[::-1]
+
+
+def _same(a: Origin, b: Origin) -> bool:
+    """Whether two sources, moved, hold the same numbers."""
+    (one, shape, before), (other, there_shape, there) = _root(a.note), _root(b.note)
+    if one is None or one is not other:
+        return False
+    left, right = [*before, *a.moves], [*there, *b.moves]
+    if len(left) == len(right) and all(_equal(m, n) for m, n in zip(left, right, strict=True)):
+        return True
+    shape = next(s for s in (shape, there_shape, (left or right)[0].shape) if s is not None)
+    with aside(), torch.no_grad():
+        # one number for each entry, none of which a move would fill in
+        at = math.pi * torch.arange(1, shape.numel() + 1, dtype=torch.float64).reshape(shape)
+        try:
+            one_way, other_way = (_moved(at, tuple(moves)) for moves in (left, right))
+        except (RuntimeError, TypeError, IndexError):
+            return False
+        return one_way.shape == other_way.shape and bool(torch.equal(one_way, other_way))
+
+
+def _moved(t: Tensor, moves: tuple[Move, ...]) -> Tensor:
+    for move in moves:
+        t = move(t)
+    return t
+
+
+def _equal(a: Move, b: Move) -> bool:
+    """Whether two moves are one by how they were called."""
+    return (
+        a.function is b.function
+        and a.part == b.part
+        and a.shape == b.shape
+        and len(a.args) == len(b.args)
+        and a.kwargs.keys() == b.kwargs.keys()
+        and all(_alike(x, y) for x, y in zip(a.args, b.args, strict=True))
+        and all(_alike(x, b.kwargs[key]) for key, x in a.kwargs.items())
+    )
+
+
+def _alike(x: Any, y: Any) -> bool:
+    if isinstance(x, Tensor) or isinstance(y, Tensor):
+        return x is y
+    if isinstance(x, (tuple, list)) and type(x) is type(y):
+        return len(x) == len(y) and all(_alike(i, j) for i, j in zip(x, y, strict=True))
+    return type(x) is type(y) and bool(x == y)

@@ -1,0 +1,211 @@
+"""Roles: what a tensor is known to be, and which operations it stays that through.
+
+An operation declares its *traits* when it is registered: it moves entries, keeps their values, scales them, adds a
+constant to them, or reduces them. A *role* declares, once, which traits it survives, and what several operands in that
+role make together. After each operation, in whatever spelling, `carry` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from relprop.engine.notes import Note, note_of
+
+MOVES = "moves entries"
+"""Each entry of the result is an entry of the operand, or a constant."""
+SAME = "keeps values"
+"""The result has the operand's entries where they were: a copy, a cast, another view."""
+SCALES = "scales"
+"""Linear in its one live operand, entry by entry."""
+ADDS = "adds a constant"
+"""The operand and a constant."""
+REDUCES = "reduces"
+"""Each entry of the result is a sum of entries, with weights that are not negative."""
+BOUNDS = "bounds"
+"""Entries are kept within limits."""
+AFFINE = "affine"
+"""A factor and a summand for each entry of its one live operand; no role survives it."""
+FIRST = "of the first operand"
+"""Other live operands count as constants: they give a shape, a dtype, or a divisor."""
+ANY = "any operation"
+EVERY_TRAIT = (MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS, AFFINE, FIRST)
+
+
+@dataclass(frozen=True)
+class Role:
+    """Something that a tensor is known to be.
+
+    Attributes:
+        name: by which notes know it.
+        given_by: what gives it, for people.
+        survives: the traits it survives, `ANY` for all operations.
+        asked_by: who asks for it, for people.
+        join: what an operation on several live operands makes of it, given what is known of each (None where nothing is).
+            Without it the role ends there.
+        joined_by: the traits of the operations that join it; `ANY` for all.
+        scaled: what scaling makes of it, given the run, what is known, and the operation's arguments.
+        read: how it is read off a note, where it does not stand there by its name.
+        then: what an operation with these traits makes of it, given what is known and the operation as a function.
+    """
+
+    name: str
+    given_by: str
+    survives: frozenset[str]
+    asked_by: str
+    join: Callable[[list[Any]], Any] | None = None
+    scaled: Callable[[Any, Any, tuple], Any] | None = None
+    read: Callable[[Note | None], Any] | None = None
+    then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None
+    joined_by: frozenset[str] = frozenset({MOVES})
+
+
+ROLES: dict[str, Role] = {}
+_READ: list[Role] = []
+
+
+def role(
+    name: str,
+    *survives: str,
+    given_by: str,
+    asked_by: str,
+    join: Callable[[list[Any]], Any] | None = None,
+    scaled: Callable[[Any, Any, tuple], Any] | None = None,
+    read: Callable[[Note | None], Any] | None = None,
+    then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
+    joined_by: Iterable[str] = (MOVES,),
+) -> str:
+    """Declares a role, and returns its name."""
+    ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
+    if read is not None:
+        _READ.append(ROLES[name])
+    return name
+
+
+class Move(NamedTuple):
+    """One operation that moved the entries of a tensor; `function` is None where they stayed."""
+
+    note: Note
+    shape: torch.Size
+    function: Callable[..., Any] | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    part: int | None
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """The same on another tensor of that shape."""
+        if self.function is None:
+            return t
+        result = self.function(t, *self.args, **self.kwargs)
+        return result if self.part is None else result[self.part]
+
+
+def give(result: Any, name: str, value: Any) -> None:
+    """Notes a role on all live tensors of a result."""
+    for t in result if isinstance(result, (tuple, list)) else (result,):
+        note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
+        if note is not None:
+            note.give(name, value)
+
+
+def carry(
+    run: Any, traits: frozenset[str], function: Callable[..., Any], operands: list[Tensor], notes: list[Note | None],
+    args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
+) -> None:  # fmt: skip
+    """Gives the results of an operation the roles that its live operands had before it."""
+    lone = len(operands) == 1 or (FIRST in traits and bool(args) and args[0] is operands[0])
+    if lone and notes[0] is not None and (MOVES in traits or SAME in traits):
+        _link(traits, function, operands[0], notes[0], args, kwargs, result)
+    if not traits and all(note is None or note.roles is None for note in notes):
+        return
+    found = _found(run, traits, notes[:1] if lone else notes, args)
+    for name in [name for name in found if ROLES[name].then is not None]:
+        value = found.pop(name)
+        written = bool(args) and result is args[0] and result is not operands[0]  # into something else
+        if lone and isinstance(result, Tensor) and not written:
+            found[name] = ROLES[name].then(value, _again(function, operands[0], args, kwargs), traits)  # type: ignore[misc]
+    for t in result if isinstance(result, (tuple, list)) else (result,):
+        note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
+        if note is None:
+            continue
+        if found:
+            note.roles = dict(found) if note.roles is None else {**found, **note.roles}
+        if note.step is None and note.move is None:  # else it is read off these
+            for known in _READ:
+                value = _read(known, traits, notes[:1] if lone else notes)
+                if value is not None and note.role(known.name) is None:
+                    note.give(known.name, value)
+
+
+def _again(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
+    """An operation as a function of one operand."""
+
+    def put(value: Any, t: Tensor) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(put(item, t) for item in value)
+        return t if value is operand else value
+
+    return lambda t: function(*put(args, t), **{key: put(value, t) for key, value in kwargs.items()})
+
+
+def _found(run: Any, traits: frozenset[str], notes: list[Note | None], args: tuple) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if len(notes) == 1:
+        for name, value in ((notes[0] and notes[0].roles) or {}).items():
+            known = ROLES[name]
+            if known.read is None and (ANY in known.survives or traits & known.survives):
+                scales = known.scaled is not None and SCALES in traits
+                found[name] = known.scaled(run, value, args) if scales else value  # type: ignore[misc]
+        return found
+    for name in dict.fromkeys(name for note in notes if note is not None for name in note.roles or ()):
+        known = ROLES[name]
+        if known.read is None and known.join is not None and (ANY in known.joined_by or traits & known.joined_by):
+            value = known.join([None if note is None else note.role(name) for note in notes])
+            if value is not None:
+                found[name] = value
+    return found
+
+
+def _read(known: Role, traits: frozenset[str], notes: list[Note | None]) -> Any:
+    if not traits & known.survives or known.read is None:
+        return None
+    if len(notes) == 1:
+        return known.read(notes[0])
+    return (
+        known.join([known.read(note) for note in notes])
+        if known.join is not None and traits & known.joined_by
+        else None
+    )
+
+
+def _link(
+    traits: frozenset[str], function: Callable[..., Any], operand: Tensor, known: Note,
+    args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
+) -> None:  # fmt: skip
+    """Notes where the entries of a result were before."""
+    if not args or args[0] is not operand:
+        return
+    parts = enumerate(result) if isinstance(result, (tuple, list)) else ((None, result),)
+    shape = operand.shape
+    for part, t in parts:
+        if not isinstance(t, Tensor) or t is operand or not t.requires_grad:
+            continue
+        note = note_of(t)
+        if note is None or note.source is not None or note is known:
+            continue
+        known.forked = True
+        if SAME in traits or _alias(t, operand, shape):
+            note.move = Move(known, shape, None, (), {}, None)
+            if note.layer is None and known.layer is not None and t.dtype == operand.dtype:
+                note.layer, note.input = known.layer, known.input
+        else:
+            note.move = Move(known, shape, function, args[1:], kwargs, part)
+
+
+def _alias(t: Tensor, operand: Tensor, shape: torch.Size) -> bool:
+    """Whether a view shows the whole of a tensor as it is."""
+    return t.shape == shape and t.stride() == operand.stride() and t.data_ptr() == operand.data_ptr()

@@ -1,0 +1,153 @@
+"""Relevance of exact zeros on its way back to the input.
+
+A rule that gives relevance to an exact zero hands back `G = R / tiny` there (see `numerics`). Of `y = A x + b`, a zero
+of `y` hands what it carries to the zeros of `x` that made it, in shares that sum to one; where it came about otherwise, as
+`1 - 1`, no share can be told, and it keeps it. The plain gradient would multiply by `A` instead, and so lose some, make
+some up, or turn signs. Moved entries need nothing; what is not known to keep zeros apart drops what they carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.roles import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
+from relprop.numerics import known, nonzero, tiny
+
+if TYPE_CHECKING:
+    from relprop.engine.call import Call
+    from relprop.engine.run import Run
+
+_AFFINE = frozenset({ADDS, SCALES, AFFINE})
+_MOVING = ("selection", "max_pool")
+_WITH_CONSTANTS = ("product", "linear", "structure")
+
+
+def preserved(call: Call, result: Any) -> Any:
+    """The result of an operation whose gradient is its own, with a way back on which zeros keep what they carry."""
+    if call.zeros or call.entry.decomposes or not call.live:
+        return result
+    x = call.live[0]
+    if SAME in call.entry.traits and isinstance(result, Tensor) and tiny(result.dtype) > tiny(x.dtype):
+        return _narrowed(call, x)
+    for y in result if isinstance(result, (tuple, list)) else (result,):
+        if isinstance(y, Tensor) and y.requires_grad and y.is_floating_point() and not any(y is t for t in call.live):
+            _preserve(call, y, x)
+    return result
+
+
+def _preserve(call: Call, y: Tensor, x: Tensor) -> None:
+    traits, family = call.entry.traits, call.entry.family
+    lone = len(call.live) == 1
+    share: Callable[[Tensor], Tensor | None]
+    if SAME in traits or MOVES in traits or family in _MOVING:
+        if y.dtype == x.dtype:
+            return
+        share = lambda dead: None  # noqa: E731
+    elif traits & _AFFINE and (lone or FIRST in traits):
+        share = lambda dead: _of_affine(call, x, dead)  # noqa: E731
+    elif REDUCES in traits or (lone and family in _WITH_CONSTANTS):
+        share = lambda dead: _of_sum(call)  # noqa: E731
+    else:
+        share = lambda dead: torch.zeros((), dtype=y.dtype, device=y.device)  # noqa: E731
+    with torch.no_grad():
+        _hook(call.run, y, share, x.dtype)
+
+
+def _narrowed(call: Call, x: Tensor) -> Tensor:
+    """A cast to a dtype whose stand-in for a zero is larger: what a zero carries is scaled where there is room for it."""
+    y = call.function(*map(_plain, call.args), **{k: _plain(a) for k, a in call.kwargs.items()})
+    scale = torch.ones_like(x).masked_fill_(x.detach() == 0, tiny(y.dtype) / tiny(x.dtype))
+    run = call.run
+    return _on(call, x, scaled(x, lambda: scale if run.nz_first else 1.0))
+
+
+def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: torch.dtype) -> None:
+    """Scales `G` at the zeros of a tensor, where they turn out to carry relevance."""
+    dead = y.detach() == 0
+    if not known(dead.any(), True):
+        return
+    at_zeros = share(dead)
+    factor: Any = 1.0 if at_zeros is None else at_zeros
+    if y.dtype != dtype:
+        factor = factor * (tiny(y.dtype) / tiny(dtype))
+    scale = torch.where(dead, torch.as_tensor(factor, dtype=y.dtype, device=y.device), 1.0).to(y.dtype)
+    y.register_hook(lambda g: g * scale if g is not None and run.nz_first else g)
+
+
+def _of_affine(call: Call, x: Tensor, dead: Tensor) -> Tensor:
+    """`y = a x + b`, entry by entry: all to x where x is 0 as well."""
+    slope = _on(call, x, torch.ones_like(x)) - _on(call, x, torch.zeros_like(x))
+    alone = _on(call, x, (x.detach() == 0).to(x.dtype)) - _on(call, x, torch.zeros_like(x)) != 0
+    return torch.where(alone & dead, 1 / slope, 0.0)
+
+
+def _of_sum(call: Call) -> Tensor:
+    """A sum with weights: by these, where all summands are 0 and the weights have one sign."""
+    zeros = _on_each(call, lambda x: (x == 0).to(x.dtype), lambda c: c)
+    sizes, others = (_on_each(call, lambda x, z=z: ((x == 0) == z).to(x.dtype), torch.abs) for z in (True, False))  # type: ignore[misc]
+    clear = (others == 0) & (zeros != 0) & torch.isclose(zeros.abs(), sizes, rtol=1e-6, atol=0.0)
+    return torch.where(clear, 1 / zeros, 0.0)
+
+
+def _on(call: Call, x: Tensor, value: Tensor) -> Tensor:
+    """The operation with another value in the place of an operand."""
+    args = tuple(value if a is x else _plain(a) for a in call.args)
+    return call.function(*args, **{k: value if a is x else _plain(a) for k, a in call.kwargs.items()})
+
+
+def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[[Tensor], Tensor]) -> Tensor:
+    """The operation with all its live operands changed, and its constants."""
+
+    def changed(a: Any) -> Any:
+        if isinstance(a, (tuple, list)):
+            return type(a)(changed(item) for item in a)
+        if not isinstance(a, Tensor) or not a.is_floating_point():
+            return a
+        return change(a.detach()) if a.requires_grad else constant(a)
+
+    return call.function(*map(changed, call.args), **{k: changed(a) for k, a in call.kwargs.items()})
+
+
+def _plain(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
+    """`y = a + b` or `a - b`, as `add` does it: where both are 0, half each, whatever the sign."""
+    call.zeros = True
+    run = call.run
+    a, b = torch.broadcast_tensors(a, b)
+    left, right = a.detach(), b.detach()
+    both = (left == 0) & (right == 0)
+    dead = add(left, right, **kwargs) == 0
+    one, none = torch.ones_like(left), torch.zeros_like(left)
+
+    def share(sign: Tensor) -> Callable[[], Any]:
+        scale = torch.where(dead, torch.where(both & (sign != 0), 0.5 / sign, 0.0), 1.0)
+        return lambda: scale if run.nz_first else 1.0
+
+    of_a, of_b = share(add(one, none, **kwargs)), share(add(none, one, **kwargs))
+    return add(scaled(a, of_a), scaled(b, of_b), **kwargs)
+
+
+def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tensor:
+    """`y = a b`: each factor gets its share of what a zero carries, also where the other factor is the zero."""
+    call.zeros = True
+    run = call.run
+    a, b = torch.broadcast_tensors(a, b)
+    y = call(a.detach(), b.detach())
+
+    def back(share: Any, other: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        def propagate(x: Tensor, g: Tensor) -> Tensor:
+            ratio = nonzero(y) / nonzero(x) if run.nz_first else other
+            return g * ratio * (share() if callable(share) else share)
+
+        return propagate
+
+    parts = [custom(x, y.clone, back(s, o)) for x, s, o in ((a, shares[0], b.detach()), (b, shares[1], a.detach()))]
+    return grafted(y, parts[0] + parts[1])

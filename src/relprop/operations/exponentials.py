@@ -1,0 +1,226 @@
+"""A softmax, however it is written: `exp(s) / sum(exp(s))` over axes or groups, `exp(s - logsumexp(s))`, `exp(log_softmax)`.
+
+An exponential is an activation with its secant, unless it turns out to be a numerator or a part of the denominator of a
+softmax. So the steps since an exponential are remembered, as long as they are linear; where two such meet in a quotient,
+or a logarithm ends one, they are run again on an exponential with the gradient of torch, and that is what counts. Written
+so, a softmax has the family, and the rule, of `torch.softmax`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.call import Call
+from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.notes import Note, note_of, noted, role_of
+from relprop.engine.origins import root
+from relprop.engine.registry import register
+from relprop.engine.roles import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES, role
+from relprop.errors import RuleError
+from relprop.operations.activations import elementwise
+from relprop.operations.scan import decaying
+from relprop.rules import Block, Constant, Temperature
+
+Steps = tuple[Callable[[Tensor], Tensor], ...]
+
+
+class Exponential(NamedTuple):
+    """What is linear in `exp(scores)`: the scores, the steps since, and whether one of them added entries up."""
+
+    scores: Tensor
+    steps: Steps = ()
+    summed: bool = False
+
+    def again(self, e: Tensor) -> Tensor:
+        """The same of another exponential."""
+        e = e.clone()  # a step may write
+        for step in self.steps:
+            e = step(e)
+        return e
+
+
+def _then(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozenset[str]) -> Exponential:
+    return Exponential(known.scores, (*known.steps, step), known.summed or REDUCES in traits)
+
+
+def _one(known: list[Any]) -> Any:
+    return next((value for value in known if value is not None), None)
+
+
+EXPONENTIAL = role(
+    "exponential", MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS,
+    given_by="exp",
+    asked_by="quotients and logarithms, which may make a softmax of it",
+    then=_then,
+)  # fmt: skip
+SHIFTED = role(
+    "shifted", MOVES, SAME,
+    given_by="differences of tensors, as of scores and their maximum",
+    asked_by="differences: from which scores a logarithm of a sum was taken",
+)  # fmt: skip
+LOG_SUM = role(
+    "log of a sum", MOVES, SAME, ADDS,
+    given_by="logsumexp, and the logarithm of a sum of exponentials",
+    asked_by="differences, which may make logarithms of a softmax",
+    join=_one, joined_by=(MOVES, ADDS),
+)  # fmt: skip
+LOG_SOFTMAX = role(
+    "log-softmax", MOVES, SAME,
+    given_by="log_softmax, and scores less the logarithm of their sum",
+    asked_by="exp, which makes a softmax of it",
+)  # fmt: skip
+SOFTMAX = role(
+    "softmax", MOVES, SAME,
+    given_by="softmax",
+    asked_by="log, which makes a log-softmax of it",
+    then=lambda known, step, traits: (*known, step),
+)  # fmt: skip
+
+
+def scores_of(t: Tensor) -> Note | None:
+    """By what the scores are known from which a tensor was shifted."""
+    shifted = role_of(t, SHIFTED)
+    return shifted if shifted is not None else root(note_of(t))
+
+
+def native_exp(z: Tensor, temperature: float = 1.0) -> Tensor:
+    """`exp(z / t)`, whose gradient with respect to `z / t` is torch's."""
+    value = (z.detach() / temperature).exp() if temperature != 1 else z.detach().exp()
+    return custom(z, lambda: value, lambda _, g: g * value)
+
+
+def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """An activation; of logarithms of a softmax, that softmax."""
+    decaying(call.run, input)
+    logs = role_of(input, LOG_SOFTMAX)
+    if logs is not None:
+        call.relocate("softmax")
+        return ruled(call, call(), lambda t: _tempered(call, logs, t))
+    y = elementwise(call, input, *args, **kwargs)
+    if y.requires_grad and y.is_floating_point():
+        noted(call.run, y).give(EXPONENTIAL, Exponential(input))
+    return y
+
+
+def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> Tensor:
+    """A softmax of value and native gradient `y`, by the rule of its place; `history` is its way back at a temperature."""
+    rule = call.rule
+    call.zeros = True
+    if isinstance(rule, Constant):
+        return y.detach()
+    if isinstance(rule, Block):
+        return scaled(y, 0.0).clone()
+    if isinstance(rule, Temperature) and history is not None:
+        return grafted(y, history(rule.temperature))
+    return y
+
+
+def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
+    reference, dim = logs
+    scores = None if reference is None else reference()
+    if scores is None:
+        raise RuleError(
+            f"{call.rule!r} cannot act on a softmax that is written by logarithms in {call.run.where()}: write "
+            "torch.softmax(s, dim), or leave the rule out."
+        )
+    return custom(scores, lambda: torch.softmax(scores.detach(), dim), lambda s, g: call.rule.back(s, g, dim))
+
+
+def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
+    """The softmax that a quotient is, or a product with a reciprocal; None where it is none."""
+    above, below = role_of(numerator, EXPONENTIAL), known_below(denominator)
+    if above is None or below is None or not below.summed or above.summed or above.scores is not below.scores:
+        return None
+    call.relocate("softmax")
+    value = call(*(a.detach() if isinstance(a, Tensor) else a for a in call.args))
+
+    def history(temperature: float) -> Tensor:
+        e = native_exp(above.scores, temperature)
+        return above.again(e) / below.again(e)
+
+    result = ruled(call, grafted(value, history(1.0)), history)
+    return as_softmax(result, call.run, lambda: history(1.0).log())
+
+
+def known_below(denominator: Any) -> Exponential | None:
+    """The sum of exponentials that a denominator is, or that a reciprocal was taken of."""
+    found: Exponential | None = role_of(denominator, EXPONENTIAL)
+    if found is None and isinstance(denominator, Tensor) and not denominator.requires_grad:
+        note = note_of(denominator)
+        found = None if note is None else note.role("reciprocal of a sum")
+    return found
+
+
+def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) -> Tensor:
+    """Notes of which sum of exponentials a constant is the reciprocal, `times` a constant."""
+    below = role_of(sum_of, EXPONENTIAL)
+    if below is not None and below.summed:
+        below = below._replace(steps=(*below.steps, lambda t: t / times))
+        noted(call.run, result).give("reciprocal of a sum", below)
+    return result
+
+
+def as_softmax(result: Tensor, run: Any, logs: Callable[[], Tensor | None]) -> Tensor:
+    """Notes that a result is a softmax, and what its logarithm's way back is."""
+    if result.requires_grad:
+        noted(run, result).give(SOFTMAX, (logs,))
+    return result
+
+
+def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """An activation; of a softmax a log-softmax, of a sum of exponentials a score."""
+    if (known := role_of(input, SOFTMAX)) is not None:
+        call.zeros = True
+        logs, *steps = known
+        way = logs()
+        if way is None:  # the scores are gone: through the softmax, as it is
+            return call()
+        for step in steps:
+            way = step(way)
+        return grafted(call(input.detach()), way)
+    below = role_of(input, EXPONENTIAL)
+    if below is not None and below.summed:
+        call.zeros = True
+        y = grafted(call(input.detach()), below.again(native_exp(below.scores)).log())
+        noted(call.run, y).give(LOG_SUM, scores_of(below.scores))
+        return y
+    return elementwise(call, input, *args, **kwargs)
+
+
+def log_softmax(call: Call, input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    """A score, not a weight: the native Jacobian whatever the composite."""
+    y: Tensor = call()
+    if y.requires_grad:
+        noted(call.run, y).give(LOG_SOFTMAX, (weakref.ref(input), dim))
+    return y
+
+
+def logsumexp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    y: Tensor = call()
+    if y.requires_grad:
+        noted(call.run, y).give(LOG_SUM, scores_of(input))
+    return y
+
+
+def difference(call: Call, result: Tensor, a: Any, b: Any) -> Tensor:
+    """Notes of what scores a difference is, and whether it is the logarithm of their softmax."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.requires_grad and result.requires_grad:
+        whole, scores = role_of(b, LOG_SUM), scores_of(a)
+        note = noted(call.run, result)
+        if whole is not None and whole is scores:
+            note.give(LOG_SOFTMAX, (None, None))
+        elif scores is not None:
+            note.give(SHIFTED, scores)
+    return result
+
+
+register(torch.exp, family="activation", handler=exp)
+register(torch.log, family="activation", handler=log)
+register(torch.log_softmax, F.log_softmax, torch.special.log_softmax, family="softmax", handler=log_softmax)
+register(torch.logsumexp, torch.special.logsumexp, family="softmax", handler=logsumexp)

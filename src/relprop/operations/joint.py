@@ -1,0 +1,140 @@
+"""The weighted layer of a recurrent cell, `z = W x + r (U h + c) + b`: one layer over input and state together.
+
+So it is in the papers on recurrent networks (Arras et al. 2017): a rule sees the contributions of `[x; h]` to one `z`, not
+two halves that each conserve by themselves. `r` is the reset gate of a GRU, a constant; elsewhere it is 1.
+
+Index letters: b sample, i input, h hidden unit, j row of z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.composites.composite import UNDECIDED
+from relprop.engine.call import Call
+from relprop.engine.functions import custom, scaled
+from relprop.engine.notes import adopt
+from relprop.engine.registry import TABLE
+from relprop.engine.run import Run
+from relprop.numerics import signed, wide
+from relprop.operations.weighted import Weighted
+from relprop.rules import Block, Epsilon, Native, Zero
+from relprop.torch_private.state import without_torch_function
+
+
+@dataclass
+class Parts:
+    """The parameters of the layer."""
+
+    input: Tensor  # (j, i)
+    hidden: Tensor  # (j, h)
+    input_bias: Tensor | None = None
+    hidden_bias: Tensor | None = None
+
+
+class Stacked:
+    """`y = w x`, with weight (j, i) for all samples, or (b, j, i) for each."""
+
+    channel_axis = None
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y = F.linear(x, w) if w.ndim == 2 else (w @ x[..., None])[..., 0]
+        return y if b is None else y + b
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return s @ w if w.ndim == 2 else (s[..., None, :] @ w)[..., 0, :]
+
+    def along_result(self, v: Tensor) -> Tensor:
+        return v
+
+
+class Joint(Weighted):
+    """The layer at one step, as rules see it."""
+
+    def __init__(self, call: Call, x: Tensor, parts: Parts, whole: Tensor, bias: Tensor | None, reset: Tensor | None):
+        super().__init__(call, x, Stacked(), whole, bias)
+        self._parts, self._reset = parts, reset
+
+    @property
+    def weight(self) -> Tensor:
+        if self._reset is None:
+            return self.plain
+        given = self._parts.input.expand(len(self._reset), -1, -1)
+        return torch.cat([given, self._reset[..., None] * self._parts.hidden], -1)
+
+
+class Content:
+    """The layer at all steps: one place, so that a composite's rule acts on it as on one layer."""
+
+    def __init__(self, parts: Parts, run: Run) -> None:
+        self._parts, self._run = parts, run
+        entry = TABLE[F.linear]
+        self._call = Call(run, entry, F.linear, (parts.input, parts.input), {}, [parts.input])
+        self._rule: Any = self._call.rule
+        plain = self._rule is None or isinstance(self._rule, (Zero, Native, Block))
+        # of these the layer's value is all that is needed: the halves keep torch's own gradients
+        self._halves = not run.nz_hidden and (
+            plain or (isinstance(self._rule, Epsilon) and not self._rule.relative and self._rule is not UNDECIDED)
+        )
+        self._whole: Tensor | None = None
+
+    def from_input(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the input gives to `z` at all steps, and the input as the steps need it."""
+        with without_torch_function():
+            given = F.linear(x if self._halves else x.detach(), self._parts.input, self._parts.input_bias)
+        return given, x
+
+    def __call__(self, given: Tensor, x: Tensor, h: Tensor, reset: Tensor | None = None) -> Tensor:
+        """`z` at one step."""
+        parts = self._parts
+        if not (x.requires_grad or h.requires_grad):
+            with torch.no_grad(), without_torch_function():
+                return self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset)
+        if self._halves:
+            with without_torch_function():
+                z = self._by_rule(self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset))
+            adopt(self._run, z)
+            return z
+        with torch.no_grad(), without_torch_function():
+            value = self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset)
+        joined = torch.cat([x, h.to(x.dtype)], -1)
+        call = Call(self._run, self._call.entry, F.linear, (joined, parts.input), {}, [joined], again=self._call)
+        return Joint(call, joined, parts, self._weight(), self._bias(reset), reset).apply(lambda: value)
+
+    @staticmethod
+    def _sum(given: Tensor, from_h: Tensor, reset: Tensor | None) -> Tensor:
+        return given + (from_h if reset is None else reset * from_h)
+
+    def _by_rule(self, z: Tensor) -> Tensor:
+        rule = self._rule
+        if isinstance(rule, Block):
+            return scaled(z, 0.0).clone()
+        if not isinstance(rule, Epsilon) or not rule.epsilon:
+            return z
+        epsilon = rule.epsilon
+        return custom(
+            z,
+            lambda: z.detach().clone(),
+            lambda z, g: (
+                (wide(z) * wide(g) / signed(wide(z), epsilon)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).to(g.dtype)
+            ),
+        )
+
+    def _weight(self) -> Tensor:
+        if self._whole is None:
+            with torch.no_grad(), without_torch_function():
+                self._whole = torch.cat([self._parts.input, self._parts.hidden], 1)
+        return self._whole
+
+    def _bias(self, reset: Tensor | None) -> Tensor | None:
+        b, c = self._parts.input_bias, self._parts.hidden_bias
+        if c is None:
+            return b
+        with torch.no_grad(), without_torch_function():
+            c = c if reset is None else reset * c
+            return c if b is None else b + c

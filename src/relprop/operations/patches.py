@@ -1,0 +1,40 @@
+"""Whether a first layer embeds patches: several positions of the input in each row, and several rows for each sample.
+
+A convolution does; so does a linear layer on a picture that was cut up and laid out anew. The default composite must not
+depend on which of the two a network is written with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.notes import note_of
+from relprop.engine.origins import history
+from relprop.numerics import aside
+from relprop.operations.maps import Contraction, Dense
+
+
+def embeds_patches(x: Tensor, linear: Any) -> bool:
+    """Whether a dense layer on `x`, or a contraction of it, takes patches of what `x` was before its entries moved."""
+    if isinstance(linear, Contraction):
+        summed = set(linear.live) & set(linear.constant)
+        kept = set(linear.live) & set(linear.output)
+        return len(summed) > 1 and len(kept) > 1
+    if not isinstance(linear, Dense):
+        return False
+    before, moves = history(note_of(x), x.shape)
+    if len(before) < 3 or not moves or x.ndim < 2:
+        return False
+    with aside(), torch.no_grad():
+        at = torch.arange(before.numel(), dtype=torch.float64).reshape(before)
+        try:
+            for move in moves:
+                at = move(at)
+        except (RuntimeError, TypeError, IndexError):
+            return False
+        rows = at.reshape(-1, at.shape[-1])
+        positions = rows[0].long() // before[-1]
+        return len(rows) > before[0] and bool((positions != positions[0]).any())

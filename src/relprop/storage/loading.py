@@ -1,0 +1,231 @@
+"""A folder becomes a result again. Nobody vouches for the folder: what does not fit is refused here, not when it is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from torch import Tensor
+
+from relprop.attribution import Relevance
+from relprop.attribution.identity import Identity
+from relprop.attribution.trees import leaves
+from relprop.composites import Place
+from relprop.engine.ledger import Entry, Ledger
+from relprop.errors import FormatError, InputError
+from relprop.rules import Rule
+from relprop.signatures import public
+from relprop.storage import atomic, texts
+from relprop.storage.encoding import decode
+from relprop.storage.files import exactly, opened, strict_json
+from relprop.storage.folder import FORMAT, KEPT, MANIFEST, TENSORS, RecordedComposite, RecordedRule, Stored
+from relprop.storage.tensors import read
+
+# That of the largest result of a network of 10,000 operations has 2 MB.
+_MANIFEST = 64 * 2**20
+LIMIT = 4 * 2**30
+
+
+@public("relprop.load")
+def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
+    """Reads a result that `save` wrote into a folder.
+
+    Nothing in it is executed or imported: composite, rules and a callable target come back as records of what they were.
+    A folder from others is safe to load: sizes are checked before anything is read, links, pipes and devices in the place
+    of its files are refused, and what comes back can be shown, sliced and saved.
+
+    Args:
+        path: the folder.
+        limit: bytes that its tensors may have; the manifest may have 64 MiB and 4 million values.
+
+    Returns:
+        The `Relevance`, `TextRelevance` or `GenerationRelevance` that was saved, on the CPU.
+
+    Raises:
+        FormatError: there is no saved result, it is damaged or too large, or a newer version wrote it.
+        InputError: this is no path.
+    """
+    if not isinstance(path, (str, PathLike)) or not isinstance(os.fspath(path), str):
+        raise InputError(f"load takes the path of a folder that R.save('folder/') wrote; got {type(path).__name__}.")
+    place, shown = atomic.whole(Path(path), MANIFEST), repr(os.fspath(path)[:400])
+    try:
+        if not os.path.lexists(place / MANIFEST):
+            raise FormatError(f"{shown} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
+        with opened(place / MANIFEST, _MANIFEST) as (file, size):
+            manifest = strict_json(exactly(file, size))
+        version = _version(manifest)
+        if version > FORMAT:
+            raise FormatError(
+                f"{shown} was written in format {version}, this version reads up to {FORMAT}: update relprop."
+            )
+        if not os.path.lexists(place / TENSORS):
+            raise ValueError(f"it holds no {TENSORS}")
+        _check_size(place / TENSORS, shown, limit)
+        tensors, digest = read(place / TENSORS, limit)
+        if digest != manifest.get("tensors_sha256"):
+            raise ValueError(f"{TENSORS} is not the one that was written with this manifest")
+        return _result(manifest, tensors)
+    except FormatError:
+        raise
+    except RecursionError as error:
+        raise FormatError(f"{shown} cannot be loaded: {MANIFEST} is nested too deeply.") from error
+    except MemoryError as error:
+        raise FormatError(f"{shown} cannot be loaded: there is not enough memory for it.") from error
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{shown} cannot be loaded: {error}.") from error
+
+
+def _check_size(path: Path, shown: str, limit: int) -> None:
+    size = path.lstat().st_size
+    if size > limit:
+        raise FormatError(
+            f"{shown} cannot be loaded: its tensors have {size:,} bytes, and {limit:,} are read. If you trust it, "
+            f"relprop.load({shown}, limit={size}) reads them."
+        )
+
+
+def _version(manifest: Any) -> int:
+    if not isinstance(manifest, dict) or manifest.get("format") != "relprop":
+        raise ValueError(f"{MANIFEST} is not relprop's")
+    version = manifest.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ValueError("its format has no version")
+    return version
+
+
+def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
+    encoded = manifest.get("content")
+    if not isinstance(encoded, dict):
+        raise ValueError("it has no content")
+    content = {name: decode(data, tensors) for name, data in encoded.items()}
+    if tensors:
+        raise ValueError(f"{len(tensors)} of its tensors are not used")
+    made: dict[str, Any] = {
+        "composite": _composite(manifest.get("composite")),
+        "rules": _rules(manifest.get("rules")),
+        "model": _identity(manifest.get("model")),
+        "unknown": _counts(content.get("unknown")),
+    }
+    notices = _notices(content.get("notices", []))  # none in folders of the first version
+    kind = manifest.get("kind")
+    if not isinstance(kind, str) or kind not in ("relevance", *texts.KINDS):
+        raise ValueError(f"its kind is {str(kind)[:40]!r}")
+    if missing := [name for name in texts.names(kind) or (*KEPT, "inputs") if name not in content]:
+        raise ValueError(f"it has no {missing[0]}")
+    if kind != "relevance":
+        return texts.restored(kind, content, made, lambda samples: _ledger(content.get("ledger"), samples))
+    samples = _check_scores(content)
+    made["ledger"] = _ledger(content.get("ledger"), samples)
+    return Relevance(**{name: content[name] for name in (*KEPT, "inputs")}, **made, notices=notices)
+
+
+def _notices(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(type(notice) is str for notice in found):
+        raise ValueError("notices are no texts")
+    return found
+
+
+def _check_scores(content: dict[str, Any]) -> int:
+    """How many samples it is about, where everything agrees on that."""
+    score = content["score"]
+    if not real(score) or score.ndim != 1 or not len(score):
+        raise ValueError("score is no row of numbers")
+    if not real(content["residual"]) or content["residual"].shape != score.shape:
+        raise ValueError("residual is not that of the scores")
+    values = dict(leaves(content["values"]))
+    if not values or not all(real(value) and value.numel() for value in values.values()):
+        raise ValueError("values are no numbers")
+    if content["inputs"] is not None:
+        given = dict(leaves(content["inputs"]))
+        if given.keys() != values.keys() or not all(
+            isinstance(given[path], Tensor) and not given[path].is_complex() and given[path].shape == value.shape
+            for path, value in values.items()
+        ):
+            raise ValueError("inputs are not those of the values")
+    for name in ("layers", "positions"):
+        if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
+            raise ValueError(f"{name} are no numbers under names")
+    if not all(real(part) for part in content["positions"].values()):
+        raise ValueError("positions are no numbers under names")
+    if isinstance(content["labels"], str):  # names of a type that the file cannot hold
+        content["labels"] = None
+    labels = content["labels"]
+    plain = isinstance(labels, (list, tuple)) and all(isinstance(name, (str, int, float)) for name in labels)
+    if labels is not None and not plain:
+        raise ValueError("labels are no names")
+    return len(score)
+
+
+def real(value: Any) -> bool:
+    """Whether this is a tensor of real numbers with a fraction, as relevance is."""
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _composite(data: Any) -> RecordedComposite:
+    if not isinstance(data, dict) or not _holds(data, {"name": str, "table": str, "multiply_by_inputs": bool}):
+        raise ValueError("its composite is not described")
+    return RecordedComposite(data["name"], data["table"], data["multiply_by_inputs"])
+
+
+def _identity(data: Any) -> Identity | None:
+    if data is None:
+        return None
+    if not isinstance(data, dict) or not _holds(data, {"name": str, "parameters": int}) or data["parameters"] < 0:
+        raise ValueError("its model is not described")
+    digest = data.get("weights_sha256")
+    if not (digest is None or (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest))):
+        raise ValueError("the hash of its model's weights is none")
+    return Identity(data["name"], data["parameters"], digest)
+
+
+def _rules(data: Any) -> list[tuple[Place, Rule | None]]:
+    if not isinstance(data, list):
+        raise ValueError("its rules are no list")
+    return [_recorded(entry) for entry in data]
+
+
+def _recorded(entry: Any) -> tuple[Place, Rule | None]:
+    if not isinstance(entry, dict) or not _holds(entry, {"operation": str, "family": str, "module": str}):
+        raise ValueError("one of its rules is not described")
+    index, last, rule = entry.get("index"), entry.get("last"), entry.get("rule")
+    merged = entry.get("merged", False)
+    if (
+        not (index is None or type(index) is int)
+        or not (last is None or type(last) is bool)
+        or type(merged) is not bool
+        or not (rule is None or isinstance(rule, str))
+    ):
+        raise ValueError("one of its rules is not described")
+    # A place names its operation by a function; here there is only its name.
+    operation: Any = entry["operation"]
+    place = Place(entry["family"], operation, None, (entry["module"],), index, last, merged=merged)
+    return place, None if rule is None else RecordedRule(rule)
+
+
+def _counts(data: Any) -> dict[str, int]:
+    if not isinstance(data, dict) or not all(isinstance(k, str) and type(v) is int for k, v in data.items()):
+        raise ValueError("unknown operations are no counts under names")
+    return data
+
+
+def _ledger(data: Any, samples: int) -> Ledger:
+    if not isinstance(data, list):
+        raise ValueError("its ledger is no list")
+    for entry in data:
+        if not isinstance(entry, dict) or not _holds(entry, {"family": str, "name": str, "where": str}):
+            raise ValueError("an entry of its ledger is not described")
+        if not real(entry.get("absorbed")) or entry["absorbed"].shape != (samples,):
+            raise ValueError("an entry of its ledger is not about its samples")
+    return Ledger([Entry(e["family"], e["name"], e["where"], e["absorbed"]) for e in data])
+
+
+def _holds(data: dict[Any, Any], types: dict[str, type]) -> TypeGuard[dict[str, Any]]:
+    """Whether a table has these keys with values of exactly these types."""
+    return all(type(data.get(name)) is kind for name, kind in types.items())

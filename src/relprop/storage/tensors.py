@@ -1,0 +1,125 @@
+"""A safetensors file as tensors, with everything that its header says checked before any of its content is read.
+
+The format is eight bytes with the length of a header, the header, which is JSON, and the numbers. `safetensors` writes
+it; here it is read without trust, a tensor at a time, so that no more than the tensors themselves is held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.storage.files import exactly, opened, strict_json
+
+# Some 200 bytes for each tensor: room for 80,000 of them.
+_HEADER = 16 * 2**20
+_AXES = 32
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A tensor as the header describes it."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read(path: Path, most: int) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file, and the SHA-256 of all of it.
+
+    Args:
+        path: a file in the format of safetensors.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: it is no such file, larger, damaged, or holds what no result does.
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with opened(path, most) as (file, size):
+        if size < 8:
+            raise ValueError(f"{path.name} has {size} bytes, which is no header")
+        start = exactly(file, 8)
+        length = int.from_bytes(start, "little")
+        if length > min(_HEADER, size - 8):
+            raise ValueError(f"{path.name} says that its header has {length:,} bytes")
+        header = exactly(file, length)
+        described = _described(strict_json(header), size - 8 - length)
+        digest.update(start)
+        digest.update(header)
+        found = {}
+        for each in described:
+            content = exactly(file, each.stop - each.start)
+            digest.update(content)
+            found[each.name] = _tensor(content, each)
+    return found, digest.hexdigest()
+
+
+def _described(header: Any, size: int) -> list[_Described]:
+    """What the header describes, in the order of the content, which it must cover without gap or overlap."""
+    if not isinstance(header, dict):
+        raise ValueError("the header of the tensors is no table")
+    found = sorted(
+        (_one(name, about) for name, about in header.items() if name != "__metadata__"),
+        key=lambda each: (each.start, each.stop),
+    )
+    end = 0
+    for each in found:
+        if each.start != end:
+            raise ValueError(f"tensor {each.name[:80]!r} begins at byte {each.start:,}, the one before ends at {end:,}")
+        end = each.stop
+    if end != size:
+        raise ValueError(f"the tensors have {end:,} bytes, the file holds {size:,}")
+    return found
+
+
+def _one(name: str, about: Any) -> _Described:
+    shown = name[:80]
+    if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"tensor {shown!r} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"tensor {shown!r} has the dtype {str(dtype)[:20]!r}, which no result has")
+    if not _lengths(shape) or len(shape) > _AXES:
+        raise ValueError(f"tensor {shown!r} has no shape")
+    if not _lengths(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"tensor {shown!r} has no place in the file")
+    count = math.prod(shape)
+    # Strides are counted in 64 bits, also those of a tensor without entries.
+    if math.prod(max(length, 1) for length in shape) >= 2**48:
+        raise ValueError(f"tensor {shown!r} has an impossible shape")
+    if count * _DTYPES[dtype].itemsize != offsets[1] - offsets[0]:
+        raise ValueError(f"tensor {shown!r} has {offsets[1] - offsets[0]:,} bytes, which its shape and dtype are not")
+    return _Described(name, _DTYPES[dtype], tuple(shape), *offsets)
+
+
+def _lengths(value: Any) -> bool:
+    """Whether this is a list of whole numbers that are not negative."""
+    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+
+
+def _tensor(content: bytearray, each: _Described) -> Tensor:
+    if not content:
+        return torch.empty(each.shape, dtype=each.dtype)
+    raw = torch.frombuffer(content, dtype=torch.uint8)
+    if sys.byteorder == "big":
+        unit = torch.float32.itemsize if each.dtype.is_complex else each.dtype.itemsize
+        raw = raw.reshape(-1, unit).flip(1).reshape(-1)
+    if each.dtype == torch.bool and bool((raw > 1).any()):
+        raise ValueError(f"tensor {each.name[:80]!r} holds what is neither true nor false")
+    return raw.view(each.dtype).reshape(each.shape)

@@ -1,0 +1,86 @@
+"""Calls of modules, read off the stack of this thread, and functions of torch called past their front."""
+
+from __future__ import annotations
+
+import sys
+import types
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from relprop.torch_private.parts import lacking, part
+from relprop.torch_private.state import transforms_active
+
+
+def code_of(function: Any) -> CodeType | None:
+    """The code of a function or method; None where it is not written in Python."""
+    return getattr(getattr(function, "__func__", function), "__code__", None)
+
+
+MODULE_CALL: CodeType | None = code_of(part("nn.Module._call_impl"))
+"""The code behind `module(...)`: its frame tells which module runs.
+
+Seen on 2.9 to 2.14. Without it, `running_module` looks for methods called `forward` instead.
+"""
+
+
+def running_module() -> nn.Module | None:
+    """The innermost module whose forward is running in this thread: read off the stack, no hook needed."""
+    if torch.compiler.is_dynamo_compiling():
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    if MODULE_CALL is None:
+        return _module_by_forward(frame)
+    while frame is not None:
+        if frame.f_code is MODULE_CALL:
+            return frame.f_locals.get("self")
+        frame = frame.f_back
+    return None
+
+
+def _module_by_forward(frame: FrameType | None) -> nn.Module | None:
+    while frame is not None:
+        if frame.f_code.co_name == "forward" and isinstance(found := frame.f_locals.get("self"), nn.Module):
+            return found
+        frame = frame.f_back
+    return None
+
+
+def module_depth() -> int:
+    """How many module calls are running in this thread, one inside the other. Seen on 2.9 to 2.14, by their code."""
+    frame: FrameType | None = None if torch.compiler.is_dynamo_compiling() else sys._getframe(1)
+    depth = 0
+    while frame is not None:
+        depth += frame.f_code is MODULE_CALL if MODULE_CALL is not None else frame.f_code.co_name == "forward"
+        frame = frame.f_back
+    return depth
+
+
+def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """`function.apply(*args)`, past the look at its signature that costs more than a small operation.
+
+    The base class of `torch.autograd.Function` has an `apply` of its own. Seen on 2.9 to 2.14, where the two are one.
+    """
+    if torch.compiler.is_compiling() or transforms_active():
+        return function.apply(*args)
+    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
+
+
+def unfolded(function: Any) -> Any:
+    """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen.
+
+    For attention, and for gradients within a checkpoint. The body asks `has_torch_function` whether to hand itself to the
+    mode as a whole. Seen on 2.9 to 2.14. A function that is not written in Python is refused when it is called.
+    """
+    if not isinstance(function, types.FunctionType):
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise lacking(f"{function.__name__} in Python", f"what is explained inside of {function.__name__}")
+
+        return refuse
+    seen = {**function.__globals__, "has_torch_function": lambda *_: False}
+    copy = types.FunctionType(function.__code__, seen, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

@@ -1,0 +1,44 @@
+"""Compiled code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from relprop.torch_private.parts import part
+
+
+def original(model: Any) -> Any:
+    """The model or function that `torch.compile` was given. Seen on 2.9 to 2.14; without it, what it returned."""
+    return getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None) or model
+
+
+def _eval_frame() -> Any:
+    return part("_C._dynamo.eval_frame")
+
+
+def skipped(function: Any) -> Any:
+    """Marks a function that torch's compiler shall leave alone: in its frame it takes one property's getter for another's.
+
+    Seen on 2.9 to 2.14 (`set_code_exec_strategy`). Without it, only what the compiler itself reads is set.
+    """
+    frames = _eval_frame()
+    if hasattr(frames, "set_code_exec_strategy"):
+        skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.DEFAULT)
+        frames.set_code_exec_strategy(function.__code__, skip)
+    function._torchdynamo_disable = True
+    return function
+
+
+def within_compiled() -> bool:
+    """Whether the function that calls us was given to `torch.compile`. Seen on 2.9 to 2.14; False without it."""
+    callback = getattr(_eval_frame(), "get_eval_frame_callback", None)
+    return callback is not None and bool(callback())
+
+
+def compiler_loaded() -> bool:
+    """Whether something compiled may run: torch loads its compiler at the first use, or flex attention will.
+
+    Seen on 2.9 to 2.14. Under another name, compiled parts of a model are not made to stand aside.
+    """
+    return "torch._dynamo" in sys.modules or "torch.nn.attention.flex_attention" in sys.modules

@@ -1,0 +1,66 @@
+"""Operations and functions of torch that have no public name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from relprop.torch_private.parts import part
+
+SPACES: tuple[Any, ...] = tuple(space for space in (part("_C._nn"), part("_C._VariableFunctions")) if space is not None)
+"""Where torch keeps operations that its public names are aliases of. Seen on 2.9 to 2.14."""
+
+STATE: tuple[Any, ...] = tuple(
+    function
+    for function in (
+        part(f"_C.{name}")
+        for name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled", "_nn._parse_to")
+    )
+    if function is not None
+)
+"""What torch calls through modes to change a thread's state, or to read a device and a dtype off a tensor (`module.to`).
+
+Seen on 2.9 to 2.14, `_autograd_functions` not on all.
+"""
+
+BACKWARD_HOOKS: Any = getattr(vars(part("_C.TensorBase", Tensor)).get("_backward_hooks"), "__set__", None)
+"""What torch itself resets after an autograd function that works in place. Seen on 2.9 to 2.14; None without it."""
+
+_TENSOR = vars(part("_C.TensorBase", Tensor))
+GET_GRAD: Any = getattr(_TENSOR.get("grad"), "__get__", None)
+"""By this name a mode sees that `tensor.grad` is read. Seen on 2.9 to 2.14; None without it."""
+SET_REQUIRES_GRAD: Any = getattr(_TENSOR.get("requires_grad"), "__set__", None)
+"""By this name a mode sees `tensor.requires_grad = True`. Seen on 2.9 to 2.14; None without it."""
+
+LINEAR_FUNCTIONS = (
+    "torch.distributed.fsdp._fully_shard._fsdp_param_group.RegisterPostBackwardFunction",
+    "torch.distributed.fsdp._fully_shard._fsdp_state.RegisterPreBackwardFunction",
+    "torch.distributed.tensor._api._FromTorchTensor",
+    "torch.distributed.tensor._api._ToTorchTensor",
+    "torch.distributed.tensor._redistribute.Redistribute",
+    "torch.distributed.tensor._redistribute.NestedRedistribute",
+)
+"""Custom functions, by name, that torch puts around the modules of a model spread over processes: each is linear.
+
+Seen on 2.13. Under another name they are met as any custom function is.
+"""
+
+
+def aten_name(function: Any) -> str | None:
+    """`"relu"` for `torch.ops.aten.relu` and `torch.ops.aten.relu.default`; None for all else.
+
+    Seen on 2.9 to 2.14. Without it operations of `torch.ops.aten` are in no family, and refused.
+    """
+    packet = getattr(function, "overloadpacket", function)
+    name = getattr(packet, "_qualified_op_name", "")
+    return name.removeprefix("aten::") if name.startswith("aten::") else None
+
+
+SET_GRAD_ENABLED: Any = part("_C._set_grad_enabled")
+"""By this name a mode sees that gradients are switched off. Seen on 2.9 to 2.14; None without it."""
+
+NESTED: dict[str, Any] = {
+    name: space for name in ("torch._C._nn", "torch._VF") if (space := part(name.removeprefix("torch."))) is not None
+}
+"""Where functions stand that have no public name, for advice that can be run. Seen on 2.9 to 2.14."""

@@ -1,0 +1,70 @@
+"""The state of a thread: which transforms, backward passes, hooks and modes are on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from relprop.torch_private.parts import lacking, part, running
+
+
+def _transforms_on_the_stack() -> bool:
+    return running("torch._functorch", "torch._vmap_internals")
+
+
+def _backward_on_the_stack() -> int:
+    return 0 if running("torch.autograd.graph") else -1
+
+
+transforms_active: Callable[[], bool] = part("_C._are_functorch_transforms_active", _transforms_on_the_stack)
+"""Whether a torch.func transform (vmap, grad, jvp) runs: relevance cannot be followed through it.
+
+Seen on 2.9 to 2.14. Without it the stack is looked through.
+"""
+
+graph_task: Callable[[], int] = part("_C._current_graph_task_id", _backward_on_the_stack)
+"""The number of the backward pass that runs in this thread, -1 where none does: what arrives then is a recomputation.
+
+Seen on 2.9 to 2.14. Without it the stack is looked through.
+"""
+
+_top_hooks: Callable[[bool], Any] | None = part("_C._autograd._top_saved_tensors_default_hooks")
+
+
+def saving_hooks() -> Any:
+    """The hooks through which goes what autograd saves now; None where there are none. Seen on 2.9 to 2.14."""
+    return None if _top_hooks is None else _top_hooks(True)
+
+
+def saved_elsewhere(usual: Any = None) -> bool:
+    """Whether what autograd saves goes through other hooks than usual, as in a part of the model that is checkpointed.
+
+    Seen on 2.9 to 2.14. Without it only torch's own checkpoints are recognised, by the stack, and `checkpoint=True` is
+    refused (`needs_saved_elsewhere`).
+    """
+    return running("torch.utils.checkpoint") if _top_hooks is None else _top_hooks(True) != usual
+
+
+def needs_saved_elsewhere() -> None:
+    """Refuses `checkpoint=True` where it could not be told what is checkpointed."""
+    if _top_hooks is None:
+        raise lacking("_C._autograd._top_saved_tensors_default_hooks", "checkpoint=True")
+
+
+def function_modes() -> list[Any]:
+    """The function modes that are on in this thread, the innermost last: a recomputation must not turn ours on twice.
+
+    Seen on 2.9 to 2.14. Without it checkpointed parts are refused.
+    """
+    stack = part("overrides._get_current_function_mode_stack")
+    if stack is None:
+        raise lacking("overrides._get_current_function_mode_stack", "a checkpointed part of a model")
+    return stack()
+
+
+without_torch_function: Callable[[], AbstractContextManager[Any]] = part("_C.DisableTorchFunction", nullcontext)
+"""A context in which no mode sees an operation: for arithmetic that concerns nobody. Only speed depends on it.
+
+Seen on 2.9 to 2.14.
+"""

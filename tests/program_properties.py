@@ -1,0 +1,287 @@
+"""What must hold for every program: each property takes a program and raises `Broken`, or passes.
+
+Tolerances are relative to the size of what is compared, as rounding is relative to what is summed up.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import allow_mutation_on_saved_tensors
+
+import reference as ref
+import relprop
+from programs import Program, draw, step
+from relprop.errors import SeveredGraphError
+
+COMPOSITES = ("zero", "epsilon", "gamma_flat", "cp_lrp", "attnlrp", "auto")
+
+
+class Broken(AssertionError):
+    """A property that does not hold."""
+
+
+def one_of(program: Program, among: tuple[str, ...] = COMPOSITES) -> str:
+    """A composite that the program's seed draws."""
+    return Random(program.seed + 1).choice(among)
+
+
+def target(output: Tensor) -> Tensor:
+    """A score of all outputs, with weights that tell them apart."""
+    return output @ torch.linspace(-1.0, 1.5, output.shape[1], dtype=output.dtype)
+
+
+def explained(program: Program, composite: str, x: Tensor | None = None, **options: Any) -> relprop.Relevance:
+    x = program.inputs() if x is None else x
+    return relprop.attribute(program.build(), x, target, composite=composite, multiply_by_inputs=True, **options)
+
+
+def tolerance(program: Program) -> float:
+    """What rounding may do: of float64, or of the dtype that the program casts to on its way."""
+    return {15: 1e-9, 6: 1e-4, 2: 1e-1}[program.digits]
+
+
+def close(got: Tensor, wanted: Tensor, within: float, what: str, size: Tensor | float = 0.0) -> None:
+    """Whether two tensors are equal to `within` of their size, or of the one given."""
+    scale = max(float(wanted.abs().max()), float(torch.as_tensor(size).abs().max()), 1e-6)
+    if got.shape != wanted.shape:
+        raise Broken(f"{what}: shape {tuple(got.shape)} instead of {tuple(wanted.shape)}")
+    off = (got - wanted).abs()
+    if not bool((off <= within * scale).all()):
+        worst = int(off.nan_to_num(nan=torch.inf).argmax())
+        raise Broken(f"{what}: {float(got.flatten()[worst]):.9g} instead of {float(wanted.flatten()[worst]):.9g}")
+
+
+def gradient(program: Program) -> Tensor:
+    """Torch's own, of the score with respect to the input."""
+    x = program.inputs().requires_grad_()
+    with allow_mutation_on_saved_tensors():
+        (g,) = torch.autograd.grad(target(program.build()(x)).sum(), x, allow_unused=True)
+    return torch.zeros_like(x) if g is None else g
+
+
+def reaches(program: Program) -> bool:
+    """Whether the score depends on the input: all else is refused."""
+    return program.build()(program.inputs().requires_grad_()).requires_grad
+
+
+# -------------------------------------------------------------------------------------- the properties
+
+
+def forward_is_the_models_own(program: Program) -> None:
+    x = program.inputs()
+    with torch.no_grad():
+        wanted = program.build()(x.clone())
+    for composite in ("auto", one_of(program)):
+        got = explained(program, composite).output
+        if not torch.equal(got, wanted):
+            raise Broken(f"forward under {composite}: off by {float((got - wanted).abs().max()):.3g}")
+
+
+def zero_is_input_times_gradient(program: Program) -> None:
+    if program.exact:
+        wanted = program.inputs() * gradient(program)
+        close(explained(program, "zero").values, wanted, tolerance(program), "zero")
+
+
+def books_balance(program: Program) -> None:
+    composite = one_of(program)
+    R = explained(program, composite, ledger=True)
+    causes = torch.stack([torch.zeros_like(R.residual), *R.ledger.values()])
+    sizes = R.values.abs().flatten(1).sum(1) + R.score.abs() + causes.abs().sum(0)
+    close(R.values.flatten(1).sum(1) + R.residual, R.score, 1e-9, f"values and residual under {composite}", sizes)
+    close(causes.sum(0), R.residual, 1e-9, f"causes under {composite}", sizes)
+    close(R.values, explained(program, composite).values, 1e-9, f"values with a ledger under {composite}")
+
+
+def linear_in_the_seed(program: Program) -> None:
+    composite = one_of(program)
+    made = torch.Generator().manual_seed(program.seed)
+    a, b = torch.randn(2, program.samples, generator=made, dtype=torch.float64)
+    of_a, of_b, of_both, of_double = (explained(program, composite, seed=s).values for s in (a, b, a + b, 2 * a))
+    size = torch.maximum(of_a.abs(), of_b.abs())
+    close(of_double, 2 * of_a, 1e-12, f"seed doubled under {composite}", size)
+    if program.digits > 2:  # a sum of gradients that are rounded to two digits says nothing
+        close(of_both, of_a + of_b, tolerance(program), f"seeds added under {composite}", size)
+
+
+def a_sample_alone_is_a_sample_in_a_batch(program: Program) -> None:
+    composite = one_of(program)
+    x = program.inputs()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(program.seed))
+    whole = explained(program, composite)
+    within = tolerance(program)
+    close(
+        explained(program, composite, x[order]).values, whole.values[order], within, f"another order under {composite}"
+    )
+    for n in range(len(x)):
+        alone = explained(program, composite, x[n : n + 1])
+        close(alone.values, whole.values[n : n + 1], within, f"sample {n} alone under {composite}", whole.values[n])
+
+
+def nothing_stays_alive(program: Program) -> None:
+    composite, x = one_of(program), program.inputs()
+    model = program.build()
+    gone = weakref.ref(model)
+    for ledger in (False, True):
+        relprop.attribute(model, x, target, composite=composite, ledger=ledger)
+        before = _tensors()
+        for _ in range(3):
+            relprop.attribute(model, x, target, composite=composite, ledger=ledger)
+        if (left := _tensors() - before) > 0:
+            raise Broken(f"{left} tensors stay alive after three explanations{' with a ledger' * ledger}")
+    R = relprop.attribute(model, x, target, composite=composite, ledger=True)
+    del model
+    gc.collect()
+    if gone() is not None:
+        raise Broken(f"the result keeps the model alive: {R!r}")
+
+
+def _tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+
+_FLATTENING = {"clip", "capped relu", "hard sigmoid", "hard swish"}
+_PICKING = {"largest", "sort", "max pool", "maximum"}
+
+
+def names(program: Program) -> set[str]:
+    return {node.operation for node in program.nodes}
+
+
+def one_map_however_it_is_spelled(program: Program) -> None:
+    if program.digits < 15:
+        return  # where rounding is coarse, two spellings need not be on the same side of a kink
+    if names(program) & _FLATTENING and names(program) & _PICKING:
+        return  # nor between equals: which one is picked is torch's affair, and its gradient is 0 there
+    plain = program.spelled(None)
+    slopes = gradient(plain), gradient(program)
+    scale = max(float(slopes[0].abs().max()), 1e-6)
+    if not bool(((slopes[0] - slopes[1]).abs() <= 1e-10 * scale).all()):
+        return  # nor here: torch's own gradients differ
+    for composite in COMPOSITES:
+        wanted, got = explained(plain, composite), explained(program, composite)
+        close(got.score, wanted.score, 1e-9, f"score under {composite}")
+        close(got.values, wanted.values, 1e-7, f"spelled otherwise under {composite}")
+
+
+FRONT = (
+    "copy", "swap", "flatten", "fold", "flip", "roll", "pick", "slice", "repeat", "pad", "negate", "scale", "scale by a row",
+    "scale by channel", "upsample", "total", "mean", "average pool", "differences", "cumsum",
+)  # fmt: skip
+"""What a network may do with its input before its first layer: linear, and nothing added."""
+
+
+def zeros_keep_their_relevance(program: Program) -> None:
+    """Whatever linear operations stand before it, a first layer gives exact zeros what its rule says."""
+    random = Random(program.seed)
+    front = draw(program.seed, FRONT, longest=6)
+    front = replace(front, head=False, spellings=front.spelled(random).spellings, nodes=front.nodes)
+    values = [front.inputs()]
+    steps = [step(node) for node in front.nodes]
+    for made, node in zip(steps, front.nodes, strict=True):
+        values.append(made(*(values[n] for n in node.operands)).detach())
+    units = values[-1].flatten(1).shape[1]
+    torch.manual_seed(program.seed)
+    net = nn.Sequential(nn.Linear(units, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model = nn.Sequential(front.build(), net)
+    name, rule, naive = random.choice(_UNPROPORTIONAL)
+    composite = relprop.Composite({relprop.first: rule, "linear": relprop.Zero()})
+    got = relprop.attribute(model, values[0], 1, composite=composite).values
+
+    def seed(z: Tensor) -> Tensor:
+        return torch.stack([torch.zeros_like(z[:, 0]), z[:, 1]], 1)
+
+    relu = partial(ref.activation, torch.relu)
+    layers = [(net[0], ref.weighted(naive)), (torch.relu, lambda _, x, r: relu(x, r)), (net[2], ref.weighted(ref.zero))]
+    r = ref.propagate(layers, values[-1].flatten(1), seed).reshape(values[-1].shape)
+    for made, x in zip(reversed(steps), reversed(values[:-1]), strict=True):
+        r = _shared(made, x, r)
+    close(got, r, 1e-8, f"{name} first, behind {', '.join(node.operation for node in front.nodes)}")
+
+
+_UNPROPORTIONAL: tuple[tuple[str, relprop.WeightedRule, ref.Rule], ...] = (
+    ("flat", relprop.Flat(), ref.flat),
+    ("w2", relprop.WSquare(), ref.w_square),
+    ("z-box", relprop.ZBox(-3.0, 3.0), partial(ref.z_box, low=-3.0, high=3.0)),
+)
+
+
+def _shared(layer: Callable[[Tensor], Tensor], x: Tensor, r: Tensor) -> Tensor:
+    """What a linear map hands down: `m_ij x_i / y_j`, in equal parts where all of `y_j`'s sources are zero."""
+    w, _ = ref.affine(layer, x.shape[1:])
+    c = ref.contributions(x.flatten(1), w)
+    connected = (w != 0).to(w).expand_as(c)
+    dead = (c == 0).all(1, keepdim=True)
+    r = torch.where(((c.sum(1).abs() < 1e-12) & ~dead[:, 0]), 0.0, r.flatten(1))  # 1 - 1: none can be told apart
+    c = torch.where(dead, connected, c)
+    return ref.shares(c, c.sum(1), r).reshape(x.shape)
+
+
+def the_model_is_untouched(program: Program) -> None:
+    model, x = program.build(), program.inputs()
+    before, given = state(model), x.clone()
+    relprop.attribute(model, x, target, composite=one_of(program), ledger=program.seed % 2 == 0)
+    after = state(model)
+    changed = [name for name in before if before[name] != after.get(name)] + [n for n in after if n not in before]
+    if changed:
+        raise Broken(f"changed: {', '.join(changed)}")
+    if not torch.equal(x, given) or x.requires_grad or x.grad is not None:
+        raise Broken("the caller's input is changed")
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """All that an explanation must leave as it was."""
+    held: dict[str, Any] = {"random numbers": torch.get_rng_state().numpy().tobytes()}
+    held["modes"] = (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.overrides._get_current_function_mode(),
+    )
+    for path, module in model.named_modules():
+        hooks = {name: len(value) for name, value in vars(module).items() if "hooks" in name}
+        held[f"module {path}"] = hooks, sorted(vars(module)), module.training
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        values = tensor.detach().numpy().tobytes(), tensor.requires_grad, tensor._version, id(tensor)
+        held[f"tensor {path}"] = values, tensor.grad is None, len(tensor._backward_hooks or ()), sorted(vars(tensor))
+    return held
+
+
+PROPERTIES: dict[str, Callable[[Program], None]] = {
+    f.__name__: f
+    for f in (
+        forward_is_the_models_own,
+        zero_is_input_times_gradient,
+        books_balance,
+        linear_in_the_seed,
+        a_sample_alone_is_a_sample_in_a_batch,
+        one_map_however_it_is_spelled,
+        zeros_keep_their_relevance,
+        nothing_stays_alive,
+        the_model_is_untouched,
+    )
+}
+
+
+def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple[str, BaseException] | None:
+    """The first property that does not hold, and what was raised."""
+    if not reaches(program):
+        return None
+    for name in names:
+        try:
+            PROPERTIES[name](program)
+        except SeveredGraphError as error:
+            if not {"softmax", "log softmax", "attention"} & names(program):  # CP-LRP cuts these
+                return name, error
+        except Exception as error:
+            return name, error
+    return None

@@ -1,0 +1,194 @@
+"""A softmax is a softmax however it is written: one value, one map, under every rule for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import relprop
+from relprop import Composite, Constant, Temperature, Zero
+
+D = torch.float64
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
+MASK = torch.ones(5, 4, dtype=torch.bool).tril(2)
+GROUP = torch.tensor([0, 0, 1, 1, 1])
+
+
+def largest(s: Tensor) -> Tensor:
+    return s.amax(-1, keepdim=True)
+
+
+def shifted(s: Tensor) -> Tensor:
+    e = (s - largest(s).detach()).exp()
+    return e / e.sum(-1, keepdim=True)
+
+
+def live_maximum(s: Tensor) -> Tensor:
+    e = torch.exp(s - s.max(-1, keepdim=True).values)
+    return e.div(e.sum(dim=-1, keepdim=True))
+
+
+def reciprocal(s: Tensor) -> Tensor:
+    e = s.exp()
+    return e * (1 / e.sum(-1, keepdim=True))
+
+
+def in_place(s: Tensor) -> Tensor:
+    e = (s - largest(s)).exp_()
+    e /= e.sum(-1, keepdim=True)
+    return e
+
+
+def by_sum_of_logs(s: Tensor) -> Tensor:
+    m = largest(s)
+    return (s - (m + (s - m).exp().sum(-1, keepdim=True).log())).exp()
+
+
+def transposed(s: Tensor) -> Tensor:
+    e = s.transpose(1, 2).exp()
+    return (e / e.sum(1, keepdim=True)).transpose(1, 2)
+
+
+def einsum(s: Tensor) -> Tensor:
+    e = s.exp()
+    return e / (e @ torch.ones(4, 1, dtype=D))
+
+
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda s: s.softmax(-1),
+    "functional": lambda s: F.softmax(s, dim=2),
+    "softmin": lambda s: F.softmin(-s, dim=-1),
+    "shifted": shifted,
+    "a live maximum": live_maximum,
+    "unshifted": lambda s: s.exp() / s.exp().sum(-1, keepdim=True),
+    "one exponential": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(s.exp()),
+    "expanded": lambda s: (lambda e: e / e.sum(-1, keepdim=True).expand_as(e))(s.exp()),
+    "unsqueezed": lambda s: (lambda e: e / e.sum(-1).unsqueeze(-1))(s.exp()),
+    "a mean": lambda s: (lambda e: e / (e.mean(-1, keepdim=True) * 4))(s.exp()),
+    "reciprocal": reciprocal,
+    "in place": in_place,
+    "transposed": transposed,
+    "logsumexp": lambda s: (s - s.logsumexp(-1, keepdim=True)).exp(),
+    "logsumexp, squeezed": lambda s: torch.exp(s - torch.logsumexp(s, 2)[..., None]),
+    "log_softmax": lambda s: s.log_softmax(-1).exp(),
+    "F.log_softmax": lambda s: F.log_softmax(s, -1).exp(),
+    "the logarithm of a sum": lambda s: (s - s.exp().sum(-1, keepdim=True).log()).exp(),
+    "its shift added back": by_sum_of_logs,
+    "a small constant below": lambda s: (lambda e: e / (e.sum(-1, keepdim=True) + 1e-16))(s.exp()),
+    "bounded below": lambda s: (lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-12))(s.exp()),
+}
+MASKED: dict[str, Callable[[Tensor], Tensor]] = {
+    "masked_fill": lambda s: s.masked_fill(~MASK, -torch.inf).softmax(-1),
+    "added": lambda s: (s + torch.zeros(5, 4, dtype=D).masked_fill(~MASK, -1e300)).softmax(-1),
+    "where": lambda s: torch.where(MASK, s, -torch.inf).softmax(-1),
+    "a masked exponential": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(s.exp() * MASK),
+    "filled exponentials": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(s.exp().masked_fill(~MASK, 0.0)),
+    "masked, then exponentials": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(
+        s.masked_fill(~MASK, -torch.inf).exp()
+    ),
+    "masked logarithms": lambda s: (lambda t: (t - t.logsumexp(-1, keepdim=True)).exp())(
+        s.masked_fill(~MASK, -torch.inf)
+    ),
+}
+
+
+def grouped(s: Tensor) -> Tensor:
+    """Over the members of each group, as graph libraries write it."""
+    m = torch.zeros(2, dtype=D).scatter_reduce(0, GROUP, s.detach(), "amax", include_self=False)
+    e = (s - m.index_select(0, GROUP)).exp()
+    below = torch.zeros(2, dtype=D).index_add(0, GROUP, e) + 1e-16
+    return e / below.index_select(0, GROUP)
+
+
+def scattered(s: Tensor) -> Tensor:
+    e = (s - s.max()).exp()
+    below = torch.zeros(2, dtype=D).scatter_add(0, GROUP, e)
+    return e / below[GROUP]
+
+
+def apart(s: Tensor) -> Tensor:
+    return torch.cat([s[:2].softmax(0), s[2:].softmax(0)])
+
+
+GROUPED = {"cat": apart, "index_add": grouped, "scatter_add": scattered}
+RULES = {
+    "zero": Composite({"linear": Zero()}),
+    "cp_lrp": relprop.composites.cp_lrp(),
+    "constant": Composite({"softmax": Constant()}),
+    "epsilon": relprop.composites.epsilon(0.1),
+    "auto": "auto",
+}
+
+
+def maps(forms: dict[str, Callable], shape: tuple[int, ...], composite: object) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    w, v = (torch.randn(shape[-1], shape[-1], dtype=D, generator=generator) for _ in range(2))
+    x = torch.randn(2, *shape, dtype=D, generator=generator)
+
+    def attention(form: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: (form(x @ w) * (x @ v)).sum((1, 2))
+
+    return {name: relprop.attribute(attention(f), x, composite=composite).values for name, f in forms.items()}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("composite", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("forms", [PLAIN, MASKED], ids=["plain", "masked"])
+def test_all_forms_give_one_map(forms: dict[str, Callable], composite: object) -> None:
+    found = maps(forms, (5, 4), composite)
+    first, *others = found
+    for name in others:
+        close(found[name], found[first], msg=lambda m, name=name: f"{name}: {m}")
+    assert found[first].abs().sum() > 1
+
+
+@pytest.mark.parametrize("composite", RULES.values(), ids=RULES)
+def test_groups_of_a_graph(composite: object) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, dtype=D, generator=generator)
+    w, v = torch.randn(3, dtype=D, generator=generator), torch.randn(3, dtype=D, generator=generator)
+    found = [
+        relprop.attribute(lambda x, f=f: (f(x @ w) * (x @ v)).sum(), x, composite=composite).values  # type: ignore[misc, arg-type]
+        for f in GROUPED.values()
+    ]
+    for other in found[1:]:
+        close(other, found[0])
+
+
+def test_a_temperature_acts_on_quotients_as_well() -> None:
+    composite = Composite({"softmax": Temperature(2.0)})
+    forms = {k: f for k, f in PLAIN.items() if "log" not in k and "added back" not in k}
+    found = maps({**forms, "log_softmax": PLAIN["log_softmax"]}, (5, 4), composite)
+    for name, value in found.items():
+        close(value, found["softmax"], msg=lambda m, name=name: f"{name}: {m}")
+    assert not torch.allclose(found["softmax"], maps({"softmax": PLAIN["softmax"]}, (5, 4), RULES["zero"])["softmax"])
+    with pytest.raises(relprop.errors.RuleError, match=r"torch\.softmax\(s, dim\)"):
+        maps({"logsumexp": PLAIN["logsumexp"]}, (5, 4), composite)
+
+
+LOGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "log_softmax": lambda s: s.log_softmax(-1),
+    "softmax and log": lambda s: s.softmax(-1).log(),
+    "logsumexp": lambda s: s - s.logsumexp(-1, keepdim=True),
+    "the logarithm of a sum": lambda s: s - s.exp().sum(-1, keepdim=True).log(),
+    "the logarithm of a quotient": lambda s: shifted(s).log(),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "attnlrp"])
+def test_its_logarithm_as_well(composite: str) -> None:
+    found = maps(LOGS, (5, 4), composite)
+    for name, value in found.items():
+        close(value, found["log_softmax"], msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_an_exponential_that_ends_in_no_softmax_keeps_its_secant() -> None:
+    x = torch.randn(2, 3, dtype=D)
+    f = lambda x: (x.exp() / x.exp().sum(-1, keepdim=True)).sum(-1) * 0 + x.exp().sum(-1)  # noqa: E731
+    close(relprop.attribute(f, x, composite="zero").values, x.exp() - 1)
+    g = lambda x: (x.exp() / (1 + x.square().sum(-1, keepdim=True))).sum(-1)  # noqa: E731
+    close(relprop.attribute(g, x, composite="zero").values, (x.exp() - 1) / (1 + x.square().sum(-1, keepdim=True)))

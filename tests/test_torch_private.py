@@ -1,0 +1,509 @@
+"""Each private part of torch by itself, so that a new torch shows what it changed; and no other file names one."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+
+import relprop
+from relprop.engine.eager import uncompiled
+from relprop.engine.run import replaying
+from relprop.errors import UnsupportedOperationError
+from relprop.torch_private import calls, compiled, custom, flex, graph, modules, names, parts, recorded, state
+
+ROOT = Path(relprop.__file__).parent
+ALLOWED = {
+    # named by torch's pages on views and on writing in place
+    "_base",
+    "_is_view",
+    "_version",
+    # captum's, for rules of one's own
+    "_manipulate_weights",
+    # accelerate's, on modules whose weights it moves
+    "_hf_hook",
+    # of every namedtuple
+    "_fields",
+}
+SAID_ALOUD = {"f_back", "f_code", "f_lasti", "f_locals", "metadata", "variable", "make_fx", "eval_frame"}
+"""Names that carry no underscore, and are torch's or the interpreter's own affair all the same."""
+
+
+def sources() -> list[Path]:
+    return [path for path in sorted(ROOT.rglob("*.py")) if "torch_private" not in path.relative_to(ROOT).parts]
+
+
+def hidden(name: str) -> bool:
+    special = name.startswith("__") and name.endswith("__")
+    told = {"__code__", "__func__", "__closure__", "__globals__", "__subclasses__"}
+    return name in SAID_ALOUD | told or (name.startswith("_") and not special)
+
+
+def private_names(tree: ast.AST, own: set[str]) -> Iterator[tuple[int, str]]:
+    """What a file takes from elsewhere under a private name: attributes, imports, and names given to `getattr`."""
+    for node in ast.walk(tree):
+        found: list[str] = []
+        if isinstance(node, ast.Attribute):
+            found = [node.attr]
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = getattr(node, "module", None) or ""
+            found = [part for name in node.names for part in f"{module}.{name.name}".split(".")]
+            found = [name for name in found if name != "__future__"]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr", "vars"):
+            found = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            found = [str(node.slice.value)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("torch."):
+            found = node.value.split(".")
+        yield from ((node.lineno, name) for name in found if hidden(name) and name not in own | ALLOWED)
+
+
+def own_names(trees: list[ast.AST]) -> set[str]:
+    """Names that our own code gives to something."""
+    own = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            own.add(node.name)
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            own.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return own
+
+
+def test_no_other_file_names_a_private_part_of_torch() -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
+    own = own_names([*trees.values()])
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path, tree in trees.items()
+        for line, name in private_names(tree, own)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch._C._x()",
+        "from torch._dynamo import config",
+        "import torch._dynamo",
+        "from torch.overrides import _get_stack",
+        "nn.Module.forward.__code__",
+        "frame.f_locals",
+        "node.metadata",
+        "getattr(model, '_orig_mod', None)",
+        "copy.__dict__['_buffers']",
+        "NAME = 'torch.distributed._tensor.X'",
+        "sys._getframe(1)",
+    ],
+)
+def test_the_search_finds_each_way_to_name_one(line: str) -> None:
+    assert list(private_names(ast.parse(line), set()))
+
+
+@pytest.mark.parametrize("module", [calls, compiled, custom, flex, graph, modules, names, parts, recorded, state])
+def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
+    """`Seen on 2.9 to 2.14`: what a public entry is for, where it is there, what is done without it."""
+    tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
+    said: dict[str, str] = {}
+    for node, after in zip(tree.body, [*tree.body[1:], ast.Pass()], strict=True):
+        if isinstance(node, ast.FunctionDef):
+            said[node.name] = ast.get_docstring(node) or ""
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target: Any = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            text = getattr(getattr(after, "value", None), "value", None)
+            said[target.id] = text if isinstance(text, str) else ""
+    public = {name: text for name, text in said.items() if not name.startswith("_") and name != "Function"}
+    helpers = {"part", "lacking", "running", "code_of", "running_module", "needs_saved_elsewhere"}
+    assert public
+    assert not [
+        n
+        for n, text in public.items()
+        if n not in helpers and not any(w in text for w in ("een on", "On 2.", "From 2."))
+    ]
+
+
+# --- parts
+
+
+def test_a_part_that_is_missing_is_told_of_where_it_is_needed() -> None:
+    assert parts.part("_C._no_such_thing") is None
+    assert parts.part("_C._no_such_thing", 3) == 3
+    assert parts.part("nn.Module") is nn.Module
+    error = parts.lacking("_C._no_such_thing", "this feature")
+    assert "torch._C._no_such_thing, which this feature needs" in str(error)
+    assert torch.__version__ in str(error)
+
+
+def test_running_looks_through_the_stack() -> None:
+    assert parts.running("_pytest")
+    assert not parts.running("_pyt")
+
+
+# --- state
+
+
+def test_transforms_active() -> None:
+    seen = []
+
+    def inside(x: Tensor) -> Tensor:
+        seen.append((state.transforms_active(), state._transforms_on_the_stack()))
+        return x.sin()
+
+    torch.func.vmap(inside)(torch.ones(2))
+    torch.func.grad(lambda x: inside(x).sum())(torch.ones(2))
+    inside(torch.ones(2))
+    assert seen == [(True, True), (True, True), (False, False)]
+
+
+def test_graph_task() -> None:
+    seen = []
+
+    def inside(g: Tensor) -> None:
+        seen.append((replaying(), state._backward_on_the_stack() != -1))
+
+    x = torch.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(inside)
+    y.sum().backward()
+    inside(x)
+    assert seen == [(True, True), (False, False)]
+
+
+def test_saved_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def block(x: Tensor) -> Tensor:
+        seen.append(state.saved_elsewhere())
+        return x.sin()
+
+    x = torch.ones(2, requires_grad=True)
+    assert not state.saved_elsewhere()
+    checkpoint(block, x, use_reentrant=False)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        assert state.saved_elsewhere()
+    monkeypatch.setattr(state, "_top_hooks", None)
+    checkpoint(block, x, use_reentrant=False)
+    block(x)
+    assert seen == [True, True, False]
+
+
+def test_checkpoints_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    state.needs_saved_elsewhere()
+    monkeypatch.setattr(state, "_top_hooks", None)
+    with pytest.raises(UnsupportedOperationError, match="which checkpoint=True needs"):
+        relprop.attribute(deep(), torch.randn(2, 4), 0, checkpoint=True)
+
+
+def deep() -> nn.Module:
+    block = lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU())  # noqa: E731
+    return nn.Sequential(block(), block()).eval()
+
+
+class Passing(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.seen.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_function_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert state.function_modes() == []
+    with Passing() as mode:
+        assert state.function_modes()[-1] is mode
+    monkeypatch.setattr(state, "part", lambda path, otherwise=None: otherwise)
+    with pytest.raises(UnsupportedOperationError, match="checkpointed part"):
+        state.function_modes()
+
+
+def test_without_torch_function() -> None:
+    x = torch.ones(2)
+    with Passing() as mode:
+        with state.without_torch_function():
+            torch.sin(x)
+        torch.cos(x)
+    assert mode.seen == ["cos"]
+
+
+# --- graph
+
+
+def test_tensors_inside_of_transforms() -> None:
+    x = torch.ones(2, 3, requires_grad=True)
+    seen = []
+
+    def inside(row: Tensor) -> Tensor:
+        seen.append(
+            (graph.wrapped(row), graph.innermost(row).shape, graph.innermost(row).requires_grad, graph.batched(row))
+        )
+        return row.sin()
+
+    torch.func.vmap(inside)(x)
+    inside(x)
+    assert seen == [(True, (2, 3), True, True), (False, (2, 3), True, False)]
+
+
+def test_batched_gradients() -> None:
+    seen = []
+
+    class Looked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+            seen.append(graph.batched(g))
+            return g
+
+    x = torch.ones(3, requires_grad=True)
+    torch.autograd.grad(Looked.apply(x), x, torch.eye(3), is_grads_batched=True)
+    torch.autograd.grad(Looked.apply(x).sum(), x)
+    assert seen == [True, False]
+
+
+def test_nodes() -> None:
+    class Mine(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+    x = torch.ones(2, requires_grad=True)
+    y = Mine.apply(x)
+    assert graph.function_of(y.grad_fn) is Mine
+    assert graph.function_of((x * 2).grad_fn) is None
+    assert graph.function_of(None) is None
+    assert graph.leaf_of(y.grad_fn.next_functions[0][0]) is x
+    assert graph.leaf_of(y.grad_fn) is None
+    z = x * 2
+    graph.notes_on(z.grad_fn)["kept"] = 1
+    assert graph.notes_on(z.grad_fn) == {"kept": 1}  # another object of Python each time, the same node
+    assert not graph.written_as_view(z.grad_fn)
+    z[0].mul_(3)
+    assert graph.written_as_view(z.grad_fn)
+
+
+# --- calls
+
+
+class Telling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        self.told = calls.running_module()
+        return x
+
+
+def test_running_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(Telling())
+    for _ in range(2):
+        model(torch.ones(1))
+        assert model[0].told is model[0]
+        assert calls.running_module() is None
+        monkeypatch.setattr(calls, "MODULE_CALL", None)  # then by methods called forward
+    assert calls.code_of(len) is None
+
+
+def test_applied() -> None:
+    class Three(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Tensor, factor: float) -> Tensor:
+            return x * factor
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+            ctx.factor = inputs[1]
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Any:
+            return g * ctx.factor, None
+
+    x = torch.ones(2, requires_grad=True)
+    y = calls.applied(Three, x, 3.0)
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.full((2,), 3.0))
+
+
+def test_unfolded() -> None:
+    q = torch.randn(3, 2, 4)
+    weights = torch.randn(12, 4), torch.randn(12), None, None, False, 0.0, torch.randn(4, 4), torch.randn(4)
+    with Passing() as whole:
+        expected = F.multi_head_attention_forward(q, q, q, 4, 2, *weights)[0]
+    with Passing() as steps:
+        found = calls.unfolded(F.multi_head_attention_forward)(q, q, q, 4, 2, *weights)[0]
+    assert torch.equal(found, expected)
+    assert whole.seen[0] == "multi_head_attention_forward"
+    assert "linear" in steps.seen and "multi_head_attention_forward" not in steps.seen
+    with pytest.raises(UnsupportedOperationError, match="exp in Python"):
+        calls.unfolded(torch.exp)(q)
+
+
+# --- names
+
+
+def test_names() -> None:
+    assert any(hasattr(space, "gelu") for space in names.SPACES)
+    assert any(hasattr(space, "relu") for space in names.SPACES)
+    assert all(map(callable, names.STATE)) and names.STATE
+    assert names.BACKWARD_HOOKS is not None
+    assert names.aten_name(torch.ops.aten.relu) == "relu"
+    assert names.aten_name(torch.ops.aten.relu.default) == "relu"
+    assert names.aten_name(torch.relu) is None
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+@pytest.mark.parametrize("name", names.LINEAR_FUNCTIONS)
+def test_functions_around_sharded_modules(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    function = getattr(pytest.importorskip(module), attribute)
+    assert issubclass(function, torch.autograd.Function)
+
+
+# --- compiled
+
+
+def test_original() -> None:
+    model = nn.Linear(2, 2)
+    assert compiled.original(torch.compile(model, backend="eager")) is model
+    assert compiled.original(model) is model
+
+    def function(x: Tensor) -> Tensor:
+        return x
+
+    assert compiled.original(torch.compile(function, backend="eager")) is function
+
+
+def test_skipped_and_within_compiled() -> None:
+    seen = []
+
+    @compiled.skipped
+    def look(x: Tensor) -> Tensor:
+        seen.append((torch.compiler.is_dynamo_compiling(), compiled.within_compiled()))
+        return x
+
+    def function(x: Tensor) -> Tensor:
+        return look(x.sin()).cos()
+
+    torch.compile(function, backend="eager")(torch.ones(2))
+    look(torch.ones(2))
+    assert seen == [(False, True), (False, False)]
+    assert compiled.compiler_loaded()
+    with uncompiled():
+        assert not compiled.within_compiled()
+
+
+# --- recorded
+
+
+def test_recorded() -> None:
+    seen = []
+
+    def inside(x: Tensor) -> list[Tensor]:
+        seen.append(recorded.recording())
+        y = x.sin()
+        with recorded.unrecorded():
+            seen.append(recorded.recording())
+            torch.ones(2).exp()
+        return [y]
+
+    made = recorded.recorded(inside, (torch.ones(2),))
+    assert seen == [True, False] and not recorded.recording()
+    operations = [str(node.target) for node in made.graph.nodes if node.op == "call_function"]
+    assert operations == ["aten.sin.default"]
+
+
+def test_what_reads_the_numbers() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        recorded.recorded(lambda x: [x * x.sum().item()], (torch.ones(2),))
+    assert recorded.looked_at(caught.value)
+    assert not recorded.looked_at(RuntimeError("something else"))
+
+
+def test_shapes_that_depend_on_numbers() -> None:
+    for call, depends in ((lambda x: [x.sin()], False), (lambda x: [x.nonzero()], True)):
+        made = recorded.recorded(call, (torch.ones(2),))
+        found = recorded.shape_that_depends_on_numbers(made, (torch.ones(2),))
+        assert ("nonzero" in str(found)) is depends
+
+
+def test_announced() -> None:
+    with recorded.announced():
+        assert torch.compiler.is_compiling()
+    assert not torch.compiler.is_compiling()
+
+
+def test_compile_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "_dispatch_mode", None)
+    with pytest.raises(UnsupportedOperationError, match=r"which relprop\.compile needs"):
+        relprop.compile(nn.Linear(2, 2).eval())(torch.ones(1, 2), 0)
+    relprop.attribute(nn.Linear(2, 2).eval(), torch.ones(1, 2), 0)
+
+
+# --- flex attention
+
+
+def test_flex_operator_and_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    assert flex.flex_operator() is not None
+    mask = create_block_mask(lambda b, h, t, s: t >= s, 1, 1, 4, 4, device="cpu")
+    index = [torch.arange(n) for n in (1, 1, 4, 4)]
+    allowed = flex.flex_mask(mask.mask_mod, index, ())
+    assert allowed is not None and torch.equal(allowed.reshape(4, 4), torch.ones(4, 4).tril().bool())
+    whole = create_block_mask(torch.nn.attention.flex_attention.noop_mask, 1, 1, 4, 4, device="cpu")
+    assert flex.flex_mask(whole.mask_mod, index, ()) is None
+
+    class Reading(Passing):
+        def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+            if func == Tensor.requires_grad.__get__:  # type: ignore[attr-defined]
+                seen.append(self.answer())
+            return super().__torch_function__(func, types, args, kwargs)
+
+        def answer(self) -> bool:
+            return flex.read_by_flex_attention()
+
+    seen: list[bool] = []
+    q = torch.randn(1, 1, 4, 4)
+    with warnings.catch_warnings(), uncompiled(), Reading(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        flex_attention(q, q, q)
+        assert seen and any(seen)
+        seen.clear()
+        assert not q.requires_grad
+        assert seen == [False]
+    monkeypatch.setitem(sys.modules, "torch._higher_order_ops.flex_attention", None)
+    assert flex.flex_operator() is None
+
+
+# --- modules
+
+
+def test_hooks_on() -> None:
+    model = nn.Linear(2, 2)
+    before = modules.hooks_on(model)
+    handle = model.register_forward_hook(lambda *_: None)
+    assert modules.hooks_on(model) != before
+    handle.remove()
+    assert modules.hooks_on(model) == before
+    model.register_forward_pre_hook(lambda *_: None)
+    assert modules.hooks_on(model) != before
+
+
+def test_copied() -> None:
+    model = nn.BatchNorm1d(2).eval()
+    weight = torch.full((2,), 3.0)
+    copy = modules.copied(model, nn.BatchNorm1d, {"weight": weight})
+    assert type(copy) is nn.BatchNorm1d and not copy.training
+    assert torch.equal(copy.weight, weight) and torch.equal(copy.bias, model.bias)
+    held = {t.data_ptr() for t in (*model.parameters(), *model.buffers(), weight)}
+    assert not held & {t.data_ptr() for t in (*copy.parameters(), *copy.buffers())}

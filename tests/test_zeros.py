@@ -1,0 +1,170 @@
+"""Relevance of exact zeros: what a rule gives to an input of 0 arrives there, whatever linear steps lie between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import relprop
+from relprop import AlphaBeta, Composite, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus, first
+
+D = torch.float64
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+THREES = torch.full((8,), 3.0, dtype=D)
+MASK = torch.ones(8, 8, dtype=D)
+ORDER = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+
+# What stands before the network, and where each entry of its result comes from: the identity, but for the order.
+SCALED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "/ 255": (lambda t: t / 255, lambda x: x * 255),
+    "div_": (lambda t: t.clone().div_(255), lambda x: x * 255),
+    "* 2": (lambda t: 2 * t, lambda x: x / 2),
+    "mul_": (lambda t: (t + 0).mul_(2), lambda x: x / 2),
+    "-x": (lambda t: -t, lambda x: -x),
+    "0 - x": (lambda t: 0 - t, lambda x: -x),
+    "rsub": (lambda t: torch.rsub(t, 0), lambda x: -x),
+    "a buffer": (lambda t: t * THREES, lambda x: x / 3),
+    "a number per channel": (lambda t: t * torch.full((1, 1, 1), 3.0, dtype=D), lambda x: x / 3),
+    "two factors": (lambda t: (t * 4) / THREES, lambda x: x * 3 / 4),
+    "x + x": (lambda t: t + t, lambda x: x / 2),
+    "3 x - x": (lambda t: 3 * t - t, lambda x: x / 2),
+    "torch.sub with alpha": (lambda t: torch.sub(t, t, alpha=3), lambda x: x / -2),
+    "a cast": (lambda t: t.float().double(), lambda x: x),
+    "a sum over one": (lambda t: t.unsqueeze(1).sum(1), lambda x: x),
+    "a mean over copies": (lambda t: torch.stack([t, t]).mean(0), lambda x: x),
+    "a pool of one": (lambda t: F.avg_pool2d(t, 1) * 2, lambda x: x / 2),
+    "einsum": (lambda t: torch.einsum("nchw,w->nchw", t, THREES), lambda x: x / 3),
+    "a square root of a square": (lambda t: (t * t).sqrt(), lambda x: x),
+    "relu": (lambda t: t.relu(), lambda x: x),
+    "clamp": (lambda t: (t * 2).clamp(min=0), lambda x: x / 2),
+    "cat and halves": (lambda t: torch.cat([t, t * 2], 1)[:, :1] * 2, lambda x: x / 2),
+    "written into a buffer": (lambda t: torch.zeros_like(t).copy_(t) / 2, lambda x: x * 2),
+    "masked": (lambda t: t * MASK * 3, lambda x: x / 3),
+    "scattered": (lambda t: torch.zeros_like(t).index_add(-1, torch.arange(8), t * 5), lambda x: x / 5),
+    "a BatchNorm": (lambda t: F.batch_norm(t, torch.zeros(1, dtype=D), torch.full((1,), 0.25, dtype=D), eps=0.0), lambda x: x / 2),
+}  # fmt: skip
+FIRSTS = {"flat": Flat(), "w2": WSquare(), "box": ZBox(-0.5, 2.0), "bounds of its own": ZBox(0.0, 1.0)}
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3, bias=False)
+    return nn.Sequential(*layers).to(D).eval()
+
+
+def picture() -> Tensor:
+    x = torch.rand(2, 1, 8, 8, dtype=D, generator=torch.Generator().manual_seed(1))
+    x[..., :4] = 0
+    return x
+
+
+@pytest.mark.parametrize("rule", FIRSTS.values(), ids=FIRSTS)
+@pytest.mark.parametrize("before, inverse", SCALED.values(), ids=SCALED)
+def test_a_factor_before_the_first_layer_changes_nothing(before, inverse, rule) -> None:
+    model, x = net(), picture()
+    composite = Composite({first: rule, "conv": Gamma(0.25), "linear": Epsilon(1e-6)})
+    tolerance = 1e-6 if before is SCALED["a cast"][0] else 1e-9
+    expected = relprop.attribute(model, before(inverse(x)), 0, composite=composite)
+    found = relprop.attribute(lambda t: model(before(t)), inverse(x), 0, composite=composite)
+    torch.testing.assert_close(found.values, expected.values, rtol=tolerance, atol=tolerance)
+    assert expected.values[..., :4].abs().sum() > 1e-3
+
+
+@pytest.mark.parametrize("composite", ["auto", "epsilon_plus_flat", "deep_taylor"])
+@pytest.mark.parametrize("name", ["/ 255", "-x", "3 x - x", "a mean over copies"])
+def test_named_composites_too(name: str, composite: str) -> None:
+    (before, inverse), model, x = SCALED[name], net(), picture()
+    found = relprop.attribute(lambda t: model(before(t)), inverse(x), 0, composite=composite)
+    close(found.values, relprop.attribute(model, x, 0, composite=composite).values)
+
+
+MIXED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    # of three channels that are all 0 each gets its weight's share of what their mean carries
+    "a mean over channels": (lambda t: t.mean(1, keepdim=True), lambda r: r.expand(-1, 3, -1, -1) / 3),
+    "a weighted mean": (
+        lambda t: t[:, :1] * 0.5 + t[:, 1:2] * 0.25 + t[:, 2:] * 0.25,
+        lambda r: torch.cat([r / 4, r / 4, r / 2], 1),
+    ),
+    "a difference": (lambda t: t[:, :1] - t[:, 1:2], lambda r: torch.cat([r / 2, r / 2, 0 * r], 1)),
+    "one of them": (lambda t: t[:, 1:2], lambda r: torch.cat([0 * r, r, 0 * r], 1)),
+    "a product": (lambda t: t[:, :1] * t[:, 1:2], lambda r: torch.cat([r / 2, r / 2, 0 * r], 1)),
+}
+
+
+@pytest.mark.parametrize("before, shares", MIXED.values(), ids=MIXED)
+def test_zeros_that_meet_share_what_they_carry(before, shares) -> None:
+    model = net()
+    x = torch.zeros(1, 3, 8, 8, dtype=D)
+    composite = Composite({first: Flat()})
+    bias = nn.Conv2d(1, 4, 3).to(D).eval()
+    whole = nn.Sequential(bias, *model[1:])
+    alone = relprop.attribute(whole, before(x), 0, composite=composite).values
+    assert alone.abs().sum() > 1e-3
+    close(relprop.attribute(lambda t: whole(before(t)), x, 0, composite=composite).values, shares(alone))
+
+
+def test_a_zero_that_came_about_otherwise_keeps_what_it_carries() -> None:
+    """Of 1/2 - 1/2 no share can be told: nothing arrives, and no number explodes."""
+    model, x = net(), picture()
+    x[..., 4:] = 0.5
+    R = relprop.attribute(lambda t: model(t - 0.5), x, 0, composite=Composite({first: Flat()}), ledger=True)
+    assert R.values[..., 4:].abs().max() == 0
+    assert R.values.abs().max() < 10
+    close(R.values.flatten(1).sum(1) + R.residual, R.score)
+    close(R.residual, sum(R.ledger.values(), torch.zeros(2, dtype=D)))
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0.1), ZPlus(), Gamma(0.25), AlphaBeta(2.0, 1.0)])
+def test_proportional_rules_are_not_touched(rule: relprop.WeightedRule) -> None:
+    """What the default decides at the end leaves the gradient at a zero as it is."""
+    model, x = net(), picture()
+    x[..., 4:] = 0.5
+    composite = Composite({"conv": rule, "linear": Epsilon(1e-6)})
+    shifted = relprop.attribute(lambda t: model(t - 0.5), x, 0, composite=composite).values
+    y = (x - 0.5).requires_grad_()
+    with relprop.propagate(composite, model=model, inputs=y):
+        score = model(y)[:, 0].sum()
+    close(shifted, x * torch.autograd.grad(score, y)[0])
+
+
+HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "scaled": lambda h: h * 3.0,
+    "negated twice": lambda h: -(-h),
+    "a buffer": lambda h: h * torch.full((4, 1, 1), 3.0, dtype=D),
+    "moved": lambda h: h.flip(2).roll(1, 3),
+    "joined": lambda h: torch.cat([h, h * 2], 1)[:, 4:],
+    "padded": lambda h: F.pad(h, (1, 1, 1, 1))[..., 1:-1, 1:-1],
+    "picked": lambda h: h[:, :, ORDER[ORDER < h.shape[2]]],
+    "pooled": lambda h: F.avg_pool2d(h, 2),
+    "the largest": lambda h: F.max_pool2d(h, 2),
+    "added": lambda h: h + 2 * h,
+}
+
+
+@pytest.mark.parametrize("step", HIDDEN.values(), ids=HIDDEN)
+def test_hidden_layers_conserve_as_well(step) -> None:
+    """A flat rule everywhere hands on all it gets, dead units included, and so must what lies between."""
+    torch.manual_seed(0)
+    a, b = (nn.Conv2d(*c, 3, bias=False).to(D).eval() for c in ((1, 4), (4, 5)))
+    x = torch.rand(2, 1, 12, 12, dtype=D) - 0.5
+    model = lambda t: b(step(a(t).relu())).sum((2, 3))  # noqa: E731
+    R = relprop.attribute(model, x, 1, composite=Composite({"conv": Flat()}))
+    close(R.residual, torch.zeros(2, dtype=D), atol=1e-9)
+    assert R.score.abs().min() > 1e-3
+
+
+def test_no_factor_is_given_where_zeros_carry_relevance() -> None:
+    """Between 0 and what a flat rule gives to it there is no factor; the advice works."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)).eval()
+    x = F.one_hot(torch.randint(4, (2, 16))).transpose(1, 2).float()
+    for composite in ("auto", "gamma_flat", "deep_taylor"):
+        with pytest.raises(relprop.errors.RuleError, match="composite='epsilon_plus'"):
+            relprop.attribute(model, x, 0, composite=composite, multiply_by_inputs=False)
+    factors = relprop.attribute(model, x, 0, composite="epsilon_plus", multiply_by_inputs=False).values
+    torch.testing.assert_close(x * factors, relprop.attribute(model, x, 0, composite="epsilon_plus").values)
