@@ -537,3 +537,29 @@ def test_copied() -> None:
     assert torch.equal(copy.weight, weight) and torch.equal(copy.bias, model.bias)
     held = {t.data_ptr() for t in (*model.parameters(), *model.buffers(), weight)}
     assert not held & {t.data_ptr() for t in (*copy.parameters(), *copy.buffers())}
+
+
+def test_the_function_of_full_backward_hooks() -> None:
+    module = nn.Linear(2, 2)
+    module.register_full_backward_hook(lambda *a: None)
+    node = module(torch.ones(1, 2, requires_grad=True)).grad_fn
+    assert node is not None
+    assert getattr(type(node), "_forward_cls", None) is names.HOOK_FUNCTION
+
+
+def test_gradients_are_switched_off_by_a_function_that_a_mode_sees() -> None:
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Mode(), torch.no_grad():
+        pass
+    assert names.SET_GRAD_ENABLED in seen
+
+
+@pytest.mark.parametrize("name", ["SET_GRAD_ENABLED", "NESTED_TO_PADDED", "GET_GRAD", "SET_REQUIRES_GRAD"])
+def test_a_name_by_which_a_mode_sees_it_is_there(name: str) -> None:
+    assert callable(getattr(names, name))

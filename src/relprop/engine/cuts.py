@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from relprop.engine.tokens import Positions
+from relprop.torch_private.graph import function_of
 
 _MOST = 64
 """How many cuts a run remembers: each keeps a part of the graph that might be free to go."""
@@ -130,7 +131,7 @@ def traced(run: Any, operand: Tensor) -> Positions | None:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if len(seen) > _NEAR or "Custom" in type(node).__name__:  # a rule, which cannot act yet
+        if len(seen) > _NEAR or function_of(node) is not None:  # a rule, which cannot act yet, or somebody's own
             return None
         nodes += [before for before, _ in node.next_functions]
     numbers = torch.arange(1, count + 1, device=operand.device).reshape(operand.shape).to(torch.float32)

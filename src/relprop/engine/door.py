@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules._functions import BackwardHookFunction
 
 from relprop.engine import applied
 from relprop.engine.call import Made, handle
@@ -18,7 +17,10 @@ from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, 
 from relprop.engine.run import Run, replaying
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.graph import function_of, innermost, wrapped, written_as_view
+from relprop.torch_private.names import HOOK_FUNCTION
 from relprop.torch_private.recorded import recording
+
+_HOOKS = HOOK_FUNCTION
 
 
 def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
@@ -58,9 +60,9 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         return value
     if run.plain and is_plain(run, value):
         return value
-    stand_in = getattr(value, "_relprop_stand_in", None)
-    if stand_in is not None and _is_of(run, stand_in):
-        return enter(run, stand_in, live)  # type: ignore[no-any-return]
+    stand_in = standing(value)
+    if stand_in is not value and _is_of(run, stand_in):
+        return enter(run, stand_in, live)
     if value.is_leaf:
         if not run.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
@@ -81,7 +83,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         stand_in = _applied(run, value, maker)
         if stand_in is not value:
             value._relprop_stand_in = stand_in  # type: ignore[attr-defined]
-            return enter(run, stand_in, live)  # type: ignore[no-any-return]
+            return enter(run, stand_in, live)
         if not value.requires_grad:
             return value
     elif maker is None and not (written or run.adopt or replaying()):
@@ -110,7 +112,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
 
     A view keeps its own history, whatever is done: another tensor, which is returned, stands for it in what follows.
     """
-    if maker is BackwardHookFunction:  # of hooks on gradients, which relevance passes by
+    if maker is _HOOKS:  # of hooks on gradients, which relevance passes by
         found = run.applications.made(value)
         return value if found is None else found.args[value.output_nr]
     entry = TABLE.get(maker)

@@ -67,7 +67,7 @@ def called(function: Callable[..., Any]) -> str:
 def shapes(args: Any) -> str:
     """The shapes of an operation's operands."""
     if isinstance(args, Tensor):
-        return str(tuple(args.shape))
+        return "a nested tensor" if args.is_nested else str(tuple(args.shape))
     if isinstance(args, (list, tuple)):
         return ", ".join(text for text in map(shapes, args) if text) or "no tensor"
     return ""
@@ -83,6 +83,8 @@ def _qualified(function: Callable[..., Any]) -> str:
         name = None
     if name:
         return name
-    return next(
-        (f"{s}.{called(function)}" for s, held in NESTED.items() if hasattr(held, called(function))), called(function)
-    )
+    name, home = called(function), getattr(function, "__module__", None)
+    for space, held in (("torch", torch), *NESTED.items()):
+        if getattr(held, name, None) == function:
+            return f"{space}.{name}"
+    return f"{home}.{function.__qualname__}" if home else name

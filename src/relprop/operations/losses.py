@@ -91,7 +91,10 @@ def cross_entropy_of_probabilities(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
     reduction: Any = "mean",
 ) -> Tensor:  # fmt: skip
-    loss = -(target * input.log().clamp(min=-100) + (1 - target) * torch.log1p(-input).clamp(min=-100))
+    # torch cuts logarithms at -100; what it cuts is a constant
+    yes = torch.where(input > math.exp(-100), input, torch.ones_like(input))
+    no = torch.where(input < 1, input, torch.zeros_like(input))
+    loss = -(target * yes.log() + (1 - target) * torch.log1p(-no))
     loss = loss if weight is None else loss * weight
     return _reduced(loss, _kind(size_average, reduce, reduction))
 
@@ -170,7 +173,8 @@ def poisson(
 ) -> Tensor:  # fmt: skip
     loss = input.exp() - target * input if log_input else input - target * (input + eps).log()
     if full:
-        stirling = target * target.log() - target + 0.5 * (2 * math.pi * target).log()
+        many = torch.where(target > 1, target, torch.ones_like(target))
+        stirling = many * many.log() - many + 0.5 * (2 * math.pi * many).log()
         loss = loss + torch.where(target > 1, stirling, torch.zeros_like(target))
     return _reduced(loss, _kind(size_average, reduce, reduction))
 
@@ -211,7 +215,7 @@ def multi_margin(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, size_average: Any = None,
     reduce: Any = None, reduction: Any = "mean",
 ) -> Tensor:  # fmt: skip
-    rows, ids = (input, target) if input.ndim > 1 else (input[None], target.reshape(1))
+    rows, ids = (input, target) if input.ndim > 1 else (input.reshape(1, -1), target.reshape(1))
     own = rows.gather(1, ids[:, None])
     short = (margin - own + rows).relu()
     loss = (
@@ -253,7 +257,7 @@ _DEFINITIONS: dict[Any, Callable[..., Tensor]] = {
     F.multi_margin_loss: multi_margin,
     F.multilabel_soft_margin_loss: multilabel_soft_margin,
 }
-_BENEATH = {
+_BENEATH: dict[Any, tuple[Callable[..., Tensor], str]] = {
     torch.binary_cross_entropy_with_logits: (cross_entropy_of_logits, "input target weight pos_weight reduction"),
     torch.cosine_embedding_loss: (cosine_embedding, "input1 input2 target margin reduction"),
     torch.hinge_embedding_loss: (hinge_embedding, "input target margin reduction"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.registry import DEFAULTS, TABLE, register
 from relprop.errors import ModelStateError
 from relprop.numerics import nonzero, wide
 from relprop.operations.activations import elementwise
@@ -100,7 +100,7 @@ def in_torchs_order(
     call.function = F.instance_norm
     call.args = (input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     call.kwargs = {}
-    return instance_norm(call, *call.args)
+    return TABLE[F.instance_norm].handler(call, *call.args)
 
 
 def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -75,7 +75,7 @@ _followed = by_steps(scatter)
 
 
 def scattered(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-    return _followed(call, *args, **kwargs) if "reduce" in kwargs else call()  # type: ignore[no-any-return]
+    return _followed(call, *args, **kwargs) if "reduce" in kwargs else call()
 
 
 register(torch.scatter_reduce, family="selection", handler=by_index(_scattered))

@@ -55,7 +55,7 @@ REASONS = {
         "_rowwise_prune _sparse_mask_projection sspaddmm sparse_resize resize_as_sparse"
     ),
     "torch itself has no gradient of it": (
-        "airy_ai bessel_y0 bessel_y1 chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v "
+        "ldl_solve airy_ai bessel_y0 bessel_y1 chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v "
         "chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l legendre_polynomial_p "
         "modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 modified_bessel_k1 scaled_modified_bessel_k0 "
         "scaled_modified_bessel_k1 shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u "
@@ -68,7 +68,7 @@ REASONS = {
     "it names the axes of a tensor, a prototype that torch has given up: write the model without such names": (
         "align_as align_to refine_names rename _update_names"
     ),
-    "it communicates between processes": (
+    "it communicates between processes: explain what one of them computes": (
         "all_gather all_gather_coalesced all_gather_single all_reduce all_reduce_coalesced all_to_all all_to_all_single "
         "broadcast irecv isend recv reduce reduce_scatter reduce_scatter_single send"
     ),

@@ -42,7 +42,8 @@ register(
         "sparse_dim dense_dim ccol_indices col_indices crow_indices row_indices ccol_indices_copy col_indices_copy "
         "crow_indices_copy row_indices_copy indices_copy values_copy qscheme q_scale q_zero_point q_per_channel_axis "
         "q_per_channel_scales q_per_channel_zero_points has_names _is_view _nested_tensor_size _nested_tensor_storage_offsets "
-        "_nested_tensor_strides _clear_non_serializable_cached_data _assert_async _functional_assert_async "
+        "_nested_tensor_strides _nested_get_offsets _nested_get_lengths _nested_get_ragged_idx _nested_get_min_seqlen "
+        "_nested_get_max_seqlen _nested_get_jagged_dummy _shape_as_tensor _clear_non_serializable_cached_data _assert_async _functional_assert_async "
         "__subclasscheck__ module_load set_ set sym_float sym_int sym_max sym_min sym_not sym_ite sym_sqrt sym_sum "
         "_sym_int _sym_sqrt _sym_acos _sym_asin _sym_atan _sym_cos _sym_cosh _sym_sin _sym_sinh _sym_tan _sym_tanh "
         "_nested_tensor_from_mask_left_aligned sparse_resize_ sparse_resize_and_clear_ apply_ map_ map2_ apply map map2 matrix_rank"
@@ -59,8 +60,8 @@ for _name in dir(Tensor):
             _getter, family="structure" if _moves else SILENT, only=True, replace=True, traits={MOVES} if _moves else ()
         )
 for _name in ("requires_grad", "grad", "_grad", "names"):
-    if hasattr(_attribute := getattr(Tensor, _name, None), "__set__"):
-        register(_attribute.__set__, family=SILENT, only=True, replace=True)
+    if (_setter := getattr(getattr(Tensor, _name, None), "__set__", None)) is not None:
+        register(_setter, family=SILENT, only=True, replace=True)
 if BACKWARD_HOOKS is not None:
     register(BACKWARD_HOOKS, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)

@@ -53,7 +53,6 @@ for _names, _position, _name in (
     ("tensorsolve lstsq", 1, "B"),
     ("cholesky_solve triangular_solve", 0, "input"),
     ("ormqr", 2, "other"),
-    ("ldl_solve", 2, "B"),
 ):
     for _function in named(_names):
         register(_function, family="structure", handler=right_side(_position, _name), only=True)

@@ -14,6 +14,7 @@ from relprop.engine.origins import chain, remember
 from relprop.engine.registry import native, register
 from relprop.engine.roles import FIRST, MOVES, REDUCES, SAME, SCALES
 from relprop.engine.spelling import named
+from relprop.torch_private.names import NESTED_TO_PADDED
 
 
 def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *rest: Any, **kwargs: Any) -> Tensor:
@@ -74,9 +75,9 @@ register(
         "pad_sequence reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
         "replication_pad2d replication_pad3d _pad_circular _pad_enum flatten_dense_tensors unflatten_dense_tensors to_padded_tensor "
         "_nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged _nested_from_padded "
-        "_nested_from_padded_tensor to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
+        "_nested_from_padded_tensor _nested_get_values _nested_get_values_copy to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
         "_to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc "
-        "_unsafe_index _unsafe_index_put _unsafe_masked_index slice _stack _chunk_cat spdiags"
+        "_unsafe_index _unsafe_index_put _unsafe_masked_index _stack _chunk_cat spdiags"
     ),
     family="structure",
     traits={MOVES},
@@ -104,7 +105,7 @@ register(
         "gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
         "_neg_view _neg_view_copy _conj _conj_physical _conj_copy cfloat cdouble chalf _unsafe_masked_index_put_accumulate "
         "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft "
-        "fft_r2c fft_c2c fft_c2r _fft_r2c _fft_c2c _fft_c2r"
+        "_fft_r2c _fft_c2c _fft_c2r"
     ),
     family="structure",
 )
@@ -130,4 +131,7 @@ register(
     family="structure",
     handler=grid_sample,
 )
+if (_padded := NESTED_TO_PADDED) is not None:
+    register(_padded, family="structure", only=True)
+register(torch.ops.aten.slice, torch.ops.aten.slice.Tensor, family="structure", only=True)
 register(*named("smm spmm hspmm"), torch.sparse.mm, family="structure")

@@ -72,3 +72,13 @@ def registered(function: Any) -> bool:
     Seen on 2.9 to 2.14. Without it a message gives the operator's bare name.
     """
     return hasattr(function, "_qualified_op_name") or hasattr(function, "overloadpacket")
+
+
+NESTED_TO_PADDED: Any = part("_C._nested.nested_to_padded_tensor")
+"""What `torch.nested.to_padded_tensor` calls. Seen on 2.9 to 2.14; without it that is refused."""
+
+HOOK_FUNCTION: Any = part("nn.modules._functions.BackwardHookFunction")
+"""The autograd function by which full backward hooks of modules see gradients. Seen on 2.9 to 2.14.
+
+Without it such hooks are called in the relevance pass, and may change what passes.
+"""
