@@ -202,7 +202,9 @@ def test_a_target_names_one_entry_of_each_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda y: y.mean(0, keepdim=True), lambda y: y[:1], lambda y: torch.cat([y, y])], ids=["mean", "one", "more"]
+    "change",
+    [lambda y: y.mean(0, keepdim=True), lambda y: y[:1], lambda y: torch.cat([y, y])],
+    ids=["mean", "one", "more"],
 )
 def test_an_output_with_other_rows_than_the_input(change: Callable[[Tensor], Tensor]) -> None:
     """The sum of the rows is explained: for a linear layer, the gradient of the sum times the input."""

@@ -410,3 +410,232 @@ def test_bitsandbytes() -> None:
         found = relprop.attribute(packed.eval(), x, 1, composite=composite)
         expected = relprop.attribute(plain.eval(), x, 1, composite=composite)
         torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------- views, modules inside, hooks on gradients
+
+
+class Reversed(Function):
+    """A layer that turns the gradient round: a view forward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return -g
+
+
+class Turned(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.detach().t()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return 7 * g.t()
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "epsilon_plus"])
+@pytest.mark.parametrize(
+    "one", [lambda h: Reversed.apply(h), lambda h: Turned.apply(h).t(), lambda h: Turned.apply(h.t())]
+)
+def test_a_function_that_returns_a_view(one: Callable[[Tensor], Tensor], composite: str) -> None:
+    """Its forward counts: the identity."""
+    x = torch.randn(2, 4).double()
+    found = relprop.attribute(lambda x: F.linear(one(F.linear(x, W, B)).relu(), HEAD), x, 1, composite=composite)
+    expected = relprop.attribute(lambda x: F.linear(F.linear(x, W, B).relu(), HEAD), x, 1, composite=composite)
+    close(found.values, expected.values)
+    assert torch.equal(found.output, expected.output)
+
+
+@pytest.mark.parametrize("last", [Reversed, Cubic])
+def test_a_result_that_no_operation_meets(last: type[Function]) -> None:
+    """The score itself comes out of the function, whose own backward pass is not asked."""
+    x = torch.randn(2, 4).double()
+    further = (1.7,) if last is Cubic else ()
+    found = relprop.attribute(lambda x: last.apply(x @ W.T, *further)[:, 0], x, composite="zero").values
+    alone = relprop.attribute(lambda x: last.apply((x @ W.T)[:, 0], *further), x, composite="zero").values
+    close(found, alone)
+    if last is Reversed:
+        close(alone, x * W[0])
+
+
+class Put(Function):
+    """Writes past autograd's count of changes, as solvers of differential equations do."""
+
+    @staticmethod
+    def forward(ctx: Any, scratch: Tensor, value: Tensor, index: int) -> Tensor:
+        ctx.index = index
+        scratch.data[index] = value
+        return scratch
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        return g, g[ctx.index], None
+
+
+def gathered(x: Tensor) -> Tensor:
+    s = torch.zeros(3, *x.shape, dtype=x.dtype)
+    for i in range(3):
+        s = Put.apply(s.view_as(s), x * (i + 1), i)
+    return s.sum((0, 2))
+
+
+def test_a_function_that_writes_past_autograd() -> None:
+    x = torch.randn(2, 4).double()
+    with pytest.raises(UnsupportedOperationError, match="returns a view, and it writes into its argument") as refusal:
+        relprop.attribute(gathered, x, composite="zero")
+    line = 'family="structure" if its own backward pass is right as it is'
+    assert line in str(refusal.value)
+    relprop.register(Put, family="structure")
+    found = relprop.attribute(gathered, x, composite="zero")
+    close(found.values, 6 * x)
+    assert torch.equal(found.output, gathered(x))
+
+
+class Reversible(Function):
+    """A block that keeps nothing: it runs modules, without gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, f: nn.Module, g: nn.Module) -> Tensor:
+        with torch.no_grad():
+            a, b = x.detach().chunk(2, 1)
+            a = a + f(b)
+            b = b + g(a)
+            y = torch.cat([a, b], 1)
+        ctx.y = y.detach()
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> Any:
+        raise AssertionError("this function's own backward pass is not wanted")
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "gamma_flat", "epsilon_plus"])
+def test_a_reversible_block(composite: str) -> None:
+    f, g = (nn.Sequential(nn.Linear(2, 2), nn.Tanh()).double() for _ in range(2))
+    x = torch.randn(3, 4).double()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f, self.g = f, g
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Reversible.apply(Reversible.apply(x, self.f, self.g), self.f, self.g)
+
+    def plain(x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        for _ in range(2):
+            a = a + f(b)
+            b = b + g(a)
+        return torch.cat([a, b], 1)
+
+    found = relprop.attribute(Net().eval(), x, 1, composite=composite)
+    expected = relprop.attribute(plain, x, 1, composite=composite)
+    close(found.values, expected.values)
+    assert torch.equal(found.output, expected.output)
+
+
+class Adjoint(Function):
+    """Euler's method, differentiated by the equation that runs back in time."""
+
+    @staticmethod
+    def forward(ctx: Any, field: nn.Module, steps: int, y: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.field, ctx.steps = field, steps
+        with torch.no_grad():
+            for _ in range(steps):
+                y = y + field(y) / steps
+        ctx.save_for_backward(y, *parameters)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        y, *parameters = ctx.saved_tensors
+        for _ in range(ctx.steps):
+            with torch.enable_grad():
+                y = y.detach().requires_grad_()
+                f = ctx.field(y)
+            y_back, *_ = torch.autograd.grad(f, (y, *parameters), g)
+            y, g = y - f.detach() / ctx.steps, g + y_back / ctx.steps
+        return (None, None, g, *([None] * len(parameters)))
+
+
+def test_an_adjoint_of_a_differential_equation() -> None:
+    """Followed step by step, as if the equation was solved without one; registered, its own backward pass acts."""
+    field = nn.Sequential(nn.Linear(4, 4), nn.Tanh()).double()
+    x = torch.randn(2, 4).double()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.field = field
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Adjoint.apply(self.field, 3, x, *self.field.parameters())
+
+    def plain(x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = x + field(x) / 3
+        return x
+
+    for composite in ("zero", "epsilon", "gamma_flat"):
+        found = relprop.attribute(Net().eval(), x, 1, composite=composite)
+        close(found.values, relprop.attribute(plain, x, 1, composite=composite).values)
+        assert torch.equal(found.output, plain(x))
+    relprop.register(Adjoint, family="structure")
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(Net()(leaf)[:, 1].sum(), leaf)
+    for composite in ("zero", "epsilon"):
+        close(relprop.attribute(Net().eval(), x, 1, composite=composite).values, x * g)
+
+
+HOOKS: dict[str, Callable[[nn.Module], Any]] = {
+    "full": lambda m: m.register_full_backward_hook(lambda *a: None),
+    "one that changes gradients": lambda m: m.register_full_backward_hook(lambda m, given, out: (given[0] * 100,)),
+    "before": lambda m: m.register_full_backward_pre_hook(lambda *a: None),
+    "before, changing": lambda m: m.register_full_backward_pre_hook(lambda m, out: (out[0] * 100,)),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon_plus", "gamma_flat"])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hooks_on_gradients_are_passed_by(hook: str, composite: str) -> None:
+    """On every module, a batch norm that merges and an in-place relu among them: the same numbers, and none is called."""
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv1d(1, 3, 2), nn.BatchNorm1d(3), nn.ReLU(inplace=True)), nn.Flatten(), nn.Linear(9, 2)
+    )
+    model = model.double().eval()
+    x = torch.randn(2, 1, 4).double()
+    options: Any = {"composite": composite, "layers": "*", "ledger": True}
+    before = relprop.attribute(model, x, 0, **options)
+    handles = [HOOKS[hook](m) for m in model.modules()]
+    found = relprop.attribute(model, x, 0, **options)
+    assert torch.equal(found.values, before.values) and torch.equal(found.output, before.output)
+    assert all(torch.equal(found.layers[name], value) for name, value in before.layers.items())
+    assert all(torch.equal(found.ledger[cause], value) for cause, value in before.ledger.items())
+    at_inputs = relprop.attribute(model, x, 0, composite=composite, layers="*", layers_at="input").layers
+    for handle in handles:
+        handle.remove()
+    expected = relprop.attribute(model, x, 0, composite=composite, layers="*", layers_at="input").layers
+    assert all(torch.equal(at_inputs[name], value) for name, value in expected.items())
+
+
+def test_hooks_of_a_module_with_several_inputs_and_outputs() -> None:
+    class Pair(nn.Module):
+        def forward(self, a: Tensor, b: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+            return a @ W.T, b[ids] @ W.T
+
+    pair = Pair()
+    x = torch.randn(2, 4).double()
+
+    def model(x: Tensor) -> Tensor:
+        a, b = pair(x, x * 2, torch.tensor([0, 1]))
+        return F.linear(a.tanh() + b, HEAD)
+
+    expected = relprop.attribute(model, x, 1, composite="epsilon").values
+    pair.register_full_backward_hook(lambda *a: None)
+    pair.register_full_backward_pre_hook(lambda *a: None)
+    assert torch.equal(relprop.attribute(model, x, 1, composite="epsilon").values, expected)

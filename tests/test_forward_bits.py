@@ -149,7 +149,18 @@ def cast(layer: nn.Linear) -> None:
     layer.half().double()
 
 
-WRITES = [assigned, copied, without_gradients, through_detach, by_index, new_parameter, initialised, by_set, clipped, cast]
+WRITES = [
+    assigned,
+    copied,
+    without_gradients,
+    through_detach,
+    by_index,
+    new_parameter,
+    initialised,
+    by_set,
+    clipped,
+    cast,
+]
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)

@@ -84,7 +84,18 @@ class Force(nn.Module):
             return -torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)[0].sum(1)
 
 
-REFUSED = [by_grad, by_method, by_function, of_parameters, by_vmap, by_jvp, by_duals, by_jacobian, of_a_feature, Force().eval()]
+REFUSED = [
+    by_grad,
+    by_method,
+    by_function,
+    of_parameters,
+    by_vmap,
+    by_jvp,
+    by_duals,
+    by_jacobian,
+    of_a_feature,
+    Force().eval(),
+]
 
 
 @pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first forward derivative

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.checks import (
-    arguments, check_labels, check_lengths, check_output, check_relevance, misshapen, unequal,
+    arguments,
+    check_labels,
+    check_lengths,
+    check_output,
+    check_relevance,
+    misshapen,
+    unequal,
 )  # fmt: skip
 from relprop.attribution.layers import catching
 from relprop.attribution.result import Relevance

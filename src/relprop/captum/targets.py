@@ -56,7 +56,9 @@ def select(output: Any, target: Any) -> Tensor:
 
 def _is_index(target: Any) -> bool:
     if isinstance(target, Tensor):
-        return target.ndim == 0 and not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+        return target.ndim == 0 and not (
+            target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
+        )
     return hasattr(target, "__index__") and not isinstance(target, bool)
 
 
@@ -78,8 +80,8 @@ def _named(output: Tensor, places: list[tuple]) -> Tensor:
     if len(full) != len(output):
         return scores(output, places, None)[0]
     if all(place == full[0] for place in full):
-        return output[(slice(None), *full[0])].flatten()
-    return torch.stack([output[(n, *place)].reshape(()) for n, place in enumerate(full)])
+        return output[tuple([slice(None), *full[0]])].flatten()
+    return torch.stack([output[tuple([n, *place])].reshape(()) for n, place in enumerate(full)])
 
 
 def gradients(forward_fn: Any, inputs: Any, target_ind: Any = None, additional_forward_args: Any = None) -> tuple:

@@ -64,9 +64,9 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         return value
     if run.plain and is_plain(run, value):
         return value
-    stand_in = getattr(value, "_relprop_stand_in", None)
-    if stand_in is not None and _is_of(run, stand_in):
-        return enter(run, stand_in, live)  # type: ignore[no-any-return]
+    stand_in = standing(value)
+    if stand_in is not value and _is_of(run, stand_in):
+        return enter(run, stand_in, live)
     if value.is_leaf:
         if not run.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
@@ -87,7 +87,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         stand_in = _applied(run, value, maker)
         if stand_in is not value:
             value._relprop_stand_in = stand_in  # type: ignore[attr-defined]
-            return enter(run, stand_in, live)  # type: ignore[no-any-return]
+            return enter(run, stand_in, live)
         if not value.requires_grad:
             return value
     elif maker is None and not (written or run.adopt or replaying()):

@@ -46,10 +46,10 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
             keep_plain(run, args[0])
         return result
     name = _NAMES[func]
-    # what a function is given as starts, and the flags, are no tensors of a graph or carry none
-    if any(_carries(run, t) for t in _tensors((args, kwargs))):
-        if func != _GRAD or func(*args) is not None:
-            raise _refused(run, name)
+    # what is differentiated, with respect to what, and what the gradient starts from: all count
+    carries = any(_carries(run, t) for t in _tensors((args, kwargs)))
+    if carries and (func != _GRAD or func(*args) is not None):
+        raise _refused(run, name)
     try:
         result = func(*args, **kwargs)
     except RuntimeError as error:

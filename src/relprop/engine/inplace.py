@@ -52,7 +52,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
-        return True
+        return not getattr(entry.handler, "beside", False)  # else its handler gives it another gradient
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
         return False  # a constant may merge with the layer that made the target

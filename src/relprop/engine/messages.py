@@ -19,8 +19,9 @@ COMPILED = (
 
 def unknown(run: Run, function: Callable[..., Any], args: tuple, reason: str = "") -> UnsupportedOperationError:
     """Of an operation that is in no family, or refused for a reason."""
+    again = ", replace=True" if reason else ""  # it is registered already, as refused
     register = (  # a reason with a colon gives advice of its own
-        f'If you know how relevance passes it: relprop.register({_qualified(function)}, family="structure") where it '
+        f'If you know how relevance passes it: relprop.register({_qualified(function)}, family="structure"{again}) where it '
         'is linear, "activation" where it is elementwise. '
     )
     return UnsupportedOperationError(
@@ -72,7 +73,17 @@ def shapes(args: Any) -> str:
 
 
 def _qualified(function: Callable[..., Any]) -> str:
+    """The expression that gives a function."""
+    if hasattr(function, "_qualified_op_name") or hasattr(function, "overloadpacket"):
+        return f"torch.ops.{function}"
     try:
-        return torch.overrides.resolve_name(function) or called(function)
-    except Exception:
-        return str(function)
+        name = torch.overrides.resolve_name(function)
+    except Exception:  # no function of torch's own namespaces
+        name = None
+    if name:
+        return name
+    name, home = called(function), getattr(function, "__module__", None)
+    for space, held in (("torch", torch), ("torch._C._nn", torch._C._nn), ("torch._VF", torch._VF)):
+        if getattr(held, name, None) == function:
+            return f"{space}.{name}"
+    return f"{home}.{function.__qualname__}" if home else name

@@ -54,8 +54,8 @@ for _name in dir(Tensor):
         _views = ("T", "H", "mT", "mH", "real", "imag")
         register(_getter, family="structure" if _name in _views else SILENT, only=True, replace=True)
 for _name in ("requires_grad", "grad", "_grad", "names"):
-    if hasattr(_attribute := getattr(Tensor, _name, None), "__set__"):
-        register(_attribute.__set__, family=SILENT, only=True, replace=True)
+    if (_setter := getattr(getattr(Tensor, _name, None), "__set__", None)) is not None:
+        register(_setter, family=SILENT, only=True, replace=True)
 # what torch itself resets after an autograd function that works in place
 register(vars(torch._C.TensorBase)["_backward_hooks"].__set__, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)

@@ -49,13 +49,25 @@ register(
         "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift "
         # picking and writing
         "__setitem__ index gather take take_along_dim masked_select where masked_fill "
-        "masked_scatter scatter scatter_add index_add index_copy index_fill index_put put select_scatter slice_scatter "
+        "masked_scatter scatter_add index_add index_copy index_fill index_put put select_scatter slice_scatter "
         "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
         # weighted sums with constants
         "cumsum sum_to_size neg negative __neg__ diff gradient trapezoid trapz cumulative_trapezoid deg2rad rad2deg interpolate "
         "upsample affine_grid affine_grid_generator "
         "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft "
-        "__reversed__ mkldnn to_mkldnn"
+        "__reversed__ mkldnn to_mkldnn "
+        # beneath the public names, and beside them
+        "as_tensor asarray as_subclass pad_sequence reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+        "replication_pad2d replication_pad3d _pad_circular _pad_enum upsample_nearest1d upsample_nearest2d "
+        "upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa "
+        "_upsample_bicubic2d_aa _upsample_lanczos2d_aa flatten_dense_tensors unflatten_dense_tensors to_padded_tensor "
+        "_nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged _nested_from_padded "
+        "_nested_from_padded_tensor to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
+        "_to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc _to_cpu _neg_view _conj _conj_physical _lazy_clone "
+        "_unsafe_index _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate _stack _chunk_cat "
+        "_cast_Double _cast_Float _cast_Half _fft_r2c _fft_c2c _fft_c2r "
+        "spdiags"
     ),
     family="structure",
 )
@@ -77,4 +89,5 @@ register(
     family="structure",
     handler=grid_sample,
 )
+register(torch.ops.aten.slice, torch.ops.aten.slice.Tensor, family="structure", only=True)
 register(*named("smm spmm hspmm"), torch.sparse.mm, family="structure")

@@ -22,7 +22,6 @@ from relprop.engine.spelling import writes
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import known
 
-
 _SET_GRAD_ENABLED = torch._C._set_grad_enabled
 _WITHOUT = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
 _TO_NUMPY = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
