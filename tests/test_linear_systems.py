@@ -258,3 +258,26 @@ def test_packed_sequences_through_a_recurrent_network() -> None:
         alone = relprop.attribute(lambda x: lstm(x)[1][0][0], x[row : row + 1, :steps], 0, composite="epsilon")
         torch.testing.assert_close(found.values[row, :steps], alone.values[0])
         assert not found.values[row, steps:].any()
+
+
+@pytest.mark.filterwarnings("ignore:.*nested")
+def test_nested_tensors() -> None:
+    """Jagged ones keep the rows that they hold."""
+    x, offsets = torch.randn(5, 3, dtype=D), torch.tensor([0, 2, 5])
+    for f in (
+        lambda x: F.linear(torch.nested.nested_tensor_from_jagged(x, offsets), S[:, :3]).values(),
+        lambda x: torch.nested.as_nested_tensor([x[:2], x[2:]], layout=torch.jagged).values(),
+        lambda x: torch.nested.to_padded_tensor(torch.nested.as_nested_tensor([x[:2], x[2:]]), 0.0),
+    ):
+        torch.testing.assert_close(relevance(f, x), gradient(f, x))
+
+
+def test_bags_share_a_product_with_their_sample_weights() -> None:
+    ids, weights, table = torch.randint(6, (2, 4)), torch.rand(2, 4, dtype=D), torch.randn(6, 3, dtype=D)
+
+    def model(ids: Tensor, weights: Tensor) -> Tensor:
+        return F.embedding_bag(ids, table, per_sample_weights=weights, mode="sum").sum(1)
+
+    found = relprop.attribute(model, (ids, weights), composite="zero")
+    for values in found.values:
+        torch.testing.assert_close(values, table[ids].sum(2) * weights / 2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import reference
 import relprop
@@ -117,3 +119,30 @@ def test_written_out_equals_fused(written: Callable[[Tensor], Tensor], fused: ty
         for model in (written, layer)
     )
     close(found, expected)
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda x, w, b: F.layer_norm(x, (4,), w[0], b[0]),
+        lambda x, w, b: torch.layer_norm(x, (4,), w[0], b[0]),
+        lambda x, w, b: F.group_norm(x, 2, w[0], b[0]),
+        lambda x, w, b: F.instance_norm(
+            x[:, :, None].expand(-1, -1, 3) * torch.arange(3.0).double(), weight=w[0], bias=b[0]
+        ),
+        lambda x, w, b: F.rms_norm(x, (4,), w[0]) + b[0],
+    ],
+)
+def test_a_scale_or_a_shift_that_carries_relevance(norm: Any, part: str) -> None:
+    """A scale shares a product by halves, a shift is a summand: nothing that is handed out is lost."""
+    x, w, b = torch.randn(1, 4).double(), torch.randn(1, 4).double(), torch.randn(1, 4).double()
+    mixed = (x, w) if part == "weight" else (x, b)
+    model = (lambda x, w: norm(x, w, b * 0)) if part == "weight" else (lambda x, b: norm(x, w, b))
+    found = relprop.attribute(model, mixed, lambda y: y.sum(), composite="zero")
+    plain = norm(x, w, b * 0)
+    if part == "weight":
+        torch.testing.assert_close(found.values[1].sum(), plain.sum() / 2)
+    else:
+        torch.testing.assert_close(found.values[1], b * (norm(x, w, b).numel() // 4))
+    assert torch.equal(found.output, norm(x, w, b * 0 if part == "weight" else b))

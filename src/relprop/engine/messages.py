@@ -66,7 +66,7 @@ def called(function: Callable[..., Any]) -> str:
 def shapes(args: Any) -> str:
     """The shapes of an operation's operands."""
     if isinstance(args, Tensor):
-        return str(tuple(args.shape))
+        return "a nested tensor" if args.is_nested else str(tuple(args.shape))
     if isinstance(args, (list, tuple)):
         return ", ".join(text for text in map(shapes, args) if text) or "no tensor"
     return ""

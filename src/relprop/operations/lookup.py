@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call, always
-from relprop.engine.functions import grafted
+from relprop.engine.functions import grafted, scaled
 from relprop.engine.notes import begin
 from relprop.engine.registry import register
 from relprop.engine.run import Run, replaying
@@ -61,7 +61,9 @@ def embedding_bag(
     if mode == "max":
         return grafted(bags, _largest(rows, bag, bags))
     if per_sample_weights is not None:
-        rows = rows * per_sample_weights.detach().flatten()[kept][:, None]
+        factors = per_sample_weights.flatten()[kept][:, None]
+        live = rows.requires_grad and factors.requires_grad  # a product: half to each
+        rows = scaled(rows, 0.5) * scaled(factors, 0.5) if live else rows * factors
     summed = torch.zeros_like(bags).index_add(0, bag, rows)
     if mode == "mean":
         summed = summed / bag.bincount(minlength=len(bags)).clamp_min(1)[:, None]

@@ -63,7 +63,7 @@ register(
         "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa "
         "_upsample_bicubic2d_aa _upsample_lanczos2d_aa flatten_dense_tensors unflatten_dense_tensors to_padded_tensor "
         "_nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged _nested_from_padded "
-        "_nested_from_padded_tensor to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
+        "_nested_from_padded_tensor _nested_get_values _nested_get_values_copy to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
         "_to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc _to_cpu _neg_view _conj _conj_physical _lazy_clone "
         "_unsafe_index _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate _stack _chunk_cat "
         "_cast_Double _cast_Float _cast_Half _fft_r2c _fft_c2c _fft_c2r "
@@ -89,5 +89,6 @@ register(
     family="structure",
     handler=grid_sample,
 )
+register(torch._C._nested.nested_to_padded_tensor, family="structure", only=True)  # type: ignore[attr-defined]
 register(torch.ops.aten.slice, torch.ops.aten.slice.Tensor, family="structure", only=True)
 register(*named("smm spmm hspmm"), torch.sparse.mm, family="structure")
