@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules._functions import BackwardHookFunction
 
 from relprop.engine import applied
 from relprop.engine.call import Made, handle
@@ -16,8 +15,11 @@ from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
 from relprop.engine.run import Run, replaying
+from relprop.engine.torch_private_ops import hook_function
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import recording
+
+_HOOKS = hook_function()
 
 
 def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
@@ -116,7 +118,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
 
     A view keeps its own history, whatever is done: another tensor, which is returned, stands for it in what follows.
     """
-    if maker is BackwardHookFunction:  # of hooks on gradients, which relevance passes by
+    if maker is _HOOKS:  # of hooks on gradients, which relevance passes by
         found = run.applications.made(value)
         return value if found is None else found.args[value.output_nr]
     entry = TABLE.get(maker)

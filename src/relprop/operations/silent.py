@@ -10,6 +10,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.registry import DEFAULTS, SILENT, register
 from relprop.engine.spelling import named
+from relprop.engine.torch_private_ops import parse_to
 
 
 def silent(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -61,7 +62,8 @@ for _name in ("requires_grad", "grad", "_grad", "names"):
 register(vars(torch._C.TensorBase)["_backward_hooks"].__set__, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)
 # where module.to(tensor) reads a device and a dtype off it
-register(torch._C._nn._parse_to, family=SILENT, only=True)
+if (_parse := parse_to()) is not None:
+    register(_parse, family=SILENT, only=True)
 for _name in ("_set_grad_enabled", "_autograd_functions", "set_autocast_enabled"):
     if hasattr(torch._C, _name):
         register(getattr(torch._C, _name), family=SILENT, only=True, replace=True)

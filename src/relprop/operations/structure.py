@@ -12,6 +12,7 @@ from relprop.engine.call import Call, always
 from relprop.engine.messages import refuse_training
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
+from relprop.engine.torch_private_ops import nested_to_padded
 
 
 @always
@@ -89,6 +90,7 @@ register(
     family="structure",
     handler=grid_sample,
 )
-register(torch._C._nested.nested_to_padded_tensor, family="structure", only=True)  # type: ignore[attr-defined]
+if (_padded := nested_to_padded()) is not None:
+    register(_padded, family="structure", only=True)
 register(torch.ops.aten.slice, torch.ops.aten.slice.Tensor, family="structure", only=True)
 register(*named("smm spmm hspmm"), torch.sparse.mm, family="structure")

@@ -19,10 +19,11 @@ from relprop.engine.mode import Propagation
 from relprop.engine.registry import DEFAULTS, FUNCTION
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes
+from relprop.engine.torch_private_ops import gradient_switch
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import known
 
-_SET_GRAD_ENABLED = torch._C._set_grad_enabled
+_SET_GRAD_ENABLED = gradient_switch()
 _WITHOUT = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
 _TO_NUMPY = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
 
