@@ -139,7 +139,7 @@ HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {
     "moved": lambda h: h.flip(2).roll(1, 3),
     "joined": lambda h: torch.cat([h, h * 2], 1)[:, 4:],
     "padded": lambda h: F.pad(h, (1, 1, 1, 1))[..., 1:-1, 1:-1],
-    "picked": lambda h: h[:, :, ORDER[ORDER < h.shape[2]]],
+    "picked": lambda h: h[:, :, ORDER[h.shape[2] > ORDER]],
     "pooled": lambda h: F.avg_pool2d(h, 2),
     "the largest": lambda h: F.max_pool2d(h, 2),
     "added": lambda h: h + 2 * h,
