@@ -14,6 +14,7 @@ from relprop.attribution.explain import Options, explain
 from relprop.attribution.identity import Identity
 from relprop.attribution.layers import wanted
 from relprop.attribution.mistaken import OFTEN, batched, refuses
+from relprop.attribution.notices import warn
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import known_labels, several
 from relprop.attribution.trees import leaves, map_tree
@@ -201,6 +202,7 @@ def attribute_each(
         for result in results:
             watched.check(result.score, inputs)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
+    warn(notice for result in results for notice in result.notices)
     for result in results:
         result.inputs, result.labels, result.model = copied, known, Identity.of(model)
     return results

@@ -21,7 +21,7 @@ from relprop.attribution.checks import (
 )  # fmt: skip
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
-from relprop.attribution.notices import EXCHANGED, drawn, unreached, warn
+from relprop.attribution.notices import EXCHANGED, drawn, unreached
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.trees import leaves, map_tree
@@ -198,8 +198,6 @@ def _explained(
         books = keeper.books(values)
         cut_off = unreached(inputs, [number for number, _ in starts], cuts, gradients, values)
         said = [*cut_off, *notices, *([EXCHANGED] if books.exchanged else [])]
-        if number == 0:
-            warn([*cut_off, *notices])
         taken = iter(values)
         results.append(
             Relevance(

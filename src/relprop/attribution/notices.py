@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from relprop.engine.cuts import Cut, part
 from relprop.errors import RelpropWarning
 from relprop.torch_private.parts import outside
 
+_TRIES = 4
+"""So often a model that drew must give the same output to count as one function: a draw of few outcomes may repeat."""
 EXCHANGED = (
     "the rows of the inputs are no independent samples: the relevance of a row comes from the scores of other rows, too. "
     "values is the sum of the explanations of all scores; score and residual are of each score alone. To explain one, "
@@ -34,20 +36,29 @@ def drawn(again: Callable[[], Any], output: Any, run: Run, devices: set[torch.de
     """
     with undisturbed(devices, run.generators.values()), torch.no_grad():
         try:
-            second = again()
+            same = all(_alike(output, again()) for _ in range(_TRIES))
         except Exception:  # such as a cache that is full: nothing can be said
             return []
-    pairs = [
-        (a, b)
-        for (_, a), (_, b) in zip(leaves(output), leaves(second), strict=False)
-        if isinstance(a, Tensor) and isinstance(b, Tensor)
-    ]
-    if all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
+    if same:
         return []
     return [
         "the model draws random numbers, and a second forward pass gave another output: this explains the one draw that "
         "was made. Call torch.manual_seed before it for the same draw again, or average over several calls."
     ]
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Whether two outputs differ by rounding at most: what a rule writes out may add up in another order."""
+    pairs = zip(leaves(first), leaves(second), strict=False)
+    return all(_same(a, b) for (_, a), (_, b) in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not a.is_floating_point() or not a.numel():
+        return torch.equal(a, b)
+    eps = torch.finfo(a.dtype).eps
+    a, b = a.detach().nan_to_num(), b.detach().nan_to_num()
+    return bool((a - b).abs().amax() <= (100 if eps < 1e-5 else 4) * eps * a.abs().amax())
 
 
 def unreached(
@@ -64,26 +75,27 @@ def unreached(
         values: the relevance of all inputs, flattened.
     """
     paths = [path for path, _ in leaves(inputs)]
-    said: dict[str, list[str]] = {}
+    said = []
     for place, number in enumerate(numbers):
         g, value = gradients[place], values[number]
+        whole, where = torch.zeros_like(value, dtype=torch.bool), []
         for cut, entries in cuts:
             before = entries[place]
             if before is None or not bool(before.any()):
                 continue
-            silent = (g is None or not bool(g[before].any())) and not bool(value[before].any())
-            if silent:
-                what = said.setdefault(part(paths[number], before), [])
-                what += [cut.what] if cut.what not in what else []
-    return [
-        f"{what} has relevance 0, and may matter all the same: {' and '.join(where[:3])} cut it off from the score. "
-        "Ids that are looked up belong into an input of integers; without the cut, or explained from behind it, it gets a "
-        "share."
-        for what, where in said.items()
-    ]
+            if (g is None or not bool(g[before].any())) and not bool(value[before].any()):
+                whole |= before
+                where += [cut.what] if cut.what not in where else []
+        if where:
+            said.append(
+                f"{part(paths[number], whole)} has relevance 0, and may matter all the same: {' and '.join(where[:3])} cut it "
+                "off from the score. Ids that are looked up belong into an input of integers; without the cut, or explained "
+                "from behind it, it gets a share."
+            )
+    return said
 
 
-def warn(notices: list[str]) -> None:
-    """Says it to whom calls: outside of this package."""
-    for notice in notices:
+def warn(notices: Iterable[str]) -> None:
+    """Says it to whom calls, outside of this package; what is plain to see in a result is left to that."""
+    for notice in dict.fromkeys(n for n in notices if n != EXCHANGED):
         warnings.warn(notice, RelpropWarning, stacklevel=outside("relprop"))

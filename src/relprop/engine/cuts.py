@@ -27,6 +27,11 @@ _FRESH = frozenset({
     "new_empty", "new_full", "new_tensor",
 })  # fmt: skip
 """These take a shape from their operand, and no numbers."""
+BY_ENTRY = frozenset({
+    "long", "int", "short", "char", "byte", "to", "type", "type_as", "round", "floor", "ceil", "trunc", "fix", "detach",
+    "floor_divide", "floordiv", "div", "divide",
+})  # fmt: skip
+"""Each entry of their result comes from the entry of their operand in the same place, and may name a row of a table."""
 _NUMBERS = frozenset({"item", "tolist", "numpy", "float", "int", "index", "complex", "array", "bool"})
 """These take numbers, and return no tensor."""
 
@@ -49,7 +54,8 @@ class Cuts:
     def note(self, name: str, where: Callable[[], str], operand: Tensor, result: Any) -> None:
         """Notes a cut, unless nothing but a shape was taken."""
         name = name.strip("_")
-        takes = isinstance(result, Tensor) and name not in _FRESH
+        parts = result if isinstance(result, tuple) else (result,)
+        takes = any(isinstance(t, Tensor) for t in parts) and name not in _FRESH
         if (takes or name in _NUMBERS) and operand.grad_fn is not None and len(self._met) < _MOST:
             edge = get_gradient_edge(operand)
             if (edge.node, edge.output_nr) not in self._met:

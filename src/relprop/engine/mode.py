@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call, handle
-from relprop.engine.cuts import traced
+from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
 from relprop.engine.door import enter
 from relprop.engine.gradients import TAKES, keep_plain, own, take, without_plain
@@ -89,8 +89,9 @@ class Propagation(TorchFunctionMode):
             return result
         if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
             if isinstance(result, Tensor):
+                result = result.detach() if result.requires_grad else result
                 self._cut(func, args[0], result)
-                return result.detach() if result.requires_grad else result
+                return result
             run.cuts.note(called(func), run.where, args[0], result)
             if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
                 run.severed.append(f"{called(func)} in {run.where()}")
@@ -102,7 +103,7 @@ class Propagation(TorchFunctionMode):
         """Notes that numbers go on without relevance; what is cast or rounded may be ids, that an embedding looks up."""
         run = self.run
         run.cut(called(func), how, operand, result)
-        if result.shape == operand.shape and result.dtype is not torch.bool and not recording():
+        if called(func).strip("_") in BY_ENTRY and result.shape == operand.shape and not recording():
             found = traced(run, operand)
             if found is not None:
                 run.ids = True

@@ -24,8 +24,15 @@ def apart(samples: int, entry: Entry | None, args: tuple, kwargs: dict, live: li
     results = list(_live(result))
     if entry is None or any(r.ndim == 0 or r.shape[0] % samples for r in results):
         return False
-    test = _alike if entry.family == "activation" else _TESTS.get(getattr(entry.function, "__name__", "").strip("_"))
+    test = _alike if entry.family == "activation" else _TESTS.get(_name(entry.function))
     return test is not None and all(test(args, kwargs, live, r) for r in results)
+
+
+def _name(function: Any) -> str:
+    name = getattr(function, "__name__", "")
+    if name == "__get__":  # of a property, such as x.mT
+        name = getattr(function.__self__, "__name__", "")
+    return name.strip("_")
 
 
 def _live(value: Any) -> Iterator[Tensor]:

@@ -1,0 +1,273 @@
+"""What a result says of itself: inputs that are cut off, columns that are looked up, random numbers that were drawn."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import relprop
+from relprop.errors import RelpropWarning
+
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+D = torch.float64
+W = torch.linspace(-1, 1, 8, dtype=D).reshape(4, 2)
+
+
+def heard(model: Callable[..., Tensor], inputs: Any, **options: Any) -> relprop.Relevance:
+    """An explanation whose warnings are its notices, one each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        R = relprop.attribute(model, inputs, 1, **options)
+    ours = [w for w in caught if w.category is RelpropWarning]
+    assert [str(w.message) for w in ours] == [n for n in R.notices if "independent" not in n]
+    assert all(w.filename == __file__ for w in ours)
+    assert all(notice in repr(R) for notice in R.notices)
+    return R
+
+
+def table() -> Tensor:
+    torch.manual_seed(0)
+    return torch.cat([torch.tensor([[2.0], [0.0], [4.0]]), torch.randn(3, 3)], 1).double()
+
+
+CUT: dict[str, Callable[[Tensor], Tensor]] = {
+    "cast": lambda c: F.one_hot(c.long(), 5).to(D) @ torch.ones(5, 2, dtype=D),
+    "cast by to": lambda c: F.one_hot(c.to(torch.int64), 5).to(D) @ torch.ones(5, 2, dtype=D),
+    "detach": lambda c: c.detach()[:, None] * W[:1],
+    "data": lambda c: c.data[:, None] * W[:1],
+    "rounding": lambda c: c.round()[:, None] * W[:1],
+    "comparison": lambda c: (c > 1)[:, None] * W[:1],
+    "sign": lambda c: c.sign()[:, None] * W[:1],
+    "integer division": lambda c: (c // 2)[:, None] * W[:1],
+    "rounding mode": lambda c: torch.div(c, 2, rounding_mode="floor")[:, None] * W[:1],
+    "no_grad": lambda c: no_grad(c)[:, None] * W[:1],
+    "numpy": lambda c: torch.from_numpy(c.detach().numpy())[:, None] * W[:1],
+    "numbers": lambda c: torch.tensor(c.tolist(), dtype=D)[:, None] * W[:1],
+    "one number": lambda c: torch.stack([torch.full((2,), float(one), dtype=D) for one in c]),
+    "index": lambda c: torch.tensor([[1.0, 2.0], [3.0, 1.0]], dtype=D)[(c > 1).long()],
+    "bucketize": lambda c: torch.bucketize(c, torch.tensor([1.0, 3.0], dtype=D))[:, None] * W[:1],
+    "argsort": lambda c: c.argsort()[:, None] * W[:1],
+}
+
+
+@torch.no_grad()
+def no_grad(c: Tensor) -> Tensor:
+    return c * 2
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_column_that_is_cut_off_is_named(name: str) -> None:
+    def model(x: Tensor) -> Tensor:
+        return x[:, 1:] @ W[1:] + CUT[name](x[:, 0])
+
+    R = heard(model, table(), composite="epsilon")
+    assert not R.values[:, 0].any()
+    (notice,) = [n for n in R.notices if "independent" not in n]
+    assert notice.startswith("inputs[:, 0] has relevance 0")
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_an_input_that_is_cut_off_is_named(name: str) -> None:
+    R = heard(lambda x, c: x @ W + CUT[name](c), (table(), torch.tensor([2.0, 0.0, 4.0], dtype=D)), composite="epsilon")
+    (notice,) = [n for n in R.notices if "independent" not in n]
+    assert notice.startswith("inputs[1] has relevance 0") and not R.values[1].any()
+
+
+def test_where_it_was_cut_off_is_named() -> None:
+    class Rounding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.round()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin, self.inner = nn.Linear(2, 2), Rounding()
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.lin(a) + self.inner(b)
+
+    R = heard(Net().eval(), {"a": torch.randn(3, 2), "b": torch.randn(3, 2)})
+    assert "inputs['b']" in R.notices[0] and "round in module 'inner'" in R.notices[0]
+
+
+REACHING: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu by hand": lambda x: (x * (x > 0)) @ W,
+    "a mask of a column": lambda x: (x @ W) * (x[:, :1] > -9),
+    "straight through": lambda x: (x + (x.round() - x).detach()) @ W,
+    "softmax by hand": lambda x: (x - x.detach().amax(1, keepdim=True)).exp() @ W,
+    "shapes": lambda x: x[:, :4] @ W + torch.zeros_like(x[:, :2]) * x.shape[0],
+    "a norm": lambda x: (x * x.square().mean(1, keepdim=True).rsqrt()) @ W,
+    "a hidden comparison": lambda x: (x @ W).tanh() * ((x @ W)[:, :1] > -9),
+}
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_what_reaches_the_score_on_another_way_is_not_cut_off(name: str) -> None:
+    assert not heard(REACHING[name], table(), composite="epsilon").notices
+
+
+class Mixed(nn.Module):
+    """A table: a column of classes, looked up, and columns of numbers."""
+
+    def __init__(self, ids: Callable[[Tensor], Tensor], column: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.kinds, self.head = nn.Embedding(9, 3), nn.Linear(6, 2)
+        self.ids, self.column = ids, column
+
+    def forward(self, x: Tensor) -> Tensor:
+        rest = torch.cat([x[:, : self.column], x[:, self.column + 1 :]], 1)
+        return self.head(torch.cat([self.kinds(self.ids(x[:, self.column])), rest], 1).tanh())
+
+
+IDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "long": lambda c: c.long(),
+    "int": lambda c: c.int(),
+    "to": lambda c: c.to(torch.int64),
+    "type": lambda c: c.type(torch.LongTensor),
+    "rounded": lambda c: c.round().long(),
+    "clamped": lambda c: c.long().clamp(0, 8),
+    "scaled": lambda c: (c * 2).long(),
+    "moved": lambda c: c.flip(0).long().flip(0),
+    "detached": lambda c: c.detach().long(),
+    "divided": lambda c: (c // 2).long(),
+}
+
+
+@pytest.mark.parametrize("column", [0, 2])
+@pytest.mark.parametrize("name", IDS)
+def test_a_column_that_is_looked_up_gets_the_relevance_of_its_rows(name: str, column: int) -> None:
+    model = Mixed(IDS[name], column).double().eval()
+    x = table()
+    x[:, [0, column]] = x[:, [column, 0]]
+    ids = IDS[name](x[:, column])
+    rest = torch.cat([x[:, :column], x[:, column + 1 :]], 1)
+
+    def apart(ids: Tensor, rest: Tensor) -> Tensor:
+        return model.head(torch.cat([model.kinds(ids), rest], 1).tanh())
+
+    expected = relprop.attribute(apart, (ids, rest), 1, composite="epsilon", ledger=True)
+    R = heard(model, x, composite="epsilon", ledger=True)
+    close(R.values[:, column], expected.values[0].to(D))
+    close(torch.cat([R.values[:, :column], R.values[:, column + 1 :]], 1), expected.values[1])
+    close(R.residual, expected.residual)
+    assert not R.notices
+
+
+@pytest.mark.parametrize("ids", [lambda c: c.argsort(), lambda c: no_grad(c).flip(0).long()])
+def test_what_may_stand_for_another_entry_is_not_looked_up(ids: Callable[[Tensor], Tensor]) -> None:
+    """An order has the shape of what it orders: its entries are of no one place."""
+    R = heard(Mixed(ids).double().eval(), table(), composite="epsilon")
+    assert not R.values[:, 0].any() and R.notices
+
+
+def test_several_columns_looked_up_at_once() -> None:
+    torch.manual_seed(2)
+    kinds, head = nn.Embedding(9, 3).double(), nn.Linear(8, 2).double()
+    x = torch.cat([torch.randint(9, (4, 2)).double(), torch.randn(4, 2, dtype=D)], 1)
+
+    def apart(ids: Tensor, rest: Tensor) -> Tensor:
+        return head(torch.cat([kinds(ids).flatten(1), rest], 1))
+
+    expected = relprop.attribute(apart, (x[:, :2].long(), x[:, 2:]), 1, composite="epsilon")
+    R = heard(lambda x: apart(x[:, :2].long(), x[:, 2:]), x, composite="epsilon")
+    close(R.values, torch.cat([expected.values[0].to(D), expected.values[1]], 1))
+
+
+DRAWING: dict[str, Callable[[Tensor], Tensor]] = {
+    "randn": lambda x: x @ W + torch.randn(2, dtype=D),
+    "like": lambda x: (x + torch.randn_like(x)) @ W,
+    "bernoulli": lambda x: (x * torch.bernoulli(torch.full_like(x, 0.5))) @ W,
+    "in place": lambda x: (x * torch.empty(4, dtype=D).uniform_()) @ W,
+    "python": lambda x: (x * random.random()) @ W,
+    "numpy": lambda x: (x * np.random.rand()) @ W,
+    "permuted": lambda x: (x * torch.randperm(4)) @ W,
+}
+
+
+def where_the_generators_stand() -> list[Any]:
+    return [
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        np.random.get_state()[2],
+    ]
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_a_model_that_draws_says_so(name: str) -> None:
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    R = heard(DRAWING[name], table(), composite="epsilon")
+    assert [n for n in R.notices if "draws random numbers" in n]
+    after = where_the_generators_stand()
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    DRAWING[name](table())
+    assert where_the_generators_stand() == after  # as one forward pass leaves them
+
+
+def test_a_generator_of_the_models_own() -> None:
+    generator = torch.Generator()
+    drawing = heard(lambda x: (x + torch.randn(x.shape, generator=generator, dtype=D)) @ W, table())
+    assert "draws random numbers" in drawing.notices[0]
+    fixed = heard(lambda x: (x + torch.randn(x.shape, generator=generator.manual_seed(1), dtype=D)) @ W, table())
+    assert not fixed.notices
+
+
+STILL: dict[str, Callable[[Tensor], Tensor]] = {
+    "seeded": lambda x: seeded(x) @ W,
+    "drawn and thrown away": lambda x: x @ W + 0 * torch.randn(2, dtype=D),
+}
+
+
+def seeded(x: Tensor) -> Tensor:
+    torch.manual_seed(4)
+    return x * torch.rand(4, dtype=D)
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_what_gives_the_same_again_is_one_function(name: str) -> None:
+    assert not heard(STILL[name], table()).notices
+
+
+def test_a_checkpointed_block_draws_the_same_again() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lin(x) * torch.rand(4, dtype=D)
+
+    torch.manual_seed(5)
+    model = nn.Sequential(*(nn.Sequential(Noisy(), nn.Tanh()) for _ in range(3))).double().eval()
+    maps = []
+    for again in (False, True):
+        torch.manual_seed(6)
+        maps.append(heard(model, table(), checkpoint=again).values)
+    close(maps[1], maps[0])
+
+
+def test_the_advice_for_a_model_that_draws() -> None:
+    maps = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        maps.append(heard(DRAWING["like"], table()).values)
+    close(maps[0], maps[1])
+
+
+def test_notices_go_where_the_result_goes(tmp_path: Path) -> None:
+    R = heard(lambda x: x[:, 1:] @ W[1:] + CUT["rounding"](x[:, 0]), table(), batch_size=2)
+    assert len(R.notices) == 1 and R[1].notices == R.notices
+    pytest.importorskip("safetensors")
+    R.save(tmp_path / "run")
+    assert relprop.load(tmp_path / "run").notices == R.notices
