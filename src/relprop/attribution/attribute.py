@@ -198,7 +198,7 @@ def attribute_each(
                     raise InputError(why) from error
                 raise
         for result in results:
-            watched.check(result.score, inputs)
+            watched.check(result.score)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     for result in results:
         result.inputs, result.labels, result.model = copied, known, Identity.of(model)
