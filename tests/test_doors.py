@@ -681,7 +681,7 @@ def test_options_that_a_head_has_no_use_for() -> None:
     with pytest.raises(TargetError, match="mask=0 is for models that fill masks"):
         relprop.explain_text(tiny.build("bert", words), words, "oil", mask=0)
     with pytest.raises(TargetError, match="labels= names classes, and this model has none"):
-        relprop.explain_text(tiny.build("mask", words), words, "[MASK]", labels=["a"])
+        relprop.explain_text(tiny.build("mask", words), words, "the [MASK]", labels=["a"])
     with pytest.raises(TargetError, match=r"target\.tolist\(\)"):
         relprop.explain_text(tiny.build("bert", words), words, ["oil", "cut"], torch.tensor([0, 1]))
     with pytest.raises(InputError, match="template must be a dict"):
