@@ -673,6 +673,41 @@ def test_options_of_texts(options: dict[str, Any], said: str, model: nn.Module) 
     assert str(caught.value).startswith("relprop.explain_text: ")
 
 
+def test_options_that_a_head_has_no_use_for() -> None:
+    pytest.importorskip("transformers")
+    import text_models as tiny
+
+    words = tiny.words()
+    with pytest.raises(TargetError, match="mask=0 is for models that fill masks"):
+        relprop.explain_text(tiny.build("bert", words), words, "oil", mask=0)
+    with pytest.raises(TargetError, match="labels= names classes, and this model has none"):
+        relprop.explain_text(tiny.build("mask", words), words, "the [MASK]", labels=["a"])
+    with pytest.raises(TargetError, match=r"target\.tolist\(\)"):
+        relprop.explain_text(tiny.build("bert", words), words, ["oil", "cut"], torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="template must be a dict"):
+        relprop.explain_text(tiny.build("bert", words), words, "oil", template="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", ["LRP.attribute", "LayerLRP.attribute"])
+def test_the_interface_of_captum_names_itself(function: str, model: nn.Module, x: Tensor) -> None:
+    lrp: Any = relprop.LRP(model) if function == "LRP.attribute" else relprop.LayerLRP(model, model[0])
+    with pytest.raises(
+        ArgumentError, match=rf"^{re.escape(function)}: there is no argument 'targt'\. Did you mean 'target'"
+    ):
+        lrp.attribute(x, targt=0)
+    with pytest.raises(InputError, match=rf"^{re.escape(function)}: "):
+        lrp.attribute("x", 0)
+
+
+def test_inputs_by_name_are_watched_as_well() -> None:
+    class Named(Pooled):
+        def forward(self, picture: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(picture)
+
+    with pytest.raises(InputError, match="met one sample without its axis"):
+        relprop.attribute(Named().eval(), {"picture": torch.rand(3, 8, 8)})
+
+
 def test_an_argument_of_the_models_own_generate() -> None:
     pytest.importorskip("transformers")
     import text_models as tiny
@@ -685,5 +720,15 @@ def test_an_argument_of_the_models_own_generate() -> None:
         relprop.explain_generation(model, tokenizer, "The capital", num_beams=2)
     found = relprop.explain_generation(model, tokenizer, "The capital", max_new_tokens=2, generate={"num_beams": 2})
     assert len(found.generated) <= 2
+    with pytest.raises(InputError, match=r"the model's own generate does not take generate=\{'beams': 2\}"):
+        relprop.explain_generation(model, tokenizer, "The capital", generate={"beams": 2})
+    with pytest.raises(InputError, match="write it outside of generate"):
+        relprop.explain_generation(model, tokenizer, "The capital", generate={"max_new_tokens": 2})
+    with pytest.raises(InputError, match="generate must be a dict"):
+        relprop.explain_generation(model, tokenizer, "The capital", generate="greedy")  # type: ignore[arg-type]
+    told = relprop.explain_generation(
+        model, tokenizer, "The capital", max_new_tokens=2, generate={"return_dict_in_generate": True}
+    )
+    assert told.generated == relprop.explain_generation(model, tokenizer, "The capital", max_new_tokens=2).generated
     with pytest.raises(InputError, match="continuation must be a str; got 3"):
         relprop.explain_generation(model, tokenizer, "The capital", continuation=3)  # type: ignore[arg-type]

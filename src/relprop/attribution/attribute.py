@@ -200,7 +200,7 @@ def attribute_each(
                     raise InputError(why) from error
                 raise
         for result in results:
-            watched.check(result.score, inputs)
+            watched.check(result.score)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
     for result in results:

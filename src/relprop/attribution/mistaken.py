@@ -126,18 +126,20 @@ class Watched:
     Attributes:
         lone: what is said of a layer that met one sample without its axis; "" if none did.
         timed: what is said of a recurrent layer that read the first axis as time.
+        entries: of that axis.
     """
 
     def __init__(self) -> None:
         self.lone = self.timed = ""
+        self.entries = 0
 
-    def check(self, scores: Tensor, inputs: Any) -> None:
+    def check(self, scores: Tensor) -> None:
         """Refuses several scores, one for each entry of a first axis that is not that of samples.
 
         Raises:
             InputError: they are no samples.
         """
-        if scores.numel() > 1 and (self.lone or (self.timed and scores.numel() == inputs.shape[0])):
+        if scores.numel() > 1 and (self.lone or (self.timed and scores.numel() == self.entries)):
             raise InputError(
                 self.lone or f"{self.timed} There is a score for each entry of it, as if these were samples."
             )
@@ -150,11 +152,13 @@ def batched(model: Any, inputs: Any) -> Iterator[Watched]:
     Torch's layers take one sample without its axis, too, and recurrent ones take time first unless told otherwise; what
     comes out would be taken for so many samples. Only layers whose width makes that possible are watched.
     """
-    watched = Watched()
+    watched, tensors = Watched(), [t for _, t in leaves(inputs)]
+    inputs = tensors[0] if len(tensors) == 1 else None  # of several inputs none tells alone
     if not isinstance(model, nn.Module) or not isinstance(inputs, Tensor) or inputs.ndim == 0:
         yield watched
         return
     shape = tuple(inputs.shape)
+    watched.entries = shape[0]
 
     def watch(name: str, module: Any, axes: int) -> Any:
         said = f"'{name}' ({type(module).__name__})" if name else f"the model, {type(module).__name__},"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -14,18 +13,14 @@ from relprop.attribution import Relevance, attribute
 from relprop.captum.assignment import Assignment
 from relprop.captum.targets import gradients, positional, select
 from relprop.errors import InputError, InputTypeError
+from relprop.signatures import public
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 
 def _wrapped(method: Answer) -> Answer:
     """A method that carries `__wrapped__`: captum's NoiseTunnel calls what it finds there."""
-
-    @wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return method(*args, **kwargs)
-
-    return call  # type: ignore[return-value]
+    return public(f".{method.__name__}")(method)  # type: ignore[return-value]
 
 
 class LRP:

@@ -106,6 +106,8 @@ def explain_text(
         raise InputError(f"parts must be True, False, or what relprop.text.find_parts found; got {parts!r}.")
     if decoder_text is not None and not isinstance(decoder_text, str):
         raise InputError(f"decoder_text must be a str; got {decoder_text!r}.")
+    if template is not None and not isinstance(template, dict):
+        raise InputError(f"template must be a dict of arguments of the chat template; got {template!r}.")
     check_flags(positions=positions)
     check_names(labels)
     alone = not isinstance(text, list) or is_chat(text)
@@ -153,6 +155,8 @@ def _targets(target: Any, top: int | None, count: int, alone: bool) -> tuple[lis
         if not isinstance(top, int) or isinstance(top, bool) or top < 1:
             raise TargetError(f"top must be a positive int; got {top!r}.")
         return [[Rank(k)] * count for k in range(top)], True
+    if isinstance(target, Tensor) and target.ndim:
+        raise TargetError(f"target is a tensor of shape {tuple(target.shape)}: several are a list, target.tolist().")
     if not isinstance(target, list):
         return [[target] * count], False
     if not target:

@@ -81,6 +81,11 @@ def explain_generation(
         _of_generate(model, options),
     )
     check_callable(model, tokenizer)
+    for name, value in (("generate", generate), ("template", template)):
+        if value is not None and not isinstance(value, dict):
+            raise InputError(f"{name} must be a dict of arguments; got {value!r}.")
+    if generate is not None and "max_new_tokens" in generate:
+        raise InputError("max_new_tokens is an argument of explain_generation itself: write it outside of generate.")
     if continuation is not None and not isinstance(continuation, str):
         raise InputError(f"continuation must be a str; got {continuation!r}.")
     if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
@@ -178,8 +183,13 @@ def _written(model: Any, tokenizer: Any, ids: Tensor, before: int, count: int, o
         chosen = {"do_sample": False, "num_beams": 1, "attention_mask": torch.ones_like(ids), **options}
         if "pad_token_id" not in chosen and getattr(model.generation_config, "pad_token_id", None) is None:
             chosen["pad_token_id"] = end  # it warns otherwise
-        written = model.generate(ids, max_new_tokens=count, **chosen)
-        return [int(i) for i in written[0, before:]]
+        try:
+            written = model.generate(ids, max_new_tokens=count, **chosen)
+        except (TypeError, ValueError) as error:
+            if not options:
+                raise
+            raise InputError(f"the model's own generate does not take generate={options}: {error}") from error
+        return [int(i) for i in getattr(written, "sequences", written)[0, before:]]
     new: list[int] = []
     while len(new) < count and (not new or new[-1] != end):
         new.append(int(_logits(model(ids))[0, -1].argmax()))

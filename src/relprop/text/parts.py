@@ -70,6 +70,8 @@ def find_parts(model: nn.Module) -> Parts:
     Raises:
         InputError: the model has no list of blocks.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"find_parts looks into a torch.nn.Module; got {type(model).__name__}.")
     lists = [
         (name, module) for name, module in model.named_modules()
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 0

@@ -93,6 +93,17 @@ def read_output(
     Raises:
         TargetError: the output is neither classes nor tokens of the vocabulary nor a span.
     """
+    task = _task(output, model, tokenizer, batch, labels, mask, longest)
+    if mask is not None and not isinstance(task, Vocabulary):
+        raise TargetError(
+            f"mask={mask} is for models that fill masks with tokens; this one answers otherwise. Leave it out."
+        )
+    if labels is not None and isinstance(task, (Vocabulary, Spans)):
+        raise TargetError("labels= names classes, and this model has none: it answers with tokens. Leave it out.")
+    return task
+
+
+def _task(output: Any, model: Any, tokenizer: Any, batch: Batch, labels: Any, mask: int | None, longest: int) -> Task:
     first, last = field_of(output, "start_logits"), field_of(output, "end_logits")
     if isinstance(first, Tensor) and isinstance(last, Tensor):
         return Spans(first, last, batch, longest)
