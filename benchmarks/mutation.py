@@ -140,7 +140,7 @@ def pytest_runtest_teardown(item):
     sys.settrace(None)
     if item.nodeid in took: took[item.nodeid] += time.perf_counter()
 def pytest_sessionfinish(session):
-    json.dump({k: [took[k], sorted(v)] for k, v in ran.items()}, open(out, "w"))
+    Path(out).write_text(json.dumps({k: [took[k], sorted(v)] for k, v in ran.items()}))
 '''
 
 

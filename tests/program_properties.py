@@ -154,14 +154,14 @@ _FLATTENING = {"clip", "capped relu", "hard sigmoid", "hard swish"}
 _PICKING = {"largest", "sort", "max pool", "maximum"}
 
 
-def names(program: Program) -> set[str]:
+def operations_of(program: Program) -> set[str]:
     return {node.operation for node in program.nodes}
 
 
 def one_map_however_it_is_spelled(program: Program) -> None:
     if program.digits < 15:
         return  # where rounding is coarse, two spellings need not be on the same side of a kink
-    if names(program) & _FLATTENING and names(program) & _PICKING:
+    if operations_of(program) & _FLATTENING and operations_of(program) & _PICKING:
         return  # nor between equals: which one is picked is torch's affair, and its gradient is 0 there
     plain = program.spelled(None)
     slopes = gradient(plain), gradient(program)
@@ -280,7 +280,7 @@ def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple
         try:
             PROPERTIES[name](program)
         except SeveredGraphError as error:
-            if not {"softmax", "log softmax", "attention"} & names(program):  # CP-LRP cuts these
+            if not {"softmax", "log softmax", "attention"} & operations_of(program):  # CP-LRP cuts these
                 return name, error
         except Exception as error:
             return name, error

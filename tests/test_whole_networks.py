@@ -15,7 +15,7 @@ from reference_networks import NETWORKS, Attention, Dense, Network, inputs
 
 close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-11)
 
-Pair = tuple[relprop.Rule, ref.Rule]
+Pair = tuple[relprop.rules.Rule, ref.Rule]
 RULES: dict[str, Pair] = {
     "zero": (relprop.Zero(), ref.zero),
     "epsilon": (relprop.Epsilon(0.2), partial(ref.epsilon, epsilon=0.2)),
@@ -45,7 +45,7 @@ def compared(
     network: Network,
     x: Tensor,
     pairs: Mapping[str, Pair],
-    more: Mapping[object, relprop.Rule] | None = None,
+    more: Mapping[object, relprop.rules.Rule] | None = None,
     relevance: Callable[..., Tensor] | None = None,
 ) -> None:
     """The map of the library and that of the definitions."""
