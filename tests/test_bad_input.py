@@ -370,7 +370,7 @@ UNSEEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "vmap over something else": (lambda x: torch.vmap(lambda row: x * row)(torch.ones(3, 4)).sum((0, 2)), "torch.func"),
     "a gradient of its own": (
         lambda x: torch.autograd.grad(x.pow(3).sum(), x, create_graph=True)[0].sum(1),
-        "cannot see",
+        "takes a gradient of what carries relevance",
     ),
 }
 

@@ -169,6 +169,51 @@ def test_targets_of_outputs_with_more_axes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("axes", "target", "columns"),
+    [
+        (1, 1, [1, 1]),
+        (1, torch.tensor(-1), [2, 2]),
+        (1, (1,), [1, 1]),
+        (1, [(1,), (0,)], [1, 0]),
+        (2, 1, [1, 1]),
+        (2, (1, 0), [1, 1]),
+        (2, [(1, 0), (2, -1)], [1, 2]),
+        (1, (2, slice(0, 1)), [2, 2]),
+        (1, (slice(1, 2), 0), [1, 1]),
+    ],
+    ids=repr,
+)
+def test_targets_that_name_fewer_axes_than_the_output_has(axes: int, target: Any, columns: list[int]) -> None:
+    """Axes behind those named hold one entry; a slice names one, too."""
+    model, x = shaped(lambda y: y[(..., *[None] * axes)]), vectors()
+    single = LRP(shaped(lambda y: y))
+    single.model.load_state_dict(model.state_dict())
+    close(LRP(model).attribute(x, target), single.attribute(x, columns))
+
+
+def test_a_target_names_one_entry_of_each_sample() -> None:
+    model = LRP(shaped(lambda y: torch.stack([y, y], 2)))
+    for target in (1, (1,), (slice(0, 2), 0), [(1,), (1,)]):
+        with pytest.raises(AssertionError, match="names 2 entries of each sample"):
+            model.attribute(vectors(), target)
+    for target in (3, (0, 2), [(0, 2), (0, 0)]):
+        with pytest.raises(IndexError, match="out of range"):
+            model.attribute(vectors(), target)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: y.mean(0, keepdim=True), lambda y: y[:1], lambda y: torch.cat([y, y])],
+    ids=["mean", "one", "more"],
+)
+def test_an_output_with_other_rows_than_the_input(change: Callable[[Tensor], Tensor]) -> None:
+    """The sum of the rows is explained: for a linear layer, the gradient of the sum times the input."""
+    model, x = shaped(change), vectors().requires_grad_()
+    (g,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    torch.testing.assert_close(LRP(model).attribute(x.detach(), 1), x.detach() * g, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
     "change", [lambda y: y[:, 0], lambda y: y[:, :1], lambda y: y[:, :1, None]], ids=["N", "N1", "N11"]
 )
 def test_no_target_where_there_is_one_output(change: Callable[[Tensor], Tensor]) -> None:

@@ -26,6 +26,7 @@ class Architecture:
         options: further keyword arguments of the forward pass; they get no relevance.
         limit: a reason why it need not conserve even where attention is constant and nothing has a bias.
         mixes: a reason why one sample's output depends on the others in the batch.
+        lively: whether its weights are made anew, see `enliven`; what a package draws may have to be what it is.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Architecture:
     options: dict[str, Any] = field(default_factory=dict)
     limit: str = ""
     mixes: str = ""
+    lively: bool = True
 
 
 def enliven(model: nn.Module, inputs: Any, options: dict[str, Any]) -> None:

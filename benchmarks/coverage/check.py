@@ -109,7 +109,8 @@ def _examine(one: Architecture, row: Row) -> None:
     model = one.build().eval().requires_grad_(False)
     torch.manual_seed(0)
     inputs = one.inputs()
-    enliven(model, inputs, one.options)
+    if one.lively:
+        enliven(model, inputs, one.options)
     with torch.no_grad():
         expected = select_output(run(model, inputs, one.options), one.select)
 

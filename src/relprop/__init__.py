@@ -107,4 +107,8 @@ def __getattr__(name: str) -> Any:
         from relprop import storage
 
         return getattr(storage, name)
-    raise AttributeError(f"module 'relprop' has no attribute {name!r}")
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, __all__, 1)
+    meant = f". Did you mean relprop.{near[0]}?" if near else ""
+    raise AttributeError(f"module 'relprop' has no attribute {name!r}{meant}")

@@ -15,6 +15,7 @@ class RelpropError(Exception):
 
     @property
     def message(self) -> str:
+        """What went wrong, without the function that was called."""
         return super().__str__()
 
     def __str__(self) -> str:
@@ -58,9 +59,7 @@ class ModelStateError(RelpropError, RuntimeError):
 
 
 class TracedError(ModelStateError):
-    """Something that records or transforms programs (a trace, an export, torch.func) meets an explanation, which it
-    cannot follow.
-    """
+    """Something that records or transforms programs (a trace, an export, torch.func) meets an explanation."""
 
 
 class RuleError(RelpropError, ValueError):

@@ -49,7 +49,7 @@ def check_options(given: Iterable[str], known: Iterable[str], hints: Mapping[str
     Raises:
         ArgumentError: there is no such argument.
     """
-    known = list(known)
+    known = list(dict.fromkeys(known))
     for name in given:
         if name not in known:
             raise ArgumentError(unknown(name, known, hints or {}))

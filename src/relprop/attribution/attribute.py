@@ -21,7 +21,7 @@ from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
-from relprop.errors import InputError, TargetError
+from relprop.errors import InputError, RelpropError, TargetError
 from relprop.signatures import public
 from relprop.torch_private.compiled import original
 
@@ -151,6 +151,8 @@ def attribute_each(
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
     check_flags(strict=strict, positions=positions, progress=progress, ledger=ledger)
+    if multiply_by_inputs is not None:
+        check_flags(multiply_by_inputs=multiply_by_inputs)
     check_further(forward_args, forward_kwargs)
     check_names(labels)
     model = original(model)
@@ -191,6 +193,8 @@ def attribute_each(
                     raise TargetError(f"{error.message} {why[0].upper()}{why[1:]}") from error
                 raise
             except OFTEN as error:
+                if watched.lone and not isinstance(error, RelpropError):
+                    raise InputError(watched.lone) from error
                 if why := refuses(model, inputs, *arguments(inputs, how.args, how.kwargs), error):
                     raise InputError(why) from error
                 raise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.result import Relevance
-from relprop.attribution.trees import batch_of, join, map_tree
+from relprop.attribution.trees import batch_of, join, leaves, map_tree
 from relprop.engine.ledger import Ledger
 from relprop.errors import InputError
 
@@ -20,6 +20,12 @@ def in_batches(
     """`whole(inputs, targets, seed)` on `size` samples at a time; one result per target, as if done at once."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"batch_size must be a positive int; got {size!r}.")
+    lengths = {len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
+    if len(lengths) > 1:
+        raise InputError(
+            f"batch_size= takes some samples at a time, and the inputs hold different numbers of them: {sorted(lengths)}. "
+            "Leave batch_size out."
+        )
     count = batch_of(inputs)
     starts: Any = range(0, count, size)
     if progress:

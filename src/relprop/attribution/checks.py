@@ -89,9 +89,6 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(f"{path} is on device meta: it has a shape and no numbers. Pass a tensor with numbers.")
         if not known(torch.isfinite(tensor).all(), True):
             raise InputError(f"{path} holds NaN or infinite values.")
-    lengths = {t.shape[0] for _, t in found if t.ndim and (t.is_floating_point() or t.shape[0] > 1)}
-    if len(lengths) > 1:
-        raise InputError(f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}.")
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
         _check_model(model)
@@ -117,6 +114,24 @@ def check_names(labels: Any) -> None:
     hint = " Write labels=list(names.values())." if isinstance(labels, Mapping) else ""
     if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(one, str) for one in labels):
         raise TargetError(f"labels must be a list of the classes' names, in their order; got {labels!r}.{hint}")
+
+
+def unequal(inputs: Any) -> str:
+    """What is wrong with inputs whose first axes have different lengths, unless one number is explained; "" if nothing."""
+    found = [t for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim]
+    lengths = {t.shape[0] for t in found if t.is_floating_point() or t.shape[0] > 1}
+    if len(lengths) < 2:
+        return ""
+    return (
+        f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}. Where these are no samples, "
+        "as nodes and edges of a graph, explain one number: target=lambda output: output[i, j]."
+    )
+
+
+def check_lengths(inputs: Any, score: Tensor) -> None:
+    """Refuses a score per sample for inputs that have different numbers of them."""
+    if score.numel() != 1 and (wrong := unequal(inputs)):
+        raise InputError(wrong)
 
 
 def check_labels(labels: Sequence[str] | None, output: Any) -> None:

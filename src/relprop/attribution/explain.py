@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.books import Bookkeeper, asks
-from relprop.attribution.checks import arguments, check_labels, check_output, check_relevance
+from relprop.attribution.checks import (
+    arguments,
+    check_labels,
+    check_lengths,
+    check_output,
+    check_relevance,
+    unequal,
+)  # fmt: skip
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import EXCHANGED, drawn, unreached, warn
@@ -23,7 +30,7 @@ from relprop.engine import Propagation, Run
 from relprop.engine.chance import moved, state
 from relprop.engine.checkpoint import checkpointing, recomputing
 from relprop.engine.ledger import Overwritten, Recorder, edge_of
-from relprop.engine.notes import begin
+from relprop.engine.notes import begin, note_of
 from relprop.engine.run import outside
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
@@ -136,7 +143,11 @@ def _explained(
         if how.named:
             check_labels(how.labels, output)
         asked = [scores(output, target, how.labels) for target in targets]
+        # what a custom function returned is met by an operation at the latest here
+        asked = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in asked]
     run.own_from = None
+    for score, _ in asked:
+        check_lengths(inputs, score)
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     notices: list[str] = []
     if before is not None and (run.generators or moved(before, state(devices))):
@@ -238,7 +249,7 @@ def _of_positions(run: Run, read: list[Tensor]) -> dict[str, Tensor]:
 def _check_batch(score: Tensor, inputs: Any, output: Any) -> None:
     """Refuses scores that are not one per sample."""
     sizes = {t.shape[0] for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
-    if score.ndim == 1 and sizes and score.shape[0] not in sizes:
+    if score.ndim == 1 and sizes and score.shape[0] not in sizes and not (len(sizes) > 1 and score.shape[0] == 1):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TargetError(
             f"the output of shape {shape} gives {score.shape[0]} scores for a batch of {max(sizes)} samples: its first axis "
@@ -276,7 +287,7 @@ def _suspect(run: Run, model: Any, inputs: Any, error: Exception) -> str:
         return f"an id may lie beyond the table it is looked up in: {said}. Do the tokenizer and the model belong together?"
     if run.ids and not run.lookups and isinstance(error, RuntimeError):
         return _unread(inputs)
-    return misshapen(model, inputs)
+    return misshapen(model, inputs) or unequal(inputs)
 
 
 def _unread(inputs: Any) -> str:

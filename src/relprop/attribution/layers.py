@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from relprop.attribution.trees import leaves
+from relprop.engine.door import standing
 from relprop.engine.notes import note_of
 from relprop.engine.run import Run
 from relprop.errors import InputError
@@ -38,6 +39,7 @@ class Catch:
         self.arranged = arranged
         if tensor.requires_grad and note_of(tensor) is None:
             tensor.view_as(tensor)  # a custom function's result: the engine meets it here
+            tensor = standing(tensor)
         self.value, self.nz = tensor.detach().clone(), nz
         self.edge = get_gradient_edge(tensor) if tensor.requires_grad else None
         self.reported: Tensor | None = None

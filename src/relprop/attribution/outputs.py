@@ -10,17 +10,16 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from relprop.errors import InputError
 from relprop.signatures import check_options, parameters, public
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-def _check(options: dict[str, Any], *own: str) -> None:
-    """Refuses options that no drawing has."""
-    from relprop.rendering.views import ELSEWHERE, Options
-
-    check_options(options, [*own, *parameters(Options)], ELSEWHERE)
+def _check_scale(scale: Any) -> None:
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 < scale < float("inf"):
+        raise InputError(f"scale must be a number above 0, such as 2 for twice as many pixels; got {scale!r}.")
 
 
 class Outputs:
@@ -43,7 +42,7 @@ class Outputs:
         """
         from relprop.rendering.show import show
 
-        _check(options, "where")
+        self._check(options, "where")
         show(self._result, where, **options)
 
     @public(".save")
@@ -62,7 +61,10 @@ class Outputs:
         """
         from relprop.storage import save
 
-        _check(options, "path", "scale", "title", "inputs")
+        self._check(options, "path", "scale", "title", "inputs")
+        if not isinstance(path, (str, PathLike)):
+            raise InputError(f"path is where the result goes, as in 'map.png' or 'folder/'; got {path!r}.")
+        _check_scale(options.get("scale", 1.0))
         save(self._result, path, **options)
 
     @public(".to_image")
@@ -70,7 +72,8 @@ class Outputs:
         """Draws it as a Pillow image, `scale` pixels for each pixel of the drawing."""
         from relprop.rendering import Options, views
 
-        _check(options, "scale")
+        self._check(options, "scale")
+        _check_scale(scale)
         return views.drawing(self._result, Options(**options)).to_image(scale)
 
     @public(".to_svg")
@@ -86,7 +89,7 @@ class Outputs:
         from relprop.rendering import Options
         from relprop.rendering.report import report_page
 
-        _check(options, "title")
+        self._check(options, "title")
         return report_page([self._result], title=title, options=Options(**options))
 
     @public(".plot")
@@ -100,7 +103,9 @@ class Outputs:
         """
         from relprop.rendering.matplotlib import plot
 
-        _check(options, "ax", "sample")
+        self._check(options, "ax", "sample")
+        if ax is not None and not hasattr(ax, "barh"):
+            raise InputError(f"ax must be an axes of matplotlib, or None for the current ones; got {ax!r}.")
         return plot(self._result, ax, sample, **options)
 
     def _repr_html_(self) -> str | None:
@@ -110,6 +115,13 @@ class Outputs:
         except ModuleNotFoundError:
             return None
         return fragment_of(self._result, most=4)
+
+    @staticmethod
+    def _check(options: dict[str, Any], *own: str) -> None:
+        """Refuses options that no drawing has."""
+        from relprop.rendering.views import ELSEWHERE, Options
+
+        check_options(options, [*own, *parameters(Options)], ELSEWHERE)
 
     @property
     def _result(self) -> Any:

@@ -15,6 +15,7 @@ from relprop.attribution.targets import target_at
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine.ledger import Ledger
+from relprop.errors import InputError
 from relprop.rules import Rule
 
 
@@ -68,7 +69,12 @@ class Relevance(Outputs):
 
         Raises:
             IndexError: there is no such sample.
+            InputError: the index is neither an int nor a slice.
         """
+        if not isinstance(index, (int, slice)):
+            raise InputError(
+                f"samples are R[3] or R[:2]; got R[{index!r}]. Layers are in R.layers, numbers in R.values."
+            )
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"sample {index} of {len(self)}")

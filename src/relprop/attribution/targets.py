@@ -156,13 +156,13 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
     if hasattr(target, "__array__") and not isinstance(target, Tensor):
         target = torch.as_tensor(target)  # NumPy's
     if isinstance(target, Tensor):
+        marks = target.ndim == 2 and target.shape == output.shape
+        hint = " Does it mark the classes, 1 for yes and 0 for no? Then pass target.argmax(1)." if marks else ""
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.")
+            raise TargetError(f"target must hold integers; got a tensor of {target.dtype}.{hint}")
         if target.ndim > 1:
-            hint = " Does it mark the classes, 1 for yes and 0 for no? Then pass target.argmax(1)."
             raise TargetError(
-                f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}."
-                f"{hint if target.shape == output.shape else ''}"
+                f"a target tensor has one class per sample, shape ({batch},); got {tuple(target.shape)}.{hint}"
             )
         target = target.tolist() if target.ndim and target.numel() != 1 else int(target)
     if isinstance(target, list):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -78,8 +78,9 @@ class LRP:
             inputs: a tensor, or a tuple of them for the model's first arguments, the samples along their first axis.
                 Integers, such as the ids of tokens, get the relevance of the rows an embedding looks up for them.
             target: which entry of the output: an int (negative: from the end) or a tensor with one, for all samples; a
-                list or 1-D tensor of ints, one per sample; a tuple of ints for outputs with more dimensions, or a list
-                of tuples; None where there is one output per sample.
+                list or 1-D tensor of ints, one per sample; a tuple of ints and slices for outputs with more dimensions,
+                or a list of tuples; None where there is one output per sample. Axes that it does not name must hold one
+                entry. Where the output has other rows than the inputs have samples, their sum is explained.
             additional_forward_args: further arguments of the model, which get no relevance: a tuple is several,
                 anything else is one.
             return_convergence_delta: whether to return the delta as well.
@@ -132,8 +133,14 @@ class LRP:
     ) -> Relevance:
         _check(inputs)
         assignment = Assignment(self.model)
+        samples = len(inputs[0] if isinstance(inputs, tuple) else inputs)
+
+        def chosen(output: Any) -> Tensor:
+            score = select(output, target)
+            return score if len(score) == samples else score.sum()
+
         found = attribute(
-            self.model, inputs, partial(select, target=target), composite=assignment.composite(),
+            self.model, inputs, chosen, composite=assignment.composite(),
             forward_args=positional(additional_forward_args), **options,
         )  # fmt: skip
         assignment.check(found.rules)

@@ -17,8 +17,8 @@ def select(output: Any, target: Any) -> Tensor:
     Args:
         output: what the model returned, (N, ...).
         target: an int, negative ones from the end, or a tensor with one, for all samples; a list or 1-D tensor of
-            ints, one per sample; a tuple of ints where the output has more dimensions, or a list of tuples; None where
-            there is one output per sample.
+            ints, one per sample; a tuple of ints and slices where the output has more dimensions, or a list of tuples;
+            None where there is one output per sample. Axes that it does not name must hold one entry.
 
     Raises:
         TargetTypeError: an AssertionError; the target does not fit the output.
@@ -41,12 +41,47 @@ def select(output: Any, target: Any) -> Tensor:
         return output.flatten()
     if isinstance(target, Tensor) and target.numel() == 1:
         target = target.reshape(())
+    several = isinstance(target, list) and target and all(isinstance(one, tuple) for one in target)
     try:
+        if isinstance(target, tuple) or (output.ndim > 2 and _is_index(target)):
+            return _named(output, [target if isinstance(target, tuple) else (int(target),)] * len(output))
+        if several:
+            return _named(output, target)
         return scores(output, target, None)[0]
     except TargetIndexError:
         raise
     except TargetError as error:
         raise TargetTypeError(str(error)) from None
+
+
+def _is_index(target: Any) -> bool:
+    if isinstance(target, Tensor):
+        return target.ndim == 0 and not (
+            target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
+        )
+    return hasattr(target, "__index__") and not isinstance(target, bool)
+
+
+def _named(output: Tensor, places: list[tuple]) -> Tensor:
+    """One entry per sample, each named by indices or slices of the axes behind the first, from the left."""
+    full: list[Any] = []
+    for place in places:
+        if len(place) > output.ndim - 1 or not all(isinstance(i, slice) or _is_index(i) for i in place):
+            return scores(output, places, None)[0]  # which says what is wrong
+        for i, n in zip(place, output.shape[1:], strict=False):
+            if not isinstance(i, slice) and not -n <= int(i) < n:
+                raise TargetIndexError(f"target {place} is out of range: the output has shape {tuple(output.shape)}.")
+        size = torch.empty(output.shape[1:], device="meta")[place].numel()
+        if size != 1:
+            raise TargetTypeError(
+                f"target {place} names {size} entries of each sample of an output of shape {tuple(output.shape)}: name one."
+            )
+        full.append(place)
+    if len(full) != len(output):
+        return scores(output, places, None)[0]
+    if all(place == full[0] for place in full):
+        return output[(slice(None), *full[0])].flatten()
+    return torch.stack([output[(n, *place)].reshape(()) for n, place in enumerate(full)])
 
 
 def gradients(forward_fn: Any, inputs: Any, target_ind: Any = None, additional_forward_args: Any = None) -> tuple:

@@ -18,6 +18,24 @@ UNDECIDED = object()
 """What `Composite.rule` answers where only the end of the forward pass can tell."""
 
 
+def _pairs(entries: Any) -> list[tuple[Any, Any]]:
+    """Pairs of a place and a rule.
+
+    Raises:
+        CompositeError: these are none.
+    """
+    if isinstance(entries, str):
+        raise CompositeError(
+            f"a composite is made of places and rules; a named one is composite={entries!r}, as a str."
+        )
+    listed = list(entries) if isinstance(entries, Iterable) else [entries]
+    for pair in listed:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            hint = f" Say where it acts, as in Composite({{'conv': {pair!r}}})." if isinstance(pair, Rule) else ""
+            raise CompositeError(f"a composite takes a mapping, or pairs, of a place and a rule; got {pair!r}.{hint}")
+    return [(place, rule) for place, rule in listed]
+
+
 class Composite:
     """An ordered mapping from places to rules; `a | b` asks a's entries before b's.
 
@@ -45,7 +63,7 @@ class Composite:
         name: str = "custom",
         multiply_by_inputs: bool = True,
     ) -> None:
-        pairs = entries.items() if isinstance(entries, Mapping) else entries
+        pairs = entries.items() if isinstance(entries, Mapping) else _pairs(entries)
         self.entries: tuple[tuple[Matcher, Rule], ...] = tuple((matcher(key), rule) for key, rule in pairs)
         self.name = name
         self.multiply_by_inputs = multiply_by_inputs

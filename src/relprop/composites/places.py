@@ -182,12 +182,18 @@ def path(glob: str) -> Path:
 
     A call belongs to the innermost module whose forward makes it, under any of its names.
     """
+    if not isinstance(glob, str):
+        raise CompositeError(f"glob must be a glob of module paths, as in path('features.*'); got {glob!r}.")
     return Path(glob)
 
 
 @public("relprop.operation")
 def operation(function: Callable[..., Any]) -> Operation:
     """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too."""
+    if not callable(function):
+        raise CompositeError(
+            f"function must be a torch function, as in operation(torch.nn.functional.relu); got {function!r}."
+        )
     return Operation(function)
 
 
@@ -206,6 +212,10 @@ def where(predicate: Callable[[Place], bool]) -> Where:
 
     The predicate is asked during the forward pass, when `place.last` is not known yet.
     """
+    if not callable(predicate):
+        raise CompositeError(
+            f"predicate must be a function of a place, as in where(lambda place: place.family == 'conv'); got {predicate!r}."
+        )
     return Where(predicate)
 
 

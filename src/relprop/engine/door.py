@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules._functions import BackwardHookFunction
 
 from relprop.engine import applied
 from relprop.engine.call import Made, handle
@@ -57,6 +58,9 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         return value
     if run.plain and is_plain(run, value):
         return value
+    stand_in = getattr(value, "_relprop_stand_in", None)
+    if stand_in is not None and _is_of(run, stand_in):
+        return enter(run, stand_in, live)  # type: ignore[no-any-return]
     if value.is_leaf:
         if not run.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
@@ -74,7 +78,10 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         if not torch.is_grad_enabled() or run.applications.note():  # inside one: met when that has returned
             live.append(value)
             return value
-        _applied(run, value, maker)
+        stand_in = _applied(run, value, maker)
+        if stand_in is not value:
+            value._relprop_stand_in = stand_in  # type: ignore[attr-defined]
+            return enter(run, stand_in, live)  # type: ignore[no-any-return]
         if not value.requires_grad:
             return value
     elif maker is None and not (written or run.adopt or replaying()):
@@ -86,8 +93,26 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
     return value
 
 
-def _applied(run: Run, value: Tensor, maker: Any) -> None:
-    """Gives what a custom autograd function returned the way back of an operation of its family."""
+def standing(value: Tensor) -> Tensor:
+    """What an operation takes for a tensor that it has met: another with the same numbers, or the tensor itself."""
+    while (other := getattr(value, "_relprop_stand_in", None)) is not None:
+        value = other
+    return value
+
+
+def _is_of(run: Run, tensor: Tensor) -> bool:
+    note = note_of(tensor)
+    return (note is not None and note.run is run) or id(tensor) in run.inputs
+
+
+def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
+    """Gives what a custom autograd function returned the way back of an operation of its family.
+
+    A view keeps its own history, whatever is done: another tensor, which is returned, stands for it in what follows.
+    """
+    if maker is BackwardHookFunction:  # of hooks on gradients, which relevance passes by
+        found = run.applications.made(value)
+        return value if found is None else found.args[value.output_nr]
     entry = TABLE.get(maker)
     if entry is not None and recording():
         raise UnsupportedOperationError(
@@ -99,37 +124,47 @@ def _applied(run: Run, value: Tensor, maker: Any) -> None:
     found = run.applications.made(value)
     # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
     if found is None and (native or replaying()):
-        return
+        return value
     if found is None:
         lost = "its arguments are not known: no torch operation that runs inside its forward could be seen"
         _unseen(run, value, maker.__qualname__, applied.advice(maker, lost, entry is not None))
-        return
+        return value
     if any(a is value for a in found.args):
         if not native:
             why = "it writes into its argument"
             _unseen(run, value, maker.__qualname__, applied.advice(maker, why, entry is not None))
-        return
+        return value
     live: list[Tensor] = []
     args = tuple(enter(run, a, live) for a in found.args)
-    if native and list(map(applied.edge_or_none, live)) == [edge for edge in found.edges if edge[0] is not None]:
-        return
-    if value._is_view():
-        _unseen(run, value, maker.__qualname__, applied.advice(maker, "it returns a view", entry is not None))
-        return
+    carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
+    if native and list(map(applied.edge_or_none, live)) == carrying:
+        return value
     call = Made(run, entry or Entry(maker, "structure", DEFAULTS[FUNCTION]), maker.apply, args, {}, live)
     call.value = value
     try:
         result = call(*args) if native else handle(call)
     except applied.Invisible as error:
-        _unseen(run, value, maker.__qualname__, applied.advice(maker, str(error), False))
-        return
+        why = f"it returns a view, and {error}" if value._is_view() else str(error)
+        _unseen(run, value, maker.__qualname__, applied.advice(maker, why, False))
+        return value
     result = result[value.output_nr] if isinstance(result, tuple) else result
-    if result is not value:
+    stand_in = value
+    if result is not value and value._is_view():
+        stand_in = result
+        noted(run, result)
+    elif result is not value:
         _replace(value, result)
     run.mixing = True  # what it does with the samples is its own
     if run.recorder is not None and not replaying():
         family = "other" if entry is None else entry.family
-        run.recorder.record(family, maker.__qualname__, run.where(), value)
+        run.recorder.record(family, maker.__qualname__, run.where(), stand_in)
+    return stand_in
+
+
+def _is_parameters(run: Run, node: Any) -> bool:
+    """Whether a gradient ends there, in a tensor that is no input."""
+    variable = getattr(node, "variable", None)
+    return variable is not None and not run.adopt and id(variable) not in run.inputs
 
 
 def _replace(value: Tensor, result: Tensor) -> None:

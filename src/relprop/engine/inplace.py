@@ -11,7 +11,7 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call, handle
 from relprop.engine.notes import note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
-from relprop.engine.registry import Entry
+from relprop.engine.registry import Entry, native
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES
 from relprop.engine.run import Run
 from relprop.engine.spelling import beside
@@ -75,6 +75,8 @@ def _chained(
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
+        if entry.handler is not native and entry.in_place is None:
+            return False  # its handler gives it another gradient
         return not run.nz or MOVES in entry.traits or SAME in entry.traits
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relprop.engine.run import Run
 from relprop.errors import ModelStateError, UnsupportedOperationError
+from relprop.torch_private.names import NESTED
 
 COMPILED = (
     "code that PyTorch's function modes cannot see: a TorchScript function or a C++ extension. Use the Python function it "
@@ -19,8 +20,9 @@ COMPILED = (
 
 def unknown(run: Run, function: Callable[..., Any], args: tuple, reason: str = "") -> UnsupportedOperationError:
     """Of an operation that is in no family, or refused for a reason."""
+    again = ", replace=True" if reason else ""  # it is registered already, as refused
     register = (  # a reason with a colon gives advice of its own
-        f'If you know how relevance passes it: relprop.register({_qualified(function)}, family="structure") where it '
+        f'If you know how relevance passes it: relprop.register({_qualified(function)}, family="structure"{again}) where it '
         'is linear, "activation" where it is elementwise. '
     )
     return UnsupportedOperationError(
@@ -72,7 +74,15 @@ def shapes(args: Any) -> str:
 
 
 def _qualified(function: Callable[..., Any]) -> str:
+    """The expression that gives a function."""
+    if hasattr(function, "_qualified_op_name") or hasattr(function, "overloadpacket"):
+        return f"torch.ops.{function}"
     try:
-        return torch.overrides.resolve_name(function) or called(function)
-    except Exception:
-        return str(function)
+        name = torch.overrides.resolve_name(function)
+    except Exception:  # no function of torch's own namespaces
+        name = None
+    if name:
+        return name
+    return next(
+        (f"{s}.{called(function)}" for s, held in NESTED.items() if hasattr(held, called(function))), called(function)
+    )

@@ -78,25 +78,24 @@ class Propagation(TorchFunctionMode):
         if run.checkpointed and func in _BACKWARD:
             with self:  # what a checkpoint computes again must be seen
                 return _BACKWARD[func](*args, **kwargs)
-        if not torch.is_grad_enabled():
-            run.applications.note()
-        result = ANSWERS.get(func, func)(*args, **kwargs)
+        inside = (
+            not torch.is_grad_enabled() and run.applications.note()
+        )  # what a custom function does is its own business
+        result = (func if inside else ANSWERS.get(func, func))(*args, **kwargs)
         if run.ids:
             follow(run, func, False, args, kwargs, result)
         if kwargs.get("requires_grad") and not run.adopt:
             keep_plain(run, result)  # a fresh tensor of which the model will take a gradient
             return result
-        if (
-            args
-            and isinstance(args[0], Tensor)
-            and isinstance(result, Tensor)
-            and result is not args[0]
-            and args[0].requires_grad
-        ):
-            self._cut(func, args[0], result)
-            return result.detach() if result.requires_grad else result
-        if args and isinstance(args[0], Tensor) and args[0].requires_grad and not isinstance(result, Tensor):
+        if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
+            if isinstance(result, Tensor):
+                self._cut(func, args[0], result)
+                return result.detach() if result.requires_grad else result
             run.cuts.note(called(func), run.where, args[0], result)
+            if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
+                run.severed.append(f"{called(func)} in {run.where()}")
+                parts = [t.detach() if isinstance(t, Tensor) else t for t in result]
+                return tuple(parts) if type(result) is tuple else type(result)(parts)  # a named tuple of torch's
         return result
 
     def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:

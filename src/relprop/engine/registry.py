@@ -8,6 +8,7 @@ from typing import Any
 
 from relprop.engine.roles import EVERY_TRAIT
 from relprop.engine.spelling import Function, Spelling, spellings, writes
+from relprop.errors import InputError
 from relprop.rules.base import EVERYTHING
 from relprop.signatures import public
 from relprop.torch_private.names import SPACES, aten_name
@@ -97,23 +98,27 @@ def register(
         decomposes: whether the handler runs the visible steps that the operation stands for: rules act on these alone.
 
     Raises:
-        ValueError: the family is unknown, has no default handler and none is given, or a function is registered already.
+        InputError: the family is unknown, has no default handler and none is given, or a function is registered already.
     """
     if family not in EVERYTHING | {SILENT, REFUSED}:
-        raise ValueError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
+        raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
     chosen = handler or DEFAULTS.get(family)
     if chosen is None:
-        raise ValueError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
+        raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
     if weight is not None and family != "linear":
-        raise ValueError(f'weight= is for family "linear"; got family {family!r}')
+        raise InputError(f'weight= is for family "linear"; got family {family!r}')
     unknown = set(traits) - set(EVERY_TRAIT)
     if unknown:
-        raise ValueError(f"unknown traits {sorted(unknown)}; known ones: {', '.join(EVERY_TRAIT)}")
+        raise InputError(f"unknown traits {sorted(unknown)}; known ones: {', '.join(EVERY_TRAIT)}")
     given_roles = tuple((gives or {}).items())
     for given in functions:
+        if not callable(given):
+            raise InputError(
+                f"register takes functions, such as torch.ops.mine.op or a torch.autograd.Function; got {given!r}."
+            )
         function = owner(given)
         if not replace and function in TABLE and TABLE[function].function is function:
-            raise ValueError(
+            raise InputError(
                 f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True"
             )
         names: list[tuple[Function, Spelling]] = (

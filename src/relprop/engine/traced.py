@@ -26,7 +26,7 @@ def refuse_traced(inputs: Iterable[Any]) -> None:
         TracedError: it does.
     """
     what = ""
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         what = "torch.jit.trace records what runs, for other inputs as well"
     elif torch.compiler.is_exporting():
         what = "torch.export records what runs, for other inputs as well"
@@ -52,7 +52,7 @@ def whole_graph(name: str) -> bool:
         return False
     from torch._dynamo.exc import Unsupported
 
-    class Refused(TracedError, Unsupported):  # type: ignore[misc]
+    class Refused(TracedError, Unsupported):
         """A `TracedError` that torch's compiler hands on as it is."""
 
         def __init__(self, said: str) -> None:

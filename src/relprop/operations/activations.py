@@ -387,8 +387,54 @@ def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 
+def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    """A function of several variables: the secant from zero along the one that carries relevance, the others constants.
+
+    Of `atan2(y, x)`, which is `atan(y / x)`, the second is a divisor: a constant, as in any quotient.
+    """
+    if not call.live[0].is_floating_point():
+        return call()
+    x = call.live[0]
+    if len(call.live) > 1 and call.entry.function is not torch.atan2:
+        raise call.error(
+            "several of its variables carry relevance, and there is no rule that shares it. Detach all but one to take "
+            "the others for constants."
+        )
+    along_one = [a if a is x else (a.detach() if isinstance(a, Tensor) else a) for a in args]
+    named = {key: a if a is x else (a.detach() if isinstance(a, Tensor) else a) for key, a in kwargs.items()}
+
+    def at(s: Tensor) -> Tensor:
+        return call(*(s if a is x else a for a in along_one), **{k: s if a is x else a for k, a in named.items()})
+
+    value = at(x.detach())
+    try:
+        _secant_of(at, x.detach())
+    except (RuntimeError, NotImplementedError) as error:
+        raise call.error(f"torch has no derivative along the variable that carries relevance ({error}).") from error
+    if value.shape != x.shape:
+        wide_x = x.expand(value.shape).contiguous()
+        return custom(wide_x, lambda: value.clone(), lambda s, g: g * _secant_of(at, s))
+    return custom(x, lambda: value.clone(), lambda s, g: g * _secant_of(at, s))
+
+
+def _secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
+    """`(f(s) - f(0)) / s`, with the slope at 0 where `s` is near it."""
+    with torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
+        zero = torch.zeros_like(s, requires_grad=True)
+        at_zero = function(zero)
+        (slope,) = torch.autograd.grad(at_zero.sum(), zero)
+    near = s.abs() < _NEAR
+    rise = (function(s) - at_zero.detach()) / torch.where(near, torch.ones_like(s), s)
+    return torch.where(near, slope, rise).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
 DEFAULTS["activation"] = elementwise
 register(torch.relu, family="activation", handler=relu, in_place=relu, gives={GATE: 1})
+register(
+    torch.atan2, torch.arctan2, torch.special.gammainc, torch.special.gammaincc, torch.igamma, torch.igammac,
+    torch.special.zeta,
+    family="activation", handler=of_several,
+)  # fmt: skip
 register(
     torch.abs, F.leaky_relu, F.prelu, torch.absolute,
     family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},

@@ -13,28 +13,29 @@ from relprop.engine.spelling import named
 from relprop.operations import (  # noqa: F401  (what is supported comes first)
     attention,
     lookup,
+    losses,
     normalisation,
     opaque,
     pooling,
     products,
     recurrent,
+    reductions,
     silent,
+    solvers,
+    statistics,
+    steps,
     structure,
     triangular,
 )
 
 REASONS = {
-    "it is a loss: attribute the score it is computed from": (
-        "binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy ctc_loss "
-        "gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss linear_cross_entropy margin_ranking_loss mse_loss "
-        "multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss nll_loss poisson_nll_loss smooth_l1_loss "
-        "soft_margin_loss triplet_margin_loss triplet_margin_with_distance_loss"
+    "it is a loss that is no sum of known steps: attribute the score it is computed from": (
+        "ctc_loss linear_cross_entropy multilabel_margin_loss"
     ),
-    "matrix decompositions and solvers have no propagation rule": (
-        "cholesky cholesky_ex cholesky_inverse cholesky_solve det logdet slogdet eig eigh eigvals eigvalsh geqrf "
-        "householder_product inv inv_ex inverse ldl_factor ldl_factor_ex ldl_solve lobpcg lstsq lu lu_factor lu_factor_ex "
-        "lu_solve lu_unpack matrix_exp matrix_power ormqr orgqr pca_lowrank pinv pinverse qr solve solve_ex "
-        "svd svd_lowrank svdvals tensorinv tensorsolve triangular_solve cond vander cov corrcoef"
+    "decompositions, inverses and determinants mix all entries of a matrix, and have no propagation rule": (
+        "cholesky cholesky_ex cholesky_inverse det logdet slogdet eig eigh eigvals eigvalsh geqrf householder_product inv "
+        "inv_ex inverse ldl_factor ldl_factor_ex lobpcg lu lu_factor lu_factor_ex lu_unpack matrix_exp orgqr pca_lowrank "
+        "pinv pinverse qr svd svd_lowrank svdvals tensorinv cond"
     ),
     "it draws random numbers, so the decision is not a function of the inputs": "gumbel_softmax",
     "quantised tensors have no gradient: explain the model they were made from, or quantise its linear layers dynamically": (
@@ -46,22 +47,21 @@ REASONS = {
         "fbgemm_linear_quantize_weight fbgemm_pack_gemm_matrix_fp16 fbgemm_pack_quantized_matrix _wrapped_linear_prepack "
         "_wrapped_quantized_linear_prepacked"
     ),
-    "it is a private or backend-specific kernel; the public spelling is supported": (
+    "it is a kernel of one backend, or a part of training; the public spelling is supported": (
         "batch_norm_backward_elemt batch_norm_backward_reduce batch_norm_elemt batch_norm_gather_stats "
-        "batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats native_batch_norm "
-        "_native_batch_norm_legit native_group_norm native_layer_norm native_norm _fused_rms_norm miopen_batch_norm "
-        "miopen_convolution miopen_convolution_add_relu miopen_convolution_relu miopen_convolution_transpose "
-        "miopen_depthwise_convolution conv_tbc norm_except_dim embedding_bag miopen_rnn _fw_primal_copy _make_dual_copy _rowwise_prune "
-        "_sparse_mask_projection"
+        "batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats _native_batch_norm_legit "
+        "_batch_norm_with_update miopen_batch_norm miopen_convolution miopen_convolution_add_relu miopen_convolution_relu "
+        "miopen_convolution_transpose miopen_depthwise_convolution miopen_rnn _fw_primal_copy _make_dual_copy "
+        "_rowwise_prune _sparse_mask_projection sspaddmm sparse_resize resize_as_sparse"
     ),
-    "it is a special function of more than one variable, or a reduction, without a propagation rule": (
-        "atan2 arctan2 airy_ai bessel_y0 bessel_y1 chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v "
-        "chebyshev_polynomial_w gammainc gammaincc hermite_polynomial_h hermite_polynomial_he igamma igammac "
-        "laguerre_polynomial_l legendre_polynomial_p modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 "
-        "modified_bessel_k1 scaled_modified_bessel_k0 scaled_modified_bessel_k1 shifted_chebyshev_polynomial_t "
-        "shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v shifted_chebyshev_polynomial_w spherical_bessel_j0 "
-        "xlog1py zeta polar scatter_reduce index_reduce segment_reduce sspaddmm sparse_resize resize_as_sparse"
+    "torch itself has no gradient of it": (
+        "airy_ai bessel_y0 bessel_y1 chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v "
+        "chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l legendre_polynomial_p "
+        "modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 modified_bessel_k1 scaled_modified_bessel_k0 "
+        "scaled_modified_bessel_k1 shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u "
+        "shifted_chebyshev_polynomial_v shifted_chebyshev_polynomial_w spherical_bessel_j0"
     ),
+    "its result is complex, by a product with a function of the angle: write r * torch.cos(a) and r * torch.sin(a)": "polar",
     "it takes a derivative forward, a gradient of the model's own: explain the part of the model whose derivative is taken": (
         "_make_dual _unpack_dual"
     ),

@@ -49,6 +49,6 @@ register(torch.var_mean, family="norm", handler=var_mean, gives={STATISTIC: True
 register(
     torch.std, torch.std_mean, torch.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
     torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
-    torch.renorm, torch.frobenius_norm, torch.nuclear_norm,
+    torch.renorm, torch.frobenius_norm, torch.nuclear_norm, torch.native_norm, torch.norm_except_dim,
     family="norm", handler=degree(1), gives={STATISTIC: True},
 )  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
 from relprop.engine.origins import chain, remember
-from relprop.engine.registry import register
+from relprop.engine.registry import native, register
 from relprop.engine.roles import FIRST, MOVES, REDUCES, SAME, SCALES
 from relprop.engine.spelling import named
 
@@ -42,7 +42,8 @@ register(
     *named(
         "clone contiguous alias_copy detach_copy positive resolve_conj resolve_neg conj conj_physical real "
         "to type float double half bfloat16 cpu cuda ipu xpu mtia pin_memory to_dense _to_dense "
-        "_autocast_to_full_precision _autocast_to_reduced_precision mkldnn to_mkldnn"
+        "_autocast_to_full_precision _autocast_to_reduced_precision mkldnn to_mkldnn as_tensor asarray as_subclass _to_cpu "
+        "_lazy_clone _cast_Double _cast_Float _cast_Half"
     ),
     family="structure",
     traits={SAME},
@@ -67,24 +68,43 @@ register(
         "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
         # picking and writing
         "__setitem__ index gather take take_along_dim masked_select where masked_fill "
-        "masked_scatter scatter index_copy index_fill index_put put select_scatter slice_scatter "
-        "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask"
+        "masked_scatter index_copy index_fill index_put put select_scatter slice_scatter "
+        "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
+        # beneath the public names, and beside them
+        "pad_sequence reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+        "replication_pad2d replication_pad3d _pad_circular _pad_enum flatten_dense_tensors unflatten_dense_tensors to_padded_tensor "
+        "_nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged _nested_from_padded "
+        "_nested_from_padded_tensor to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
+        "_to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc "
+        "_unsafe_index _unsafe_index_put _unsafe_masked_index slice _stack _chunk_cat spdiags"
     ),
     family="structure",
     traits={MOVES},
 )
-register(*named("neg negative __neg__ deg2rad rad2deg"), family="structure", handler=scaling, traits={SCALES})
+register(
+    *named("neg negative __neg__ deg2rad rad2deg"),
+    family="structure",
+    handler=scaling,
+    traits={SCALES},
+    in_place=native,
+)
 # sums with weights that are not negative
 register(
-    *named("cumsum sum_to_size scatter_add index_add fold col2im interpolate upsample"),
+    *named(
+        "cumsum sum_to_size scatter_add index_add fold col2im interpolate upsample upsample_nearest1d upsample_nearest2d "
+        "upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa "
+        "_upsample_bicubic2d_aa _upsample_lanczos2d_aa"
+    ),
     family="structure",
     traits={REDUCES},
 )
 register(
     *named(
         "gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
-        "_neg_view_copy _conj_copy cfloat cdouble chalf "
-        "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft"
+        "_neg_view _neg_view_copy _conj _conj_physical _conj_copy cfloat cdouble chalf _unsafe_masked_index_put_accumulate "
+        "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft "
+        "fft_r2c fft_c2c fft_c2r _fft_r2c _fft_c2c _fft_c2r"
     ),
     family="structure",
 )
@@ -102,6 +122,7 @@ register(
     handler=dropout,
     on_constants=True,
     traits={SAME},
+    in_place=native,
 )
 register(
     F.grid_sample,

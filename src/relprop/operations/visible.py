@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.engine.applied import Invisible, forward
@@ -20,9 +21,29 @@ from relprop.engine.run import Run
 from relprop.engine.spelling import writes
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import known
+from relprop.torch_private.names import SET_GRAD_ENABLED
+
+_WITHOUT = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+_TO_NUMPY = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
 
 
-class Watched(Propagation):
+class Followed(Propagation):
+    """The visible steps of a custom function.
+
+    Autograd records nothing while a forward runs, so `no_grad`, `detach` and `.data` in it cut nothing off.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is SET_GRAD_ENABLED and not args[0]:
+            return None
+        if func in _WITHOUT:
+            return super().__torch_function__(Tensor.view_as, types, (args[0], args[0]), kwargs)
+        if func in _TO_NUMPY and args[0].requires_grad:
+            return func(args[0].detach(), *args[1:], **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class Watched(Followed):
     """The visible steps of a custom function, none of which may take what no step before has made."""
 
     def __init__(self, run: Run, args: tuple) -> None:
@@ -43,6 +64,8 @@ class Watched(Propagation):
 
     def check(self, value: Any) -> None:
         for t in _tensors(value):
+            if id(t) not in self._made and self.run.owns(t):
+                self._keep(t)  # a module that the function runs has its parameters at hand
             before = self._made.get(id(t))
             if before is None or not same(before[1], t):
                 raise Invisible("its forward computes by code that is no torch operation")
@@ -53,12 +76,17 @@ def visible(call: Made, *args: Any) -> Any:
     function = call.entry.function
     call.zeros = True  # its steps have seen to them
     first = function not in call.run.followed
-    mode = Watched(call.run, args) if first else Propagation(call.run)
+    mode = Watched(call.run, args) if first else Followed(call.run)
+    versions = [(t, t._version) for t in _tensors(args)]
+    before = call.value.detach().clone()
     try:
         with mode:
             result = forward(function, args)  # type: ignore[arg-type]
     except UnsupportedOperationError as error:
         raise Invisible(f"its forward cannot be followed step by step: {error}") from error
+    if any(t._version != version for t, version in versions):
+        call.value.data.copy_(before)  # it was written twice
+        raise Invisible("it writes into its argument")
     if isinstance(mode, Watched):
         mode.check(result)
         call.run.followed.add(function)
@@ -66,7 +94,7 @@ def visible(call: Made, *args: Any) -> Any:
     made = result[number] if isinstance(result, tuple) else result
     if not isinstance(made, Tensor) or not made.requires_grad:
         raise Invisible("no step of its forward hands relevance to its arguments")
-    if not same(made, call.value):
+    if not same(made, before):
         raise Invisible("its forward, run again, gives another result")
     return result
 

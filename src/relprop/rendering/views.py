@@ -84,6 +84,8 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) and not (value is None and name != "room"):
                 raise InputError(f"{name} is {value!r}; it must be a number.")
+        if not isinstance(self.limit, (int, float, Scale, type(None))):
+            raise InputError(f"limit is {self.limit!r}; it must be a number, or the Scale of another drawing.")
         if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
             raise InputError(f"percentile is {self.percentile}; it lies above 0 and up to 100.")
 

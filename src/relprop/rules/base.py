@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Signature, signature
 from math import isfinite
 from typing import Any, ClassVar, Protocol
 
@@ -99,13 +100,20 @@ class Layer(Protocol):
 class _Made(type):
     """Makes rules; parameters that a rule has not are an error that names those it has."""
 
+    @property
+    def __signature__(cls) -> Signature:
+        """How a rule is made, for `help` and the like."""
+        made = signature(cls.__init__)  # type: ignore[misc]
+        return made.replace(parameters=list(made.parameters.values())[1:])
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
         except TypeError as error:
             if isinstance(error, RelpropError):
                 raise
-            public(cls.__name__)(cls.__init__)(object.__new__(cls), *args, **kwargs)
+            again: Any = cls.__init__  # type: ignore[misc]
+            public(cls.__name__)(again)(cls.__new__(cls), *args, **kwargs)  # type: ignore[call-overload]
             raise
 
 

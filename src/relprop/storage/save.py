@@ -20,7 +20,7 @@ from relprop.errors import InputError
 from relprop.rendering import Options, TokenMatrix, views
 from relprop.rendering.report import report_page, versions
 from relprop.rendering.visible import cell
-from relprop.signatures import public
+from relprop.signatures import check_options, parameters, public
 from relprop.storage import atomic, texts
 from relprop.storage.encoding import as_json, plain
 from relprop.storage.folder import Stored, save_folder
@@ -64,6 +64,11 @@ def report(
     Raises:
         InputError: there is no result, the path has another suffix, or the options do not fit.
     """
+    check_options(options, [*parameters(report), *parameters(Options)], views.ELSEWHERE)
+    if not isinstance(path, (str, PathLike)):
+        raise InputError(
+            f"path is where the page goes, as in 'report.html', after the results; got a {type(path).__name__}."
+        )
     place = Path(path)
     if place.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"a report is a page: its path ends in .html; got {str(path)!r}.")

@@ -48,7 +48,10 @@ def collate(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], begin
     """
     if isinstance(texts[0], Choices):
         return _with_choices(model, tokenizer, texts[0], begin)
-    texts = [text for text in texts if isinstance(text, Tokens)]
+    return _collate(model, tokenizer, [text for text in texts if isinstance(text, Tokens)], begin)
+
+
+def _collate(model: Any, tokenizer: Any, texts: list[Tokens], begin: int) -> Batch:
     for text in texts:
         check_length(model, tokenizer, len(text))
         check_vocabulary(model, text)

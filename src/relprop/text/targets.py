@@ -48,6 +48,7 @@ class Question:
         self.choices: list[Any] = []
 
     def __call__(self, output: Any) -> Tensor:
+        """One score per text, and what they are scores of."""
         self.task = task = self.read(output)
         self.choices = [_understood(task, target, n) for n, target in enumerate(self.targets)]
         rows = [_terms(choice) for choice in self.choices]

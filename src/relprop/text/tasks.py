@@ -145,6 +145,11 @@ def decoded(tokenizer: Any, index: int) -> str:
 
 
 def as_int(target: Any) -> int:
+    """A number, as an int or in a tensor of one.
+
+    Raises:
+        TargetError: it is none.
+    """
     if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
         return int(target)
     if isinstance(target, bool) or not hasattr(target, "__index__") or isinstance(target, Tensor):

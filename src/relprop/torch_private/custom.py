@@ -20,7 +20,7 @@ from weakref import WeakSet, ref
 
 import torch
 
-from relprop.torch_private.calls import MODULE_CALL, applied, code_of
+from relprop.torch_private.calls import applied, code_of
 from relprop.torch_private.graph import function_of
 from relprop.torch_private.parts import part
 
@@ -32,8 +32,8 @@ APPLY: CodeType | None = code_of(torch.autograd.Function.apply)
 _CONTEXTS: Any = part("autograd.function.BackwardCFunction")
 """The base of all contexts, one class for each custom function. Seen on 2.9 to 2.14; `_all_functions` does without."""
 
-_OUTER = {MODULE_CALL, applied.__code__}
-"""Beyond the call of a module, or of a function of our own, no forward of a custom function is meant."""
+_OUTER = {applied.__code__}
+"""Beyond the call of a function of our own no forward of a custom function is meant; one may call modules."""
 
 _SEEN = "relprop: noted"
 """Marks a frame as seen before, among its locals: a name that no program can have."""

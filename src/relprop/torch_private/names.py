@@ -55,3 +55,12 @@ def aten_name(function: Any) -> str | None:
     packet = getattr(function, "overloadpacket", function)
     name = getattr(packet, "_qualified_op_name", "")
     return name.removeprefix("aten::") if name.startswith("aten::") else None
+
+
+SET_GRAD_ENABLED: Any = part("_C._set_grad_enabled")
+"""By this name a mode sees that gradients are switched off. Seen on 2.9 to 2.14; None without it."""
+
+NESTED: dict[str, Any] = {
+    name: space for name in ("torch._C._nn", "torch._VF") if (space := part(name.removeprefix("torch."))) is not None
+}
+"""Where functions stand that have no public name, for advice that can be run. Seen on 2.9 to 2.14."""

@@ -1,0 +1,689 @@
+"""A wrong call of a public function is one error of ours: it names the function, what it got, and what to write.
+
+What an error advises is done here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from relprop.errors import ArgumentError, CompositeError, InputError, RelpropError, RuleError, TargetError, TracedError
+
+
+class Recurrent(nn.Module):
+    """An LSTM with classes for each step, or for the last."""
+
+    def __init__(self, batch_first: bool, last: str = "") -> None:
+        super().__init__()
+        self.lstm, self.head, self.last = nn.LSTM(4, 6, batch_first=batch_first), nn.Linear(6, 3), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(self.lstm(x)[0])
+        return {"": y, "first axis": y[-1], "second axis": y[:, -1] if y.ndim > 2 else y}[self.last]
+
+
+class Pooled(nn.Module):
+    """As many classes as channels, and nothing that minds a missing axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((-2, -1))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(2, 4)
+
+
+@pytest.fixture
+def dense() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1)).eval()
+
+
+# ------------------------------------------------------------------------------------------------------- arguments
+
+NOTHING: Any = None
+MISNAMED: dict[str, tuple[Callable[[], Any], str]] = {
+    "attribute, several": (
+        lambda: relprop.attribute(NOTHING, NOTHING, targets=3),  # type: ignore[call-arg]
+        r"relprop\.attribute: there is no argument 'targets'\. Did you mean 'target'\? .*attribute_each",
+    ),
+    "attribute, misspelt": (
+        lambda: relprop.attribute(NOTHING, NOTHING, compsite="zero"),  # type: ignore[call-arg]
+        r"relprop\.attribute: there is no argument 'compsite'\. Did you mean 'composite'",
+    ),
+    "attribute, too many": (
+        lambda: relprop.attribute(NOTHING, NOTHING, 3, "zero"),  # type: ignore[misc]
+        r"4 arguments were given without a name; .*: model, inputs, target=None\. Name the others, as in composite=",
+    ),
+    "attribute, too few": (
+        lambda: relprop.attribute(NOTHING),  # type: ignore[call-arg]
+        r"relprop\.attribute: missing a required argument: 'inputs'\. It is called with \(model, inputs, target=None, \.\.\.\)",
+    ),
+    "attribute, twice": (
+        lambda: relprop.attribute(NOTHING, NOTHING, 0, target=0),  # type: ignore[misc]
+        r"relprop\.attribute: multiple values for argument 'target'",
+    ),
+    "attribute_each": (
+        lambda: relprop.attribute_each(NOTHING, NOTHING, target=3),  # type: ignore[call-arg]
+        r"relprop\.attribute_each: .*'target'\. Did you mean 'targets'",
+    ),
+    "survey": (
+        lambda: relprop.survey(NOTHING, NOTHING, composit="zero"),  # type: ignore[call-arg]
+        r"relprop\.survey: .*Did you mean 'composite'",
+    ),
+    "compile": (
+        lambda: relprop.compile(nn.Linear(4, 3), bakend="eager"),
+        r"relprop\.compile: there is no argument 'bakend'\. Did you mean 'backend'",
+    ),
+    "compile, inputs": (
+        lambda: relprop.compile(nn.Linear(4, 3), NOTHING),  # type: ignore[misc]
+        r"relprop\.compile: .*relprop\.compile\(model\)\(inputs, target\)",
+    ),
+    "compiled": (
+        lambda: relprop.compile(nn.Linear(4, 3), backend="eager")(NOTHING, composite="zero"),  # type: ignore[call-arg]
+        r"relprop\.compile made: there is no argument 'composite'\. It was settled",
+    ),
+    "propagate": (
+        lambda: relprop.propagate("zero", layer="x"),  # type: ignore[call-arg]
+        r"relprop\.propagate: there is no argument 'layer'",
+    ),
+    "explain_text": (
+        lambda: relprop.explain_text(NOTHING, NOTHING, "oil", taget="x"),
+        r"relprop\.explain_text: there is no argument 'taget'\. Did you mean 'target'",
+    ),
+    "explain_text, of another": (
+        lambda: relprop.explain_text(NOTHING, NOTHING, "oil", max_new_tokens=3),
+        r"relprop\.explain_text: .*relprop\.explain_generation\(model, tokenizer, text, max_new_tokens=20\)",
+    ),
+    "explain_generation": (
+        lambda: relprop.explain_generation(NOTHING, NOTHING, "oil", max_tokens=3),
+        r"relprop\.explain_generation: there is no argument 'max_tokens'\. Did you mean 'max_new_tokens'",
+    ),
+    "report": (
+        lambda: relprop.report([], "x.html", titel="x"),
+        r"relprop\.report: there is no argument 'titel'\. Did you mean 'title'",
+    ),
+    "load": (
+        lambda: relprop.load(folder="x"),  # type: ignore[call-arg]
+        r"relprop\.load: there is no argument 'folder'",
+    ),
+    "register": (
+        lambda: relprop.register(torch.relu, famly="x"),  # type: ignore[call-arg]
+        r"relprop\.register: there is no argument 'famly'\. Did you mean 'family'",
+    ),
+    "register, without its name": (
+        lambda: relprop.register(torch.relu, torch.tanh),  # type: ignore[call-arg]
+        r"relprop\.register: missing a required argument: 'family'\. It is called with \(family=\.\.\., \.\.\.\)",
+    ),
+    "a rule": (
+        lambda: relprop.Epsilon(eps=1),  # type: ignore[call-arg]
+        r"Epsilon: there is no argument 'eps'\. Did you mean 'epsilon'",
+    ),
+    "a rule without its parameters": (
+        lambda: relprop.ZBox(),  # type: ignore[call-arg]
+        r"ZBox: missing a required argument: 'low'\. It is called with \(low, high",
+    ),
+    "a named composite": (
+        lambda: relprop.composites.gamma_flat(gama=1),  # type: ignore[call-arg]
+        r"relprop\.composites\.gamma_flat: .*Did you mean 'gamma'",
+    ),
+    "a composite": (
+        lambda: relprop.Composite({}, nam="x"),  # type: ignore[call-arg]
+        r"relprop\.Composite: .*Did you mean 'name'",
+    ),
+    "a contrast": (
+        lambda: relprop.Contrast(0),  # type: ignore[call-arg]
+        r"relprop\.Contrast: missing a required argument: 'negative'",
+    ),
+    "a path": (lambda: relprop.path(pattern="x"), r"relprop\.path: there is no argument 'pattern'"),  # type: ignore[call-arg]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISNAMED)
+def test_arguments_that_do_not_exist(name: str) -> None:
+    call, said = MISNAMED[name]
+    with pytest.raises(ArgumentError, match=said) as caught:
+        call()
+    assert isinstance(caught.value, TypeError) and isinstance(caught.value, InputError)
+    # one error, without the one it stands for
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+OUTPUTS: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
+    "show": (lambda R, _: R.show(dpi=200), r"Relevance\.show: there is no argument 'dpi'.*scale=2"),
+    "save": (lambda R, at: R.save(at / "x.png", dpi=200), r"Relevance\.save: there is no argument 'dpi'.*scale=2"),
+    "svg": (lambda R, _: R.to_svg(cmap="hot"), r"Relevance\.to_svg: .*palette=\"red_blue\""),
+    "html": (lambda R, _: R.to_html(titel="x"), r"Relevance\.to_html: .*Did you mean 'title'"),
+    "image": (lambda R, _: R.to_image(scal=2), r"Relevance\.to_image: .*Did you mean 'scale'"),
+    "plot": (lambda R, _: R.plot(vmax=2), r"Relevance\.plot: .*limit="),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_options_of_drawing_that_do_not_exist(name: str, model: nn.Module, x: Tensor, tmp_path: Path) -> None:
+    R, (call, said) = relprop.attribute(model, x, 0), OUTPUTS[name]
+    with pytest.raises(ArgumentError, match=said):
+        call(R, tmp_path)
+    assert R.to_image(scale=2).width == 2 * R.to_image().width  # as advised
+    R.to_svg(palette="red_blue", limit=1.0)
+
+
+WRONG_OUTPUTS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no path": (lambda R: R.save(None), "path is where the result goes"),
+    "no scale": (lambda R: R.save("x.png", scale="big"), "scale must be a number above 0"),
+    "scale of nothing": (lambda R: R.to_image(scale=0), "scale must be a number above 0"),
+    "most": (lambda R: R.to_svg(most="all"), "an int above 0"),
+    "percentile": (lambda R: R.to_svg(percentile="high"), "percentile is 'high'; it must be a number"),
+    "limit": (lambda R: R.to_svg(limit="x"), "limit is 'x'; it must be a number"),
+    "axes": (lambda R: R.plot(3), "ax must be an axes of matplotlib"),
+    "a sample by name": (lambda R: R["a"], r"R\[3\] or R\[:2\]"),
+    "a report the other way round": (lambda R: relprop.report("x.html", [R]), "'report.html', after the results"),
+    "nothing to load": (lambda R: relprop.load(None), "a folder that R.save wrote; got None"),  # type: ignore[arg-type]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_OUTPUTS)
+def test_outputs(name: str, model: nn.Module, x: Tensor) -> None:
+    call, said = WRONG_OUTPUTS[name]
+    with pytest.raises(InputError, match=said):
+        call(relprop.attribute(model, x, 0))
+
+
+def test_an_error_from_within_is_no_wrong_call(model: nn.Module, x: Tensor) -> None:
+    """A TypeError of the caller's own code stays what it is."""
+
+    class Picky(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Picky.calls += 1
+            if Picky.calls == 1:
+                raise TypeError("unexpected keyword argument 'mine'")
+            return x
+
+    with pytest.raises(TypeError, match="'mine'") as caught:
+        relprop.attribute(Picky(), x, 0)
+    assert not isinstance(caught.value, RelpropError)
+
+
+def test_the_outermost_function_is_named(model: nn.Module, x: Tensor) -> None:
+    """`attribute_each` runs inside of others."""
+    with pytest.raises(InputError, match=r"^relprop\.attribute: "):
+        relprop.attribute(model, "x", 0)
+    with pytest.raises(InputError, match=r"^relprop\.attribute_each: "):
+        relprop.attribute_each(model, "x", [0])
+    try:
+        relprop.attribute(model, x / 0, 0)
+    except InputError as error:
+        assert error.called == "relprop.attribute" and str(error) == f"relprop.attribute: {error.message}"
+
+
+def test_signatures_stay_what_they_are() -> None:
+    assert list(inspect.signature(relprop.attribute).parameters)[:3] == ["model", "inputs", "target"]
+    assert list(inspect.signature(relprop.Epsilon).parameters) == ["epsilon", "relative"]
+    assert list(inspect.signature(relprop.composites.epsilon).parameters) == ["epsilon", "relative"]
+
+
+def test_every_public_function_is_a_door() -> None:
+    """So that none is left out that is added later."""
+    for name in relprop.__all__:
+        found = getattr(relprop, name)
+        if inspect.isfunction(found):
+            assert (
+                getattr(inspect.unwrap(found, stop=lambda f: hasattr(f, "called")), "called", None) == f"relprop.{name}"
+            )
+
+
+def test_names_nearly_right() -> None:
+    with pytest.raises(AttributeError, match=r"Did you mean relprop\.attribute\?"):
+        relprop.atribute  # noqa: B018
+
+
+# ---------------------------------------------------------------------------------------------------------- models
+
+NO_MODEL: dict[str, tuple[Any, str]] = {
+    "a name": ("resnet50", r"got str 'resnet50'\. Load the model first"),
+    "a path": (Path("net.pt"), "Load the model first"),
+    "nothing": (None, "got NoneType"),
+    "a class": (nn.Identity, r"model is the class Identity, not one of its instances: pass Identity\(\.\.\.\)"),
+    "weights": (nn.Linear(4, 3).state_dict(), r"as a state dict does: fill a model with it, net\.load_state_dict"),
+    "several": ([nn.Identity(), nn.Identity()], "Explain one model at a time"),
+    "numbers": (torch.ones(2), "got Tensor"),
+}
+WITH_MODEL: dict[str, Callable[[Any, Tensor], Any]] = {
+    "relprop.attribute": lambda model, x: relprop.attribute(model, x, 0),
+    "relprop.attribute_each": lambda model, x: relprop.attribute_each(model, x, [0]),
+    "relprop.survey": lambda model, x: relprop.survey(model, x),
+    "relprop.compile": lambda model, x: relprop.compile(model),
+    "relprop.explain_text": lambda model, x: relprop.explain_text(model, None, "oil"),
+    "relprop.explain_generation": lambda model, x: relprop.explain_generation(model, None, "oil"),
+}
+
+
+@pytest.mark.parametrize("function", WITH_MODEL)
+@pytest.mark.parametrize("kind", NO_MODEL)
+def test_what_is_no_model(kind: str, function: str, x: Tensor) -> None:
+    given, said = NO_MODEL[kind]
+    with pytest.raises(InputError, match=said) as caught:
+        WITH_MODEL[function](given, x)
+    assert str(caught.value).startswith(f"{function}: ")
+
+
+def test_a_model_from_a_file_as_advised(model: nn.Module, x: Tensor, tmp_path: Path) -> None:
+    wanted = relprop.attribute(model, x, 0).values
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    torch.save(model, tmp_path / "whole.pt")
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    net.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    assert torch.equal(relprop.attribute(net, x, 0).values, wanted)
+    net = torch.load(tmp_path / "whole.pt", weights_only=False)
+    assert torch.equal(relprop.attribute(net, x, 0).values, wanted)
+
+
+def test_model_and_inputs_in_the_wrong_order(model: nn.Module, x: Tensor) -> None:
+    for call in (relprop.attribute, relprop.survey):
+        with pytest.raises(InputError, match="wrong order, the model comes first"):
+            call(x, model)
+    with pytest.raises(InputError, match="The model comes first"):
+        relprop.attribute(model, model)
+
+
+# ---------------------------------------------------------------------------------------------------------- inputs
+
+
+def test_a_picture(dense: nn.Module) -> None:
+    numpy, Image = pytest.importorskip("numpy"), pytest.importorskip("PIL.Image")
+    inputs = Image.new("RGB", (8, 6), (255, 0, 51))
+    with pytest.raises(InputError, match=r"of type Image; .* Make a batch of the picture") as caught:
+        relprop.attribute(dense, inputs, 0)
+    advice = re.search(r"picture: (torch\..* / 255)", str(caught.value))
+    assert advice is not None
+    made = eval(advice[1], {"torch": torch, "numpy": numpy, "inputs": inputs})
+    assert made.shape == (1, 3, 6, 8) and made[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
+    relprop.attribute(dense, made, (0, 0, 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_array(dtype: str, model: nn.Module, x: Tensor) -> None:
+    pytest.importorskip("numpy")
+    inputs = x.numpy().astype(dtype)
+    with pytest.raises(InputError, match="of type ndarray") as caught:
+        relprop.attribute(model, inputs, 0)
+    advice = re.search(r"(torch\.as_tensor\(.*) makes one", str(caught.value))
+    assert advice is not None
+    made = eval(advice[1], {"torch": torch, "inputs": inputs})
+    assert torch.equal(relprop.attribute(model, made, 0).values, relprop.attribute(model, x, 0).values)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("cat.png", "Read the file"),
+        (Path("cat.png"), "opens files by itself"),
+        ([0.1, 0.2, 0.3, 0.4], r"inputs\[0\] is of type float.*torch\.tensor\(\[\.\.\.\]\)"),
+        (None, "of type NoneType"),
+        ({1.0}, "of type set"),
+    ],
+)
+def test_what_is_no_tensor(given: Any, said: str, model: nn.Module) -> None:
+    for function in (relprop.attribute, relprop.survey, relprop.compile(model, backend="eager")):
+        with pytest.raises(InputError, match=said):
+            function(given) if function not in (relprop.attribute, relprop.survey) else function(model, given)
+
+
+def test_a_list_of_samples(model: nn.Module, x: Tensor) -> None:
+    inputs = [x[0], x[1]]
+    with pytest.raises(InputError, match=r"pass torch\.stack\(inputs\)"):
+        relprop.attribute(model, inputs, 0)
+    assert torch.equal(relprop.attribute(model, torch.stack(inputs), 0).values, relprop.attribute(model, x, 0).values)
+
+
+def test_what_the_model_itself_does_not_take(model: nn.Module, x: Tensor) -> None:
+    said = r"the model itself does not take inputs of shape \(2, 3\)\. The model itself raised: RuntimeError: mat1"
+    for call in (relprop.attribute, relprop.survey):
+        with pytest.raises(InputError, match=said) as caught:
+            call(model, x[:, :3])
+        assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_arguments_that_the_model_lacks(x: Tensor) -> None:
+    pair = nn.Bilinear(4, 4, 3)
+    with pytest.raises(InputError, match=r"forward_args=.* several inputs are a tuple or a dict"):
+        relprop.attribute(pair, x, 0)
+    relprop.attribute(pair, x, 0, forward_args=(x,))
+    relprop.attribute(pair, (x, x), 0)
+
+
+def test_further_arguments_that_would_be_taken_apart(x: Tensor) -> None:
+    pair = nn.Bilinear(4, 4, 3)
+    with pytest.raises(InputError, match=r"forward_args must be a tuple .* got Tensor.*forward_args=\(it,\)"):
+        relprop.attribute(pair, x, 0, forward_args=x)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="forward_kwargs must be a dict"):
+        relprop.attribute(pair, x, 0, forward_kwargs=[x])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["strict", "positions", "ledger", "progress", "multiply_by_inputs"])
+def test_flags(name: str, model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(InputError, match=f"{name} must be True or False; got 'no'"):
+        relprop.attribute(model, x, 0, **{name: "no"})  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------------------------- the axis of samples
+
+LONE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
+    "a picture, as many classes as channels": (Pooled, (3, 8, 8), "inputs[None]"),
+    "features, as many classes": (lambda: nn.Linear(4, 4), (4,), "inputs[None]"),
+    "features": (lambda: nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), (4,), "inputs[None]"),
+    "a sequence": (lambda: Recurrent(True), (5, 4), "inputs[None]"),
+    "a sequence, time first": (lambda: Recurrent(False), (5, 4), "inputs[:, None]"),
+}
+
+
+@pytest.mark.parametrize("name", LONE)
+def test_a_sample_without_its_axis(name: str) -> None:
+    """Torch runs these, and takes what comes out for so many samples."""
+    make, shape, fix = LONE[name]
+    torch.manual_seed(0)
+    model, inputs = make().eval(), torch.randn(shape)
+    target = (lambda y: y[:, 1]) if len(shape) == 2 else None
+    with pytest.raises((InputError, TargetError), match=re.escape(fix)) as caught:
+        relprop.attribute(model, inputs, target)
+    assert "met one sample without its axis" in str(caught.value)
+    batch = eval(fix, {"inputs": inputs})
+    R = relprop.attribute(model, batch, lambda y: y.flatten()[:1].sum())
+    assert R.values.shape == batch.shape
+
+
+def test_a_map_of_classes_for_a_sample_without_its_axis(dense: nn.Module) -> None:
+    """The rules of a convolution need the axis, too."""
+    picture = torch.rand(3, 8, 8)
+    with pytest.raises((InputError, TargetError), match=r"inputs\[None\]"):
+        relprop.attribute(dense, picture, (0, 1))
+    relprop.attribute(dense, picture[None], (0, 0, 1))
+
+
+def test_layers_that_are_called_without_an_axis_on_purpose(model: nn.Module, x: Tensor) -> None:
+    """One sample at a time, or one number for all."""
+    rows = lambda x: torch.stack([model(row) for row in x])  # noqa: E731
+    torch.testing.assert_close(relprop.attribute(rows, x, 0).values, relprop.attribute(model, x, 0).values)
+    alone = relprop.attribute(nn.Linear(4, 4).eval(), x[0], lambda y: y[1])
+    assert alone.values.shape == (4,)
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 4), (2, 2, 4)])
+@pytest.mark.parametrize("last", ["", "first axis", "second axis"])
+def test_time_first(shape: tuple[int, ...], last: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = Recurrent(False, last).eval(), torch.randn(shape)
+    with pytest.raises((InputError, TargetError), match=r"reads the first axis of inputs, of shape .*, as time"):
+        relprop.attribute(model, inputs, lambda y: y.reshape(len(y), -1)[:, 1])
+
+
+def test_time_first_as_advised() -> None:
+    torch.manual_seed(0)
+    model, inputs = Recurrent(False, "first axis").double().eval(), torch.randn(5, 2, 4, dtype=torch.float64)
+    R = relprop.attribute(lambda x: model(x.transpose(0, 1)), inputs.transpose(0, 1), 1)
+    torch.testing.assert_close(R.score, model(inputs)[:, 1].detach())
+    number = relprop.attribute(model, inputs, lambda y: y[0, 1])  # a single number needs no axis of samples
+    torch.testing.assert_close(number.values.transpose(0, 1)[:1], R.values[:1])
+    other = Recurrent(True, "second axis").double().eval()
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(relprop.attribute(other, inputs.transpose(0, 1), 1).values, R.values)
+
+
+# --------------------------------------------------------------------------------------------------------- targets
+
+
+def test_a_class_at_all_positions(dense: nn.Module) -> None:
+    x = torch.rand(2, 3, 6, 6)
+    for target in (3, None):
+        with pytest.raises(TargetError, match="Summed over positions, a class is") as caught:
+            relprop.attribute(dense, x, target)
+        advice = re.search(r"target=(lambda output: .*)\.$", str(caught.value))
+        assert advice is not None
+        R = relprop.attribute(dense, x, eval(advice[1]))
+        torch.testing.assert_close(R.score, dense(x)[:, target or 0].sum((1, 2)).detach())
+
+
+def test_a_class_of_all_steps() -> None:
+    model, x = Recurrent(True).eval(), torch.randn(2, 5, 4)
+    with pytest.raises(TargetError, match="Summed over positions") as caught:
+        relprop.attribute(model, x, 1)
+    last, first = re.findall(r"target=(lambda output: .*?sum\(1\)) where", str(caught.value))
+    y = model(x).detach()
+    torch.testing.assert_close(relprop.attribute(model, x, eval(last)).score, y[..., 1].sum(1))
+    torch.testing.assert_close(relprop.attribute(model, x, eval(first)).score, y[:, 1].sum(1))
+
+
+MEANT: list[tuple[Any, str, Any]] = [
+    (1.0, r"Write 1\.", 1),
+    ((0, 1), r"For one class per sample write a list, \[0, 1\]", [0, 1]),
+    (torch.eye(3)[:2].long(), r"target\.argmax\(1\)", torch.tensor([0, 1])),
+    (torch.eye(3)[:2], r"target\.argmax\(1\)", torch.tensor([0, 1])),
+    ([[1, 0, 0], [0, 1, 0]], r"Does it mark a class, .* Then write 0\.", [0, 1]),
+    ({0, 1}, "write a list, in the order of the samples", [0, 1]),
+    ({0: 1}, "write a list", [0, 1]),
+    ([(0, 1), (0, 1)], "2 indices", [0, 1]),
+    ([0, 1, 2], r"relprop\.attribute_each\(model, inputs, targets\)", None),
+]
+
+
+@pytest.mark.parametrize(("given", "said", "meant"), MEANT)
+def test_what_a_target_was_meant_to_be(given: Any, said: str, meant: Any, model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(TargetError, match=said):
+        relprop.attribute(model, x, given)
+    if meant is not None:
+        relprop.attribute(model, x, meant)
+
+
+def test_a_callable_target_that_fails(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(TargetError, match=r"the callable target raised IndexError.*a Tensor of shape \(2, 3\)"):
+        relprop.attribute(model, x, lambda y: y[:, 9])
+
+
+@pytest.mark.parametrize("given", [3, "cat", None, {1, 2}, relprop.Contrast(0, 1)])
+def test_targets_that_are_no_list(given: Any, model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(
+        TargetError, match=r"relprop\.attribute_each: targets must be a list of targets; got .* write \["
+    ):
+        relprop.attribute_each(model, x, given)
+
+
+def test_targets_in_a_tensor(model: nn.Module, x: Tensor) -> None:
+    targets = torch.tensor([0, 2])
+    with pytest.raises(TargetError, match=r"targets\.tolist\(\)"):
+        relprop.attribute_each(model, x, targets)  # type: ignore[arg-type]
+    assert len(relprop.attribute_each(model, x, targets.tolist())) == 2
+
+
+@pytest.mark.parametrize("labels", ["abc", {0: "a", 1: "b", 2: "c"}, 3, [1, 2, 3]])
+def test_labels_that_are_no_list_of_names(labels: Any, model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(TargetError, match="labels must be a list of the classes' names"):
+        relprop.attribute(model, x, 0, labels=labels)
+    names = {0: "a", 1: "b", 2: "c"}
+    relprop.attribute(model, x, "b", labels=list(names.values()))
+
+
+def test_a_selection_that_fails(x: Tensor) -> None:
+    both = lambda x: {"boxes": x, "scores": x}  # noqa: E731
+    with pytest.raises(TargetError, match="a dict with 'boxes', 'scores': KeyError: 'logits'"):
+        relprop.attribute(both, x, 0, select="logits")
+    relprop.attribute(both, x, 0, select="scores")
+
+
+# ------------------------------------------------------------------------------------------------ rules and places
+
+
+def test_what_is_nearly_a_composite(model: nn.Module, x: Tensor) -> None:
+    with pytest.raises(CompositeError, match=r"Call it: relprop\.composites\.epsilon\(\)"):
+        relprop.attribute(model, x, 0, composite=relprop.composites.epsilon)  # type: ignore[arg-type]
+    with pytest.raises(CompositeError, match=r"It is a class: make one"):
+        relprop.attribute(model, x, 0, composite=relprop.Epsilon)  # type: ignore[arg-type]
+    with pytest.raises(CompositeError, match=r"a named one is composite='epsilon'"):
+        relprop.Composite("epsilon")  # type: ignore[arg-type]
+    with pytest.raises(CompositeError, match=r"Say where it acts, as in Composite\(\{'conv': Epsilon"):
+        relprop.Composite([relprop.Epsilon()])  # type: ignore[list-item]
+    with pytest.raises(CompositeError, match="Say where it acts"):
+        relprop.Composite(relprop.Epsilon())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: relprop.path(3), lambda: relprop.operation("relu"), lambda: relprop.where("conv")]
+)
+def test_what_is_no_place(make: Callable[[], Any]) -> None:
+    with pytest.raises(CompositeError, match=r"must be a .*, as in"):
+        make()
+
+
+def test_what_cannot_be_registered() -> None:
+    with pytest.raises(InputError, match=r"relprop\.register: register takes functions.*got 'relu'"):
+        relprop.register("relu", family="structure")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"relprop\.register: unknown family 'x'"):
+        relprop.register(torch.special.airy_ai, family="x")
+
+
+def test_a_parameter_that_no_rule_has_keeps_its_own_error() -> None:
+    with pytest.raises(RuleError):
+        relprop.Epsilon("x")  # type: ignore[arg-type]
+
+
+PROPAGATE: dict[str, tuple[Callable[[nn.Module, Tensor], Any], str]] = {
+    "the model first": (lambda model, x: relprop.propagate(model), r"write relprop\.propagate\('epsilon', model=model"),  # type: ignore[arg-type]
+    "no composite": (lambda model, x: relprop.propagate("epsilo"), "no composite named 'epsilo'"),
+    "no gradient": (lambda model, x: relprop.propagate("zero", inputs=x), r"x\.requires_grad_\(\)"),
+    "no tensor": (lambda model, x: relprop.propagate("zero", inputs="x"), "must be tensors"),
+    "no model": (lambda model, x: relprop.propagate("zero", model="x"), "model must be a torch.nn.Module; got str|got str"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROPAGATE)
+def test_propagate(name: str, model: nn.Module, x: Tensor) -> None:
+    call, said = PROPAGATE[name]
+    with pytest.raises(RelpropError, match=said) as caught, call(model, x):
+        pass
+    assert str(caught.value).startswith("relprop.propagate: ")
+    with relprop.propagate("epsilon", model=model, inputs=x.requires_grad_()):
+        model(x)
+
+
+# ------------------------------------------------------------------------------------------- traces and transforms
+
+
+def traced(name: str) -> Callable[[Callable[[Tensor], Tensor], Tensor], Any]:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    class Module(nn.Module):
+        def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.function = function
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.function(x)
+
+    ways: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Any]] = {
+        "torch.jit.trace": lambda f, x: torch.jit.trace(f, x),
+        "torch.export": lambda f, x: torch.export.export(Module(f), (x,), strict=False),
+        "torch.export, strict": lambda f, x: torch.export.export(Module(f), (x,), strict=True),
+        "torch.fx.symbolic_trace": lambda f, x: torch.fx.symbolic_trace(f),
+        "make_fx": lambda f, x: make_fx(f)(x),
+        "make_fx, fake": lambda f, x: make_fx(f, tracing_mode="fake")(x),
+        "torch.compile, one graph": lambda f, x: torch.compile(f, fullgraph=True, backend="eager")(x),
+        "vmap": lambda f, x: torch.vmap(f)(x[None]),
+        "grad": lambda f, x: torch.func.grad(lambda x: f(x).sum())(x),
+        "jvp": lambda f, x: torch.func.jvp(f, (x,), (x,)),
+        "vmap over something else": lambda f, x: torch.vmap(lambda s: f(x) * s)(torch.ones(2)),
+        "functionalize": lambda f, x: torch.func.functionalize(f)(x),
+    }
+    return ways[name]
+
+
+TRACES = [
+    "torch.jit.trace", "torch.export", "torch.export, strict", "torch.fx.symbolic_trace", "make_fx", "make_fx, fake",
+    "torch.compile, one graph", "vmap", "grad", "jvp", "vmap over something else", "functionalize",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", TRACES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_explanation_cannot_be_traced(how: str, model: nn.Module, x: Tensor) -> None:
+    torch._dynamo.reset()
+    with pytest.raises(TracedError, match=r"relprop\.attribute: .*Call relprop\.attribute outside of it") as caught:
+        traced(how)(lambda x: relprop.attribute(model, x, 0, composite="epsilon").values, x)
+    assert isinstance(caught.value, RuntimeError)
+    wanted = relprop.attribute(model, x, 0, composite="epsilon").values  # nothing stays behind
+    compiled = relprop.compile(model, composite="epsilon", backend="eager")  # as advised
+    torch.testing.assert_close(compiled(x, 0).values, wanted)
+
+
+def test_relevance_can_be_trained_on_as_advised(model: nn.Module, x: Tensor) -> None:
+    live = x.clone().requires_grad_()
+    with relprop.propagate("epsilon", model=model, inputs=live):
+        score = model(live)[:, 0].sum()
+    (g,) = torch.autograd.grad(score, live, create_graph=True)
+    (live * g).pow(2).sum().backward()
+    assert live.grad is not None and bool(torch.isfinite(live.grad).all())
+
+
+def test_code_that_is_compiled_may_explain(model: nn.Module, x: Tensor) -> None:
+    """The graph breaks there."""
+    torch._dynamo.reset()
+    explained = torch.compile(lambda x: relprop.attribute(model, x * 1, 0).values * 2, backend="eager")
+    torch.testing.assert_close(explained(x), relprop.attribute(model, x, 0).values * 2)
+
+
+# ----------------------------------------------------------------------------------------------------------- texts
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_length": 0}, "max_length must be a positive int; got 0"),
+        ({"longest_answer": "x"}, "longest_answer must be a positive int"),
+        ({"batch_size": True}, "batch_size must be a positive int; got True"),
+        ({"mask": "first"}, "mask must be the number of a mask token"),
+        ({"parts": "all"}, r"what relprop\.text\.find_parts found; got 'all'"),
+        ({"decoder_text": 3}, "decoder_text must be a str; got 3"),
+        ({"positions": "yes"}, "positions must be True or False"),
+        ({"labels": "abc"}, "labels must be a list"),
+    ],
+)
+def test_options_of_texts(options: dict[str, Any], said: str, model: nn.Module) -> None:
+    with pytest.raises(RelpropError, match=said) as caught:
+        relprop.explain_text(model, len, "oil", **options)
+    assert str(caught.value).startswith("relprop.explain_text: ")
+
+
+def test_an_argument_of_the_models_own_generate() -> None:
+    pytest.importorskip("transformers")
+    import text_models as tiny
+
+    tokenizer = tiny.letters()
+    model = tiny.build("llama", tokenizer)
+    with pytest.raises(
+        ArgumentError, match=r"explain_generation: there is no argument 'num_beams'.*generate=\{'num_beams': \.\.\.\}"
+    ):
+        relprop.explain_generation(model, tokenizer, "The capital", num_beams=2)
+    found = relprop.explain_generation(model, tokenizer, "The capital", max_new_tokens=2, generate={"num_beams": 2})
+    assert len(found.generated) <= 2
+    with pytest.raises(InputError, match="continuation must be a str; got 3"):
+        relprop.explain_generation(model, tokenizer, "The capital", continuation=3)  # type: ignore[arg-type]
