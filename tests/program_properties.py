@@ -20,7 +20,7 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 import reference as ref
 import relprop
 from programs import Program, draw, step
-from relprop.errors import SeveredGraphError
+from relprop.errors import RelpropWarning, SeveredGraphError
 
 COMPOSITES = ("zero", "epsilon", "gamma_flat", "cp_lrp", "attnlrp", "auto")
 
@@ -279,7 +279,7 @@ def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple
     for name in names:
         try:
             PROPERTIES[name](program)
-        except SeveredGraphError as error:
+        except (SeveredGraphError, RelpropWarning) as error:  # the input was cut off from the score, wholly or in part
             if not {"softmax", "log softmax", "attention"} & operations_of(program):  # CP-LRP cuts these
                 return name, error
         except Exception as error:
