@@ -360,7 +360,7 @@ def test_a_layer_that_does_not_exist(model: nn.Module, x: Tensor) -> None:
 
 def scripted(h: Tensor) -> Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # torch deprecates it: a FutureWarning since 2.14
         return torch.jit.trace(lambda h: h * torch.sigmoid(h), torch.ones(2, 4))(h)
 
 

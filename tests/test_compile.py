@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -177,16 +178,18 @@ def test_one_graph_gives_the_maps_of_attribute(name: str) -> None:
 
 
 def test_one_graph_serves_all_classes_and_seeds() -> None:
+    """To rounding: on some processors the operations of a graph round otherwise than those of `attribute`."""
+    close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-7)
     model, x = capped(), pictures()
     explain = relprop.compile(model, backend="aot_eager")
     for target in (0, [4, 1], torch.tensor([2, 3]), -1):
-        assert torch.equal(explain(x, target).values, relprop.attribute(model, x, target).values)
+        close(explain(x, target).values, relprop.attribute(model, x, target).values)
     assert explain.graphs == 1
     for seed in (1.0, torch.tensor([2.0, -3.0])):
-        assert torch.equal(explain(x, 1, seed=seed).values, relprop.attribute(model, x, 1, seed=seed).values)
+        close(explain(x, 1, seed=seed).values, relprop.attribute(model, x, 1, seed=seed).values)
     assert explain.graphs == 2
     labelled = relprop.compile(model, labels=list("abcde"), backend="aot_eager")
-    assert torch.equal(labelled(x, "c").values, relprop.attribute(model, x, 2).values)
+    close(labelled(x, "c").values, relprop.attribute(model, x, 2).values)
 
 
 def test_layers_and_further_arguments() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
 from relprop.engine.ledger import Edge, Entry, Ledger
+from relprop.numerics import recording
 
 _FACTORS = 16
 """So many powers of two are told apart; none is out of reach of float32."""
@@ -42,9 +43,9 @@ class Books:
     exchanged: bool = False
 
 
-def asks(run: Run, count: int) -> bool:
+def asks(run: Run, count: int, exchanged: bool = False) -> bool:
     """Whether the books of so many scores may take more than one backward pass."""
-    return count > 1 and (run.mixing or run.recorder is not None)
+    return count > 1 and (exchanged or ((run.mixing or run.recorder is not None) and not recording()))
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Bookkeeper:
         start: `G` at the scores, (N,).
         ends: the tensors with which relevance ends.
         read: relevance of the inputs, from the gradients of those.
+        exchanged: whether rows are known to exchange relevance: for a graph, in which numbers cannot be asked.
     """
 
     run: Run
@@ -68,6 +70,7 @@ class Bookkeeper:
     start: Tensor
     ends: list[Tensor]
     read: Callable[[Gradients], list[Tensor]]
+    exchanged: bool = False
 
     def books(self, values: list[Tensor]) -> Books:
         """The books, given the relevance of the inputs."""
@@ -75,7 +78,9 @@ class Bookkeeper:
         received = per_sample(values, count)
         kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(self.edge, self.handed)[::2]
         apart = not self.run.mixing and (recorder is None or recorder.apart)
-        if count == 1 or apart:
+        if self.exchanged and count > 1 and recording():
+            return Books(self._each()[0], self._ledger(kept), True)
+        if count == 1 or apart or recording():
             return Books(received, self._ledger(kept))
         factors = 2.0 ** (torch.randperm(count, generator=torch.Generator().manual_seed(count)) % _FACTORS)
         again = self.read(self._pass(self.start * factors.to(self.start)))

@@ -25,6 +25,7 @@ from relprop.attribution.checks import (
 from relprop.attribution.explain import Options, explain, handed_out
 from relprop.attribution.identity import Identity
 from relprop.attribution.layers import wanted
+from relprop.attribution.notices import EXCHANGED
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import Contrast, Entries, as_entries, known_labels
 from relprop.attribution.trees import leaves, map_tree
@@ -67,7 +68,7 @@ class Compiled:
 
     def __init__(self, model: Any, how: Options, options: dict[str, Any]) -> None:
         self._model, self._how, self._options = model, how, options
-        self._seen: dict[Any, tuple[Tensor | None, Tensor]] = {}
+        self._seen: dict[Any, tuple[Tensor | None, Tensor, list[str]]] = {}
         self._graphs: dict[Any, _Graph] = {}
         self._objects: dict[int, Any] = {}
         self._state: Any = None
@@ -117,7 +118,8 @@ class Compiled:
             key = type(inputs), self._key(given)
             if key not in self._seen:
                 self._seen[key] = self._first(inputs, target, seed, how)
-            output, score = self._seen[key]
+            output, score, notices = self._seen[key]
+            how = replace(how, exchanged=EXCHANGED in notices)
             seed = None if seed is None else handed_out(score, seed)
             asked = target if output is None else as_entries(target, output, how.labels)
             form = _form(asked)
@@ -145,6 +147,7 @@ class Compiled:
             inputs=map_tree(lambda t: t.detach().clone(), inputs),
             labels=how.labels,
             model=Identity.of(self._model),
+            notices=notices,
             **graph.decided,
         )
 
@@ -174,15 +177,15 @@ class Compiled:
         self._objects[id(leaf)] = leaf  # alive, so that no other takes its id
         return id(leaf)
 
-    def _first(self, inputs: Any, target: Any, seed: Any, how: Options) -> tuple[Tensor | None, Tensor]:
-        """Step by step, for all the checks; and what the output and the scores look like."""
+    def _first(self, inputs: Any, target: Any, seed: Any, how: Options) -> tuple[Tensor | None, Tensor, list[str]]:
+        """Step by step, for all the checks; what the output and the scores look like, and what there is to say."""
         found = attribute(
             self._model, inputs, target, composite=how.composite or "auto", layers=list(how.layers) or None,
             layers_at=how.layers_at, seed=seed, forward_args=how.args, forward_kwargs=how.kwargs, select=how.select, labels=how.labels,
             multiply_by_inputs=how.multiply, strict=how.strict,
         )  # fmt: skip
         output = torch.empty_like(found.output, device="meta") if isinstance(found.output, Tensor) else None
-        return output, torch.empty_like(found.score)
+        return output, torch.empty_like(found.score), found.notices
 
     def _record(self, tree: Any, how: Options) -> _Graph:
         """The graph of one call."""

@@ -57,6 +57,7 @@ class Options:
         positions: whether position encodings report the relevance that ends in them.
         ledger: whether to record what each operation absorbs.
         at_once: how many targets share a backward pass.
+        exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
 
     composite: Composite | None
@@ -73,6 +74,7 @@ class Options:
     positions: bool = False
     ledger: bool = False
     at_once: int = 1
+    exchanged: bool = False
 
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options) -> list[Relevance]:
@@ -165,7 +167,7 @@ def _explained(
     cuts = run.cuts.entries([score for score, _ in asked], [leaf for _, leaf in starts]) if before is not None else []
     if run.recorder is not None:
         run.recorder.forget()
-    backward = _backward(run, [score for score, _ in asked], seed, [*tensors, *edges], how.at_once)
+    backward = _backward(run, [score for score, _ in asked], seed, [*tensors, *edges], how)
     results = []
     for number, (score, target) in enumerate(asked):
         _check_batch(score, inputs, output)
@@ -192,7 +194,7 @@ def _explained(
         rest = iter(gradients[len(tensors) :])
         per_catch = {id(c): c.read(next(rest) if c.edge is not None else None) for c in catches}
         layers = {name: [per_catch[id(c)] for c in some] for name, some in caught.items()}
-        keeper = Bookkeeper(run, score, edge, handed, _start(score, handed, seed), tensors, read)
+        keeper = Bookkeeper(run, score, edge, handed, _start(score, handed, seed), tensors, read, how.exchanged)
         books = keeper.books(values)
         cut_off = unreached(inputs, [number for number, _ in starts], cuts, gradients, values)
         said = [*cut_off, *notices, *([EXCHANGED] if books.exchanged else [])]
@@ -219,13 +221,14 @@ def _explained(
 
 
 def _backward(
-    run: Run, scores: list[Tensor], seed: Any, tensors: list[Any], at_once: int
+    run: Run, scores: list[Tensor], seed: Any, tensors: list[Any], how: Options
 ) -> Iterator[Sequence[Tensor | None]]:
     """The gradients of each score in turn; a pass gives those of `at_once` scores."""
+    at_once = how.at_once
     for first in range(0, len(scores), at_once):
         some = [score.reshape(-1) for score in scores[first : first + at_once]]
         starts = [_start(score, handed_out(score, seed), seed) for score in some]
-        run.final = first + at_once >= len(scores) and not any(asks(run, len(score)) for score in some)
+        run.final = first + at_once >= len(scores) and not any(asks(run, len(score), how.exchanged) for score in some)
         if run.recorder is not None:
             run.recorder.samples, run.recorder.apart, run.recorder.nz = len(some[0]), True, run.nz_first
         if len(some) > 1:  # row j of the batch starts from score j alone

@@ -14,6 +14,7 @@ from relprop.engine import Run
 from relprop.engine.chance import undisturbed
 from relprop.engine.cuts import Cut, part
 from relprop.errors import RelpropWarning
+from relprop.torch_private.parts import outside
 
 EXCHANGED = (
     "the rows of the inputs are no independent samples: the relevance of a row comes from the scores of other rows, too. "
@@ -85,14 +86,4 @@ def unreached(
 def warn(notices: list[str]) -> None:
     """Says it to whom calls: outside of this package."""
     for notice in notices:
-        warnings.warn(notice, RelpropWarning, stacklevel=_outside())
-
-
-def _outside() -> int:
-    """How many frames lie between `warn` and the caller of this package."""
-    import sys
-
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "relprop":
-        frame, level = frame.f_back, level + 1
-    return level
+        warnings.warn(notice, RelpropWarning, stacklevel=outside("relprop"))

@@ -41,12 +41,17 @@ def _same(a: Any, b: Any) -> bool:
     return bool(same.all()) if hasattr(same, "all") else bool(same)
 
 
+def put(where: State) -> None:
+    """Sets the generators back to where they stood."""
+    for setter, stood in where:
+        setter(stood)
+
+
 @contextmanager
-def undisturbed(devices: Iterable[torch.device], generators: Iterable[torch.Generator]) -> Iterator[None]:
+def undisturbed(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
     """What is drawn meanwhile is drawn again afterwards."""
     before = state(devices, generators)
     try:
         yield
     finally:
-        for put, where in before:
-            put(where)
+        put(before)

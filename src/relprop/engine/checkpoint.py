@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from relprop.engine.chance import moved, put, state, undisturbed
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
@@ -33,6 +34,11 @@ class Segment:
             for kind in {"cpu", *(a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor))}
             if torch.amp.is_autocast_available(kind)
         ]
+        self.devices = {a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)}
+        now = state(self.devices)
+        if len(now) != len(run.random) or moved(run.random, now):
+            run.random = now
+        self.random = run.random  # one for all blocks of a model that draws nothing
         self.kept: list[tuple[torch.Size, torch.dtype]] = []
         self.again: dict[int, Tensor] = {}
 
@@ -54,6 +60,8 @@ class Segment:
 
         mode = nullcontext() if _active(self.run) else Propagation(self.run)  # another thread starts without
         with ExitStack() as stack:
+            stack.enter_context(undisturbed(self.devices))
+            put(self.random)  # what was drawn is drawn again
             for casting in self.casting:
                 stack.enter_context(torch.autocast(**casting))
             for context in (torch.enable_grad(), mode, saved_tensors_hooks(keep, tensors.__getitem__)):

@@ -64,8 +64,8 @@ class Cuts:
             return []
         reached = _behind([s.grad_fn for s in scores])
         found = []
-        for cut in self._met.values():
-            if cut.edge.node in reached:
+        for cut in list(self._met.values()):
+            if not _made_of(cut.edge.node, reached, leaves):
                 continue
             shape, dtype, device = cut.like
             try:
@@ -94,6 +94,25 @@ def _behind(nodes: list[Any]) -> set[Any]:
             seen.add(node)
             nodes += [before for before, _ in node.next_functions]
     return seen
+
+
+def _made_of(node: Any, reached: set[Any], leaves: list[Tensor]) -> bool:
+    """Whether a node leads back to a leaf by nodes that the scores do not lead to: else what it is made of goes on."""
+    if node in reached:
+        return False
+    mine, waiting, seen = {id(leaf) for leaf in leaves}, [node], set()
+    while waiting:
+        node = waiting.pop()
+        for before, _ in node.next_functions:
+            if before is None or before in seen:
+                continue
+            seen.add(before)
+            ends = (before, *(first for first, _ in before.next_functions))  # an input enters by a node of its own
+            if any(id(getattr(end, "variable", None)) in mine for end in ends):
+                return True
+            if before not in reached:
+                waiting.append(before)
+    return False
 
 
 def traced(run: Any, operand: Tensor) -> Positions | None:

@@ -25,15 +25,16 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     options = {} if entry.spelling.inplace else {"inplace": True}
     call = Call(run, entry, function, args, kwargs | options, live, inplace=True)
     main = beside(entry.function) if entry.spelling.inplace else function
-    if call.rule is None or call.rule is UNDECIDED or isinstance(call.rule, (Zero, Native)):
+    found = _chained(entry, main, target, args, kwargs, live)
+    # a chain that starts here would lose its start, which other tensors may have in common with it
+    starts = found is not None and found[0].source is target and _has_origin(target)
+    if not starts and (call.rule is None or call.rule is UNDECIDED or isinstance(call.rule, (Zero, Native))):
         if _linear(run, entry, target, live):
-            found = _chained(entry, main, target, args, kwargs, live)
             _preserve(target)
             result = function(*args, **kwargs)
             _renew(run, target, found)
             return result
         if entry.in_place is not None and not run.nz:
-            found = _chained(entry, main, target, args, kwargs, live)
             result = entry.in_place(call, *call.args, **call.kwargs)
             if result is not NotImplemented:
                 _renew(run, target, found)
@@ -68,8 +69,16 @@ def _chained(
         return None
     if any(isinstance(a, Tensor) and a.ndim and not a.requires_grad for a in args[1:]):
         return None
-    found = chain(main, args, {key: value for key, value in kwargs.items() if key != "inplace"})
+    options = {key: value for key, value in kwargs.items() if key != "inplace"}
+    found = chain(
+        main, args, options, affine=entry.family != "activation" and (entry.family == "sum" or len(live) == 1)
+    )
     return None if found is None else (found, found.source._version)
+
+
+def _has_origin(target: Tensor) -> bool:
+    note = note_of(target)
+    return note is not None and note.source is not None
 
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
@@ -104,5 +113,5 @@ def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> 
         found, version = chained
         if found.source._version == version:
             remember(target, run, found)
-        else:
+        elif not found.step.affine:
             note.step = found.step

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relprop.engine.run import Run
 from relprop.errors import ModelStateError, UnsupportedOperationError
-from relprop.torch_private.names import NESTED
+from relprop.torch_private.names import NESTED, registered
 
 COMPILED = (
     "code that PyTorch's function modes cannot see: a TorchScript function or a C++ extension. Use the Python function it "
@@ -75,7 +75,7 @@ def shapes(args: Any) -> str:
 
 def _qualified(function: Callable[..., Any]) -> str:
     """The expression that gives a function."""
-    if hasattr(function, "_qualified_op_name") or hasattr(function, "overloadpacket"):
+    if registered(function):
         return f"torch.ops.{function}"
     try:
         name = torch.overrides.resolve_name(function)

@@ -1,5 +1,8 @@
 """Origins: the live tensor that another is an elementwise function of, by a chain of operations with scalars alone.
 
+An activation acts on what it is given, `x + 0.3` say, in which the 0.3 is a bias. So a chain starts at the operand of its
+first step that is not affine. Where operands meet, as in `x * relu6(x + 3)`, they have what they have in common: x.
+
 Copies, casts and views keep an origin, and so does whatever moves entries: the function of the moved entries is the moved
 function. Two tensors hold the same numbers where both come from one tensor by moves that amount to the same.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +28,11 @@ SOURCE = object()
 class Step:
     """One operation of an elementwise chain; `SOURCE` among its operands stands for the source."""
 
-    __slots__ = ("args", "function", "gate", "kwargs")
+    __slots__ = ("affine", "args", "function", "gate", "kwargs")
 
-    def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
+    def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
+        self.affine = affine and all(a.affine for a in args if isinstance(a, Step))
         self.gate: int | None = None  # see operations.gates
 
     def __call__(self, s: Tensor) -> Tensor:
@@ -82,50 +86,80 @@ class Origin(NamedTuple):
         return _moved(self.source, self.moves)
 
 
+_DEEPEST = 16
+"""How many affine steps, one behind the other, are looked through: each keeps its operand."""
+
+
 def origin(t: Tensor) -> Origin:
-    """What a live tensor is an elementwise function of; of itself, if nothing else is known."""
-    found = _origin(t)
+    """What an activation of a live tensor is a function of: the start of its chain, or itself."""
+    found = next(_levels(t))
     return Origin(t, SOURCE, (), note_of(t)) if found.stale else found
 
 
-def _origin(t: Tensor) -> Origin:
-    own = note = note_of(t)
+def _levels(t: Tensor) -> Iterator[Origin]:
+    """What a live tensor is a function of: itself, unless a chain made it; that chain's start; what that is affine in."""
+    own = note_of(t)
+    note, moved = _chained(own)
+    if note is None or note.step.affine:
+        yield Origin(t, SOURCE, (), own)
+    step: Any = SOURCE
+    moves: tuple[Move, ...] = ()
+    for _ in range(_DEEPEST):
+        if note is None or note.source is None:
+            return
+        step = note.step if step is SOURCE else Step(step, (note.step,), {}, affine=step.affine)
+        moves = (*note.moves, *moved, *moves)
+        yield Origin(note.source, step, moves, note.source_note, note.source._version != note.source_version)
+        note, moved = _chained(note.source_note)
+        if note is not None and not note.step.affine:
+            return
+
+
+def _chained(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
+    """The note of the chain that made a tensor, and how it was moved since."""
     moves: list[Move] = []
-    while note is not None:
-        if note.source is not None:
-            moved = (*note.moves, *reversed(moves)) if moves else note.moves
-            stale = note.source._version != note.source_version
-            return Origin(note.source, note.step, moved, note.source_note, stale)
+    while note is not None and note.source is None:
         if note.move is None:
-            break
+            return None, ()
         if note.move.function is not None:
             moves.append(note.move)
         note = note.move.note
-    return Origin(t, SOURCE, (), own)
+    return note, tuple(reversed(moves))
 
 
-def chain(function: Callable[..., Any], args: tuple, kwargs: dict) -> Origin | None:
-    """What the result of an elementwise function is, if all its live operands have one origin."""
+def chain(function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False) -> Origin | None:
+    """What the result of an elementwise function is, if all its live operands have something in common."""
     live = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
     if not live or any(a.shape != live[0].shape for a in live[1:]):
         return None
-    if len(live) == 1:
-        origins = [origin(live[0])]
-        first = origins[0]
-    else:
-        origins = [_origin(a) for a in live]
-        first = origins[0]
-        for other in origins[1:]:
-            one = other.source is first.source and other.note is first.note and not (other.moves or first.moves)
-            if not one and not _same(first, other):
-                return None
-            if (other.stale, len(other.moves)) < (first.stale, len(first.moves)):
-                first = other
-        if first.stale:
-            return None
+    origins = [origin(live[0])] if len(live) == 1 else _common(live)
+    if origins is None:
+        return None
+    first = min(origins, key=lambda one: (one.stale, len(one.moves)))
+    if first.stale:
+        return None
     found = iter(origins)
     steps = tuple(next(found).step if isinstance(a, Tensor) and a.requires_grad else a for a in args)
-    return first._replace(step=Step(function, steps, kwargs))
+    return first._replace(step=Step(function, steps, kwargs, affine))
+
+
+def _common(live: list[Tensor]) -> list[Origin] | None:
+    """The nearest tensor that all of some tensors are functions of."""
+    first, *others = (list(_levels(t)) for t in live)
+    for one in first:
+        found = [one]
+        for levels in others:
+            match = next((other for other in levels if _one(one, other) or _same(one, other)), None)
+            if match is None:
+                break
+            found.append(match)
+        else:
+            return found
+    return None
+
+
+def _one(a: Origin, b: Origin) -> bool:
+    return a.source is b.source and a.note is b.note and not (a.moves or b.moves)
 
 
 def remember(result: Tensor, run: Run, found: Origin) -> Tensor:

@@ -16,6 +16,7 @@ from relprop.composites.composite import UNDECIDED, Composite
 from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.applied import Applications
+from relprop.engine.chance import State
 from relprop.engine.cuts import Cuts
 from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
@@ -49,6 +50,7 @@ class Run:
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
         starts: the inputs that carry relevance, by their number among all.
+        random: where the generators stood when the last checkpointed block began.
         generators: those that the model was seen to draw from.
         samples: how many there are along the first axis of the inputs.
         mixing: whether an operation did not show that it keeps them apart.
@@ -92,6 +94,7 @@ class Run:
         self.cuts = Cuts()
         self.starts: list[tuple[int, Tensor]] = []
         self.generators: dict[int, torch.Generator] = {}
+        self.random: State = []
         self.unknown: Counter[str] = Counter()
         self.checkpointed = False
         self.hooks = saving_hooks()  # of the caller, or those that keep copies: no checkpoint's
@@ -252,6 +255,8 @@ class Run:
 
     def cut(self, name: str, how: str, operand: Tensor, result: Any) -> None:
         """Remembers where relevance could not follow: for messages, and to say which input it was."""
+        if replaying():
+            return
         self.severed.append(f"{name}{how} in {self.where()}")
         self.cuts.note(f"{name}{how}", self.where, operand, result)
 

@@ -186,7 +186,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`max(x, 0)`, by whatever name: homogeneous, and the layer before may keep its output as the relu's."""
-    if (plain := _ruled_or_zero(call, input)) is not None:
+    if (plain := _ruled_or_zero(call, input, torch.relu)) is not None:
         return plain
     layer, before = maker(input), origin(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
@@ -195,34 +195,36 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return y if call.inplace else _kept_on(call, before, y, torch.relu, (), {})
 
 
-def _ruled_or_zero(call: Call, x: Tensor) -> Tensor | None:
+def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
     """Where a rule acts on the activation, or zeros carry relevance: no native gradient."""
     if isinstance(call.rule, ActivationRule):
         return ruled(call, x)
     everywhere = isinstance(call.rule, Pass)
     if not everywhere and not call.run.nz:
         return None
-    run, rest, kwargs = call.run, call.args[1:], call.kwargs
+    run = call.run
+    rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
+    apply = call.function if function is None else function
     slanted = call.entry.function not in (torch.abs, torch.absolute)
     call.zeros = True
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
-        y = call(s, *rest, **kwargs)
-        ratio = nonzero(y) / nonzero(s)
+        ratio = nonzero(apply(s, *rest, **kwargs)) / nonzero(s)
         if everywhere:
             return g * ratio
         # what torch's own gradient is at 0: the slope on the left, and none of abs
-        at_zero = 1.0 if run.nz_first else -call(-torch.ones_like(s), *rest, **kwargs) if slanted else 0.0
+        at_zero = 1.0 if run.nz_first else -apply(-torch.ones_like(s), *rest, **kwargs) if slanted else 0.0
         return g * torch.where(s == 0, torch.as_tensor(at_zero, dtype=s.dtype, device=s.device), ratio)
 
     before, value = origin(x), detached(call)
-    return _kept_on(call, before, custom(x, value, propagate), call.function, rest, kwargs)
+    return _kept_on(call, before, custom(x, value, propagate), apply, rest, kwargs)
 
 
 def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
     """Notes the chain that a piecewise linear function continues; one that starts here is not worth the memory."""
-    if before.step is not SOURCE:
-        remember(y, call.run, Origin(before.source, Step(function, (before.step, *args), kwargs), before.moves))
+    note = note_of(before.source)
+    if before.step is not SOURCE or (note is not None and note.source is not None):
+        remember(y, call.run, before._replace(step=Step(function, (before.step, *args), kwargs)))
     return y
 
 
@@ -277,7 +279,7 @@ def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None
     if call.inplace:
         return y
     chained = Step(step.function, (before.step, *step.args[1:]), step.kwargs)
-    return remember(y, call.run, Origin(before.source, chained, before.moves))
+    return remember(y, call.run, before._replace(step=chained))
 
 
 def as_number(value: Any) -> Any:
@@ -311,15 +313,19 @@ def extremum(largest: bool) -> Callable[..., Any]:
 
 def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """`relu6(x + 3) / 6`: the bound acts on `x + 3`, and the 3 is a bias that keeps its share."""
-    if isinstance(call.rule, (ActivationRule, Pass)) or call.run.nz:
+    if isinstance(call.rule, (ActivationRule, Pass)):
         return elementwise(call, input, *args, **kwargs)
-    before = origin(input)
-    step = Step(torch.nn.functional.hardsigmoid, (before.step,), {})
+    before, run = origin(input), call.run
+    call.zeros = True
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
-        return g * (call(s, *args, **kwargs) / (s + 3)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        y, z = call(s, *args, **kwargs), s + 3
+        if run.nz_first:
+            y = torch.where(z == 0, y, nonzero(y))
+        return g * (y / z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
-    return remember(custom(input, detached(call), propagate), call.run, Origin(before.source, step, before.moves))
+    step = Step(F.hardsigmoid, (before.step,), {})
+    return remember(custom(input, detached(call), propagate), run, before._replace(step=step))
 
 
 def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -31,7 +31,8 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     if not is_scalar(constant):
         return _per_channel(call, live, constant, input is live)
     result = call()
-    found = chain(call.function, (input, other), {k: v for k, v in call.kwargs.items() if k == "alpha"})
+    options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
+    found = chain(call.function, (input, other), options, affine=True)
     if found is not None and result.shape == live.shape:
         remember(result, call.run, found)
     return result
@@ -78,7 +79,7 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
             return call(input, other, **kwargs)
     if _live(input) and _live(other):
         y = sum_of_two(call, call, input, other, **kwargs) if call.run.nz else call()
-        found = chain(call.function, (input, other), kwargs)
+        found = chain(call.function, (input, other), kwargs, affine=True)
         if found is not None:
             remember(y, call.run, found)
         return y

@@ -34,7 +34,7 @@ REASONS = {
     ),
     "decompositions, inverses and determinants mix all entries of a matrix, and have no propagation rule": (
         "cholesky cholesky_ex cholesky_inverse det logdet slogdet eig eigh eigvals eigvalsh geqrf householder_product inv "
-        "inv_ex inverse ldl_factor ldl_factor_ex lobpcg lu lu_factor lu_factor_ex lu_unpack matrix_exp orgqr pca_lowrank "
+        "inv_ex inverse ldl_factor ldl_factor_ex lobpcg lu lu_factor lu_factor_ex lu_unpack matrix_exp matrix_sqrth orgqr pca_lowrank "
         "pinv pinverse qr svd svd_lowrank svdvals tensorinv cond"
     ),
     "it draws random numbers, so the decision is not a function of the inputs": "gumbel_softmax",
@@ -64,6 +64,9 @@ REASONS = {
     "its result is complex, by a product with a function of the angle: write r * torch.cos(a) and r * torch.sin(a)": "polar",
     "it takes a derivative forward, a gradient of the model's own: explain the part of the model whose derivative is taken": (
         "_make_dual _unpack_dual"
+    ),
+    "it names the axes of a tensor, a prototype that torch has given up: write the model without such names": (
+        "align_as align_to refine_names rename _update_names"
     ),
     "it communicates between processes": (
         "all_gather all_gather_coalesced all_gather_single all_reduce all_reduce_coalesced all_to_all all_to_all_single "

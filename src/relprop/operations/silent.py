@@ -41,7 +41,7 @@ register(
         "share_memory_ record_stream int long short byte char bool int_repr indices _indices _values _nnz _dimI _dimV "
         "sparse_dim dense_dim ccol_indices col_indices crow_indices row_indices ccol_indices_copy col_indices_copy "
         "crow_indices_copy row_indices_copy indices_copy values_copy qscheme q_scale q_zero_point q_per_channel_axis "
-        "q_per_channel_scales q_per_channel_zero_points _is_view _nested_tensor_size _nested_tensor_storage_offsets "
+        "q_per_channel_scales q_per_channel_zero_points has_names _is_view _nested_tensor_size _nested_tensor_storage_offsets "
         "_nested_tensor_strides _clear_non_serializable_cached_data _assert_async _functional_assert_async "
         "__subclasscheck__ module_load set_ set sym_float sym_int sym_max sym_min sym_not sym_ite sym_sqrt sym_sum "
         "_sym_int _sym_sqrt _sym_acos _sym_asin _sym_atan _sym_cos _sym_cosh _sym_sin _sym_sinh _sym_tan _sym_tanh "

@@ -34,7 +34,7 @@ def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: A
 def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A fixed number times the operand: a step of an elementwise chain."""
     result = call()
-    found = chain(call.function, args, kwargs)
+    found = chain(call.function, args, kwargs, affine=True)
     return result if found is None else remember(result, call.run, found)
 
 

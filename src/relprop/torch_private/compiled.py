@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from relprop.torch_private.parts import part
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def original(model: Any) -> Any:
@@ -42,3 +45,31 @@ def compiler_loaded() -> bool:
     Seen on 2.9 to 2.14. Under another name, compiled parts of a model are not made to stand aside.
     """
     return "torch._dynamo" in sys.modules or "torch.nn.attention.flex_attention" in sys.modules
+
+
+def constant_when_traced(function: Function) -> Function:
+    """Marks a function that the compiler calls while it traces, and whose answer it takes for a constant.
+
+    As `torch.compiler.assume_constant_result` does it, without loading the compiler, which takes a second. Seen on 2.9 to
+    2.14; without it the function is traced as any other.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def breaks_forbidden() -> bool:
+    """Whether torch's compiler traces and may not break the graph (`fullgraph=True`, `torch.export`).
+
+    Seen on 2.9 to 2.14. Where it cannot be told, the compiler's own error has to do.
+    """
+    module = sys.modules.get("torch._dynamo.symbolic_convert")
+    try:
+        tracer = module.InstructionTranslator.current_tx()  # type: ignore[union-attr]
+        return bool(getattr(tracer, "one_graph", False) or getattr(tracer, "error_on_graph_break", False))
+    except (AttributeError, AssertionError):
+        return False
+
+
+def unsupported() -> type[Exception]:
+    """The compiler's error of what it cannot trace: others it would wrap. Seen on 2.9 to 2.14; RuntimeError without it."""
+    return part("_dynamo.exc.Unsupported", RuntimeError)

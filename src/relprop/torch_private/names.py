@@ -43,7 +43,7 @@ LINEAR_FUNCTIONS = (
 )
 """Custom functions, by name, that torch puts around the modules of a model spread over processes: each is linear.
 
-Seen on 2.13. Under another name they are met as any custom function is.
+Seen on 2.13 and 2.14; the second and the last are not on 2.9. Under another name they are met as any custom function is.
 """
 
 
@@ -64,3 +64,11 @@ NESTED: dict[str, Any] = {
     name: space for name in ("torch._C._nn", "torch._VF") if (space := part(name.removeprefix("torch."))) is not None
 }
 """Where functions stand that have no public name, for advice that can be run. Seen on 2.9 to 2.14."""
+
+
+def registered(function: Any) -> bool:
+    """Whether a function is an operator of `torch.ops`, whose text is its name there.
+
+    Seen on 2.9 to 2.14. Without it a message gives the operator's bare name.
+    """
+    return hasattr(function, "_qualified_op_name") or hasattr(function, "overloadpacket")

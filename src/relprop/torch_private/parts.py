@@ -43,3 +43,11 @@ def running(*modules: str) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def outside(package: str) -> int:
+    """How many frames lie between the caller and the first beyond a package: the `stacklevel` of a warning."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level

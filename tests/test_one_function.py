@@ -1,0 +1,277 @@
+"""One function, one map: each thing that is recognised by its structure, in the forms in which programs write it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import relprop
+
+D = torch.float64
+close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-10)
+Form = Callable[[Tensor], Tensor]
+
+ZEROS = torch.zeros(3, 6, dtype=D)
+SIX = torch.full((3, 6), 6.0, dtype=D)
+W = torch.randn(6, dtype=D, generator=torch.Generator().manual_seed(2))
+B = torch.randn(6, dtype=D, generator=torch.Generator().manual_seed(3))
+ROOT = math.sqrt(0.5)
+OUTER = math.sqrt(2 / math.pi)
+
+
+def erf_gelu(t: Tensor) -> Tensor:
+    return 0.5 * t * (1 + (t * ROOT).erf())
+
+
+def tanh_gelu(t: Tensor) -> Tensor:
+    return 0.5 * t * (1 + torch.tanh(OUTER * (t + 0.044715 * t**3)))
+
+
+FUNCTIONS: dict[str, dict[str, Form]] = {
+    "relu": {
+        "F.relu": F.relu,
+        "method": lambda t: t.relu(),
+        "clamp": lambda t: t.clamp(min=0),
+        "clamp by position": lambda t: torch.clamp(t, 0),
+        "clip": lambda t: t.clip(0.0, None),
+        "clamp with a tensor": lambda t: t.clamp(min=torch.tensor(0.0, dtype=D)),
+        "clamp_min": lambda t: t.clamp_min(0),
+        "threshold": lambda t: F.threshold(t, 0, 0),
+        "torch.threshold": lambda t: torch.threshold(t, 0.0, 0.0),
+        "hardtanh": lambda t: F.hardtanh(t, 0, 1e9),
+        "maximum": lambda t: torch.maximum(t, ZEROS),
+        "max of two": lambda t: torch.max(ZEROS, t),
+        "fmax": lambda t: torch.fmax(t, torch.tensor(0.0, dtype=D)),
+        "minimum, negated": lambda t: -torch.minimum(-t, ZEROS),
+        "where": lambda t: torch.where(t > 0, t, 0.0),
+        "a mask": lambda t: t * (t > 0),
+        "a mask of its dtype": lambda t: t * (t > 0).to(t.dtype),
+        "masked_fill": lambda t: t.masked_fill(t < 0, 0.0),
+        "half of it and its size": lambda t: (t + t.abs()) / 2,
+        "leaky by nothing": lambda t: F.leaky_relu(t, 0.0),
+        "in place": lambda t: (t + 0).relu_(),
+        "clamp in place": lambda t: (t + 0).clamp_(min=0),
+        "threshold in place": lambda t: F.threshold(t + 0, 0, 0, inplace=True),
+        "by an index": lambda t: (lambda u: u.__setitem__(u < 0, 0.0) or u)(t.clone()),
+    },
+    "leaky relu": {
+        "F.leaky_relu": lambda t: F.leaky_relu(t, 0.1),
+        "where": lambda t: torch.where(t > 0, t, 0.1 * t),
+        "maximum": lambda t: torch.maximum(t, 0.1 * t),
+        "two relus": lambda t: F.relu(t) - 0.1 * F.relu(-t),
+        "prelu": lambda t: F.prelu(t, torch.tensor([0.1], dtype=D)),
+        "clamps": lambda t: t.clamp(min=0) + 0.1 * t.clamp(max=0),
+    },
+    "abs": {
+        "abs": torch.abs,
+        "two relus": lambda t: F.relu(t) + F.relu(-t),
+        "maximum": lambda t: torch.maximum(t, -t),
+        "by its sign": lambda t: t * t.sign(),
+        "where": lambda t: torch.where(t < 0, -t, t),
+        "a root of a square": lambda t: (t * t).sqrt(),
+    },
+    "relu6": {
+        "F.relu6": F.relu6,
+        "hardtanh": lambda t: F.hardtanh(t, 0.0, 6.0),
+        "clamp": lambda t: t.clamp(0, 6),
+        "relu, then clamp": lambda t: F.relu(t).clamp(max=6),
+        "clamp twice": lambda t: t.clamp_min(0).clamp_max(6),
+        "minimum of relu": lambda t: torch.minimum(F.relu(t), SIX),
+        "in place": lambda t: F.relu6(t + 0, inplace=True),
+    },
+    "hardsigmoid": {
+        "F.hardsigmoid": F.hardsigmoid,
+        "relu6": lambda t: F.relu6(t + 3) / 6,
+        "clamp": lambda t: (t / 6 + 0.5).clamp(0, 1),
+        "relu and a cap": lambda t: F.relu(t + 3).clamp(max=6) / 6,
+        "hardtanh": lambda t: F.hardtanh(t + 3, 0, 6) * (1 / 6),
+    },
+    "hardswish": {
+        "F.hardswish": F.hardswish,
+        "hardsigmoid": lambda t: t * F.hardsigmoid(t),
+        "relu6": lambda t: t * F.relu6(t + 3) / 6,
+        "clamp": lambda t: t * (t + 3).clamp(0, 6) * (1 / 6),
+        "relu and a cap": lambda t: F.relu(t + 3).clamp(max=6) / 6 * t,
+    },
+    "sigmoid": {
+        "sigmoid": torch.sigmoid,
+        "F.sigmoid": lambda t: torch.special.expit(t),
+        "a quotient": lambda t: 1 / (1 + torch.exp(-t)),
+        "reciprocal": lambda t: (1 + (-t).exp()).reciprocal(),
+        "a negative power": lambda t: (1 + torch.exp(-t)) ** -1,
+        "exp over exp": lambda t: t.exp() / (1 + t.exp()),
+        "tanh": lambda t: 0.5 * (1 + torch.tanh(t / 2)),
+        "logsigmoid": lambda t: F.logsigmoid(t).exp(),
+    },
+    "tanh": {
+        "tanh": torch.tanh,
+        "sigmoid": lambda t: 2 * torch.sigmoid(2 * t) - 1,
+        "exponentials": lambda t: (t.exp() - (-t).exp()) / (t.exp() + (-t).exp()),
+        "a quotient": lambda t: 1 - 2 / ((2 * t).exp() + 1),
+        "sinh over cosh": lambda t: t.sinh() / t.cosh(),
+    },
+    "silu": {
+        "F.silu": F.silu,
+        "a product": lambda t: t * torch.sigmoid(t),
+        "reversed": lambda t: torch.sigmoid(t) * t,
+        "a quotient": lambda t: t / (1 + torch.exp(-t)),
+        "in place": lambda t: t.clone().mul_(t.sigmoid()),
+        "of a copy": lambda t: t * t.clone().sigmoid(),
+        "of a view": lambda t: t * t.view(-1).sigmoid().view(3, 6),
+        "moved and back": lambda t: t * t.t().sigmoid().t(),
+        "half and tanh": lambda t: t / 2 * (1 + torch.tanh(t / 2)),
+        "of slices": lambda t: torch.cat([t[:, :2] * t[:, :2].sigmoid(), t[:, 2:] * torch.sigmoid(t[:, 2:])], 1),
+        "of picked columns": lambda t: (lambda i: t[:, i] * t[:, i].sigmoid())(torch.arange(6)),
+        "through a cast": lambda t: t * t.to(torch.float64).sigmoid().to(t.dtype),
+    },
+    "gelu": {
+        "F.gelu": F.gelu,
+        "erf": erf_gelu,
+        "the normal distribution": lambda t: t * torch.special.ndtr(t),
+        "a square root of two": lambda t: t * 0.5 * (1.0 + torch.erf(t / math.sqrt(2.0))),
+        "erfc": lambda t: 0.5 * t * torch.erfc(-t * ROOT),
+    },
+    "gelu by tanh": {
+        "F.gelu": lambda t: F.gelu(t, approximate="tanh"),
+        "written": tanh_gelu,
+        "pow": lambda t: t * 0.5 * (1 + (OUTER * (t + 0.044715 * t.pow(3))).tanh()),
+        "factored": lambda t: 0.5 * t * (1 + torch.tanh(t * 0.7978845608028654 * (1 + 0.044715 * t * t))),
+    },
+    "softplus": {
+        "F.softplus": F.softplus,
+        "log": lambda t: (1 + t.exp()).log(),
+        "log1p": lambda t: torch.log1p(t.exp()),
+        "logaddexp": lambda t: torch.logaddexp(t, torch.zeros((), dtype=D)),
+        "logsigmoid": lambda t: -F.logsigmoid(-t),
+        "stable": lambda t: F.relu(t) + torch.log1p(torch.exp(-t.abs())),
+    },
+    "elu": {
+        "F.elu": F.elu,
+        "where": lambda t: torch.where(t > 0, t, t.exp() - 1),
+        "expm1": lambda t: torch.where(t > 0, t, torch.expm1(t)),
+        "two parts": lambda t: F.relu(t) + (t.clamp(max=0).exp() - 1),
+    },
+    "mish": {
+        "F.mish": F.mish,
+        "written": lambda t: t * torch.tanh(F.softplus(t)),
+        "by exponentials": lambda t: t * torch.tanh(torch.log1p(t.exp())),
+    },
+    "square": {
+        "square": torch.square,
+        "pow": lambda t: t.pow(2),
+        "operator": lambda t: t**2,
+        "product": lambda t: t * t,
+        "of copies": lambda t: t.clone() * t,
+        "in place": lambda t: (t + 0).pow_(2),
+    },
+    "mean": {
+        "mean": lambda t: t.mean(-1),
+        "sum": lambda t: t.sum(-1) / 6,
+        "a pool": lambda t: F.adaptive_avg_pool1d(t[:, None], 1)[:, 0, 0],
+        "average pool": lambda t: F.avg_pool1d(t[:, None], 6).flatten(),
+        "einsum": lambda t: torch.einsum("bi->b", t) / 6,
+    },
+    "variance": {
+        "var": lambda t: t.var(-1, unbiased=False),
+        "torch.var": lambda t: torch.var(t, -1, correction=0),
+        "written": lambda t: ((t - t.mean(-1, keepdim=True)) ** 2).mean(-1),
+        "square of centred": lambda t: (t - t.mean(-1, keepdim=True)).square().mean(-1),
+        "of moments": lambda t: (t**2).mean(-1) - t.mean(-1) ** 2,
+        "var_mean": lambda t: torch.var_mean(t, -1, correction=0)[0],
+    },
+    "layer norm": {
+        "F.layer_norm": lambda t: F.layer_norm(t, (6,), W, B, 1e-3),
+        "torch.layer_norm": lambda t: torch.layer_norm(t, (6,), W, B, 1e-3),
+        "var": lambda t: (t - t.mean(-1, keepdim=True)) / (t.var(-1, keepdim=True, correction=0) + 1e-3).sqrt() * W + B,
+        "rsqrt": lambda t: (
+            (t - t.mean(-1, keepdim=True)) * torch.rsqrt(t.var(-1, unbiased=False, keepdim=True) + 1e-3) * W + B
+        ),
+        "a negative power": lambda t: (
+            (t - t.mean(-1, keepdim=True)) * (t.var(-1, unbiased=False, keepdim=True) + 1e-3).pow(-0.5) * W + B
+        ),
+        "centred squares": lambda t: (lambda c: W * (c / torch.sqrt((c * c).mean(-1, keepdim=True) + 1e-3)) + B)(
+            t - t.mean(-1, keepdim=True)
+        ),
+        "moments": lambda t: (
+            W
+            * (
+                (t - t.mean(-1, keepdim=True))
+                / ((t**2).mean(-1, keepdim=True) - t.mean(-1, keepdim=True) ** 2 + 1e-3).sqrt()
+            )
+            + B
+        ),
+        "var_mean": lambda t: (lambda v, m: (t - m) * (v + 1e-3).rsqrt() * W + B)(
+            *torch.var_mean(t, -1, correction=0, keepdim=True)
+        ),
+        "a group of one": lambda t: F.group_norm(t[:, :, None], 1, W, B, 1e-3)[..., 0],
+        "a quotient of one": lambda t: (
+            (t - t.mean(-1, keepdim=True)) * (1 / (t.var(-1, unbiased=False, keepdim=True) + 1e-3).sqrt()) * W + B
+        ),
+    },
+    "rms norm": {
+        "F.rms_norm": lambda t: F.rms_norm(t, (6,), W, 1e-3),
+        "rsqrt": lambda t: W * (t * torch.rsqrt(t.pow(2).mean(-1, keepdim=True) + 1e-3)),
+        "sqrt": lambda t: t / (t.square().mean(-1, keepdim=True) + 1e-3).sqrt() * W,
+        "product": lambda t: t / torch.sqrt((t * t).sum(-1, keepdim=True) / 6 + 1e-3) * W,
+        "through a cast": lambda t: (
+            W * (t.double() * torch.rsqrt(t.double().pow(2).mean(-1, keepdim=True) + 1e-3)).to(D)
+        ),
+    },
+    "unit length": {
+        "F.normalize": lambda t: F.normalize(t, dim=-1),
+        "norm": lambda t: t / t.norm(dim=-1, keepdim=True),
+        "linalg": lambda t: t / torch.linalg.vector_norm(t, dim=-1, keepdim=True),
+        "clamped": lambda t: t / t.norm(2, -1, keepdim=True).clamp_min(1e-12),
+        "a root of squares": lambda t: t / t.pow(2).sum(-1, keepdim=True).sqrt(),
+        "rsqrt": lambda t: t * (t * t).sum(-1, keepdim=True).rsqrt(),
+        "a reciprocal": lambda t: t * t.norm(dim=-1, keepdim=True).reciprocal(),
+    },
+    "a gated unit": {
+        "F.glu": lambda t: F.glu(t, -1),
+        "chunks": lambda t: (lambda a, b: a * torch.sigmoid(b))(*t.chunk(2, -1)),
+        "slices": lambda t: t[:, :3] * t[:, 3:].sigmoid(),
+        "a quotient": lambda t: t[:, :3] * (1 / (1 + torch.exp(-t[:, 3:]))),
+        "split": lambda t: (lambda a, b: b.sigmoid() * a)(*t.split(3, 1)),
+    },
+}
+PAIRS = [(name, form) for name, forms in FUNCTIONS.items() for form in list(forms)[1:]]
+COMPOSITES = ["zero", "attnlrp", "cp_lrp", "epsilon", "gamma_flat"]
+SHIFTS: dict[str, Form] = {
+    "as it is": lambda t: t,
+    "behind a number": lambda t: t + 0.3,
+    "behind a factor": lambda t: 1.7 * t - 0.2,
+}
+
+
+def operands(behind: str) -> tuple[Tensor, Form]:
+    """An input, and what is done before: nothing, or a layer."""
+    generator = torch.Generator().manual_seed(0)
+    x = 2 * torch.randn(3, 6, dtype=D, generator=generator)
+    w = torch.randn(6, 6, dtype=D, generator=generator)
+    return x, (lambda t: F.linear(t, w)) if behind == "a layer" else (lambda t: t)
+
+
+@pytest.mark.parametrize("behind", ["the input", "a layer"])
+@pytest.mark.parametrize("name, form", PAIRS)
+def test_every_form_gives_one_map(name: str, form: str, behind: str) -> None:
+    x, before = operands(behind)
+    shifts = {"as it is": SHIFTS["as it is"]} if name in ("square", "mean", "variance") else SHIFTS
+    first = next(iter(FUNCTIONS[name].values()))
+    other = FUNCTIONS[name][form]
+    for where, shift in shifts.items():
+        for composite in COMPOSITES:
+            one, two = (
+                relprop.attribute(
+                    lambda t, f=f, shift=shift: (f(shift(before(t))) * torch.arange(1.0, 4, dtype=D).reshape(3, *[1] * (f(x).ndim - 1))).reshape(3, -1).sum(1),  # type: ignore[misc]
+                    x, composite=composite,
+                )
+                for f in (first, other)
+            )  # fmt: skip
+            close(two.values, one.values, msg=lambda m, w=where, c=composite: f"{name}, {form}, {w}, {c}: {m}")  # type: ignore[misc]
+            close(two.score, one.score)

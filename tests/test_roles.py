@@ -1,0 +1,217 @@
+"""What a tensor is known to be survives every spelling: each role, in each way in which programs copy, move and scale."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import relprop
+from relprop.engine.registry import TABLE
+from relprop.engine.roles import EVERY_TRAIT, ROLES
+
+D = torch.float64
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+Way = Callable[[Tensor], Tensor]
+
+# Ways on which a tensor (3, 4) comes to itself.
+SAME: dict[str, Way] = {
+    "clone": lambda t: t.clone(),
+    "contiguous": lambda t: t.t().contiguous().t(),
+    "view": lambda t: t.view(3, 4),
+    "view_as": lambda t: t.view_as(t),
+    "all of it": lambda t: t[:],
+    "all, by an ellipsis": lambda t: t[...],
+    "an axis more and less": lambda t: t[None][0],
+    "unsqueeze and squeeze": lambda t: t.unsqueeze(1).squeeze(1),
+    "turned twice": lambda t: t.t().t(),
+    "mT twice": lambda t: t.mT.mT,
+    "permuted twice": lambda t: t.permute(1, 0).permute(1, 0),
+    "flattened and back": lambda t: t.flatten().reshape(3, 4),
+    "flipped twice": lambda t: t.flip(1).flip(1),
+    "rolled and back": lambda t: t.roll(1, 0).roll(-1, 0),
+    "picked in order": lambda t: t[torch.arange(3)],
+    "index_select in order": lambda t: t.index_select(1, torch.arange(4)),
+    "expanded to itself": lambda t: t.expand(3, 4),
+    "split and joined": lambda t: torch.stack(t.unbind(0)),
+    "cast and back": lambda t: t.to(torch.float64).double(),
+    "type_as": lambda t: t.type_as(t),
+    "times one, in place": lambda t: (t * 1).mul_(1),
+    "plus nothing, in place": lambda t: (t + 0).add_(0),
+    "divided by one": lambda t: t / 1.0,
+    "dropout in eval": lambda t: F.dropout(t, 0.5, training=False),
+    "identity": lambda t: nn.Identity()(t),
+    "copied into a buffer": lambda t: torch.zeros_like(t).copy_(t),
+}
+JOINED = ("split and joined",)  # several tensors that meet again begin anew, but keep a role
+A, X = torch.randn(2, 3, 4, dtype=D, generator=torch.Generator().manual_seed(0))
+TABLE_OF_POSITIONS = torch.randn(3, 4, dtype=D, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("way", [w for name, w in SAME.items() if name not in (*JOINED, "copied into a buffer")],
+                         ids=[name for name in SAME if name not in (*JOINED, "copied into a buffer")])  # fmt: skip
+def test_an_origin(way: Way) -> None:
+    """`x * sigmoid(x)` is one activation."""
+    for f in (
+        lambda x: x * torch.sigmoid(way(x)),
+        lambda x: way(x) * torch.sigmoid(x),
+        lambda x: way(torch.sigmoid(x)) * x,
+    ):
+        found = relprop.attribute(lambda x, f=f: f(x).sum(1), X, composite="zero").values
+        close(found, relprop.attribute(lambda x: F.silu(x).sum(1), X, composite="zero").values)
+
+
+@pytest.mark.parametrize("way", SAME.values(), ids=SAME)
+def test_a_gate(way: Way) -> None:
+    """Of the product of a gate with what it lets through the gate takes nothing."""
+    plain = relprop.attribute(lambda a, x: (torch.sigmoid(a) * x.tanh()).sum(1), (A, X), composite="cp_lrp").values
+    found = relprop.attribute(lambda a, x: (way(torch.sigmoid(a)) * x.tanh()).sum(1), (A, X), composite="cp_lrp").values
+    for one, other in zip(found, plain, strict=True):
+        close(one, other)
+    assert plain[0].abs().max() == 0
+
+
+GATES: dict[str, tuple[Way, Way]] = {
+    "plus a number": (lambda g: g + 1, lambda g: g.add_(1)),
+    "plus a tensor": (lambda g: g + TABLE_OF_POSITIONS.abs(), lambda g: g.add_(TABLE_OF_POSITIONS.abs())),
+    "times a number": (lambda g: 2 * g, lambda g: g.mul_(2)),
+    "times a tensor": (lambda g: g * TABLE_OF_POSITIONS, lambda g: g.mul_(TABLE_OF_POSITIONS)),
+    "divided": (lambda g: g / 2, lambda g: g.div_(2)),
+    "one less": (lambda g: 1 - g, lambda g: g.neg_().add_(1)),
+    "operator": (lambda g: g + 0.5, lambda g: g.__iadd__(0.5)),
+    "masked": (lambda g: g.masked_fill(A > 1, 0.0), lambda g: g.masked_fill_(A > 1, 0.0)),
+    "by an index": (
+        lambda g: torch.cat([torch.zeros(3, 1, dtype=D), g[:, 1:]], 1),
+        lambda g: g.__setitem__((slice(None), slice(0, 1)), 0.0) or g,
+    ),
+    "bounded": (lambda g: g.clamp(0.2, 0.8), lambda g: g.clamp_(0.2, 0.8)),
+    "relu": (lambda g: (g - 0.5).relu(), lambda g: g.sub_(0.5).relu_()),
+    "relu6": (lambda g: F.relu6(g), lambda g: F.relu6(g, inplace=True)),
+}
+
+
+@pytest.mark.parametrize("plain, written", GATES.values(), ids=GATES)
+def test_a_gate_that_is_written_into(plain: Way, written: Way) -> None:
+    for made in (torch.sigmoid, F.relu, torch.tanh):
+        one, other = (
+            relprop.attribute(lambda a, x, f=f: (f(made(a)) * x).sum(1), (A, X), composite="cp_lrp").values  # type: ignore[misc]
+            for f in (plain, written)
+        )
+        for a, b in zip(one, other, strict=True):
+            close(a, b)
+
+
+@pytest.mark.parametrize("plain, written", GATES.values(), ids=GATES)
+def test_an_origin_that_is_written_into(plain: Way, written: Way) -> None:
+    if plain is GATES["plus a tensor"][0] or plain is GATES["times a tensor"][0] or plain is GATES["by an index"][0]:
+        pytest.skip("a tensor of numbers begins anew")
+    for composite in ("zero", "cp_lrp", "epsilon"):
+        one, other = (
+            relprop.attribute(lambda x, f=f: (x * f(torch.sigmoid(x))).sum(1), X, composite=composite).values  # type: ignore[misc]
+            for f in (plain, written)
+        )
+        close(one, other)
+
+
+def test_a_view_follows_what_is_written_through_its_base() -> None:
+    def written(x: Tensor) -> Tensor:
+        y = x * 1
+        view, s = y[:, :2], y[:, :2].sigmoid()
+        y.mul_(2)
+        return (view * s).sum(1)
+
+    def plain(x: Tensor) -> Tensor:
+        return ((2 * x)[:, :2] * x[:, :2].sigmoid()).sum(1)
+
+    one, other = (relprop.attribute(f, X, composite="zero").values for f in (plain, written))
+    close(one, other)
+
+
+SCORES: dict[str, Way] = {
+    "clone": lambda s: s.clone(),
+    "turned twice": lambda s: s.mT.mT,
+    "all of it": lambda s: s[:],
+    "contiguous": lambda s: s.mT.contiguous().mT,
+    "view": lambda s: s.view_as(s),
+    "scaled and back": lambda s: s * 2 / 2,
+    "scaled in place": lambda s: s.mul_(2).div_(2),
+    "masked": lambda s: s.masked_fill(torch.eye(3, 4, dtype=torch.bool), -1e30),
+    "heads folded and back": lambda s: s.reshape(2, 12).reshape(2, 3, 4),
+    "cast": lambda s: s.double(),
+}
+
+
+@pytest.mark.parametrize("added", [lambda s, b: s + b, lambda s, b: b + s, lambda s, b: s.add_(b), torch.add],
+                         ids=["plus", "reflected", "in place", "torch.add"])  # fmt: skip
+@pytest.mark.parametrize("way", SCORES.values(), ids=SCORES)
+def test_scores(way: Way, added: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """What is added to the scores of an attention along its keys stands for positions, and reports its relevance."""
+    generator = torch.Generator().manual_seed(0)
+    bias = torch.randn(1, 3, 4, dtype=D, generator=generator)
+    q, k = (torch.randn(2, n, 5, dtype=D, generator=generator) for n in (3, 4))
+
+    def model(q: Tensor, k: Tensor) -> Tensor:
+        return (added(way(q @ k.mT), bias).softmax(-1) ** 2).sum((1, 2))
+
+    def plain(q: Tensor, k: Tensor) -> Tensor:
+        s = q @ k.mT
+        s = s.masked_fill(torch.eye(3, 4, dtype=torch.bool), -1e30) if way is SCORES["masked"] else s
+        return ((s + bias).softmax(-1) ** 2).sum((1, 2))
+
+    one, other = (relprop.attribute(f, (q, k), composite="zero", positions=True).positions for f in (model, plain))
+    assert other and one.keys() == other.keys()
+    for key, value in other.items():
+        close(one[key], value)
+
+
+@pytest.mark.parametrize("way", [lambda z: z.clone(), lambda z: z[:], lambda z: z.view_as(z), lambda z: z.contiguous(),
+                                 lambda z: F.dropout(z, 0.3, training=False)],
+                         ids=["clone", "all of it", "view", "contiguous", "dropout"])  # fmt: skip
+@pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_alpha2_beta1", "gamma_flat"])
+def test_the_layer_that_made_it(way: Way, composite: str) -> None:
+    """A BatchNorm merges with the layer before, also where a copy lies between."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(2, 4, 3).to(D).eval(), nn.BatchNorm2d(4).to(D).eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 2, 6, 6, dtype=D)
+    found, plain = (
+        relprop.attribute(lambda x, f=f: norm(f(conv(x))).relu().sum((2, 3)), x, 1, composite=composite).values  # type: ignore[misc]
+        for f in (way, lambda z: z)
+    )
+    close(found, plain)
+
+
+def test_every_role_says_what_it_survives() -> None:
+    for name, role in ROLES.items():
+        assert role.name == name and role.given_by and role.asked_by
+        assert role.survives <= {*EVERY_TRAIT, "any operation"}
+
+
+def test_every_trait_is_one_that_is_known() -> None:
+    for entry in TABLE.values():
+        assert entry.traits <= set(EVERY_TRAIT)
+        assert {name for name, _ in entry.gives} <= set(ROLES)
+
+
+def test_random_chains_of_ways_keep_an_origin() -> None:
+    ways = [w for name, w in SAME.items() if name not in (*JOINED, "copied into a buffer")]
+    expected = relprop.attribute(lambda x: F.silu(x).sum(1), X, composite="zero").values
+    for seed in range(30):
+        draw = random.Random(seed)
+        one, other = ([draw.choice(ways) for _ in range(draw.randint(0, 4))] for _ in range(2))
+
+        def model(x: Tensor, one: list[Way] = one, other: list[Way] = other) -> Tensor:
+            a, b = x, x
+            for way in one:
+                a = way(a)
+            for way in other:
+                b = way(b)
+            return (a * b.sigmoid()).sum(1)
+
+        close(relprop.attribute(model, X, composite="zero").values, expected)
