@@ -20,7 +20,7 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 import reference as ref
 import relprop
 from programs import Program, draw, step
-from relprop.errors import SeveredGraphError
+from relprop.errors import RelpropWarning, SeveredGraphError
 
 COMPOSITES = ("zero", "epsilon", "gamma_flat", "cp_lrp", "attnlrp", "auto")
 
@@ -154,14 +154,14 @@ _FLATTENING = {"clip", "capped relu", "hard sigmoid", "hard swish"}
 _PICKING = {"largest", "sort", "max pool", "maximum"}
 
 
-def names(program: Program) -> set[str]:
+def operations_of(program: Program) -> set[str]:
     return {node.operation for node in program.nodes}
 
 
 def one_map_however_it_is_spelled(program: Program) -> None:
     if program.digits < 15:
         return  # where rounding is coarse, two spellings need not be on the same side of a kink
-    if names(program) & _FLATTENING and names(program) & _PICKING:
+    if operations_of(program) & _FLATTENING and operations_of(program) & _PICKING:
         return  # nor between equals: which one is picked is torch's affair, and its gradient is 0 there
     plain = program.spelled(None)
     slopes = gradient(plain), gradient(program)
@@ -279,8 +279,8 @@ def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple
     for name in names:
         try:
             PROPERTIES[name](program)
-        except SeveredGraphError as error:
-            if not {"softmax", "log softmax", "attention"} & names(program):  # CP-LRP cuts these
+        except (SeveredGraphError, RelpropWarning) as error:  # the input was cut off from the score, wholly or in part
+            if not {"softmax", "log softmax", "attention"} & operations_of(program):  # CP-LRP cuts these
                 return name, error
         except Exception as error:
             return name, error

@@ -92,6 +92,16 @@ def test_a_temperature_of_one_is_the_jacobian() -> None:
         close(a, b)
 
 
+@pytest.mark.parametrize("t", [0.5, 1.0, 3.0])
+def test_a_temperature_divides_what_the_softmax_is_of(t: float) -> None:
+    """G_x = J(x / t)^T G: above 1 the weights are more even, below it less."""
+    x, weights = torch.randn(2, 2, 4).double()
+    composite = relprop.Composite({"softmax": relprop.Temperature(t)})
+    relevance = relprop.attribute(lambda x: (x.softmax(-1) * weights).sum(-1), x, composite=composite)
+    p = (x / t).softmax(-1)
+    close(relevance.values, x * p * (weights - (p * weights).sum(-1, keepdim=True)))
+
+
 @pytest.mark.parametrize("composite", ["attnlrp", "cp_lrp"])
 def test_grouped_queries(composite: str) -> None:
     q, k, v = torch.randn(B, H, T, D).double(), torch.randn(B, 2, T, D).double(), torch.randn(B, 2, T, D).double()

@@ -92,3 +92,21 @@ def test_a_residual_block() -> None:
     branch = torch.relu(f(x)).detach()
     to_x, to_branch = reference.residual_sum(x, branch, (x + branch) * v)
     close(relevance.values, to_x + reference.weighted(reference.gamma)(f, x, to_branch))
+
+
+@pytest.mark.parametrize("dim", [1, -1, 2])
+def test_a_cumulative_product_shares_equally_among_its_factors(dim: int) -> None:
+    """The k-th result is a product of k factors: R_i = sum over k >= i of R_k / k."""
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    weights = torch.randn(3, 4, dtype=torch.float64)
+    relevance = relprop.attribute(lambda x: (x.cumprod(dim) * weights).sum((1, 2)), x, composite="zero")
+    arrived = x.cumprod(dim) * weights
+    shape = [-1 if d == dim % 3 else 1 for d in range(3)]
+    one = arrived / torch.arange(1, x.shape[dim] + 1, dtype=torch.float64).reshape(shape)
+    close(relevance.values, one.flip(dim).cumsum(dim).flip(dim))
+
+
+def test_a_product_over_an_axis_shares_equally() -> None:
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    relevance = relprop.attribute(lambda x: x.prod(2).sum(1), x, composite="zero")
+    close(relevance.values, (x.prod(2, keepdim=True) / 4).expand_as(x))

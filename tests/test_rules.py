@@ -289,3 +289,29 @@ def test_changed_weights_are_seen() -> None:
         close(relevance.values, reference.propagate([(module, down)], x, lambda y: y * weights))
         with torch.no_grad():
             module.weight.neg_()
+
+
+@pytest.mark.parametrize("argument", [relprop.Block(), relprop.Constant(), relprop.ZPlus, "epsilon", None], ids=repr)
+def test_without_its_bias_goes_a_rule_for_weighted_layers_alone(argument: object) -> None:
+    with pytest.raises(relprop.errors.RuleError, match=r"ZeroBias wraps a rule for weighted layers.*ZeroBias\(ZPlus"):
+        relprop.ZeroBias(argument)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [relprop.Zero(), relprop.Flat(), relprop.Epsilon(0.1, relative=True), relprop.Epsilon(0.1), relprop.ZBox(0, 1)],
+)
+def test_without_its_bias_a_rule_is_what_it_was(rule: relprop.WeightedRule) -> None:
+    """What the engine asks of a rule, it is told of the rule inside."""
+    wrapped = relprop.ZeroBias(rule)
+    for question in ("proportional", "whole_output", "separable"):
+        assert getattr(wrapped, question) == getattr(rule, question)
+
+
+def test_which_parts_of_a_split_serve_a_scan() -> None:
+    """B and C are the last two of three parts, and as wide as each other."""
+    constants = relprop.ScanConstants()
+    assert constants.matrices([5, 3, 3]) == (1, 2)
+    assert constants.matrices([3, 3, 3]) == (1, 2)
+    for sizes in ([5, 3, 4], [3, 3, 5], [3, 3], [5, 3, 3, 3], []):
+        assert constants.matrices(sizes) == ()
