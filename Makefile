@@ -3,18 +3,20 @@
 #   make test                 all tests
 #   make programs             random programs against what must hold for each (ARGS=10000: so many)
 #   make coverage             every architecture of the catalogue: docs/coverage.md
+#   make coverage-packages    those of packages for one kind of data: the second part of docs/coverage.md
 #   make gallery              a page of maps of real networks, in $(GALLERY)
 #   make examples             an example of the folder examples/
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.9.1   another torch than the one of constraints-dev.txt (TORCH=torch is the newest)
 
-.PHONY: demo test lint format types bench gallery examples programs coverage docs picture clean
+.PHONY: demo test lint format types bench gallery examples programs coverage coverage-packages docs picture clean
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= relprop-demo
 GALLERY ?= relprop-gallery
 SITE ?= site
+PACKAGES ?= .venv-packages
 TORCH ?= $(shell grep '^torch==' constraints-dev.txt)
 
 CODE := src tests benchmarks gallery docs examples
@@ -53,6 +55,10 @@ programs: $(VENV)/.stamp-dev
 coverage: $(VENV)/.stamp-coverage
 	$(BIN)/python -m benchmarks.coverage --page docs/coverage.md $(ARGS)
 
+# Some five minutes. What is not installed is listed as that.
+coverage-packages: $(PACKAGES)/.stamp
+	$(PACKAGES)/bin/python -m benchmarks.coverage --packages --page docs/coverage.md $(ARGS)
+
 # Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
 # the pages that Sphinx compares.
 docs: $(VENV)/.stamp-docs
@@ -70,7 +76,7 @@ examples: $(VENV)/.stamp-examples
 	$(BIN)/python examples/speakers.py
 
 clean:
-	rm -rf $(VENV) $(OUT) $(GALLERY) $(SITE)
+	rm -rf $(VENV) $(PACKAGES) $(OUT) $(GALLERY) $(SITE)
 
 # torch goes first and alone: asked for by another package, pip would take its newest build and gigabytes of CUDA.
 # What came is written down, and binds all that is installed later. pip is brought up to date because dependency groups
@@ -97,6 +103,13 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 # torchvision comes with the build of torch that TORCH names; elsewhere its models are left out.
 $(VENV)/.stamp-coverage: $(VENV)/.stamp-dev
 	$(PIP) --constraint $(VENV)/torch.txt timm==1.0.31 torchvision
+	touch $@
+
+# In an environment of its own: their versions are not those that the tests take.
+$(PACKAGES)/.stamp: benchmarks/coverage/packages/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(PACKAGES)
+	$(PACKAGES)/bin/python -m pip --disable-pip-version-check install --quiet '$(TORCH)'
+	$(PACKAGES)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement $< --editable .
 	touch $@
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-demo

@@ -126,7 +126,7 @@ def test_it_loads_and_works_or_is_refused(kind: str, saved: dict[str, Path], tmp
             try:
                 result = relprop.load(tmp_path / "run")
             except FormatError as error:
-                assert str(error).startswith(repr(str(tmp_path / "run"))) and len(str(error)) < 1000
+                assert repr(str(tmp_path / "run")) in str(error) and len(str(error)) < 1000
                 found["refused"] += 1
             else:
                 use(result, tmp_path)

@@ -105,3 +105,17 @@ def test_of_one_sample_and_of_batches() -> None:
     close(parts.ledger[BIASES], whole.ledger[BIASES])
     close(whole[2].ledger[BIASES], whole.ledger[BIASES][2:3])
     assert "linear (linear) in module '5'" in str(whole.ledger)
+
+
+def test_both_parts_of_complex_numbers_are_booked() -> None:
+    """A Fourier transform, its filter and the way back are linear without a constant: none keeps anything."""
+    torch.manual_seed(0)
+    weight = torch.randn(5, dtype=torch.complex128)
+    x = torch.randn(2, 8, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        return torch.fft.irfft(torch.fft.rfft(x) * weight, n=8).sum(1)
+
+    R = relprop.attribute(model, x, composite="zero", ledger=True)
+    assert R.ledger.entries and not any(bool((e.absorbed.abs() > 1e-12).any()) for e in R.ledger.entries)
+    torch.testing.assert_close(R.values.sum(1), R.score)

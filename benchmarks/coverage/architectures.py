@@ -12,6 +12,10 @@ from torch import nn
 IDS = torch.tensor([[5, 17, 3, 42, 8, 23, 31], [11, 26, 44, 7, 30, 9, 14]])
 
 
+LIBRARIES = ("transformers", "timm", "torchvision")
+"""Whose architectures are the first part of the page; those of packages for one kind of data are the second."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A network built from nothing but a seed, and what it is shown.

@@ -5,10 +5,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
+from benchmarks.coverage import packages
 from benchmarks.coverage.architectures import Architecture
 
 
-def everything() -> Iterator[Architecture]:
+def everything(only_packages: bool = False) -> Iterator[Architecture]:
+    """Those of the three libraries, as far as they are installed, and then those of packages."""
+    if not only_packages:
+        yield from _of_libraries()
+    yield from packages.ALL
+
+
+def _of_libraries() -> Iterator[Architecture]:
     if importlib.util.find_spec("transformers"):
         from benchmarks.coverage import sequences
 

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from benchmarks.coverage.architectures import Architecture, enliven, run, without_constants
+from benchmarks.coverage.architectures import LIBRARIES, Architecture, enliven, run, without_constants
 from relprop.attribution.targets import select_output
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import cp_lrp, mamba_lrp
@@ -44,7 +44,9 @@ class Row:
     padding: float | None = None
     attention: float | None = None
     untouched: bool | None = None
+    books: float | None = None
     time: float | None = None
+    absent: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -54,7 +56,8 @@ class Row:
         found += ["forward differs"] if self.equal is False else []
         found += ["not finite"] if self.finite is False else []
         found += ["model changed"] if self.untouched is False else []
-        for name, most in (("conserves", CONSERVES), ("alone", SAME), ("padding", 0.0), ("attention", SAME)):
+        limits = {"conserves": CONSERVES, "alone": SAME, "padding": 0.0, "attention": SAME, "books": CONSERVES}
+        for name, most in limits.items():
             value = getattr(self, name)
             if value is not None and not value <= most:
                 found.append(f"{name}: {value:.1e}")
@@ -99,8 +102,10 @@ def examine(one: Architecture, seconds: int = 120) -> Row:
         with at_most(seconds), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _examine(one, row)
+    except ModuleNotFoundError as error:  # a package is an extra, and may need others
+        row.absent = error.name or one.library
     except Exception as error:
-        row.error = row.error or f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        row.error = row.error or f"{type(error).__name__}: {error}".splitlines()[0][:500]
     return row
 
 
@@ -115,6 +120,10 @@ def _examine(one: Architecture, row: Row) -> None:
         expected = select_output(run(model, inputs, one.options), one.select)
 
     before = _state(model)
+    with torch.no_grad():
+        run(model, inputs, one.options)
+    keeps = _state(model) == before
+    before = _state(model)
     found = _attribute(one, model, inputs)
     row.composite = found.composite.name or repr(found.composite)
     row.equal = torch.equal(found.output, expected)
@@ -127,14 +136,18 @@ def _examine(one: Architecture, row: Row) -> None:
     row.residual = _share(found.residual, found.score)
     with torch.no_grad():
         again = select_output(run(model, inputs, one.options), one.select)
-    row.untouched = _state(model) == before and torch.equal(again, expected)
+    row.untouched = torch.equal(again, expected) and (not keeps or _state(model) == before)
+    if not keeps:
+        row.notes.append("its own forward pass changes its state")
     if not any(bool(v.abs().sum() > 0) for _, v in leaves(found.values)):
         row.notes.append("all relevance is 0")
-    row.time = _time(one, model, inputs)
+    row.time = _time(one, model, inputs, row)
 
+    single = one
     try:
         model.double()
-        inputs = map_tree(lambda t: t.double() if t.is_floating_point() else t, inputs)
+        inputs = map_tree(_double, inputs)
+        one = replace(one, options=map_tree(_double, one.options))
         with torch.no_grad():
             answer = select_output(run(model, inputs, one.options), one.select)
         if not bool(torch.isfinite(answer).all()):
@@ -142,12 +155,15 @@ def _examine(one: Architecture, row: Row) -> None:
     except RuntimeError:  # a model that computes in float32 whatever it is given
         model.float()
         inputs = map_tree(lambda t: t.float() if t.is_floating_point() else t, inputs)
+        one = single
         row.notes.append("checked in float32")
     if not one.mixes:
         row.alone = _alone(one, model, inputs)
     if isinstance(inputs, dict) and "input_ids" in inputs and len(inputs) == 1:
         row.padding = _padding(one, model, inputs, row)
     row.attention = _attention(one, model, inputs)
+    if one.library not in LIBRARIES:
+        row.books = _books(one, model, inputs)
     without_constants(model)
     scan = found.composite == mamba_lrp()
     found = _attribute(one, model, inputs, mamba_lrp() | cp_lrp() if scan else cp_lrp())
@@ -159,10 +175,25 @@ def _examine(one: Architecture, row: Row) -> None:
         row.conserves = None
 
 
-def _attribute(one: Architecture, model: nn.Module, inputs: Any, composite: Any = "auto") -> relprop.Relevance:
+def _attribute(
+    one: Architecture, model: nn.Module, inputs: Any, composite: Any = "auto", **more: Any
+) -> relprop.Relevance:
     return relprop.attribute(
-        model, inputs, score, composite=composite, select=one.select, forward_kwargs=one.options or None
+        model, inputs, score, composite=composite, select=one.select, forward_kwargs=one.options or None, **more
     )
+
+
+def _double(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
+def _books(one: Architecture, model: nn.Module, inputs: Any) -> float | None:
+    """How far the parts of the ledger are from the residual with `zero`, as a share of the largest score."""
+    found = _attribute(one, model, inputs, "zero", ledger=True)
+    if not bool(found.score.any()):
+        return None
+    kept = sum(found.ledger.values(), torch.zeros_like(found.residual, dtype=torch.float64))
+    return _share(kept - found.residual, found.score)
 
 
 def _with_gradients(one: Architecture, model: nn.Module, inputs: Any) -> Tensor:
@@ -275,7 +306,7 @@ def _attention(one: Architecture, model: nn.Module, inputs: Any) -> float | None
     return max(_apart(a, b) for a, b in zip(*maps, strict=True)) if off < 1e-6 else None
 
 
-def _time(one: Architecture, model: nn.Module, inputs: Any, rounds: int = 2) -> float | None:
+def _time(one: Architecture, model: nn.Module, inputs: Any, row: Row, rounds: int = 2) -> float | None:
     """Seconds of an attribution over those of the plain gradient of the same score, by what it has to learn of."""
     table = None
     if isinstance(inputs, dict) and any(not t.is_floating_point() for t in inputs.values()):
@@ -294,7 +325,11 @@ def _time(one: Architecture, model: nn.Module, inputs: Any, rounds: int = 2) -> 
         if table is not None:
             table.requires_grad_(True)
         start = time.process_time()
-        gradient()
+        try:
+            gradient()
+        except Exception:
+            row.notes.append("its plain gradient fails")
+            return None
         middle = time.process_time()
         if table is not None:
             table.requires_grad_(False)

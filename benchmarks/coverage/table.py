@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+
+from benchmarks.coverage.architectures import LIBRARIES
 
 PACKAGES = ("torch", "transformers", "timm", "torchvision")
 COLUMNS = ("", "`auto`", "residual", "CP-LRP", "alone", "padding", "eager", "time ×")
@@ -42,8 +45,69 @@ All but the time and the residual is measured in float64, where the model lets i
 """
 
 
-def page(rows: Iterable[Any]) -> str:
+PACKAGES_BELOW = """<!-- Below: written by `python -m benchmarks.coverage --packages`. -->
+
+## Packages for one kind of data
+
+The same for models of packages that none of these libraries knows, by the packages' own code: what passes, what is
+refused and why, and what was not installed. The list of packages is
+`benchmarks/coverage/packages/requirements.txt`, and how each model is built lies beside it.
+
+{summary}
+
+**ledger** is how far the parts that `ledger=True` tells are from the residual, with the composite `zero`, as a share of the
+largest score; at most 1e-4. **CP-LRP** is blank where the model need not conserve, for the reason that the notes give.
+"""
+
+
+def page(rows: Iterable[Any], before: str = "") -> str:
+    """The page; a part of which nothing was examined stays as it is in the page before."""
     rows = list(rows)
+    first, mark, second = before.partition(PACKAGES_BELOW.partition("\n")[0])
+    libraries = [row for row in rows if row.library in LIBRARIES]
+    packages = [row for row in rows if row.library not in LIBRARIES]
+    if libraries:
+        first = of_libraries(libraries) + "\n"
+    return first + (of_packages(packages) if packages else mark + second)
+
+
+def of_packages(rows: list[Any]) -> str:
+    there = [row for row in rows if not row.absent]
+    good = [row for row in there if not row.faults]
+    names = ", ".join(
+        f"{name} {count}"
+        for name, count in sorted(Counter(row.library for row in good).items(), key=lambda n: n[0].lower())
+    )
+    summary = f"**{len(good)} of {len(there)}** pass: {names}. Measured with torch {torch.__version__}."
+    parts = [PACKAGES_BELOW.format(summary=summary)]
+    for kind in dict.fromkeys(row.kind for row in good):
+        parts.append(f"### {kind.capitalize()}\n")
+        lines = [
+            "|  | package | `auto` | residual | CP-LRP | alone | ledger | time × |",
+            "|---|---|---|--:|--:|--:|--:|--:|",
+        ]
+        for row in good:
+            if row.kind == kind:
+                cells = [f"`{row.name}`", row.library, f"`{row.composite}`", number(row.residual, "{:.2f}")]
+                cells += [number(value, "{:.0e}") for value in (row.conserves, row.alone, row.books)]
+                lines.append("| " + " | ".join([*cells, number(row.time, "{:.1f}")]) + " |")
+        parts.append("\n".join(lines) + "\n")
+    parts.append("### Notes on these\n")
+    parts += [
+        f"- `{row.name}` ({row.library}): {note}." for row in good for note in row.notes if note.startswith(NOTED)
+    ]
+    parts.append("\n### What is refused\n")
+    parts += [f"- `{row.name}` ({row.library}): {'; '.join(row.faults)}" for row in there if row.faults] or ["Nothing."]
+    if absent := sorted({f"`{row.name}` ({row.library})" for row in rows if row.absent}):
+        parts.append("\n### Not installed\n")
+        parts.append(", ".join(absent) + ".")
+    return "\n".join(parts) + "\n"
+
+
+NOTED = ("need not", "forward", "all relevance", "without its", "its ")
+
+
+def of_libraries(rows: list[Any]) -> str:
     good = [row for row in rows if not row.faults]
     bad = [row for row in rows if row.faults]
     libraries = {name: sum(row.library == name for row in good) for name in dict.fromkeys(r.library for r in rows)}
@@ -55,12 +119,7 @@ def page(rows: Iterable[Any]) -> str:
     for kind in dict.fromkeys(row.kind for row in good):
         parts.append(f"## {kind.capitalize()}\n")
         parts.append(table([row for row in good if row.kind == kind]))
-    notes = {
-        row.name: note
-        for row in good
-        for note in row.notes
-        if note.startswith(("need not", "forward", "all relevance", "without its"))
-    }
+    notes = {row.name: note for row in good for note in row.notes if note.startswith(NOTED)}
     parts.append("## Notes\n")
     parts += [f"- `{name}`: {note}." for name, note in notes.items()]
     parts.append("\n## What fails\n")

@@ -101,7 +101,9 @@ ALL: list[Architecture] = [
     density("NSF", "zuko", _zuko("NSF")),
     density("MaskedAffineAutoregressiveTransform", "nflows", _nflows),
     density("AffineCouplingBlock", "normflows", _normflows),
-    density("AllInOneBlock", "FrEIA", _freia, limit="its scale is an exponential of an arctan"),
+    density("AllInOneBlock", "FrEIA", _freia, limit=""),
     density("KAN", "kan", _splines, limit="splines are not 0 at 0"),
-    density("ExactGP", "gpytorch", _process, mixes="it is one distribution of all points"),
+    density(
+        "ExactGP", "gpytorch", _process, limit="its kernel is not 0 at 0", mixes="it is one distribution of all points"
+    ),
 ]

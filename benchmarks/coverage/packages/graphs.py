@@ -51,12 +51,10 @@ def _irreps() -> nn.Module:
     from e3nn import nn as e3nn_nn
     from e3nn import o3
 
-    middle = o3.Irreps("4x0e + 4x0e + 2x1o")
     gate = e3nn_nn.Gate("4x0e", [torch.relu], "2x0e", [torch.sigmoid], "2x1o")
     return nn.Sequential(o3.Linear("3x0e + 1x1o", gate.irreps_in), gate, o3.Linear(gate.irreps_out, "3x0e"))
 
 
-ATTENTION = "its attention scores are a leaky relu of sums, and are not constants here"
 ALL: list[Architecture] = [
     graph("GCN", _basic("GCN")),
     graph("GraphSAGE", _basic("GraphSAGE")),
@@ -65,14 +63,15 @@ ALL: list[Architecture] = [
     graph("GAT", _basic("GAT", heads=2)),
     graph("GATv2", _basic("GAT", v2=True, heads=2)),
     graph("EdgeCNN", _basic("EdgeCNN")),
-    graph("PNA", _basic("PNA", aggregators=["mean", "max", "std"], scalers=["identity"], deg=torch.ones(8).long())),
+    graph("PNA", _basic("PNA", aggregators=["mean", "max", "std"], scalers=["identity"], deg=torch.ones(8).long()),
+          "a deviation is cut off below"),
     graph("TransformerConv", lambda pyg: pyg.TransformerConv(FEATURES, 3, heads=2, concat=False)),
     graph("ChebConv", lambda pyg: pyg.ChebConv(FEATURES, 3, K=3)),
     graph("RGCNConv", lambda pyg: pyg.RGCNConv(FEATURES, 3, 2), edge_type=torch.arange(EDGES.shape[1]) % 2),
-    graph("GINEConv", _gin_with_edges, edge_attr=torch.ones(EDGES.shape[1], 2)),
+    graph("GINEConv", _gin_with_edges, "features of edges are added to those of nodes", edge_attr=torch.ones(EDGES.shape[1], 2)),
     Architecture(
         "EGNN", "egnn_pytorch", "graphs", _equivariant, lambda: torch.randn(1, NODES, FEATURES), lambda y: y[0][:, 3],
-        {"coors": torch.linspace(-1, 1, 3 * NODES).reshape(1, NODES, 3).sin()},
+        limit="distances of atoms stand beside their features", options={"coors": torch.linspace(-1, 1, 3 * NODES).reshape(1, NODES, 3).sin()},
     ),
     Architecture("Gate between irreps", "e3nn", "graphs", _irreps, lambda: torch.randn(2, 6)),
 ]  # fmt: skip

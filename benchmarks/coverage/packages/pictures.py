@@ -17,9 +17,7 @@ def medical(name: str, shape: tuple[int, ...], select: Any = None, limit: str = 
 
         return getattr(monai.networks.nets, name)(**given)
 
-    return Architecture(
-        name, "monai", "pictures and volumes", build, lambda: torch.randn(*shape), select, limit=limit
-    )
+    return Architecture(name, "monai", "pictures and volumes", build, lambda: torch.randn(*shape), select, limit=limit)
 
 
 def _descriptor(name: str) -> Callable[[], nn.Module]:
@@ -38,21 +36,20 @@ def _efficientnet() -> nn.Module:
 
 
 PLANE = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
-NORMED = "what a descriptor is divided by is its own length"
 ALL: list[Architecture] = [
     medical("UNet", (2, 1, 32, 32), channels=(4, 8, 16), strides=(2, 2), **PLANE),
     medical("AttentionUnet", (2, 1, 32, 32), channels=(4, 8, 16), strides=(2, 2), **PLANE),
     medical("SegResNet", (2, 1, 32, 32), init_filters=8, **PLANE),
     medical("BasicUNetPlusPlus", (2, 1, 32, 32), features=(4, 4, 8, 8, 8, 4), select=0, **PLANE),
-    medical("VNet", (1, 1, 16, 16, 16), spatial_dims=3, in_channels=1, out_channels=2),
+    medical("VNet", (2, 1, 16, 16, 16), spatial_dims=3, in_channels=1, out_channels=2),
     medical("DenseNet121", (2, 1, 32, 32), **PLANE),
     medical(
         "UNETR", (1, 1, 32, 32), img_size=(32, 32), feature_size=4, hidden_size=24, mlp_dim=32, num_heads=2, **PLANE
     ),
     medical("SwinUNETR", (1, 1, 64, 64), feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4), **PLANE),
     medical("MedNeXt", (1, 1, 32, 32), init_filters=4, select=None, **PLANE),
-    Architecture("HardNet", "kornia", "pictures and volumes", _descriptor("HardNet"), lambda: torch.randn(2, 1, 32, 32), limit=NORMED),
-    Architecture("SOSNet", "kornia", "pictures and volumes", _descriptor("SOSNet"), lambda: torch.randn(2, 1, 32, 32), limit=NORMED),
+    Architecture("HardNet", "kornia", "pictures and volumes", _descriptor("HardNet"), lambda: torch.randn(2, 1, 32, 32), limit="the mean that it subtracts is detached"),
+    Architecture("SOSNet", "kornia", "pictures and volumes", _descriptor("SOSNet"), lambda: torch.randn(2, 1, 32, 32)),
     Architecture(
         "EfficientNet", "efficientnet_pytorch", "pictures and volumes", _efficientnet, lambda: torch.randn(2, 3, 64, 64)
     ),

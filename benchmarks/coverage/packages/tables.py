@@ -16,9 +16,7 @@ FEATURES = 6
 def table(
     name: str, package: str, build: Callable[[], nn.Module], inputs: Callable[[], Any] | None = None, **more: Any
 ) -> Architecture:
-    return Architecture(
-        name, package, "tables", build, inputs or (lambda: torch.randn(4, FEATURES)), **more
-    )
+    return Architecture(name, package, "tables", build, inputs or (lambda: torch.randn(4, FEATURES)), **more)
 
 
 def _mlp() -> nn.Module:
@@ -88,12 +86,14 @@ ALL: list[Architecture] = [
     table(
         "FTTransformer", "rtdl_revisiting_models", _ft_transformer,
         lambda: {"x_cont": torch.randn(4, FEATURES), "x_cat": torch.tensor([[0, 1], [2, 3], [1, 0], [2, 2]])},
+        limit="its class token is one of the tokens",
     ),
     table("PeriodicEmbeddings", "rtdl_num_embeddings", _periodic, limit="a cosine is not 0 at 0"),
-    table("TabNet", "pytorch_tabnet", _tabnet, select="0", limit="its gates are sigmoids and its masks are sparsemaxes"),
+    table("TabNet", "pytorch_tabnet", _tabnet, select=0, limit="its gates are sigmoids and its masks are sparsemaxes"),
     table(
         "tab_transformer_pytorch.FTTransformer", "tab_transformer_pytorch", _tab_transformer,
         lambda: {"x_numer": torch.randn(4, FEATURES), "x_categ": torch.tensor([[0, 1], [2, 3], [1, 0], [2, 2]])},
+        limit="its residual streams are mixed by sigmoids",
     ),
     *(
         table(name, "deepctr_torch", _clicks(name), _rows_with_ids, limit=SIGMOID)

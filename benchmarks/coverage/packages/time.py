@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import relprop
 from benchmarks.coverage.architectures import Architecture
 
 STEPS, FEATURES = 8, 3
@@ -110,6 +112,17 @@ class Controlled(nn.Module):
         return self.head(found[:, -1])
 
 
+def told(build: Callable[[], nn.Module], module: str, function: str, family: str) -> Callable[[], nn.Module]:
+    """A model whose custom function is registered first, with the line that the error gives."""
+
+    def made() -> nn.Module:
+        model = build()
+        relprop.register(getattr(importlib.import_module(module), function), family=family, replace=True)
+        return model
+
+    return made
+
+
 def _liquid(name: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         import ncps.torch
@@ -123,7 +136,9 @@ def _liquid(name: str) -> Callable[[], nn.Module]:
 def _operator() -> nn.Module:
     from neuralop.models import FNO
 
-    return FNO(n_modes=(4,), in_channels=FEATURES, out_channels=2, hidden_channels=8, n_layers=2)
+    return FNO(
+        n_modes=(4,), in_channels=FEATURES, out_channels=2, hidden_channels=8, n_layers=2, positional_embedding=None
+    )
 
 
 def _policy() -> nn.Module:
@@ -144,7 +159,9 @@ def _q_network() -> nn.Module:
     return DQNPolicy(box, gymnasium.spaces.Discrete(3), lambda _: 1e-3, net_arch=[8, 8]).q_net
 
 
-def timed(name: str, package: str, kind: str, build: Callable[[], nn.Module], inputs: Any = series, **more: Any) -> Architecture:
+def timed(
+    name: str, package: str, kind: str, build: Callable[[], nn.Module], inputs: Any = series, **more: Any
+) -> Architecture:
     return Architecture(name, package, kind, build, inputs, **more)
 
 
@@ -156,14 +173,21 @@ RESET = "what is taken off a potential after a spike is a constant"
 GATES = "its gates and time constants are not 0 at 0"
 ALL: list[Architecture] = [
     timed("Leaky", "snntorch", "spikes", Spiking, limit=RESET),
+    timed("Leaky, FastSigmoid registered", "snntorch", "spikes",
+          told(Spiking, "snntorch.surrogate", "FastSigmoid", "activation"), limit=RESET),
     timed("LIFNode", "spikingjelly", "spikes", SpikingJelly, limit=RESET),
     timed("LIFRecurrent", "norse", "spikes", Norse, limit=RESET),
+    timed("LIFRecurrent, SuperSpike registered", "norse", "spikes",
+          told(Norse, "norse.torch.functional.superspike", "SuperSpike", "activation")),
     timed("odeint, rk4", "torchdiffeq", "differential equations", Equation, states),
     timed("odeint, dopri5", "torchdiffeq", "differential equations", lambda: Equation("dopri5"), states,
           mixes="the steps are chosen for all samples together"),
+    timed("odeint, dopri5, _UncheckedAssign registered", "torchdiffeq", "differential equations",
+          told(lambda: Equation("dopri5"), "torchdiffeq._impl.rk_common", "_UncheckedAssign", "structure"), states,
+          mixes="the steps are chosen for all samples together"),
     timed("odeint_adjoint", "torchdiffeq", "differential equations", lambda: Equation(adjoint=True), states),
     timed("cdeint", "torchcde", "differential equations", Controlled),
-    timed("CfC", "ncps", "series", _liquid("CfC"), select=0, limit=GATES),
+    timed("CfC", "ncps", "series", _liquid("CfC"), select=0),
     timed("LTC", "ncps", "series", _liquid("LTC"), select=0, limit=GATES),
     timed("FNO", "neuralop", "series", _operator, lambda: torch.randn(2, FEATURES, 16)),
     timed("ActorCriticPolicy", "stable_baselines3", "reinforcement learning", _policy, states, select=1),

@@ -213,6 +213,8 @@ class Recorder:
     def _per_sample(self, held: Held, g: Tensor) -> Tensor:
         """Relevance per sample, (N,), summed in float64: of inputs rounded as it is in the result."""
         value = held.value if held.maker == INPUT else wide(held.value)
+        if value.is_complex():  # inside a Fourier transform; both parts are numbers that carry relevance
+            value, g = (torch.view_as_real(part.resolve_conj()) for part in (value, g))
         half = value.dtype is torch.float16  # has no room for what stands in for a zero
         relevance = (nonzero(value) if self.nz and not half else value) * g.detach()
         total = torch.float64 if relevance.device.type != "mps" else torch.float32

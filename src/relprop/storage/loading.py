@@ -50,8 +50,9 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     """
     if not isinstance(path, (str, PathLike)) or not isinstance(os.fspath(path), str):
         raise InputError(f"load takes the path of a folder that R.save('folder/') wrote; got {type(path).__name__}.")
-    place, shown = atomic.whole(Path(path), MANIFEST), repr(os.fspath(path)[:400])
+    shown = repr(os.fspath(path)[:400])
     try:
+        place = atomic.whole(Path(path), MANIFEST)
         if not os.path.lexists(place / MANIFEST):
             raise FormatError(f"{shown} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
         with opened(place / MANIFEST, _MANIFEST) as (file, size):
