@@ -5,10 +5,12 @@ Masks (`torch.where`) cost ten times a multiplication on a CPU, so the hot paths
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from relprop.torch_private.graph import batched
 from relprop.torch_private.recorded import recording, unrecorded
@@ -62,6 +64,22 @@ def wide(x: Tensor) -> Tensor:
 def known(test: Tensor, otherwise: bool) -> bool:
     """The truth of a test on numbers; while a graph is recorded, `otherwise`, which must be right for all numbers."""
     return otherwise if recording() else bool(test)
+
+
+@contextmanager
+def kept_here() -> Iterator[None]:
+    """A graph of its own: a checkpoint that we run in must not count what it saves, and it holds on to nothing after."""
+    kept: list[Tensor] = []
+
+    def keep(t: Tensor) -> int:
+        kept.append(t)
+        return len(kept) - 1
+
+    try:
+        with saved_tensors_hooks(keep, kept.__getitem__):
+            yield
+    finally:
+        kept.clear()  # a node that holds its own result would stay for ever
 
 
 def aside() -> AbstractContextManager[object]:

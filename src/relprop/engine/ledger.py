@@ -175,11 +175,19 @@ class Recorder:
 
     def preserve(self, target: Any) -> None:
         """Before a tensor is overwritten: values that lie in its memory are copied."""
+        if isinstance(target, Tensor) and target._base is not None and target._base.requires_grad:
+            self._hold_base(target, target._base)
         if isinstance(target, Tensor) and (stored := _storage(target)) is not None:
             for held in self._stored.pop(stored, ()):
                 if held.intact:
                     held.value = held.value.clone()
                     held.version = held.value._version
+
+    def _hold_base(self, view: Tensor, base: Tensor) -> None:
+        """What is written into a view goes on to its base, which the operation that made both may have kept to itself."""
+        edge, made = edge_of(base), self._held.get(edge_of(view)) if view.requires_grad else None
+        if made is not None and edge not in self._held:
+            self._hold(base, edge, made.maker)
 
     def _hold(self, tensor: Tensor, edge: Edge, maker: int) -> None:
         stored = _storage(tensor)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
@@ -26,7 +25,7 @@ from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.spelling import named
-from relprop.numerics import aside, nonzero, own
+from relprop.numerics import aside, kept_here, nonzero, own
 from relprop.operations.gates import GATE
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass, Zero
@@ -95,8 +94,7 @@ def _remembered(
 
 def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
     """Derivatives that do not exist or are infinite count as 0."""
-    # A graph of its own: a checkpoint that the operation runs in must not count what it saves.
-    with aside(), torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
+    with aside(), torch.enable_grad(), kept_here():
         zero = torch.zeros(1, dtype=dtype, device=device, requires_grad=True)
         y = step(zero)
         slope = curve = torch.zeros(())
@@ -425,7 +423,7 @@ def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
 def _secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
     """`(f(s) - f(0)) / s`, with the slope at 0 where `s` is near it."""
-    with torch.enable_grad(), saved_tensors_hooks(lambda t: t, lambda t: t):
+    with torch.enable_grad(), kept_here():
         zero = torch.zeros_like(s, requires_grad=True)
         at_zero = function(zero)
         (slope,) = torch.autograd.grad(at_zero.sum(), zero)

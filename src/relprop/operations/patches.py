@@ -35,6 +35,9 @@ def embeds_patches(x: Tensor, linear: Any) -> bool:
                 at = move(at)
         except (RuntimeError, TypeError, IndexError):
             return False
-        rows = at.reshape(-1, at.shape[-1])
-        positions = rows[0].long() // before[-1]
-        return len(rows) > before[0] and bool((positions != positions[0]).any())
+        rows = at[:1].reshape(-1, at.shape[-1]).long()  # of the first sample
+        for axis in range(1, len(before)):
+            places = rows // before[axis + 1 :].numel() % before[axis]
+            if bool((places[0] != places[0, 0]).any() and (places.sort(1)[0] != places[0].sort()[0]).any()):
+                return True  # a row takes some of this axis, and another row takes others
+        return False

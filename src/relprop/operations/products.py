@@ -15,7 +15,7 @@ from torch import Tensor
 
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, scaled
+from relprop.engine.functions import Share, grafted, scaled
 from relprop.engine.notes import note_of, noted, role_of
 from relprop.engine.origins import Origin, chain
 from relprop.engine.registry import DEFAULTS, register
@@ -30,6 +30,10 @@ from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
 from relprop.rules import Gate
+
+
+def _plain(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _live(value: Any) -> bool:
@@ -210,10 +214,21 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
         return y
     if live < 2:
         return call()
+    if len(inner) == 2 and (one := _squared(call, equation, *inner)) is not None:
+        return one
     multiplied(call.run, inner)
     call.run.traits.add("matrix product")
     given = iter(shares(call, [t for t in inner if _live(t)]))
     return scored(call.run, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
+
+
+def _squared(call: Call, equation: Any, a: Tensor, b: Tensor) -> Tensor | None:
+    """An einsum that multiplies entry by entry what has one origin: an elementwise function."""
+    terms = equation.replace(" ", "").replace("->", ",").split(",") if isinstance(equation, str) else []
+    if len(terms) != 3 or len(set(terms)) > 1 or not _distinct(terms[0]):
+        return None
+    found = chain(torch.mul, (a, b), {})
+    return None if found is None else along(call, found, lambda: call.function(equation, a.detach(), b.detach()))
 
 
 def _rearranged(call: Call, equation: Any, x: Tensor) -> Tensor:
@@ -261,6 +276,10 @@ def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
 
 def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
     if _live(tensor1) and _live(tensor2):
+        found = chain(torch.mul, (tensor1, tensor2), {})
+        if found is not None:
+            way = input + value * along(call, found, lambda: tensor1.detach() * tensor2.detach())
+            return grafted(call(*map(_plain, call.args), value=value), way)
         multiplied(call.run, (tensor1, tensor2))
         a, b = shares(call, [tensor1, tensor2])
         return call(input, scaled(tensor1, a), scaled(tensor2, b), value=value)

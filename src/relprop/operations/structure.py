@@ -115,7 +115,6 @@ register(
         "quantile nanquantile copysign unique_consecutive"
     ),
     family="selection",
-    traits={MOVES},
 )
 register(
     *named("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"),
