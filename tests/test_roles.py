@@ -99,7 +99,7 @@ GATES: dict[str, tuple[Way, Way]] = {
 def test_a_gate_that_is_written_into(plain: Way, written: Way) -> None:
     for made in (torch.sigmoid, F.relu, torch.tanh):
         one, other = (
-            relprop.attribute(lambda a, x, f=f: (f(made(a)) * x).sum(1), (A, X), composite="cp_lrp").values  # type: ignore[misc]
+            relprop.attribute(lambda a, x, f=f, made=made: (f(made(a)) * x).sum(1), (A, X), composite="cp_lrp").values  # type: ignore[misc]
             for f in (plain, written)
         )
         for a, b in zip(one, other, strict=True):

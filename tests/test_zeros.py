@@ -134,7 +134,7 @@ def test_proportional_rules_are_not_touched(rule: relprop.WeightedRule) -> None:
 
 HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {
     "scaled": lambda h: h * 3.0,
-    "negated twice": lambda h: -(-h),
+    "negated twice": lambda h: torch.neg(-h),
     "a buffer": lambda h: h * torch.full((4, 1, 1), 3.0, dtype=D),
     "moved": lambda h: h.flip(2).roll(1, 3),
     "joined": lambda h: torch.cat([h, h * 2], 1)[:, 4:],

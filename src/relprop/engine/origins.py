@@ -29,6 +29,7 @@ class Step:
     """One operation of an elementwise chain; `SOURCE` among its operands stands for the source."""
 
     __slots__ = ("affine", "args", "function", "gate", "kwargs")
+    affine: bool
 
     def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs

@@ -63,7 +63,11 @@ def _narrowed(call: Call, x: Tensor) -> Tensor:
     y = call.function(*map(_plain, call.args), **{k: _plain(a) for k, a in call.kwargs.items()})
     scale = torch.ones_like(x).masked_fill_(x.detach() == 0, tiny(y.dtype) / tiny(x.dtype))
     run = call.run
-    return _on(call, x, scaled(x, lambda: scale if run.nz_first else 1.0))
+
+    def factor() -> Any:
+        return scale if run.nz_first else 1.0
+
+    return _on(call, x, scaled(x, factor))
 
 
 def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: torch.dtype) -> None:

@@ -295,7 +295,7 @@ def extremum(largest: bool) -> Callable[..., Any]:
 
     def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
         other = kwargs.get("other", args[1] if len(args) > 1 else None)
-        pair = (args[0] if args else kwargs.get("input"), other)
+        pair: tuple[Any, Any] = (args[0] if args else kwargs.get("input"), other)
         live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
         if len(live) != 1 or not isinstance(other, Tensor):
             return call()

@@ -125,7 +125,7 @@ def cosine_similarity(call: Call, x1: Tensor, x2: Tensor, dim: int = 1, eps: flo
 def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Weights of an attention: the native Jacobian (AttnLRP), a constant (CP-LRP), or a Jacobian at a temperature."""
     x = args[0] if args else kwargs["input"]
-    dim = kwargs["dim"] if "dim" in kwargs else args[1] if len(args) > 1 else None
+    dim: Any = kwargs["dim"] if "dim" in kwargs else args[1] if len(args) > 1 else None
     smallest = call.entry.function is F.softmin
     if isinstance(call.rule, Temperature):
         way = softened(-x if smallest else x, dim, call.rule)
