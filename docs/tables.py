@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import relprop
 from relprop.composites import NAMES, Composite, first
 from relprop.engine.registry import REFUSED, SILENT, TABLE
+from relprop.engine.roles import ROLES
 from relprop.rules import Rule, WeightedRule
 from relprop.rules.base import EVERYTHING
 
@@ -179,6 +180,20 @@ def families() -> str:
     return _table(("Family", "Relevance, by default", "Operations"), rows)
 
 
+def roles() -> str:
+    """What a tensor may be known to be: what gives it, what it survives, and who asks."""
+    rows = [
+        (
+            f"`{role.name}`",
+            role.given_by,
+            ", ".join(sorted(role.survives)),
+            role.asked_by,
+        )
+        for role in ROLES.values()
+    ]
+    return _table(("role", "given by", "survives what", "asked by"), rows)
+
+
 def refused() -> str:
     """What is known to have no propagation, and why."""
     reasons: dict[str, set[str]] = defaultdict(set)
@@ -252,5 +267,5 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 TABLES = {
     make.__name__: make
-    for make in (guides, composites, rules, costs, families, refused)
+    for make in (guides, composites, rules, costs, families, refused, roles)
 }

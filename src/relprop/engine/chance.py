@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-State = list[tuple[Callable[[Any], None], Any]]
+State = list[tuple[Callable[[Any], Any], Any]]
 
 
 def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> State:
