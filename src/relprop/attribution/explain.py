@@ -181,7 +181,7 @@ def _explained(
             raise SeveredGraphError(_severed(run))
         reads = run.composite.multiply_by_inputs if how.multiply is None else how.multiply
         nz = nz_input or run.nz_first
-        if nz and not reads:
+        if nz and not reads and any(known((x.detach() == 0).any(), True) for x in carriers):
             raise RuleError(_no_multiplier(run))
 
         def read(gradients: Sequence[Tensor | None], reads: bool = reads, nz: bool = nz, score: Tensor = score) -> Any:
