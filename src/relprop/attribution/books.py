@@ -19,7 +19,7 @@ from torch import Tensor
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
 from relprop.engine.ledger import Edge, Entry, Ledger
-from relprop.numerics import recording
+from relprop.torch_private.recorded import recording
 
 _FACTORS = 16
 """So many powers of two are told apart; none is out of reach of float32."""
@@ -120,7 +120,7 @@ class Bookkeeper:
         try:
             factors = torch.ones_like(self.start, requires_grad=True)
             values = self.read(self._pass(self.start * factors, create_graph=True))
-            (found,) = torch.autograd.grad(sum(v.double().sum() for v in values), factors)
+            (found,) = torch.autograd.grad(torch.stack([v.double().sum() for v in values]).sum(), factors)
             if abs(float(found.double().sum()) - total) <= 1e-4 * float(found.double().abs().sum()):
                 return found.double()
         except RuntimeError:  # an operation without a second derivative

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -103,7 +104,7 @@ def warn(notices: Iterable[str]) -> None:
 
 def _outside() -> int:
     """How many frames lie between `warn` and the caller of this package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "relprop":
-        frame, level = frame.f_back, level + 1
-    return level
+    for level, (frame, _) in enumerate(traceback.walk_stack(inspect.currentframe())):
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] != "relprop":
+            return level
+    return 1

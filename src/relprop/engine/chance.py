@@ -6,11 +6,12 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-State = list[tuple[Callable[[Any], None], Any]]
+State = list[tuple[Callable[[Any], object], Any]]
 
 
 def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> State:
@@ -20,11 +21,15 @@ def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator]
         module = torch.get_device_module(device)
         if hasattr(module, "get_rng_state"):
             args = (device,) if device.index is not None else ()
-            found.append((lambda s, m=module, a=args: m.set_rng_state(s, *a), module.get_rng_state(*args)))
+            found.append((partial(_set_device, module, args), module.get_rng_state(*args)))
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         found.append((numpy.random.set_state, numpy.random.get_state()))
     return found + [(g.set_state, g.get_state()) for g in generators]
+
+
+def _set_device(module: Any, args: tuple, where: Any) -> None:
+    module.set_rng_state(where, *args)
 
 
 def moved(before: State, after: State) -> bool:

@@ -69,7 +69,7 @@ class Cuts:
         if not self._met or not leaves:
             return []
         reached = _behind([s.grad_fn for s in scores])
-        found = []
+        found: list[tuple[Cut, list[Tensor | None]]] = []
         for cut in list(self._met.values()):
             if not _made_of(cut.edge.node, reached, leaves):
                 continue
@@ -78,7 +78,7 @@ class Cuts:
                 made_of = torch.autograd.grad(
                     [cut.edge],
                     leaves,
-                    [torch.ones(shape, dtype=dtype, device=device)],  # type: ignore[arg-type]
+                    [torch.ones(shape, dtype=dtype, device=device)],
                     retain_graph=True,
                     allow_unused=True,
                 )

@@ -256,7 +256,7 @@ class Recorder:
         for hook in self._hooks:
             hook.remove()
         for holder in (self._hooks, self._held, self._stored, self._handed):
-            holder.clear()  # type: ignore[attr-defined]
+            holder.clear()
 
 
 def edge_of(tensor: Tensor) -> Edge:
