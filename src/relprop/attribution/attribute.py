@@ -79,8 +79,8 @@ def attribute(
             al. 2025); rotary ones do not. Where a model multiplies content with positions, each takes its half then.
         batch_size: samples per forward pass, for inputs larger than memory.
         progress: show a progress bar on stderr (needs tqdm).
-        ledger: record which operation absorbed how much, in `Relevance.ledger`. It costs one backward pass per sample
-            and a copy of every activation.
+        ledger: record which operation absorbed how much, in `Relevance.ledger`. It keeps what every operation returned
+            until the backward pass; where rows of the inputs exchange relevance, it costs a backward pass for each.
 
     Returns:
         Relevance whose `values` mirror the inputs.
