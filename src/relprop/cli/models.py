@@ -385,9 +385,9 @@ def taking(loaded: Loaded, inputs: Tensor, fix: str) -> Iterator[None]:
     """
     try:
         yield
-    except RelpropError:
-        raise
     except Exception as error:
+        if isinstance(error, RelpropError) and not isinstance(error, InputError):
+            raise
         try:
             with torch.no_grad():
                 loaded.model(inputs)
