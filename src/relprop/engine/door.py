@@ -13,6 +13,7 @@ from relprop.engine.call import Made, handle
 from relprop.engine.gradients import is_plain
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
+from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
 from relprop.engine.run import Run, replaying
 from relprop.errors import UnsupportedOperationError
@@ -38,7 +39,11 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
         if note is None or note.run is not run:
             return _stranger(run, value, live)
         if note.version != value._version:
-            note = renew(run, value)  # it was written into through a view, or without gradients
+            if _handed_back(value):
+                value._relprop = None
+                return _stranger(run, value, live)
+            check(run, value)
+            note = renew(run, value)  # it was written into through a view
         if note.layer is not None:
             note.layer.readers += 1
         live.append(value)
@@ -80,6 +85,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         if not torch.is_grad_enabled() or run.applications.note():  # inside one: met when that has returned
             live.append(value)
             return value
+        value._relprop_met = weakref.ref(value.grad_fn)  # type: ignore[attr-defined]
         stand_in = _applied(run, value, maker)
         if stand_in is not value:
             value._relprop_stand_in = stand_in  # type: ignore[attr-defined]
@@ -93,6 +99,14 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         note.layer.readers += 1
     live.append(value)
     return value
+
+
+def _handed_back(value: Tensor) -> bool:
+    """Whether somebody's function that was not met yet wrote into a tensor and returned it."""
+    maker, met = function_of(value.grad_fn), getattr(value, "_relprop_met", None)
+    if maker is None or maker.__module__.startswith("relprop."):
+        return False
+    return met is None or met() is not value.grad_fn
 
 
 def standing(value: Tensor) -> Tensor:
@@ -175,6 +189,7 @@ def _replace(value: Tensor, result: Tensor) -> None:
     value.detach_()
     if result.requires_grad:
         value.copy_(result)
+        seen(value)
         if note is not None:
             value._relprop = note  # type: ignore[attr-defined]
             note.version = value._version

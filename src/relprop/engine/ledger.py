@@ -177,7 +177,7 @@ class Recorder:
         """Before a tensor is overwritten: values that lie in its memory are copied."""
         if isinstance(target, Tensor) and target._base is not None and target._base.requires_grad:
             self._hold_base(target, target._base)
-        if isinstance(target, Tensor) and (stored := _storage(target)) is not None:
+        if isinstance(target, Tensor) and (stored := memory_of(target)) is not None:
             for held in self._stored.pop(stored, ()):
                 if held.intact:
                     held.value = held.value.clone()
@@ -190,7 +190,7 @@ class Recorder:
             self._hold(base, edge, made.maker)
 
     def _hold(self, tensor: Tensor, edge: Edge, maker: int) -> None:
-        stored = _storage(tensor)
+        stored = memory_of(tensor)
         held = self._held[edge] = Held(tensor, maker, self._copied or stored is None)
         if stored is not None and not self._copied:
             self._stored[stored].append(held)
@@ -275,7 +275,7 @@ def edge_of(tensor: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def _storage(tensor: Tensor) -> int | None:
+def memory_of(tensor: Tensor) -> int | None:
     """The memory a tensor lies in; None where it tells of none, as some subclasses."""
     try:
         return tensor.untyped_storage().data_ptr()

@@ -17,6 +17,7 @@ from relprop.engine.gradients import TAKES, keep_plain, own, take, without_plain
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
+from relprop.engine.overwritten import seen, unseen
 from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.roles import carry, give
 from relprop.engine.rows import apart
@@ -115,7 +116,9 @@ class Propagation(TorchFunctionMode):
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """An operation whose result carries no relevance: no operand does, or no gradients are recorded."""
         run = self.run
-        if live and run.applications.note():
+        inside = bool(live) and run.applications.note()
+        written = _written(entry, func, args, kwargs)
+        if inside:
             if writes(func) and note_of(args[0]) is not None:
                 args[0]._relprop = None  # what a custom function writes into, it may return
         elif live:
@@ -128,8 +131,12 @@ class Propagation(TorchFunctionMode):
         if not live:
             if (run.plain or kwargs.get("requires_grad")) and isinstance(result, Tensor) and result.requires_grad:
                 keep_plain(run, result)
-            written = args[0] if args and (writes(func) or kwargs.get("inplace")) else kwargs.get("out")
             run.derive(result, (*args, *kwargs.values()), written)
+        if written is not None:
+            if inside:
+                seen(written, inside=True)  # what a custom function does is its own business
+            else:
+                unseen(run, func, written)
         if run.ids and entry is not None:
             follow(run, func, entry.family == "structure", args, kwargs, result)
         return result
@@ -143,10 +150,12 @@ class Propagation(TorchFunctionMode):
             raise written_out(run, func)
         if entry is None or entry.family == REFUSED:
             result = self._unknown(func, args, kwargs, "" if entry is None else entry.reason)
+            seen(_written(entry, func, args, kwargs))
             adopt(run, result)
         else:
             notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
+            seen(_written(entry, func, args, kwargs))
             rounded = kwargs.get("rounding_mode") is not None or _counts(result)
             if rounded and not result.requires_grad:  # a normaliser, or what a rule made a constant, is no cut
                 self._cut(func, live[0], result)
@@ -159,9 +168,8 @@ class Propagation(TorchFunctionMode):
             run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
         if run.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
-            changed = kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)
-            written = args[0] if changed and args else None
-            run.recorder.record(family, called(func).strip("_"), run.where(), (result, written))
+            made = result, _written(entry, func, args, kwargs)
+            run.recorder.record(family, called(func).strip("_"), run.where(), made)
         return result
 
     def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
@@ -184,3 +192,10 @@ class Propagation(TorchFunctionMode):
 def _counts(result: Any) -> bool:
     """Whether a result holds integers or truth values."""
     return isinstance(result, Tensor) and not result.is_floating_point() and not result.is_complex()
+
+
+def _written(entry: Entry | None, func: Any, args: tuple, kwargs: dict) -> Any:
+    """What an operation writes into; None where it makes new tensors."""
+    if args and (kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)):
+        return args[0]
+    return kwargs.get("out")

@@ -50,6 +50,7 @@ class Run:
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
         starts: the inputs that carry relevance, by their number among all.
+        written: the last operations that wrote without being followed: into which memory, and what is told of them.
         random: where the generators stood when the last checkpointed block began.
         generators: those that the model was seen to draw from.
         samples: how many there are along the first axis of the inputs.
@@ -92,6 +93,7 @@ class Run:
         self.followed: set[Any] = set()
         self.severed: deque[str] = deque(maxlen=8)
         self.cuts = Cuts()
+        self.written: deque[tuple[int, str]] = deque(maxlen=32)
         self.starts: list[tuple[int, Tensor]] = []
         self.generators: dict[int, torch.Generator] = {}
         self.random: State = []
