@@ -274,7 +274,7 @@ def test_shapes_that_depend_on_numbers_are_refused() -> None:
     ("given", "error"),
     [
         ({"x": torch.full((2, 3, 8, 8), torch.nan)}, InputError),
-        ({"x": torch.randn(2, 4, 8, 8)}, RuntimeError),
+        ({"x": torch.randn(2, 4, 8, 8)}, InputError),
         ({"target": 9}, TargetError),
         ({"target": [1]}, TargetError),
         ({"target": "cat"}, TargetError),

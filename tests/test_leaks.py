@@ -7,6 +7,7 @@ with the node.
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import subprocess
 import sys
@@ -271,8 +272,7 @@ def _as_before(model: nn.Module, seen: list[Any], expected: Tensor) -> None:
 class Interruption:
     """Interrupts the n-th call of a function of relprop, but for those that undo what was done."""
 
-    # nor in what Python runs where it can raise nothing: the end of a generator
-    UNDOING = frozenset({"close", "_leave", "__exit__", "outside", "uncompiled", "<genexpr>"})
+    UNDOING = frozenset({"close", "_leave", "__exit__"})
 
     def __init__(self, number: int) -> None:
         self.left, self.where = number, ""
@@ -280,6 +280,8 @@ class Interruption:
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         if event != "call" or not code.co_filename.startswith(PACKAGE) or code.co_name in self.UNDOING:
+            return
+        if code.co_flags & inspect.CO_GENERATOR:  # it may be called to end, where Python lets nothing be raised
             return
         self.left -= 1
         if self.left == 0:
@@ -301,7 +303,7 @@ def test_after_an_interrupt_anywhere(options: str) -> None:
     calls = -1 - counting.left
     assert calls > 300
     met = set()
-    for number in range(1, calls, calls // 60):
+    for number in range(1, calls, calls // 25):
         strike = Interruption(number)
         sys.settrace(strike)
         try:
@@ -311,7 +313,7 @@ def test_after_an_interrupt_anywhere(options: str) -> None:
         finally:
             sys.settrace(None)
         _as_before(model, seen, expected)
-    assert len(met) > 15
+    assert len(met) > 8
 
 
 GROWTH = """
@@ -368,43 +370,35 @@ def test_a_compiled_call_goes_with_its_model() -> None:
     assert reference() is None
 
 
+def _goes_with_its_model(models: list[Any], call: Callable[[Any], Any]) -> None:
+    """Calls leave nothing, and a result of theirs does not keep the model, which is taken out of its list."""
+    call(models[0])
+    before = tensors()
+    for _ in range(3):
+        call(models[0])
+    assert tensors() <= before
+    kept, reference = call(models[0]), weakref.ref(models.pop())
+    gc.collect()
+    assert reference() is None and kept is not None
+
+
 @pytest.mark.parametrize("options", [{}, {"ledger": True}, {"layers": "*"}])
 def test_texts(options: dict[str, Any]) -> None:
     pytest.importorskip("transformers")
     tokenizer = text_models.words()
-    model = text_models.build("bert", tokenizer)
+    model = [text_models.build("bert", tokenizer)]
 
-    def call() -> Any:
-        return relprop.explain_text(model, tokenizer, "a film was good", 1, **options)
-
-    call()
-    before = tensors()
-    for _ in range(3):
-        call()
-    assert tensors() <= before
-    reference, kept = weakref.ref(model), call()
-    del model, call
-    gc.collect()
-    assert reference() is None and kept is not None
+    _goes_with_its_model(model, lambda m: relprop.explain_text(m, tokenizer, "a film was good", 1, **options))
 
 
 def test_generated_texts() -> None:
     pytest.importorskip("transformers")
     tokenizer = text_models.letters()
-    model = text_models.build("llama", tokenizer)
+    model = [text_models.build("llama", tokenizer)]
 
-    def call() -> Any:
-        return relprop.explain_generation(model, tokenizer, "the capital", max_new_tokens=3, ledger=True)
-
-    call()
-    before = tensors()
-    for _ in range(3):
-        call()
-    assert tensors() <= before
-    reference, kept = weakref.ref(model), call()
-    del model, call
-    gc.collect()
-    assert reference() is None and kept is not None
+    _goes_with_its_model(
+        model, lambda m: relprop.explain_generation(m, tokenizer, "the capital", max_new_tokens=3, ledger=True)
+    )
 
 
 def test_threads_end_with_nothing() -> None:

@@ -300,7 +300,7 @@ def test_the_next_sentence(words: Any) -> None:
 
     torch.manual_seed(0)
     config = transformers.BertConfig(**tiny.SMALL, vocab_size=len(words), pad_token_id=0)
-    model = transformers.BertForNextSentencePrediction(config).eval()
+    model = transformers.BertForNextSentencePrediction(config).eval().requires_grad_(False)
     logits = model(**words("paris was good", "oil was bad", return_tensors="pt")).logits
     found = relprop.explain_text(model, words, ("paris was good", "oil was bad"), 1)
     assert float(found.score) == pytest.approx(float(logits[0, 1]), rel=1e-4)
@@ -321,7 +321,7 @@ def test_what_a_score_is_depends_on_the_problem(problem: str | None, count: int,
 
 def test_one_number_per_text() -> None:
     tokenizer = tiny.Slow()
-    inner = tiny.Plain(len(tokenizer), 1)
+    inner = tiny.Plain(len(tokenizer), 1).requires_grad_(False)
     model = lambda ids: inner(ids)[:, 0]  # noqa: E731
     found = relprop.explain_text(model, tokenizer, "rome was good")
     assert float(found.score) == pytest.approx(
@@ -341,7 +341,7 @@ def test_a_head_that_reads_the_last_token(pad: int | None, side: str) -> None:
         vocab_size=len(tokenizer), n_embd=24, n_layer=2, n_head=4, n_positions=64, num_labels=3, pad_token_id=pad,
         eos_token_id=0, bos_token_id=0,
     )  # fmt: skip
-    model = transformers.GPT2ForSequenceClassification(config).double().eval()
+    model = transformers.GPT2ForSequenceClassification(config).double().eval().requires_grad_(False)
     texts = ["The capital of France is", "oil", "a good film"]
     for text, together in zip(texts, relprop.explain_text(model, tokenizer, texts, 2), strict=True):
         torch.testing.assert_close(together.relevance, relprop.explain_text(model, tokenizer, text, 2).relevance)
@@ -359,6 +359,6 @@ def test_the_models_own_padding_fills(words: Any) -> None:
         vocab_size=len(tokenizer), n_embd=24, n_layer=1, n_head=4, n_positions=64, num_labels=3, pad_token_id=7,
         eos_token_id=0, bos_token_id=0,
     )  # fmt: skip
-    model = transformers.GPT2ForSequenceClassification(config).double().eval()
+    model = transformers.GPT2ForSequenceClassification(config).double().eval().requires_grad_(False)
     found = relprop.explain_text(model, tokenizer, ["oil", "The capital of France is"], 2)[0]
     assert float(found.score) == pytest.approx(float(model(**tokenizer("oil", return_tensors="pt")).logits[0, 2]))

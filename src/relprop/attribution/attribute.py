@@ -13,7 +13,7 @@ from relprop.attribution.checks import admit, arguments, check_flags, check_furt
 from relprop.attribution.explain import Options, explain
 from relprop.attribution.identity import Identity
 from relprop.attribution.layers import wanted
-from relprop.attribution.mistaken import OFTEN, batched, refuses
+from relprop.attribution.mistaken import REFUSALS, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import known_labels, several
@@ -79,8 +79,8 @@ def attribute(
             al. 2025); rotary ones do not. Where a model multiplies content with positions, each takes its half then.
         batch_size: samples per forward pass, for inputs larger than memory.
         progress: show a progress bar on stderr (needs tqdm).
-        ledger: record which operation absorbed how much, in `Relevance.ledger`. It costs one backward pass per sample
-            and a copy of every activation.
+        ledger: record which operation absorbed how much, in `Relevance.ledger`. It keeps what every operation returned
+            until the backward pass; where rows of the inputs exchange relevance, it costs a backward pass for each.
 
     Returns:
         Relevance whose `values` mirror the inputs.
@@ -193,7 +193,7 @@ def attribute_each(
                 if why and "first axis is not the batch" in error.message:
                     raise TargetError(f"{error.message} {why[0].upper()}{why[1:]}") from error
                 raise
-            except OFTEN as error:
+            except REFUSALS as error:
                 if watched.lone and not isinstance(error, RelpropError):
                     raise InputError(watched.lone) from error
                 if why := refuses(model, inputs, *arguments(inputs, how.args, how.kwargs), error):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from relprop.attribution.trees import leaves
 from relprop.errors import InputError, RelpropError
 
-OFTEN = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError)
-"""What models raise on inputs that they do not take."""
+REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
+"""What models raise on inputs that they do not take; other errors are their own."""
 
 
 def no_model(model: Any, inputs: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from relprop.attribution.checks import admit, arguments, check_further
-from relprop.attribution.mistaken import OFTEN, refuses
+from relprop.attribution.mistaken import REFUSALS, refuses
 from relprop.attribution.targets import select_output
 from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place, acting
@@ -142,7 +142,7 @@ def survey(
         try:
             with watch:
                 output = select_output(model(*positional, **named), None)
-        except OFTEN as error:
+        except REFUSALS as error:
             given = arguments(inputs, tuple(forward_args), dict(forward_kwargs or {}))
             if why := refuses(model, inputs, *given, error):
                 raise InputError(why) from error

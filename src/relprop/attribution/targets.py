@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution.mistaken import OFTEN
+from relprop.attribution.mistaken import REFUSALS
 from relprop.errors import RelpropError, TargetError, TargetIndexError
 from relprop.signatures import public
 from relprop.torch_private.recorded import recording
@@ -118,7 +118,7 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
 def _called(target: Callable[[Any], Any], output: Any) -> Any:
     try:
         return target(output)
-    except OFTEN as error:
+    except (*REFUSALS, AttributeError, KeyError) as error:
         if isinstance(error, (RelpropError, torch.OutOfMemoryError)):
             raise
         shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""

@@ -385,9 +385,10 @@ def taking(loaded: Loaded, inputs: Tensor, fix: str) -> Iterator[None]:
     """
     try:
         yield
-    except RelpropError:
-        raise
     except Exception as error:
+        refused = isinstance(error, InputError) and error.__cause__ is not None  # by the network itself
+        if isinstance(error, RelpropError) and not refused:
+            raise
         try:
             with torch.no_grad():
                 loaded.model(inputs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-State = list[tuple[Callable[[Any], Any], Any]]
+State = list[tuple[Callable[[Any], object], Any]]
 
 
 def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> State:
@@ -21,7 +21,7 @@ def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator]
         module = torch.get_device_module(device)
         if hasattr(module, "get_rng_state"):
             args = (device,) if device.index is not None else ()
-            found.append((partial(_set, module, args), module.get_rng_state(*args)))
+            found.append((partial(_set_device, module, args), module.get_rng_state(*args)))
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         found.append((numpy.random.set_state, numpy.random.get_state()))
@@ -29,9 +29,8 @@ def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator]
     return found
 
 
-def _set(module: Any, args: tuple, state: Any) -> None:
-    """Sets a device's generator."""
-    module.set_rng_state(state, *args)
+def _set_device(module: Any, args: tuple, where: Any) -> None:
+    module.set_rng_state(where, *args)
 
 
 def moved(before: State, after: State) -> bool:

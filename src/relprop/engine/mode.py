@@ -145,8 +145,9 @@ class Propagation(TorchFunctionMode):
         else:
             notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
-            if isinstance(result, Tensor) and not result.requires_grad and kwargs.get("rounding_mode") is not None:
-                self._cut(func, live[0], result)  # a normaliser, or what a rule made a constant, is none
+            rounded = kwargs.get("rounding_mode") is not None or _counts(result)
+            if rounded and not result.requires_grad:  # a normaliser, or what a rule made a constant, is no cut
+                self._cut(func, live[0], result)
             adopt(run, result)
             made = args[0] if result is None and args else result  # x[...] = y returns nothing
             for name, value in entry.gives:
@@ -176,3 +177,8 @@ class Propagation(TorchFunctionMode):
             raise unknown(self.run, func, args, reason)
         self.run.unknown[called(func)] += 1
         return func(*args, **kwargs)
+
+
+def _counts(result: Any) -> bool:
+    """Whether a result holds integers or truth values."""
+    return isinstance(result, Tensor) and not result.is_floating_point() and not result.is_complex()

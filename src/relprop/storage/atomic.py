@@ -69,7 +69,10 @@ def folder(path: Path, mark: str) -> Iterator[Path]:
 def whole(path: Path, mark: str) -> Path:
     """Where a saved folder lies: in its place, or set aside by a writer that was stopped before its own took the place."""
     aside = _aside(path)
-    return aside if not path.exists() and (aside / mark).is_file() else path
+    try:
+        return aside if not path.exists() and (aside / mark).is_file() else path
+    except (OSError, ValueError):  # no path that a file system knows
+        return path
 
 
 def _aside(path: Path) -> Path:
