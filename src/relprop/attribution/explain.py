@@ -164,7 +164,8 @@ def _explained(
     edges = [c.edge for c in catches if c.edge is not None]
     if not all(score.requires_grad for score, _ in asked):
         raise SeveredGraphError(_severed(run))
-    cuts = run.cuts.entries([score for score, _ in asked], [leaf for _, leaf in starts]) if before is not None else []
+    leads = [score for score, _ in asked], [leaf for _, leaf in starts]
+    cuts = run.cuts.entries(*leads, run.checkpointed) if before is not None else []
     if run.recorder is not None:
         run.recorder.forget()
     backward = _backward(run, [score for score, _ in asked], seed, [*tensors, *edges], how)

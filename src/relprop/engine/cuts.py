@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from relprop.engine.tokens import Positions
-from relprop.torch_private.graph import function_of
+from relprop.torch_private.graph import function_of, leaf_of
 
 _MOST = 64
 """How many cuts a run remembers: each keeps a part of the graph that might be free to go."""
@@ -62,9 +62,13 @@ class Cuts:
                 like = operand.shape, operand.dtype, operand.device
                 self._met[edge.node, edge.output_nr] = Cut(f"{name} in {where()}", edge, like)
 
-    def entries(self, scores: Sequence[Tensor], leaves: list[Tensor]) -> list[tuple[Cut, list[Tensor | None]]]:
+    def entries(
+        self, scores: Sequence[Tensor], leaves: list[Tensor], checkpointed: bool = False
+    ) -> list[tuple[Cut, list[Tensor | None]]]:
         """The cuts behind which nothing leads to the scores, each with the entries of the leaves that its operand is made of.
 
+        The entries are found by a pass through torch's own operations. A rule cannot act yet, and somebody's function need
+        not run backward at all: where one of these stands in between, or a part would be computed again, all entries count.
         To be asked before the graph is given back.
         """
         if not self._met or not leaves:
@@ -73,6 +77,10 @@ class Cuts:
         found: list[tuple[Cut, list[Tensor | None]]] = []
         for cut in list(self._met.values()):
             if not _made_of(cut.edge.node, reached, leaves):
+                continue
+            behind = _behind([cut.edge.node])
+            if checkpointed or any(function_of(node) is not None for node in behind):
+                found.append((cut, [_all_of(leaf) if _starts(leaf, behind) else None for leaf in leaves]))
                 continue
             shape, dtype, device = cut.like
             try:
@@ -83,7 +91,7 @@ class Cuts:
                     retain_graph=True,
                     allow_unused=True,
                 )
-            except RuntimeError:  # it was overwritten since
+            except Exception:  # it was overwritten since, or a hook of somebody's would not run
                 continue
             found.append((cut, [None if g is None else g != 0 for g in made_of]))
         return found
@@ -103,6 +111,15 @@ def _behind(nodes: list[Any]) -> set[Any]:
     return seen
 
 
+def _starts(leaf: Tensor, nodes: set[Any]) -> bool:
+    """Whether one of some nodes is where a leaf enters the graph."""
+    return any(leaf_of(node) is leaf for node in nodes)
+
+
+def _all_of(leaf: Tensor) -> Tensor:
+    return torch.ones_like(leaf, dtype=torch.bool)
+
+
 def _made_of(node: Any, reached: set[Any], leaves: list[Tensor]) -> bool:
     """Whether a node leads back to a leaf by nodes that the scores do not lead to: else what it is made of goes on."""
     if node in reached:
@@ -115,7 +132,7 @@ def _made_of(node: Any, reached: set[Any], leaves: list[Tensor]) -> bool:
                 continue
             seen.add(before)
             ends = (before, *(first for first, _ in before.next_functions))  # an input enters by a node of its own
-            if any(id(getattr(end, "variable", None)) in mine for end in ends):
+            if any(id(leaf_of(end)) in mine for end in ends):
                 return True
             if before not in reached:
                 waiting.append(before)

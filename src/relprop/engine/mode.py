@@ -90,9 +90,11 @@ class Propagation(TorchFunctionMode):
         if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
             if isinstance(result, Tensor):
                 result = result.detach() if result.requires_grad else result
-                self._cut(func, args[0], result)
+                if not inside:  # what the function returns is met when it has returned
+                    self._cut(func, args[0], result)
                 return result
-            run.cuts.note(called(func), run.where, args[0], result)
+            if not inside:
+                run.cuts.note(called(func), run.where, args[0], result)
             if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
                 run.severed.append(f"{called(func)} in {run.where()}")
                 parts = [t.detach() if isinstance(t, Tensor) else t for t in result]
