@@ -217,11 +217,13 @@ def coverage(cache: Path) -> dict[tuple[str, int], list[str]]:
     return {place: [test for _, test in sorted(tests)] for place, tests in found.items()}
 
 
-def chosen(tests: list[str], most: int) -> list[str]:
-    """So many of the tests, from as many files as there are, the fastest of each first."""
+def chosen(tests: list[str], most: int, random: Random) -> list[str]:
+    """So many of the tests, from as many files as there are: the fastest of each first, then any."""
     files: dict[str, list[str]] = defaultdict(list)
     for test in tests:
         files[test.split("::")[0]].append(test)
+    for some in files.values():
+        some[1:] = random.sample(some[1:], len(some) - 1)
     picked: list[str] = []
     for n in range(max(map(len, files.values()), default=0)):
         picked += [some[n] for some in files.values() if n < len(some)]
@@ -279,7 +281,7 @@ def main() -> None:
         home = Path(folder)
         shutil.copytree(SOURCE, home / "relprop", ignore=shutil.ignore_patterns("__pycache__"))
         for number, mutant in enumerate(drawn, 1):
-            tests = chosen(lines.get((mutant.file, mutant.line), []), options.tests)
+            tests = chosen(lines.get((mutant.file, mutant.line), []), options.tests, Random(number))
             survived = not tests or survives(mutant, tests, home, options.limit)
             killed += not survived
             outcome.append({**mutant._asdict(), "source": None, "tests": len(tests), "survived": survived})
@@ -287,7 +289,10 @@ def main() -> None:
                 print(f"{mutant.file}:{mutant.line}: {mutant.what}{'' if tests else '  (no test runs it)'}", flush=True)
             if number % 25 == 0:
                 print(f"-- {killed} of {number} found", flush=True)
-    print(f"{killed} of {len(drawn)} mutants found, of {len(everything)} possible: {killed / len(drawn):.0%}")
+    reached = sum(one["tests"] > 0 for one in outcome)
+    print(
+        f"{killed} of {len(drawn)} mutants found, of {len(everything)} possible; {reached} on lines that a traced test runs"
+    )
     if options.json:
         Path(options.json).write_text(json.dumps(outcome, indent=1))
 
@@ -297,8 +302,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a part of the file's path")
-    parser.add_argument("--tests", type=int, default=40, help="how many tests a mutant is tried on at most")
-    parser.add_argument("--limit", type=float, default=90.0, help="seconds after which a mutant counts as found")
+    parser.add_argument("--tests", type=int, default=100, help="how many tests a mutant is tried on at most")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a mutant counts as found")
     parser.add_argument("--coverage", default="mutation-coverage.json", help="where to keep which test runs which line")
     parser.add_argument("--json", help="where to write what became of each mutant")
     return parser.parse_args()

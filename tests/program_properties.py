@@ -140,13 +140,20 @@ def nothing_stays_alive(program: Program) -> None:
             raise Broken(f"{left} tensors stay alive after three explanations{' with a ledger' * ledger}")
     R = relprop.attribute(model, x, target, composite=composite, ledger=True)
     del model
-    gc.collect()
+    _collect()
     if gone() is not None:
         raise Broken(f"the result keeps the model alive: {R!r}")
 
 
+def _collect() -> None:
+    """All that is unreachable, also through nodes of autograd, which the collector sees when what holds them is gone."""
+    for _ in range(10):
+        if not gc.collect():
+            return
+
+
 def _tensors() -> int:
-    gc.collect()
+    _collect()
     return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
 
 
@@ -169,6 +176,8 @@ def one_map_however_it_is_spelled(program: Program) -> None:
     if not bool(((slopes[0] - slopes[1]).abs() <= 1e-10 * scale).all()):
         return  # nor here: torch's own gradients differ
     for composite in COMPOSITES:
+        if composite == "gamma_flat" and "recurrent" in operations_of(program):
+            continue  # its steps, written out, are layers of their own, and the first of them is the first layer
         wanted, got = explained(plain, composite), explained(program, composite)
         close(got.score, wanted.score, 1e-9, f"score under {composite}")
         close(got.values, wanted.values, 1e-7, f"spelled otherwise under {composite}")

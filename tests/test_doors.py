@@ -198,7 +198,7 @@ WRONG_OUTPUTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "axes": (lambda R: R.plot(3), "ax must be an axes of matplotlib"),
     "a sample by name": (lambda R: R["a"], r"R\[3\] or R\[:2\]"),
     "a report the other way round": (lambda R: relprop.report("x.html", [R]), "'report.html', after the results"),
-    "nothing to load": (lambda R: relprop.load(None), "a folder that R.save wrote; got None"),  # type: ignore[arg-type]
+    "nothing to load": (lambda R: relprop.load(None), "path of a folder that R.save"),  # type: ignore[arg-type]
 }  # fmt: skip
 
 

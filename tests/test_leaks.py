@@ -289,6 +289,7 @@ class Interruption:
             raise KeyboardInterrupt(self.where)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["ledger", "layers", "all"])
 def test_after_an_interrupt_anywhere(options: str) -> None:
     seen: list[Any] = []

@@ -97,6 +97,12 @@ def origin(t: Tensor) -> Origin:
     return Origin(t, SOURCE, (), note_of(t)) if found.stale else found
 
 
+def beyond(t: Tensor) -> Origin:
+    """The farthest that a live tensor is known to be a function of, beyond its affine steps."""
+    *_, last = (level for level in _levels(t) if not level.stale)
+    return last
+
+
 def _levels(t: Tensor) -> Iterator[Origin]:
     """What a live tensor is a function of: itself, unless a chain made it; that chain's start; what that is affine in."""
     own = note_of(t)

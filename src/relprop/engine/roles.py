@@ -26,6 +26,8 @@ ADDS = "adds a constant"
 """The operand and a constant."""
 REDUCES = "reduces"
 """Each entry of the result is a sum of entries, with weights that are not negative."""
+MIXES = "mixes"
+"""Each entry of the result is a sum of entries, as many as before or as elsewhere: cumulative sums, scattered ones."""
 BOUNDS = "bounds"
 """Entries are kept within limits."""
 AFFINE = "affine"
@@ -33,7 +35,7 @@ AFFINE = "affine"
 FIRST = "of the first operand"
 """Other live operands count as constants: they give a shape, a dtype, or a divisor."""
 ANY = "any operation"
-EVERY_TRAIT = (MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS, AFFINE, FIRST)
+EVERY_TRAIT = (MOVES, SAME, SCALES, ADDS, REDUCES, MIXES, BOUNDS, AFFINE, FIRST)
 
 
 @dataclass(frozen=True)

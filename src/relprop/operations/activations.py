@@ -20,7 +20,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
-from relprop.engine.origins import SOURCE, Origin, Step, chain, origin, remember
+from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remember
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
@@ -150,9 +150,20 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
+    if found.source is x and found.note is not None and found.note.source is not None and jumps(found.step, x):
+        # no secant stands for a jump at 0, as a threshold's: it is taken of what was shifted
+        far = beyond(x)
+        found = far._replace(step=Step(call.function, (far.step, *args[1:]), kwargs))
     if not finite_at_zero(found.step, x):
         return remember(call(), call.run, found)
     return along(call, found, detached(call))
+
+
+def jumps(step: Step, x: Tensor) -> bool:
+    """Whether a function has two values at 0, one on either side."""
+    with aside(), torch.no_grad():
+        before, after = (step(x.new_full((1,), near, dtype=torch.float64)) for near in (-1e-6, 1e-6))
+        return bool(((after - before).abs() > 1e-3 * (1 + before.abs())).any())
 
 
 def ruled(call: Call, x: Tensor) -> Tensor:

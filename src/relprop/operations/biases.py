@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import begin, noted, role_of
-from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
+from relprop.engine.roles import ADDS, MIXES, MOVES, SAME, SCALES, role
 from relprop.engine.run import Run, replaying
 
 SCORES = role(
-    "scores", MOVES, SAME, SCALES, ADDS,
+    "scores", MOVES, SAME, SCALES, ADDS, MIXES,
     given_by="a product of two live matrices, with `positions=True`",
     asked_by="sums: a constant added to scores may stand for positions",
 )  # fmt: skip

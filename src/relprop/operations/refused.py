@@ -87,6 +87,12 @@ for _reason, _names in REASONS.items():
         if _function not in TABLE and getattr(_function, "__name__", "") in _wanted:
             register(_function, family=REFUSED, reason=_reason, only=True)
 register(
+    *(f for f in get_testing_overrides() if getattr(f, "__module__", "") == "torch.foreach"),  # since torch 2.15
+    family=REFUSED,
+    only=True,
+    reason="it works on lists of tensors at once, as optimisers do: write it for each tensor",
+)
+register(
     CheckpointFunction, family=REFUSED, only=True,
     reason="re-entrant checkpointing hides what it computes from autograd. Write checkpoint(..., use_reentrant=False), "
     "for models of transformers gradient_checkpointing_enable({'use_reentrant': False}); or switch it off and pass "

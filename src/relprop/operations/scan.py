@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from relprop.engine.call import Call
 from relprop.engine.notes import noted, role_of
 from relprop.engine.registry import register
-from relprop.engine.roles import ADDS, ANY, BOUNDS, MOVES, SAME, SCALES, role
+from relprop.engine.roles import ADDS, ANY, BOUNDS, MIXES, MOVES, SAME, SCALES, role
 from relprop.engine.run import Run
 from relprop.operations.activations import elementwise
 from relprop.rules import ScanConstants
@@ -74,7 +74,7 @@ SUSPECTS = role(
     join=_suspected_all, joined_by=(ANY,),
 )  # fmt: skip
 STEP_SIZE = role(
-    "step size", MOVES, SAME, SCALES, ADDS, BOUNDS,
+    "step size", MOVES, SAME, SCALES, ADDS, BOUNDS, MIXES,
     given_by="softplus, under `ScanConstants()` or \"auto\"",
     asked_by="exp and products, which tell a selective scan by them",
     scaled=_times,

@@ -12,7 +12,7 @@ from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
 from relprop.engine.origins import chain, remember
 from relprop.engine.registry import native, register
-from relprop.engine.roles import FIRST, MOVES, REDUCES, SAME, SCALES
+from relprop.engine.roles import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.engine.spelling import named
 from relprop.torch_private.names import NESTED_TO_PADDED
 
@@ -98,7 +98,7 @@ register(
         "_upsample_bicubic2d_aa _upsample_lanczos2d_aa"
     ),
     family="structure",
-    traits={REDUCES},
+    traits={REDUCES, MIXES},
 )
 register(
     *named(
@@ -108,6 +108,7 @@ register(
         "_fft_r2c _fft_c2c _fft_c2r"
     ),
     family="structure",
+    traits={MIXES},
 )
 register(
     *named(
