@@ -262,7 +262,7 @@ def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 2
     exact = random.random() < 0.5
     allowed = [name for name in operations if TABLE[name].exact or not exact]
     if random.random() < 0.8:
-        allowed = [name for name in allowed if TABLE[name].digits == 15]
+        allowed = [name for name in allowed if TABLE[name].digits == 15] or allowed
     if random.random() < 0.5:  # of few kinds, which then meet often
         allowed = random.sample(allowed, min(len(allowed), random.randint(4, 10)))
     program = Program(seed, shape, samples, (), head=random.random() < 0.5)
