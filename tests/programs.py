@@ -260,7 +260,7 @@ def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 2
     shape = tuple(random.randint(2, 4) for _ in range(random.choice((1, 2, 2, 2, 3))))
     samples = random.choice((1, 2, 3, 4))
     exact = random.random() < 0.5
-    allowed = [name for name in operations if TABLE[name].exact or not exact]
+    allowed = [name for name in operations if TABLE[name].exact or not exact] or list(operations)
     if random.random() < 0.8:
         allowed = [name for name in allowed if TABLE[name].digits == 15] or allowed
     if random.random() < 0.5:  # of few kinds, which then meet often
