@@ -29,7 +29,7 @@ demo: $(VENV)/.stamp-demo
 	$(BIN)/relprop demo --out $(OUT)
 
 test: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check $(CODE)

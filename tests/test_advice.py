@@ -35,7 +35,7 @@ def tried(line: str, **names: Any) -> Any:
 
 
 @pytest.mark.usefixtures("table")
-@pytest.mark.parametrize("function", REFUSALS, ids=str)
+@pytest.mark.parametrize("function", REFUSALS, ids=lambda f: f.__name__)
 def test_every_refused_operation_can_be_registered_as_the_message_says(function: Any) -> None:
     message = str(unknown(Run(None), function, (), TABLE[function].reason))
     found = LINE.search(message)

@@ -20,8 +20,7 @@ SAMPLE = [
     "Glm4MoeForCausalLM",
     "MixtralForCausalLM",
     "Mamba2ForCausalLM",
-    # its exponentials, which weigh keys without a softmax, keep 0.4 % of the score under CP-LRP: to be looked into
-    pytest.param("RwkvForCausalLM", marks=pytest.mark.xfail(strict=True, reason="0.4 % of the score stays in exp")),
+    "RwkvForCausalLM",
     "BertForSequenceClassification",
     "LongformerForSequenceClassification",
     "T5ForConditionalGeneration",

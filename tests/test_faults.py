@@ -225,24 +225,29 @@ def test_a_fault_in_a_text(entry: str, error: type[BaseException]) -> None:
 @pytest.mark.parametrize("entry", [name for name in ENTRIES if name not in ("survey",)])
 @pytest.mark.parametrize("error", [Struck, KeyboardInterrupt])
 def test_a_fault_in_the_backward_pass_of_the_model(entry: str, error: type[BaseException]) -> None:
-    """A hook on a tensor of the model's, which the backward pass calls."""
+    """In a custom function of the model's, which the backward pass calls."""
     model, x = network()
     armed = [False]
 
-    def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-        def strike(g: Tensor) -> None:
-            raise error
+    class Striking(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, t: Tensor) -> Tensor:
+            return t.clone()
 
-        if armed[0] and output.requires_grad:
-            output.register_hook(strike)
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            if armed[0]:
+                raise error
+            return gradients[0]
 
-    model.blocks[1].register_forward_hook(hook)
+    relprop.register(Striking, family="structure")
+    model.blocks[1].register_forward_hook(lambda module, args, output: Striking.apply(output))
     watched = Watched(ENTRIES[entry], model, x)
     armed[0] = True
     with pytest.raises(error):
         watched.call()
     armed[0] = False
-    watched.unchanged("struck in a hook")
+    watched.unchanged("struck in the backward pass")
 
 
 @pytest.mark.parametrize("error", [Struck, KeyboardInterrupt])

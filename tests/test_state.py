@@ -95,13 +95,21 @@ def interrupted(h: Tensor) -> Tensor:
     raise KeyboardInterrupt
 
 
-def in_backward(h: Tensor) -> Tensor:
-    def strike(gradient: Tensor) -> Tensor:
+class StruckBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         raise Struck
 
-    if h.requires_grad:
-        h.register_hook(strike)
-    return F.relu(h)
+
+relprop.register(StruckBack, family="structure")
+
+
+def in_backward(h: Tensor) -> Tensor:
+    return F.relu(StruckBack.apply(h))
 
 
 @pytest.mark.parametrize(

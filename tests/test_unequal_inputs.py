@@ -48,7 +48,11 @@ def test_nodes_and_edges() -> None:
     torch.testing.assert_close(found.residual, torch.zeros(1, dtype=D))
 
 
-@pytest.mark.parametrize("target", [3, [2], None, lambda y: y[0, 3], relprop.Contrast(1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    [3, [2], None, lambda y: y[0, 3], relprop.Contrast(1, 2)],
+    ids=["3", "[2]", "None", "function", "contrast"],
+)
 def test_pictures_and_a_text_have_books_that_agree(target: Any) -> None:
     model = Question().to(D).eval()
     inputs = torch.randn(2, 3, 6, 6, dtype=D), torch.randint(10, (1, 4))

@@ -207,7 +207,11 @@ def written_before(h: Tensor) -> Tensor:
     return buffer
 
 
-@pytest.mark.parametrize("step", [Statistics(), copied, made_anew, written_before], ids=str)
+@pytest.mark.parametrize(
+    "step",
+    [Statistics(), copied, made_anew, written_before],
+    ids=lambda step: getattr(step, "__name__", type(step).__name__),
+)
 def test_what_is_no_matter_of_relevance_may_be_written_into(step: Callable[[Tensor], Tensor]) -> None:
     found = relprop.attribute(lambda x: step(x @ A).tanh() @ C, X, 1, composite="zero").values
     torch.testing.assert_close(found, relprop.attribute(lambda x: (x @ A).tanh() @ C, X, 1, composite="zero").values)

@@ -134,7 +134,9 @@ def _explained(
     run.own_from, run.asking = 0, False
     with checkpointing(how.checkpointed, run), watched, Propagation(run):
         try:
+            run.calling = True
             raw = model(*positional, **named)
+            run.calling = False
         except (RuntimeError, ValueError, IndexError) as error:
             if isinstance(error, RelpropError):
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -17,6 +17,7 @@ from relprop.attribution.trees import leaves
 from relprop.engine.door import standing
 from relprop.engine.notes import note_of
 from relprop.engine.run import Run
+from relprop.engine.undo import Undo
 from relprop.errors import InputError
 from relprop.numerics import nonzero
 
@@ -108,7 +109,7 @@ def _heads(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
 def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, run: Run) -> Iterator[None]:
     """Catches what passes these modules, in this thread, while the context lasts."""
     thread = threading.get_ident()
-    with ExitStack() as stack:
+    with Undo() as undo:
         for name, module in modules.items():
 
             def catch(value: Any, name: str = name) -> None:
@@ -122,11 +123,12 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                     Catch(t, run.nz_hidden, arranged)
                 )
                 continue
+            # in one line: between two, an interrupt would leave the hook
             if at == "input":
-                handle = module.register_forward_pre_hook(lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True)
+                before = module.register_forward_pre_hook
+                undo.later(before(lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True).remove)
             else:
-                handle = module.register_forward_hook(lambda m, a, out, catch=catch: catch(out))
-            stack.callback(handle.remove)
+                undo.later(module.register_forward_hook(lambda m, a, out, catch=catch: catch(out)).remove)
         yield
     asked = [module.asked for module in modules.values() if isinstance(module, Heads)]
     silent = [name for name, module in modules.items() if isinstance(module, Heads) and not caught[name]]

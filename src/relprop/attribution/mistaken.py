@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.attribution.trees import leaves
+from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError
 
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
@@ -181,13 +182,13 @@ def batched(model: Any, inputs: Any) -> Iterator[Watched]:
 
         return hook
 
-    with ExitStack() as stack:
+    with Undo() as undo:
         for name, module in model.named_modules():
             axes, feature, width = _takes(module)
             lone = len(shape) == axes - 1 and shape[feature] == width
             timed = isinstance(module, nn.RNNBase) and not module.batch_first and len(shape) == 3 and shape[0] > 1
             if lone or timed:
-                stack.callback(module.register_forward_pre_hook(watch(name, module, axes)).remove)
+                undo.later(module.register_forward_pre_hook(watch(name, module, axes)).remove)
         yield watched
 
 

@@ -17,6 +17,7 @@ from relprop.errors import CompositeError, InputError, RelpropError
 from relprop.rules import Rule
 from relprop.signatures import public
 from relprop.torch_private.calls import module_depth
+from relprop.torch_private.state import ThreadState
 
 
 def resolve(composite: Composite | str) -> Composite | None:
@@ -87,5 +88,10 @@ def propagate(
         raise
     run.inputs = {id(t) for t in named}
     run.own_from = module_depth() + 1  # what is called here itself trains on relevance
-    with uncompiled(), outside(), Propagation(run):
-        yield run
+    state = ThreadState()
+    try:
+        with uncompiled(), outside(), Propagation(run):
+            yield run
+    except BaseException:
+        state.restore()  # an interrupt may end the block before its contexts are left
+        raise

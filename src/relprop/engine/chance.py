@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from relprop.engine.undo import Undo
+
 State = list[tuple[Callable[[Any], object], Any]]
 
 
@@ -57,7 +59,6 @@ def put(where: State) -> None:
 def undisturbed(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
     """What is drawn meanwhile is drawn again afterwards."""
     before = state(devices, generators)
-    try:
+    with Undo() as undo:
+        undo.later(lambda: put(before))
         yield
-    finally:
-        put(before)

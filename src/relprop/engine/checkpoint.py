@@ -18,6 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from relprop.engine.chance import moved, put, state, undisturbed
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
+from relprop.engine.undo import Undo
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.state import function_modes, needs_saved_elsewhere
 
@@ -104,8 +105,8 @@ def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
     needs_saved_elsewhere()
     thread = threading.get_ident()
     opened: Open = []
-    with ExitStack() as stack:
-        stack.callback(_leave, opened, None)
+    with Undo() as undo:
+        undo.later(lambda: _leave(opened, None))
         for name, module in modules.items():
 
             def enter(m: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
@@ -119,8 +120,8 @@ def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
                 if threading.get_ident() == thread and any(module is m for module, _ in opened):
                     _leave(opened, m)
 
-            stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+            undo.later(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            undo.later(module.register_forward_hook(leave, always_call=True).remove)
         yield
 
 

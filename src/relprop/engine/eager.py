@@ -11,10 +11,12 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from relprop.engine.traced import whole_graph
+from relprop.engine.undo import Undo, restoring
 from relprop.torch_private.compiled import compiler_loaded, within_compiled
 
 _lock = threading.Lock()
-_count = 0
+_calls: set[object] = set()
+"""One for each call during which compiled code stands aside."""
 _stance = ExitStack()
 _set_apart: dict[Any, Any] = {}
 P = ParamSpec("P")
@@ -24,12 +26,13 @@ T = TypeVar("T")
 def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
     """Decorates what runs as it is, whole, also where a function that is compiled calls it: one break in its graph."""
     name = getattr(function, "called", function.__name__)
+    within = restoring(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if torch.compiler.is_dynamo_compiling() and not whole_graph(name):
             return _apart(function)(*args, **kwargs)
-        return function(*args, **kwargs)
+        return within(*args, **kwargs)
 
     return call
 
@@ -44,19 +47,22 @@ def _apart(function: Callable[P, T]) -> Callable[P, T]:
 @contextmanager
 def uncompiled() -> Iterator[None]:
     """While this lasts, compiled code runs as the Python it was made of. Threads may overlap: torch has one switch."""
-    global _count
     # in compiled code of one's own, torch keeps the switch to itself
     if torch.compiler.is_compiling() or within_compiled() or not compiler_loaded():
         yield
         return
-    with _lock:
-        _count += 1
-        if _count == 1:
-            _stance.enter_context(torch.compiler.set_stance("force_eager"))
-    try:
-        yield
-    finally:
+    this = object()
+
+    def end() -> None:
         with _lock:
-            _count -= 1
-            if _count == 0:
+            _calls.discard(this)
+            if not _calls:
                 _stance.close()
+
+    with Undo() as undo:
+        undo.later(end)
+        with _lock:
+            if not _calls:
+                _stance.enter_context(torch.compiler.set_stance("force_eager"))
+            _calls.add(this)
+        yield

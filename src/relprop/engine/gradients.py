@@ -7,17 +7,19 @@ the model makes, `x.detach().requires_grad_()`, keeps a plain graph of its own, 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from relprop.engine.notes import descends, note_of
 from relprop.engine.run import Run, replaying
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private.calls import module_depth
-from relprop.torch_private.names import GET_GRAD, SET_REQUIRES_GRAD
+from relprop.torch_private.calls import called_by_torch, module_depth
+from relprop.torch_private.names import GET_GRAD, GET_GRAD_FN, SET_REQUIRES_GRAD
 
 _MARKS = {Tensor.requires_grad_, SET_REQUIRES_GRAD}
 _NAMES = {
@@ -28,11 +30,51 @@ _NAMES = {
 }
 TAKES = {*_NAMES, *_MARKS}
 """The functions by which a model takes a gradient, or says that it will."""
+HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad, GET_GRAD_FN}
+"""The functions by which a model asks to see a gradient later, when there is relevance in its place."""
 
 
 def own(run: Run) -> bool:
     """Whether a gradient that is taken now is the model's own, and no backward pass of relevance."""
     return run.own_from is not None and not replaying() and module_depth() >= run.own_from
+
+
+def hooked(run: Run) -> bool:
+    """Whether a hook on a gradient that is registered now is the model's own, not the caller's, nor torch's."""
+    inside = run.calling or replaying() or (bool(run.own_from) and own(run))
+    return inside and not called_by_torch()
+
+
+def pass_by(func: Any, args: tuple, kwargs: dict) -> Any:
+    """A hook that a model registers on a tensor, or on the node that made it: it is not called, and changes nothing.
+
+    It is meant for gradients, and the gradient's place holds relevance. `module.register_backward_hook` asks for the node.
+    """
+    if func == GET_GRAD_FN:
+        node = func(*args)
+        return None if node is None else Unhooked(node)
+    return None if func == Tensor.retain_grad else RemovableHandle(OrderedDict())
+
+
+class Unhooked:
+    """A node of autograd's graph as a model sees it: it takes no hooks."""
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.node, name)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.node == (other.node if isinstance(other, Unhooked) else other))
+
+    def __hash__(self) -> int:
+        return hash(self.node)
+
+    def register_hook(self, hook: Any) -> RemovableHandle:
+        return RemovableHandle(OrderedDict())
+
+    register_prehook = register_hook
 
 
 def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:

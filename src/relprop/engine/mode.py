@@ -13,7 +13,7 @@ from relprop.engine.call import Call, handle
 from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
 from relprop.engine.door import enter
-from relprop.engine.gradients import TAKES, keep_plain, own, take, without_plain
+from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
@@ -74,6 +74,8 @@ class Propagation(TorchFunctionMode):
         run = self.run
         if func in TAKES and own(run):
             return take(run, func, args, kwargs)
+        if func in HOOKS and args[0].requires_grad and hooked(run):
+            return pass_by(func, args, kwargs)
         if func == SET:
             return assign(run, *args)
         if run.checkpointed and func in _BACKWARD:

@@ -21,6 +21,7 @@ from relprop.engine.cuts import Cuts
 from relprop.engine.ledger import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
+from relprop.engine.undo import Undo
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
 from relprop.rules.base import WEIGHTED
@@ -57,6 +58,7 @@ class Run:
         mixing: whether an operation did not show that it keeps them apart.
         plain: tensors with a plain graph of their own, of which the model may take a gradient.
         own_from: how many module calls deep a gradient that is taken is the model's own; None where none can be.
+        calling: whether the model's forward runs now, and nothing of the caller's.
         asking: whether the caller's own tensors ask for a gradient, so that the model sees such.
         copying: whether the model overwrites what a rule still needs, so that copies are kept.
     """
@@ -87,6 +89,7 @@ class Run:
         self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self.own_from: int | None = None
         self.asking = True
+        self.calling = False
         self.copying = False
         self._buffers: set[int] | None = None
         self.applications = Applications()
@@ -314,21 +317,26 @@ class Run:
                 )
 
 
-_outside: Counter[int] = Counter()
-"""The backward passes, by number, in whose hooks and functions calls of ours run."""
+_outside: dict[int, set[object]] = {}
+"""The calls of ours that run in the hooks and functions of backward passes, by the numbers of these."""
 
 
 @contextmanager
 def outside() -> Iterator[None]:
     """A call of ours, as a whole: where it is made inside a backward pass, that is not the one of its own graph."""
     task = graph_task()
-    _outside[task] += 1
-    try:
+    this = object()
+    with Undo() as undo:
+        undo.later(lambda: _within(task, this))
+        _outside.setdefault(task, set()).add(this)
         yield
-    finally:
-        _outside[task] -= 1
-        if not _outside[task]:
-            del _outside[task]
+
+
+def _within(task: int, call: object) -> None:
+    calls = _outside.get(task, set())
+    calls.discard(call)
+    if not calls:
+        _outside.pop(task, None)
 
 
 def replaying() -> bool:

@@ -49,12 +49,17 @@ def _level(gate: Any) -> int:
 
 
 def _level_of(step: Step) -> int:
-    """By its values: a sigmoid is bounded, of one sign, and half open at 0; an affine function is no activation."""
+    """By its values: a sigmoid is bounded, of one sign, and half open at 0; an affine function is no activation.
+
+    What has one value for all inputs, as `exp(x - x)`, says nothing of its source: a gate like a sigmoid.
+    """
     with aside(), torch.no_grad():
         x = torch.tensor(_GRID, dtype=torch.float64)
         y = step(x).reshape(-1)
         if y.shape != x.shape or not bool(torch.isfinite(y).all()):
             return 1
+        if bool((y == y[_ZERO]).all()):
+            return 2
         line = y[_ZERO] + (y[_ZERO + 2] - y[_ZERO]) * x
         if torch.allclose(y, line, rtol=1e-9, atol=1e-12):
             return 0

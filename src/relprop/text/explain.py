@@ -13,6 +13,7 @@ from relprop.attribution import Relevance, attribute, attribute_each
 from relprop.attribution.checks import check_callable, check_flags, check_names
 from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
+from relprop.engine.undo import restoring
 from relprop.errors import InputError, TargetError
 from relprop.signatures import check_options, parameters, public
 from relprop.text import positions as sinks
@@ -30,6 +31,7 @@ _ELSEWHERE = {
 }
 
 
+@restoring
 @public("relprop.explain_text")
 def explain_text(
     model: Any,

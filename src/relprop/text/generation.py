@@ -13,6 +13,7 @@ from relprop.attribution import attribute, attribute_each
 from relprop.attribution.checks import check_callable
 from relprop.composites import Composite
 from relprop.engine.ledger import Ledger
+from relprop.engine.undo import restoring
 from relprop.errors import InputError
 from relprop.signatures import check_options, parameters, public
 from relprop.text.batch import arguments, check_length, check_vocabulary, decoder_start, decodes, device_of
@@ -38,6 +39,7 @@ _OWN = {
 """What `explain_generation` gives to `attribute` itself, or has no use for."""
 
 
+@restoring
 @public("relprop.explain_generation")
 def explain_generation(
     model: Any,

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from relprop.engine.undo import Undo
 
 NAME = "relprop_positions"
 """The model's extra argument while the context lasts."""
@@ -55,8 +57,8 @@ def sinks(model: nn.Module, modules: dict[str, nn.Module]) -> Iterator[None]:
             return None
         return tuple(t * state[NAME].to(t.dtype) for t in output)
 
-    with ExitStack() as stack:
-        stack.callback(model.register_forward_pre_hook(take, with_kwargs=True, prepend=True).remove)
+    with Undo() as undo:
+        undo.later(model.register_forward_pre_hook(take, with_kwargs=True, prepend=True).remove)
         for module in modules.values():
-            stack.callback(module.register_forward_hook(follow).remove)
+            undo.later(module.register_forward_hook(follow).remove)
         yield

@@ -58,6 +58,29 @@ def module_depth() -> int:
     return depth
 
 
+_BETWEEN = (
+    "relprop.",
+    "torch.overrides",
+    "torch._tensor",
+    "torch.utils._contextlib",
+    "torch._dynamo",
+    "torch._compile",
+)
+
+
+def called_by_torch() -> bool:
+    """Whether what runs now was called by torch itself, such as FSDP, and not by a model or by `module(...)`.
+
+    Read off the first frame beyond this package and the methods of tensors. Seen on 2.9 to 2.14, by the names of torch's
+    Python modules.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith(_BETWEEN):
+        frame = frame.f_back
+    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return name.startswith("torch.") and not name.startswith("torch.nn.")
+
+
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
     """`function.apply(*args)`, past the look at its signature that costs more than a small operation.
 

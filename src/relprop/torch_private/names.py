@@ -30,6 +30,8 @@ BACKWARD_HOOKS: Any = getattr(vars(part("_C.TensorBase", Tensor)).get("_backward
 _TENSOR = vars(part("_C.TensorBase", Tensor))
 GET_GRAD: Any = getattr(_TENSOR.get("grad"), "__get__", None)
 """By this name a mode sees that `tensor.grad` is read. Seen on 2.9 to 2.14; None without it."""
+GET_GRAD_FN: Any = getattr(_TENSOR.get("grad_fn"), "__get__", None)
+"""By this name a mode sees that `tensor.grad_fn` is read. Seen on 2.9 to 2.14; None without it."""
 SET_REQUIRES_GRAD: Any = getattr(_TENSOR.get("requires_grad"), "__set__", None)
 """By this name a mode sees `tensor.requires_grad = True`. Seen on 2.9 to 2.14; None without it."""
 

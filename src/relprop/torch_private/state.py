@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
+
 from relprop.torch_private.parts import lacking, part, running
 
 
@@ -62,6 +64,32 @@ def function_modes() -> list[Any]:
         raise lacking("overrides._get_current_function_mode_stack", "a checkpointed part of a model")
     return stack()
 
+
+class ThreadState:
+    """How torch is set in this thread now, to be set so again after an exception that no context saw.
+
+    Seen on 2.9 to 2.14. What a torch lacks of it is left to the contexts.
+    """
+
+    def __init__(self) -> None:
+        self.gradients = torch.is_grad_enabled()
+        self.threads = torch.autograd.is_multithreading_enabled()
+        self.modes = 0 if _mode_count is None else _mode_count()
+        self.hooks = saving_hooks()
+
+    def restore(self) -> None:
+        """Sets this thread so again."""
+        while _mode_count is not None and _pop_mode is not None and _mode_count() > self.modes:
+            _pop_mode()
+        while _pop_hooks is not None and saving_hooks() is not None and saving_hooks() != self.hooks:
+            _pop_hooks()
+        torch.autograd.set_multithreading_enabled(self.threads)
+        torch.set_grad_enabled(self.gradients)
+
+
+_mode_count: Callable[[], int] | None = part("_C._len_torch_function_stack")
+_pop_mode: Callable[[], Any] | None = part("overrides._pop_mode")
+_pop_hooks: Callable[[], Any] | None = part("_C._autograd._pop_saved_tensors_default_hooks")
 
 without_torch_function: Callable[[], AbstractContextManager[Any]] = part("_C.DisableTorchFunction", nullcontext)
 """A context in which no mode sees an operation: for arithmetic that concerns nobody. Only speed depends on it.
