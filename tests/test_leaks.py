@@ -289,7 +289,6 @@ class Interruption:
             raise KeyboardInterrupt(self.where)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", ["ledger", "layers", "all"])
 def test_after_an_interrupt_anywhere(options: str) -> None:
     seen: list[Any] = []
@@ -402,14 +401,22 @@ def test_generated_texts() -> None:
     )
 
 
-def test_threads_end_with_nothing() -> None:
+@pytest.mark.parametrize("options", ["all", "inputs of layers"])
+def test_threads_end_with_nothing(options: str) -> None:
+    """None disturbs another that begins or ends meanwhile: an error in a thread is one of the test."""
     seen: list[Any] = []
     model = Net(seen).eval()
-    threads = [threading.Thread(target=seen_by, args=(model,), kwargs=OPTIONS["all"]) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    some = {**OPTIONS, "inputs of layers": {"layers": "*", "layers_at": "input"}}[options]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=seen_by, args=(model,), kwargs=some) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
     gc.collect()
     assert not left_behind(model)
     assert not [ref for ref in seen if ref() is not None]

@@ -123,10 +123,10 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                     Catch(t, run.nz_hidden, arranged)
                 )
                 continue
-            # in one line: between two, an interrupt would leave the hook
+            # k may be missing in other threads, while this one removes its hook; in one line: between two, an interrupt would leave the hook
             if at == "input":
                 before = module.register_forward_pre_hook
-                undo.later(before(lambda m, a, k, catch=catch: catch((a, k)), with_kwargs=True).remove)
+                undo.later(before(lambda m, a, k=None, catch=catch: catch((a, k)), with_kwargs=True).remove)
             else:
                 undo.later(module.register_forward_hook(lambda m, a, out, catch=catch: catch(out)).remove)
         yield

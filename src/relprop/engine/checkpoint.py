@@ -108,9 +108,9 @@ def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
     with Undo() as undo:
         undo.later(lambda: _leave(opened, None))
         for name, module in modules.items():
-
-            def enter(m: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
-                if threading.get_ident() == thread:
+            # without kwargs in another thread, while this one removes its hook
+            def enter(m: nn.Module, args: tuple, kwargs: dict | None = None, name: str = name) -> None:
+                if threading.get_ident() == thread and kwargs is not None:
                     segment = Segment(run, name, m, args, kwargs)
                     hooks = saved_tensors_hooks(segment.pack, segment.unpack)
                     hooks.__enter__()

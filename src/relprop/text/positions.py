@@ -46,8 +46,9 @@ def sinks(model: nn.Module, modules: dict[str, nn.Module]) -> Iterator[None]:
     thread = threading.get_ident()
     state: dict[str, Tensor] = {}
 
-    def take(_: Any, args: tuple, kwargs: dict) -> Any:
-        if threading.get_ident() != thread or NAME not in kwargs:
+    # without kwargs in another thread, while this one removes its hook
+    def take(_: Any, args: tuple, kwargs: dict | None = None) -> Any:
+        if threading.get_ident() != thread or kwargs is None or NAME not in kwargs:
             return None
         state[NAME] = kwargs.pop(NAME)
         return args, kwargs
