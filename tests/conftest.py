@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from relprop.engine.registry import TABLE
+
 torch.set_num_threads(1)
 
 
@@ -18,3 +20,12 @@ def settings() -> Iterator[None]:
     yield
     after = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     assert after == before
+
+
+@pytest.fixture
+def table() -> Iterator[None]:
+    """What a test registers ends with it."""
+    before = dict(TABLE)
+    yield
+    TABLE.clear()
+    TABLE.update(before)

@@ -21,15 +21,6 @@ LINE = re.compile(r"relprop\.register\((.+?), family=\"structure\"(, replace=Tru
 REFUSALS = [f for f, entry in TABLE.items() if entry.family == REFUSED and ":" not in entry.reason]
 
 
-@pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registrations that end with the test."""
-    before = dict(TABLE)
-    yield
-    TABLE.clear()
-    TABLE.update(before)
-
-
 def tried(line: str, **names: Any) -> Any:
     return eval(line, {"torch": torch, "relprop": relprop, "F": F, **names})
 

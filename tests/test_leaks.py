@@ -182,6 +182,57 @@ def test_a_result_does_not_keep_the_model(name: str) -> None:
     assert not [ref for ref in seen if ref() is not None]
 
 
+def _less_its_activation(x: Tensor) -> Tensor:
+    h = x * 2
+    return h.sub_(h.sigmoid())
+
+
+def _less_what_was_made_of_a_difference(x: Tensor) -> Tensor:
+    h = x * 2
+    return h.sub_((h - h).tanh())
+
+
+def _softmax_in_place(x: Tensor) -> Tensor:
+    h = x * 2
+    return h.sub_(h.logsumexp(-1, keepdim=True)).exp_()
+
+
+def _sums_of_exponentials(x: Tensor) -> Tensor:
+    return x.clone().exp_().cumsum_(1)
+
+
+def _through_a_layer(x: Tensor) -> Tensor:
+    h = x * 2
+    return h.copy_(torch.nn.functional.linear(h, torch.eye(3)).tanh())
+
+
+def _through_a_view(x: Tensor) -> Tensor:
+    h = x * 2
+    h[:, 0] *= h.exp()[:, 1]
+    return h
+
+
+@pytest.mark.parametrize("ledger", [False, True])
+@pytest.mark.parametrize("composite", ["zero", "gamma_flat", "cp_lrp"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        _less_its_activation, _less_what_was_made_of_a_difference, _softmax_in_place, _sums_of_exponentials,
+        _through_a_layer, _through_a_view,
+    ],
+)  # fmt: skip
+def test_what_is_written_into_with_what_was_made_of_it(
+    model: Callable[[Tensor], Tensor], composite: str, ledger: bool
+) -> None:
+    """The graph leads back to itself there, which neither torch nor the garbage collector sees."""
+    x = torch.rand(2, 3)
+    relprop.attribute(model, x, 0, composite=composite, ledger=ledger)
+    before = tensors()
+    for _ in range(3):
+        relprop.attribute(model, x, 0, composite=composite, ledger=ledger)
+    assert tensors() <= before
+
+
 class Strike(Exception):
     """What goes wrong in these tests."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -229,6 +230,47 @@ def test_a_custom_function_may_write_into_its_argument(function: type[Function])
     torch.testing.assert_close(found, plain)
 
 
+class Shifted(Function):
+    """Shifts its argument in place, and does not say so: what pytorch-tabnet's sparsemax does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x -= x.amax(1, keepdim=True)
+        result = (x + 1.0).clamp(min=0)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return g * (ctx.saved_tensors[0] > 0)
+
+
+class ShiftedAside(Shifted):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return Shifted.forward(ctx, x.clone())
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "epsilon_plus", "gamma_flat", "auto"])
+def test_a_custom_function_that_writes_and_does_not_say_so(composite: str) -> None:
+    """Refused with the line that helps, and the layer below is explained by what it returned, not by what it became."""
+
+    def model(function: type[Function]) -> Callable[[Tensor], Tensor]:
+        return lambda x: function.apply(F.linear(x, A)) @ C
+
+    with pytest.raises(UnsupportedOperationError, match="Shifted.*writes into its argument") as caught:
+        relprop.attribute(model(Shifted), X, 1, composite=composite)
+    assert 'relprop.register(Shifted, family="structure")' in str(caught.value)
+    relprop.register(Shifted, ShiftedAside, family="structure")
+    found = relprop.attribute(model(Shifted), X, 1, composite=composite)
+    aside = relprop.attribute(model(ShiftedAside), X, 1, composite=composite)
+    assert torch.equal(found.values, aside.values) and torch.equal(found.output, aside.output)
+    relprop.register(Shifted, family="activation", replace=True)
+    with pytest.raises(UnsupportedOperationError, match='Register it with family="structure", replace=True'):
+        relprop.attribute(model(Shifted), X, 1, composite=composite)
+
+
 def test_a_custom_function_may_write_into_a_view() -> None:
     def model(x: Tensor) -> Tensor:
         h = x @ A
@@ -260,3 +302,43 @@ def test_what_nobody_reads_any_more_may_be_written_into() -> None:
         return y
 
     torch.testing.assert_close(relprop.attribute(model, X, 1, composite="zero").values, X * (A @ C[:, 1]))
+
+
+def by_array(h: Tensor) -> None:
+    h.detach().numpy()[:, 0] = 0.0
+
+
+def by_a_view_of_data(h: Tensor) -> None:
+    h.data.reshape(-1).numpy()[0] = 5.0
+
+
+def by_conversion(h: Tensor) -> None:
+    numpy.asarray(h.detach())[:] *= 2.0
+
+
+def by_dlpack(h: Tensor) -> None:
+    torch.utils.dlpack.from_dlpack(h.detach()).zero_()
+
+
+@pytest.mark.parametrize("write", [by_array, by_a_view_of_data, by_conversion, by_dlpack])
+@pytest.mark.parametrize("made", MADE)
+def test_writes_from_outside_torch_are_refused(made: str, write: Callable[[Tensor], Any]) -> None:
+    net = Net(MADE[made], write)
+    with pytest.raises(UnsupportedOperationError, match=r"module 'layer' into a tensor that carries relevance"):
+        relprop.attribute(net, X.clone(), 0, composite="zero")
+    leaf = X.clone().requires_grad_()
+    with pytest.raises(UnsupportedOperationError, match=r"into a tensor that carries relevance"):  # noqa: SIM117
+        with relprop.propagate("zero", model=net, inputs=leaf):
+            net(leaf)
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_arrays_may_be_read_and_constants_written(made: str) -> None:
+    def read(h: Tensor) -> None:
+        assert numpy.isfinite(h.detach().numpy()).all()
+        mask = (h > 0).double()
+        mask.numpy()[0] = 0.0
+
+    found = relprop.attribute(Net(MADE[made], read), X, 0, composite="zero")
+    plain = relprop.attribute(Net(MADE[made], lambda h: None), X, 0, composite="zero")
+    assert torch.equal(found.values, plain.values)

@@ -31,6 +31,7 @@ from relprop.engine.chance import moved, state
 from relprop.engine.checkpoint import checkpointing, recomputing
 from relprop.engine.ledger import Overwritten, Recorder, edge_of
 from relprop.engine.notes import begin, note_of
+from relprop.engine.overwritten import check_exposed
 from relprop.engine.run import outside
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
@@ -101,6 +102,9 @@ def _explain(
     try:
         with outside():
             return _explained(run, caught, model, inputs, targets, seed, how)
+    except BaseException:
+        run.abandon()
+        raise
     finally:
         for catch in itertools.chain(*caught.values()):
             catch.close()
@@ -149,6 +153,7 @@ def _explained(
         asked = [scores(output, target, how.labels) for target in targets]
         # what a custom function returned is met by an operation at the latest here
         asked = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in asked]
+    check_exposed(run)
     run.own_from = None
     for score, _ in asked:
         check_lengths(inputs, score)

@@ -12,6 +12,7 @@ from relprop.attribution.trees import leaves
 from relprop.composites import NAMES, Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
+from relprop.engine.overwritten import check_exposed
 from relprop.engine.run import outside
 from relprop.errors import CompositeError, InputError, RelpropError
 from relprop.rules import Rule
@@ -92,6 +93,7 @@ def propagate(
     try:
         with uncompiled(), outside(), Propagation(run):
             yield run
+            check_exposed(run)
     except BaseException:
         state.restore()  # an interrupt may end the block before its contexts are left
         raise

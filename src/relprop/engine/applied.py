@@ -119,12 +119,15 @@ class Invisible(Exception):
     """A function's forward is not made of visible steps alone."""
 
 
-def advice(function: type, why: str, known: bool) -> str:
-    """What to do about a custom function."""
+def advice(function: type, why: str, known: bool, writes: bool = False) -> str:
+    """What to do about a custom function; one that writes into its argument is what its own backward pass says, or nothing."""
     name = function.__qualname__
     what = f"{function.__module__}.{name}, a custom autograd.Function, and {why}. "
     if known:
         return f'{what}Register it with family="structure", replace=True to use its own backward pass as it is.'
+    if writes:
+        lines = f'relprop.register({name}, family="structure") if its own backward pass is right as it is'
+        return f"{what}Say so in one line: {lines}; or let it write into a clone. Or pass strict=False to use its gradient."
     lines = (
         f'relprop.register({name}, family="activation") if it is elementwise; family="linear" if it is a weighted layer, '
         'linear in its input; family="structure" if its own backward pass is right as it is'

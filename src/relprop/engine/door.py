@@ -17,7 +17,7 @@ from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
 from relprop.engine.run import Run, replaying
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private.graph import function_of, innermost, wrapped, written_as_view
+from relprop.torch_private.graph import function_of, innermost, notes_on, wrapped, written_as_view
 from relprop.torch_private.names import HOOK_FUNCTION
 from relprop.torch_private.recorded import recording
 
@@ -58,8 +58,29 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
     return value
 
 
+def write_inside(argument: Tensor) -> None:
+    """Notes that a custom function writes into a live argument, which it may return; else it is what it was, written into."""
+    mark = object()
+    if argument.grad_fn is not None:
+        notes_on(argument.grad_fn)["relprop written"] = mark
+    argument._relprop_written = mark, note_of(argument)  # type: ignore[attr-defined]
+    argument._relprop = None  # type: ignore[attr-defined]
+
+
+def _written_inside(run: Run, value: Tensor) -> bool:
+    """Whether a custom function wrote into a tensor of this run, and did not say so (`mark_dirty`)."""
+    mark, note = getattr(value, "_relprop_written", (None, None))
+    if note is None or note.run is not run:
+        return False
+    return value.grad_fn is None or notes_on(value.grad_fn).get("relprop written") is mark
+
+
 def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
     """A live tensor that no operation of this run returned: a parameter, an alias, or a custom function's output."""
+    if _written_inside(run, value):
+        noted(run, value)
+        live.append(value)
+        return value
     if id(value) in run.inputs:
         live.append(value)
         return value
@@ -145,11 +166,13 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
         lost = "its arguments are not known: no torch operation that runs inside its forward could be seen"
         _unseen(run, value, maker.__qualname__, applied.advice(maker, lost, entry is not None))
         return value
-    if any(a is value for a in found.args):
+    same = any(a is value for a in found.args)
+    if same or any(isinstance(a, Tensor) and _written_inside(run, a) for a in found.args):
         if not native:
             why = "it writes into its argument"
-            _unseen(run, value, maker.__qualname__, applied.advice(maker, why, entry is not None))
-        return value
+            _unseen(run, value, maker.__qualname__, applied.advice(maker, why, entry is not None, writes=True))
+        if same:
+            return value
     live: list[Tensor] = []
     args = tuple(enter(run, a, live) for a in found.args)
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]

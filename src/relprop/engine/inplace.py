@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from torch import Tensor
 
@@ -54,6 +55,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     _renew(run, target)
     if note is not None:
         target._relprop = note
+        run.rewritten.append(ref(target))
         note.version = target._version
         if old is not None:
             old.later = note

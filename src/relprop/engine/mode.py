@@ -12,12 +12,12 @@ from torch.overrides import TorchFunctionMode
 from relprop.engine.call import Call, handle
 from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
-from relprop.engine.door import enter
+from relprop.engine.door import enter, write_inside
 from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
-from relprop.engine.overwritten import seen, unseen
+from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.roles import carry, give
 from relprop.engine.rows import apart
@@ -90,8 +90,12 @@ class Propagation(TorchFunctionMode):
         if kwargs.get("requires_grad") and not run.adopt:
             keep_plain(run, result)  # a fresh tensor of which the model will take a gradient
             return result
+        if run.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
+            expose(run, args[0], func)
         if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
             if isinstance(result, Tensor):
+                if func in SHARES:
+                    share(run, args[0])
                 result = result.detach() if result.requires_grad else result
                 if not inside:  # what the function returns is met when it has returned
                     self._cut(func, args[0], result)
@@ -122,7 +126,7 @@ class Propagation(TorchFunctionMode):
         written = _written(entry, func, args, kwargs)
         if inside:
             if writes(func) and note_of(args[0]) is not None:
-                args[0]._relprop = None  # what a custom function writes into, it may return
+                write_inside(args[0])
         elif live:
             run.cut(called(func), " without gradients (no_grad)", live[0], live[0])
         if entry is not None and entry.on_constants:

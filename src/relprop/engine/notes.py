@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -33,12 +34,30 @@ class Note:
     """
 
     __slots__ = (
-        "forked", "input", "later", "layer", "move", "moves", "roles", "run", "scaled", "source", "source_note",
-        "source_version", "step", "version",
+        "__weakref__",
+        "forked",
+        "input",
+        "later",
+        "layer",
+        "move",
+        "moves",
+        "roles",
+        "run",
+        "scaled",
+        "source",
+        "source_note",
+        "source_version",
+        "step",
+        "version",
     )  # fmt: skip
 
     def __init__(self, run: Run) -> None:
+        self.clear()
         self.run = run
+        run.notes.append(weakref.ref(self))
+
+    def clear(self) -> None:
+        """Forgets everything but the run, and lets go of all tensors."""
         self.version = 0
         self.move: Move | None = None
         self.source: Tensor | None = None
@@ -103,6 +122,7 @@ def renew(run: Run, tensor: Tensor) -> Note:
     note = tensor._relprop = Note(run)  # type: ignore[attr-defined]
     note.version = tensor._version
     if old is not None and old.run is run:
+        run.rewritten.append(weakref.ref(tensor))
         old.later = note
         if old.move is not None and (base := old.move.note.later) is not None:
             while base.later is not None:

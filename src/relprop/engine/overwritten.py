@@ -7,15 +7,24 @@ where it is another when the tensor is read, something else has written.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.engine.ledger import memory_of
 from relprop.engine.messages import called
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
+
+SHARES = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+"""What makes a tensor without gradients in the memory of a live one."""
+EXPOSES = {
+    Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage
+}  # fmt: skip
+"""What hands the memory of a tensor to others than torch."""
 
 
 def seen(value: Any, inside: bool = False) -> None:
@@ -41,6 +50,35 @@ def unseen(run: Run, func: Callable[..., Any], target: Any) -> None:
             run.written.append((memory, f"{called(func)} in {run.where()}"))
 
 
+def share(run: Run, live: Tensor) -> None:
+    """Remembers that a tensor without gradients has the memory of a live one: `detach()` and `.data` make such."""
+    memory = memory_of(live)
+    if memory is not None:
+        run.shared[memory] = weakref.ref(live)
+
+
+def expose(run: Run, tensor: Tensor, func: Callable[..., Any]) -> None:
+    """Keeps a copy of what leaves torch, as an array or an address, where a live tensor lies in the same memory."""
+    memory = memory_of(tensor)
+    live = run.shared[memory]() if memory in run.shared else None
+    if live is not None and memory_of(live) == memory:
+        values = live.detach()
+        run.exposed.append((values, values._version, values.clone(), f"what {called(func)} returned in {run.where()}"))
+
+
+def check_exposed(run: Run) -> None:
+    """Refuses what was written into a live tensor from outside torch, as through a NumPy array: torch does not count it.
+
+    Raises:
+        UnsupportedOperationError: with where the array was made.
+    """
+    for values, version, copy, name in run.exposed:
+        same = torch.equal(values.nan_to_num(), copy.nan_to_num()) and torch.equal(values.isnan(), copy.isnan())
+        if values._version == version and not same:
+            raise _refused(f"a write through {name}", values)
+    run.exposed.clear()
+
+
 def check(run: Run, value: Tensor) -> None:
     """Refuses a live tensor, of whose note the count is not up to date, if a write into it was not seen.
 
@@ -51,8 +89,12 @@ def check(run: Run, value: Tensor) -> None:
         return
     memory = memory_of(value)
     name = next((text for where, text in reversed(run.written) if where == memory), f"something before {run.where()}")
-    raise UnsupportedOperationError(
-        f"{name} writes into a tensor that carries relevance, of shape {tuple(value.shape)}, where autograd does not see it "
+    raise _refused(f"{name} writes", value)
+
+
+def _refused(what: str, value: Tensor) -> UnsupportedOperationError:
+    return UnsupportedOperationError(
+        f"{what} into a tensor that carries relevance, of shape {tuple(value.shape)}, where autograd does not see it "
         "(without gradients, or through detach() or .data): relevance would be that of the numbers before. Make a new tensor "
         "with gradients on, as with h = h.clamp(0, 1) or h = torch.where(mask, h, 0.0); or, where only a copy is meant, write "
         "into h.detach().clone()."

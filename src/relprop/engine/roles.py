@@ -144,14 +144,20 @@ def carry(
 
 
 def _again(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
-    """An operation as a function of one operand."""
+    """An operation as a function of one operand. It does not hold the operand, which may be where it is kept."""
 
-    def put(value: Any, t: Tensor) -> Any:
+    def put(value: Any, old: Any, new: Any) -> Any:
         if isinstance(value, (tuple, list)):
-            return type(value)(put(item, t) for item in value)
-        return t if value is operand else value
+            return type(value)(put(item, old, new) for item in value)
+        if isinstance(value, dict):
+            return {key: put(item, old, new) for key, item in value.items()}
+        return new if value is old else value
 
-    return lambda t: function(*put(args, t), **{key: put(value, t) for key, value in kwargs.items()})
+    args, kwargs = put(args, operand, _OPERAND), put(kwargs, operand, _OPERAND)
+    return lambda t: function(*put(args, _OPERAND, t), **put(kwargs, _OPERAND, t))
+
+
+_OPERAND = object()
 
 
 def _found(run: Any, traits: frozenset[str], notes: list[Note | None], args: tuple) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from relprop.engine.applied import Applications
 from relprop.engine.chance import State
 from relprop.engine.cuts import Cuts
 from relprop.engine.ledger import Recorder
+from relprop.engine.notes import Note
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
 from relprop.engine.undo import Undo
@@ -50,6 +51,10 @@ class Run:
 
     Attributes:
         final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
+        shared: live tensors, by the memory in which a tensor without gradients lies as well; weakly.
+        notes: all that were written, weakly. Where a model writes into a tensor, a node that holds one may be held by it.
+        rewritten: what was written into, weakly.
+        exposed: those whose memory left torch, with their count of changes, a copy, and what is told of it.
         starts: the inputs that carry relevance, by their number among all.
         written: the last operations that wrote without being followed: into which memory, and what is told of them.
         random: where the generators stood when the last checkpointed block began.
@@ -97,6 +102,10 @@ class Run:
         self.severed: deque[str] = deque(maxlen=8)
         self.cuts = Cuts()
         self.written: deque[tuple[int, str]] = deque(maxlen=32)
+        self.shared: dict[int, Any] = {}
+        self.exposed: list[tuple[Tensor, int, Tensor, str]] = []
+        self.notes: list[ref[Note]] = []
+        self.rewritten: list[ref[Tensor]] = []
         self.starts: list[tuple[int, Tensor]] = []
         self.generators: dict[int, torch.Generator] = {}
         self.random: State = []
@@ -289,6 +298,19 @@ class Run:
         """Whether a tensor is the position encoding that was made to report last."""
         return bool(self.sinks) and self.sinks[-1][1] is tensor
 
+    def abandon(self) -> None:
+        """Takes what was written into out of a graph whose backward pass did not end.
+
+        A node holds what it was given until its backward pass; where that was written into with what the node returned,
+        it holds the node in turn, and torch has no way to see that.
+        """
+        for written in self.rewritten:
+            tensor = written()
+            if tensor is not None:
+                tensor = tensor if tensor._base is None else tensor._base
+                if tensor.grad_fn is not None:
+                    tensor.detach_()
+
     def close(self) -> None:
         """Lets go of the graph, which holds this run: no garbage collector sees a circle that leads through its nodes."""
         self.applications = Applications()
@@ -296,6 +318,13 @@ class Run:
         self.lookups.clear()
         self.sinks.clear()
         self.starts.clear()
+        self.shared.clear()
+        self.exposed.clear()
+        for reference in self.notes:
+            if (note := reference()) is not None:
+                note.clear()
+        self.notes.clear()
+        self.rewritten.clear()
         self.cuts.close()
         if self.recorder is not None:
             self.recorder.close()
