@@ -111,16 +111,19 @@ def test_weights_that_left_are_not_held(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     x = torch.randn(1, 3, 16)
 
+    def stored() -> dict[int, int]:
+        gc.collect()
+        things = [t for t in gc.get_objects() if type(t) in (Tensor, nn.Parameter) and not t.is_meta]
+        return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in things}
+
     def held(depth: int) -> int:
+        others = stored()
         blocks = [sequences.Decoder() for _ in range(depth)]
         model = to_disk(nn.Sequential(nn.Linear(16, 16), *blocks).eval(), tmp_path / str(depth))
         sizes: dict[int, int] = {}
 
         def target(y: Tensor) -> Tensor:
-            gc.collect()
-            for thing in gc.get_objects():
-                if type(thing) in (Tensor, nn.Parameter) and not thing.is_meta:
-                    sizes[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+            sizes.update({memory: size for memory, size in stored().items() if memory not in others})
             return y[:, -1, 3]
 
         names = [str(n + 1) for n in range(depth)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
@@ -119,3 +123,38 @@ def test_both_parts_of_complex_numbers_are_booked() -> None:
     R = relprop.attribute(model, x, composite="zero", ledger=True)
     assert R.ledger.entries and not any(bool((e.absorbed.abs() > 1e-12).any()) for e in R.ledger.entries)
     torch.testing.assert_close(R.values.sum(1), R.score)
+
+
+MADE: dict[str, Callable[[Tensor], Tensor]] = {
+    "product": lambda x: x[:, :, :2] * 2,
+    "view of a product": lambda x: (x * 2)[:, :, :2],
+    "pooling, which keeps a tensor to itself": lambda x: F.avg_pool1d(x, 2),
+}
+WRITTEN: dict[str, Callable[[Tensor], Any]] = {
+    "scale": lambda h: h[:, :1].mul_(2.0),
+    "relu": lambda h: h[:, 1:].relu_(),
+    "tanh of a part": lambda h: h[:, :, :1].tanh_(),
+    "tanh": lambda h: h.tanh_(),
+    "difference": lambda h: h[:, :1].sub_(0.5 * h[:, 1:]),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "gamma_flat"])
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("writes", list(itertools.product(WRITTEN, repeat=2)), ids=", ".join)
+def test_what_is_written_into_views(writes: tuple[str, str], made: str, composite: str) -> None:
+    """None of these absorbs anything, and the books of each say so, also where views share a node of the graph."""
+    x, w = torch.randn(2, 2, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    x[0, 0, :2] = 0.0
+
+    def model(x: Tensor) -> Tensor:
+        h = MADE[made](x)
+        for write in (*writes, writes[0]):
+            WRITTEN[write](h)
+        return F.linear(h.flatten(1), w)
+
+    found = relprop.attribute(model, x, 1, composite=composite, ledger=True)
+    assert found.ledger and all(
+        torch.allclose(kept, torch.zeros_like(kept), atol=1e-9) for kept in found.ledger.values()
+    )
+    assert torch.equal(found.values, relprop.attribute(model, x, 1, composite=composite).values)

@@ -97,6 +97,8 @@ LINEAR: dict[str, Function] = {
 @pytest.mark.filterwarnings("ignore:.*(sparse|prototype|scatter_reduce|index_reduce|lu_solve|asarray)")
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_and_selecting_operations(name: str) -> None:
+    if name == "asarray" and not torch.asarray(X.clone().requires_grad_()).requires_grad:
+        pytest.skip(f"asarray of torch {torch.__version__} is a detach")
     torch.testing.assert_close(relevance(LINEAR[name]), gradient(LINEAR[name]))
     torch.testing.assert_close(relevance(LINEAR[name], composite="cp_lrp"), gradient(LINEAR[name]))
 

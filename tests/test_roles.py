@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,43 @@ def test_a_gate_that_is_written_into(plain: Way, written: Way) -> None:
     for made in (torch.sigmoid, F.relu, torch.tanh):
         one, other = (
             relprop.attribute(lambda a, x, f=f, made=made: (f(made(a)) * x).sum(1), (A, X), composite="cp_lrp").values  # type: ignore[misc]
+            for f in (plain, written)
+        )
+        for a, b in zip(one, other, strict=True):
+            close(a, b)
+
+
+def filled(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], **options: Any) -> tuple[Way, Way]:
+    """A concatenation, and the same written part by part into a tensor that was made before."""
+
+    def plain(a: Tensor) -> Tensor:
+        return torch.cat([one(a), other(a)], 1)
+
+    def written(a: Tensor) -> Tensor:
+        y = (torch.zeros if options.get("zeros") else torch.empty)(len(a), 2 * a.shape[1], dtype=D)
+        y[:, : a.shape[1]].copy_(one(a))
+        y[:, a.shape[1] :] = other(a)
+        return y
+
+    return plain, written
+
+
+FILLED: dict[str, tuple[Way, Way]] = {
+    "gates": filled(torch.sigmoid, torch.tanh),
+    "gates, into zeros": filled(torch.sigmoid, torch.sigmoid, zeros=True),
+    "a gate comes second": filled(lambda a: a * 2, torch.sigmoid),
+    "a gate comes first": filled(torch.sigmoid, lambda a: a * 2),
+    "none is a gate": filled(lambda a: a * 2, lambda a: a - 1),
+}
+
+
+@pytest.mark.parametrize("plain, written", FILLED.values(), ids=FILLED)
+def test_parts_that_are_written_are_a_concatenation(plain: Way, written: Way) -> None:
+    for composite in ("zero", "cp_lrp", "attnlrp"):
+        one, other = (
+            relprop.attribute(
+                lambda a, x, f=f: (f(a) * torch.cat([x, x], 1)).sum(1), (A, X), composite=composite
+            ).values  # type: ignore[misc]
             for f in (plain, written)
         )
         for a, b in zip(one, other, strict=True):

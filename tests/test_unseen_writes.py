@@ -259,7 +259,7 @@ def test_a_custom_function_that_writes_and_does_not_say_so(composite: str) -> No
     def model(function: type[Function]) -> Callable[[Tensor], Tensor]:
         return lambda x: function.apply(F.linear(x, A)) @ C
 
-    with pytest.raises(UnsupportedOperationError, match="Shifted.*writes into its argument") as caught:
+    with pytest.raises(UnsupportedOperationError, match=r"Shifted.*writes into its argument") as caught:
         relprop.attribute(model(Shifted), X, 1, composite=composite)
     assert 'relprop.register(Shifted, family="structure")' in str(caught.value)
     relprop.register(Shifted, ShiftedAside, family="structure")

@@ -83,11 +83,11 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Opt
     try:
         return _explain(model, inputs, targets, seed, how)
     except Overwritten:
-        return _explain(model, inputs, targets, seed, how, copied=True)
+        pass
     except RuntimeError as error:
         if not any(how in str(error) for how in ("modified by an inplace operation", "has been modified inplace")):
             raise
-    # the model overwrites what its own gradient needs: once more, with copies of what is overwritten
+    # the model overwrites what its own gradient or a ledger needs: once more, with copies of what is overwritten
     with torch.autograd.graph.allow_mutation_on_saved_tensors():
         return _explain(model, inputs, targets, seed, how, copied=True)
 

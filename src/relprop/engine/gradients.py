@@ -30,7 +30,7 @@ _NAMES = {
 }
 TAKES = {*_NAMES, *_MARKS}
 """The functions by which a model takes a gradient, or says that it will."""
-HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad, GET_GRAD_FN}
+HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, GET_GRAD_FN}
 """The functions by which a model asks to see a gradient later, when there is relevance in its place."""
 
 
@@ -53,7 +53,7 @@ def pass_by(func: Any, args: tuple, kwargs: dict) -> Any:
     if func == GET_GRAD_FN:
         node = func(*args)
         return None if node is None else Unhooked(node)
-    return None if func == Tensor.retain_grad else RemovableHandle(OrderedDict())
+    return RemovableHandle(OrderedDict())
 
 
 class Unhooked:

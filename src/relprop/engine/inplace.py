@@ -14,7 +14,7 @@ from relprop.engine.notes import note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES
-from relprop.engine.run import Run
+from relprop.engine.run import Run, replaying
 from relprop.engine.spelling import beside
 from relprop.rules import Native, Zero
 
@@ -44,6 +44,8 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     before = target.clone()
     if target.requires_grad:
         before._relprop = noted(run, target)
+        if run.recorder is not None and not replaying():
+            run.recorder.copy(before, target)
     args = (before, *args[1:])
     live = [before if t is target else t for t in live]
     result = handle(Call(run, entry, main, args, kwargs, live, again=call))

@@ -162,10 +162,24 @@ class Recorder:
             self.entries.append(Entry(SINK, "position encoding", ""))
         self._hold(tensor, edge_of(tensor), maker)
 
+    def meet(self, operands: list[Tensor]) -> None:
+        """Before an operation: a view that was written into through its base has another node; it is the writer's."""
+        for t in operands:
+            if t._base is not None and t._base.requires_grad and edge_of(t) not in self._held:
+                made = self._held.get(edge_of(t._base))
+                if made is not None:
+                    self._hold(t, edge_of(t), made.maker)
+
+    def copy(self, tensor: Tensor, of: Tensor) -> None:
+        """Books a copy under what made the original."""
+        made = self._held.get(edge_of(of))
+        if made is not None:
+            self._hold(tensor, edge_of(tensor), made.maker)
+
     def record(self, family: str, name: str, where: str, results: Any) -> None:
         """Books one operation, just called."""
         number = len(self.entries)
-        made = {edge: t for t in tensors(results) if (edge := edge_of(t)) not in self._held}
+        made = {edge: t for t in with_bases(results) if (edge := edge_of(t)) not in self._held}
         if not made:
             return
         self._watch({node for node, _ in made}, number)
@@ -175,19 +189,11 @@ class Recorder:
 
     def preserve(self, target: Any) -> None:
         """Before a tensor is overwritten: values that lie in its memory are copied."""
-        if isinstance(target, Tensor) and target._base is not None and target._base.requires_grad:
-            self._hold_base(target, target._base)
         if isinstance(target, Tensor) and (stored := memory_of(target)) is not None:
             for held in self._stored.pop(stored, ()):
                 if held.intact:
                     held.value = held.value.clone()
                     held.version = held.value._version
-
-    def _hold_base(self, view: Tensor, base: Tensor) -> None:
-        """What is written into a view goes on to its base, which the operation that made both may have kept to itself."""
-        edge, made = edge_of(base), self._held.get(edge_of(view)) if view.requires_grad else None
-        if made is not None and edge not in self._held:
-            self._hold(base, edge, made.maker)
 
     def _hold(self, tensor: Tensor, edge: Edge, maker: int) -> None:
         stored = memory_of(tensor)
@@ -281,6 +287,14 @@ def memory_of(tensor: Tensor) -> int | None:
         return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):
         return None
+
+
+def with_bases(value: Any) -> Iterator[Tensor]:
+    """The live tensors of a result, and those of which they are views: written into, or what the operation kept to itself."""
+    for t in tensors(value):
+        yield t
+        if t._base is not None and t._base.requires_grad:
+            yield t._base
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

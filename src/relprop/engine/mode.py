@@ -19,7 +19,7 @@ from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
-from relprop.engine.roles import carry, give
+from relprop.engine.roles import carry, give, spread
 from relprop.engine.rows import apart
 from relprop.engine.run import Run, replaying
 from relprop.engine.spelling import writes
@@ -159,6 +159,8 @@ class Propagation(TorchFunctionMode):
             seen(_written(entry, func, args, kwargs))
             adopt(run, result)
         else:
+            if run.recorder is not None:
+                run.recorder.meet(live)
             notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
             seen(_written(entry, func, args, kwargs))
@@ -170,6 +172,9 @@ class Propagation(TorchFunctionMode):
             for name, value in entry.gives:
                 give(made, name, value)
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
+            written = _written(entry, func, args, kwargs)
+            if isinstance(written, Tensor) and written._is_view():
+                spread(run, written)
         if run.samples > 1 and not run.mixing and not recording():
             run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
         if run.recorder is not None and not replaying():

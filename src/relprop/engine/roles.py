@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import Note, note_of
+from relprop.engine.notes import Note, note_of, renew
 
 MOVES = "moves entries"
 """Each entry of the result is an entry of the operand, or a constant."""
@@ -141,6 +141,34 @@ def carry(
                 value = _read(known, traits, notes[:1] if lone else notes)
                 if value is not None and note.role(known.name) is None:
                     note.give(known.name, value)
+
+
+def spread(run: Any, view: Tensor) -> None:
+    """After a write into a view: what both its values and those of the whole are known to be, the whole still is.
+
+    A constant that is written into for the first time has nothing to say: `y[:, :3] = a; y[:, 3:] = b` is a concatenation.
+    """
+    whole = view._base if view._is_view() else None
+    if whole is None or not whole.requires_grad:
+        return
+    written, before = note_of(view), note_of(whole)
+    live = before is not None and before.run is run
+    found = {}
+    for known in ROLES.values():
+        if known.join is None or MOVES not in known.joined_by or known.join([None, 1]) is not None:
+            continue
+        values = [_known(known, note) for note in ([before, written] if live else [written])]
+        value = None if None in values else known.join(values)
+        if value is not None:
+            found[known.name] = value
+    note = renew(run, whole)
+    note.roles = found or None
+
+
+def _known(known: Role, note: Note | None) -> Any:
+    if note is None:
+        return None
+    return note.role(known.name) if known.read is None else known.read(note)
 
 
 def _again(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
