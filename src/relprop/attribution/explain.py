@@ -34,6 +34,7 @@ from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.run import outside
 from relprop.engine.tokens import track
+from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
 from relprop.numerics import known, nonzero, wide
 from relprop.torch_private.recorded import recording
@@ -99,16 +100,20 @@ def _explain(
     run.copying = copied
     run.positions = how.positions
     caught: dict[str, list[Catch]] = {name: [] for name in how.layers}
-    try:
-        with outside():
-            return _explained(run, caught, model, inputs, targets, seed, how)
-    except BaseException:
-        run.abandon()
-        raise
-    finally:
+
+    def close() -> None:
         for catch in itertools.chain(*caught.values()):
             catch.close()
         run.close()
+
+    with Undo() as undo:
+        undo.later(close)
+        try:
+            with outside():
+                return _explained(run, caught, model, inputs, targets, seed, how)
+        except BaseException:
+            run.abandon()
+            raise
 
 
 def _explained(
