@@ -43,10 +43,11 @@ def moved(before: State, after: State) -> bool:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    same = a == b
-    return bool(same.all()) if hasattr(same, "all") else bool(same)
+    try:
+        return bool(a == b)  # Python's own: hundreds of numbers
+    except ValueError:  # NumPy's: an array among them
+        pairs = zip(a, b, strict=True)
+        return all(bool((x == y).all()) if hasattr(x, "all") else bool(x == y) for x, y in pairs)
 
 
 def put(where: State) -> None:
