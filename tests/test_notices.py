@@ -271,3 +271,13 @@ def test_notices_go_where_the_result_goes(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     R.save(tmp_path / "run")
     assert relprop.load(tmp_path / "run").notices == R.notices
+
+
+def test_relevance_that_grew_beyond_what_was_handed_out_is_said() -> None:
+    """1 - 1 + 1e-15: a share of it is no share of anything."""
+    x, w = torch.tensor([[1.0, -1.0 + 1e-15]], dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
+    with pytest.warns(RelpropWarning, match=r"relevance grew to .*composite='epsilon'"):
+        found = relprop.attribute(lambda x: x @ w.T, x, 0, composite="zero", seed=1.0)
+    assert any("relevance grew" in notice for notice in found.notices)
+    assert not relprop.attribute(lambda x: x @ w.T, x, 0, composite="epsilon", seed=1.0).notices
+    assert not relprop.attribute(lambda x: x @ w.T, x, 0, composite="zero").notices  # of the score itself it is a share

@@ -164,6 +164,7 @@ FUNCTIONS: dict[str, dict[str, Form]] = {
     },
     "square": {
         "square": torch.square,
+        "addcmul": lambda t: torch.addcmul(torch.zeros((), dtype=t.dtype), t, t),
         "pow": lambda t: t.pow(2),
         "operator": lambda t: t**2,
         "product": lambda t: t * t,

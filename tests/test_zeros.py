@@ -168,3 +168,29 @@ def test_no_factor_is_given_where_zeros_carry_relevance() -> None:
             relprop.attribute(model, x, 0, composite=composite, multiply_by_inputs=False)
     factors = relprop.attribute(model, x, 0, composite="epsilon_plus", multiply_by_inputs=False).values
     torch.testing.assert_close(x * factors, relprop.attribute(model, x, 0, composite="epsilon_plus").values)
+
+
+def _rms(t: Tensor) -> Tensor:
+    return W8 / (t.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+
+
+W8 = torch.linspace(-1.0, 2.0, 8, dtype=D)
+NORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "rms_norm": (lambda t: F.rms_norm(t, (8,), W8, 1e-3), _rms),
+    "normalize": (lambda t: F.normalize(t, dim=-1), lambda t: 1 / t.norm(dim=-1, keepdim=True)),
+    "local_response_norm": (lambda t: F.local_response_norm(t, 1), lambda t: F.local_response_norm(t, 1) / t),
+}
+
+
+@pytest.mark.parametrize("norm, factor", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize("rule", FIRSTS.values(), ids=FIRSTS)
+def test_norms_that_scale_keep_what_zeros_carry(norm, factor, rule) -> None:
+    """They are products with a number that counts as a constant; with the same numbers, written as a product, the same map."""
+    x = picture()
+    assert (x == 0).any()
+    constant = factor(x).nan_to_num(nan=1.0)
+    composite = Composite({first: rule})
+    model = net()
+    found = relprop.attribute(lambda t: model(norm(t)), x, 1, composite=composite).values
+    close(found, relprop.attribute(lambda t: model(t * constant), x, 1, composite=composite).values)
+    assert found[x == 0].abs().max() > 0

@@ -21,7 +21,7 @@ from relprop.attribution.checks import (
 )  # fmt: skip
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
-from relprop.attribution.notices import EXCHANGED, drawn, unreached
+from relprop.attribution.notices import EXCHANGED, drawn, exploded, unreached
 from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.trees import leaves, map_tree
@@ -210,7 +210,8 @@ def _explained(
         keeper = Bookkeeper(run, score, edge, handed, _start(score, handed, seed), tensors, read, how.exchanged)
         books = keeper.books(values)
         cut_off = unreached(inputs, [number for number, _ in starts], cuts, gradients, values)
-        said = [*cut_off, *notices, *([EXCHANGED] if books.exchanged else [])]
+        grown = exploded(values, handed) if reads and not recording() else []
+        said = [*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])]
         taken = iter(values)
         results.append(
             Relevance(

@@ -61,6 +61,25 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().amax() <= (100 if eps < 1e-5 else 4) * eps * a.abs().amax())
 
 
+_MUCH = 1e12
+"""So many times what was handed out is no share of it any more."""
+
+
+def exploded(values: Sequence[Tensor], handed: Tensor) -> list[str]:
+    """Whether an entry took incomparably more than was handed out: a denominator all but vanished on the way."""
+    if handed.numel() == 0:
+        return []
+    most = max((float(v.abs().amax()) for v in values if v.is_floating_point() and v.numel()), default=0.0)
+    whole = float(handed.abs().amax())
+    if not whole or most <= _MUCH * whole:
+        return []
+    return [
+        f"relevance grew to {most:.1e} where {whole:.1e} was handed out: a sum on the way all but cancelled, and what was "
+        "divided by it says nothing. Use a rule with a stabiliser, such as composite='epsilon', or look at the residual to see "
+        "which samples are concerned."
+    ]
+
+
 def unreached(
     inputs: Any, numbers: Sequence[int], cuts: list[tuple[Cut, list[Tensor | None]]], gradients: Sequence[Tensor | None],
     values: Sequence[Tensor],

@@ -53,9 +53,19 @@ def rms_norm(
     def back(x: Tensor, g: Tensor) -> Tensor:
         stabiliser = torch.finfo(x.dtype).eps if eps is None else eps
         rrms = (wide(x).square().mean(dims, keepdim=True) + stabiliser).rsqrt()
-        return (wide(g if weight is None else g * weight) * rrms).to(x.dtype)
+        found = (wide(g if weight is None else g * weight) * rrms).to(x.dtype)
+        return _kept_at_zeros(call, x, g, found, weight)
 
+    call.zeros = True
     return _normalised(call, input, back)
+
+
+def _kept_at_zeros(call: Call, x: Tensor, g: Tensor, found: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Through `x` times a constant a zero keeps what it carries, whatever the constant, unless that is 0."""
+    if not call.run.nz_first:
+        return found
+    zeros = x == 0 if weight is None else (x == 0) & (weight != 0)
+    return torch.where(zeros, g.to(x.dtype), found)
 
 
 def group_norm(
@@ -106,12 +116,15 @@ def in_torchs_order(
 def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, so `y / x` is."""
     value = call(input.detach(), *args, **kwargs)
-    return custom(input, lambda: value.clone(), lambda x, g: g * value / nonzero(x))
+    call.zeros = True
+    return custom(input, lambda: value.clone(), lambda x, g: _kept_at_zeros(call, x, g, g * value / nonzero(x)))
 
 
 def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     norm = input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
-    return grafted(call(), input / norm)
+    call.zeros = True
+    value = call(*map(_plain, call.args), **{k: _plain(v) for k, v in call.kwargs.items()})
+    return custom(input, lambda: value.clone(), lambda x, g: _kept_at_zeros(call, x, g, g / norm))
 
 
 def cosine_similarity(call: Call, x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:

@@ -17,7 +17,7 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, grafted, scaled
 from relprop.engine.notes import note_of, noted, role_of
-from relprop.engine.origins import Origin, chain
+from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import FIRST, MOVES, SCALES, carry
 from relprop.engine.zeros import product_of_two
@@ -279,7 +279,11 @@ def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: flo
         found = chain(torch.mul, (tensor1, tensor2), {})
         if found is not None:
             way = input + value * along(call, found, lambda: tensor1.detach() * tensor2.detach())
-            return grafted(call(*map(_plain, call.args), value=value), way)
+            y = grafted(call(*map(_plain, call.args), value=value), way)
+            if not _live(input) and input.ndim == 0:  # one elementwise function, in whatever spelling
+                affine = chain(lambda a, b: torch.addcmul(input, a, b, value=value), (tensor1, tensor2), {})
+                return y if affine is None else remember(y, call.run, affine)
+            return y
         multiplied(call.run, (tensor1, tensor2))
         a, b = shares(call, [tensor1, tensor2])
         return call(input, scaled(tensor1, a), scaled(tensor2, b), value=value)
