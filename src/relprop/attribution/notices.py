@@ -14,6 +14,7 @@ from relprop.engine import Run
 from relprop.engine.chance import undisturbed
 from relprop.engine.cuts import Cut, part
 from relprop.errors import RelpropWarning
+from relprop.numerics import tiny
 from relprop.torch_private.parts import outside
 
 _TRIES = 4
@@ -61,22 +62,17 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().amax() <= (100 if eps < 1e-5 else 4) * eps * a.abs().amax())
 
 
-_MUCH = 1e12
-"""So many times what was handed out is no share of it any more."""
-
-
 def exploded(values: Sequence[Tensor], handed: Tensor) -> list[str]:
-    """Whether an entry took incomparably more than was handed out: a denominator all but vanished on the way."""
-    if handed.numel() == 0:
-        return []
-    most = max((float(v.abs().amax()) for v in values if v.is_floating_point() and v.numel()), default=0.0)
-    whole = float(handed.abs().amax())
-    if not whole or most <= _MUCH * whole:
+    """Whether what stands for a zero was a denominator: the square root of its reciprocal is no number of a network's."""
+    found = [v for v in values if v.is_floating_point() and v.numel() and tiny(v.dtype) < 1e-20]  # half has no room
+    most = max((float(v.abs().amax()) * tiny(v.dtype) ** 0.5 for v in found), default=0.0)
+    whole = float(handed.abs().amax()) if handed.numel() else 0.0
+    if most <= max(1.0, whole):
         return []
     return [
-        f"relevance grew to {most:.1e} where {whole:.1e} was handed out: a sum on the way all but cancelled, and what was "
-        "divided by it says nothing. Use a rule with a stabiliser, such as composite='epsilon', or look at the residual to see "
-        "which samples are concerned."
+        f"relevance grew to {max(float(v.abs().amax()) for v in found):.0e} where {whole:.0e} was handed out: a sum on the way, "
+        "or the score itself, is exactly 0 by cancelling, and what was divided by it says nothing. Use a rule with a stabiliser, "
+        "such as composite='epsilon'; the residual tells which samples are concerned."
     ]
 
 
