@@ -253,3 +253,48 @@ def test_random_chains_of_ways_keep_an_origin() -> None:
             return (a * b.sigmoid()).sum(1)
 
         close(relprop.attribute(model, X, composite="zero").values, expected)
+
+
+def by_index(h: Tensor) -> Tensor:
+    """The largest of each row, by an index that is known."""
+    return h.gather(1, h.detach().argmax(1, keepdim=True)).squeeze(1)
+
+
+PICKS: dict[str, Way] = {
+    "max": lambda h: h.max(1).values,
+    "torch.max": lambda h: torch.max(h, dim=1)[0],
+    "keepdim": lambda h: h.max(1, keepdim=True)[0][:, 0],
+    "amax": lambda h: h.amax(1),
+    "amax over a tuple": lambda h: torch.amax(h, (1,), keepdim=True).squeeze(1),
+    "least of what is turned": lambda h: -(-h).min(1)[0],
+    "amin": lambda h: (-h).amin(-1).neg(),
+    "sort": lambda h: h.sort(1, descending=True)[0][:, 0],
+    "sort, ascending": lambda h: torch.sort(h)[0][:, -1],
+    "topk": lambda h: h.topk(2, 1)[0][:, 0],
+    "topk, last axis": lambda h: h.topk(1)[0].squeeze(1),
+    "kthvalue": lambda h: h.kthvalue(h.shape[1], 1)[0],
+    "cummax": lambda h: h.cummax(1)[0][:, -1],
+    "median of one": lambda h: h.gather(1, h.detach().argmax(1, keepdim=True)).median(1)[0],
+}
+
+
+@pytest.mark.parametrize("pick", PICKS.values(), ids=PICKS)
+@pytest.mark.parametrize("function", [F.softplus, F.silu, lambda h: h * torch.sigmoid(h)])
+def test_what_is_picked_is_moved(pick: Way, function: Way) -> None:
+    """An activation of picked entries is one of what these are a function of, and a gate stays a gate."""
+    for composite in ("zero", "cp_lrp"):
+        for before in (lambda x: x, torch.sigmoid, lambda x: 2 * x.tanh()):
+            one, other = (
+                relprop.attribute(
+                    lambda x, f=f, g=before: function(f(g(x))), X, composite=composite, target=lambda y: y
+                )
+                for f in (by_index, pick)
+            )
+            close(other.values, one.values)
+        one, other = (
+            relprop.attribute(
+                lambda a, x, f=f: f(torch.sigmoid(a)) * x.tanh().sum(1), (A, X), composite="cp_lrp", target=lambda y: y
+            )
+            for f in (by_index, pick)
+        )
+        assert one.values[0].abs().max() == other.values[0].abs().max() == 0

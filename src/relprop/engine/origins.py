@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from relprop.engine.notes import Note, note_of, noted
 from relprop.engine.roles import Move
 from relprop.engine.run import Run
 from relprop.numerics import aside
+
+if TYPE_CHECKING:
+    from relprop.engine.call import Call
 
 SOURCE = object()
 
@@ -178,6 +181,25 @@ def remember(result: Tensor, run: Run, found: Origin) -> Tensor:
     if note.source_note is not None:
         note.source_note.forked = True
     return result
+
+
+def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
+    """Notes that the values of a result, (values, indices), are entries of the operand, moved to where the indices say."""
+    known = note_of(input)
+    if isinstance(result, tuple) and len(result) == 2 and known is not None and result[0].requires_grad:
+        values, indices = result
+        lost = values.ndim < input.ndim
+        note = noted(call.run, values)
+        known.forked = True
+        note.move = Move(
+            known, input.shape, _gathered, (dim, indices.unsqueeze(dim) if lost else indices, lost), {}, None
+        )
+    return result
+
+
+def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:
+    found = t.gather(dim, indices)
+    return found.squeeze(dim) if lost else found
 
 
 def root(note: Note | None) -> Note | None:

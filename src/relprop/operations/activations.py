@@ -20,7 +20,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
-from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remember
+from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, remember
 from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
@@ -308,7 +308,9 @@ def extremum(largest: bool) -> Callable[..., Any]:
         other = kwargs.get("other", args[1] if len(args) > 1 else None)
         pair: tuple[Any, Any] = (args[0] if args else kwargs.get("input"), other)
         live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
-        if len(live) != 1 or not isinstance(other, Tensor):
+        if live and not isinstance(other, Tensor):  # along an axis, which is the argument of that place
+            return picked(call, live[0], call(), kwargs.get("dim", 0 if other is None else other))
+        if len(live) != 1:
             return call()
         x = live[0]
         constant = as_number(pair[1] if x is pair[0] else pair[0])

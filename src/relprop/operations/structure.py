@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
-from relprop.engine.origins import chain, remember
+from relprop.engine.notes import note_of
+from relprop.engine.origins import chain, picked, remember
 from relprop.engine.registry import native, register
 from relprop.engine.roles import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.engine.spelling import named
@@ -37,6 +39,25 @@ def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
     result = call()
     found = chain(call.function, args, kwargs, affine=True)
     return result if found is None else remember(result, call.run, found)
+
+
+def picking(position: int) -> Callable[..., Any]:
+    """A handler for what picks entries along an axis and tells which: they are moved. The axis is the argument of that place."""
+
+    def pick(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return picked(call, input, call(), kwargs.get("dim", args[position - 1] if len(args) >= position else -1))
+
+    return pick
+
+
+def largest(call: Call, input: Tensor, dim: Any = (), keepdim: bool = False, **kwargs: Any) -> Tensor:
+    """`amax` and `amin`: along one axis they pick as `max` and `min` do."""
+    y = call()
+    dims = dim if isinstance(dim, (tuple, list)) else (dim,)
+    if len(dims) == 1 and note_of(input) is not None:
+        find = torch.argmax if call.entry.function.__name__ == "amax" else torch.argmin
+        picked(call, input, (y, find(input.detach(), dims[0], keepdim=keepdim)), dims[0])
+    return y
 
 
 register(
@@ -111,12 +132,12 @@ register(
     traits={MIXES},
 )
 register(
-    *named(
-        "amax amin aminmax median nanmedian mode kthvalue topk sort msort cummax cummin "
-        "quantile nanquantile copysign unique_consecutive"
-    ),
+    *named("aminmax msort quantile nanquantile copysign unique_consecutive"),
     family="selection",
 )
+register(*named("amax amin"), family="selection", handler=largest)
+register(*named("sort median nanmedian mode cummax cummin"), family="selection", handler=picking(1))
+register(*named("topk kthvalue"), family="selection", handler=picking(2))
 register(
     *named("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"),
     family="structure",
