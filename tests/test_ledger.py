@@ -158,3 +158,24 @@ def test_what_is_written_into_views(writes: tuple[str, str], made: str, composit
         torch.allclose(kept, torch.zeros_like(kept), atol=1e-9) for kept in found.ledger.values()
     )
     assert torch.equal(found.values, relprop.attribute(model, x, 1, composite=composite).values)
+
+
+@pytest.mark.parametrize("unset", [0.0, float("nan"), float("inf")])
+def test_memory_that_is_filled_part_by_part(unset: float) -> None:
+    """What `empty` left there is no number of the model's: it takes nothing."""
+    x, w = torch.randn(2, 3, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        h = x.new_full((2, 6), unset)
+        h[:, :3].copy_(x.tanh())
+        h[:, 3:] = 1 - x
+        return F.linear(h, w)
+
+    found = relprop.attribute(model, x, 1, composite="zero", ledger=True)
+    close(sum(found.ledger.values()), found.residual)
+    plain = relprop.attribute(
+        lambda x: F.linear(torch.cat([x.tanh(), 1 - x], 1), w), x, 1, composite="zero", ledger=True
+    )
+    close(found.values, plain.values)
+    for cause, kept in plain.ledger.items():
+        close(found.ledger[cause], kept)

@@ -231,6 +231,7 @@ class Recorder:
             value, g = (torch.view_as_real(part.resolve_conj()) for part in (value, g))
         half = value.dtype is torch.float16  # has no room for what stands in for a zero
         relevance = (nonzero(value) if self.nz and not half else value) * g.detach()
+        relevance = relevance.nan_to_num(0.0, torch.inf, -torch.inf)  # memory that was not filled yet, times 0
         total = torch.float64 if relevance.device.type != "mps" else torch.float32
         if self.samples == 1:
             return relevance.sum(dtype=total).reshape(1)
