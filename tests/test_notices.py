@@ -282,3 +282,20 @@ def test_relevance_that_grew_beyond_what_was_handed_out_is_said() -> None:
     assert not relprop.attribute(lambda x: x @ w.T, x, 0, composite="zero").notices
     near = torch.tensor([[1.0, -1.0 + 1e-15]], dtype=torch.float64)
     assert not relprop.attribute(lambda x: x @ w.T, near, 0, composite="zero").notices  # large, and right
+
+
+def test_results_of_texts_say_it_too() -> None:
+    pytest.importorskip("transformers")
+    from text_models import build, words
+
+    tokenizer = words()
+    for kind, call in (
+        ("bert", lambda model: relprop.explain_text(model, tokenizer, "good film", 1)),
+        ("gpt2", lambda model: relprop.explain_generation(model, tokenizer, "good film", max_new_tokens=2)),
+    ):
+        model = build(kind, tokenizer)
+        assert call(model).notices == []
+        model.get_input_embeddings().register_forward_hook(lambda m, args, out: out + 0.1 * torch.randn_like(out))
+        with pytest.warns(RelpropWarning, match="draws random numbers"):
+            found = call(model)
+        assert "draws random numbers" in found.notices[0] and found.notices[0] in str(found)

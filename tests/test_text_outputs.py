@@ -207,11 +207,12 @@ def test_all_of_a_text_survives_a_folder(tmp_path: Path) -> None:
     R = a_text(
         index=relprop.Contrast(1, (2, 3)), probability=None, positions={"rotary": torch.ones(8)}, blocks=torch.randn(2, 8),
         heads=torch.randn(2, 4, 8), neurons=[torch.randn(8, 3), torch.randn(8, 5)], layers={"a.b": torch.randn(8)},
-        unknown={"odd": 3},
+        unknown={"odd": 3}, notices=["it draws"],
     )  # fmt: skip
     R.save(tmp_path / "run")
     loaded = relprop.load(tmp_path / "run")
     assert (loaded.index, loaded.probability, loaded.unknown) == (R.index, None, {"odd": 3})
+    assert loaded.notices == ["it draws"] and "it draws" in str(loaded)
     for name in ("relevance", "blocks", "heads"):
         assert torch.equal(getattr(loaded, name), getattr(R, name))
     assert torch.equal(loaded.neurons[1], R.neurons[1]) and torch.equal(loaded.layers["a.b"], R.layers["a.b"])

@@ -110,7 +110,7 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
         "model": _identity(manifest.get("model")),
         "unknown": _counts(content.get("unknown")),
     }
-    notices = _notices(content.get("notices", []))  # none in folders of the first version
+    made["notices"] = _notices(content.get("notices", []))  # none in folders of the first version
     kind = manifest.get("kind")
     if not isinstance(kind, str) or kind not in ("relevance", *texts.KINDS):
         raise ValueError(f"its kind is {str(kind)[:40]!r}")
@@ -120,7 +120,7 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
         return texts.restored(kind, content, made, lambda samples: _ledger(content.get("ledger"), samples))
     samples = _check_scores(content)
     made["ledger"] = _ledger(content.get("ledger"), samples)
-    return Relevance(**{name: content[name] for name in (*KEPT, "inputs")}, **made, notices=notices)
+    return Relevance(**{name: content[name] for name in (*KEPT, "inputs")}, **made)
 
 
 def _notices(found: Any) -> list[str]:

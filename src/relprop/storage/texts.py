@@ -14,7 +14,7 @@ from relprop.text import GenerationRelevance, TextRelevance
 
 KINDS: dict[str, type[TextRelevance | GenerationRelevance]] = {"text": TextRelevance, "generation": GenerationRelevance}
 # What is written for every kind of result alike.
-_MADE = ("composite", "rules", "unknown", "model", "ledger")
+_MADE = ("composite", "rules", "unknown", "model", "ledger", "notices")
 
 
 def kept(result: TextRelevance | GenerationRelevance) -> tuple[str, dict[str, Any]]:
@@ -54,7 +54,7 @@ def restored(
         if decoder["decoder"] is not None:
             raise ValueError("what was written so far has a part of its own")
         _check_text(decoder)
-        own["decoder"] = TextRelevance(**decoder, **made)
+        own["decoder"] = TextRelevance(**decoder, **made | {"notices": []})
     _check_text(own)
     return TextRelevance(**own, **made, ledger=ledger(1))
 

@@ -272,6 +272,7 @@ def _result(
     result = TextRelevance(
         tokens=text.names, pieces=text.pieces, special=text.special, relevance=row(batch.named)[real.cpu()],
         spans=text.words, predictions=predictions, positions=places, decoder=decoder, ledger=answer.ledger.sample(slice(n, n + 1)),
+        notices=list(answer.notices),
         **ends,
     )  # fmt: skip
     if parts is not None:

@@ -128,6 +128,7 @@ def explain_generation(
         rules=answers[0].rules,
         unknown=answers[0].unknown,
         model=answers[0].model,
+        notices=list(dict.fromkeys(notice for a in answers for notice in a.notices)),
         ledger=Ledger.joined([a.ledger for a in answers]),
         special=text.special + begin.special + after.special,
         names=text.names + begin.names + after.names,

@@ -52,6 +52,7 @@ class Made(Outputs):
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
         model: what was explained, by name.
         ledger: with `ledger=True`, what absorbed the residual, see `Relevance`; of a generation, for each token of it.
+        notices: what should be known of the result, see `Relevance`.
     """
 
     composite: Composite
@@ -59,6 +60,7 @@ class Made(Outputs):
     unknown: dict[str, int] = field(default_factory=dict)
     model: Identity | None = None
     ledger: Ledger = field(default_factory=lambda: Ledger([]))
+    notices: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -86,7 +88,7 @@ class TextRelevance(Made):
         layers: relevance of layers asked for by path; the first axis is the tokens'.
         spans: the tokens of each word, as (start, stop).
 
-    How it was made is in `composite`, `rules`, `unknown`, `model` and `ledger`, as in `Relevance`.
+    How it was made is in `composite`, `rules`, `unknown`, `model`, `ledger` and `notices`, as in `Relevance`.
     """
 
     tokens: list[str]
@@ -150,6 +152,7 @@ class TextRelevance(Made):
             )
         if self.decoder is not None:
             lines += ["  written so far:", *str(self.decoder).splitlines()[1:]]
+        lines += [f"  {_plain(notice)}" for notice in self.notices]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -189,7 +192,7 @@ class GenerationRelevance(Made):
         names: the P + G tokens as the tokenizer names them.
 
     In encoder-decoder models the prompt is the source text, and after it the sign that starts what is written.
-    How it was made is in `composite`, `rules`, `unknown`, `model` and `ledger`, as in `Relevance`.
+    How it was made is in `composite`, `rules`, `unknown`, `model`, `ledger` and `notices`, as in `Relevance`.
     """
 
     prompt: list[str]
@@ -237,6 +240,7 @@ class GenerationRelevance(Made):
                 f"{_plain(self.tokens[i]).strip() or _plain(self.tokens[i])!r} {float(row[i]):+.3g}" for i in order
             )
             lines.append(f"  {_plain(token)[:20]:<{wide}} {float(self.probabilities[g]):.2f}  {drawn}")
+        lines += [f"  {_plain(notice)}" for notice in self.notices]
         return "\n".join(lines)
 
     __repr__ = __str__
