@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -86,17 +87,17 @@ class Composite:
                 return rule
         return None
 
-    @property
+    @cached_property
     def unproportional_hidden(self) -> bool:
         """Whether a rule that gives relevance to zeros may act on a hidden layer."""
         return any(not rule.proportional and not _only_first(key) for key, rule in self.entries)
 
-    @property
+    @cached_property
     def unproportional_first(self) -> bool:
         """Whether a rule that gives relevance to zeros may act on the first layer."""
         return any(not rule.proportional for _, rule in self.entries)
 
-    @property
+    @cached_property
     def names_everything(self) -> bool:
         """Whether an entry may name operations that only move or select values."""
         return any(

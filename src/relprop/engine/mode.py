@@ -149,21 +149,21 @@ class Propagation(TorchFunctionMode):
 
     def _propagating(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """An operation on what carries relevance."""
-        run = self.run
+        run, written = self.run, _written(entry, func, args, kwargs)
         if transforms_active():
             raise transformed(run)
         if kwargs.get("out") is not None:
             raise written_out(run, func)
         if entry is None or entry.family == REFUSED:
             result = self._unknown(func, args, kwargs, "" if entry is None else entry.reason)
-            seen(_written(entry, func, args, kwargs))
+            seen(written)
             adopt(run, result)
         else:
             if run.recorder is not None:
                 run.recorder.meet(live)
             notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
-            seen(_written(entry, func, args, kwargs))
+            seen(written)
             rounded = kwargs.get("rounding_mode") is not None or _counts(result)
             if rounded and not result.requires_grad:  # a normaliser, or what a rule made a constant, is no cut
                 self._cut(func, live[0], result)
@@ -172,14 +172,13 @@ class Propagation(TorchFunctionMode):
             for name, value in entry.gives:
                 give(made, name, value)
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
-            written = _written(entry, func, args, kwargs)
             if isinstance(written, Tensor) and written._is_view():
                 spread(run, written)
         if run.samples > 1 and not run.mixing and not recording():
             run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
         if run.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
-            made = result, _written(entry, func, args, kwargs)
+            made = result, written
             run.recorder.record(family, called(func).strip("_"), run.where(), made)
         return result
 
