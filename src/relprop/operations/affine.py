@@ -12,7 +12,7 @@ from relprop.engine.call import Call
 from relprop.engine.notes import Note, begin, note_of
 from relprop.engine.origins import chain, remember
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.roles import ADDS
+from relprop.engine.roles import ADDS, AFFINE
 from relprop.engine.run import replaying
 from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
@@ -129,5 +129,5 @@ def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
 DEFAULTS["sum"] = _summing
 register(torch.add, torch.rsub, family="sum", handler=add, traits={ADDS})
 register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS})
-register(torch.lerp, family="sum", handler=lerp)
+register(torch.lerp, family="sum", handler=lerp, traits={AFFINE})
 register(torch.diff, family="structure", handler=diff)

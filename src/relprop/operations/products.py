@@ -19,7 +19,7 @@ from relprop.engine.functions import Share, grafted, scaled
 from relprop.engine.notes import note_of, noted, role_of
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import DEFAULTS, register
-from relprop.engine.roles import FIRST, MOVES, SCALES, carry
+from relprop.engine.roles import AFFINE, FIRST, MOVES, SCALES, carry
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant
@@ -316,8 +316,8 @@ register(
     family="product",
 )  # fmt: skip
 register(torch.baddbmm, torch.addbmm, torch.addmv, torch.addr, family="product", handler=factors(1))
-register(torch.addcmul, family="product", handler=addcmul)
-register(torch.addcdiv, family="division", handler=addcdiv)
+register(torch.addcmul, family="product", handler=addcmul, traits={AFFINE})
+register(torch.addcdiv, family="division", handler=addcdiv, traits={AFFINE})
 register(
     torch.fmod,
     torch.remainder,
