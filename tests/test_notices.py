@@ -299,3 +299,16 @@ def test_results_of_texts_say_it_too() -> None:
         with pytest.warns(RelpropWarning, match="draws random numbers"):
             found = call(model)
         assert "draws random numbers" in found.notices[0] and found.notices[0] in str(found)
+
+
+def test_a_column_that_is_an_index_after_a_step_of_its_own() -> None:
+    """Of which entries an operand is made cannot be seen through a rule; of a table, the columns without a gradient count."""
+    table = torch.arange(20.0).reshape(5, 4)
+    x = torch.tensor([[0.3, -0.2, 0.5, -1.0], [0.1, 0.4, 0.2, 3.0]])
+
+    def model(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :3], table[x[:, 3].abs().long()]], 1).sum(1, keepdim=True)
+
+    with pytest.warns(RelpropWarning, match=r"inputs\[:, \[?3\]?\] has relevance 0.*long"):
+        found = relprop.attribute(model, x, 0)
+    assert len(found.notices) == 1

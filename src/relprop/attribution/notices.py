@@ -98,6 +98,12 @@ def unreached(
             before = entries[place]
             if before is None or not bool(before.any()):
                 continue
+            if cut.vague and g is not None and value.ndim == 2:  # of a table, the columns that nothing reached
+                columns = ((g == 0) & (value == 0)).all(0)
+                if not bool(columns.all()):
+                    before = before & columns
+                    if not bool(before.any()):
+                        continue
             if (g is None or not bool(g[before].any())) and not bool(value[before].any()):
                 whole |= before
                 where += [cut.what] if cut.what not in where else []

@@ -8,7 +8,7 @@ node the scores do not lead back to, and the entries of the inputs it was made o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,11 +38,15 @@ _NUMBERS = frozenset({"item", "tolist", "numpy", "float", "int", "index", "compl
 
 @dataclass(frozen=True)
 class Cut:
-    """One step at which numbers went on without relevance: what it was and where, and what its operand looked like."""
+    """One step at which numbers went on without relevance: what it was and where, and what its operand looked like.
+
+    `vague` where it is not known of which entries of an input its operand is made.
+    """
 
     what: str
     edge: GradientEdge
     like: tuple[torch.Size, torch.dtype, torch.device]
+    vague: bool = False
 
 
 class Cuts:
@@ -80,6 +84,7 @@ class Cuts:
                 continue
             behind = _behind([cut.edge.node])
             if checkpointed or any(function_of(node) is not None for node in behind):
+                cut = replace(cut, vague=True)
                 found.append((cut, [_all_of(leaf) if _starts(leaf, behind) else None for leaf in leaves]))
                 continue
             shape, dtype, device = cut.like
