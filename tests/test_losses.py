@@ -156,3 +156,14 @@ def test_a_loss_that_is_no_sum_of_known_steps() -> None:
     with pytest.raises(UnsupportedOperationError, match="attribute the score it is computed from"):
         lengths = torch.full((1,), 3), torch.full((1,), 2)
         relprop.attribute(lambda x: F.ctc_loss(x[:, None].log_softmax(-1), IDS[None, :2], *lengths), X, lambda y: y)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_a_cumulative_logsumexp_has_its_own_jacobian(dim: int) -> None:
+    """Its second argument is an axis, not a number that a score meets."""
+    x = torch.randn(3, 4, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(leaf.logcumsumexp(dim).sum(), leaf)
+    for composite in ("zero", "cp_lrp", "epsilon_plus"):
+        found = relprop.attribute(lambda x: x.logcumsumexp(dim), x, lambda y: y.sum(), composite=composite)
+        torch.testing.assert_close(found.values, x * g)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.registry import DEFAULTS, TABLE, register
+from relprop.engine.registry import DEFAULTS, TABLE, native, register
 from relprop.errors import ModelStateError
 from relprop.numerics import nonzero, wide
 from relprop.operations.activations import elementwise
@@ -178,4 +178,5 @@ register(F.local_response_norm, family="norm", handler=local_response_norm)
 register(F.normalize, family="norm", handler=normalize)
 register(F.cosine_similarity, family="product", handler=cosine_similarity)
 register(torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax")
-register(torch.logaddexp, torch.logaddexp2, torch.logcumsumexp, family="softmax", handler=native_jacobian)
+register(torch.logaddexp, torch.logaddexp2, family="softmax", handler=native_jacobian)
+register(torch.logcumsumexp, family="softmax", handler=native)
