@@ -198,3 +198,43 @@ def test_norms_that_scale_keep_what_zeros_carry(norm, factor, rule) -> None:
     found = relprop.attribute(lambda t: model(norm(t)), x, 1, composite=composite).values
     close(found, relprop.attribute(lambda t: model(t * constant), x, 1, composite=composite).values)
     assert found[x == 0].abs().max() > 0
+
+
+SHIFTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda s: s - s.max(-1, keepdim=True)[0],
+    "max without gradients": lambda s: s - s.detach().max(-1, keepdim=True)[0],
+    "amax": lambda s: s - s.amax(-1, keepdim=True),
+    "in place": lambda s: s.clone().sub_(s.detach().amax(-1, keepdim=True)),
+    "scaled first": lambda s: (2 * s - 2 * s.detach().amax(-1, keepdim=True)) / 2,
+    "times one": lambda s: (s - s.detach().amax(-1, keepdim=True)) * torch.ones(1, dtype=D),
+}
+
+
+@pytest.mark.parametrize("shift", SHIFTED.values(), ids=SHIFTED)
+@pytest.mark.parametrize("rule", FIRSTS.values(), ids=FIRSTS)
+def test_a_slope_at_a_zero_is_a_slope(shift, rule) -> None:
+    """The largest score less itself is 0, and yet no zero of the input: its gradient goes on as it is."""
+    torch.manual_seed(1)
+    x, w = torch.randn(3, 5, dtype=D), torch.randn(2, 5, dtype=D)
+    x[0, 1] = 0.0
+
+    def written(x: Tensor) -> Tensor:
+        e = shift(x).exp()
+        return F.linear(e / e.sum(-1, keepdim=True), w)
+
+    composite = Composite({first: rule})
+    found = relprop.attribute(written, x, 1, composite=composite).values
+    close(found, relprop.attribute(lambda x: F.linear(x.softmax(-1), w), x, 1, composite=composite).values)
+    assert bool((found.abs().amax(-1) > 0).all())
+
+
+def test_a_score_of_zero_hands_out_nothing() -> None:
+    """All entries are 0 by a bias, and so is the score: what a flat layer shares is 0 as well."""
+    c, w = torch.tensor([[1.0, -2.0, 0.5]], dtype=D), torch.randn(4, 3, dtype=D)
+    for model in (
+        lambda x: F.linear(x - c, w),
+        lambda x: F.linear(5 * (x - c), w),
+        lambda x: F.linear((x - c).relu(), w),
+    ):
+        for composite in (Composite({relprop.last: Flat()}), Composite({first: Flat()}), "deep_taylor", "gamma_flat"):
+            assert relprop.attribute(model, c, 1, composite=composite).values.abs().max() < 1e-100

@@ -28,6 +28,16 @@ def nonzero(x: Tensor) -> Tensor:
     return x + (x == 0).to(x.dtype) * tiny(x.dtype)
 
 
+def carrying(g: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Where a gradient hands relevance to zeros: as a share over what stands for a zero, beyond any slope of a network.
+
+    Elsewhere it is a slope as any other, also at a zero: the zero of `x - max(x)` is of one that is not. Half precision has
+    no room to tell them apart. `dtype` is the one in which the zero was met, if not that of the gradient.
+    """
+    small = tiny(dtype or g.dtype)
+    return g.abs() > small**-0.5 if small < 1e-10 else torch.ones_like(g, dtype=torch.bool)
+
+
 def signed(x: Tensor, epsilon: float | Tensor) -> Tensor:
     """`x + epsilon * sgn(x)` with `sgn(0) = +1` (a negative zero counts as negative: its relevance is 0 either way)."""
     scale = epsilon if isinstance(epsilon, Tensor) else torch.full((), epsilon, dtype=x.dtype, device=x.device)

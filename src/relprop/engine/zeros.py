@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.functions import custom, grafted
 from relprop.engine.roles import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
-from relprop.numerics import known, nonzero, tiny
+from relprop.numerics import carrying, known, nonzero, tiny
 
 if TYPE_CHECKING:
     from relprop.engine.call import Call
@@ -58,16 +58,22 @@ def _preserve(call: Call, y: Tensor, x: Tensor) -> None:
         _hook(call.run, y, share, x.dtype)
 
 
+def _rescaled(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor whose zeros hand on `scale` times what they carry."""
+    if not t.requires_grad:
+        return t
+    seen = t.view_as(t)
+    seen.register_hook(
+        lambda g: g * torch.where(carrying(g, dtype), scale, 1.0).to(g.dtype) if g is not None and run.nz_first else g
+    )
+    return seen
+
+
 def _narrowed(call: Call, x: Tensor) -> Tensor:
     """A cast to a dtype whose stand-in for a zero is larger: what a zero carries is scaled where there is room for it."""
     y = call.function(*map(_plain, call.args), **{k: _plain(a) for k, a in call.kwargs.items()})
     scale = torch.ones_like(x).masked_fill_(x.detach() == 0, tiny(y.dtype) / tiny(x.dtype))
-    run = call.run
-
-    def factor() -> Any:
-        return scale if run.nz_first else 1.0
-
-    return _on(call, x, scaled(x, factor))
+    return _on(call, x, _rescaled(x, call.run, scale, y.dtype))
 
 
 def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: torch.dtype) -> None:
@@ -80,7 +86,9 @@ def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: 
     if y.dtype != dtype:
         factor = factor * (tiny(y.dtype) / tiny(dtype))
     scale = torch.where(dead, torch.as_tensor(factor, dtype=y.dtype, device=y.device), 1.0).to(y.dtype)
-    y.register_hook(lambda g: g * scale if g is not None and run.nz_first else g)
+    y.register_hook(
+        lambda g: g * torch.where(carrying(g), scale, 1.0).to(g.dtype) if g is not None and run.nz_first else g
+    )
 
 
 def _of_affine(call: Call, x: Tensor, dead: Tensor) -> Tensor:
@@ -131,12 +139,11 @@ def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **k
     dead = add(left, right, **kwargs) == 0
     one, none = torch.ones_like(left), torch.zeros_like(left)
 
-    def share(sign: Tensor) -> Callable[[], Any]:
-        scale = torch.where(dead, torch.where(both & (sign != 0), 0.5 / sign, 0.0), 1.0)
-        return lambda: scale if run.nz_first else 1.0
+    def share(sign: Tensor) -> Tensor:
+        return torch.where(dead, torch.where(both & (sign != 0), 0.5 / sign, 0.0), 1.0)
 
     of_a, of_b = share(add(one, none, **kwargs)), share(add(none, one, **kwargs))
-    return add(scaled(a, of_a), scaled(b, of_b), **kwargs)
+    return add(_rescaled(a, run, of_a), _rescaled(b, run, of_b), **kwargs)
 
 
 def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tensor:
@@ -148,7 +155,7 @@ def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tenso
 
     def back(share: Any, other: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         def propagate(x: Tensor, g: Tensor) -> Tensor:
-            ratio = nonzero(y) / nonzero(x) if run.nz_first else other
+            ratio = torch.where(carrying(g), nonzero(y) / nonzero(x), other) if run.nz_first else other
             return g * ratio * (share() if callable(share) else share)
 
         return propagate

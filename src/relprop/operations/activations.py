@@ -25,7 +25,7 @@ from relprop.engine.registry import DEFAULTS, register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.spelling import named
-from relprop.numerics import aside, kept_here, nonzero, own
+from relprop.numerics import aside, carrying, kept_here, nonzero, own
 from relprop.operations.gates import GATE
 from relprop.operations.weighted import Capped
 from relprop.rules import Gate, Pass, Zero
@@ -222,8 +222,9 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         if everywhere:
             return g * ratio
         # what torch's own gradient is at 0: the slope on the left, and none of abs
-        at_zero = 1.0 if run.nz_first else -apply(-torch.ones_like(s), *rest, **kwargs) if slanted else 0.0
-        return g * torch.where(s == 0, torch.as_tensor(at_zero, dtype=s.dtype, device=s.device), ratio)
+        slope = -apply(-torch.ones_like(s), *rest, **kwargs) if slanted else torch.zeros_like(s)
+        at_zero = torch.where(carrying(g), 1.0, slope) if run.nz_first else slope
+        return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
     return _kept_on(call, before, custom(x, value, propagate), apply, rest, kwargs)

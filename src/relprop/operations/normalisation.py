@@ -14,7 +14,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.registry import DEFAULTS, TABLE, native, register
 from relprop.errors import ModelStateError
-from relprop.numerics import nonzero, wide
+from relprop.numerics import carrying, nonzero, wide
 from relprop.operations.activations import elementwise
 from relprop.operations.exponentials import as_softmax
 from relprop.rules import Constant, Pass, Temperature
@@ -65,7 +65,7 @@ def _kept_at_zeros(call: Call, x: Tensor, g: Tensor, found: Tensor, weight: Tens
     if not call.run.nz_first:
         return found
     zeros = x == 0 if weight is None else (x == 0) & (weight != 0)
-    return torch.where(zeros, g.to(x.dtype), found)
+    return torch.where(zeros & carrying(g), g.to(x.dtype), found)
 
 
 def group_norm(

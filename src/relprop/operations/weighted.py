@@ -22,7 +22,7 @@ from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import lookup, register
 from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.numerics import known, nonzero, own, quotient, signed, where_positive, wide
+from relprop.numerics import carrying, known, nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.operations.patches import embeds_patches
 from relprop.rules import Block, Native, Rule, WeightedRule, Zero
@@ -129,7 +129,10 @@ class LayerView:
         return layer.linear.transpose(s, layer.plain.to(s.dtype), self.x)
 
     def relevance(self, g: Tensor) -> Tensor:
-        return wide(nonzero(self.output) if self.nz else self.output) * g
+        if not self.nz:
+            return wide(self.output) * g
+        # a slope at a zero is no relevance
+        return wide(nonzero(self.output)) * torch.where((self.output == 0) & ~carrying(g), 0.0, g)
 
     def share(self, g: Tensor, denominator: Tensor) -> Tensor:
         return quotient(self.relevance(g), wide(denominator))
