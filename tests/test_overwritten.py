@@ -128,3 +128,33 @@ def test_a_layer_whose_input_was_overwritten_stays_on_its_own(written: Model, ma
     expected = relprop.attribute(made, X, 1, composite="zero")
     found = relprop.attribute(written, X, 1, composite=epsilon(1e-12))
     torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=1e-8)
+
+
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "by what was made of it": lambda a, b: b.mul_(a * b),
+    "both": lambda a, b: (a * b) * a.mul_(2) + b.add_(1),
+    "the product": lambda a, b: (a * b).mul_(3),
+    "a slice": lambda a, b: (a * b) + b[:, :1].mul_(5),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "auto", "gamma_flat", "cp_lrp"])
+@pytest.mark.parametrize("written", PRODUCTS)
+def test_factors_that_are_overwritten(written: str, composite: str) -> None:
+    """A product keeps what it needs of both, whatever the model does with them."""
+    plain: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "by what was made of it": lambda a, b: b * (a * b),
+        "both": lambda a, b: (a * b) * (a * 2) + (b + 1),
+        "the product": lambda a, b: (a * b) * 3,
+        "a slice": lambda a, b: (a * b) + b[:, :1] * 5,
+    }
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, dtype=torch.float64)
+    x[0, 1] = 0.0
+
+    def model(act: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: act(x * 2, x.flip(1).clone())
+
+    found, wanted = (relprop.attribute(model(f[written]), x, 1, composite=composite) for f in (PRODUCTS, plain))
+    torch.testing.assert_close(found.values, wanted.values)
+    torch.testing.assert_close(found.residual, wanted.residual)

@@ -151,14 +151,16 @@ def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tenso
     call.zeros = True
     run = call.run
     a, b = torch.broadcast_tensors(a, b)
-    y = call(a.detach(), b.detach())
+    left, right = a.detach().clone(), b.detach().clone()  # the model may write into its own
+    y = call(left, right)
+    dead = y == 0
 
     def back(share: Any, other: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         def propagate(x: Tensor, g: Tensor) -> Tensor:
-            ratio = torch.where(carrying(g), nonzero(y) / nonzero(x), other) if run.nz_first else other
+            ratio = torch.where(dead & carrying(g), tiny(x.dtype) / nonzero(x), other) if run.nz_first else other
             return g * ratio * (share() if callable(share) else share)
 
         return propagate
 
-    parts = [custom(x, y.clone, back(s, o)) for x, s, o in ((a, shares[0], b.detach()), (b, shares[1], a.detach()))]
+    parts = [custom(x, y.clone, back(s, o)) for x, s, o in ((a, shares[0], right), (b, shares[1], left))]
     return grafted(y, parts[0] + parts[1])
