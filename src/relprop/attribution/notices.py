@@ -98,7 +98,9 @@ def unreached(
             before = entries[place]
             if before is None or not bool(before.any()):
                 continue
-            if cut.vague and g is not None and value.ndim == 2:  # of a table, the columns that nothing reached
+            if (
+                cut.vague and cut.counts and g is not None and value.ndim == 2
+            ):  # of a table, the columns that nothing reached
                 columns = ((g == 0) & (value == 0)).all(0)
                 if not bool(columns.all()):
                     before = before & columns

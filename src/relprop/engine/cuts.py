@@ -40,12 +40,14 @@ _NUMBERS = frozenset({"item", "tolist", "numpy", "float", "int", "index", "compl
 class Cut:
     """One step at which numbers went on without relevance: what it was and where, and what its operand looked like.
 
-    `vague` where it is not known of which entries of an input its operand is made.
+    `counts` where it made integers of each entry, which may name rows of a table; `vague` where it is not known of which
+    entries of an input its operand is made.
     """
 
     what: str
     edge: GradientEdge
     like: tuple[torch.Size, torch.dtype, torch.device]
+    counts: bool = False
     vague: bool = False
 
 
@@ -64,7 +66,8 @@ class Cuts:
             edge = get_gradient_edge(operand)
             if (edge.node, edge.output_nr) not in self._met:
                 like = operand.shape, operand.dtype, operand.device
-                self._met[edge.node, edge.output_nr] = Cut(f"{name} in {where()}", edge, like)
+                counts = name in BY_ENTRY and isinstance(result, Tensor) and not result.dtype.is_floating_point
+                self._met[edge.node, edge.output_nr] = Cut(f"{name} in {where()}", edge, like, counts)
 
     def entries(
         self, scores: Sequence[Tensor], leaves: list[Tensor], checkpointed: bool = False

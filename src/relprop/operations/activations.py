@@ -327,17 +327,23 @@ def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """`relu6(x + 3) / 6`: the bound acts on `x + 3`, and the 3 is a bias that keeps its share."""
     if isinstance(call.rule, (ActivationRule, Pass)):
         return elementwise(call, input, *args, **kwargs)
-    before, run = origin(input), call.run
+    run, shifted = call.run, input + 3
+    affine = chain(torch.add, (input, 3), {}, affine=True)
+    if affine is not None:
+        remember(shifted, run, affine)
     call.zeros = True
 
-    def propagate(s: Tensor, g: Tensor) -> Tensor:
-        y, z = call(s, *args, **kwargs), s + 3
+    def propagate(z: Tensor, g: Tensor) -> Tensor:
+        y = _sixth(z)
         if run.nz_first:
             y = torch.where(z == 0, y, nonzero(y))
         return g * (y / z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
-    step = Step(F.hardsigmoid, (before.step,), {})
-    return remember(custom(input, detached(call), propagate), run, before._replace(step=step))
+    return remember(custom(shifted, detached(call), propagate), run, Origin(shifted, Step(_sixth, (SOURCE,), {})))
+
+
+def _sixth(z: Tensor) -> Tensor:
+    return F.relu6(z) / 6
 
 
 def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
