@@ -298,3 +298,21 @@ def test_what_is_picked_is_moved(pick: Way, function: Way) -> None:
             for f in (by_index, pick)
         )
         assert one.values[0].abs().max() == other.values[0].abs().max() == 0
+
+
+def test_a_gate_behind_a_batch_norm() -> None:
+    """A factor and a summand per channel, by whatever name."""
+    n = A.shape[1]
+    mean, variance, weight, bias = torch.randn(n, dtype=D), torch.rand(n, dtype=D) + 0.5, *torch.randn(2, n, dtype=D)
+    forms: list[Way] = [
+        lambda g: (g - mean) * (variance + 1e-5).rsqrt() * weight + bias,
+        lambda g: F.batch_norm(g, mean, variance, weight, bias),
+        lambda g: torch.addcmul(bias - mean * weight / (variance + 1e-5).sqrt(), g, weight / (variance + 1e-5).sqrt()),
+    ]
+    found = [
+        relprop.attribute(lambda a, x, f=f: (f(torch.sigmoid(a)) * x).sum(1), (A, X), composite="cp_lrp").values  # type: ignore[misc]
+        for f in forms
+    ]
+    for of_a, of_x in found:
+        close(of_a, torch.zeros_like(of_a))
+        close(of_x, found[0][1])

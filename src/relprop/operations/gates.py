@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.engine.notes import Note, note_of
 from relprop.engine.origins import Step
-from relprop.engine.roles import ADDS, MIXES, MOVES, SAME, SCALES, role
+from relprop.engine.roles import ADDS, AFFINE, MIXES, MOVES, SAME, SCALES, role
 from relprop.numerics import aside
 
 _GRID = (-1e3, -50.0, -10.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 10.0, 50.0, 1e3)
@@ -84,7 +84,7 @@ def _joined(known: list[Any]) -> Any:
 
 
 GATE = role(
-    "gate", MOVES, SAME, SCALES, ADDS, MIXES,
+    "gate", MOVES, SAME, SCALES, ADDS, AFFINE, MIXES,
     given_by="an activation; a sigmoid counts more",
     asked_by="products under `Gate()`",
     join=_joined, read=known_gate,
