@@ -316,3 +316,36 @@ def test_a_gate_behind_a_batch_norm() -> None:
     for of_a, of_x in found:
         close(of_a, torch.zeros_like(of_a))
         close(of_x, found[0][1])
+
+
+REJOINED: dict[str, tuple[Way, Way]] = {
+    "padding": (lambda h: F.pad(h, (1, 0)), lambda h: torch.cat([torch.zeros_like(h[:, :1]), h], 1)),
+    "rolling": (lambda h: h.roll(1, 1), lambda h: torch.cat([h[:, -1:], h[:, :-1]], 1)),
+    "twice": (lambda h: h.repeat(1, 2), lambda h: torch.concat((h, h), -1)),
+    "turned": (lambda h: h.flip(1), lambda h: torch.stack([h[:, i] for i in reversed(range(h.shape[1]))], 1)),
+    "in halves": (lambda h: h, lambda h: torch.cat(h.chunk(2, 1), 1)),
+}
+
+
+@pytest.mark.parametrize("moved, joined", REJOINED.values(), ids=REJOINED)
+def test_parts_of_one_tensor_that_are_joined(moved: Way, joined: Way) -> None:
+    for before in (torch.sigmoid, F.softplus, lambda x: x * torch.sigmoid(x)):
+        for after in (F.softplus, torch.tanh, lambda h: h * torch.sigmoid(h)):
+            for composite in ("zero", "cp_lrp"):
+                one, other = (
+                    relprop.attribute(
+                        lambda x, f=f, a=after, b=before: a(f(b(x))).sum(1), X, composite=composite
+                    ).values
+                    for f in (moved, joined)
+                )
+                close(one, other)
+
+
+def test_parts_of_several_tensors_begin_anew() -> None:
+    def model(x: Tensor) -> Tensor:
+        return F.softplus(torch.cat([torch.sigmoid(x), torch.tanh(x)], 1)).sum(1)
+
+    apart = lambda x: (F.softplus(torch.sigmoid(x)) + F.softplus(torch.tanh(x))).sum(1)  # noqa: E731
+    for f in (model, apart):
+        found = relprop.attribute(f, X, composite="zero")
+        close(found.values.sum(1) + found.residual, found.score)

@@ -197,6 +197,31 @@ def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
     return result
 
 
+def joined(call: Call, parts: Any, result: Tensor, join: Callable[[Any], Tensor]) -> Tensor:
+    """Notes of a concatenation whose live parts are parts of one tensor that it is this tensor, its entries moved.
+
+    Args:
+        call: of the operation.
+        parts: its operands; constants may be among them.
+        result: what it returned.
+        join: the operation on other operands.
+    """
+    live = [t for t in parts if isinstance(t, Tensor) and t.requires_grad]
+    known = [_chained(note_of(t)) for t in live]
+    first = known[0][0] if known else None
+    if first is None or any(note is not first for note, _ in known):
+        return result
+    ways = iter([moves for _, moves in known])
+    pieces = [next(ways) if isinstance(t, Tensor) and t.requires_grad else torch.zeros_like(t) for t in parts]
+
+    def moved(t: Tensor) -> Tensor:
+        return join([_moved(t, piece) if isinstance(piece, tuple) else piece for piece in pieces])
+
+    moves = known[0][1]
+    noted(call.run, result).move = Move(first, moves[0].shape if moves else live[0].shape, moved, (), {}, None)
+    return result
+
+
 def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:
     found = t.gather(dim, indices)
     return found.squeeze(dim) if lost else found

@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
-from relprop.engine.origins import chain, picked, remember
+from relprop.engine.origins import chain, joined, picked, remember
 from relprop.engine.registry import native, register
 from relprop.engine.roles import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.engine.spelling import named
@@ -39,6 +39,14 @@ def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
     result = call()
     found = chain(call.function, args, kwargs, affine=True)
     return result if found is None else remember(result, call.run, found)
+
+
+def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Parts, one behind the other."""
+    result: Tensor = call()
+    if not result.requires_grad or not isinstance(tensors, (tuple, list)):
+        return result
+    return joined(call, tensors, result, lambda parts: call.function(parts, *args, **kwargs))
 
 
 def picking(position: int) -> Callable[..., Any]:
@@ -85,7 +93,7 @@ register(
         "_reshape_alias_copy _values_copy _indices_copy _sparse_broadcast_to_copy "
         "to_sparse coalesce values imag complex _coalesced "
         # joining, repeating, moving
-        "cat concat concatenate stack hstack vstack dstack column_stack row_stack block_diag cartesian_prod combinations "
+        "hstack vstack dstack column_stack row_stack block_diag cartesian_prod combinations "
         "meshgrid repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu pad constant_pad_nd pixel_shuffle "
         "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
         # picking and writing
@@ -135,6 +143,7 @@ register(
     *named("aminmax msort quantile nanquantile copysign unique_consecutive"),
     family="selection",
 )
+register(*named("cat concat concatenate stack"), family="structure", handler=joining, traits={MOVES})
 register(*named("amax amin"), family="selection", handler=largest)
 register(*named("sort median nanmedian mode cummax cummin"), family="selection", handler=picking(1))
 register(*named("topk kthvalue"), family="selection", handler=picking(2))
