@@ -624,7 +624,7 @@ TRACES = [
 
 
 @pytest.mark.parametrize("how", TRACES)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning")
 def test_an_explanation_cannot_be_traced(how: str, model: nn.Module, x: Tensor) -> None:
     torch._dynamo.reset()
     with pytest.raises(TracedError, match=r"relprop\.attribute: .*Call relprop\.attribute outside of it") as caught:

@@ -98,7 +98,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")  # torch's own, at the first forward derivative
+@pytest.mark.filterwarnings("ignore:.*jit.script.*")  # torch's own, at the first forward derivative
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("model", REFUSED, ids=lambda m: getattr(m, "__name__", "module"))
 def test_a_gradient_of_what_carries_relevance_is_refused(model: Model, strict: bool) -> None:

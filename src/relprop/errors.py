@@ -8,7 +8,6 @@ class RelpropError(Exception):
 
     Attributes:
         called: the public function that was called, as its users write it; the error's text begins with it.
-        message: the text without it.
     """
 
     called: str | None = None

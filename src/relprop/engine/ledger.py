@@ -286,7 +286,7 @@ def memory_of(tensor: Tensor) -> int | None:
     """The memory a tensor lies in; None where it tells of none, as some subclasses."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError, ValueError):  # the last for parameters that are made at the first call
         return None
 
 
