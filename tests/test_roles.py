@@ -322,7 +322,7 @@ REJOINED: dict[str, tuple[Way, Way]] = {
     "padding": (lambda h: F.pad(h, (1, 0)), lambda h: torch.cat([torch.zeros_like(h[:, :1]), h], 1)),
     "rolling": (lambda h: h.roll(1, 1), lambda h: torch.cat([h[:, -1:], h[:, :-1]], 1)),
     "twice": (lambda h: h.repeat(1, 2), lambda h: torch.concat((h, h), -1)),
-    "turned": (lambda h: h.flip(1), lambda h: torch.stack([h[:, i] for i in reversed(range(h.shape[1]))], 1)),
+    "turned": (lambda h: h.flip(1), lambda h: torch.cat([h[:, i : i + 1] for i in reversed(range(h.shape[1]))], 1)),
     "in halves": (lambda h: h, lambda h: torch.cat(h.chunk(2, 1), 1)),
 }
 
