@@ -476,3 +476,14 @@ def test_what_is_nearly_a_tensor(model: nn.Module, x: Tensor) -> None:
         relprop.attribute(model, x.numpy(), 0)
     with pytest.raises(InputError, match=r"inputs\['ids'\]\[0\] is of type int.*return_tensors='pt'"):
         relprop.attribute(model, {"ids": [1, 2]}, 0)
+
+
+def test_a_path_that_is_not_there_lists_those_that_are() -> None:
+    few = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    with pytest.raises(InputError, match=r"layers: 'x' is not part of the model\. Modules: 0, 1$"):
+        relprop.attribute(few, torch.ones(2, 3), 0, layers="x")
+    with pytest.raises(InputError, match=r"checkpoint: 'x' is not part of the model\. It has no parts\.$"):
+        relprop.attribute(nn.Linear(3, 2), torch.ones(2, 3), 0, checkpoint="x")
+    many = nn.Sequential(*(nn.Linear(3, 3) for _ in range(14)))
+    with pytest.raises(InputError, match=r"Modules: 0, .*, 11, \.\.\.$"):
+        relprop.attribute(many, torch.ones(2, 3), 0, layers="x")

@@ -92,9 +92,11 @@ def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
                 found = _heads(modules, item)
         if not found:
             what = f"module {type(item).__name__}" if isinstance(item, nn.Module) else f"{item!r}"
-            raise InputError(
-                f"{option}: {what} is not part of the model. Modules: {', '.join(n for n in list(modules)[:12] if n)}, ..."
+            names = [name for name in modules if name]
+            known = (
+                f"Modules: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}" if names else "It has no parts."
             )
+            raise InputError(f"{option}: {what} is not part of the model. {known}")
         chosen.update(found)
     return chosen
 

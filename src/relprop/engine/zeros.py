@@ -63,10 +63,15 @@ def _rescaled(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = No
     if not t.requires_grad:
         return t
     seen = t.view_as(t)
-    seen.register_hook(
+    _scale_at_zeros(seen, run, scale, dtype)
+    return seen
+
+
+def _scale_at_zeros(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Scales what the zeros of a tensor carry, where they turn out to carry relevance."""
+    t.register_hook(
         lambda g: g * torch.where(carrying(g, dtype), scale, 1.0).to(g.dtype) if g is not None and run.nz_first else g
     )
-    return seen
 
 
 def _narrowed(call: Call, x: Tensor) -> Tensor:
@@ -86,9 +91,7 @@ def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: 
     if y.dtype != dtype:
         factor = factor * (tiny(y.dtype) / tiny(dtype))
     scale = torch.where(dead, torch.as_tensor(factor, dtype=y.dtype, device=y.device), 1.0).to(y.dtype)
-    y.register_hook(
-        lambda g: g * torch.where(carrying(g), scale, 1.0).to(g.dtype) if g is not None and run.nz_first else g
-    )
+    _scale_at_zeros(y, run, scale)
 
 
 def _of_affine(call: Call, x: Tensor, dead: Tensor) -> Tensor:
