@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import relprop
 from relprop.composites import NAMES, Composite, first
-from relprop.engine.registry import REFUSED, SILENT, TABLE
+from relprop.engine.registry import FAMILIES, REFUSED, SILENT
 from relprop.engine.roles import ROLES
 from relprop.rules import Rule, WeightedRule
 from relprop.rules.base import EVERYTHING
@@ -26,26 +26,6 @@ from relprop.rules.base import EVERYTHING
 DOCS = Path(__file__).parent
 # Parameters of the composites and rules that have no default, for the examples printed.
 BOUNDS = {"low": -1.0, "high": 1.0}
-
-# What relevance does at an operation of each family, where no rule says otherwise.
-DEFAULT = {
-    "linear": "LRP-0: the gradient of a linear map; the bias keeps its share",
-    "conv": "LRP-0, as `linear`",
-    "bilinear": "LRP-0 in the one operand that carries relevance; shares by number of operands where several do",
-    "batch_norm": "merged with the weighted layer before it, where there is one; else a diagonal layer",
-    "activation": "the secant from zero, `(f(x) - f(0)) / x`; the slope at 0 where `x = 0`",
-    "max_pool": "the winner takes all",
-    "avg_pool": "linear: `x_i / sum x`",
-    "product": "equal shares to each operand that carries relevance",
-    "division": "all to the numerator; the divisor is a constant",
-    "sum": "linear: `a / (a + b)`, sign included",
-    "recurrent": "run again as its visible steps, the gates as constants",
-    "norm": "the statistic `1 / std` is a constant, the subtraction of the mean is linear",
-    "softmax": "the gradient",
-    "selection": "all to what was selected",
-    "structure": "linear: the gradient is exact",
-    SILENT: "carries no relevance; its result is a constant",
-}
 
 
 def fill(page: str) -> str:
@@ -172,9 +152,12 @@ def convolutions(rule: Rule, *, mixed: bool) -> tuple[int, int]:
 
 def families() -> str:
     """The families of operations: how many there are, and what relevance does there by default."""
-    members = _members()
     rows = [
-        (f"`{family}`", DEFAULT[family], _some(members[family]))
+        (
+            f"`{family}`",
+            FAMILIES[family].says,
+            _some({row.operation for row in relprop.operations.table(family)}),
+        )
         for family in (*sorted(EVERYTHING), SILENT)
     ]
     return _table(("Family", "Relevance, by default", "Operations"), rows)
@@ -197,9 +180,8 @@ def roles() -> str:
 def refused() -> str:
     """What is known to have no propagation, and why."""
     reasons: dict[str, set[str]] = defaultdict(set)
-    for entry in TABLE.values():
-        if entry.family == REFUSED:
-            reasons[entry.reason].add(_name(entry.function))
+    for row in relprop.operations.table(REFUSED):
+        reasons[row.reason].add(row.operation)
     rows = [
         (reason, ", ".join(f"`{name}`" for name in sorted(names)))
         for reason, names in reasons.items()
@@ -207,24 +189,13 @@ def refused() -> str:
     return _table(("Reason", "Operations"), rows)
 
 
-def _members() -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
-    for entry in TABLE.values():
-        name = _name(entry.function)
-        if not name.startswith("_"):
-            found[entry.family].add(name)
-    return found
-
-
 def _some(names: set[str], most: int = 30) -> str:
     """All names, or as many as a table can bear; the in-place ones are spellings of others."""
-    main = sorted(name for name in names if not name.endswith("_"))
+    main = sorted(
+        name for name in names if not name.startswith("_") and not name.endswith("_")
+    )
     shown = ", ".join(f"`{name}`" for name in main[:most])
     return shown if len(main) <= most else f"{shown}, and {len(main) - most} more"
-
-
-def _name(function: object) -> str:
-    return getattr(function, "__name__", str(function))
 
 
 def _example(make: Callable[..., Any]) -> Any:

@@ -324,6 +324,10 @@ REJOINED: dict[str, tuple[Way, Way]] = {
     "twice": (lambda h: h.repeat(1, 2), lambda h: torch.concat((h, h), -1)),
     "turned": (lambda h: h.flip(1), lambda h: torch.cat([h[:, i : i + 1] for i in reversed(range(h.shape[1]))], 1)),
     "in halves": (lambda h: h, lambda h: torch.cat(h.chunk(2, 1), 1)),
+    "side by side": (lambda h: h.repeat(1, 2), lambda h: torch.hstack([h, h])),
+    "in columns": (lambda h: h.repeat(1, 2), lambda h: torch.column_stack([h, h])),
+    "one over another": (lambda h: h, lambda h: torch.vstack([h.t()[:1], h.t()[1:]]).t()),
+    "in depth": (lambda h: h[:, :, None].repeat(1, 1, 2), lambda h: torch.dstack([h, h])),
 }
 
 

@@ -7,17 +7,16 @@ from typing import Any
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from relprop.engine.registry import ANSWERS, SILENT, register
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
 
 _DATA: Any = Tensor.data
-SET = _DATA.__set__
+GET, SET = _DATA.__get__, _DATA.__set__
 
 
-def _get(tensor: Tensor) -> Tensor:
+def read(tensor: Tensor) -> Tensor:
     """The same numbers in the same memory, under the same count of changes: a change shows where they are still needed."""
-    return _DATA.__get__(tensor) if is_lazy(tensor) else tensor.detach()
+    return GET(tensor) if is_lazy(tensor) else tensor.detach()
 
 
 def assign(run: Run, tensor: Tensor, value: Tensor) -> None:
@@ -35,7 +34,3 @@ def assign(run: Run, tensor: Tensor, value: Tensor) -> None:
         run.cut("tensor.data = ...", "", value, value)
         value = value.detach()
     SET(tensor, value)
-
-
-ANSWERS[_DATA.__get__] = _get
-register(SET, family=SILENT, handler=lambda call, *args: call(), only=True)

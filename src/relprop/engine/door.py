@@ -14,11 +14,11 @@ from relprop.engine.gradients import is_plain
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
-from relprop.engine.registry import DEFAULTS, FUNCTION, LINEAR, REFUSED, TABLE, Entry
+from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, native
 from relprop.engine.run import Run, replaying
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.graph import function_of, innermost, notes_on, wrapped, written_as_view
-from relprop.torch_private.names import HOOK_FUNCTION
+from relprop.torch_private.names import HOOK_FUNCTION, LINEAR_FUNCTIONS
 from relprop.torch_private.recorded import recording
 
 _HOOKS = HOOK_FUNCTION
@@ -99,7 +99,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         return value.detach()
     maker = function_of(value.grad_fn)
     written = value._version > 0 and (value._is_view() or written_as_view(value.grad_fn))
-    if maker is not None and _full_name(maker) not in LINEAR:
+    if maker is not None and _full_name(maker) not in LINEAR_FUNCTIONS:
         entry = TABLE.get(maker)
         if entry is not None and entry.family == REFUSED:
             _unseen(run, value, maker.__qualname__, f"{_full_name(maker)}: {entry.reason}")
@@ -157,10 +157,10 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
             "registered: it may compute where no graph can follow, which would freeze its numbers. Use "
             "relprop.attribute instead of relprop.compile."
         )
-    native = entry is not None and entry.handler is DEFAULTS["structure"]
+    as_it_is = entry is not None and entry.handler is native
     found = run.applications.made(value)
     # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
-    if found is None and (native or replaying()):
+    if found is None and (as_it_is or replaying()):
         return value
     if found is None:
         lost = "its arguments are not known: no torch operation that runs inside its forward could be seen"
@@ -168,7 +168,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
         return value
     same = any(a is value for a in found.args)
     if same or any(isinstance(a, Tensor) and _written_inside(run, a) for a in found.args):
-        if not native:
+        if not as_it_is:
             why = "it writes into its argument"
             _unseen(run, value, maker.__qualname__, applied.advice(maker, why, entry is not None, writes=True))
         if same:
@@ -176,12 +176,12 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     live: list[Tensor] = []
     args = tuple(enter(run, a, live) for a in found.args)
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
-    if native and list(map(applied.edge_or_none, live)) == carrying:
+    if as_it_is and list(map(applied.edge_or_none, live)) == carrying:
         return value
-    call = Made(run, entry or Entry(maker, "structure", DEFAULTS[FUNCTION]), maker.apply, args, {}, live)
+    call = Made(run, entry or Entry(maker, "structure", FAMILIES[CUSTOM].handler), maker.apply, args, {}, live)
     call.value = value
     try:
-        result = call(*args) if native else handle(call)
+        result = call(*args) if as_it_is else handle(call)
     except applied.Invisible as error:
         why = f"it returns a view, and {error}" if value._is_view() else str(error)
         _unseen(run, value, maker.__qualname__, applied.advice(maker, why, False))

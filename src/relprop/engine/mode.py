@@ -18,7 +18,7 @@ from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
-from relprop.engine.registry import ANSWERS, REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.roles import carry, give, spread
 from relprop.engine.rows import apart
 from relprop.engine.run import Run, replaying
@@ -84,7 +84,7 @@ class Propagation(TorchFunctionMode):
         inside = (
             not torch.is_grad_enabled() and run.applications.note()
         )  # what a custom function does is its own business
-        result = (func if inside else ANSWERS.get(func, func))(*args, **kwargs)
+        result = (func if inside or entry.answer is None else entry.answer)(*args, **kwargs)
         if run.ids:
             follow(run, func, False, args, kwargs, result)
         if kwargs.get("requires_grad") and not run.adopt:

@@ -1,9 +1,14 @@
-"""The one table: torch function -> family and handler. `register` fills it, ours and yours alike."""
+"""The one table: torch function -> family and handler. `register` fills it, ours and yours alike.
+
+A family is declared once, with the handler of operations that name none. The order of registrations carries no meaning:
+a function that is named itself is never overwritten by a spelling of another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from relprop.engine.roles import EVERY_TRAIT
@@ -15,8 +20,8 @@ from relprop.torch_private.names import SPACES, aten_name
 
 SILENT = "silent"
 REFUSED = "refused"
-FUNCTION = "custom function"
-"""Under this name `DEFAULTS` holds what to do with an autograd function that nobody registered."""
+CUSTOM = "custom function"
+"""The family of autograd functions that nobody registered."""
 Handler = Callable[..., Any]
 
 
@@ -27,12 +32,22 @@ NO_TRAITS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
+class Family:
+    """A kind of operation: what handles it, and what relevance does there by default."""
+
+    name: str
+    handler: Handler | None
+    says: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """What the table knows of one spelling of one operation; see `register`."""
 
     function: Function
     family: str
-    handler: Handler
+    own: Handler | None = None
+    """The operation's own handler; None for that of its family."""
     spelling: Spelling = MAIN
     reason: str = ""
     weight: Handler | None = None
@@ -41,22 +56,39 @@ class Entry:
     in_place: Handler | None = None
     on_constants: bool = False
     decomposes: bool = False
+    answer: Handler | None = None
+
+    @cached_property
+    def handler(self) -> Handler:
+        found = self.own or FAMILIES[self.family].handler
+        if found is None:
+            raise InputError(
+                f"family {self.family!r} has no default handler, and {self.function!r} has none of its own."
+            )
+        return found
 
 
 TABLE: dict[Function, Entry] = {}
-ANSWERS: dict[Function, Callable[..., Any]] = {}
-"""Other answers to silent operations, for code that would refuse what is done here."""
+FAMILIES: dict[str, Family] = {}
+_NAMEABLE = EVERYTHING | {SILENT, REFUSED}
+
+
+def declare(name: str, handler: Handler | None, says: str) -> None:
+    """Makes a family known.
+
+    Args:
+        name: of the family; composites give rules by it.
+        handler: of its operations that have none of their own; None where each must have one.
+        says: what relevance does there where no rule says otherwise, for the documentation.
+    """
+    if name in FAMILIES:
+        raise InputError(f"the family {name!r} is declared already.")
+    FAMILIES[name] = Family(name, handler, says)
 
 
 def native(call: Any, *args: Any, **kwargs: Any) -> Any:
     """The operation as it is: its own gradient is the rule."""
     return call()
-
-
-DEFAULTS: dict[str, Handler] = {"structure": native}
-"""The handler of a family, for operations that name none."""
-LINEAR: set[str] = set()
-"""Autograd functions, by name, whose own backward propagates relevance: of modules that are not loaded for them."""
 
 
 @public("relprop.register")
@@ -73,7 +105,8 @@ def register(
     in_place: Handler | None = None,
     on_constants: bool = False,
     decomposes: bool = False,
-) -> Handler:
+    answer: Handler | None = None,
+) -> None:
     """Tells the engine how relevance passes an operation.
 
     Args:
@@ -96,14 +129,14 @@ def register(
             result must be computed beside and written back.
         on_constants: whether the handler wants to see the operation also where no operand carries relevance.
         decomposes: whether the handler runs the visible steps that the operation stands for: rules act on these alone.
+        answer: for family "silent", a function that answers in the operation's place.
 
     Raises:
         InputError: the family is unknown, has no default handler and none is given, or a function is registered already.
     """
-    if family not in EVERYTHING | {SILENT, REFUSED}:
+    if family not in _NAMEABLE:
         raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
-    chosen = handler or DEFAULTS.get(family)
-    if chosen is None:
+    if handler is None and family in FAMILIES and FAMILIES[family].handler is None:
         raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
     if weight is not None and family != "linear":
         raise InputError(f'weight= is for family "linear"; got family {family!r}')
@@ -129,10 +162,9 @@ def register(
         for name, spelling in names:
             if replace or name not in TABLE or name is function:
                 TABLE[name] = Entry(
-                    function, family, chosen, spelling, reason, weight,
-                    frozenset(traits), given_roles, in_place, on_constants, decomposes,
+                    function, family, handler, spelling, reason, weight,
+                    frozenset(traits), given_roles, in_place, on_constants, decomposes, answer,
                 )  # fmt: skip
-    return chosen
 
 
 def owner(function: Function) -> Function:

@@ -2,11 +2,12 @@
 
 from relprop.operations import (  # noqa: F401
     activations,
+    adaptive_norms,
     affine,
     attention,
     batch_norm,
-    distributed,
     experts,
+    families,
     flex_attention,
     gates,
     lookup,
@@ -29,3 +30,6 @@ from relprop.operations import (  # noqa: F401
     visible,
     weighted,
 )
+from relprop.operations.tables import table
+
+__all__ = ["table"]

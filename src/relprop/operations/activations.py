@@ -21,7 +21,7 @@ from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
 from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, remember
-from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.registry import register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.spelling import named
@@ -452,7 +452,6 @@ def _secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
     return torch.where(near, slope, rise).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-DEFAULTS["activation"] = elementwise
 register(torch.relu, family="activation", handler=relu, in_place=relu, gives={GATE: 1})
 register(
     torch.atan2, torch.arctan2, torch.special.gammainc, torch.special.gammaincc, torch.igamma, torch.igammac,

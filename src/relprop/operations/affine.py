@@ -11,7 +11,7 @@ from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.notes import Note, begin, note_of
 from relprop.engine.origins import chain, remember
-from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.registry import register
 from relprop.engine.roles import ADDS, AFFINE
 from relprop.engine.run import replaying
 from relprop.engine.zeros import sum_of_two
@@ -122,11 +122,6 @@ def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
     return call(input, end, weight.detach() if isinstance(weight, Tensor) else weight)
 
 
-def _summing(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call()
-
-
-DEFAULTS["sum"] = _summing
 register(torch.add, torch.rsub, family="sum", handler=add, traits={ADDS})
 register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS})
 register(torch.lerp, family="sum", handler=lerp, traits={AFFINE})

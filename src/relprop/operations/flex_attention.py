@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call
 from relprop.engine.mode import Propagation
-from relprop.engine.registry import ANSWERS, register
+from relprop.engine.registry import register
 from relprop.torch_private.flex import flex_mask, flex_operator, read_by_flex_attention
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import without_torch_function
@@ -130,11 +130,10 @@ class _ForEveryScore(TorchFunctionMode):
         return source[leading + (index if isinstance(index, tuple) else (index,))]
 
 
-def _requires_grad(tensor: Tensor) -> bool:
+def requires_grad(tensor: Tensor) -> bool:
     """Torch's door to flex attention on CPU refuses what requires grad, and we need no gradient of its own."""
     return not read_by_flex_attention() and tensor.requires_grad
 
 
-ANSWERS[Tensor.requires_grad.__get__] = _requires_grad  # type: ignore[attr-defined]
 if (_operator := flex_operator()) is not None:
     register(_operator, family="structure", handler=flex_attention, only=True, on_constants=True, decomposes=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.registry import DEFAULTS, TABLE, native, register
+from relprop.engine.registry import native, register
 from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, wide
 from relprop.operations.activations import elementwise
@@ -102,17 +102,6 @@ def instance_norm(
     )
 
 
-def in_torchs_order(
-    call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
-    running_var: Tensor | None, use_input_stats: bool, momentum: float, eps: float, *rest: Any,
-) -> Tensor:  # fmt: skip
-    """`torch.instance_norm`, which takes weight and bias before the statistics."""
-    call.function = F.instance_norm
-    call.args = (input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-    call.kwargs = {}
-    return TABLE[F.instance_norm].handler(call, *call.args)
-
-
 def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, so `y / x` is."""
     value = call(input.detach(), *args, **kwargs)
@@ -168,12 +157,6 @@ def _plain(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-DEFAULTS["softmax"] = softmax
-register(F.layer_norm, torch.layer_norm, family="norm", handler=layer_norm)
-register(F.rms_norm, torch.rms_norm, family="norm", handler=rms_norm)
-register(F.group_norm, torch.group_norm, family="norm", handler=group_norm)
-register(F.instance_norm, family="norm", handler=instance_norm, only=True)
-register(torch.instance_norm, family="norm", handler=in_torchs_order, only=True)
 register(F.local_response_norm, family="norm", handler=local_response_norm)
 register(F.normalize, family="norm", handler=normalize)
 register(F.cosine_similarity, family="product", handler=cosine_similarity)

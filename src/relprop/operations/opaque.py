@@ -15,7 +15,6 @@ from torch.autograd.graph import get_gradient_edge
 
 from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
-from relprop.engine.registry import DEFAULTS
 from relprop.errors import RuleError
 from relprop.operations.maps import Dense
 from relprop.operations.products import factors
@@ -131,6 +130,3 @@ def opaque(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         return y
     value = y.detach().clone()
     return Opaque(call, call.live[0], y).apply(lambda: value)
-
-
-DEFAULTS["linear"] = opaque

@@ -11,14 +11,10 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom
-from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.registry import register
 from relprop.engine.roles import REDUCES
 from relprop.numerics import quotient, signed, wide
 from relprop.rules import Proportional
-
-
-def native(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call()
 
 
 def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
@@ -110,8 +106,6 @@ def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return custom(input, lambda: call(input.detach(), *args, **kwargs), back)
 
 
-for _family in ("avg_pool", "max_pool", "selection"):
-    DEFAULTS[_family] = native
 register(
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     family="avg_pool", traits={REDUCES},

@@ -18,7 +18,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import Share, grafted, scaled
 from relprop.engine.notes import note_of, noted, role_of
 from relprop.engine.origins import Origin, chain, remember
-from relprop.engine.registry import DEFAULTS, register
+from relprop.engine.registry import register
 from relprop.engine.roles import AFFINE, FIRST, MOVES, SCALES, carry
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
@@ -302,7 +302,6 @@ def rsqrt(call: Call, input: Tensor) -> Tensor:
     return call().detach()
 
 
-DEFAULTS["product"] = factors(0)
 register(torch.mul, torch.multiply, family="product", handler=mul, traits={SCALES})
 register(torch.div, torch.divide, torch.true_divide, family="division", handler=div, traits={SCALES, FIRST})
 register(torch.reciprocal, family="division", handler=reciprocal)

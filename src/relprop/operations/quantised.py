@@ -34,7 +34,7 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     return grafted(value, weighted.linear(call, *call.args))
 
 
-register(F.linear, family="linear", handler=linear, replace=True)
+register(F.linear, family="linear", handler=linear)
 for _name in ("linear_dynamic", "linear_dynamic_fp16"):
     if hasattr(torch.ops.quantized, _name):  # a build without quantised kernels has none
         register(

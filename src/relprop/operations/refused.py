@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch.overrides import get_testing_overrides
 from torch.utils.checkpoint import CheckpointFunction
 
-from relprop.engine.call import Call
-from relprop.engine.registry import DEFAULTS, REFUSED, TABLE, register
+from relprop.engine.registry import REFUSED, register
 from relprop.engine.spelling import named
 from relprop.operations import (  # noqa: F401  (what is supported comes first)
     attention,
@@ -28,6 +25,7 @@ from relprop.operations import (  # noqa: F401  (what is supported comes first)
     triangular,
 )
 
+_BETWEEN_PROCESSES = "it communicates between processes: explain what one of them computes"
 REASONS = {
     "it is a loss that is no sum of known steps: attribute the score it is computed from": (
         "ctc_loss linear_cross_entropy multilabel_margin_loss"
@@ -52,7 +50,7 @@ REASONS = {
         "batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats _native_batch_norm_legit "
         "_batch_norm_with_update miopen_batch_norm miopen_convolution miopen_convolution_add_relu miopen_convolution_relu "
         "miopen_convolution_transpose miopen_depthwise_convolution miopen_rnn _fw_primal_copy _make_dual_copy "
-        "_rowwise_prune _sparse_mask_projection sspaddmm sparse_resize resize_as_sparse"
+        "_rowwise_prune _sparse_mask_projection sspaddmm resize_as_sparse"
     ),
     "torch itself has no gradient of it": (
         "ldl_solve airy_ai bessel_y0 bessel_y1 chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v "
@@ -68,30 +66,17 @@ REASONS = {
     "it names the axes of a tensor, a prototype that torch has given up: write the model without such names": (
         "align_as align_to refine_names rename _update_names"
     ),
-    "it communicates between processes: explain what one of them computes": (
-        "all_gather all_gather_coalesced all_gather_single all_reduce all_reduce_coalesced all_to_all all_to_all_single "
-        "broadcast irecv isend recv reduce reduce_scatter reduce_scatter_single send"
-    ),
 }
 
 
-def refused(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call()
-
-
-DEFAULTS[REFUSED] = refused
 for _reason, _names in REASONS.items():
-    register(*(f for f in named(_names) if f not in TABLE), family=REFUSED, reason=_reason)
-    _wanted = set(_names.split())
-    for _function in get_testing_overrides():
-        if _function not in TABLE and getattr(_function, "__name__", "") in _wanted:
-            register(_function, family=REFUSED, reason=_reason, only=True)
-register(
-    *(f for f in get_testing_overrides() if getattr(f, "__module__", "") == "torch.foreach"),  # since torch 2.15
-    family=REFUSED,
-    only=True,
-    reason="it works on lists of tensors at once, as optimisers do: write it for each tensor",
-)
+    register(*named(_names), family=REFUSED, reason=_reason)
+for _module, _reason in (
+    ("torch.distributed.distributed_c10d", _BETWEEN_PROCESSES),
+    ("torch.foreach", "it works on lists of tensors at once, as optimisers do: write it for each tensor"),  # since 2.15
+):
+    _functions = (f for f in get_testing_overrides() if getattr(f, "__module__", "") == _module)
+    register(*_functions, family=REFUSED, only=True, reason=_reason)
 register(
     CheckpointFunction, family=REFUSED, only=True,
     reason="re-entrant checkpointing hides what it computes from autograd. Write checkpoint(..., use_reentrant=False), "

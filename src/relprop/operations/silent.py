@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from relprop.engine.call import Call
-from relprop.engine.registry import DEFAULTS, SILENT, register
+from relprop.engine import data
+from relprop.engine.registry import SILENT, register
 from relprop.engine.roles import MOVES
 from relprop.engine.spelling import named
+from relprop.operations.flex_attention import requires_grad
 from relprop.torch_private.names import BACKWARD_HOOKS, STATE
 
-
-def silent(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call()
-
-
-DEFAULTS[SILENT] = silent
 register(
     *named(
         "eq ne lt le gt ge equal greater greater_equal less less_equal not_equal isclose allclose isfinite isinf isnan "
@@ -50,19 +43,20 @@ register(
     ),
     family=SILENT,
 )
+_ANSWERS = {"data": data.read, "requires_grad": requires_grad}
+_VIEWS = ("T", "H", "mT", "mH", "real", "imag")
 for _name in dir(Tensor):
     # properties: shape, device, T, ... arrive as their getters; those that return a view are structure
-    _getter = getattr(getattr(Tensor, _name, None), "__get__", None)
-    if _getter is not None and type(getattr(Tensor, _name)).__name__ in ("getset_descriptor", "property"):
-        _views = ("T", "H", "mT", "mH", "real", "imag")
-        _moves = _name in _views
-        register(
-            _getter, family="structure" if _moves else SILENT, only=True, replace=True, traits={MOVES} if _moves else ()
-        )
-for _name in ("requires_grad", "grad", "_grad", "names"):
+    _property = getattr(Tensor, _name, None)
+    if type(_property).__name__ not in ("getset_descriptor", "property"):
+        continue
+    if _name in _VIEWS:
+        register(_property.__get__, family="structure", only=True, traits={MOVES})
+    else:
+        register(_property.__get__, family=SILENT, only=True, answer=_ANSWERS.get(_name))
+for _name in ("data", "requires_grad", "grad", "_grad", "names"):
     if (_setter := getattr(getattr(Tensor, _name, None), "__set__", None)) is not None:
-        register(_setter, family=SILENT, only=True, replace=True)
+        register(_setter, family=SILENT, only=True)
 if BACKWARD_HOOKS is not None:
     register(BACKWARD_HOOKS, family=SILENT, only=True)
-register(torch.autograd.grad, torch.autograd.backward, family=SILENT, only=True)
-register(*STATE, family=SILENT, only=True, replace=True)
+register(torch.autograd.grad, torch.autograd.backward, *STATE, family=SILENT, only=True)

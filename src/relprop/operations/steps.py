@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.mode import Propagation
 from relprop.engine.notes import note_of
-from relprop.engine.registry import TABLE, Handler, register
+from relprop.engine.registry import Handler, register
 from relprop.engine.spelling import named
 from relprop.operations import normalisation  # noqa: F401  (whose norms are replaced here)
 
@@ -173,64 +172,3 @@ register(
     decomposes=True,
 )
 register(torch.embedding_bag, family="structure", handler=by_steps(embedding_bag), only=True, decomposes=True)
-
-
-def _scaled_and_shifted(norm: Callable[..., Tensor], weight: Any, bias: Any, shape: Any = None) -> Tensor:
-    y = norm()
-    for operand, apply in ((weight, torch.mul), (bias, torch.add)):
-        if operand is not None:
-            y = apply(y, operand if shape is None else operand.reshape(shape))
-    return y
-
-
-def layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *rest: Any
-) -> Tensor:
-    return _scaled_and_shifted(lambda: F.layer_norm(input, normalized_shape, None, None, eps), weight, bias)
-
-
-def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-    return _scaled_and_shifted(lambda: F.rms_norm(input, normalized_shape, None, eps), weight, None)
-
-
-def group_norm(
-    input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *rest: Any
-) -> Tensor:
-    channels = [1, -1] + [1] * (input.ndim - 2)
-    return _scaled_and_shifted(lambda: F.group_norm(input, num_groups, None, None, eps), weight, bias, channels)
-
-
-def instance_norm(
-    input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
-    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, *rest: Any,
-) -> Tensor:  # fmt: skip
-    channels = [1, -1] + [1] * (input.ndim - 2)
-
-    def norm() -> Tensor:
-        return F.instance_norm(input, running_mean, running_var, None, None, use_input_stats, momentum, eps)
-
-    return _scaled_and_shifted(norm, weight, bias, channels)
-
-
-def adaptive(usual: Handler, definition: Callable[..., Tensor]) -> Handler:
-    """A norm whose scale and shift may carry relevance themselves: then they are a product and a sum."""
-    followed, wanted = by_steps(definition), inspect.signature(definition)
-
-    def handler(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-        given = wanted.bind(*args, **kwargs).arguments
-        live = any(isinstance(given.get(name), Tensor) and given[name].requires_grad for name in ("weight", "bias"))
-        return (followed if live else usual)(call, *args, **kwargs)
-
-    return handler
-
-
-for _norm, _definition in (
-    (F.layer_norm, layer_norm),
-    (torch.layer_norm, layer_norm),
-    (F.rms_norm, rms_norm),
-    (torch.rms_norm, rms_norm),
-    (F.group_norm, group_norm),
-    (torch.group_norm, group_norm),
-    (F.instance_norm, instance_norm),
-):
-    register(_norm, family="norm", handler=adaptive(TABLE[_norm].handler, _definition), only=True, replace=True)

@@ -93,7 +93,7 @@ register(
         "_reshape_alias_copy _values_copy _indices_copy _sparse_broadcast_to_copy "
         "to_sparse coalesce values imag complex _coalesced "
         # joining, repeating, moving
-        "stack hstack vstack dstack column_stack row_stack block_diag cartesian_prod combinations "
+        "stack block_diag cartesian_prod combinations "
         "meshgrid repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu pad constant_pad_nd pixel_shuffle "
         "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
         # picking and writing
@@ -143,7 +143,12 @@ register(
     *named("aminmax msort quantile nanquantile copysign unique_consecutive"),
     family="selection",
 )
-register(*named("cat concat concatenate"), family="structure", handler=joining, traits={MOVES})
+register(
+    *named("cat concat concatenate hstack vstack dstack column_stack row_stack"),
+    family="structure",
+    handler=joining,
+    traits={MOVES},
+)
 register(*named("amax amin"), family="selection", handler=largest)
 register(*named("sort median nanmedian mode cummax cummin"), family="selection", handler=picking(1))
 register(*named("topk kthvalue"), family="selection", handler=picking(2))

@@ -16,7 +16,6 @@ from torch import Tensor
 from relprop.engine.applied import Invisible, forward
 from relprop.engine.call import Made
 from relprop.engine.mode import Propagation
-from relprop.engine.registry import DEFAULTS, FUNCTION
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes
 from relprop.errors import UnsupportedOperationError
@@ -112,6 +111,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
-
-
-DEFAULTS[FUNCTION] = visible

@@ -426,7 +426,6 @@ def convolution(
     )
 
 
-register(F.linear, family="linear", handler=linear)
 register(F.bilinear, family="bilinear", handler=bilinear)
 for _dims, _plain, _turned in (
     (1, torch.conv1d, torch.conv_transpose1d),
