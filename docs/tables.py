@@ -191,7 +191,9 @@ def roles() -> str:
         )
         for role in ROLES.values()
     ]
-    return _table(("role", "set by", "kept by operations with the trait", "used by"), rows)
+    return _table(
+        ("role", "set by", "kept by operations with the trait", "used by"), rows
+    )
 
 
 def refused() -> str:
