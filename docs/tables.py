@@ -174,7 +174,9 @@ def roles() -> str:
         )
         for role in ROLES.values()
     ]
-    return _table(("role", "given by", "survives what", "asked by"), rows)
+    return _table(
+        ("role", "set by", "kept by operations with the trait", "used by"), rows
+    )
 
 
 def refused() -> str:

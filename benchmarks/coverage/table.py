@@ -19,29 +19,30 @@ ABOVE = """# Coverage
 
 <!-- Written by `make coverage`. -->
 
-Architectures built from small configurations with random weights, and explained as they come, without any option. No
-line of relprop knows one of them by name.
+Architectures built from small configurations with random weights, and explained unchanged, without any option. No line
+of relprop refers to one of them by name.
 
 {summary}
 
-Each of them runs, with a forward pass that equals `model(x)` bit for bit, with finite relevance, and with nothing of
-the model changed: no parameter, buffer, attribute, hook or flag. The columns:
+Each of them runs. Its forward pass equals `model(x)` bit for bit, its relevance is finite, and nothing about the model
+changes: no parameter, buffer, attribute, hook or flag. The columns:
 
 - **`auto`**: the composite that was picked.
-- **residual**: the largest part of a score that did not arrive, as a share of the largest score: what biases, positions,
-  class tokens and, in AttnLRP, the softmax keep. It may exceed 1, because contributions have signs.
-- **CP-LRP**: the same with attention as a constant (for a selective scan with its step size, B and C), in a copy whose
-  biases, positions and class tokens are 0, so that nothing may keep a share. At most 1e-4, because some norms are
-  computed in float32.
-- **alone**: how far a sample's map moves when it is explained alone and not in a batch, as a share of the largest
+- **residual**: the largest part of a score that did not arrive, as a share of the largest score. Biases, positions,
+  class tokens and, in AttnLRP, the softmax keep it. It may exceed 1, because contributions have signs.
+- **CP-LRP**: the same with attention as a constant (for a selective scan, with its step size, B and C as constants), in
+  a copy whose biases, positions and class tokens are 0, so that nothing may keep a share. At most 1e-4, because some
+  norms are computed in float32.
+- **alone**: how far a sample's map changes when it is explained alone and not in a batch, as a share of the largest
   relevance; at most 1e-5.
-- **padding**: the largest relevance of a token that the mask hides, exactly 0; blank where the model takes no ids, or
-  reads what the mask hides itself.
-- **eager**: how far the maps of the eager and the fused attention are apart, where a model has both; at most 1e-5.
-- **time**: processor time of one explanation, over one forward pass and the plain gradient of the same score. Networks this small spend
-  it in Python, a few microseconds for each operation: on networks of ordinary size see [benchmarks](benchmarks.md).
+- **padding**: the largest relevance of a token that the mask hides, exactly 0. Blank if the model takes no ids, or
+  itself reads tokens that the mask hides.
+- **eager**: how far the maps of the eager and the fused attention are apart, for models with both; at most 1e-5.
+- **time**: processor time of one explanation, relative to one forward pass and the plain gradient of the same score.
+  Networks this small spend it in Python, a few microseconds for each operation. For networks of ordinary size see
+  [benchmarks](benchmarks.md).
 
-All but the time and the residual is measured in float64, where the model lets itself be converted.
+All columns but the time and the residual are measured in float64, if the model can be converted.
 """
 
 
@@ -49,14 +50,15 @@ PACKAGES_BELOW = """<!-- Below: written by `python -m benchmarks.coverage --pack
 
 ## Packages for one kind of data
 
-The same for models of packages that none of these libraries knows, by the packages' own code: what passes, what is
-refused and why, and what was not installed. The list of packages is
-`benchmarks/coverage/packages/requirements.txt`, and how each model is built lies beside it.
+The same for models outside these libraries, run by the code of their own packages: which pass, which are refused and
+why, and which were not installed. The packages are listed in `benchmarks/coverage/packages/requirements.txt`; the code
+that builds each model is in the same folder.
 
 {summary}
 
-**ledger** is how far the parts that `ledger=True` tells are from the residual, with the composite `zero`, as a share of the
-largest score; at most 1e-4. **CP-LRP** is blank where the model need not conserve, for the reason that the notes give.
+**ledger** is how far the sum of the ledger (`ledger=True`) is from the residual, with the composite `zero`, as a share
+of the largest score; at most 1e-4. **CP-LRP** is blank if the model need not conserve, for the reason given in the
+notes.
 """
 
 
