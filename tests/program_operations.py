@@ -234,7 +234,7 @@ MOVES: dict[str, Operation] = {
             "{y} = torch.cat([{a}, {a}], 1)",
             "{y} = {a}.repeat(1, 2, *[1] * ({a}.ndim - 2))",
             "{y} = torch.hstack([{a}] * 2)",
-            "{y} = {a}[:, None].expand(-1, 2, *{a}.shape[1:]).flatten(1, 2)",
+            "{y} = {a}[:, None].expand(-1, 2, *{a}.shape[1:]).flatten(1, 2).contiguous()",
         ),
     ),
     "pad": Operation(

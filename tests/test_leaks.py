@@ -212,13 +212,20 @@ def _through_a_view(x: Tensor) -> Tensor:
     return h
 
 
+def _twice_less_its_size(x: Tensor) -> Tensor:
+    h = x * 2
+    first = h / (h.abs() + 1)
+    h += h.abs() * -0.5
+    return first / (h.abs() + 1)
+
+
 @pytest.mark.parametrize("ledger", [False, True])
-@pytest.mark.parametrize("composite", ["zero", "gamma_flat", "cp_lrp"])
+@pytest.mark.parametrize("composite", ["zero", "gamma_flat", "cp_lrp", "auto"])
 @pytest.mark.parametrize(
     "model",
     [
         _less_its_activation, _less_what_was_made_of_a_difference, _softmax_in_place, _sums_of_exponentials,
-        _through_a_layer, _through_a_view,
+        _through_a_layer, _through_a_view, _twice_less_its_size,
     ],
 )  # fmt: skip
 def test_what_is_written_into_with_what_was_made_of_it(

@@ -104,16 +104,14 @@ def _explain(
     def close() -> None:
         for catch in itertools.chain(*caught.values()):
             catch.close()
+        if not recording():
+            run.abandon()
         run.close()
 
     with Undo() as undo:
         undo.later(close)
-        try:
-            with outside():
-                return _explained(run, caught, model, inputs, targets, seed, how)
-        except BaseException:
-            run.abandon()
-            raise
+        with outside():
+            return _explained(run, caught, model, inputs, targets, seed, how)
 
 
 def _explained(

@@ -75,7 +75,7 @@ def _chained(
         return None
     options = {key: value for key, value in kwargs.items() if key != "inplace"}
     found = chain(
-        main, args, options, affine=entry.family != "activation" and (entry.family == "sum" or len(live) == 1)
+        main, args, options, entry.family != "activation" and (entry.family == "sum" or len(live) == 1), target
     )
     return None if found is None else (found, found.source._version)
 

@@ -3,8 +3,8 @@
 An activation acts on what it is given, `x + 0.3` say, in which the 0.3 is a bias. So a chain starts at the operand of its
 first step that is not affine. Where operands meet, as in `x * relu6(x + 3)`, they have what they have in common: x.
 
-Copies, casts and views keep an origin, and so does whatever moves entries: the function of the moved entries is the moved
-function. Two tensors hold the same numbers where both come from one tensor by moves that amount to the same.
+Copies, casts and views keep an origin. Where entries change their place, a lone activation starts anew; what was moved in
+the same way still meets. Two tensors hold the same numbers where both come from one tensor by moves that amount to the same.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ SOURCE = object()
 class Step:
     """One operation of an elementwise chain; `SOURCE` among its operands stands for the source."""
 
-    __slots__ = ("affine", "args", "function", "gate", "kwargs")
+    __slots__ = ("affine", "args", "function", "gate", "kwargs", "line")
     affine: bool
+    line: bool
+    """Whether the operation itself is a scale or a shift, whatever its operand is."""
 
     def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
+        self.line = affine
         self.affine = affine and all(a.affine for a in args if isinstance(a, Step))
         self.gate: int | None = None  # see operations.gates
 
@@ -110,7 +113,7 @@ def _levels(t: Tensor) -> Iterator[Origin]:
     """What a live tensor is a function of: itself, unless a chain made it; that chain's start; what that is affine in."""
     own = note_of(t)
     note, moved = _chained(own)
-    if note is None or note.step.affine:
+    if note is None or note.step.affine or not _stay(moved):
         yield Origin(t, SOURCE, (), own)
     step: Any = SOURCE
     moves: tuple[Move, ...] = ()
@@ -137,20 +140,53 @@ def _chained(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
     return note, tuple(reversed(moves))
 
 
-def chain(function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False) -> Origin | None:
-    """What the result of an elementwise function is, if all its live operands have something in common."""
+def chain(
+    function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False, written: Tensor | None = None
+) -> Origin | None:
+    """What the result of an elementwise function is, if all its live operands have something in common.
+
+    Args:
+        function: the operation.
+        args: its operands.
+        kwargs: its options.
+        affine: whether it is a scale or a shift.
+        written: a tensor that is about to be overwritten: another with the same numbers is the better source.
+    """
     live = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
     if not live or any(a.shape != live[0].shape for a in live[1:]):
         return None
     origins = [origin(live[0])] if len(live) == 1 else _common(live)
     if origins is None:
         return None
-    first = min(origins, key=lambda one: (one.stale, len(one.moves)))
+    first = min(origins, key=lambda one: (one.stale, one.source is written, len(one.moves)))
     if first.stale:
         return None
     found = iter(origins)
     steps = tuple(next(found).step if isinstance(a, Tensor) and a.requires_grad else a for a in args)
     return first._replace(step=Step(function, steps, kwargs, affine))
+
+
+def proportional(a: Tensor, b: Tensor) -> bool:
+    """Whether two live tensors are known to be multiples of one: `h` and `0.1 * h`, `h` and `-h`."""
+    found = None if a.shape != b.shape else _common([a, b])
+    if found is None or found[0].moves != found[1].moves:
+        return False
+    roots = [_unscaled(one.step) for one in found]
+    return roots[0] is roots[1]
+
+
+def _unscaled(step: Any) -> Any:
+    """A chain without the factors at its end."""
+    while isinstance(step, Step) and step.line:
+        (operand, *others) = [a for a in step.args if a is SOURCE or isinstance(a, Step)]
+        if others or float(step.function(*(_as_zero(a) for a in step.args), **step.kwargs)) != 0:
+            break  # a shift
+        step = operand
+    return step
+
+
+def _as_zero(a: Any) -> Any:
+    return torch.zeros((), dtype=torch.float64) if a is SOURCE or isinstance(a, Step) else a
 
 
 def _common(live: list[Tensor]) -> list[Origin] | None:
@@ -268,6 +304,19 @@ def _same(a: Origin, b: Origin) -> bool:
         except (RuntimeError, TypeError, IndexError):
             return False
         return one_way.shape == other_way.shape and bool(torch.equal(one_way, other_way))
+
+
+def _stay(moves: tuple[Move, ...]) -> bool:
+    """Whether moves leave all entries where they were."""
+    if not moves:
+        return True
+    with aside(), torch.no_grad():
+        at = torch.arange(1, moves[0].shape.numel() + 1).reshape(moves[0].shape)
+        try:
+            there = _moved(at, moves)
+        except (RuntimeError, TypeError, IndexError):
+            return False
+        return there.shape == at.shape and bool(torch.equal(there, at))
 
 
 def _moved(t: Tensor, moves: tuple[Move, ...]) -> Tensor:

@@ -299,10 +299,11 @@ class Run:
         return bool(self.sinks) and self.sinks[-1][1] is tensor
 
     def abandon(self) -> None:
-        """Takes what was written into out of a graph whose backward pass did not end.
+        """Takes what was written into out of the graph.
 
-        A node holds what it was given until its backward pass; where that was written into with what the node returned,
-        it holds the node in turn, and torch has no way to see that.
+        A node holds what it was given: its saved tensors until its backward pass, its operation's operands as long as it
+        lives. Where these were written into with what the node returned, they hold the node in turn, and torch has no
+        way to see that.
         """
         for written in self.rewritten:
             tensor = written()

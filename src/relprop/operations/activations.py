@@ -20,7 +20,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
-from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, remember
+from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, proportional, remember
 from relprop.engine.registry import register
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
 from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
@@ -302,6 +302,29 @@ def as_number(value: Any) -> Any:
     return float(first) if value.numel() and bool((value == first).all()) else value
 
 
+def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
+    """Notes that the larger or smaller of two multiples of one tensor is an activation of it: a leaky relu, or `|x|`."""
+    if isinstance(result, Tensor) and result.requires_grad and proportional(a, b):
+        found = chain(call.function, call.args, call.kwargs)
+        if found is not None:
+            remember(result, call.run, found)
+    return result
+
+
+def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """`where(a > b, a, b)` is `maximum(a, b)`, a leaky relu say; another condition selects."""
+    result = call()
+    live = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
+    if len(live) != 2 or recording() or not isinstance(result, Tensor) or not proportional(*live):
+        return result
+    a, b = (t.detach() for t in live)
+    for function in (torch.maximum, torch.minimum):
+        if bool((function(a, b) == result.detach()).all()):
+            found = chain(function, tuple(live), {})
+            return result if found is None else remember(result, call.run, found)
+    return result
+
+
 def extremum(largest: bool) -> Callable[..., Any]:
     """The larger or smaller of two: with a number, a bound; else the winner takes all."""
 
@@ -311,7 +334,9 @@ def extremum(largest: bool) -> Callable[..., Any]:
         live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
         if live and not isinstance(other, Tensor):  # along an axis, which is the argument of that place
             return picked(call, live[0], call(), kwargs.get("dim", 0 if other is None else other))
-        if len(live) != 1:
+        if len(live) == 2:
+            return multiples(call, call(), *live)
+        if not live:
             return call()
         x = live[0]
         constant = as_number(pair[1] if x is pair[0] else pair[0])
@@ -467,6 +492,7 @@ register(F.glu, family="product", handler=glu)
 register(*BOUNDS, family="activation", handler=bounded, in_place=capped_in_place, traits={BOUNDS_TRAIT})
 register(F.hardsigmoid, family="activation", handler=hardsigmoid)
 register(torch.threshold, F.threshold, family="activation", handler=threshold, in_place=threshold)
+register(*named("where"), family="structure", handler=selecting, traits={MOVES})
 for _largest, _names in ((True, "max maximum fmax"), (False, "min minimum fmin")):
     register(*named(_names), family="selection", handler=extremum(_largest))
 register(

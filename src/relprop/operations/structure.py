@@ -93,11 +93,11 @@ register(
         "_reshape_alias_copy _values_copy _indices_copy _sparse_broadcast_to_copy "
         "to_sparse coalesce values imag complex _coalesced "
         # joining, repeating, moving
-        "stack block_diag cartesian_prod combinations "
+        "block_diag cartesian_prod combinations "
         "meshgrid repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu pad constant_pad_nd pixel_shuffle "
         "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
         # picking and writing
-        "__setitem__ index gather take take_along_dim masked_select where masked_fill "
+        "__setitem__ index gather take take_along_dim masked_select masked_fill "
         "masked_scatter index_copy index_fill index_put put select_scatter slice_scatter "
         "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
         # beneath the public names, and beside them
@@ -144,7 +144,7 @@ register(
     family="selection",
 )
 register(
-    *named("cat concat concatenate hstack vstack dstack column_stack row_stack"),
+    *named("cat concat concatenate stack hstack vstack dstack column_stack row_stack"),
     family="structure",
     handler=joining,
     traits={MOVES},
