@@ -15,10 +15,11 @@ from torch import nn
 from relprop.captum import tables
 from relprop.captum.manipulated import Manipulated
 from relprop.captum.rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule, PropagationRule
+from relprop.captum.stabilise import Stabilise
 from relprop.composites import Composite, Place
 from relprop.composites.places import Matcher
 from relprop.errors import RuleError
-from relprop.rules import Epsilon, Gamma, Pass, Rule, Stabilise, WeightedRule, Zero, ZeroBias, ZPlus
+from relprop.rules import Epsilon, Gamma, Pass, Rule, WeightedRule, Zero, ZeroBias, ZPlus
 from relprop.rules.base import EVERYTHING, WEIGHTED
 
 LAYERS = WEIGHTED - {"batch_norm"}

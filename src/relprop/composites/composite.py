@@ -12,10 +12,10 @@ from torch import nn
 from relprop.composites.places import First, Last, Matcher, Path, Place, families, matcher, parts
 from relprop.errors import CompositeError, RuleError
 from relprop.rules import Rule
+from relprop.rules.base import UNDECIDED
 from relprop.signatures import public
 
 MOVING = frozenset({"structure", "selection"})
-UNDECIDED = object()
 """What `Composite.rule` answers where only the end of the forward pass can tell."""
 
 

@@ -16,8 +16,7 @@ from relprop.engine.registry import Entry
 from relprop.engine.run import Run
 from relprop.engine.zeros import preserved
 from relprop.errors import UnsupportedOperationError
-from relprop.rules import Block, Constant, Native, Stabilise
-from relprop.rules.base import WEIGHTED
+from relprop.rules.base import WEIGHTED, Way
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
 
@@ -50,6 +49,17 @@ class Call:
         self.live = live
         self.place = run.place(entry, len(live)) if again is None else again.place
         self.rule = (None if self.place is None else run.rule(self.place)) if again is None else again.rule
+
+    @property
+    def way(self) -> Way:
+        """What the rule makes of any operation."""
+        return Way.DEFAULT if self.rule is None else self.rule.way
+
+    @property
+    def formula(self) -> Any:
+        """The rule, where it has a formula for this family; else None."""
+        rule, place = self.rule, self.place
+        return rule if rule is not None and place is not None and place.family in rule.formulas else None
 
     @skipped
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -147,19 +157,27 @@ def handle(call: Call) -> Any:
 
 
 def _handled(call: Call) -> Any:
-    if isinstance(call.rule, Native) and not (call.run.nz_hidden and call.entry.family in WEIGHTED):
-        return call()
-    if isinstance(call.rule, Constant) and call.entry.family != "softmax":
-        return _map(lambda t: t.detach(), call())
-    if isinstance(call.rule, Block):
-        return _map(lambda t: scaled(t, 0.0).clone(), call())
+    if call.rule is not None:
+        softmax = call.entry.family == "softmax"  # of which some are scores: their handlers tell
+        native = call.way is Way.NATIVE and not (call.run.nz_hidden and call.entry.family in WEIGHTED)
+        if native or call.way is Way.BLOCKED or (call.way is Way.CONSTANT and not softmax):
+            return decided(call.way, call())
     zeros = call.run.nz  # before the handler moves on
     result = call.entry.handler(call, *call.args, **call.kwargs)
     if zeros:
         result = preserved(call, result)
     rule = call.rule
-    if isinstance(rule, Stabilise):
-        return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.propagate) if t.requires_grad else t, result)
+    if rule is not None and "output" in rule.formulas:
+        return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.output) if t.requires_grad else t, result)
+    return result
+
+
+def decided(way: Way, result: Any) -> Any:
+    """What an operation's native result becomes where a rule says it of any operation."""
+    if way is Way.BLOCKED:
+        return _map(lambda t: scaled(t, 0.0).clone(), result)
+    if way is Way.CONSTANT:
+        return _map(lambda t: t.detach(), result)
     return result
 
 

@@ -8,7 +8,6 @@ from weakref import ref
 
 from torch import Tensor
 
-from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call, handle
 from relprop.engine.notes import note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
@@ -16,7 +15,7 @@ from relprop.engine.registry import Entry, native
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES
 from relprop.engine.run import Run, replaying
 from relprop.engine.spelling import beside
-from relprop.rules import Native, Zero
+from relprop.rules.base import Way
 
 
 def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
@@ -29,7 +28,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     found = _chained(entry, main, target, args, kwargs, live)
     # a chain that starts here would lose its start, which other tensors may have in common with it
     starts = found is not None and found[0].source is target and _has_origin(target)
-    if not starts and (call.rule is None or call.rule is UNDECIDED or isinstance(call.rule, (Zero, Native))):
+    if not starts and call.way in (Way.DEFAULT, Way.NATIVE, Way.UNDECIDED):
         if _linear(run, entry, target, live):
             _preserve(target)
             result = function(*args, **kwargs)

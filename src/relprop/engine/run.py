@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from relprop.composites.composite import UNDECIDED, Composite
+from relprop.composites.composite import Composite
 from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.applied import Applications
@@ -25,7 +25,7 @@ from relprop.engine.tokens import Lookup
 from relprop.engine.undo import Undo
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Rule
-from relprop.rules.base import WEIGHTED
+from relprop.rules.base import UNDECIDED, WEIGHTED
 from relprop.torch_private.calls import running_module
 from relprop.torch_private.state import graph_task, saved_elsewhere, saving_hooks
 

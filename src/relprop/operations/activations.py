@@ -28,8 +28,7 @@ from relprop.engine.spelling import named
 from relprop.numerics import aside, carrying, kept_here, nonzero, own
 from relprop.operations.gates import GATE
 from relprop.operations.weighted import Capped
-from relprop.rules import Gate, Pass, Zero
-from relprop.rules.activation import ActivationRule
+from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
 
 STATISTIC = role(
@@ -140,11 +139,8 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     x = args[0] if args else next(iter(kwargs.values()))
     if not isinstance(x, Tensor) or not x.requires_grad:
         return call()
-    if isinstance(call.rule, ActivationRule):
+    if call.formula is not None:
         return ruled(call, x)
-    if isinstance(call.rule, Pass):
-        value = detached(call)
-        return custom(x, value, lambda s, g: g * (nonzero(call(s, *args[1:], **kwargs)) / nonzero(s)))
     if x.is_complex():
         return call()
     found = chain(call.function, args, kwargs)
@@ -168,7 +164,7 @@ def jumps(step: Step, x: Tensor) -> bool:
 
 def ruled(call: Call, x: Tensor) -> Tensor:
     """An activation with a rule of its own (guided backpropagation and the like)."""
-    rule: Any = call.rule
+    rule = call.formula
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
         def gradient(v: Tensor) -> Tensor:
@@ -176,7 +172,7 @@ def ruled(call: Call, x: Tensor) -> Tensor:
                 inner = s.detach().requires_grad_()
                 return torch.autograd.grad(call(inner, *call.args[1:], **call.kwargs), inner, v)[0]
 
-        return rule.propagate(s, g, gradient)
+        return rule.activation(s, lambda: call(s, *call.args[1:], **call.kwargs), g, gradient)
 
     return custom(x, detached(call), propagate)
 
@@ -206,10 +202,9 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
     """Where a rule acts on the activation, or zeros carry relevance: no native gradient."""
-    if isinstance(call.rule, ActivationRule):
+    if call.formula is not None:
         return ruled(call, x)
-    everywhere = isinstance(call.rule, Pass)
-    if not everywhere and not call.run.nz:
+    if not call.run.nz:
         return None
     run = call.run
     rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
@@ -219,8 +214,6 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
         ratio = nonzero(apply(s, *rest, **kwargs)) / nonzero(s)
-        if everywhere:
-            return g * ratio
         # what torch's own gradient is at 0: the slope on the left, and none of abs
         slope = -apply(-torch.ones_like(s), *rest, **kwargs) if slanted else torch.zeros_like(s)
         at_zero = torch.where(carrying(g), 1.0, slope) if run.nz_first else slope
@@ -253,7 +246,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
     step = Step(function, (SOURCE, *args), kwargs)
     if call.inplace:
         return NotImplemented
-    if call.rule is not None and not isinstance(call.rule, Zero):
+    if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
     capped = rectifies and isinstance(high, (int, float)) and high > 0
     found = None if not capped or call.run.nz else _capped(call, input, high, step)
@@ -350,7 +343,7 @@ def extremum(largest: bool) -> Callable[..., Any]:
 
 def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """`relu6(x + 3) / 6`: the bound acts on `x + 3`, and the 3 is a bias that keeps its share."""
-    if isinstance(call.rule, (ActivationRule, Pass)):
+    if call.formula is not None:
         return elementwise(call, input, *args, **kwargs)
     run, shifted = call.run, input + 3
     affine = chain(torch.add, (input, 3), {}, affine=True)
@@ -375,7 +368,7 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any,
     """A relu where both numbers are 0."""
     if threshold == 0 and value == 0 and input.is_floating_point():
         return relu(call, input)
-    if call.rule is not None and not isinstance(call.rule, Zero):
+    if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
     step = Step(torch.threshold, (SOURCE, threshold, value), {})
     return NotImplemented if call.inplace else alone(call, input, step, detached(call))
@@ -430,7 +423,7 @@ def rrelu(
 def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     """`a * sigmoid(b)` of the two halves: a product of two live operands."""
     a, b = input.chunk(2, dim)
-    if isinstance(call.rule, Gate):
+    if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
         return grafted(call(), a * b.detach().sigmoid())
     gate = along(call, Origin(b, Step(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
     return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))

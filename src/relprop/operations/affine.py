@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.notes import Note, begin, note_of
 from relprop.engine.origins import chain, remember
@@ -19,6 +18,7 @@ from relprop.numerics import aside
 from relprop.operations.activations import detached, is_scalar
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
+from relprop.rules.base import UNDECIDED
 
 
 def _live(value: Any) -> bool:

@@ -23,7 +23,7 @@ from relprop.engine.mode import Propagation
 from relprop.engine.registry import register
 from relprop.operations.biases import positioned
 from relprop.operations.normalisation import softened
-from relprop.rules import Constant, Temperature
+from relprop.rules.base import Way
 from relprop.torch_private.calls import unfolded
 
 
@@ -55,7 +55,7 @@ def _attention(
     options = {"dropout_p": 0.0, "is_causal": is_causal, "scale": scale, **kwargs}
     if enable_gqa:
         options["enable_gqa"] = True
-    if isinstance(call.rule, Constant):
+    if call.way is Way.CONSTANT:
         return call(_constant(query), _constant(key), value, _constant(attn_mask), **options)
     scores = 0.5 if _live(value) else 1.0
     of_query, of_key = (scores * (0.5 if _live(other) else 1.0) for other in (key, query))
@@ -65,7 +65,7 @@ def _attention(
     if attn_mask is not None:
         shape = torch.Size([*query.shape[:-1], key.shape[-2]])
         mask = _share(positioned(call.run, attn_mask, shape), scores)
-    if isinstance(call.rule, Temperature):
+    if call.formula is not None:
         return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
     result = call(q, k, v, mask, **options)
     if mask is not None and _live(mask) and not _live(attn_mask):  # another kernel takes masks that carry relevance
@@ -77,7 +77,6 @@ def _with_temperature(
     call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, gqa: bool
 ) -> Tensor:
     """The fused value, and the visible steps for the way back: the kernel knows one temperature only."""
-    assert isinstance(call.rule, Temperature)
     if gqa:
         groups = q.shape[-3] // k.shape[-3]
         k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
@@ -88,7 +87,7 @@ def _with_temperature(
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     blind = scores.isneginf().all(-1, keepdim=True)  # a query that may see nothing gets zeros
-    weights = softened(scores.masked_fill(blind, 0.0), -1, call.rule).masked_fill(blind, 0.0)
+    weights = softened(scores.masked_fill(blind, 0.0), -1, call.formula).masked_fill(blind, 0.0)
     return grafted(call(*map(_constant, call.args), **call.kwargs), weights @ v)
 
 

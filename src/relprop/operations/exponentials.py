@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.call import Call, decided
+from relprop.engine.functions import custom, grafted
 from relprop.engine.notes import Note, note_of, noted, role_of
 from relprop.engine.origins import root
 from relprop.engine.registry import register
@@ -25,7 +25,6 @@ from relprop.engine.roles import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES, rol
 from relprop.errors import RuleError
 from relprop.operations.activations import elementwise
 from relprop.operations.scan import decaying
-from relprop.rules import Block, Constant, Temperature
 
 Steps = tuple[Callable[[Tensor], Tensor], ...]
 
@@ -110,15 +109,15 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> Tensor:
     """A softmax of value and native gradient `y`, by the rule of its place; `history` is its way back at a temperature."""
-    rule = call.rule
     call.zeros = True
-    if isinstance(rule, Constant):
-        return y.detach()
-    if isinstance(rule, Block):
-        return scaled(y, 0.0).clone()
-    if isinstance(rule, Temperature) and history is not None:
-        return grafted(y, history(rule.temperature))
-    return y
+    if call.formula is not None and history is not None:
+        temperature = getattr(call.formula, "temperature", None)
+        if temperature is None:
+            raise call.error(
+                f"{call.rule!r} cannot act on a softmax that is written by exponentials: write torch.softmax(s, dim)."
+            )
+        return grafted(y, history(temperature))
+    return decided(call.way, y)
 
 
 def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
@@ -129,7 +128,7 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
             f"{call.rule!r} cannot act on a softmax that is written by logarithms in {call.run.where()}: write "
             "torch.softmax(s, dim), or leave the rule out."
         )
-    return custom(scores, lambda: torch.softmax(scores.detach(), dim), lambda s, g: call.rule.back(s, g, dim))
+    return custom(scores, lambda: torch.softmax(scores.detach(), dim), lambda s, g: call.rule.softmax(s, g, dim))
 
 
 def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:

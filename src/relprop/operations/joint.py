@@ -15,15 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.composites.composite import UNDECIDED
-from relprop.engine.call import Call
-from relprop.engine.functions import custom, scaled
+from relprop.engine.call import Call, decided
+from relprop.engine.functions import custom
 from relprop.engine.notes import adopt
 from relprop.engine.registry import TABLE
 from relprop.engine.run import Run
-from relprop.numerics import signed, wide
 from relprop.operations.weighted import Weighted
-from relprop.rules import Block, Epsilon, Native, Zero
+from relprop.rules.base import Way
 from relprop.torch_private.state import without_torch_function
 
 
@@ -76,11 +74,11 @@ class Content:
         entry = TABLE[F.linear]
         self._call = Call(run, entry, F.linear, (parts.input, parts.input), {}, [parts.input])
         self._rule: Any = self._call.rule
-        plain = self._rule is None or isinstance(self._rule, (Zero, Native, Block))
+        way = self._call.way
+        self._of_output = self._rule.of_output if way is Way.FORMULA else None
         # of these the layer's value is all that is needed: the halves keep torch's own gradients
-        self._halves = not run.nz_hidden and (
-            plain or (isinstance(self._rule, Epsilon) and not self._rule.relative and self._rule is not UNDECIDED)
-        )
+        plain = way in (Way.DEFAULT, Way.NATIVE, Way.BLOCKED)
+        self._halves = not run.nz_hidden and (plain or self._of_output is not None)
         self._whole: Tensor | None = None
 
     def from_input(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,19 +109,9 @@ class Content:
         return given + (from_h if reset is None else reset * from_h)
 
     def _by_rule(self, z: Tensor) -> Tensor:
-        rule = self._rule
-        if isinstance(rule, Block):
-            return scaled(z, 0.0).clone()
-        if not isinstance(rule, Epsilon) or not rule.epsilon:
-            return z
-        epsilon = rule.epsilon
-        return custom(
-            z,
-            lambda: z.detach().clone(),
-            lambda z, g: (
-                (wide(z) * wide(g) / signed(wide(z), epsilon)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).to(g.dtype)
-            ),
-        )
+        if self._of_output is None:
+            return decided(self._call.way, z)
+        return custom(z, lambda: z.detach().clone(), self._of_output)
 
     def _weight(self) -> Tensor:
         if self._whole is None:

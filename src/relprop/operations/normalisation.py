@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call
+from relprop.engine.call import Call, decided
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.registry import native, register
 from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, wide
 from relprop.operations.activations import elementwise
 from relprop.operations.exponentials import as_softmax
-from relprop.rules import Constant, Pass, Temperature
 
 
 def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The native value; `back(x, g)` hands relevance on."""
     args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
     kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
-    if isinstance(call.rule, Pass):
-        return custom(x, lambda: call(*args, **kwargs), lambda s, g: g * call(s, *args[1:], **kwargs) / nonzero(s))
+    if (rule := call.formula) is not None:
+        rest = args[1:]
+        return custom(x, lambda: call(*args, **kwargs), lambda s, g: rule.norm(s, lambda: call(s, *rest, **kwargs), g))
     return custom(x, lambda: call(*args, **kwargs), back)
 
 
@@ -129,11 +129,11 @@ def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
     x = args[0] if args else kwargs["input"]
     dim: Any = kwargs["dim"] if "dim" in kwargs else args[1] if len(args) > 1 else None
     smallest = call.entry.function is F.softmin
-    if isinstance(call.rule, Temperature):
-        way = softened(-x if smallest else x, dim, call.rule)
+    if call.formula is not None:
+        way = softened(-x if smallest else x, dim, call.formula)
         y = grafted(call(*map(_plain, call.args), **call.kwargs), way)
     else:
-        y = call().detach() if isinstance(call.rule, Constant) else call()
+        y = decided(call.way, call())
     scores = weakref.ref(x)  # attention would keep them for nothing
 
     def logs() -> Tensor | None:
@@ -143,8 +143,8 @@ def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
     return as_softmax(y, call.run, logs)
 
 
-def softened(x: Tensor, dim: int, rule: Temperature) -> Tensor:
-    return custom(x, lambda: torch.softmax(x.detach(), dim), lambda s, g: rule.back(s, g, dim))
+def softened(x: Tensor, dim: int, rule: Any) -> Tensor:
+    return custom(x, lambda: torch.softmax(x.detach(), dim), lambda s, g: rule.softmax(s, g, dim))
 
 
 def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.errors import RuleError
 from relprop.operations.maps import Dense
 from relprop.operations.products import factors
 from relprop.operations.weighted import LayerView, Weighted
-from relprop.rules import Block, Native, Rule, WeightedRule, Zero
+from relprop.rules import Rule
+from relprop.rules.base import UNDECIDED, Way
 
 _NO_WEIGHT = torch.empty(0, 0)
 
@@ -108,17 +108,16 @@ class Opaque(Weighted):
 
     def propagate(self, x: Tensor, g: Tensor) -> Tensor:
         rule: Rule | None = self.run.decide(self.place) if self.rule is UNDECIDED else self.rule
-        if isinstance(rule, Block):
+        way = Way.DEFAULT if rule is None else rule.way
+        if way is Way.BLOCKED:
             return torch.zeros_like(x)
-        native = rule is None or isinstance(rule, (Native, Zero))
+        native = way in (Way.DEFAULT, Way.NATIVE)
         z, rectified = self._kept(g, True if native else getattr(rule, "whole_output", False))
         view = OpaqueView(self, x, z, rectified, {})
         self._report(view, g)
         if native:
-            return view.transpose(g * (view.z != 0) if self.nz and not isinstance(rule, Native) else g)
-        if not isinstance(rule, WeightedRule):
-            raise RuleError(f"{rule!r} cannot act on {self.place}: it is no rule for weighted layers.")
-        return rule.propagate(view, g)
+            return view.transpose(g * (view.z != 0) if self.nz and way is not Way.NATIVE else g)
+        return self.weighted_rule(rule).propagate(view, g)
 
 
 def opaque(call: Call, *args: Any, **kwargs: Any) -> Tensor:
@@ -126,7 +125,7 @@ def opaque(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if len(call.live) > 1:
         return factors(0)(call, *args, **kwargs)
     y: Tensor = call()
-    if not call.run.nz_hidden and (call.rule is None or isinstance(call.rule, Zero)):
+    if not call.run.nz_hidden and call.way is Way.DEFAULT:
         return y
     value = y.detach().clone()
     return Opaque(call, call.live[0], y).apply(lambda: value)

@@ -13,8 +13,6 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom
 from relprop.engine.registry import register
 from relprop.engine.roles import REDUCES
-from relprop.numerics import quotient, signed, wide
-from relprop.rules import Proportional
 
 
 def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
@@ -22,7 +20,7 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
         call: Call, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
         ceil_mode: bool = False, return_indices: bool = False, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        if not isinstance(call.rule, Proportional):
+        if call.formula is None:
             return call()
         return _shared(call, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices or with_indices)
 
@@ -30,7 +28,7 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
         spread = lambda v: list(v) if isinstance(v, (tuple, list)) else [v] * dims  # noqa: E731
         value = call(input.detach(), *call.args[1:], **call.kwargs)
         y = value[0] if indices else value
-        epsilon = call.rule.epsilon
+        rule = call.formula
         kernel, stride, padding, dilation = (
             spread(kernel),
             spread(stride or kernel),
@@ -52,14 +50,7 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
             total = total[tuple([slice(None)] * 2 + [slice(0, n) for n in sizes])]
             return total[0] if lone else total
 
-        def back(x: Tensor, g: Tensor) -> Tensor:
-            with torch.enable_grad():
-                inner = x.detach().requires_grad_()
-                total = window_sum(inner)
-            share = quotient(wide(y) * wide(g), signed(wide(total.detach()), epsilon)).to(g.dtype)
-            return torch.autograd.grad(total, inner, share)[0]
-
-        pooled = custom(input, lambda: y.clone(), back)
+        pooled = custom(input, lambda: y.clone(), lambda x, g: rule.max_pool(x, y, g, window_sum))
         return (pooled, value[1]) if indices else pooled
 
     return pool
@@ -69,26 +60,22 @@ def adaptive_max_pool(dims: int) -> Callable[..., Any]:
     average = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
 
     def pool(call: Call, input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-        if not isinstance(call.rule, Proportional):
+        if call.formula is None:
             return call()
         value = (
             call(input.detach(), output_size, return_indices) if return_indices else call(input.detach(), output_size)
         )
-        y, epsilon = (value[0] if return_indices else value), call.rule.epsilon
+        y, rule = (value[0] if return_indices else value), call.formula
         counts = y.new_ones(())
         for axis in range(dims):  # window i of n covers floor(i L / n) to ceil((i + 1) L / n)
             length, n = input.shape[axis - dims], y.shape[axis - dims]
             sizes = [-(-(i + 1) * length // n) - i * length // n for i in range(n)]
             counts = counts[..., None] * y.new_tensor(sizes)
 
-        def back(x: Tensor, g: Tensor) -> Tensor:
-            with torch.enable_grad():
-                inner = x.detach().requires_grad_()
-                total = average(inner, y.shape[-dims:]) * counts
-            share = quotient(wide(y) * wide(g), signed(wide(total.detach()), epsilon)).to(g.dtype)
-            return torch.autograd.grad(total, inner, share)[0]
+        def windows(x: Tensor) -> Tensor:
+            return average(x, y.shape[-dims:]) * counts
 
-        pooled = custom(input, lambda: y.clone(), back)
+        pooled = custom(input, lambda: y.clone(), lambda x, g: rule.max_pool(x, y, g, windows))
         return (pooled, value[1]) if return_indices else pooled
 
     return pool

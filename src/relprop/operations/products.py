@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, grafted, scaled
 from relprop.engine.notes import note_of, noted, role_of
@@ -29,7 +28,7 @@ from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, multiplied, scaled_by_model
 from relprop.operations.weighted import weighted
-from relprop.rules import Gate
+from relprop.rules.base import Way
 
 
 def _plain(value: Any) -> Any:
@@ -59,17 +58,21 @@ def shares(call: Call, operands: list[Tensor]) -> list[Share]:
 
 
 def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
-    """Of two factors, half each; all to the one that the other gates, where the composite says so."""
-    more = gating(a) - gating(b)
-    if more == 0 or not (call.rule is UNDECIDED or isinstance(call.rule, Gate)):
+    """Of two factors, half each, or what a rule for products gives them."""
+    if call.formula is not None:
+        return call.formula.product((gating(a), gating(b)))
+    gates = (gating(a), gating(b)) if call.way is Way.UNDECIDED else (0, 0)
+    if gates[0] == gates[1]:
         return 0.5, 0.5
-    shares = (0.0, 1.0) if more > 0 else (1.0, 0.0)
-    if call.rule is not UNDECIDED:
-        return shares
     run, place = call.run, call.place  # not the call, which would keep its operands
     assert place is not None  # products have one
-    gated = cache(lambda: isinstance(run.decide(place), Gate))
-    return tuple((lambda share=share: share if gated() else 0.5) for share in shares)  # type: ignore[return-value]
+
+    @cache
+    def later() -> tuple[float, float]:
+        rule = run.decide(place)
+        return rule.product(gates) if rule is not None and "product" in rule.formulas else (0.5, 0.5)  # type: ignore[attr-defined]
+
+    return (lambda: later()[0]), (lambda: later()[1])
 
 
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:

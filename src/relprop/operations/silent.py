@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,7 +49,7 @@ _ANSWERS = {"data": data.read, "requires_grad": requires_grad}
 _VIEWS = ("T", "H", "mT", "mH", "real", "imag")
 for _name in dir(Tensor):
     # properties: shape, device, T, ... arrive as their getters; those that return a view are structure
-    _property = getattr(Tensor, _name, None)
+    _property: Any = getattr(Tensor, _name, None)
     if type(_property).__name__ not in ("getset_descriptor", "property"):
         continue
     if _name in _VIEWS:

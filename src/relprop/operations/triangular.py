@@ -15,7 +15,6 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.registry import register
 from relprop.operations.gates import gating
-from relprop.rules import Gate
 
 
 def solve_triangular(
@@ -24,7 +23,7 @@ def solve_triangular(
     """Native where only `B` carries relevance: the solution is linear in it."""
     if not A.requires_grad:
         return call()
-    if isinstance(call.rule, Gate) and gating(A) > gating(B):
+    if call.formula is not None and call.formula.product((gating(A), gating(B))) == (0.0, 1.0):
         return call(A.detach(), B, upper=upper, left=left, unitriangular=unitriangular)
     call.run.traits.add("matrix product")
     X = call(A.detach(), B.detach(), upper=upper, left=left, unitriangular=unitriangular)

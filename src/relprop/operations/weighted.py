@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.composites.composite import UNDECIDED
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.notes import Note, note_of
@@ -25,7 +24,8 @@ from relprop.errors import RuleError
 from relprop.numerics import carrying, known, nonzero, own, quotient, signed, where_positive, wide
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.operations.patches import embeds_patches
-from relprop.rules import Block, Native, Rule, WeightedRule, Zero
+from relprop.rules import Rule, WeightedRule, Zero
+from relprop.rules.base import UNDECIDED, Way
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import saved_elsewhere
 
@@ -254,13 +254,12 @@ class Weighted:
         if self.plain._version != self._weight_version:
             raise RuntimeError(f"the weight of {self.place} has been modified inplace")
         rule: Rule | None = self.run.decide(self.place) if self.rule is UNDECIDED else self.rule
-        if isinstance(rule, Block):
+        way = Way.DEFAULT if rule is None else rule.way
+        if way is Way.BLOCKED:
             return torch.zeros_like(x)
-        if isinstance(rule, Native) or (not self.nz and (rule is None or isinstance(rule, Zero))):
+        if way is Way.NATIVE or (way is Way.DEFAULT and not self.nz):
             return self._native(x, g)
-        if rule is not None and not isinstance(rule, WeightedRule):
-            raise RuleError(f"{rule!r} cannot act on {self.place}: it is no rule for weighted layers.")
-        rule = rule or Zero()
+        rule = self.weighted_rule(rule or Zero())
         z, rectified = self._kept(g, rule.whole_output)
         memo: dict[str, Tensor] = {}
         whole = self.probes or not rule.separable or not own(g) or x.device.type != "cpu"
@@ -277,6 +276,12 @@ class Weighted:
             view = LayerView(self, x[part], None if z is None else z[part], rectified, memo)
             out[part] = rule.propagate(view, g[part])
         return out
+
+    def weighted_rule(self, rule: Any) -> WeightedRule:
+        """The rule, which must have a formula for weighted layers."""
+        if self.place.family not in rule.formulas:
+            raise RuleError(f"{rule!r} cannot act on {self.place}: it has no formula for weighted layers.")
+        return rule
 
     def _native(self, x: Tensor, g: Tensor) -> Tensor:
         """LRP-0, and torch's gradient."""
@@ -351,7 +356,7 @@ def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | 
     call.zeros = True  # its rules know of them
     if call.run.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.run.traits.add("patches")
-    if not call.run.nz_hidden and (call.rule is None or isinstance(call.rule, Zero)):
+    if not call.run.nz_hidden and call.way is Way.DEFAULT:
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())
 

@@ -6,7 +6,6 @@ from relprop.rules.general import Block, Native, Pass, Zero, ZeroBias
 from relprop.rules.pooling import Proportional
 from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
 from relprop.rules.sequences import Constant, Gate, ScanConstants, Temperature
-from relprop.rules.stabilise import Stabilise
 from relprop.rules.unproportional import Flat, WSquare, ZBox
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "Proportional",
     "Rule",
     "ScanConstants",
-    "Stabilise",
     "Temperature",
     "WSquare",
     "WeightedRule",

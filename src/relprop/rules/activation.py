@@ -17,6 +17,12 @@ class ActivationRule(Rule):
 
     families: ClassVar[frozenset[str]] = frozenset({"activation"})
 
+    def activation(
+        self, x: Tensor, output: Callable[[], Tensor], g: Tensor, gradient: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """From `G` at `y` to `G` at `x`; most rules need neither `y` nor more than `propagate`."""
+        return self.propagate(x, g, gradient)
+
     def propagate(self, x: Tensor, g: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
         """From `G` at `y` to `G` at `x`."""
         raise NotImplementedError(f"{type(self).__name__} must define propagate(x, g, gradient)")

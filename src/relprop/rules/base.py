@@ -1,9 +1,24 @@
-"""What a rule is, and what it is told about the weighted layer it acts on."""
+"""What a rule is, and what it is told about the weighted layer it acts on.
+
+Each family of operations has one protocol: a method of a rule, by the family's name.
+
+    family              method                                  returns
+    weighted layers     propagate(layer, g)                     G at the input
+    activation          activation(x, output, g, gradient)      G at the input
+    norm                norm(x, output, g)                      G at the input
+    max_pool            max_pool(x, y, g, windows)              G at the input
+    softmax             softmax(x, g, dim)                      G at the scores
+    product             product(gates)                          the share of each of two factors
+    any                 output(y, g)                            what is left of G before the family's default
+
+A family for which a rule has no method gets its default. Rules with a `way` of their own need none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from inspect import Signature, signature
 from math import isfinite
 from typing import Any, ClassVar, Protocol
@@ -27,6 +42,21 @@ EVERYTHING = WEIGHTED | {
     "recurrent",
     "structure",
 }
+
+
+PROTOCOLS = ("activation", "norm", "max_pool", "softmax", "product", "output")
+"""The methods of the families that have no weights."""
+
+
+class Way(Enum):
+    """What a rule makes of any operation, before its formulas are asked for."""
+
+    FORMULA = "the formula of the family, where the rule has one, else the default"
+    DEFAULT = "the family's default"
+    NATIVE = "torch's own gradient"
+    BLOCKED = "no relevance passes"
+    CONSTANT = "the result is a constant"
+    UNDECIDED = "known when the forward pass has ended"
 
 
 def check_number(name: str, value: float, above: float | None = None) -> None:
@@ -124,10 +154,29 @@ class Rule(metaclass=_Made):
     Class attributes:
         families: the families of operations the rule can act on.
         proportional: whether `R_i = 0` wherever `x_i = 0`.
+        way: what the rule makes of any operation.
+        formulas: the families for which it has a formula: those whose protocol it defines.
     """
 
     families: ClassVar[frozenset[str]] = frozenset()
     proportional: ClassVar[bool] = True
+    way: ClassVar[Way] = Way.FORMULA
+    formulas: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        weighted = cls.families & WEIGHTED if hasattr(cls, "propagate") else frozenset()
+        cls.formulas = weighted | {name for name in PROTOCOLS if hasattr(cls, name)}
+
+
+class Undecided:
+    """Stands for a rule until the forward pass has ended: whether a layer is the last is not known before."""
+
+    way = Way.UNDECIDED
+    formulas: frozenset[str] = frozenset()
+
+
+UNDECIDED = Undecided()
 
 
 @dataclass(frozen=True)
@@ -140,6 +189,11 @@ class WeightedRule(Rule):
     separable: ClassVar[bool] = False
     """Whether the rule may be given a layer in parts, to save memory: some samples of a batch, some outputs of a dense
     layer. It then must not look across samples or outputs, nor hold anything of one sample's shape."""
+
+    @property
+    def of_output(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Where the rule is LRP-0 after a change of `G` that needs the layer's output alone: that change, of `(z, g)`."""
+        return None
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         """From `G` at the output to `G` at the input, where relevance is `R = tensor * G`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from relprop.errors import RuleError
 from relprop.numerics import nonzero
-from relprop.rules.base import EVERYTHING, WEIGHTED, Layer, Rule, WeightedRule
+from relprop.rules.base import EVERYTHING, WEIGHTED, Layer, Rule, Way, WeightedRule
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Zero(WeightedRule):
     """
 
     families: ClassVar[frozenset[str]] = EVERYTHING
+    way: ClassVar[Way] = Way.DEFAULT
     separable: ClassVar[bool] = True
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
@@ -42,12 +44,23 @@ class Pass(WeightedRule):
             )
         return relevance / nonzero(layer.x)
 
+    def activation(
+        self, x: Tensor, output: Callable[[], Tensor], g: Tensor, gradient: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """`G_x = G_y y / x`."""
+        return g * (nonzero(output()) / nonzero(x))
+
+    def norm(self, x: Tensor, output: Callable[[], Tensor], g: Tensor) -> Tensor:
+        """`G_x = G_y y / x`."""
+        return g * output() / nonzero(x)
+
 
 @dataclass(frozen=True)
 class Block(Rule):
     """`R_i = 0`: relevance stops here."""
 
     families: ClassVar[frozenset[str]] = EVERYTHING
+    way: ClassVar[Way] = Way.BLOCKED
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ class Native(Rule):
     """`R_i = x_i df/dx_i`: torch's own gradient, unmodified."""
 
     families: ClassVar[frozenset[str]] = EVERYTHING
+    way: ClassVar[Way] = Way.NATIVE
 
 
 @dataclass(frozen=True)

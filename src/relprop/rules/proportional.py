@@ -15,8 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.errors import RuleError
-from relprop.numerics import added, known, own, quotient, where_positive, wide
+from relprop.numerics import added, known, own, quotient, signed, where_positive, wide
 from relprop.rules.base import Layer, WeightedRule, check_number
+
+
+def _unchanged(z: Tensor, g: Tensor) -> Tensor:
+    return g
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class Epsilon(WeightedRule):
     @property
     def whole_output(self) -> bool:  # type: ignore[override]
         return self.relative
+
+    @property
+    def of_output(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        if self.relative:
+            return None
+
+        def stabilised(z: Tensor, g: Tensor) -> Tensor:
+            share = wide(z) * wide(g) / signed(wide(z), self.epsilon)
+            return share.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).to(g.dtype)
+
+        return stabilised if self.epsilon else _unchanged
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         epsilon: float | Tensor = self.epsilon

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from relprop.rules.base import EVERYTHING, Rule, check_number
+from relprop.rules.base import EVERYTHING, Rule, Way, check_number
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Constant(Rule):
     """
 
     families: ClassVar[frozenset[str]] = EVERYTHING
+    way: ClassVar[Way] = Way.CONSTANT
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Temperature(Rule):
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0.0)
 
-    def back(self, x: Tensor, g: Tensor, dim: int) -> Tensor:
-        """From `G` at the softmax to `G` at `x`."""
+    def softmax(self, x: Tensor, g: Tensor, dim: int) -> Tensor:
+        """From `G` at the softmax to `G` at the scores `x`."""
         weights = torch.softmax(x / self.temperature, dim)
         return weights * (g - (weights * g).sum(dim, keepdim=True))
 
@@ -50,6 +51,11 @@ class Gate(Rule):
     """
 
     families: ClassVar[frozenset[str]] = frozenset({"product"})
+
+    def product(self, gates: tuple[int, int]) -> tuple[float, float]:
+        """The shares of two factors, by how much of a gate each is: 2 a sigmoid's, 1 another activation's, else 0."""
+        first, second = gates
+        return (0.5, 0.5) if first == second else (0.0, 1.0) if first > second else (1.0, 0.0)
 
 
 @dataclass(frozen=True)

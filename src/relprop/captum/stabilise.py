@@ -26,7 +26,7 @@ class Stabilise(Rule):
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon)
 
-    def propagate(self, y: Tensor, g: Tensor) -> Tensor:
+    def output(self, y: Tensor, g: Tensor) -> Tensor:
         """What is left of `G` at the output `y`."""
         z = wide(y)
         return quotient(z * g, signed(z, self.epsilon)).to(g.dtype)
