@@ -183,7 +183,7 @@ def one_map_however_it_is_spelled(program: Program) -> None:
     if not bool(((slopes[0] - slopes[1]).abs() <= 1e-10 * scale).all()):
         return  # nor here: torch's own gradients differ
     for composite in COMPOSITES:
-        if composite == "gamma_flat" and any(mask in program.source() for mask in _MASKS):
+        if composite in ("gamma_flat", "auto") and any(mask in program.source() for mask in _MASKS):
             continue  # a mask puts a constant there, and a tanh that is 1 - 1 at 0: these keep what zeros carry
         if composite in ("gamma_flat", "auto") and "recurrent" in operations_of(program):
             continue  # its steps, written out, are layers of their own: the first is the first layer, and "auto" sees none
@@ -298,7 +298,8 @@ def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple
         try:
             PROPERTIES[name](program)
         except (SeveredGraphError, RelpropWarning) as error:  # the input was cut off from the score, wholly or in part
-            if not {"softmax", "log softmax", "attention"} & operations_of(program):  # CP-LRP cuts these
+            cut = {"softmax", "log softmax", "attention"} & operations_of(program)  # CP-LRP cuts these
+            if not cut and bool(gradient(program).any()):  # else there is nothing to lose, as in `x - x.mean()` of one entry
                 return name, error
         except Exception as error:
             return name, error
