@@ -299,7 +299,9 @@ def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple
             PROPERTIES[name](program)
         except (SeveredGraphError, RelpropWarning) as error:  # the input was cut off from the score, wholly or in part
             cut = {"softmax", "log softmax", "attention"} & operations_of(program)  # CP-LRP cuts these
-            if not cut and bool(gradient(program).any()):  # else there is nothing to lose, as in `x - x.mean()` of one entry
+            if not cut and bool(
+                gradient(program).any()
+            ):  # else there is nothing to lose, as in `x - x.mean()` of one entry
                 return name, error
         except Exception as error:
             return name, error

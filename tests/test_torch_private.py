@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import relprop
 from relprop.engine.eager import uncompiled
-from relprop.engine.run import replaying
+from relprop.engine.replay import replaying
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private import calls, compiled, custom, flex, graph, modules, names, parts, recorded, state
 

@@ -45,7 +45,7 @@ class Books:
 
 def asks(run: Run, count: int, exchanged: bool = False) -> bool:
     """Whether the books of so many scores may take more than one backward pass."""
-    return count > 1 and (exchanged or ((run.mixing or run.recorder is not None) and not recording()))
+    return count > 1 and (exchanged or ((run.inputs.mixing or run.trace.recorder is not None) and not recording()))
 
 
 @dataclass
@@ -74,10 +74,10 @@ class Bookkeeper:
 
     def books(self, values: list[Tensor]) -> Books:
         """The books, given the relevance of the inputs."""
-        count, recorder = len(self.handed), self.run.recorder
+        count, recorder = len(self.handed), self.run.trace.recorder
         received = per_sample(values, count)
         kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(self.edge, self.handed)[::2]
-        apart = not self.run.mixing and (recorder is None or recorder.apart)
+        apart = not self.run.inputs.mixing and (recorder is None or recorder.apart)
         if self.exchanged and count > 1 and recording():
             return Books(self._each()[0], self._ledger(kept), True)
         if count == 1 or apart or recording():
@@ -100,7 +100,7 @@ class Bookkeeper:
 
     def _each(self) -> tuple[Tensor, Tensor]:
         """What the inputs received, and what each operation kept, of one score after the other: a pass for each."""
-        recorder, received, kept = self.run.recorder, [], []
+        recorder, received, kept = self.run.trace.recorder, [], []
         if recorder is not None:
             recorder.samples = 1
         for n in range(len(self.handed)):
@@ -128,7 +128,7 @@ class Bookkeeper:
         return self._each()[0]
 
     def _ledger(self, kept: Tensor) -> Ledger:
-        recorder = self.run.recorder
+        recorder = self.run.trace.recorder
         if recorder is None:
             return Ledger([])
         return Ledger([Entry(e.family, e.name, e.where, row) for e, row in zip(recorder.entries, kept, strict=True)])

@@ -32,7 +32,7 @@ from relprop.engine.checkpoint import checkpointing, recomputing
 from relprop.engine.ledger import Overwritten, Recorder, edge_of
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
-from relprop.engine.run import outside
+from relprop.engine.replay import outside
 from relprop.engine.tokens import track
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
@@ -97,15 +97,15 @@ def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options, copied: bool = False
 ) -> list[Relevance]:
     run = Run(how.composite, model, strict=how.strict, recorder=Recorder(copied) if how.ledger else None)
-    run.copying = copied
-    run.positions = how.positions
+    run.writes.copying = copied
+    run.inputs.positions = how.positions
     caught: dict[str, list[Catch]] = {name: [] for name in how.layers}
 
     def close() -> None:
         for catch in itertools.chain(*caught.values()):
             catch.close()
         if not recording():
-            run.abandon()
+            run.writes.abandon()
         run.close()
 
     with Undo() as undo:
@@ -118,32 +118,32 @@ def _explained(
     run: Run, caught: dict[str, list[Catch]], model: Any, inputs: Any, targets: Sequence[Any], seed: Any, how: Options
 ) -> list[Relevance]:
     found = [t for _, t in leaves(inputs) if isinstance(t, Tensor)]
-    run.samples = next((len(t) for t in found if t.ndim), 1)
-    run.mixing = any(not t.ndim or len(t) != run.samples for t in found)
+    run.inputs.samples = next((len(t) for t in found if t.ndim), 1)
+    run.inputs.mixing = any(not t.ndim or len(t) != run.inputs.samples for t in found)
     numbers = itertools.count()
-    starts = run.starts
+    starts = run.inputs.starts
     before = None if recording() else state(devices := {t.device for t in found})
 
     def start(t: Tensor) -> Tensor:
         number = next(numbers)
         t = t.clone() if t.is_inference() else t.detach()
         if not t.is_floating_point():
-            run.ids = True
+            run.inputs.ids = True
             return track(t, run, number)
         leaf = t.requires_grad_()
         starts.append((number, leaf))
         return begin(run, leaf)
 
     live = map_tree(start, inputs)
-    nz_input = how.composite is not None and run.nz
+    nz_input = how.composite is not None and run.sites.nz
     positional, named = arguments(live, how.args, how.kwargs)
     watched = catching(caught, how.layers, how.layers_at, run)
-    run.own_from, run.asking = 0, False
+    run.gradients.own_from, run.gradients.asking = 0, False
     with checkpointing(how.checkpointed, run), watched, Propagation(run):
         try:
-            run.calling = True
+            run.gradients.calling = True
             raw = model(*positional, **named)
-            run.calling = False
+            run.gradients.calling = False
         except (RuntimeError, ValueError, IndexError) as error:
             if isinstance(error, RelpropError):
                 raise
@@ -157,27 +157,28 @@ def _explained(
         # what a custom function returned is met by an operation at the latest here
         asked = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in asked]
     check_exposed(run)
-    run.own_from = None
+    run.sites.settle()
+    run.gradients.own_from = None
     for score, _ in asked:
         check_lengths(inputs, score)
     plain = map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, inputs)
     notices: list[str] = []
-    if before is not None and (run.generators or moved(before, state(devices))):
+    if before is not None and (run.chance.generators or moved(before, state(devices))):
         args, kwargs = arguments(plain, how.args, how.kwargs)
         notices += drawn(lambda: select_output(model(*args, **kwargs), how.select), output, run, devices)
     check_output(model, raw, inputs, *arguments(plain, how.args, how.kwargs))
-    if run.ids and not starts and not run.lookups:
+    if run.inputs.ids and not starts and not run.inputs.lookups:
         raise InputError(_unread(inputs))
     catches = [catch for some in caught.values() for catch in some]
-    carriers = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.lookups)]
-    tensors = [*carriers, *(leaf for _, leaf in run.sinks)]
+    carriers = [*(leaf for _, leaf in starts), *(lookup.rows for lookup in run.inputs.lookups)]
+    tensors = [*carriers, *(leaf for _, leaf in run.inputs.sinks)]
     edges = [c.edge for c in catches if c.edge is not None]
     if not all(score.requires_grad for score, _ in asked):
         raise SeveredGraphError(_severed(run))
     leads = [score for score, _ in asked], [leaf for _, leaf in starts]
-    cuts = run.cuts.entries(*leads, run.checkpointed) if before is not None else []
-    if run.recorder is not None:
-        run.recorder.forget()
+    cuts = run.trace.cuts.entries(*leads, run.sites.checkpointed) if before is not None else []
+    if run.trace.recorder is not None:
+        run.trace.recorder.forget()
     backward = _backward(run, [score for score, _ in asked], seed, [*tensors, *edges], how)
     results = []
     for number, (score, target) in enumerate(asked):
@@ -186,12 +187,12 @@ def _explained(
         score = score.reshape(-1)
         handed = handed_out(score, seed)
         gradients = next(backward)
-        if run._composite is None or number == 0:
-            run.unmatched()
+        if number == 0:
+            run.sites.unmatched()
         if all(g is None for g in gradients[: len(carriers)]):
             raise SeveredGraphError(_severed(run))
-        reads = run.composite.multiply_by_inputs if how.multiply is None else how.multiply
-        nz = nz_input or run.nz_first
+        reads = run.sites.composite.multiply_by_inputs if how.multiply is None else how.multiply
+        nz = nz_input or run.sites.nz_first
         if nz and not reads and any(known((x.detach() == 0).any(), True) for x in carriers):
             raise RuleError(_no_multiplier(run))
 
@@ -217,11 +218,11 @@ def _explained(
                 output=map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, output),
                 score=score.detach(),
                 target=target,
-                composite=run.composite,
+                composite=run.sites.composite,
                 residual=(handed.double() - books.received.to(handed.device)).to(handed.dtype),
                 layers={name: some[0] if len(some) == 1 else some for name, some in layers.items()},
-                rules=run.rules,
-                unknown=dict(run.unknown),
+                rules=run.sites.rules,
+                unknown=dict(run.trace.unknown),
                 positions=_of_positions(run, sunk),
                 ledger=books.ledger,
                 notices=said,
@@ -239,8 +240,12 @@ def _backward(
         some = [score.reshape(-1) for score in scores[first : first + at_once]]
         starts = [_start(score, handed_out(score, seed), seed) for score in some]
         run.final = first + at_once >= len(scores) and not any(asks(run, len(score), how.exchanged) for score in some)
-        if run.recorder is not None:
-            run.recorder.samples, run.recorder.apart, run.recorder.nz = len(some[0]), True, run.nz_first
+        if run.trace.recorder is not None:
+            run.trace.recorder.samples, run.trace.recorder.apart, run.trace.recorder.nz = (
+                len(some[0]),
+                True,
+                run.sites.nz_first,
+            )
         if len(some) > 1:  # row j of the batch starts from score j alone
             starts = [torch.stack([g * float(i == j) for j in range(len(some))]) for i, g in enumerate(starts)]
         with recomputing(run):
@@ -253,7 +258,7 @@ def _backward(
 def _of_positions(run: Run, read: list[Tensor]) -> dict[str, Tensor]:
     """Relevance of position encodings, summed over features; an encoding used several times adds up."""
     found: dict[str, Tensor] = {}
-    for (name, _), relevance in zip(run.sinks, read, strict=True):
+    for (name, _), relevance in zip(run.inputs.sinks, read, strict=True):
         total = wide(relevance).sum(-1)
         found[name] = found[name] + total if name in found and found[name].shape == total.shape else total
     return found
@@ -275,7 +280,7 @@ def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], sc
     """Relevance in the shapes of the inputs: as read for floating point ones, gathered per id for integers."""
     of_floats = dict(zip(numbers, read, strict=False))
     of_ids: dict[int, Tensor] = {}
-    for lookup, relevance in zip(run.lookups, read[len(numbers) :], strict=True):
+    for lookup, relevance in zip(run.inputs.lookups, read[len(numbers) :], strict=True):
         number = lookup.positions.input
         if number not in of_ids:
             count = leaves(inputs)[number][1].numel()
@@ -294,11 +299,11 @@ def _per_input(run: Run, inputs: Any, numbers: list[int], read: list[Tensor], sc
 
 def _suspect(run: Run, model: Any, inputs: Any, error: Exception) -> str:
     """What is likely wrong with inputs that the model itself refused; "" if we cannot tell."""
-    if run.ids and isinstance(error, IndexError):
+    if run.inputs.ids and isinstance(error, IndexError):
         most = {path: int(t.max()) for path, t in leaves(inputs) if not t.is_floating_point()}
         said = ", ".join(f"{path} up to {number}" for path, number in most.items())
         return f"an id may lie beyond the table it is looked up in: {said}. Do the tokenizer and the model belong together?"
-    if run.ids and not run.lookups and isinstance(error, RuntimeError):
+    if run.inputs.ids and not run.inputs.lookups and isinstance(error, RuntimeError):
         return _unread(inputs)
     return misshapen(model, inputs) or unequal(inputs)
 
@@ -344,7 +349,9 @@ def _read(x: Tensor, g: Tensor | None, multiply: bool, nz: bool) -> Tensor:
 
 
 def _severed(run: Run) -> str:
-    where = f" The graph was cut by: {'; '.join(dict.fromkeys(list(run.severed)[-3:]))}." if run.severed else ""
+    where = (
+        f" The graph was cut by: {'; '.join(dict.fromkeys(list(run.trace.severed)[-3:]))}." if run.trace.severed else ""
+    )
     return (
         "the score does not depend on the inputs: nothing can be attributed."
         + where
@@ -354,9 +361,9 @@ def _severed(run: Run) -> str:
 
 
 def _no_multiplier(run: Run) -> str:
-    unlike = next(f"{rule!r} at '{key}'" for key, rule in run.composite.entries if not rule.proportional)
+    unlike = next(f"{rule!r} at '{key}'" for key, rule in run.sites.composite.entries if not rule.proportional)
     return (
-        f"multiply_by_inputs=False asks for the factor between input and relevance, and composite {run.composite.name!r} has "
+        f"multiply_by_inputs=False asks for the factor between input and relevance, and composite {run.sites.composite.name!r} has "
         f"{unlike}, which gives relevance to inputs of 0 as well: there is none. Read the relevance itself, or take rules that "
         "are proportional to the input, such as composite='epsilon_plus'."
     )

@@ -118,11 +118,11 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                 if threading.get_ident() == thread:
                     for _, tensor in leaves(value):
                         if isinstance(tensor, Tensor) and tensor.is_floating_point():
-                            caught[name].append(Catch(tensor, run.nz_hidden))
+                            caught[name].append(Catch(tensor, run.sites.nz_hidden))
 
             if isinstance(module, Heads):
-                run.heads[id(module.module)] = lambda t, arranged, name=name: caught[name].append(
-                    Catch(t, run.nz_hidden, arranged)
+                run.trace.heads[id(module.module)] = lambda t, arranged, name=name: caught[name].append(
+                    Catch(t, run.sites.nz_hidden, arranged)
                 )
                 continue
             # k may be missing in other threads, while this one removes its hook; in one line: between two, an interrupt would leave the hook

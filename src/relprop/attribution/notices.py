@@ -35,7 +35,7 @@ def drawn(again: Callable[[], Any], output: Any, run: Run, devices: set[torch.de
         run: the run, with the generators that were seen.
         devices: where the inputs are.
     """
-    with undisturbed(devices, run.generators.values()), torch.no_grad():
+    with undisturbed(devices, run.chance.generators.values()), torch.no_grad():
         try:
             same = all(_alike(output, again()) for _ in range(_TRIES))
         except Exception:  # such as a cache that is full: nothing can be said

@@ -13,7 +13,7 @@ from relprop.composites import NAMES, Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
 from relprop.engine.overwritten import check_exposed
-from relprop.engine.run import outside
+from relprop.engine.replay import outside
 from relprop.errors import CompositeError, InputError, RelpropError
 from relprop.rules import Rule
 from relprop.signatures import public
@@ -87,8 +87,8 @@ def propagate(
     except RelpropError as error:
         error.called = "relprop.propagate"  # raised when the block is entered, after the call
         raise
-    run.inputs = {id(t) for t in named}
-    run.own_from = module_depth() + 1  # what is called here itself trains on relevance
+    run.inputs.live = {id(t) for t in named}
+    run.gradients.own_from = module_depth() + 1  # what is called here itself trains on relevance
     state = ThreadState()
     try:
         with uncompiled(), outside(), Propagation(run):

@@ -19,14 +19,12 @@ from relprop.engine import Propagation, Run
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.messages import shapes
 from relprop.engine.notes import begin
-from relprop.engine.registry import Entry
-from relprop.engine.run import outside
+from relprop.engine.replay import outside
 from relprop.engine.tokens import track
 from relprop.engine.traced import refuse_traced
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 from relprop.signatures import public
-from relprop.torch_private.calls import running_module
 from relprop.torch_private.compiled import original
 
 
@@ -126,83 +124,47 @@ def survey(
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
-    run = _Watched(chosen, model, strict=False)
-    run.own_from = 0
-    watch = _Watch(run)
+    run = Run(chosen, model, strict=False, observed=True)
+    run.gradients.own_from = 0
     numbers = itertools.count()
 
     def start(t: torch.Tensor) -> torch.Tensor:
         if not t.is_floating_point():
-            run.ids = True
+            run.inputs.ids = True
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
         positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
         try:
-            with watch:
+            with Propagation(run):
                 output = select_output(model(*positional, **named), None)
         except REFUSALS as error:
             given = arguments(inputs, tuple(forward_args), dict(forward_kwargs or {}))
             if why := refuses(model, inputs, *given, error):
                 raise InputError(why) from error
             raise
-    for place in run.met:
+    run.sites.settle()
+    placed = [place for _, place in run.sites.log or () if place is not None]
+    for place in placed:
         if place.index is not None:
-            place.last = place.index == run.weighted - 1
+            place.last = place.index == run.sites.weighted - 1
     return Survey(
-        composite=run.composite,
-        places=[(place.recorded(), _rule(run.composite, place)) for place in run.met],
-        free=dict(watch.free),
-        unknown=list(dict.fromkeys(watch.strange)),
-        lookups=watch.lookups,
+        composite=run.sites.composite,
+        places=[(place.recorded(), _rule(run.sites.composite, place)) for place in placed],
+        free=Counter(
+            (_name(entry.function), entry.family)
+            for entry, place in run.sites.log or ()
+            if place is None and not entry.decomposes
+        ),
+        unknown=list(
+            dict.fromkeys(
+                Unknown(_name(func), where, shapes(args), reason) for func, args, where, reason in run.trace.log or ()
+            )
+        ),
+        lookups=[(lookup.name, lookup.path) for lookup in run.inputs.lookups],
         shape=tuple(output.shape) if isinstance(output, torch.Tensor) else None,
     )
-
-
-class _Watched(Run):
-    """A run that remembers every place, also where the rule is decided later."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.met: list[Place] = []
-
-    def place(self, entry: Entry, operands: int) -> Place | None:
-        place = super().place(entry, operands)
-        if place is not None:
-            self.met.append(place)
-        return place
-
-
-class _Watch(Propagation):
-    """The mode, counting what needs no rule and what it does not know."""
-
-    run: _Watched
-
-    def __init__(self, run: _Watched) -> None:
-        super().__init__(run)
-        self.free: Counter[tuple[str, str]] = Counter()
-        self.strange: list[Unknown] = []
-        self.lookups: list[tuple[str, str]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        before = len(self.run.lookups)
-        result = super().__torch_function__(func, types, args, kwargs)
-        if len(self.run.lookups) > before:
-            paths = self.run.paths.get(id(running_module()), ())
-            self.lookups.append((_name(func).strip("_"), next(iter(paths), "")))
-        return result
-
-    def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[torch.Tensor]) -> Any:
-        before = len(self.run.met)
-        result = super()._known(entry, func, args, kwargs, live)
-        if len(self.run.met) == before:
-            self.free[_name(entry.function), entry.family] += 1
-        return result
-
-    def _unknown(self, func: Any, args: tuple, kwargs: dict, reason: str = "") -> Any:
-        self.strange.append(Unknown(_name(func), self.run.where(), shapes(args), reason))
-        return super()._unknown(func, args, kwargs, reason)
 
 
 def _rule(composite: Composite, place: Place) -> Rule | None:

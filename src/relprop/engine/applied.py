@@ -42,9 +42,10 @@ class Applied:
 
 
 class Applications:
-    """The calls of custom functions whose results no operation has met yet."""
+    """The calls of custom functions whose results no operation has met yet, and the functions that were followed."""
 
     def __init__(self) -> None:
+        self.followed: set[Any] = set()
         self._waiting: deque[Applied] = deque(maxlen=_AT_ONCE)
         self._last: tuple[ref[Any], Applied] | None = None  # of a function with several results
 

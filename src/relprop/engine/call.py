@@ -47,8 +47,8 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.live = live
-        self.place = run.place(entry, len(live)) if again is None else again.place
-        self.rule = (None if self.place is None else run.rule(self.place)) if again is None else again.rule
+        self.place = run.sites.place(entry, len(live)) if again is None else again.place
+        self.rule = (None if self.place is None else run.sites.rule(self.place)) if again is None else again.rule
 
     @property
     def way(self) -> Way:
@@ -86,7 +86,7 @@ class Call:
         if not isinstance(operand, Tensor):
             return operand
         if operand.requires_grad:
-            return operand if self.run.asking else operand.detach()
+            return operand if self.run.gradients.asking else operand.detach()
         parameter = getattr(operand, "_relprop_of", None)
         if parameter is None and operand._is_view():  # a view of a parameter asks for what that asks for
             parameter = getattr(operand._base, "_relprop_of", None)
@@ -98,9 +98,9 @@ class Call:
     def relocate(self, family: str) -> None:
         """Takes the call for one of another family, now that its handler has looked at the operands."""
         if self.place is not None:
-            self.run.forget(self.place)
-        self.place = self.run.locate(self.entry, family)
-        self.rule = self.run.rule(self.place)
+            self.run.sites.forget(self.place)
+        self.place = self.run.sites.locate(self.entry, family)
+        self.rule = self.run.sites.rule(self.place)
 
     def error(self, what: str) -> UnsupportedOperationError:
         return self.run.refuse(self.entry, what, shapes(self.args))
@@ -159,10 +159,10 @@ def handle(call: Call) -> Any:
 def _handled(call: Call) -> Any:
     if call.rule is not None:
         softmax = call.entry.family == "softmax"  # of which some are scores: their handlers tell
-        native = call.way is Way.NATIVE and not (call.run.nz_hidden and call.entry.family in WEIGHTED)
+        native = call.way is Way.NATIVE and not (call.run.sites.nz_hidden and call.entry.family in WEIGHTED)
         if native or call.way is Way.BLOCKED or (call.way is Way.CONSTANT and not softmax):
             return decided(call.way, call())
-    zeros = call.run.nz  # before the handler moves on
+    zeros = call.run.sites.nz  # before the handler moves on
     result = call.entry.handler(call, *call.args, **call.kwargs)
     if zeros:
         result = preserved(call, result)

@@ -16,6 +16,19 @@ from relprop.engine.undo import Undo
 State = list[tuple[Callable[[Any], object], Any]]
 
 
+class Chance:
+    """The generators of a run.
+
+    Attributes:
+        generators: those that the model was seen to draw from, by identity.
+        random: where all generators stood when the last checkpointed block began.
+    """
+
+    def __init__(self) -> None:
+        self.generators: dict[int, torch.Generator] = {}
+        self.random: State = []
+
+
 def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> State:
     """The generators that a model may draw from, each as a function that sets it and where it stands."""
     found: State = [(torch.set_rng_state, torch.get_rng_state()), (random.setstate, random.getstate())]

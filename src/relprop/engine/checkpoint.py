@@ -37,9 +37,9 @@ class Segment:
         ]
         self.devices = {a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)}
         now = state(self.devices)
-        if len(now) != len(run.random) or moved(run.random, now):
-            run.random = now
-        self.random = run.random  # one for all blocks of a model that draws nothing
+        if len(now) != len(run.chance.random) or moved(run.chance.random, now):
+            run.chance.random = now
+        self.random = run.chance.random  # one for all blocks of a model that draws nothing
         self.kept: list[tuple[torch.Size, torch.dtype]] = []
         self.again: dict[int, Tensor] = {}
 
@@ -137,7 +137,7 @@ def _leave(opened: Open, module: nn.Module | None) -> None:
 @contextmanager
 def recomputing(run: Run) -> Iterator[None]:
     """The backward pass: where something was checkpointed, the mode is on in it, and in one thread on every device."""
-    if not run.checkpointed:
+    if not run.sites.checkpointed:
         yield
         return
     with torch.autograd.set_multithreading_enabled(False), Propagation(run):

@@ -154,7 +154,7 @@ def traced(run: Any, operand: Tensor) -> Positions | None:
     as their quotient.
     """
     count = operand.numel()
-    if not 0 < count < 2**22 or not run.starts:
+    if not 0 < count < 2**22 or not run.inputs.starts:
         return None
     nodes, seen = [operand.grad_fn], set()
     while nodes:
@@ -166,7 +166,7 @@ def traced(run: Any, operand: Tensor) -> Positions | None:
             return None
         nodes += [before for before, _ in node.next_functions]
     numbers = torch.arange(1, count + 1, device=operand.device).reshape(operand.shape).to(torch.float32)
-    leaves = [leaf for _, leaf in run.starts]
+    leaves = [leaf for _, leaf in run.inputs.starts]
     try:
         ones, counted = (
             torch.autograd.grad(operand, leaves, g.to(operand.dtype), retain_graph=True, allow_unused=True)
@@ -175,9 +175,9 @@ def traced(run: Any, operand: Tensor) -> Positions | None:
     except RuntimeError:
         return None
     finally:
-        if run.recorder is not None:
-            run.recorder.forget()
-    met = [(number, a, b) for (number, _), a, b in zip(run.starts, ones, counted, strict=True) if a is not None]
+        if run.trace.recorder is not None:
+            run.trace.recorder.forget()
+    met = [(number, a, b) for (number, _), a, b in zip(run.inputs.starts, ones, counted, strict=True) if a is not None]
     if len(met) != 1:
         return None
     number, a, b = met[0]

@@ -31,6 +31,6 @@ def assign(run: Run, tensor: Tensor, value: Tensor) -> None:
             "Give the variable the new tensor instead: x = ... for x.data = ..."
         )
     if value.requires_grad:
-        run.cut("tensor.data = ...", "", value, value)
+        run.trace.cut("tensor.data = ...", "", value, value)
         value = value.detach()
     SET(tensor, value)

@@ -15,7 +15,8 @@ from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, native
-from relprop.engine.run import Run, replaying
+from relprop.engine.replay import replaying
+from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.graph import function_of, innermost, notes_on, wrapped, written_as_view
 from relprop.torch_private.names import HOOK_FUNCTION, LINEAR_FUNCTIONS
@@ -81,21 +82,21 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         noted(run, value)
         live.append(value)
         return value
-    if id(value) in run.inputs:
+    if id(value) in run.inputs.live:
         live.append(value)
         return value
-    if run.plain and is_plain(run, value):
+    if run.gradients.plain and is_plain(run, value):
         return value
     stand_in = standing(value)
     if stand_in is not value and _is_of(run, stand_in):
         return enter(run, stand_in, live)
     if value.is_leaf:
-        if not run.adopt or isinstance(value, nn.Parameter):
+        if not run.inputs.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
             constant._relprop_of = value  # type: ignore[attr-defined]
-            run.constants[id(constant)] = constant
+            run.model.constants[id(constant)] = constant
             return constant
-    elif not run.adopt and not descends(run, value):
+    elif not run.inputs.adopt and not descends(run, value):
         return value.detach()
     maker = function_of(value.grad_fn)
     written = value._version > 0 and (value._is_view() or written_as_view(value.grad_fn))
@@ -103,7 +104,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         entry = TABLE.get(maker)
         if entry is not None and entry.family == REFUSED:
             _unseen(run, value, maker.__qualname__, f"{_full_name(maker)}: {entry.reason}")
-        if not torch.is_grad_enabled() or run.applications.note():  # inside one: met when that has returned
+        if not torch.is_grad_enabled() or run.functions.note():  # inside one: met when that has returned
             live.append(value)
             return value
         value._relprop_met = weakref.ref(value.grad_fn)  # type: ignore[attr-defined]
@@ -113,7 +114,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
             return enter(run, stand_in, live)
         if not value.requires_grad:
             return value
-    elif maker is None and not (written or run.adopt or replaying()):
+    elif maker is None and not (written or run.inputs.adopt or replaying()):
         _unseen(run, value, type(value.grad_fn).__name__, COMPILED)
     note = noted(run, value)
     if note.layer is not None:
@@ -139,7 +140,7 @@ def standing(value: Tensor) -> Tensor:
 
 def _is_of(run: Run, tensor: Tensor) -> bool:
     note = note_of(tensor)
-    return (note is not None and note.run is run) or id(tensor) in run.inputs
+    return (note is not None and note.run is run) or id(tensor) in run.inputs.live
 
 
 def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
@@ -148,7 +149,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     A view keeps its own history, whatever is done: another tensor, which is returned, stands for it in what follows.
     """
     if maker is _HOOKS:  # of hooks on gradients, which relevance passes by
-        found = run.applications.made(value)
+        found = run.functions.made(value)
         return value if found is None else found.args[value.output_nr]
     entry = TABLE.get(maker)
     if entry is not None and recording():
@@ -158,7 +159,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
             "relprop.attribute instead of relprop.compile."
         )
     as_it_is = entry is not None and entry.handler is native
-    found = run.applications.made(value)
+    found = run.functions.made(value)
     # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
     if found is None and (as_it_is or replaying()):
         return value
@@ -193,17 +194,17 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
         noted(run, result)
     elif result is not value:
         _replace(value, result)
-    run.mixing = True  # what it does with the samples is its own
-    if run.recorder is not None and not replaying():
+    run.inputs.mixing = True  # what it does with the samples is its own
+    if run.trace.recorder is not None and not replaying():
         family = "other" if entry is None else entry.family
-        run.recorder.record(family, maker.__qualname__, run.where(), stand_in)
+        run.trace.recorder.record(family, maker.__qualname__, run.where(), stand_in)
     return stand_in
 
 
 def _is_parameters(run: Run, node: Any) -> bool:
     """Whether a gradient ends there, in a tensor that is no input."""
     variable = getattr(node, "variable", None)
-    return variable is not None and not run.adopt and id(variable) not in run.inputs
+    return variable is not None and not run.inputs.adopt and id(variable) not in run.inputs.live
 
 
 def _replace(value: Tensor, result: Tensor) -> None:
@@ -222,9 +223,9 @@ def _replace(value: Tensor, result: Tensor) -> None:
 
 def _unseen(run: Run, value: Tensor, name: str, maker: str) -> None:
     """Refuses a tensor whose making no mode can see."""
-    if run.strict:
+    if run.trace.strict:
         raise unseen(run, value, maker)
-    run.unknown[name] += 1
+    run.trace.unknown[name] += 1
 
 
 def _full_name(kind: Any) -> str:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from relprop.engine.notes import descends, note_of
-from relprop.engine.run import Run, replaying
+from relprop.engine.replay import replaying
+from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.calls import called_by_torch, module_depth
 from relprop.torch_private.names import GET_GRAD, GET_GRAD_FN, SET_REQUIRES_GRAD
@@ -36,12 +37,12 @@ HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, GET_GR
 
 def own(run: Run) -> bool:
     """Whether a gradient that is taken now is the model's own, and no backward pass of relevance."""
-    return run.own_from is not None and not replaying() and module_depth() >= run.own_from
+    return run.gradients.own_from is not None and not replaying() and module_depth() >= run.gradients.own_from
 
 
 def hooked(run: Run) -> bool:
     """Whether a hook on a gradient that is registered now is the model's own, not the caller's, nor torch's."""
-    inside = run.calling or replaying() or (bool(run.own_from) and own(run))
+    inside = run.gradients.calling or replaying() or (bool(run.gradients.own_from) and own(run))
     return inside and not called_by_torch()
 
 
@@ -85,7 +86,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
     """
     if func in _MARKS:
         result = func(*args, **kwargs)
-        if args[0].is_leaf and args[0].requires_grad and not run.adopt:
+        if args[0].is_leaf and args[0].requires_grad and not run.inputs.adopt:
             keep_plain(run, args[0])
         return result
     name = _NAMES[func]
@@ -100,7 +101,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
             raise
         raise _constant(run, name) from error
     for t in _tensors(result):
-        run.severed.append(f"{name}, a gradient that the model takes, in {run.where()}")
+        run.trace.severed.append(f"{name}, a gradient that the model takes, in {run.where()}")
         if t.requires_grad:
             keep_plain(run, t)
     return result
@@ -108,11 +109,11 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
 
 def keep_plain(run: Run, tensor: Tensor) -> None:
     """Notes that a tensor has a plain graph of its own, which leads to no input."""
-    run.plain[id(tensor)] = tensor
+    run.gradients.plain[id(tensor)] = tensor
 
 
 def is_plain(run: Run, tensor: Tensor) -> bool:
-    return run.plain.get(id(tensor)) is tensor
+    return run.gradients.plain.get(id(tensor)) is tensor
 
 
 def without_plain(run: Run, value: Any) -> Any:
@@ -133,8 +134,8 @@ def _carries(run: Run, tensor: Tensor) -> bool:
     if not tensor.requires_grad or is_plain(run, tensor):
         return False
     note = note_of(tensor)
-    known = (note is not None and note.run is run) or id(tensor) in run.inputs
-    return known or (not tensor.is_leaf and (run.adopt or descends(run, tensor)))
+    known = (note is not None and note.run is run) or id(tensor) in run.inputs.live
+    return known or (not tensor.is_leaf and (run.inputs.adopt or descends(run, tensor)))
 
 
 def _refused(run: Run, name: str) -> UnsupportedOperationError:

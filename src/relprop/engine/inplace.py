@@ -12,8 +12,9 @@ from relprop.engine.call import Call, handle
 from relprop.engine.notes import note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
+from relprop.engine.replay import replaying
 from relprop.engine.roles import ADDS, MOVES, SAME, SCALES
-from relprop.engine.run import Run, replaying
+from relprop.engine.run import Run
 from relprop.engine.spelling import beside
 from relprop.rules.base import Way
 
@@ -34,7 +35,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
             result = function(*args, **kwargs)
             _renew(run, target, found)
             return result
-        if entry.in_place is not None and not run.nz:
+        if entry.in_place is not None and not run.sites.nz:
             result = entry.in_place(call, *call.args, **call.kwargs)
             if result is not NotImplemented:
                 _renew(run, target, found)
@@ -43,8 +44,8 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     before = target.clone()
     if target.requires_grad:
         before._relprop = noted(run, target)
-        if run.recorder is not None and not replaying():
-            run.recorder.copy(before, target)
+        if run.trace.recorder is not None and not replaying():
+            run.trace.recorder.copy(before, target)
     args = (before, *args[1:])
     live = [before if t is target else t for t in live]
     result = handle(Call(run, entry, main, args, kwargs, live, again=call))
@@ -56,7 +57,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     _renew(run, target)
     if note is not None:
         target._relprop = note
-        run.rewritten.append(ref(target))
+        run.writes.rewritten.append(ref(target))
         note.version = target._version
         if old is not None:
             old.later = note
@@ -89,13 +90,13 @@ def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     if entry.family in ("structure", "selection"):
         if entry.handler is not native and entry.in_place is None:
             return False  # its handler gives it another gradient
-        return not run.nz or MOVES in entry.traits or SAME in entry.traits
+        return not run.sites.nz or MOVES in entry.traits or SAME in entry.traits
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
         return False  # a constant may merge with the layer that made the target
-    if run.nz or (note is not None and note.forked and len(live) == 1):
+    if run.sites.nz or (note is not None and note.forked and len(live) == 1):
         return False  # zeros carry relevance; or what was made of the old numbers may meet the new ones
-    if run.positions and entry.family == "sum":
+    if run.inputs.positions and entry.family == "sum":
         return False  # what is added may be an encoding of positions
     return entry.family == "sum" or (entry.family == "product" and len(live) == 1 and live[0] is target)
 

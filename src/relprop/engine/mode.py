@@ -19,9 +19,10 @@ from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
+from relprop.engine.replay import replaying
 from relprop.engine.roles import carry, give, spread
 from relprop.engine.rows import apart
-from relprop.engine.run import Run, replaying
+from relprop.engine.run import Run
 from relprop.engine.spelling import writes
 from relprop.engine.tokens import follow
 from relprop.torch_private.calls import unfolded
@@ -46,21 +47,25 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if run.checkpointed and replaying() and not (torch.is_grad_enabled() and saved_elsewhere(run.hooks)):
+        if (
+            run.sites.checkpointed
+            and replaying()
+            and not (torch.is_grad_enabled() and saved_elsewhere(run.sites.hooks))
+        ):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             if kwargs.get("generator") is not None:
-                run.generators[id(kwargs["generator"])] = kwargs["generator"]
+                run.chance.generators[id(kwargs["generator"])] = kwargs["generator"]
             return self._silent(entry, func, args, kwargs)
-        if run.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
-            run.recorder.preserve(args[0])
+        if run.trace.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
+            run.trace.recorder.preserve(args[0])
         if kwargs and kwargs.get("generator") is not None:
-            run.generators[id(kwargs["generator"])] = kwargs["generator"]
+            run.chance.generators[id(kwargs["generator"])] = kwargs["generator"]
         live: list[Tensor] = []
         operands = tuple(enter(run, a, live) for a in args)
         kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
-        if live and run.plain:
+        if live and run.gradients.plain:
             operands, kwargs = without_plain(run, operands), without_plain(run, kwargs)
         if live and torch.is_grad_enabled():
             return self._propagating(entry, func, operands, kwargs, live)
@@ -78,19 +83,17 @@ class Propagation(TorchFunctionMode):
             return pass_by(func, args, kwargs)
         if func == SET:
             return assign(run, *args)
-        if run.checkpointed and func in _BACKWARD:
+        if run.sites.checkpointed and func in _BACKWARD:
             with self:  # what a checkpoint computes again must be seen
                 return _BACKWARD[func](*args, **kwargs)
-        inside = (
-            not torch.is_grad_enabled() and run.applications.note()
-        )  # what a custom function does is its own business
+        inside = not torch.is_grad_enabled() and run.functions.note()  # what a custom function does is its own business
         result = (func if inside or entry.answer is None else entry.answer)(*args, **kwargs)
-        if run.ids:
+        if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)
-        if kwargs.get("requires_grad") and not run.adopt:
+        if kwargs.get("requires_grad") and not run.inputs.adopt:
             keep_plain(run, result)  # a fresh tensor of which the model will take a gradient
             return result
-        if run.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
+        if run.writes.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
             expose(run, args[0], func)
         if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
             if isinstance(result, Tensor):
@@ -101,9 +104,9 @@ class Propagation(TorchFunctionMode):
                     self._cut(func, args[0], result)
                 return result
             if not inside:
-                run.cuts.note(called(func), run.where, args[0], result)
+                run.trace.cuts.note(called(func), run.where, args[0], result)
             if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
-                run.severed.append(f"{called(func)} in {run.where()}")
+                run.trace.severed.append(f"{called(func)} in {run.where()}")
                 parts = [t.detach() if isinstance(t, Tensor) else t for t in result]
                 return tuple(parts) if type(result) is tuple else type(result)(parts)  # a named tuple of torch's
         return result
@@ -111,39 +114,43 @@ class Propagation(TorchFunctionMode):
     def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
         """Notes that numbers go on without relevance; what is cast or rounded may be ids, that an embedding looks up."""
         run = self.run
-        run.cut(called(func), how, operand, result)
+        run.trace.cut(called(func), how, operand, result)
         if called(func).strip("_") in BY_ENTRY and result.shape == operand.shape and not recording():
             found = traced(run, operand)
             if found is not None:
-                run.ids = True
+                run.inputs.ids = True
                 result._relprop_positions = found  # type: ignore[attr-defined]
 
     @skipped
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """An operation whose result carries no relevance: no operand does, or no gradients are recorded."""
         run = self.run
-        inside = bool(live) and run.applications.note()
+        inside = bool(live) and run.functions.note()
         written = _written(entry, func, args, kwargs)
         if inside:
             if writes(func) and note_of(args[0]) is not None:
                 write_inside(args[0])
         elif live:
-            run.cut(called(func), " without gradients (no_grad)", live[0], live[0])
+            run.trace.cut(called(func), " without gradients (no_grad)", live[0], live[0])
         if entry is not None and entry.on_constants:
             result = entry.handler(Call(run, entry, func, args, kwargs, live), *args, **kwargs)
             adopt(run, result)
         else:
             result = func(*args, **kwargs)
         if not live:
-            if (run.plain or kwargs.get("requires_grad")) and isinstance(result, Tensor) and result.requires_grad:
+            if (
+                (run.gradients.plain or kwargs.get("requires_grad"))
+                and isinstance(result, Tensor)
+                and result.requires_grad
+            ):
                 keep_plain(run, result)
-            run.derive(result, (*args, *kwargs.values()), written)
+            run.model.derive(result, (*args, *kwargs.values()), written)
         if written is not None:
             if inside:
                 seen(written, inside=True)  # what a custom function does is its own business
             else:
                 unseen(run, func, written)
-        if run.ids and entry is not None:
+        if run.inputs.ids and entry is not None:
             follow(run, func, entry.family == "structure", args, kwargs, result)
         return result
 
@@ -159,8 +166,8 @@ class Propagation(TorchFunctionMode):
             seen(written)
             adopt(run, result)
         else:
-            if run.recorder is not None:
-                run.recorder.meet(live)
+            if run.trace.recorder is not None:
+                run.trace.recorder.meet(live)
             notes = [note_of(t) for t in live]  # before what is written into changes
             result = self._known(entry, func, args, kwargs, live)
             seen(written)
@@ -174,12 +181,12 @@ class Propagation(TorchFunctionMode):
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
             if isinstance(written, Tensor) and written._is_view():
                 spread(run, written)
-        if run.samples > 1 and not run.mixing and not recording():
-            run.mixing = not apart(run.samples, entry, args, kwargs, live, result)
-        if run.recorder is not None and not replaying():
+        if run.inputs.samples > 1 and not run.inputs.mixing and not recording():
+            run.inputs.mixing = not apart(run.inputs.samples, entry, args, kwargs, live, result)
+        if run.trace.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
             made = result, written
-            run.recorder.record(family, called(func).strip("_"), run.where(), made)
+            run.trace.recorder.record(family, called(func).strip("_"), run.where(), made)
         return result
 
     def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
@@ -193,9 +200,12 @@ class Propagation(TorchFunctionMode):
         return handle(Call(self.run, entry, func, args, kwargs, live))
 
     def _unknown(self, func: Callable[..., Any], args: tuple, kwargs: dict, reason: str) -> Any:
-        if self.run.strict:
+        if self.run.trace.strict:
             raise unknown(self.run, func, args, reason)
-        self.run.unknown[called(func)] += 1
+        trace = self.run.trace
+        trace.unknown[called(func)] += 1
+        if trace.log is not None:
+            trace.log.append((func, args, self.run.where(), reason))
         return func(*args, **kwargs)
 
 

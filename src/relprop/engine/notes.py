@@ -54,7 +54,7 @@ class Note:
     def __init__(self, run: Run) -> None:
         self.clear()
         self.run = run
-        run.notes.append(weakref.ref(self))
+        run.writes.notes.append(weakref.ref(self))
 
     def clear(self) -> None:
         """Forgets everything but the run, and lets go of all tensors."""
@@ -122,7 +122,7 @@ def renew(run: Run, tensor: Tensor) -> Note:
     note = tensor._relprop = Note(run)  # type: ignore[attr-defined]
     note.version = tensor._version
     if old is not None and old.run is run:
-        run.rewritten.append(weakref.ref(tensor))
+        run.writes.rewritten.append(weakref.ref(tensor))
         old.later = note
         if old.move is not None and (base := old.move.note.later) is not None:
             while base.later is not None:
@@ -137,8 +137,8 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
     live = tensor.clone()
     notes_on(live.grad_fn)["relprop"] = run
     renew(run, live)
-    if run.recorder is not None:
-        run.recorder.start(live, sink=run.is_sink(tensor))
+    if run.trace.recorder is not None:
+        run.trace.recorder.start(live, sink=run.inputs.is_sink(tensor))
     return live
 
 
@@ -150,7 +150,7 @@ def descends(run: Run, tensor: Tensor) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if notes_on(node).get("relprop") is run or id(leaf_of(node)) in run.inputs:
+        if notes_on(node).get("relprop") is run or id(leaf_of(node)) in run.inputs.live:
             return True
         stack += [child for child, _ in node.next_functions]
     return False

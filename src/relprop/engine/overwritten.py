@@ -47,23 +47,25 @@ def unseen(run: Run, func: Callable[..., Any], target: Any) -> None:
     """Remembers an operation that writes without being followed, to name it if it was into what carries relevance."""
     for t in target if isinstance(target, (list, tuple)) else (target,):
         if isinstance(t, Tensor) and (memory := memory_of(t)) is not None:
-            run.written.append((memory, f"{called(func)} in {run.where()}"))
+            run.writes.written.append((memory, f"{called(func)} in {run.where()}"))
 
 
 def share(run: Run, live: Tensor) -> None:
     """Remembers that a tensor without gradients has the memory of a live one: `detach()` and `.data` make such."""
     memory = memory_of(live)
     if memory is not None:
-        run.shared[memory] = weakref.ref(live)
+        run.writes.shared[memory] = weakref.ref(live)
 
 
 def expose(run: Run, tensor: Tensor, func: Callable[..., Any]) -> None:
     """Keeps a copy of what leaves torch, as an array or an address, where a live tensor lies in the same memory."""
     memory = memory_of(tensor)
-    live = run.shared[memory]() if memory in run.shared else None
+    live = run.writes.shared[memory]() if memory in run.writes.shared else None
     if live is not None and memory_of(live) == memory:
         values = live.detach()
-        run.exposed.append((values, values._version, values.clone(), f"what {called(func)} returned in {run.where()}"))
+        run.writes.exposed.append(
+            (values, values._version, values.clone(), f"what {called(func)} returned in {run.where()}")
+        )
 
 
 def check_exposed(run: Run) -> None:
@@ -72,11 +74,11 @@ def check_exposed(run: Run) -> None:
     Raises:
         UnsupportedOperationError: with where the array was made.
     """
-    for values, version, copy, name in run.exposed:
+    for values, version, copy, name in run.writes.exposed:
         same = torch.equal(values.nan_to_num(), copy.nan_to_num()) and torch.equal(values.isnan(), copy.isnan())
         if values._version == version and not same:
             raise _refused(f"a write through {name}", values)
-    run.exposed.clear()
+    run.writes.exposed.clear()
 
 
 def check(run: Run, value: Tensor) -> None:
@@ -88,7 +90,9 @@ def check(run: Run, value: Tensor) -> None:
     if value._version in getattr(_whole(value), "_relprop_seen", ()):
         return
     memory = memory_of(value)
-    name = next((text for where, text in reversed(run.written) if where == memory), f"something before {run.where()}")
+    name = next(
+        (text for where, text in reversed(run.writes.written) if where == memory), f"something before {run.where()}"
+    )
     raise _refused(f"{name} writes", value)
 
 

@@ -74,10 +74,12 @@ class Positions:
 
 @dataclass
 class Lookup:
-    """One lookup of input ids: the rows that start to carry relevance, and where their ids come from."""
+    """One lookup of input ids: the rows that start to carry relevance, where their ids come from, what looked them up."""
 
     positions: Positions
     rows: Tensor
+    name: str
+    path: str
 
     def gather(self, relevance: Tensor, into: Tensor) -> None:
         """Adds relevance, summed over the features of each row, at the positions of the ids; `into` is flat."""
@@ -153,7 +155,7 @@ def _chosen(run: Any, args: tuple, result: Tensor) -> None:
 
 def _with_constant(run: Any, args: tuple, kwargs: dict) -> bool:
     rest = (*args[1:], *kwargs.values())
-    return all(not isinstance(a, Tensor) or run.owns(a) for a in rest)
+    return all(not isinstance(a, Tensor) or run.model.owns(a) for a in rest)
 
 
 def _written(value: Any, run: Any) -> Any:

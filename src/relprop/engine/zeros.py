@@ -70,7 +70,9 @@ def _rescaled(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = No
 def _scale_at_zeros(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = None) -> None:
     """Scales what the zeros of a tensor carry, where they turn out to carry relevance."""
     t.register_hook(
-        lambda g: g * torch.where(carrying(g, dtype), scale, 1.0).to(g.dtype) if g is not None and run.nz_first else g
+        lambda g: (
+            g * torch.where(carrying(g, dtype), scale, 1.0).to(g.dtype) if g is not None and run.sites.nz_first else g
+        )
     )
 
 
@@ -160,7 +162,7 @@ def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tenso
 
     def back(share: Any, other: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         def propagate(x: Tensor, g: Tensor) -> Tensor:
-            ratio = torch.where(dead & carrying(g), tiny(x.dtype) / nonzero(x), other) if run.nz_first else other
+            ratio = torch.where(dead & carrying(g), tiny(x.dtype) / nonzero(x), other) if run.sites.nz_first else other
             return g * ratio * (share() if callable(share) else share)
 
         return propagate

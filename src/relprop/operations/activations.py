@@ -115,8 +115,8 @@ def finite_at_zero(step: Step, s: Tensor) -> bool:
 
 def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     """The result of a chain: value of the operation itself, secant straight to the source."""
-    run, step, nz = call.run, found.step, call.run.nz
-    y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and run.nz_first))
+    run, step, nz = call.run, found.step, call.run.sites.nz
+    y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and run.sites.nz_first))
     call.zeros = True
     return remember(y, call.run, found)
 
@@ -204,7 +204,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
     """Where a rule acts on the activation, or zeros carry relevance: no native gradient."""
     if call.formula is not None:
         return ruled(call, x)
-    if not call.run.nz:
+    if not call.run.sites.nz:
         return None
     run = call.run
     rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
@@ -216,7 +216,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         ratio = nonzero(apply(s, *rest, **kwargs)) / nonzero(s)
         # what torch's own gradient is at 0: the slope on the left, and none of abs
         slope = -apply(-torch.ones_like(s), *rest, **kwargs) if slanted else torch.zeros_like(s)
-        at_zero = torch.where(carrying(g), 1.0, slope) if run.nz_first else slope
+        at_zero = torch.where(carrying(g), 1.0, slope) if run.sites.nz_first else slope
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
@@ -249,7 +249,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
     capped = rectifies and isinstance(high, (int, float)) and high > 0
-    found = None if not capped or call.run.nz else _capped(call, input, high, step)
+    found = None if not capped or call.run.sites.nz else _capped(call, input, high, step)
     return alone(call, input, step, detached(call)) if found is None else found
 
 
@@ -353,7 +353,7 @@ def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
     def propagate(z: Tensor, g: Tensor) -> Tensor:
         y = _sixth(z)
-        if run.nz_first:
+        if run.sites.nz_first:
             y = torch.where(z == 0, y, nonzero(y))
         return g * (y / z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 

@@ -11,8 +11,8 @@ from relprop.engine.call import Call
 from relprop.engine.notes import Note, begin, note_of
 from relprop.engine.origins import chain, remember
 from relprop.engine.registry import register
+from relprop.engine.replay import replaying
 from relprop.engine.roles import ADDS, AFFINE
-from relprop.engine.run import replaying
 from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
 from relprop.operations.activations import detached, is_scalar
@@ -42,7 +42,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
-    if layer is None or not (constant.ndim < live.ndim or call.run.owns(constant)):
+    if layer is None or not (constant.ndim < live.ndim or call.run.model.owns(constant)):
         return call()  # it may be one sample's own
     if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # repeated per sample, it is what it is for one
@@ -73,12 +73,12 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
 
 def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     """Sums are linear: the native gradient gives `a / (a + b)`, sign included."""
-    if call.run.positions and not replaying():
+    if call.run.inputs.positions and not replaying():
         input, other = _positioned(call, input, other), _positioned(call, other, input)
         if _live(input) and _live(other):
             return call(input, other, **kwargs)
     if _live(input) and _live(other):
-        y = sum_of_two(call, call, input, other, **kwargs) if call.run.nz else call()
+        y = sum_of_two(call, call, input, other, **kwargs) if call.run.sites.nz else call()
         found = chain(call.function, (input, other), kwargs, affine=True)
         if found is not None:
             remember(y, call.run, found)
@@ -108,7 +108,7 @@ def diff(
     call: Call, input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
 ) -> Tensor:
     """Neighbours subtracted: where zeros carry relevance, a sum of two as any other."""
-    if not call.run.nz or n < 1:
+    if not call.run.sites.nz or n < 1:
         return call()
     x = torch.cat([t for t in (prepend, input, append) if t is not None], dim)
     for _ in range(n):

@@ -41,7 +41,7 @@ def _constant(value: Any) -> Any:
 
 def scaled_dot_product_attention(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     result = _attention(call, *args, **kwargs)
-    call.run.attended(result)
+    call.run.trace.attended(result)
     return result
 
 
@@ -49,7 +49,7 @@ def _attention(
     call: Call, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, **kwargs: Any,
 ) -> Tensor:  # fmt: skip
-    call.run.traits.add("attention")
+    call.run.sites.met.add("attention")
     if dropout_p > 0:
         raise refuse_training("scaled_dot_product_attention with dropout", call.run)
     options = {"dropout_p": 0.0, "is_causal": is_causal, "scale": scale, **kwargs}
@@ -108,13 +108,13 @@ class _Projected(Propagation):
 def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs: Any) -> Any:
     """One opaque call made of visible steps: projections, attention per head, projection."""
     heads = kwargs["num_heads"] if "num_heads" in kwargs else args[3]
-    wanted, call.run.heads = call.run.heads, {}  # the fused attention inside is shown here
+    wanted, call.run.trace.heads = call.run.trace.heads, {}  # the fused attention inside is shown here
     mode = _Projected(call.run)
     try:
         with mode:
             result = _multi_head_attention_forward(query, *args, **kwargs)
     finally:
-        call.run.heads = wanted
+        call.run.trace.heads = wanted
     if wanted and mode.entered is not None:
         t, n = query.shape[0], query.shape[1:-1]
 
@@ -122,7 +122,7 @@ def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs
             """From (t n, h d) to (n, h, t, d)."""
             return rows.reshape(t, *n, heads, -1).movedim(0, -2)
 
-        call.run.attended(mode.entered, arranged)
+        call.run.trace.attended(mode.entered, arranged)
     return result
 
 

@@ -34,7 +34,7 @@ def batch_norm(
     merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None and _follows(note.layer, input)
     if not call.live:
         return call()
-    if not (merges or call.rule is not None or call.run.nz_hidden):
+    if not (merges or call.rule is not None or call.run.sites.nz_hidden):
         return _native(call)
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import begin, noted, role_of
+from relprop.engine.replay import replaying
 from relprop.engine.roles import ADDS, MIXES, MOVES, SAME, SCALES, role
-from relprop.engine.run import Run, replaying
+from relprop.engine.run import Run
 
 SCORES = role(
     "scores", MOVES, SAME, SCALES, ADDS, MIXES,
@@ -28,7 +29,7 @@ SCORES = role(
 
 def scored(run: Run, result: Any) -> Any:
     """Notes on a product of two live matrices that it may be the scores of an attention."""
-    if run.positions and isinstance(result, Tensor) and result.requires_grad:
+    if run.inputs.positions and isinstance(result, Tensor) and result.requires_grad:
         noted(run, result).give(SCORES, True)
     return result
 
@@ -39,14 +40,14 @@ def are_scores(value: Any) -> bool:
 
 def positioned(run: Run, bias: Any, shape: torch.Size) -> Any:
     """A constant bias of scores of this shape, (n, h, t, s) or (n h, t, s), ready to report; others as they are."""
-    if not run.positions or replaying() or not isinstance(bias, Tensor) or bias.requires_grad:
+    if not run.inputs.positions or replaying() or not isinstance(bias, Tensor) or bias.requires_grad:
         return bias
     if bias.ndim < 2 or not bias.is_floating_point() or bias.shape[-1] != shape[-1] or len(shape) < 3:
         return bias
     seen = bias > torch.finfo(bias.dtype).min
     if not bool((seen & (bias != 0)).any()):
         return bias  # a mask
-    texts = run.samples if shape[0] % max(run.samples, 1) == 0 else shape[0]
+    texts = run.inputs.samples if shape[0] % max(run.inputs.samples, 1) == 0 else shape[0]
     ones = begin(run, run.sink(torch.ones(texts, shape[-1], 1, dtype=bias.dtype, device=bias.device)))
     per_row = ones[..., 0].repeat_interleave(shape[0] // texts, 0)
     per_row = per_row.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1])

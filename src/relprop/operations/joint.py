@@ -78,7 +78,7 @@ class Content:
         self._of_output = self._rule.of_output if way is Way.FORMULA else None
         # of these the layer's value is all that is needed: the halves keep torch's own gradients
         plain = way in (Way.DEFAULT, Way.NATIVE, Way.BLOCKED)
-        self._halves = not run.nz_hidden and (plain or self._of_output is not None)
+        self._halves = not run.sites.nz_hidden and (plain or self._of_output is not None)
         self._whole: Tensor | None = None
 
     def from_input(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,29 +10,32 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted, scaled
+from relprop.engine.messages import called
 from relprop.engine.notes import begin
 from relprop.engine.registry import register
+from relprop.engine.replay import replaying
 from relprop.engine.roles import MOVES
-from relprop.engine.run import Run, replaying
 from relprop.engine.tokens import Lookup, positions_of
 
 
-def _looked_up(run: Run, ids: Tensor, rows: Tensor) -> Tensor:
+def _looked_up(call: Call, ids: Tensor, rows: Tensor) -> Tensor:
     """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
+    run = call.run
     positions = positions_of(ids, run)
-    if not torch.is_grad_enabled() or (positions is None and not run.positions):
+    if not torch.is_grad_enabled() or (positions is None and not run.inputs.positions):
         return rows
     if positions is None:
         return rows if replaying() else begin(run, run.sink(rows))
     leaf = rows.detach().requires_grad_()
     if not replaying():
-        run.lookups.append(Lookup(positions, leaf))
+        run.sites.met.add("lookup")
+        run.inputs.lookups.append(Lookup(positions, leaf, called(call.function).strip("_"), run.model.path()))
     return begin(run, leaf)
 
 
 def embedding(call: Call, input: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     rows = call()
-    return rows if rows.requires_grad else _looked_up(call.run, input, rows)
+    return rows if rows.requires_grad else _looked_up(call, input, rows)
 
 
 def embedding_bag(
@@ -44,7 +47,7 @@ def embedding_bag(
     bags = call()
     if positions_of(input, call.run) is None:
         return bags
-    rows = _looked_up(call.run, input, F.embedding(input, weight))
+    rows = _looked_up(call, input, F.embedding(input, weight))
     rows = rows.reshape(-1, rows.shape[-1])
     ids = input.flatten()
     if input.ndim == 2:
@@ -86,7 +89,7 @@ def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
         for candidate in (*args, *kwargs.values()):
             ids = candidate[0] if isinstance(candidate, tuple) and len(candidate) == 1 else candidate
             if positions_of(ids, call.run) is not None and rows.shape[: ids.ndim] == ids.shape:
-                return _looked_up(call.run, ids, rows)
+                return _looked_up(call, ids, rows)
     return rows
 
 

@@ -62,7 +62,7 @@ def rms_norm(
 
 def _kept_at_zeros(call: Call, x: Tensor, g: Tensor, found: Tensor, weight: Tensor | None = None) -> Tensor:
     """Through `x` times a constant a zero keeps what it carries, whatever the constant, unless that is 0."""
-    if not call.run.nz_first:
+    if not call.run.sites.nz_first:
         return found
     zeros = x == 0 if weight is None else (x == 0) & (weight != 0)
     return torch.where(zeros & carrying(g), g.to(x.dtype), found)

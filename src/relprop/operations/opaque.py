@@ -107,7 +107,7 @@ class Opaque(Weighted):
         return sum(both[1:], both[0]).to(dtype) if both else 0.0
 
     def propagate(self, x: Tensor, g: Tensor) -> Tensor:
-        rule: Rule | None = self.run.decide(self.place) if self.rule is UNDECIDED else self.rule
+        rule: Rule | None = self.run.sites.decide(self.place) if self.rule is UNDECIDED else self.rule
         way = Way.DEFAULT if rule is None else rule.way
         if way is Way.BLOCKED:
             return torch.zeros_like(x)
@@ -125,7 +125,7 @@ def opaque(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if len(call.live) > 1:
         return factors(0)(call, *args, **kwargs)
     y: Tensor = call()
-    if not call.run.nz_hidden and call.way is Way.DEFAULT:
+    if not call.run.sites.nz_hidden and call.way is Way.DEFAULT:
         return y
     value = y.detach().clone()
     return Opaque(call, call.live[0], y).apply(lambda: value)

@@ -69,7 +69,7 @@ def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
 
     @cache
     def later() -> tuple[float, float]:
-        rule = run.decide(place)
+        rule = run.sites.decide(place)
         return rule.product(gates) if rule is not None and "product" in rule.formulas else (0.5, 0.5)  # type: ignore[attr-defined]
 
     return (lambda: later()[0]), (lambda: later()[1])
@@ -81,9 +81,9 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         if found is not None:
             return along(call, found, detached(call))
         multiplied(call.run, (input, other))
-        call.run.traits.add("gated")
+        call.run.sites.met.add("gated")
         a, b = shares(call, [input, other])
-        if call.run.nz:
+        if call.run.sites.nz:
             return product_of_two(call, input, other, [a, b])
         return call(scaled(input, a), scaled(other, b))
     for a, b in ((input, other), (other, input)):
@@ -142,7 +142,7 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """`x @ w` with a constant matrix is a weighted layer; with two live operands a product."""
     if _live(input) and _live(other):
-        call.run.traits.add("matrix product")
+        call.run.sites.met.add("matrix product")
         a, b = shares(call, [input, other])
         return scored(call.run, call(scaled(input, a), scaled(other, b)))
     if _live(input) and other.ndim == 2 and input.ndim >= 2:
@@ -166,7 +166,7 @@ def factors(first: int) -> Callable[..., Tensor]:
         live = [i for i, a in enumerate(args) if i >= first and _live(a)]
         if len(live) < 2:
             return call()
-        call.run.traits.add("matrix product")
+        call.run.sites.met.add("matrix product")
         given = dict(zip(live, shares(call, [args[i] for i in live]), strict=True))
         shared = tuple(scaled(a, given[i]) if i in live else a for i, a in enumerate(args))
         if first and call.entry.function is torch.baddbmm and not _live(args[0]):
@@ -220,7 +220,7 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     if len(inner) == 2 and (one := _squared(call, equation, *inner)) is not None:
         return one
     multiplied(call.run, inner)
-    call.run.traits.add("matrix product")
+    call.run.sites.met.add("matrix product")
     given = iter(shares(call, [t for t in inner if _live(t)]))
     return scored(call.run, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
 

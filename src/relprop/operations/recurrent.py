@@ -75,7 +75,7 @@ class Cell:
 
     def mixed(self, mix: Callable[[], Tensor]) -> Tensor:
         """Sums and products with constants: native, so they need not be looked at unless zeros carry relevance."""
-        if self.run.nz:
+        if self.run.sites.nz:
             return mix()
         with without_torch_function():
             y = mix()
@@ -165,7 +165,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
     """A stack of recurrent layers, dense or packed, in one or both directions."""
 
     def handler(call: Call, input: Tensor, second: Any, *rest: Any) -> Any:
-        call.run.traits.add("recurrent")
+        call.run.sites.met.add("recurrent")
         with torch.no_grad():
             native = call(*map(_plain, call.args), **call.kwargs)
         packed = isinstance(second, Tensor) and not second.is_floating_point()
@@ -211,7 +211,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
     """One step of one layer."""
 
     def handler(call: Call, input: Tensor, hx: Any, *weights: Any, **kwargs: Any) -> Any:
-        call.run.traits.add("recurrent")
+        call.run.sites.met.add("recurrent")
         with torch.no_grad():
             native = call(*map(_plain, call.args), **{k: _plain(v) for k, v in kwargs.items()})
         named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs

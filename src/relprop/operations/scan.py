@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,9 @@ from relprop.operations.activations import elementwise
 from relprop.rules import ScanConstants
 from relprop.torch_private.calls import running_module
 
+_SCANS: WeakKeyDictionary[Run, set[int | None]] = WeakKeyDictionary()
+"""The modules, by identity, in which a run met a scan."""
+
 
 class Suspect:
     """What may be a constant of a scan: a softplus, or a part of a split; the backward pass knows."""
@@ -31,12 +35,12 @@ class Suspect:
     def __init__(self, call: Call) -> None:
         self._run, self._here = call.run, _here()
         run = call.run  # not the call, which would keep its operands
-        place = run.locate(call.entry, "structure") if call.place is None else call.place
-        self._ruled = cache(lambda: isinstance(run.decide(place), ScanConstants))
+        place = run.sites.locate(call.entry, "structure") if call.place is None else call.place
+        self._ruled = cache(lambda: isinstance(run.sites.decide(place), ScanConstants))
 
     @property
     def scans(self) -> bool:
-        return self._here in self._run.scans
+        return self._here in _SCANS.get(self._run, ())
 
     @property
     def found(self) -> bool:
@@ -64,7 +68,11 @@ Mark = tuple[StepSize, bool]
 
 def _times(run: Run, mark: Mark, args: tuple) -> Mark:
     """A step size times a constant of the model may be the exponent of a decay."""
-    return (mark[0], True) if any(isinstance(a, Tensor) and not a.requires_grad and run.owns(a) for a in args) else mark
+    return (
+        (mark[0], True)
+        if any(isinstance(a, Tensor) and not a.requires_grad and run.model.owns(a) for a in args)
+        else mark
+    )
 
 
 SUSPECTS = role(
@@ -111,8 +119,8 @@ def decaying(run: Run, exponent: Tensor) -> None:
 
 def _found(run: Run, step: StepSize) -> None:
     if step.scans:
-        run.traits.add("scan")
-        run.scans.add(_here())
+        run.sites.met.add("scan")
+        _SCANS.setdefault(run, set()).add(_here())
 
 
 def _here() -> int | None:
@@ -129,7 +137,7 @@ def certain(run: Run, operands: list[Tensor]) -> Callable[[], list[bool]] | None
 
 
 def _suspected(call: Call) -> bool:
-    return call.run.undecided or isinstance(call.rule, ScanConstants)
+    return call.run.sites.undecided or isinstance(call.rule, ScanConstants)
 
 
 def _watch(run: Run, t: Tensor, suspect: Suspect) -> None:

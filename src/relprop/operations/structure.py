@@ -30,7 +30,7 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *r
 def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Linear in the picture; where to look is a constant."""
     if grid.requires_grad:
-        call.run.cut("grid_sample", " as the places to look at", grid, grid)
+        call.run.trace.cut("grid_sample", " as the places to look at", grid, grid)
     return call(input, grid.detach(), *args, **kwargs)
 
 

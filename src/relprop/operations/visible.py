@@ -63,7 +63,7 @@ class Watched(Followed):
 
     def check(self, value: Any) -> None:
         for t in _tensors(value):
-            if id(t) not in self._made and self.run.owns(t):
+            if id(t) not in self._made and self.run.model.owns(t):
                 self._keep(t)  # a module that the function runs has its parameters at hand
             before = self._made.get(id(t))
             if before is None or not same(before[1], t):
@@ -74,7 +74,7 @@ def visible(call: Made, *args: Any) -> Any:
     """A custom function that nobody registered: where its forward is made of operations, those are what counts."""
     function = call.entry.function
     call.zeros = True  # its steps have seen to them
-    first = function not in call.run.followed
+    first = function not in call.run.functions.followed
     mode = Watched(call.run, args) if first else Followed(call.run)
     versions = [(t, t._version) for t in _tensors(args)]
     before = call.value.detach().clone()
@@ -88,7 +88,7 @@ def visible(call: Made, *args: Any) -> Any:
         raise Invisible("it writes into its argument")
     if isinstance(mode, Watched):
         mode.check(result)
-        call.run.followed.add(function)
+        call.run.functions.followed.add(function)
     number = call.value.output_nr
     made = result[number] if isinstance(result, tuple) else result
     if not isinstance(made, Tensor) or not made.requires_grad:

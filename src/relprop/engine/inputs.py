@@ -1,0 +1,50 @@
+"""Where relevance starts and where it ends: the inputs, ids and the rows they look up, encodings of positions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from relprop.engine.tokens import Lookup
+
+
+class Inputs:
+    """The inputs of a run.
+
+    Attributes:
+        adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+        live: the inputs that carry relevance, by identity.
+        starts: the same, by their number among all inputs.
+        ids: whether there are tensors of ids, whose positions are followed.
+        lookups: the rows of tables that ids named, where relevance ends as well.
+        positions: whether encodings of positions report the relevance that ends in them.
+        sinks: the encodings that do, with the path of the module that added them.
+        samples: how many there are along the first axis of the inputs.
+        mixing: whether an operation did not show that it keeps them apart.
+    """
+
+    def __init__(self, adopt: bool) -> None:
+        self.adopt = adopt
+        self.live: set[int] = set()
+        self.starts: list[tuple[int, Tensor]] = []
+        self.ids = False
+        self.lookups: list[Lookup] = []
+        self.positions = False
+        self.sinks: list[tuple[str, Tensor]] = []
+        self.samples = 1
+        self.mixing = False
+
+    def sink(self, constant: Tensor, path: str) -> Tensor:
+        """A position encoding, made to report the relevance that ends in it."""
+        leaf = constant.detach().requires_grad_()
+        self.sinks.append((path, leaf))
+        return leaf
+
+    def is_sink(self, tensor: Tensor) -> bool:
+        """Whether a tensor is the position encoding that was made to report last."""
+        return bool(self.sinks) and self.sinks[-1][1] is tensor
+
+    def close(self) -> None:
+        """Lets go of all tensors."""
+        self.lookups.clear()
+        self.sinks.clear()
+        self.starts.clear()

@@ -1,0 +1,65 @@
+"""What a run knows of the model: the paths of its modules, which of them runs now, and which tensors are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakValueDictionary
+
+from torch import Tensor, nn
+
+from relprop.torch_private.calls import running_module
+
+
+class ModelView:
+    """The model of a run, or a plain function.
+
+    Attributes:
+        paths: the paths of each module, by its identity.
+        constants: tensors made of parameters and buffers alone, by identity; weakly, for offloaded weights must be free to go.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self._buffers: set[int] | None = None
+        self.paths: dict[int, list[str]] = {}
+        if isinstance(model, nn.Module):
+            for name, module in model.named_modules(remove_duplicate=False):
+                self.paths.setdefault(id(module), []).append(name)
+
+    def here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
+        module = running_module()
+        return module, tuple(self.paths.get(id(module), ()))
+
+    def path(self) -> str:
+        """The path of the module now running; "" for the model itself and for what is none of its modules."""
+        return next(iter(self.here()[1]), "")
+
+    def where(self) -> str:
+        """The module now running, for messages."""
+        _, paths = self.here()
+        if paths and paths[0]:
+            return f"module '{paths[0]}'"
+        return "the model's own forward"
+
+    def owns(self, constant: Tensor) -> bool:
+        """Whether a constant is the model's: a parameter, a buffer, or made of such alone. Then it is no one sample's."""
+        if self._buffers is None:
+            self._buffers = {id(t) for t in self._model.buffers()} if isinstance(self._model, nn.Module) else set()
+        return (
+            isinstance(constant, nn.Parameter)
+            or self.constants.get(id(constant)) is constant
+            or id(constant) in self._buffers
+        )
+
+    def derive(self, result: Any, operands: Iterable[Any], written: Any) -> None:
+        """Notes that a result is a constant of the model where all its operands are; what is written into may cease."""
+        listed = (a if isinstance(a, (list, tuple)) else (a,) for a in operands)
+        given = [t for some in listed for t in some if isinstance(t, Tensor)]
+        owned = bool(given) and all(self.owns(t) for t in given)
+        if owned and isinstance(result, Tensor):
+            self.constants[id(result)] = result
+        if not owned and isinstance(written, Tensor):
+            self.constants.pop(id(written), None)
+            self.constants.pop(id(written._base), None)

@@ -1,0 +1,194 @@
+"""Sites: which call of an operation stands where, which rule acts there, and what a checkpoint finds again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from relprop.composites.composite import Composite
+from relprop.composites.named import automatic
+from relprop.composites.places import Place
+from relprop.engine.model_view import ModelView
+from relprop.engine.registry import Entry
+from relprop.engine.replay import replaying
+from relprop.errors import RuleError, UnsupportedOperationError
+from relprop.rules import Rule
+from relprop.rules.base import UNDECIDED, WEIGHTED
+from relprop.torch_private.calls import running_module
+from relprop.torch_private.state import saved_elsewhere, saving_hooks
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided at a place, for the recomputation of a checkpointed part."""
+
+    place: Place
+    rule: Any
+    nz: bool
+
+
+class Sites:
+    """Where the operations of one run stand, and the rule of each.
+
+    Attributes:
+        met: the families of operations that ran, and what else the network was seen to have; "auto" chooses by it.
+        weighted: how many weighted layers ran.
+        placements: the places where a rule was asked for, by their order, and the rule that acts.
+        checkpointed: whether a part of the model was seen to be computed again in the backward pass.
+        log: every operation with its place, for those who observe; None where nobody does.
+        hooks: on saved tensors, the caller's or those that keep copies: all others are a checkpoint's.
+    """
+
+    def __init__(self, composite: Composite | None, model: ModelView, observed: bool = False) -> None:
+        self._composite = composite
+        self._model = model
+        self.met: set[str] = set()
+        self.log: list[tuple[Entry, Place | None]] | None = [] if observed else None
+        self.weighted = 0
+        self.placements: dict[int, tuple[Place, Rule | None]] = {}
+        self._order = 0
+        self.checkpointed = False
+        self.hooks = saving_hooks()
+        self._journal: dict[Any, list[Decision]] = {}
+        self._replayed: Decision | None = None
+        self._names_everything = composite is not None and composite.names_everything
+
+    @property
+    def composite(self) -> Composite:
+        """The composite in force; "auto" has none before `settle`."""
+        if self._composite is None:
+            raise RuntimeError("the composite of a run is settled when its forward pass has ended.")
+        return self._composite
+
+    def settle(self) -> None:
+        """Makes "auto" choose, by what the forward pass met; called where that has ended."""
+        if self._composite is None:
+            self._composite = automatic(self.met)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether "auto" has not made its choice yet."""
+        return self._composite is None
+
+    @property
+    def nz(self) -> bool:
+        """Whether exact zeros may carry relevance at the place now reached."""
+        if self._replayed is not None and replaying():
+            return self._replayed.nz
+        if self._composite is None:
+            return self.weighted == 0
+        return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
+
+    @property
+    def nz_hidden(self) -> bool:
+        return self._composite is not None and self._composite.unproportional_hidden
+
+    @property
+    def nz_first(self) -> bool:
+        """Whether exact zeros of the inputs may carry relevance, now that the composite is known."""
+        return self.nz_hidden or (self.weighted > 0 and self.composite.unproportional_first)
+
+    def place(self, entry: Entry, operands: int) -> Place | None:
+        """Where the operation now being called stands; counts weighted layers.
+
+        A weighted operation without a constant operand is a product. Operations that move or select values have no
+        rule and no place, unless the composite may name them and they are no mere frame around visible steps.
+        """
+        if entry.family in ("structure", "selection") and (not self._names_everything or entry.decomposes):
+            if self.log is not None:
+                self.log.append((entry, None))
+            return None
+        product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
+        place = self.locate(entry, "product" if product else entry.family)
+        if self.log is not None:
+            self.log.append((entry, place))
+        return place
+
+    def locate(self, entry: Entry, family: str) -> Place:
+        """The place of an operation of any family."""
+        module = running_module()
+        if replaying():
+            self._replayed = self._recall(entry, module)
+            return self._replayed.place
+        self.checkpointed = self.checkpointed or saved_elsewhere(self.hooks)
+        paths = tuple(self._model.paths.get(id(module), ())) if module is not None else ()
+        place = Place(family, entry.function, module, paths, order=self._order)
+        self._order += 1
+        self.met.add(family)
+        if family in WEIGHTED and family != "batch_norm":
+            place.index = self.weighted
+            self.weighted += 1
+        return place
+
+    def rule(self, place: Place) -> Any:
+        """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
+        if self._replayed is not None and replaying():
+            return self._replayed.rule
+        rule = self._rule(place)
+        if self.checkpointed:
+            self._journal.setdefault(place.function, []).append(Decision(place, rule, self.nz))
+        return rule
+
+    def forget(self, place: Place) -> None:
+        """Takes back a place that an operation turned out not to stand at."""
+        if replaying():
+            return
+        self.placements.pop(place.order, None)
+        met = self._journal.get(place.function, [])
+        if met and met[-1].place is place:
+            met.pop()
+
+    def _recall(self, entry: Entry, module: nn.Module | None) -> Decision:
+        """What was decided when a checkpointed operation ran for the first time."""
+        met = self._journal.get(entry.function, [])
+        found = [decision for decision in met if decision.place.module is module] or met
+        if not found and entry.family in ("structure", "selection"):
+            return Decision(Place(entry.family, entry.function), None, self.nz_hidden)
+        if not found or any(d.rule != found[0].rule or d.nz != found[0].nz for d in found):
+            raise UnsupportedOperationError(
+                f"{entry.function.__name__} runs again in a checkpointed part of the model, and the composite has several "
+                "rules for it there: leave the first layers out of the checkpoint, or name the rule by module path."
+            )
+        return found[0]
+
+    def _rule(self, place: Place) -> Any:
+        if self._composite is None:
+            if place.index is not None or place.family == "product":
+                return UNDECIDED
+            self.placements[place.order] = (place, None)
+            return None
+        rule = self._composite.rule(place)
+        if rule is not UNDECIDED:
+            self.placements[place.order] = (place, rule)
+        return rule
+
+    def decide(self, place: Place) -> Rule | None:
+        """The rule for a place whose decision had to wait for the end of the forward pass."""
+        self.settle()
+        if place.last is None:
+            place.last = place.index == self.weighted - 1
+        rule = self.composite.rule(place)
+        self.placements[place.order] = (place, rule)
+        return rule
+
+    @property
+    def rules(self) -> list[tuple[Place, Rule | None]]:
+        """Where a rule was asked for, and which one acted, in the order of execution; places without their modules."""
+        return [(place.recorded(), rule) for place, rule in self._acted()]
+
+    def _acted(self) -> list[tuple[Place, Rule | None]]:
+        return [self.placements[order] for order in sorted(self.placements)]
+
+    def unmatched(self) -> None:
+        """Refuses an entry that named places but could act on none of them."""
+        composite = self.composite
+        for key, rule in composite.entries:
+            met = [place for place, _ in self._acted() if key.match(place)]
+            if met and not any(place.family in rule.families for place in met):
+                kinds = ", ".join(sorted({place.family for place in met}))
+                raise RuleError(
+                    f"{rule!r} cannot act on what '{key}' names ({kinds}: {met[0]}); "
+                    f"it acts on: {', '.join(sorted(rule.families))}."
+                )
