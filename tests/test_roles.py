@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 import relprop
 from relprop.engine.registry import TABLE
-from relprop.engine.roles import EVERY_TRAIT, ROLES
+from relprop.engine.roles import ROLES
+from relprop.engine.traits import EVERY_TRAIT
 
 D = torch.float64
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from relprop.engine import applied
-from relprop.engine.call import Made, handle
+from relprop.engine.call import Made
 from relprop.engine.gradients import is_plain
+from relprop.engine.handling import handle
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen

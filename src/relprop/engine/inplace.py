@@ -8,14 +8,15 @@ from weakref import ref
 
 from torch import Tensor
 
-from relprop.engine.call import Call, handle
+from relprop.engine.call import Call
+from relprop.engine.handling import handle
 from relprop.engine.notes import note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.replay import replaying
-from relprop.engine.roles import ADDS, MOVES, SAME, SCALES
 from relprop.engine.run import Run
 from relprop.engine.spelling import beside
+from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.rules.base import Way
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine.call import Call, handle
+from relprop.engine.call import Call
 from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
 from relprop.engine.door import enter, write_inside
 from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
+from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of

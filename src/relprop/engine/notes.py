@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from relprop.engine.run import Run
 from relprop.torch_private.graph import leaf_of, notes_on
-
-if TYPE_CHECKING:
-    from relprop.engine.roles import Move
-    from relprop.engine.run import Run
 
 
 class Note:
@@ -82,6 +81,24 @@ class Note:
             self.roles = {name: value}
         else:
             self.roles[name] = value
+
+
+class Move(NamedTuple):
+    """One operation that moved the entries of a tensor; `function` is None where they stayed."""
+
+    note: Note
+    shape: torch.Size
+    function: Callable[..., Any] | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    part: int | None
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """The same on another tensor of that shape."""
+        if self.function is None:
+            return t
+        result = self.function(t, *self.args, **self.kwargs)
+        return result if self.part is None else result[self.part]
 
 
 def note_of(tensor: Tensor) -> Note | None:

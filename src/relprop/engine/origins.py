@@ -12,18 +12,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import Note, note_of, noted
-from relprop.engine.roles import Move
+from relprop.engine.call import Call
+from relprop.engine.notes import Move, Note, note_of, noted
 from relprop.engine.run import Run
 from relprop.numerics import aside
-
-if TYPE_CHECKING:
-    from relprop.engine.call import Call
 
 SOURCE = object()
 

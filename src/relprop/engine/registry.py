@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from relprop.engine.roles import EVERY_TRAIT
 from relprop.engine.spelling import Function, Spelling, spellings, writes
+from relprop.engine.traits import EVERY_TRAIT
 from relprop.errors import InputError
 from relprop.rules.base import EVERYTHING
 from relprop.signatures import public
@@ -122,7 +122,7 @@ def register(
         reason: for family "refused", why, and what to do instead.
         weight: for family "linear", a function of the operation's arguments that returns its weight (out, in), or weight
             and bias. Called in the backward pass, and only by rules that need the weight; without it they are refused.
-        traits: what the operation does to the entries of its operand (`relprop.engine.roles`): with these a result stays
+        traits: what the operation does to the entries of its operand (`relprop.engine.traits`): with these a result stays
             what the operand was known to be.
         gives: roles that its results have, by name.
         in_place: a handler for the spellings that write into the first operand; it answers `NotImplemented` where the

@@ -9,33 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import Note, note_of, renew
-
-MOVES = "moves entries"
-"""Each entry of the result is an entry of the operand, or a constant."""
-SAME = "keeps values"
-"""The result has the operand's entries where they were: a copy, a cast, another view."""
-SCALES = "scales"
-"""Linear in its one live operand, entry by entry."""
-ADDS = "adds a constant"
-"""The operand and a constant."""
-REDUCES = "reduces"
-"""Each entry of the result is a sum of entries, with weights that are not negative."""
-MIXES = "mixes"
-"""Each entry of the result is a sum of entries, as many as before or as elsewhere: cumulative sums, scattered ones."""
-BOUNDS = "bounds"
-"""Entries are kept within limits."""
-AFFINE = "affine"
-"""A factor and a summand for each entry of its one live operand."""
-FIRST = "of the first operand"
-"""Other live operands count as constants: they give a shape, a dtype, or a divisor."""
-ANY = "any operation"
-EVERY_TRAIT = (MOVES, SAME, SCALES, ADDS, REDUCES, MIXES, BOUNDS, AFFINE, FIRST)
+from relprop.engine.notes import Move, Note, note_of, renew
+from relprop.engine.traits import ANY, FIRST, MOVES, SAME, SCALES
 
 
 @dataclass(frozen=True)
@@ -86,24 +66,6 @@ def role(
     if read is not None:
         _READ.append(ROLES[name])
     return name
-
-
-class Move(NamedTuple):
-    """One operation that moved the entries of a tensor; `function` is None where they stayed."""
-
-    note: Note
-    shape: torch.Size
-    function: Callable[..., Any] | None
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    part: int | None
-
-    def __call__(self, t: Tensor) -> Tensor:
-        """The same on another tensor of that shape."""
-        if self.function is None:
-            return t
-        result = self.function(t, *self.args, **self.kwargs)
-        return result if self.part is None else result[self.part]
 
 
 def give(result: Any, name: str, value: Any) -> None:

@@ -9,18 +9,16 @@ some up, or turn signs. Moved entries need nothing; what is not known to keep ze
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
-from relprop.engine.roles import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
+from relprop.engine.run import Run
+from relprop.engine.traits import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
 from relprop.numerics import carrying, known, nonzero, tiny
-
-if TYPE_CHECKING:
-    from relprop.engine.call import Call
-    from relprop.engine.run import Run
 
 _AFFINE = frozenset({ADDS, SCALES, AFFINE})
 _MOVING = ("selection", "max_pool")

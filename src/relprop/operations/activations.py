@@ -22,9 +22,10 @@ from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
 from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, proportional, remember
 from relprop.engine.registry import register
-from relprop.engine.roles import ADDS, MOVES, SAME, SCALES, role
-from relprop.engine.roles import BOUNDS as BOUNDS_TRAIT
+from relprop.engine.roles import role
 from relprop.engine.spelling import named
+from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
+from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
 from relprop.numerics import aside, carrying, kept_here, nonzero, own
 from relprop.operations.gates import GATE
 from relprop.operations.weighted import Capped

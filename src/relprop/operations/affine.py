@@ -12,7 +12,7 @@ from relprop.engine.notes import Note, begin, note_of
 from relprop.engine.origins import chain, remember
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
-from relprop.engine.roles import ADDS, AFFINE
+from relprop.engine.traits import ADDS, AFFINE
 from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
 from relprop.operations.activations import detached, is_scalar

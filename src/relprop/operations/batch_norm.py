@@ -10,7 +10,7 @@ from relprop.engine.call import Call
 from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
 from relprop.engine.registry import register
-from relprop.engine.roles import AFFINE
+from relprop.engine.traits import AFFINE
 from relprop.errors import ModelStateError
 from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from relprop.engine.notes import begin, noted, role_of
 from relprop.engine.replay import replaying
-from relprop.engine.roles import ADDS, MIXES, MOVES, SAME, SCALES, role
+from relprop.engine.roles import role
 from relprop.engine.run import Run
+from relprop.engine.traits import ADDS, MIXES, MOVES, SAME, SCALES
 
 SCORES = role(
     "scores", MOVES, SAME, SCALES, ADDS, MIXES,

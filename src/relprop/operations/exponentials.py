@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call, decided
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
+from relprop.engine.handling import decided
 from relprop.engine.notes import Note, note_of, noted, role_of
 from relprop.engine.origins import root
 from relprop.engine.registry import register
-from relprop.engine.roles import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES, role
+from relprop.engine.roles import role
+from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
 from relprop.operations.activations import elementwise
 from relprop.operations.scan import decaying

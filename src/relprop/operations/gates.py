@@ -9,7 +9,8 @@ from torch import Tensor
 
 from relprop.engine.notes import Note, note_of
 from relprop.engine.origins import Step
-from relprop.engine.roles import ADDS, AFFINE, MIXES, MOVES, SAME, SCALES, role
+from relprop.engine.roles import role
+from relprop.engine.traits import ADDS, AFFINE, MIXES, MOVES, SAME, SCALES
 from relprop.numerics import aside
 
 _GRID = (-1e3, -50.0, -10.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 10.0, 50.0, 1e3)

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call, decided
+from relprop.engine.call import Call
 from relprop.engine.functions import custom
+from relprop.engine.handling import decided
 from relprop.engine.notes import adopt
 from relprop.engine.registry import TABLE
 from relprop.engine.run import Run

@@ -14,8 +14,8 @@ from relprop.engine.messages import called
 from relprop.engine.notes import begin
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
-from relprop.engine.roles import MOVES
 from relprop.engine.tokens import Lookup, positions_of
+from relprop.engine.traits import MOVES
 
 
 def _looked_up(call: Call, ids: Tensor, rows: Tensor) -> Tensor:

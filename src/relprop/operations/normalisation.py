@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.call import Call, decided
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.handling import decided
 from relprop.engine.registry import native, register
 from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, wide

@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom
 from relprop.engine.registry import register
-from relprop.engine.roles import REDUCES
+from relprop.engine.traits import REDUCES
 
 
 def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:

@@ -18,7 +18,8 @@ from relprop.engine.functions import Share, grafted, scaled
 from relprop.engine.notes import note_of, noted, role_of
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import register
-from relprop.engine.roles import AFFINE, FIRST, MOVES, SCALES, carry
+from relprop.engine.roles import carry
+from relprop.engine.traits import AFFINE, FIRST, MOVES, SCALES
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant

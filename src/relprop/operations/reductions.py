@@ -10,8 +10,8 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.registry import register
-from relprop.engine.roles import MOVES
 from relprop.engine.spelling import named
+from relprop.engine.traits import MOVES
 from relprop.operations.steps import by_steps
 
 

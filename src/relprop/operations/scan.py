@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from relprop.engine.call import Call
 from relprop.engine.notes import noted, role_of
 from relprop.engine.registry import register
-from relprop.engine.roles import ADDS, ANY, BOUNDS, MIXES, MOVES, SAME, SCALES, role
+from relprop.engine.roles import role
 from relprop.engine.run import Run
+from relprop.engine.traits import ADDS, ANY, BOUNDS, MIXES, MOVES, SAME, SCALES
 from relprop.operations.activations import elementwise
 from relprop.rules import ScanConstants
 from relprop.torch_private.calls import running_module

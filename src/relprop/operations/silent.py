@@ -9,8 +9,8 @@ from torch import Tensor
 
 from relprop.engine import data
 from relprop.engine.registry import SILENT, register
-from relprop.engine.roles import MOVES
 from relprop.engine.spelling import named
+from relprop.engine.traits import MOVES
 from relprop.operations.flex_attention import requires_grad
 from relprop.torch_private.names import BACKWARD_HOOKS, STATE
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import scaled
 from relprop.engine.registry import native, register
-from relprop.engine.roles import REDUCES
+from relprop.engine.traits import REDUCES
 from relprop.operations.activations import STATISTIC
 
 

@@ -14,8 +14,8 @@ from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
 from relprop.engine.origins import chain, joined, picked, remember
 from relprop.engine.registry import native, register
-from relprop.engine.roles import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.engine.spelling import named
+from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.torch_private.names import NESTED_TO_PADDED
 
 

@@ -1,0 +1,51 @@
+"""How a call is answered: by what its rule says of any operation, else by the handler of the operation or its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from relprop.engine.call import Call
+from relprop.engine.functions import custom, scaled
+from relprop.engine.zeros import preserved
+from relprop.rules.base import WEIGHTED, Way
+
+
+def handle(call: Call) -> Any:
+    """What the operation returns, with the way back that its rule or its family's handler gives it."""
+    return call.settle(_handled(call))
+
+
+def _handled(call: Call) -> Any:
+    if call.rule is not None:
+        softmax = call.entry.family == "softmax"  # of which some are scores: their handlers tell
+        native = call.way is Way.NATIVE and not (call.run.sites.nz_hidden and call.entry.family in WEIGHTED)
+        if native or call.way is Way.BLOCKED or (call.way is Way.CONSTANT and not softmax):
+            return decided(call.way, call())
+    zeros = call.run.sites.nz  # before the handler moves on
+    result = call.entry.handler(call, *call.args, **call.kwargs)
+    if zeros:
+        result = preserved(call, result)
+    rule = call.rule
+    if rule is not None and "output" in rule.formulas:
+        return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.output) if t.requires_grad else t, result)
+    return result
+
+
+def decided(way: Way, result: Any) -> Any:
+    """What an operation's native result becomes where a rule says it of any operation."""
+    if way is Way.BLOCKED:
+        return _map(lambda t: scaled(t, 0.0).clone(), result)
+    if way is Way.CONSTANT:
+        return _map(lambda t: t.detach(), result)
+    return result
+
+
+def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map(change, item) for item in value)
+    return value
