@@ -342,7 +342,7 @@ LINEAR: dict[str, Operation] = {
             "{t} = F.leaky_relu({t}, 0.1, inplace=True)",
             "{y} = torch.where({a} > 0, {a}, 0.1 * {a})",
             "{y} = torch.maximum({a}, 0.1 * {a})",
-            "{y} = F.prelu({a}, torch.tensor([0.1]).to({a}))",
+            "{y} = F.prelu({a}, {a}.new_tensor([0.1]))",
         ),
     ),
     "size": Operation(1, anything, nothing, (*calls("abs"), "{y} = torch.where({a} < 0, -{a}, {a})", "{y} = torch.maximum({a}, -{a})", "{y} = abs({a})")),

@@ -173,6 +173,10 @@ def one_map_however_it_is_spelled(program: Program) -> None:
         return  # where rounding is coarse, two spellings need not be on the same side of a kink
     if operations_of(program) & _FLATTENING and operations_of(program) & _PICKING:
         return  # nor between equals: which one is picked is torch's affair, and its gradient is 0 there
+    if operations_of(program) & _PICKING and any(
+        node.operation == "subtract" and len(set(node.operands)) == 1 for node in program.nodes
+    ):
+        return  # as between the zeros of `x - x`
     if "log softmax" in operations_of(program) and "exp(" in program.source():
         return  # softplus of a log softmax, written out, is log1p of a softmax: two names of one function
     if "batch norm" in operations_of(program) and ".squeeze(2)" in program.source():

@@ -354,3 +354,19 @@ def test_parts_of_several_tensors_begin_anew() -> None:
     for f in (model, apart):
         found = relprop.attribute(f, X, composite="zero")
         close(found.values.sum(1) + found.residual, found.score)
+
+
+def test_a_mask_that_fits_by_chance_is_no_copy() -> None:
+    """Whether a mask hides anything in this batch must not change a map: a sample alone is a sample in a batch."""
+
+    def model(x: Tensor) -> Tensor:
+        h = F.softplus(x)
+        masked = h.masked_fill(h < 0.5, 0.0)
+        other = torch.where((h.detach() < 0.5).logical_not(), h, torch.zeros_like(h))
+        by_size = h.gather(1, h.argsort(1).flip(1))
+        return (masked * torch.sigmoid(h) + F.gelu(masked) + F.gelu(other) + F.gelu(by_size)).sum(1)
+
+    x = torch.tensor([[2.0, 1.0, 0.5], [-3.0, 1.0, 2.0]], dtype=D)
+    whole = relprop.attribute(model, x, composite="zero").values
+    for n in range(len(x)):
+        close(relprop.attribute(model, x[n : n + 1], composite="zero").values, whole[n : n + 1])

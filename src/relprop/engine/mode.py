@@ -96,7 +96,10 @@ class Propagation(TorchFunctionMode):
             return result
         if run.writes.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
             expose(run, args[0], func)
+        if run.model.of_data and any(isinstance(a, Tensor) and run.model.depends(a) for a in args):
+            run.model.note_data(result)
         if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
+            run.model.note_data(result)
             if isinstance(result, Tensor):
                 if func in SHARES:
                     share(run, args[0])

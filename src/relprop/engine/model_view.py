@@ -17,11 +17,13 @@ class ModelView:
     Attributes:
         paths: the paths of each module, by its identity.
         constants: tensors made of parameters and buffers alone, by identity; weakly, for offloaded weights must be free to go.
+        of_data: masks, indices and other constants that depend on the inputs, by identity.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.of_data: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._buffers: set[int] | None = None
         self.paths: dict[int, list[str]] = {}
         if isinstance(model, nn.Module):
@@ -53,6 +55,16 @@ class ModelView:
             or id(constant) in self._buffers
         )
 
+    def depends(self, constant: Tensor) -> bool:
+        """Whether a constant is known to depend on the inputs."""
+        return self.of_data.get(id(constant)) is constant
+
+    def note_data(self, result: Any) -> None:
+        """Notes that a constant depends on the inputs: it was read off what carries relevance."""
+        for t in result if isinstance(result, (list, tuple)) else (result,):
+            if isinstance(t, Tensor):
+                self.of_data[id(t)] = t
+
     def derive(self, result: Any, operands: Iterable[Any], written: Any) -> None:
         """Notes that a result is a constant of the model where all its operands are; what is written into may cease."""
         listed = (a if isinstance(a, (list, tuple)) else (a,) for a in operands)
@@ -60,6 +72,8 @@ class ModelView:
         owned = bool(given) and all(self.owns(t) for t in given)
         if owned and isinstance(result, Tensor):
             self.constants[id(result)] = result
+        if self.of_data and any(self.depends(t) for t in given):
+            self.note_data(result)
         if not owned and isinstance(written, Tensor):
             self.constants.pop(id(written), None)
             self.constants.pop(id(written._base), None)

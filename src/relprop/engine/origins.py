@@ -21,6 +21,7 @@ from relprop.engine.call import Call
 from relprop.engine.notes import Move, Note, note_of, noted
 from relprop.engine.run import Run
 from relprop.numerics import aside
+from relprop.torch_private.recorded import recording
 
 SOURCE = object()
 
@@ -221,12 +222,11 @@ def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
     known = note_of(input)
     if isinstance(result, tuple) and len(result) == 2 and known is not None and result[0].requires_grad:
         values, indices = result
+        call.run.model.note_data(indices)
         lost = values.ndim < input.ndim
         note = noted(call.run, values)
         known.forked = True
-        note.move = Move(
-            known, input.shape, _gathered, (dim, indices.unsqueeze(dim) if lost else indices, lost), {}, None
-        )
+        note.move = Move(known, input.shape, _gathered, (dim, indices, lost), {}, None)
     return result
 
 
@@ -246,17 +246,24 @@ def joined(call: Call, parts: Any, result: Tensor, join: Callable[[Any], Tensor]
         return result
     ways = iter([moves for _, moves in known])
     pieces = [next(ways) if isinstance(t, Tensor) and t.requires_grad else torch.zeros_like(t) for t in parts]
-
-    def moved(t: Tensor) -> Tensor:
-        return join([_moved(t, piece) if isinstance(piece, tuple) else piece for piece in pieces])
-
     moves = known[0][1]
-    noted(call.run, result).move = Move(first, moves[0].shape if moves else live[0].shape, moved, (), {}, None)
+    shape = moves[0].shape if moves else live[0].shape
+    noted(call.run, result).move = Move(first, shape, Joined(pieces, join), (), {}, None)
     return result
 
 
+class Joined:
+    """A concatenation of parts of one tensor, as a function of that tensor: each part by its moves, or a constant."""
+
+    def __init__(self, pieces: list[Any], join: Callable[[Any], Tensor]) -> None:
+        self.pieces, self._join = pieces, join
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self._join([_moved(t, piece) if isinstance(piece, tuple) else piece for piece in self.pieces])
+
+
 def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:
-    found = t.gather(dim, indices)
+    found = t.gather(dim, indices.unsqueeze(dim) if lost else indices)
     return found.squeeze(dim) if lost else found
 
 
@@ -292,6 +299,8 @@ def _same(a: Origin, b: Origin) -> bool:
     left, right = [*before, *a.moves], [*there, *b.moves]
     if len(left) == len(right) and all(_equal(m, n) for m, n in zip(left, right, strict=True)):
         return True
+    if not all(map(_fixed, (*left, *right))):
+        return False
     shape = next(s for s in (shape, there_shape, (left or right)[0].shape) if s is not None)
     with aside(), torch.no_grad():
         # one number for each entry, none of which a move would fill in
@@ -304,9 +313,11 @@ def _same(a: Origin, b: Origin) -> bool:
 
 
 def _stay(moves: tuple[Move, ...]) -> bool:
-    """Whether moves leave all entries where they were."""
+    """Whether moves leave all entries where they were, whatever these are."""
     if not moves:
         return True
+    if not all(map(_fixed, moves)):
+        return False
     with aside(), torch.no_grad():
         at = torch.arange(1, moves[0].shape.numel() + 1).reshape(moves[0].shape)
         try:
@@ -314,6 +325,20 @@ def _stay(moves: tuple[Move, ...]) -> bool:
         except (RuntimeError, TypeError, IndexError):
             return False
         return there.shape == at.shape and bool(torch.equal(there, at))
+
+
+def _fixed(move: Move) -> bool:
+    """Whether a move is the same for all inputs: where a mask or an index depends on them, another sample may differ."""
+    if isinstance(move.function, Joined):
+        return all(_fixed(m) for piece in move.function.pieces if isinstance(piece, tuple) for m in piece)
+    given = [*move.args, *move.kwargs.values()]
+    while given:
+        value = given.pop()
+        if isinstance(value, Tensor) and (value.requires_grad or move.note.run.model.depends(value)):
+            return False
+        if isinstance(value, (list, tuple)):
+            given += value
+    return True
 
 
 def _moved(t: Tensor, moves: tuple[Move, ...]) -> Tensor:
@@ -336,8 +361,11 @@ def _equal(a: Move, b: Move) -> bool:
 
 
 def _alike(x: Any, y: Any) -> bool:
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        indices = x.dtype is torch.int64 is y.dtype  # of one pick, asked for twice; a mask may fit by chance
+        return x is y or (indices and x.shape == y.shape and not recording() and torch.equal(x, y))
     if isinstance(x, Tensor) or isinstance(y, Tensor):
-        return x is y
+        return False
     if isinstance(x, (tuple, list)) and type(x) is type(y):
         return len(x) == len(y) and all(_alike(i, j) for i, j in zip(x, y, strict=True))
     return type(x) is type(y) and bool(x == y)

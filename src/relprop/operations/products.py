@@ -218,21 +218,20 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
         return y
     if live < 2:
         return call()
-    if len(inner) == 2 and (one := _squared(call, equation, *inner)) is not None:
-        return one
+    if len(inner) == 2 and _by_entry(equation, *inner):
+        call.function, call.args, call.kwargs = torch.mul, tuple(inner), {}
+        return mul(call, *inner)
     multiplied(call.run, inner)
     call.run.sites.met.add("matrix product")
     given = iter(shares(call, [t for t in inner if _live(t)]))
     return scored(call.run, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
 
 
-def _squared(call: Call, equation: Any, a: Tensor, b: Tensor) -> Tensor | None:
-    """An einsum that multiplies entry by entry what has one origin: an elementwise function."""
+def _by_entry(equation: Any, a: Tensor, b: Tensor) -> bool:
+    """Whether an einsum multiplies entry by entry, as torch then does by `mul`."""
     terms = equation.replace(" ", "").replace("->", ",").split(",") if isinstance(equation, str) else []
-    if len(terms) != 3 or len(set(terms)) > 1 or not _distinct(terms[0]):
-        return None
-    found = chain(torch.mul, (a, b), {})
-    return None if found is None else along(call, found, lambda: call.function(equation, a.detach(), b.detach()))
+    aligned = a.ndim == b.ndim or (bool(terms) and terms[0].startswith("..."))
+    return len(terms) == 3 and len(set(terms)) == 1 and _distinct(terms[0]) and aligned
 
 
 def _rearranged(call: Call, equation: Any, x: Tensor) -> Tensor:
