@@ -22,8 +22,8 @@ from relprop.cli.trying import Tried
 from relprop.composites import NAMES
 from relprop.errors import CompositeError, InputError
 from relprop.rendering import Options
-from relprop.rendering.show import in_terminal
 from relprop.rendering.visible import visible
+from relprop.results.show import in_terminal
 from relprop.rules import Rule
 
 app = typer.Typer(

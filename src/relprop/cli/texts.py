@@ -131,7 +131,10 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tr
                 for one, mine in zip(found, results, strict=True):
                     mine.append(_checked(one, wish))
                 asked.append(composite)
-        return [Explained(sample.name, sample.stem, mine, asked) for sample, mine in zip(chunk, results, strict=True)]
+        return [
+            Explained(sample.name, sample.stem, mine, asked, text=True)
+            for sample, mine in zip(chunk, results, strict=True)
+        ]
 
     for start in range(0, len(samples), wish.batch_size):
         yield from tried.together(samples[start : start + wish.batch_size], of_some)

@@ -18,8 +18,8 @@ from relprop.composites.places import Place
 from relprop.engine.applied import Applications
 from relprop.engine.chance import State
 from relprop.engine.cuts import Cuts
-from relprop.engine.ledger import Recorder
 from relprop.engine.notes import Note
+from relprop.engine.recorder import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.tokens import Lookup
 from relprop.engine.undo import Undo

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from relprop.attribution import Relevance, attribute, attribute_each
 from relprop.attribution.checks import check_callable, check_flags, check_names
-from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
 from relprop.engine.undo import restoring
 from relprop.errors import InputError, TargetError
+from relprop.results.contrast import Contrast
+from relprop.results.texts import ROTARY, TextRelevance
 from relprop.signatures import check_options, parameters, public
 from relprop.text import positions as sinks
 from relprop.text.batch import Batch, alike, answers_alone, arguments, collate, decoder_start, decodes, generates
 from relprop.text.parts import Parts, find_parts
-from relprop.text.result import ROTARY, TextRelevance
 from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from relprop.attribution import attribute, attribute_each
 from relprop.attribution.checks import check_callable
 from relprop.composites import Composite
-from relprop.engine.ledger import Ledger
 from relprop.engine.undo import restoring
 from relprop.errors import InputError
+from relprop.results.ledger import Ledger
+from relprop.results.texts import GenerationRelevance
 from relprop.signatures import check_options, parameters, public
 from relprop.text.batch import arguments, check_length, check_vocabulary, decoder_start, decodes, device_of
-from relprop.text.result import GenerationRelevance
 from relprop.text.tokens import tokenize, tokens_of_ids
 
 AT_ONCE = 8
