@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relprop.cli.explaining import Explained
-from relprop.cli.trying import NothingDone, said
+from relprop.cli.trying import NothingDone, Tried, said
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.rendering import Options
 from relprop.rendering.scale import number
@@ -105,6 +105,13 @@ def left_out(lines: Iterable[str]) -> None:
     """Says what was left out, a line for each."""
     for line in lines:
         typer.echo(f"relprop: {line}", err=True)
+
+
+def say_what_is_missing(tried: Tried) -> None:
+    """Ends with 1 where something was left out."""
+    if tried.left_out:
+        left_out(tried.lines())
+        raise typer.Exit(1)
 
 
 class Commands(typer.core.TyperGroup):

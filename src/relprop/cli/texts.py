@@ -12,7 +12,7 @@ from typing import Any
 import relprop
 from relprop import Contrast
 from relprop.cli.explaining import Explained, find_class
-from relprop.cli.models import Loaded
+from relprop.cli.network import Loaded
 from relprop.cli.reading import SUFFIXES, check_file, piped, text_of
 from relprop.cli.trying import Tried
 from relprop.errors import InputError, TargetError
