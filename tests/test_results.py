@@ -34,7 +34,7 @@ from test_text_outputs import a_generation, a_text, a_translation
 class Topics(Made):
     """A kind of result that the library does not know: how much each of some topics contributed to a score."""
 
-    kind: ClassVar[str] = "topics"
+    kind: ClassVar[str] = "themes"
 
     names: list[str]
     values: Tensor
@@ -168,9 +168,12 @@ def test_content_that_is_none_of_its_kind_is_refused(tmp_path: Path) -> None:
         relprop.load(tmp_path / "run")
 
 
-def test_two_kinds_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="two kinds of results are called 'topics'"):
+def test_two_kinds_of_one_name_are_refused_but_one_may_be_made_anew() -> None:
+    with pytest.raises(ValueError, match="two kinds of results are called 'themes'"):
         loadable(type("Other", (Topics,), {}))
+    again = type("Topics", (Topics,), {"__module__": Topics.__module__, "__qualname__": Topics.__qualname__})
+    assert loadable(again) is KINDS["themes"]
+    assert loadable(Topics) is KINDS["themes"] is Topics
 
 
 def test_results_that_do_not_say_what_the_model_was_given_are_each_reported_in_full(tmp_path: Path) -> None:

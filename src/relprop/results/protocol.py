@@ -141,9 +141,10 @@ def loadable(made: type[R]) -> type[R]:
     """Decorates the class of a kind of result: folders that hold one are loaded.
 
     Raises:
-        ValueError: there is a kind of that name.
+        ValueError: there is another class of that kind. The same one may be made anew, as a notebook does.
     """
-    if made.kind in KINDS:
+    known = KINDS.get(made.kind, made)
+    if (known.__module__, known.__qualname__) != (made.__module__, made.__qualname__):
         raise ValueError(f"two kinds of results are called {made.kind!r}")
     KINDS[made.kind] = made
     return made
