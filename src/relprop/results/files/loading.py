@@ -42,7 +42,7 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
         limit: bytes that its tensors may have; the manifest may have 64 MiB and 4 million values.
 
     Returns:
-        The `Relevance`, `TextRelevance` or `GenerationRelevance` that was saved, on the CPU.
+        The `Relevance`, `TextRelevance`, `GenerationRelevance` or result of a kind of one's own that was saved, on the CPU.
 
     Raises:
         FormatError: there is no saved result, it is damaged or too large, or a newer version wrote it.
