@@ -46,6 +46,7 @@ LEFT_OUT = (
 )
 LEFT_OUT += (
     "views",
+    "results",
     "storage",
     "show",
     "zoo",

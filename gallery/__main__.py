@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every weight is in a package: no
 
 from gallery.maps import MAPS, Map
 from relprop.rendering import Drawing, framed, html
-from relprop.storage import atomic
+from relprop.results.files import atomic
 
 
 def main(folder: Path, *names: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from relprop import Relevance
 from relprop.rendering import Drawing, titled
 from relprop.rendering.scale import number
-from relprop.rendering.views import target_of
 
 
 @dataclass(frozen=True)
@@ -49,4 +48,4 @@ def numbers(R: Relevance, sample: int = 0) -> str:
 
 def headed(drawing: Drawing, R: Relevance, what: str = "", *further: str) -> Drawing:
     """A drawing under what was explained, its numbers, and its composite."""
-    return titled(drawing, what or target_of(R, 0), lines=[f"{numbers(R)}; {R.composite.name}", *further])
+    return titled(drawing, what or R.subject(0), lines=[f"{numbers(R)}; {R.composite.name}", *further])

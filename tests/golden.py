@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from relprop.rendering.drawing import Drawing, Text
+from relprop.rendering.drawing import Drawing
+from relprop.rendering.marks import Text
 
 FOLDER = Path(__file__).parent / "golden"
 UPDATE = bool(os.environ.get("RELPROP_UPDATE_GOLDEN"))

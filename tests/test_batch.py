@@ -10,7 +10,6 @@ from torch import nn
 
 import relprop
 from networks import ResNet, convolutional, normalised
-from relprop.rendering import views
 
 COMPOSITES: dict[str, relprop.Composite | str] = {
     name: name
@@ -124,4 +123,4 @@ def test_both_sides_of_a_contrast_follow_their_samples(images: torch.Tensor) -> 
     assert "sample 1: target Contrast(positive=1, negative=2)" in repr(R)
     alone = relprop.attribute(model, images[1:2], relprop.Contrast(1, 2))
     close(R[1].values, alone.values)
-    assert [row.explained for row in views.rows(R)][1] == "sample 1: b (1) rather than c (2)"
+    assert [row.explained for row in R.rows()][1] == "sample 1: b (1) rather than c (2)"

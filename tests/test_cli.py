@@ -393,9 +393,9 @@ def test_an_interruption_leaves_no_partial_file(here: Path) -> None:
 
 
 def test_completion_knows_the_composites() -> None:
-    from relprop.cli.app import _composite_names
+    from relprop.cli.options import composite_names
 
-    assert _composite_names("epsilon_p") == ["epsilon_plus", "epsilon_plus_flat"]
+    assert composite_names("epsilon_p") == ["epsilon_plus", "epsilon_plus_flat"]
     environment = {
         **ENVIRONMENT,
         "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",

@@ -20,7 +20,7 @@ import mutations
 import relprop
 from relprop.errors import FormatError, InputError
 from relprop.rendering import Options
-from relprop.rendering.show import in_terminal
+from relprop.results.show import in_terminal
 from relprop.text import GenerationRelevance, TextRelevance
 
 # RELPROP_MUTATIONS=5000 make test ARGS=tests/test_damaged_files.py
@@ -198,7 +198,7 @@ def test_what_is_larger_than_the_limit_is_read_when_it_is_raised(run: Path) -> N
 
 def test_sizes_are_checked_before_anything_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A header that promises more than there is costs nothing."""
-    from relprop.storage import tensors
+    from relprop.results.files import tensors
 
     header, content = mutations.split((run / "tensors.safetensors").read_bytes())
     name = next(iter(header))

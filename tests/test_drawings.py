@@ -13,8 +13,9 @@ from PIL import Image
 from golden import same_picture
 from relprop.errors import InputError
 from relprop.rendering import Drawing, column, row
-from relprop.rendering.drawing import Line, Picture, Rect, Text, framed, titled, wrapped
+from relprop.rendering.drawing import framed, titled, wrapped
 from relprop.rendering.fonts import fit, width
+from relprop.rendering.marks import Line, Picture, Rect, Text
 
 SVG = "{http://www.w3.org/2000/svg}"
 

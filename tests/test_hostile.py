@@ -19,7 +19,7 @@ import relprop
 from chromium import PROGRAM, Chromium
 from hostile import CORPUS
 from relprop.rendering import Drawing, TokenMap, TokenMatrix, bars, html, terminal
-from relprop.rendering.drawing import Text
+from relprop.rendering.marks import Text
 from relprop.rendering.visible import LONGEST, visible
 
 ALLOWED_TAGS = {
@@ -60,7 +60,7 @@ def hostile_report() -> str:
     R = relprop.attribute(model, torch.randn(1, len(texts)), 3, labels=texts)
     groups = {text: [R] for text in texts[:4]}
     from relprop.rendering import Options
-    from relprop.rendering.report import report_page
+    from relprop.results.report import report_page
 
     table = report_page(groups, title=texts[0], paragraphs=texts, options=Options(names=texts, most=1))
     tokens = report_page([R], title=texts[1], options=Options(tokens=texts))

@@ -21,8 +21,8 @@ from relprop.rendering import (
     overlay,
     strip,
 )
-from relprop.rendering.drawing import Rect, Text
 from relprop.rendering.image import picture_of
+from relprop.rendering.marks import Rect, Text
 
 # Half a step of eight bits near white, where steps are largest, in each of two colours that are compared.
 ROUNDING = 0.009

@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import relprop
 from relprop.errors import CompositeError, InputError
-from relprop.storage import atomic
-from relprop.storage.fingerprint import weights_sha256
+from relprop.results.files import atomic
+from relprop.results.files.fingerprint import weights_sha256
 
 
 @pytest.fixture
@@ -69,6 +70,27 @@ def test_the_manifest_says_what_made_it(result: relprop.Relevance, tmp_path: Pat
     assert manifest["rules"][0] == {
         "operation": "conv2d", "family": "conv", "module": "0", "index": 0, "last": False, "rule": "ZPlus()",
     } or manifest["rules"][0]["operation"] == "conv2d"  # fmt: skip
+
+
+SAVED = sorted(path.parent for path in Path(__file__).parent.glob("saved/*/manifest.json"))
+"""Folders that the code of before wrote; they are never written anew."""
+
+
+@pytest.mark.parametrize("folder", SAVED, ids=lambda folder: folder.name)
+def test_folders_of_before_load(folder: Path, tmp_path: Path) -> None:
+    loaded = relprop.load(folder)
+    loaded.save(tmp_path / "again")
+    before, after = (json.loads((each / "manifest.json").read_text("utf-8")) for each in (folder, tmp_path / "again"))
+    for name in ("format", "format_version", "kind", "model", "composite", "rules", "content"):
+        assert before[name] == after[name], name
+    tensors, again = (load_file(each / "tensors.safetensors") for each in (folder, tmp_path / "again"))
+    assert tensors.keys() == again.keys() and all(torch.equal(tensors[name], again[name]) for name in tensors)
+    kinds = {"text": relprop.text.TextRelevance, "generation": relprop.text.GenerationRelevance}
+    assert type(loaded) is kinds.get(before["kind"], relprop.Relevance)
+
+
+def test_there_are_folders_of_before_of_each_kind() -> None:
+    assert [folder.name for folder in SAVED] == ["generation", "ids", "images", "structures", "text"]
 
 
 def test_inputs_may_stay_out_of_the_folder(result: relprop.Relevance, tmp_path: Path) -> None:

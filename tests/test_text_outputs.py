@@ -23,9 +23,9 @@ from relprop.composites import Composite
 from relprop.errors import CompositeError, InputError
 from relprop.rendering import Options, TokenMap, TokenMatrix
 from relprop.rendering.html import values_table
-from relprop.rendering.show import in_terminal
-from relprop.rendering.views import drawing, rows, views
 from relprop.rendering.visible import visible
+from relprop.results.picture import drawing
+from relprop.results.show import in_terminal
 from relprop.text import GenerationRelevance, TextRelevance
 from test_hostile import ALLOWED_TAGS, STEERING, Read
 
@@ -104,7 +104,7 @@ def test_show(kind: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.Monk
 
 
 def test_words_are_joined_on_request() -> None:
-    (view,) = views(a_text(), Options(merge=True))
+    (view,) = a_text().views(Options(merge=True))
     assert isinstance(view.data, TokenMap)
     assert [(t.text, t.special) for t in view.data.tokens][4:] == [
         (" good", False),
@@ -115,11 +115,11 @@ def test_words_are_joined_on_request() -> None:
 
 
 def test_both_texts_of_an_encoder_and_a_decoder_share_a_scale() -> None:
-    source, written = views(a_translation(), Options())
+    source, written = a_translation().views(Options())
     assert source.data.scale == written.data.scale and source.data.scale.limit == 2.0
     assert "shared by 2 maps" in source.data.note
     assert (source.title, written.title) == ("film, probability 0.75", "film, probability 0.75: written so far")
-    assert len(rows(a_translation())) == 1 and not written.rows
+    assert len(a_translation().rows()) == 1 and not written.rows
 
 
 def test_options_of_drawing() -> None:
@@ -134,13 +134,13 @@ def test_options_of_drawing() -> None:
 
 
 def test_a_good_probability_is_no_certainty() -> None:
-    (view,) = views(a_text(probability=0.99999, predictions=[("positive", 0.99999), ("negative", 1e-5)]), Options())
+    (view,) = a_text(probability=0.99999, predictions=[("positive", 0.99999), ("negative", 1e-5)]).views(Options())
     assert view.title == "positive, probability >0.999"
     assert view.said == "Likeliest, with probabilities: positive >0.999, negative 1e-05."
 
 
 def test_a_matrix_keeps_zero_and_not_read_apart() -> None:
-    (view,) = views(a_generation(), Options())
+    (view,) = a_generation().views(Options())
     assert isinstance(view.data, TokenMatrix) and view.kind == "matrix"
     assert view.data.read.tolist() == [[True] * 3 + [False], [True] * 4]
     assert view.title == "Paris." and view.entries[0] == ("Paris from capital", 1.0)
@@ -372,7 +372,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
 
 
 def test_a_target_without_letters_stands_between_quotes() -> None:
-    from relprop.text.shown import called
+    from relprop.results.text_views import called
 
     assert [called(each) for each in (" Paris", ".", " ", "\n", " −1", "héllo")] == [
         "Paris", "'.'", "' '", r"'\n'", "−1", "héllo"

@@ -12,7 +12,7 @@ import torch
 from golden import same_picture, same_text
 from relprop.errors import InputError
 from relprop.rendering import TokenMap, TokenMatrix, html, terminal
-from relprop.rendering.drawing import Line, Rect, Text
+from relprop.rendering.marks import Line, Rect, Text
 from relprop.rendering.text import STYLES, guess_style, read
 
 CASES = {

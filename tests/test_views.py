@@ -15,9 +15,9 @@ from golden import same_picture
 from relprop.errors import InputError
 from relprop.rendering import Drawing, Options, audio, bars, channel_bars, layer_bars, series, volume, waterfall
 from relprop.rendering.audio import spectrogram
-from relprop.rendering.drawing import Line, Rect, Text
+from relprop.rendering.marks import Line, Rect, Text
 from relprop.rendering.series import binned
-from relprop.rendering.views import absorbed, views
+from relprop.results.views import absorbed
 
 TIME = np.linspace(0, 1, 50)
 
@@ -158,7 +158,7 @@ def result(*shape: int, seed: int = 0) -> relprop.Relevance:
     [((2, 5), "table"), ((2, 3, 20), "series"), ((2, 3, 8, 8), "image"), ((2, 1, 4, 4, 4), "volume")],
 )
 def test_the_kind_follows_from_the_shape(shape: tuple[int, ...], kind: str) -> None:
-    found = views(result(*shape), Options())
+    found = result(*shape).views(Options())
     assert [view.kind for view in found] == [kind] * 2
     assert [view.title for view in found] == ["sample 0: cat (0)", "sample 1: a<b> (2)"]
     for view in found:
@@ -168,27 +168,27 @@ def test_the_kind_follows_from_the_shape(shape: tuple[int, ...], kind: str) -> N
 
 def test_options_choose_the_kind() -> None:
     tokens = ["a", "b", "c", "d", "e"]
-    assert views(result(2, 5), Options(tokens=tokens))[0].kind == "text"
-    assert views(result(2, 5, 4), Options(tokens=[tokens, tokens]))[1].kind == "text"
-    assert views(result(2, 900), Options(rate=8000))[0].kind == "audio"
-    assert views(result(2, 3, 4), Options(kind="table"))[0].kind == "table"
+    assert result(2, 5).views(Options(tokens=tokens))[0].kind == "text"
+    assert result(2, 5, 4).views(Options(tokens=[tokens, tokens]))[1].kind == "text"
+    assert result(2, 900).views(Options(rate=8000))[0].kind == "audio"
+    assert result(2, 3, 4).views(Options(kind="table"))[0].kind == "table"
     with pytest.raises(InputError, match="kind 'picture'"):
         Options(kind="picture")
     with pytest.raises(InputError, match="tokens"):
-        views(result(2, 5), Options(kind="text"))
+        result(2, 5).views(Options(kind="text"))
 
 
 def test_a_shared_scale_is_the_same_for_all_samples() -> None:
-    found = views(result(2, 3, 8, 8), Options(shared=True))
+    found = result(2, 3, 8, 8).views(Options(shared=True))
     assert found[0].data.scale == found[1].data.scale and found[0].data.scale.how == "shared by 2 maps"
-    own = views(result(2, 3, 8, 8), Options())
+    own = result(2, 3, 8, 8).views(Options())
     assert own[0].data.scale.limit != own[1].data.scale.limit
     assert found[0].data.scale.limit == max(view.data.scale.limit for view in own)
 
 
 def test_what_is_left_out_is_said() -> None:
     R = result(2, 5)
-    assert len(views(R, Options(most=1))) == 1
+    assert len(R.views(Options(most=1))) == 1
     assert "1 more samples are not drawn" in R.to_svg(most=1)
 
 
@@ -196,7 +196,7 @@ def test_several_inputs_have_a_view_each() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(1, 4), torch.randn(1, 3, 6, 6)
     R = relprop.attribute(lambda p, q: p.sum(1) + (q**2).sum((1, 2, 3)), (a, b))
-    assert [(view.kind, view.title) for view in views(R, Options())] == [
+    assert [(view.kind, view.title) for view in R.views(Options())] == [
         ("table", "the output, input [0]"),
         ("image", "the output, input [1]"),
     ]
@@ -235,12 +235,12 @@ def test_a_page_lists_the_strongest_of_many_features() -> None:
 def test_a_result_may_bring_its_tokens() -> None:
     R = result(2, 5)
     R.tokens = [["a", "b", "c", "d", "e"]] * 2
-    assert [view.kind for view in views(R, Options())] == ["text", "text"]
+    assert [view.kind for view in R.views(Options())] == ["text", "text"]
 
 
 def test_ids_of_tokens_have_relevance_each() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
     R = relprop.attribute(model, torch.tensor([[1, 5, 8]]), 0)
-    assert "feature 1 = 5" in texts(views(R, Options())[0].draw())
-    assert views(R, Options(tokens=["a", "b", "c"]))[0].entries[1][0] == " b"
+    assert "feature 1 = 5" in texts(R.views(Options())[0].draw())
+    assert R.views(Options(tokens=["a", "b", "c"]))[0].entries[1][0] == " b"

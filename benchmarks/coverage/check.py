@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import relprop
 from benchmarks.coverage.architectures import LIBRARIES, Architecture, enliven, run, without_constants
 from relprop.attribution.targets import select_output
-from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import cp_lrp, mamba_lrp
 from relprop.errors import RelpropError
+from relprop.trees import leaves, map_tree
 
 CONSERVES = 1e-4
 """How much of the score may be missing where nothing may be: some libraries compute their norms in float32."""

@@ -12,8 +12,8 @@ from gallery.catalogue import entry
 from relprop import Contrast
 from relprop.rendering import Drawing, TokenMap, column, titled
 from relprop.rendering.scale import number
-from relprop.rendering.views import chance
-from relprop.text.result import TextRelevance
+from relprop.rendering.view import chance
+from relprop.results.texts import TextRelevance
 
 CHAPTER = "Texts and classes"
 

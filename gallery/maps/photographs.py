@@ -10,7 +10,8 @@ import relprop
 from gallery import data, networks
 from gallery.catalogue import entry, headed, numbers
 from relprop import Composite, Contrast, Epsilon, Gamma, Relevance
-from relprop.rendering import Drawing, Heatmap, Options, Panel, channels, column, contour, grid, overlay, strip, views
+from relprop.rendering import Drawing, Heatmap, Options, Panel, channels, column, contour, grid, overlay, strip
+from relprop.results.picture import drawing
 from relprop.zoo.images import preprocess, square
 
 # Of the heavy-tailed maps of photographs this leaves 251 of 224 x 224 pixels beyond the scale; each map says so.
@@ -42,7 +43,7 @@ def coffee() -> Drawing:
     merged biases of this network absorb most of the score, and the residual says so.
     """
     R, picture = explained("coffee.png")
-    return views.drawing(R, Options(percentile=CLIPPED, pictures=picture))
+    return drawing(R, Options(percentile=CLIPPED, pictures=picture))
 
 
 @entry("Photographs", "Contours around what is relevant")

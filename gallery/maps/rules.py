@@ -9,7 +9,6 @@ from gallery.catalogue import entry, numbers
 from gallery.maps.photographs import clipped, explained
 from relprop import Composite, Epsilon, Flat, Gamma, first
 from relprop.rendering import Drawing, Panel, column, strip, titled
-from relprop.rendering.views import target_of
 
 
 @entry("Rules", "Gamma, from none to much")
@@ -20,7 +19,7 @@ def gammas() -> Drawing:
         composite = Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon()}, name=f"gamma {gamma:g}")
         R, _ = explained("chelsea.png", composite=composite)
         panels.append(Panel(clipped(R), f"gamma {gamma:g}\n{numbers(R)}"))
-    return titled(strip(panels, height=170), target_of(R, 0))
+    return titled(strip(panels, height=170), R.subject(0))
 
 
 @entry("Rules", "Eight composites")
@@ -36,7 +35,7 @@ def eight() -> Drawing:
     found = [explained("chelsea.png", composite=composite)[0] for composite in composites]
     panels = [Panel(clipped(R), f"{R.composite.name}\n{numbers(R)}") for R in found]
     shown = column([strip(panels[:4], height=180), strip(panels[4:], height=180)])
-    return titled(shown, target_of(found[0], 0))
+    return titled(shown, found[0].subject(0))
 
 
 @entry("Rules", "Gradients and their relatives")
@@ -49,7 +48,7 @@ def gradients() -> Drawing:
         R, _ = explained("coffee.png", composite=name)
         said = numbers(R) if R.composite.multiply_by_inputs else "not multiplied by the input"
         panels.append(Panel(clipped(R), f"{name}\n{said}"))
-    return titled(strip(panels, height=200), target_of(R, 0))
+    return titled(strip(panels, height=200), R.subject(0))
 
 
 @entry("Rules", "A rule for a part of the network")
@@ -66,4 +65,4 @@ def parts() -> Drawing:
     ):
         R, _ = explained("coffee.png", composite=composite)
         panels.append(Panel(clipped(R), f"{name}\n{numbers(R)}"))
-    return titled(strip(panels, height=220), target_of(R, 0))
+    return titled(strip(panels, height=220), R.subject(0))

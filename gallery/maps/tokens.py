@@ -11,7 +11,7 @@ from gallery import data
 from gallery.catalogue import entry
 from gallery.maps.classes import numbers, shown
 from relprop import Contrast
-from relprop.rendering import Drawing, Options, TokenMatrix, column, titled, views
+from relprop.rendering import Drawing, Options, TokenMatrix, column, titled
 from relprop.rendering.scale import number
 
 CHAPTER = "A language model"
@@ -74,7 +74,7 @@ def text_generation() -> Drawing:
     tokenizer, model = language_model()
     sentence = "The capital of France is Paris, and the capital of Italy is"
     found = relprop.explain_generation(model, tokenizer, sentence, max_new_tokens=12)
-    (view,) = views.views(found, Options())
+    (view,) = found.views(Options())
     scores = f"scores {number(float(found.scores.min()))} to {number(float(found.scores.max()))}"
     residuals = f"residuals {number(float(found.residual.min()))} to {number(float(found.residual.max()))}"
     said = f"{scores}, {residuals}; {found.composite.name}"

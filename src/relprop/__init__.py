@@ -42,11 +42,13 @@ from relprop.rules import (
     ZPlus,
 )
 from relprop.text import explain_generation, explain_text
+from relprop.version import VERSION
 
 if TYPE_CHECKING:
-    from relprop.storage import load, report
+    from relprop.results.files.loading import load
+    from relprop.results.files.save import report
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "LRP",
@@ -103,10 +105,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """`load` and `report`, which need more than torch: they are imported when they are first asked for."""
-    if name in ("load", "report"):
-        from relprop import storage
+    if name == "load":
+        from relprop.results.files.loading import load
 
-        return getattr(storage, name)
+        return load
+    if name == "report":
+        from relprop.results.files.save import report
+
+        return report
     from difflib import get_close_matches
 
     near = get_close_matches(name, __all__, 1)

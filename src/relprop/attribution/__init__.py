@@ -3,9 +3,9 @@
 from relprop.attribution.attribute import attribute, attribute_each
 from relprop.attribution.compiled import Compiled, compile
 from relprop.attribution.propagate import propagate
-from relprop.attribution.result import Relevance
 from relprop.attribution.survey import Survey, survey
-from relprop.attribution.targets import Contrast
+from relprop.results.contrast import Contrast
+from relprop.results.relevance import Relevance
 
 __all__ = [
     "Compiled",

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from relprop.attribution.batches import in_batches
 from relprop.attribution.checks import admit, arguments, check_flags, check_further, check_names
 from relprop.attribution.explain import Options, explain
-from relprop.attribution.identity import Identity
 from relprop.attribution.layers import wanted
 from relprop.attribution.mistaken import REFUSALS, batched, refuses
 from relprop.attribution.notices import warn
-from relprop.attribution.result import Relevance
 from relprop.attribution.targets import known_labels, several
-from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
+from relprop.results.identity import Identity
+from relprop.results.relevance import Relevance
 from relprop.signatures import public
 from relprop.torch_private.compiled import original
+from relprop.trees import leaves, map_tree
 
 
 @step_by_step

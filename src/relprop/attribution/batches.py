@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution.result import Relevance
-from relprop.attribution.trees import batch_of, join, leaves, map_tree
-from relprop.engine.ledger import Ledger
 from relprop.errors import InputError
+from relprop.results.ledger import Ledger
+from relprop.results.relevance import Relevance
+from relprop.trees import batch_of, join, leaves, map_tree
 
 
 def in_batches(

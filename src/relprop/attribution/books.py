@@ -18,7 +18,8 @@ from torch import Tensor
 
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
-from relprop.engine.ledger import Edge, Entry, Ledger
+from relprop.engine.recorder import Edge
+from relprop.results.ledger import Entry, Ledger
 from relprop.torch_private.recorded import recording
 
 _FACTORS = 16
@@ -131,7 +132,7 @@ class Bookkeeper:
         recorder = self.run.trace.recorder
         if recorder is None:
             return Ledger([])
-        return Ledger([Entry(e.family, e.name, e.where, row) for e, row in zip(recorder.entries, kept, strict=True)])
+        return Ledger([Entry(*made, row) for made, row in zip(recorder.entries, kept, strict=True)])
 
 
 def per_sample(values: list[Tensor], count: int) -> Tensor:

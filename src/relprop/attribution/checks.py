@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from relprop.attribution.mistaken import no_model, no_tensor
 from relprop.attribution.propagate import resolve
-from relprop.attribution.trees import leaves
 from relprop.composites import Composite
 from relprop.errors import InputError, ModelStateError, NonFiniteError, TargetError
 from relprop.numerics import known
+from relprop.trees import leaves
 
 
 def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Composite | None]:

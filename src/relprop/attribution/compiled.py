@@ -23,20 +23,21 @@ from relprop.attribution.checks import (
     rules_for,
 )
 from relprop.attribution.explain import Options, explain, handed_out
-from relprop.attribution.identity import Identity
 from relprop.attribution.layers import wanted
 from relprop.attribution.notices import EXCHANGED
-from relprop.attribution.result import Relevance
-from relprop.attribution.targets import Contrast, Entries, as_entries, known_labels
-from relprop.attribution.trees import leaves, map_tree
+from relprop.attribution.targets import Entries, as_entries, known_labels
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.recording import record
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError
+from relprop.results.contrast import Contrast
+from relprop.results.identity import Identity
+from relprop.results.relevance import Relevance
 from relprop.signatures import check_options, parameters, public
 from relprop.torch_private.compiled import original
 from relprop.torch_private.modules import hooks_on
+from relprop.trees import leaves, map_tree
 
 _SLOT = object()
 _FIXED = {"fullgraph", "dynamic"}

@@ -22,22 +22,22 @@ from relprop.attribution.checks import (
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import EXCHANGED, drawn, exploded, unreached
-from relprop.attribution.result import Relevance
 from relprop.attribution.targets import scores, select_output
-from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite
 from relprop.engine import Propagation, Run
 from relprop.engine.chance import moved, state
 from relprop.engine.checkpoint import checkpointing, recomputing
-from relprop.engine.ledger import Overwritten, Recorder, edge_of
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
+from relprop.engine.recorder import Overwritten, Recorder, edge_of
 from relprop.engine.replay import outside
 from relprop.engine.tokens import track
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError, RuleError, SeveredGraphError, TargetError
 from relprop.numerics import known, nonzero, wide
+from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
+from relprop.trees import leaves, map_tree
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from relprop.attribution.trees import leaves
 from relprop.engine.door import standing
 from relprop.engine.notes import note_of
 from relprop.engine.run import Run
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
 from relprop.numerics import nonzero
+from relprop.trees import leaves
 
 HEADS = "heads"
 """`"path.heads"` names what the heads of the attention in a module make."""

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attribution.trees import leaves
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError
+from relprop.trees import leaves
 
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
 """What models raise on inputs that they do not take; other errors are their own."""

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution.trees import leaves
 from relprop.engine import Run
 from relprop.engine.chance import undisturbed
 from relprop.engine.cuts import Cut, part
 from relprop.errors import RelpropWarning
 from relprop.numerics import tiny
 from relprop.torch_private.parts import outside
+from relprop.trees import leaves
 
 _TRIES = 4
 """So often a model that drew must give the same output to count as one function: a draw of few outcomes may repeat."""

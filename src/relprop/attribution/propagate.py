@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from relprop.attribution.trees import leaves
 from relprop.composites import NAMES, Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
@@ -19,6 +18,7 @@ from relprop.rules import Rule
 from relprop.signatures import public
 from relprop.torch_private.calls import module_depth
 from relprop.torch_private.state import ThreadState
+from relprop.trees import leaves
 
 
 def resolve(composite: Composite | str) -> Composite | None:

@@ -13,7 +13,6 @@ import torch
 from relprop.attribution.checks import admit, arguments, check_further
 from relprop.attribution.mistaken import REFUSALS, refuses
 from relprop.attribution.targets import select_output
-from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import step_by_step, uncompiled
@@ -26,6 +25,7 @@ from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 from relprop.signatures import public
 from relprop.torch_private.compiled import original
+from relprop.trees import leaves, map_tree
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,8 @@ from torch import Tensor
 
 from relprop.attribution.mistaken import REFUSALS
 from relprop.errors import RelpropError, TargetError, TargetIndexError
-from relprop.signatures import public
+from relprop.results.contrast import Contrast
 from relprop.torch_private.recorded import recording
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The score of one target minus the score of another: why this and not that.
-
-    Args:
-        positive: any target, as `relprop.attribute` takes it.
-        negative: the target that is subtracted.
-    """
-
-    positive: Any
-    negative: Any
-
-
-Contrast.__init__ = public("relprop.Contrast")(Contrast.__init__)  # type: ignore[method-assign]
 
 
 def several(targets: Any) -> Sequence[Any]:
@@ -47,13 +31,6 @@ def several(targets: Any) -> Sequence[Any]:
     if not targets:
         raise TargetError("targets is empty: give at least one.")
     return targets
-
-
-def target_at(target: Any, index: int | slice, count: int) -> Any:
-    """The target of one sample, or of some, of `count`: lists have one per sample, and so may both sides of a contrast."""
-    if isinstance(target, Contrast):
-        return Contrast(target_at(target.positive, index, count), target_at(target.negative, index, count))
-    return target[index] if isinstance(target, list) and len(target) == count else target
 
 
 @dataclass(frozen=True)

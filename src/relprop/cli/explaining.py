@@ -18,10 +18,8 @@ from relprop import Relevance
 from relprop.cli.reading import Sample
 from relprop.cli.trying import Tried, said
 from relprop.errors import InputError, TargetError
-from relprop.rendering import views
-from relprop.rendering.visible import visible
-from relprop.storage.folder import MANIFEST, Stored
-from relprop.text import GenerationRelevance, TextRelevance
+from relprop.results.files.folder import MANIFEST
+from relprop.results.protocol import Result
 
 # Rows of a table are small.
 _ROWS = 64
@@ -37,13 +35,15 @@ class Explained:
         results: one for each composite and target.
         asked: the composite that was asked for, of each.
         drawing: options of drawing that suit it.
+        text: whether it is a text, which is printed itself in the place of a table.
     """
 
     name: str
     stem: str
-    results: Sequence[Stored]
+    results: Sequence[Result]
     asked: Sequence[str]
     drawing: dict[str, Any] = field(default_factory=dict)
+    text: bool = False
 
 
 def explain(
@@ -123,12 +123,12 @@ def write(
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
-    groups: dict[str, list[Stored]] = {}
+    groups: dict[str, list[Result]] = {}
     given = {name: value for name, value in options.items() if value is not None}
     for each in explained:
         own = {**given, **each.drawing}
         for result, composite in zip(each.results, each.asked, strict=True):
-            stem = "-".join(slug(part) for part in (each.stem, subject(result), composite))
+            stem = "-".join(slug(part) for part in (each.stem, result.heading(), composite))
             path = _free(folder / f"{stem}.png", paths)
             result.save(path, **own)
             paths.append(path)
@@ -165,59 +165,26 @@ def kept(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def subject(result: Stored) -> str:
-    """What a result explains, in words."""
-    if isinstance(result, Relevance):
-        return views.target_of(result, 0)
-    return "generation" if isinstance(result, GenerationRelevance) else result.rows()[0].explained
-
-
 def as_data(explained: Sequence[Explained], paths: Sequence[Path], tried: Tried) -> dict[str, Any]:
     """What was found out, and what could not be, for a program to read."""
     results = [
         {
             "input": each.name,
             "sample": n,
-            "explained": views.target_of(result, n) if isinstance(result, Relevance) else row.explained,
+            "explained": result.subject(n),
             "composite": result.composite.name,
             "score": row.score,
             "relevance": row.relevance,
             "residual": row.residual,
             "absorbed": row.absorbed,
-            **_more(result, n),
+            **result.facts(n),
         }
         for each in explained
         for result in each.results
-        for n, row in enumerate(views.rows(result))
+        for n, row in enumerate(result.rows())
     ]
     left_out = [{"input": name, "reason": said(error)} for name, error in tried.left_out]
     return {"results": results, "left_out": left_out, "files": [str(path) for path in paths]}
-
-
-def _more(result: Stored, n: int) -> dict[str, Any]:
-    """What programs are told of one kind of result only."""
-    if isinstance(result, Relevance):
-        return {"largest_outputs": dict(views.predictions(result, n))}
-    if isinstance(result, TextRelevance):
-        told = {
-            "probability": result.probability,
-            "likeliest": {_shown(name): sure for name, sure in result.predictions},
-            "tokens": _tokens(result),
-        }
-        return told if result.decoder is None else told | {"written": _tokens(result.decoder)}
-    read = zip(result.tokens, result.relevance[n].tolist(), result.read[n].tolist(), strict=True)
-    return {
-        "probability": float(result.probabilities[n]),
-        "tokens": [[_shown(token), value] for token, value, seen in read if seen],
-    }
-
-
-def _tokens(result: TextRelevance) -> list[list[Any]]:
-    return [[_shown(piece), value] for piece, value in zip(result.pieces, result.relevance.tolist(), strict=True)]
-
-
-def _shown(text: str) -> str:
-    return visible(text, lines=True)
 
 
 def _drawing(sample: Sample) -> dict[str, Any]:

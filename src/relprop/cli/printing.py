@@ -16,14 +16,13 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from relprop.attribution import Relevance
 from relprop.cli.explaining import Explained
-from relprop.cli.trying import NothingDone, said
+from relprop.cli.trying import NothingDone, Tried, said
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
-from relprop.rendering import views
+from relprop.rendering import Options
 from relprop.rendering.scale import number
-from relprop.rendering.show import in_terminal
 from relprop.rendering.visible import visible
+from relprop.results.show import in_terminal
 
 
 def table(
@@ -55,7 +54,7 @@ def results(explained: Sequence[Explained]) -> None:
     """Prints a table for each input, or the text itself."""
     columns = ("Explained", "Composite", "Score", "Relevance", "Residual")
     for each in explained:
-        if all(not isinstance(result, Relevance) for result in each.results):
+        if each.text:
             text(each)
             continue
         rows = [
@@ -67,7 +66,7 @@ def results(explained: Sequence[Explained]) -> None:
                 number(row.residual),
             )
             for result, asked in zip(each.results, each.asked, strict=True)
-            for row in views.rows(result)
+            for row in result.rows()
         ]
         table(columns, rows, numbers=columns[2:], title=each.name)
 
@@ -76,7 +75,7 @@ def text(each: Explained) -> None:
     """Prints a text once for each of its results, on its colours where there are any."""
     typer.echo(each.name)
     for result in each.results:
-        typer.echo(f"\n{in_terminal(result, views.Options())}", color=True)
+        typer.echo(f"\n{in_terminal(result, Options())}", color=True)
     typer.echo()
 
 
@@ -106,6 +105,13 @@ def left_out(lines: Iterable[str]) -> None:
     """Says what was left out, a line for each."""
     for line in lines:
         typer.echo(f"relprop: {line}", err=True)
+
+
+def say_what_is_missing(tried: Tried) -> None:
+    """Ends with 1 where something was left out."""
+    if tried.left_out:
+        left_out(tried.lines())
+        raise typer.Exit(1)
 
 
 class Commands(typer.core.TyperGroup):

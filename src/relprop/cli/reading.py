@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from relprop.cli.models import Loaded
+from relprop.cli.network import Loaded
 from relprop.errors import InputError
 from relprop.rendering.visible import visible
 from relprop.zoo.images import load_image

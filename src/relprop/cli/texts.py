@@ -12,7 +12,7 @@ from typing import Any
 import relprop
 from relprop import Contrast
 from relprop.cli.explaining import Explained, find_class
-from relprop.cli.models import Loaded
+from relprop.cli.network import Loaded
 from relprop.cli.reading import SUFFIXES, check_file, piped, text_of
 from relprop.cli.trying import Tried
 from relprop.errors import InputError, TargetError
@@ -131,7 +131,10 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tr
                 for one, mine in zip(found, results, strict=True):
                     mine.append(_checked(one, wish))
                 asked.append(composite)
-        return [Explained(sample.name, sample.stem, mine, asked) for sample, mine in zip(chunk, results, strict=True)]
+        return [
+            Explained(sample.name, sample.stem, mine, asked, text=True)
+            for sample, mine in zip(chunk, results, strict=True)
+        ]
 
     for start in range(0, len(samples), wish.batch_size):
         yield from tried.together(samples[start : start + wish.batch_size], of_some)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.ledger import memory_of
 from relprop.engine.messages import called
+from relprop.engine.recorder import memory_of
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
 

@@ -11,9 +11,9 @@ from relprop.composites.places import Place
 from relprop.engine.applied import Applications
 from relprop.engine.chance import Chance
 from relprop.engine.inputs import Inputs
-from relprop.engine.ledger import Recorder
 from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.model_view import ModelView
+from relprop.engine.recorder import Recorder
 from relprop.engine.registry import Entry
 from relprop.engine.sites import Sites
 from relprop.engine.trace import Trace

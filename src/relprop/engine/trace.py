@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from relprop.engine.cuts import Cuts
-from relprop.engine.ledger import Recorder
 from relprop.engine.model_view import ModelView
+from relprop.engine.recorder import Recorder
 from relprop.engine.replay import replaying
 from relprop.torch_private.calls import running_module
 

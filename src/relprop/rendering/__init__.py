@@ -1,7 +1,7 @@
 """Relevance as pictures, pages and text in a terminal, for every kind of input.
 
-The functions take plain tensors or arrays and texts, and give a `Drawing`, which becomes a Pillow image, SVG or PDF;
-`views` goes from a result to them. It needs Pillow and NumPy, which `import relprop` does not.
+The functions take plain tensors or arrays and texts, and give a `Drawing`, which becomes a Pillow image, SVG or PDF.
+What is drawn of a result, the result says itself (`relprop.results`): nothing here knows one. It needs Pillow and NumPy, which `import relprop` does not.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ except ModuleNotFoundError as error:
 
 from relprop.rendering.audio import audio
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
-from relprop.rendering.image import Heatmap, Panel, channels, colour_bar, contour, grid, overlay, strip
+from relprop.rendering.image import Heatmap, channels, contour, overlay
 from relprop.rendering.layers import channel_bars, layer_bars
+from relprop.rendering.legend import colour_bar
 from relprop.rendering.matrix import TokenMatrix
+from relprop.rendering.panels import Panel, grid, strip
 from relprop.rendering.scale import Scale
 from relprop.rendering.series import series
 from relprop.rendering.table import bars, waterfall
 from relprop.rendering.text import Token, TokenMap
-from relprop.rendering.views import Options
+from relprop.rendering.view import Options
 from relprop.rendering.volume import volume
 
 __all__ = [

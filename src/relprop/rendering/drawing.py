@@ -1,4 +1,4 @@
-"""A drawing: rectangles, lines, text and pictures at their places. It becomes a Pillow image, SVG or PDF.
+"""A drawing: marks at their places on white paper. It becomes a Pillow image, SVG or PDF.
 
 Every view of relevance is a `Drawing`, so that each is available in every format. Coordinates are pixels, y down.
 """
@@ -6,82 +6,21 @@ Every view of relevance is a `Drawing`, so that each is available in every forma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
 from relprop.errors import InputError
 from relprop.rendering.fonts import drawable, fit, font_for, width
-from relprop.rendering.visible import visible
+from relprop.rendering.marks import FAINT, INK, PAPER, SIZE, SMALL, Line, Mark, Picture, Text, moved
+from relprop.rendering.pdf import pdf
+from relprop.rendering.svg import svg
 
-INK, FAINT, LINE, PAPER = "#141414", "#696969", "#c8c8c8", "#ffffff"
-SIZE, SMALL = 13, 11
 LARGEST = 40_000_000
 """Pixels of the largest image that is drawn."""
 _ROOM = 280.0
 """A title may be that wide over a drawing that is narrower."""
-
-
-@dataclass(frozen=True)
-class Rect:
-    """A rectangle, filled, with an edge, or neither (a place to hover over); `title` is shown on hover."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    fill: str | None = None
-    edge: str | None = None
-    title: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "title", visible(self.title))
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line through points."""
-
-    points: tuple[tuple[float, float], ...]
-    colour: str = INK
-    width: float = 1.0
-    dashed: bool = False
-
-
-@dataclass(frozen=True)
-class Text:
-    """One line of text; `y` is the top of its letters. `anchor` says which end of it is at `x`.
-
-    With `upwards` it runs from the bottom to the top, beginning at `y`, and `x` is the top of its letters.
-    """
-
-    x: float
-    y: float
-    text: str
-    size: int = SIZE
-    colour: str = INK
-    anchor: str = "start"
-    upwards: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", visible(self.text))
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture stretched over a rectangle: by whole pixels, or smoothly where it is a photograph."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    image: Image.Image = field(repr=False)
-    smooth: bool = False
-    title: str = ""
-
-
-Mark = Rect | Line | Text | Picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +41,7 @@ class Drawing:
 
     def at(self, x: float, y: float) -> tuple[Mark, ...]:
         """The marks, moved."""
-        return tuple(_moved(mark, x, y) for mark in self.marks)
+        return tuple(moved(mark, x, y) for mark in self.marks)
 
     def to_image(self, scale: float = 1.0) -> Image.Image:
         """Draw it with Pillow, `scale` pixels for each pixel of the drawing.
@@ -124,15 +63,11 @@ class Drawing:
 
     def to_svg(self) -> str:
         """Write it as SVG: one element that holds everything it shows."""
-        from relprop.rendering.svg import svg
-
-        return svg(self)
+        return svg(self.width, self.height, self.marks, self.description)
 
     def to_pdf(self) -> bytes:
         """Write it as a PDF of one page."""
-        from relprop.rendering.pdf import pdf
-
-        return pdf(self)
+        return pdf(self.width, self.height, self.marks)
 
 
 def row(drawings: Sequence[Drawing], gap: float = 12) -> Drawing:
@@ -191,12 +126,6 @@ def wrapped(text: str, room: float, size: int = SIZE) -> list[str]:
 
 def _joined(drawings: Sequence[Drawing]) -> str:
     return " ".join(drawing.description for drawing in drawings if drawing.description)
-
-
-def _moved(mark: Mark, x: float, y: float) -> Mark:
-    if isinstance(mark, Line):
-        return replace(mark, points=tuple((px + x, py + y) for px, py in mark.points))
-    return replace(mark, x=mark.x + x, y=mark.y + y)
 
 
 def _paint(mark: Mark, sheet: Image.Image, draw: ImageDraw.ImageDraw, scale: float) -> None:

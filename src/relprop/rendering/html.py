@@ -19,7 +19,7 @@ from relprop.rendering.colours import Floats, Palette
 from relprop.rendering.matrix import TokenMatrix, label
 from relprop.rendering.scale import Scale, number
 from relprop.rendering.text import UNDERLINED, TokenMap
-from relprop.rendering.views import View
+from relprop.rendering.view import View
 from relprop.rendering.visible import visible
 
 # Colours of tokens come in this many steps a side, as classes of the style: a style of each one's own would be

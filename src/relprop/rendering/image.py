@@ -1,4 +1,4 @@
-"""Relevance of pictures: a map by itself, over the picture, as contours, by sign, by channel, and in grids."""
+"""Relevance of pictures: a map by itself, over the picture, as contours, by sign, and by channel."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from PIL import Image, ImageFilter
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Bytes, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, LINE, SIZE, SMALL, Drawing, Mark, Picture, Rect, Text, row, wrapped
-from relprop.rendering.fonts import fit, width
-from relprop.rendering.scale import Scale, note, number, scale_for, to_array
+from relprop.rendering.scale import Scale, note, scale_for, to_array
 
 # The picture's lightness is squeezed into this range: pure black and pure white cannot take a tint.
 _PICTURE_LIGHTNESS = (30.0, 88.0)
 # Side of a panel of a drawing; maps are shown at whole multiples of their size where that fits.
 PANEL = 224
-# A drawn map tells the sum of relevance of this many parts of each side to the pointer.
-_PARTS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,142 +152,6 @@ def channels(
     return [(label, Heatmap(value, scale)) for label, value in zip(labels, values, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """A picture of a drawing.
-
-    Attributes:
-        image: what is shown: a picture, or a map.
-        caption: its first line, cut with an ellipsis where it is too long; what follows a line break is
-            fainter, and wrapped.
-        heatmap: the map whose colour bar and values belong to the picture; None draws none.
-        smooth: whether it is a photograph, which may be smoothed when it is enlarged.
-    """
-
-    image: Image.Image | Heatmap
-    caption: str = ""
-    heatmap: Heatmap | None = None
-    smooth: bool = False
-
-    @property
-    def map(self) -> Heatmap | None:
-        """The map whose values the panel shows."""
-        return self.image if isinstance(self.image, Heatmap) else self.heatmap
-
-
-def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
-    """One picture, a colour bar under it where it is a map, and its caption."""
-    image = shown.image.image() if isinstance(shown.image, Heatmap) else shown.image
-    wide = max(1, round(image.width * height / image.height))
-    marks: list[Mark] = [
-        # White maps on white paper need an edge.
-        Rect(0, 0, wide + 2, height + 2, None, LINE),
-        Picture(1, 1, wide, height, image, shown.smooth, ""),
-    ]
-    top = float(height + 6)
-    if shown.map is not None:
-        marks += _hover(shown.map, wide, height)
-        if bar:
-            legend = colour_bar(wide + 2, shown.map.scale, shown.map.palette)
-            marks += legend.at(0, top)
-            top += legend.height + 2
-    first, *rest = shown.caption.split("\n")
-    if shown.map is not None and bar and shown.map.note:
-        rest.append(shown.map.note)  # what was clipped is always written down
-    if first:
-        marks.append(Text(0, top, fit(first, wide + 2, SIZE), SIZE, INK))
-        top += SIZE + 4
-    for line in (part for long in rest for part in wrapped(long, wide + 2, SMALL)):
-        marks.append(Text(0, top, line, SMALL, FAINT))
-        top += SMALL + 4
-    return Drawing(wide + 2, top, tuple(marks), _described(shown))
-
-
-def strip(panels: Sequence[Panel], *, height: int = PANEL) -> Drawing:
-    """Draws panels side by side at one height."""
-    if not panels:
-        raise InputError("a strip needs at least one panel.")
-    return row([panel(each, height=height) for each in panels])
-
-
-def grid(
-    maps: Sequence[Sequence[Heatmap]],
-    *,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    shared: bool = False,
-    picture: Image.Image | None = None,
-    size: int = 160,
-) -> Drawing:
-    """Draws maps as a table, as of targets (rows) by composites (columns).
-
-    Args:
-        maps: the rows.
-        rows: a label for each.
-        columns: a label for each column.
-        shared: draw all on one scale, that of the largest size, instead of each on its own with a colour bar each. Maps of different rules may
-            differ in size by orders of magnitude; then the small ones look white, and their titles say so.
-        picture: tint it with each map, instead of drawing maps alone.
-        size: pixels of a map's height.
-    """
-    if not maps or not all(maps):
-        raise InputError("a grid needs at least one map in each row.")
-    longest = max(map(len, maps))
-    if (rows and len(rows) != len(maps)) or (columns and len(columns) != longest):
-        raise InputError(f"{len(rows)} and {len(columns)} labels for {len(maps)} rows and {longest} columns of maps.")
-    if shared:
-        scale = Scale.of(*(heatmap.values for line in maps for heatmap in line))
-        maps = [[Heatmap(heatmap.values, scale, heatmap.palette) for heatmap in line] for line in maps]
-    side = max((width(label, SIZE) for label in rows), default=0.0)
-    left = min(side, 150.0) + 10 if rows else 0.0
-    top = SIZE + 8.0 if columns else 0.0
-    marks: list[Mark] = []
-    right = 0.0
-    for number_, line in enumerate(maps):
-        cells = [
-            panel(Panel(overlay(h, picture) if picture else h, heatmap=h), height=size, bar=not shared) for h in line
-        ]
-        if number_ < len(rows):
-            marks.append(Text(0, top + size / 2 - 7, fit(rows[number_], 150, SIZE)))
-        x = left
-        for place, cell in enumerate(cells):
-            if number_ == 0 and place < len(columns):
-                marks.append(Text(x, 0, fit(columns[place], cell.width, SIZE)))
-            marks += cell.at(x, top)
-            if shared and (said := note(line[place].values, Scale(line[place].limit), "pixel")):
-                marks.append(Text(x, top + size + 4, fit(said, cell.width, SMALL), SMALL, FAINT))
-            x += cell.width + 8
-        right = max(right, x - 8)
-        top += max(cell.height for cell in cells) + (16 if shared else 4)
-    if shared:
-        first = maps[0][0]
-        legend = colour_bar(min(max(right - left, 120), 320), first.scale, first.palette)
-        marks += legend.at(left, top + 4)
-        top += legend.height + 8
-        marks.append(Text(left, top, fit(f"scale {first.scale.how}", right - left, SMALL), SMALL, FAINT))
-        top += SMALL + 4
-        right = max(right, left + legend.width)
-    return Drawing(right, top, tuple(marks), f"A table of {len(maps)} by {len(maps[0])} heat maps.")
-
-
-def colour_bar(wide: float, scale: Scale, palette: Palette | str = RED_BLUE) -> Drawing:
-    """Draws the palette from -limit to +limit, with these two and 0 written under it."""
-    ramp = colours.diverging(np.linspace(-1.0, 1.0, 2 * max(1, int(wide) // 2) + 1)[None], palette)
-    marks: list[Mark] = [
-        Picture(0, 0, wide, 10, Image.fromarray(ramp)),
-        Rect(0, 0, wide, 10, None, LINE),
-        Text(wide / 2, 12, "0", SMALL, FAINT, "middle"),
-    ]
-    if scale.limit > 0.0:
-        low, high = f"-{number(scale.limit)}", f"+{number(scale.limit)}"
-        if width(low, SMALL) + width(high, SMALL) + 20 < wide:
-            marks.append(Text(0, 12, low, SMALL, FAINT))
-            marks.append(Text(wide, 12, high, SMALL, FAINT, "end"))
-        else:
-            marks[2] = Text(wide / 2, 12, fit("±" + number(scale.limit), wide, SMALL), SMALL, FAINT, "middle")
-    return Drawing(wide, 26, tuple(marks))
-
-
 def picture_of(values: torch.Tensor | ArrayLike) -> tuple[Image.Image, str]:
     """A picture from a network's input `(C, H, W)`, and what was done to its values, in words.
 
@@ -331,35 +191,6 @@ def channel_sum(relevance: torch.Tensor | ArrayLike) -> Floats:
     if values.ndim != 2 or 0 in values.shape:
         raise InputError(f"relevance has the shape {given}; a map is drawn of (H, W), (C, H, W) or (1, C, H, W).")
     return values
-
-
-def _hover(heatmap: Heatmap, wide: float, height: float) -> list[Mark]:
-    """Parts of the map that tell their sum to the pointer."""
-    marks: list[Mark] = []
-    rows = np.array_split(np.arange(heatmap.values.shape[0]), min(_PARTS, heatmap.values.shape[0]))
-    columns = np.array_split(np.arange(heatmap.values.shape[1]), min(_PARTS, heatmap.values.shape[1]))
-    down, across = height / heatmap.values.shape[0], wide / heatmap.values.shape[1]
-    for y in rows:
-        for x in columns:
-            with np.errstate(invalid="ignore", over="ignore"):
-                total = float(heatmap.values[y[0] : y[-1] + 1, x[0] : x[-1] + 1].sum())
-            where = f"rows {y[0]}-{y[-1]}, columns {x[0]}-{x[-1]}: {number(total)}"
-            place = 1 + x[0] * across, 1 + y[0] * down, len(x) * across, len(y) * down
-            marks.append(Rect(*place, title=where))
-    return marks
-
-
-def _described(shown: Panel) -> str:
-    name = " ".join(shown.caption.split())
-    if shown.map is None:
-        return f"Picture: {name}." if name else ""
-    values = shown.map.values
-    finite = np.where(np.isfinite(values), values, 0.0)
-    y, x = np.unravel_index(int(np.abs(finite).argmax()), values.shape)
-    return (
-        f"Heat map{': ' + name if name else ''}: positive relevance {number(float(finite[finite > 0].sum()))}, negative "
-        f"{number(float(finite[finite < 0].sum()))}, strongest at row {y}, column {x}: {number(float(finite[y, x]))}."
-    )
 
 
 def _blurred(values: Floats, sigma: float) -> Floats:

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, SIZE, SMALL, Drawing, Line, Mark, Rect, Text
+from relprop.rendering.drawing import Drawing
 from relprop.rendering.fonts import fit, width
+from relprop.rendering.marks import FAINT, INK, SIZE, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number, to_array
 from relprop.rendering.table import bars
 

@@ -12,15 +12,12 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("plot() needs matplotlib: pip install 'relprop[plot]'", name="matplotlib") from error
 
-from relprop.attribution import Relevance
-from relprop.errors import InputError
 from relprop.rendering import colours
-from relprop.rendering.colours import RED_BLUE, Palette
+from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.image import Heatmap
 from relprop.rendering.matrix import UNREAD, TokenMatrix, label
-from relprop.rendering.scale import to_array
 from relprop.rendering.text import TokenMap
-from relprop.rendering.views import Options, Result, View, views
+from relprop.rendering.view import Options, View
 from relprop.rendering.visible import visible
 
 # Tokens that still fit beside each other on an axis.
@@ -35,23 +32,17 @@ def colour_map(palette: Palette | str = RED_BLUE) -> Colormap:
     return found.with_extremes(bad=unknown)
 
 
-def plot(result: Result, ax: Any = None, sample: int = 0, **options: Any) -> Any:
-    """Draws one sample; see `Relevance.plot`."""
-    chosen = Options(**options)
-    count = len(result) if isinstance(result, Relevance) else 1
-    if not -count <= sample < count:
-        raise InputError(f"sample {sample} of {count}.")
+def draw(view: View, ax: Any, options: Options) -> Any:
+    """Draws a view on an axes, the current one where none is given, and returns the axes."""
     axes = ax if ax is not None else pyplot.gca()
-    one = result[sample] if isinstance(result, Relevance) else result
-    view = views(one, chosen)[0]
     if isinstance(view.data, TokenMatrix):
         _matrix(axes, view.data)
     elif isinstance(view.data, Heatmap) and view.kind in ("image", "volume"):
-        _image(axes, view.data, chosen)
-    elif view.kind in ("series", "audio") and isinstance(one, Relevance):
-        _series(axes, one, chosen)
+        _image(axes, view.data, options)
+    elif view.series is not None:
+        _series(axes, view.series, options)
     else:
-        _bars(axes, view, chosen)
+        _bars(axes, view, options)
     axes.set_title(_plain(view.title))
     return axes
 
@@ -80,8 +71,7 @@ def _matrix(axes: Any, shown: TokenMatrix) -> None:
     axes.set_ylabel("generated")
 
 
-def _series(axes: Any, result: Relevance, options: Options) -> None:
-    values = to_array(result.values)[0]
+def _series(axes: Any, values: Floats, options: Options) -> None:
     lines = np.atleast_2d(values.squeeze())
     steps = np.arange(lines.shape[1]) / (options.rate or 1.0)
     for channel, line in enumerate(lines):

@@ -13,9 +13,10 @@ from PIL import Image
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Bools, Floats, Palette
-from relprop.rendering.drawing import FAINT, INK, LINE, SMALL, Drawing, Line, Mark, Picture, Rect, Text
+from relprop.rendering.drawing import Drawing
 from relprop.rendering.fonts import fit, width
-from relprop.rendering.image import colour_bar
+from relprop.rendering.legend import colour_bar
+from relprop.rendering.marks import FAINT, INK, LINE, SMALL, Line, Mark, Picture, Rect, Text
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 from relprop.rendering.text import guess_style, read
 from relprop.rendering.visible import visible

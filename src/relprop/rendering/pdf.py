@@ -6,11 +6,13 @@ Pillow's own PDF would store maps as JPEG, and zero would no longer be exactly w
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 from PIL import Image, ImageColor, ImageDraw
 
-from relprop.rendering.drawing import Drawing, Line, Mark, Picture, Text
-from relprop.rendering.fonts import drawable, font_for, width
+from relprop.rendering.fonts import drawable, font_for
+from relprop.rendering.fonts import width as width_of
+from relprop.rendering.marks import Line, Mark, Picture, Text
 
 # Where a line of text begins below the top of its letters; text in Helvetica, the font every reader has.
 _BASELINE = 0.95
@@ -20,12 +22,12 @@ _POINT = 0.75
 _DETAIL = 4
 
 
-def pdf(drawing: Drawing) -> bytes:
-    """The drawing as the bytes of a PDF file."""
+def pdf(width: float, height: float, marks: Sequence[Mark]) -> bytes:
+    """Marks on white paper as the bytes of a PDF file."""
     pictures: list[Image.Image] = []
-    page_width, page_height = drawing.width * _POINT, drawing.height * _POINT
+    page_width, page_height = width * _POINT, height * _POINT
     commands = [f"{_POINT} 0 0 -{_POINT} 0 {page_height:.3f} cm"]
-    for mark in drawing.marks:
+    for mark in marks:
         commands += _mark(mark, pictures)
     content = zlib.compress("\n".join(commands).encode("latin-1"))
     names = " ".join(f"/I{i} {i + 6} 0 R" for i in range(len(pictures)))
@@ -103,7 +105,7 @@ def _write(mark: Text, pictures: list[Image.Image]) -> list[str]:
     if mark.upwards:
         turn = f"0 -1 -1 0 {mark.x + _BASELINE * mark.size:.2f} {mark.y:.2f}"
     else:
-        shift = {"start": 0.0, "middle": 0.5, "end": 1.0}[mark.anchor] * width(mark.text, mark.size)
+        shift = {"start": 0.0, "middle": 0.5, "end": 1.0}[mark.anchor] * width_of(mark.text, mark.size)
         turn = f"1 0 0 -1 {mark.x - shift:.2f} {mark.y + _BASELINE * mark.size:.2f}"
     return [f"BT {_rgb(mark.colour)} rg /F {mark.size} Tf {turn} Tm ({escaped}) Tj ET"]
 

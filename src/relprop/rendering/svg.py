@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 
 from PIL import Image
 
-from relprop.rendering.drawing import Drawing, Line, Mark, Picture, Rect, Text
+from relprop.rendering.marks import Line, Mark, Picture, Rect, Text
 from relprop.rendering.visible import visible
 
 _FONTS = "Helvetica, Arial, sans-serif"
@@ -16,15 +17,15 @@ _FONTS = "Helvetica, Arial, sans-serif"
 _BASELINE = 0.95
 
 
-def svg(drawing: Drawing) -> str:
-    """The drawing as one `<svg>` element, for a file or for a page."""
-    marks = "\n".join(filter(None, map(_mark, drawing.marks)))
-    about = f"<title>{escape(visible(drawing.description))}</title>" if drawing.description else ""
-    width, height = _n(drawing.width), _n(drawing.height)
+def svg(width: float, height: float, marks: Sequence[Mark], description: str = "") -> str:
+    """Marks on white paper as one `<svg>` element, for a file or for a page."""
+    drawn = "\n".join(filter(None, map(_mark, marks)))
+    about = f"<title>{escape(visible(description))}</title>" if description else ""
+    wide, high = _n(width), _n(height)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" '
         f'role="img" font-family="{_FONTS}">\n{about}\n'
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>\n{marks}\n</svg>\n'
+        f'<rect width="{wide}" height="{high}" fill="#ffffff"/>\n{drawn}\n</svg>\n'
     )
 
 

@@ -10,9 +10,12 @@ from numpy.typing import ArrayLike
 
 from relprop.errors import InputError
 from relprop.rendering.colours import RED_BLUE, Floats, Palette, palette
-from relprop.rendering.drawing import FAINT, SMALL, Drawing, Mark, Text, column, row
+from relprop.rendering.drawing import Drawing, column, row
 from relprop.rendering.fonts import fit
-from relprop.rendering.image import Heatmap, Panel, colour_bar, overlay, panel, picture_of
+from relprop.rendering.image import Heatmap, overlay, picture_of
+from relprop.rendering.legend import colour_bar
+from relprop.rendering.marks import FAINT, SMALL, Mark, Text
+from relprop.rendering.panels import Panel, panel
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 
 

@@ -1,9 +1,10 @@
 """Text in one call: from a model, its tokenizer and a text to the relevance of tokens and words."""
 
+from relprop.results.texts import GenerationRelevance, TextRelevance
+from relprop.results.words import Word
 from relprop.text.explain import explain_text
 from relprop.text.generation import explain_generation
 from relprop.text.parts import Parts, find_parts
-from relprop.text.result import GenerationRelevance, TextRelevance, Word
 
 __all__ = [
     "GenerationRelevance",

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from relprop.attribution import Relevance, attribute, attribute_each
 from relprop.attribution.checks import check_callable, check_flags, check_names
-from relprop.attribution.targets import Contrast
 from relprop.composites import Composite
 from relprop.engine.undo import restoring
 from relprop.errors import InputError, TargetError
+from relprop.results.contrast import Contrast
+from relprop.results.texts import ROTARY, TextRelevance
 from relprop.signatures import check_options, parameters, public
 from relprop.text import positions as sinks
 from relprop.text.batch import Batch, alike, answers_alone, arguments, collate, decoder_start, decodes, generates
 from relprop.text.parts import Parts, find_parts
-from relprop.text.result import ROTARY, TextRelevance
 from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
 
@@ -99,17 +99,7 @@ def explain_text(
         options, [*parameters(explain_text), *(n for n in parameters(attribute) if n not in _OWN)], _ELSEWHERE
     )
     check_callable(model, tokenizer)
-    for name, value in (("max_length", max_length), ("longest_answer", longest_answer), ("batch_size", batch_size)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InputError(f"{name} must be a positive int; got {value!r}.")
-    if mask is not None and (not isinstance(mask, int) or isinstance(mask, bool) or mask < 0):
-        raise TargetError(f"mask must be the number of a mask token of the text, from 0; got {mask!r}.")
-    if not isinstance(parts, (bool, Parts)):
-        raise InputError(f"parts must be True, False, or what relprop.text.find_parts found; got {parts!r}.")
-    if decoder_text is not None and not isinstance(decoder_text, str):
-        raise InputError(f"decoder_text must be a str; got {decoder_text!r}.")
-    if template is not None and not isinstance(template, dict):
-        raise InputError(f"template must be a dict of arguments of the chat template; got {template!r}.")
+    _check(mask, decoder_text, parts, max_length, longest_answer, template, batch_size)
     check_flags(positions=positions)
     check_names(labels)
     alone = not isinstance(text, list) or is_chat(text)
@@ -147,6 +137,23 @@ def explain_text(
             ])  # fmt: skip
     shaped: list[Any] = results if many else [row[0] for row in results]
     return shaped[0] if alone else shaped
+
+
+def _check(
+    mask: Any, decoder_text: Any, parts: Any, max_length: Any, longest_answer: Any, template: Any, batch_size: Any
+) -> None:
+    """Refuses arguments that are none, before anything is computed."""
+    for name, value in (("max_length", max_length), ("longest_answer", longest_answer), ("batch_size", batch_size)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name} must be a positive int; got {value!r}.")
+    if mask is not None and (not isinstance(mask, int) or isinstance(mask, bool) or mask < 0):
+        raise TargetError(f"mask must be the number of a mask token of the text, from 0; got {mask!r}.")
+    if not isinstance(parts, (bool, Parts)):
+        raise InputError(f"parts must be True, False, or what relprop.text.find_parts found; got {parts!r}.")
+    if decoder_text is not None and not isinstance(decoder_text, str):
+        raise InputError(f"decoder_text must be a str; got {decoder_text!r}.")
+    if template is not None and not isinstance(template, dict):
+        raise InputError(f"template must be a dict of arguments of the chat template; got {template!r}.")
 
 
 def _targets(target: Any, top: int | None, count: int, alone: bool) -> tuple[list[list[Any]], bool]:

@@ -12,12 +12,12 @@ from torch import Tensor
 from relprop.attribution import attribute, attribute_each
 from relprop.attribution.checks import check_callable
 from relprop.composites import Composite
-from relprop.engine.ledger import Ledger
 from relprop.engine.undo import restoring
 from relprop.errors import InputError
+from relprop.results.ledger import Ledger
+from relprop.results.texts import GenerationRelevance
 from relprop.signatures import check_options, parameters, public
 from relprop.text.batch import arguments, check_length, check_vocabulary, decoder_start, decodes, device_of
-from relprop.text.result import GenerationRelevance
 from relprop.text.tokens import tokenize, tokens_of_ids
 
 AT_ONCE = 8
@@ -83,17 +83,7 @@ def explain_generation(
         _of_generate(model, options),
     )
     check_callable(model, tokenizer)
-    for name, value in (("generate", generate), ("template", template)):
-        if value is not None and not isinstance(value, dict):
-            raise InputError(f"{name} must be a dict of arguments; got {value!r}.")
-    if generate is not None and "max_new_tokens" in generate:
-        raise InputError("max_new_tokens is an argument of explain_generation itself: write it outside of generate.")
-    if continuation is not None and not isinstance(continuation, str):
-        raise InputError(f"continuation must be a str; got {continuation!r}.")
-    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-        raise InputError(f"max_new_tokens must be a positive int; got {max_new_tokens!r}.")
-    if isinstance(prompt, tuple):
-        raise InputError("explain_generation takes one prompt, a str or a chat; got a tuple.")
+    _check(prompt, continuation, max_new_tokens, generate, template)
     text = tokenize(tokenizer, prompt, **(template or {}))
     two = decodes(model)
     while not two and text.special[-1] and text.ids[-1] == getattr(tokenizer, "eos_token_id", None) and len(text) > 1:
@@ -133,6 +123,21 @@ def explain_generation(
         special=text.special + begin.special + after.special,
         names=text.names + begin.names + after.names,
     )
+
+
+def _check(prompt: Any, continuation: Any, max_new_tokens: Any, generate: Any, template: Any) -> None:
+    """Refuses arguments that are none, before anything is computed."""
+    for name, value in (("generate", generate), ("template", template)):
+        if value is not None and not isinstance(value, dict):
+            raise InputError(f"{name} must be a dict of arguments; got {value!r}.")
+    if generate is not None and "max_new_tokens" in generate:
+        raise InputError("max_new_tokens is an argument of explain_generation itself: write it outside of generate.")
+    if continuation is not None and not isinstance(continuation, str):
+        raise InputError(f"continuation must be a str; got {continuation!r}.")
+    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens must be a positive int; got {max_new_tokens!r}.")
+    if isinstance(prompt, tuple):
+        raise InputError("explain_generation takes one prompt, a str or a chat; got a tuple.")
 
 
 def _of_generate(model: Any, options: Iterable[str]) -> dict[str, str]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.checks import check_labels
-from relprop.attribution.targets import Contrast, known_labels
+from relprop.attribution.targets import known_labels
 from relprop.errors import TargetError
+from relprop.results.contrast import Contrast
 from relprop.text.batch import Batch, decodes, embeddings, field_of, generates
 from relprop.text.places import Spans, Tags
 from relprop.text.tasks import Classes, Task, Vocabulary

@@ -2,67 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from relprop.attribution.identity import Identity
-from relprop.attribution.outputs import Outputs
-from relprop.composites import Composite, Place
-from relprop.engine.ledger import Ledger
-from relprop.rules import Rule
-from relprop.text import shown
+from relprop.results.files.checks import require
+from relprop.results.files.texts import check_generation, check_text
+from relprop.results.ledger import Ledger
+from relprop.results.made import Made
+from relprop.results.protocol import loadable
+from relprop.results.words import Word
 
 if TYPE_CHECKING:
-    from relprop.rendering import Options
-    from relprop.rendering.views import Row, View
+    from relprop.rendering.view import Options, Row, View
 
 _WIDTH = 24  # letters of the longest bar
 ROTARY = "rotary"
 """What relevance that ends in rotations is called among positions."""
 
 
-@dataclass(frozen=True)
-class Word:
-    """The tokens of a word, and the sum of their relevance.
-
-    Attributes:
-        text: as it reads.
-        relevance: of all its tokens.
-        special: whether it is one of the model's own signs.
-        tokens: its tokens, as a range of positions.
-    """
-
-    text: str
-    relevance: float
-    special: bool
-    tokens: range
-
-
-@dataclass(kw_only=True)
-class Made(Outputs):
-    """How relevance of tokens was made, for reports.
-
-    Attributes:
-        composite: the composite that acted; its name says what "auto" picked.
-        rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
-        unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
-        model: what was explained, by name.
-        ledger: with `ledger=True`, what absorbed the residual, see `Relevance`; of a generation, for each token of it.
-        notices: what should be known of the result, see `Relevance`.
-    """
-
-    composite: Composite
-    rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
-    unknown: dict[str, int] = field(default_factory=dict)
-    model: Identity | None = None
-    ledger: Ledger = field(default_factory=lambda: Ledger([]))
-    notices: list[str] = field(default_factory=list)
-
-
+@loadable
 @dataclass(kw_only=True)
 class TextRelevance(Made):
     """How much each token of a text contributed to one score.
@@ -90,6 +53,8 @@ class TextRelevance(Made):
 
     How it was made is in `composite`, `rules`, `unknown`, `model`, `ledger` and `notices`, as in `Relevance`.
     """
+
+    kind: ClassVar[str] = "text"
 
     tokens: list[str]
     pieces: list[str]
@@ -170,13 +135,55 @@ class TextRelevance(Made):
 
     def views(self, options: Options) -> list[View]:
         """What is drawn of it; `show`, `save` and the others use it."""
-        return shown.text_views(self, options)
+        from relprop.results import text_views
+
+        return text_views.text_views(self, options)
 
     def rows(self) -> list[Row]:
         """The numbers that a report lists."""
-        return shown.rows_of_text(self)
+        from relprop.results import text_views
+
+        return text_views.rows_of_text(self)
+
+    def subject(self, n: int) -> str:
+        """What was explained, as it is said in a sentence."""
+        return self.rows()[n].explained
+
+    def facts(self, n: int) -> dict[str, Any]:
+        """How sure the model was, and of what; the relevance of each token."""
+        from relprop.results import text_views
+
+        return text_views.facts_of_text(self)
+
+    def given(self) -> Any:
+        """The tokens."""
+        return self.tokens
+
+    def kept(self) -> dict[str, Any]:
+        """What a folder keeps of it."""
+        own = {name: _number(getattr(self, name)) for name in _names(TextRelevance)}
+        return own | {"decoder": None if self.decoder is None else self.decoder.kept()}
+
+    @classmethod
+    def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> TextRelevance:
+        """The result again, from what a folder held."""
+        names = _names(cls)
+        require(content, names)
+        own = {name: content[name] for name in names}
+        if own["decoder"] is not None:
+            written = own["decoder"]
+            if not isinstance(written, dict) or any(name not in written for name in names):
+                raise ValueError("what was written so far is not described")
+            decoder = {name: written[name] for name in names}
+            if decoder["decoder"] is not None:
+                raise ValueError("what was written so far has a part of its own")
+            check_text(decoder)
+            own["decoder"] = cls(**decoder, **made | {"notices": []})
+        check_text(own)
+        return cls(**own, **made, ledger=ledger(1))
 
 
+@loadable
 @dataclass(kw_only=True)
 class GenerationRelevance(Made):
     """How much each token read contributed to each token generated, from one forward pass.
@@ -194,6 +201,8 @@ class GenerationRelevance(Made):
     In encoder-decoder models the prompt is the source text, and after it the sign that starts what is written.
     How it was made is in `composite`, `rules`, `unknown`, `model`, `ledger` and `notices`, as in `Relevance`.
     """
+
+    kind: ClassVar[str] = "generation"
 
     prompt: list[str]
     generated: list[str]
@@ -247,11 +256,57 @@ class GenerationRelevance(Made):
 
     def views(self, options: Options) -> list[View]:
         """What is drawn of it; `show`, `save` and the others use it."""
-        return shown.generation_views(self, options)
+        from relprop.results import text_views
+
+        return text_views.generation_views(self, options)
 
     def rows(self) -> list[Row]:
         """The numbers that a report lists."""
-        return shown.rows_of_generation(self)
+        from relprop.results import text_views
+
+        return text_views.rows_of_generation(self)
+
+    def subject(self, n: int) -> str:
+        """The n-th token generated, as it is said in a sentence."""
+        return self.rows()[n].explained
+
+    def heading(self) -> str:
+        """What it is: its tokens would make no name."""
+        return "generation"
+
+    def facts(self, n: int) -> dict[str, Any]:
+        """How sure the model was of a token, and the relevance of each token read before."""
+        from relprop.results import text_views
+
+        return text_views.facts_of_generation(self, n)
+
+    def given(self) -> Any:
+        """The tokens."""
+        return self.tokens
+
+    def kept(self) -> dict[str, Any]:
+        """What a folder keeps of it."""
+        return {name: getattr(self, name) for name in _names(GenerationRelevance)}
+
+    @classmethod
+    def restored(
+        cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]
+    ) -> GenerationRelevance:
+        """The result again, from what a folder held."""
+        require(content, _names(cls))
+        own = {name: content[name] for name in _names(cls)}
+        check_generation(own)
+        return cls(**own, **made, ledger=ledger(len(own["generated"])))
+
+
+def _names(kind: type[Made]) -> list[str]:
+    """What a kind of result holds beside how it was made."""
+    made = {field.name for field in fields(Made)}
+    return [field.name for field in fields(kind) if field.name not in made]
+
+
+def _number(part: Any) -> Any:
+    return float(part) if isinstance(part, Tensor) and part.ndim == 0 else part  # a score is a number in files
 
 
 def _plain(text: str) -> str:

@@ -1,17 +1,19 @@
-"""What a result can be turned into: pictures, pages, files.
+"""What any result can be turned into: pictures, pages, files.
 
-This is the one place where an inner package asks outer ones, `rendering` and `storage`: inside the methods, when
-they are called. A result one cannot show is of no use, and `import relprop` stays free of what drawing needs.
-tests/test_imports.py knows this exception and holds it to these methods.
+What draws and writes is imported when a method is called: `import relprop` stays free of what drawing needs.
 """
 
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.results.protocol import Exported, Result
 from relprop.signatures import check_options, parameters, public
+from relprop.trees import leaves
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,11 +25,40 @@ def _check_scale(scale: Any) -> None:
 
 
 class Outputs:
-    """The methods of results that draw and write them.
+    """The methods of results that draw and write them, and what most kinds of results answer alike (see `Result`).
 
-    All take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`, `rate`,
+    The former all take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`, `rate`,
     `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`.
     """
+
+    @property
+    def samples(self) -> int:
+        """How many samples it has, each of which is drawn by itself."""
+        return 1
+
+    def alone(self, sample: int) -> Any:
+        """The result of one sample."""
+        return self
+
+    def heading(self) -> str:
+        """What all of it explains, in few words: files are named so."""
+        return self._result.subject(0)
+
+    def facts(self, n: int) -> dict[str, Any]:
+        """What a program is told of the n-th score beside its numbers, as plain data."""
+        return {}
+
+    def given(self) -> Any:
+        """What the model was given: results of one input are reported together. None where it is not known."""
+        return None
+
+    def exported(self) -> Exported:
+        """What files that others read hold of it."""
+        kept = self._result.kept()
+        found = [leaf for name, part in kept.items() for leaf in leaves(part, name)]
+        arrays = {path: part for path, part in found if isinstance(part, Tensor)}
+        named = {path.partition("[")[0] for path in arrays}
+        return Exported(kept, arrays, {name: part for name, part in kept.items() if name not in named})
 
     @public(".show")
     def show(self, where: str | None = None, **options: Any) -> None:
@@ -40,7 +71,7 @@ class Outputs:
         Raises:
             InputError: the options do not fit this result.
         """
-        from relprop.rendering.show import show
+        from relprop.results.show import show
 
         self._check(options, "where")
         show(self._result, where, **options)
@@ -59,7 +90,7 @@ class Outputs:
         Raises:
             InputError: there is no format of that suffix, or the options do not fit.
         """
-        from relprop.storage import save
+        from relprop.results.files.save import save
 
         self._check(options, "path", "scale", "title", "inputs")
         if not isinstance(path, (str, PathLike)):
@@ -70,24 +101,26 @@ class Outputs:
     @public(".to_image")
     def to_image(self, *, scale: float = 1.0, **options: Any) -> Image.Image:
         """Draws it as a Pillow image, `scale` pixels for each pixel of the drawing."""
-        from relprop.rendering import Options, views
+        from relprop.rendering.view import Options
+        from relprop.results.picture import drawing
 
         self._check(options, "scale")
         _check_scale(scale)
-        return views.drawing(self._result, Options(**options)).to_image(scale)
+        return drawing(self._result, Options(**options)).to_image(scale)
 
     @public(".to_svg")
     def to_svg(self, **options: Any) -> str:
         """Draws it as SVG."""
-        from relprop.rendering import Options, views
+        from relprop.rendering.view import Options
+        from relprop.results.picture import drawing
 
-        return views.drawing(self._result, Options(**options)).to_svg()
+        return drawing(self._result, Options(**options)).to_svg()
 
     @public(".to_html")
     def to_html(self, title: str = "Relevance", **options: Any) -> str:
         """Writes it as one page of HTML that holds all it shows; no script, nothing loaded."""
-        from relprop.rendering import Options
-        from relprop.rendering.report import report_page
+        from relprop.rendering.view import Options
+        from relprop.results.report import report_page
 
         self._check(options, "title")
         return report_page([self._result], title=title, options=Options(**options))
@@ -101,7 +134,7 @@ class Outputs:
             sample: which sample.
             **options: see `relprop.rendering.Options`.
         """
-        from relprop.rendering.matplotlib import plot
+        from relprop.results.plot import plot
 
         self._check(options, "ax", "sample")
         if ax is not None and not hasattr(ax, "barh"):
@@ -111,7 +144,7 @@ class Outputs:
     def _repr_html_(self) -> str | None:
         """What a notebook shows of it; without Pillow, its text."""
         try:
-            from relprop.rendering.show import fragment_of
+            from relprop.results.show import fragment_of
         except ModuleNotFoundError:
             return None
         return fragment_of(self._result, most=4)
@@ -119,10 +152,10 @@ class Outputs:
     @staticmethod
     def _check(options: dict[str, Any], *own: str) -> None:
         """Refuses options that no drawing has."""
-        from relprop.rendering.views import ELSEWHERE, Options
+        from relprop.rendering.view import ELSEWHERE, Options
 
         check_options(options, [*own, *parameters(Options)], ELSEWHERE)
 
     @property
-    def _result(self) -> Any:
-        return self  # one of the results that the functions which draw and write know
+    def _result(self) -> Result:
+        return cast(Result, self)

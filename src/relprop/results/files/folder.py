@@ -10,20 +10,17 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from relprop.attribution import Relevance
 from relprop.composites import Composite, Place
 from relprop.errors import CompositeError
+from relprop.results.files import atomic
+from relprop.results.files.encoding import as_json, encode
+from relprop.results.files.fingerprint import weights_sha256
+from relprop.results.protocol import Result
 from relprop.rules import Rule
-from relprop.storage import atomic, texts
-from relprop.storage.encoding import as_json, encode
-from relprop.storage.fingerprint import weights_sha256
-from relprop.text import GenerationRelevance, TextRelevance
+from relprop.version import versions
 
 MANIFEST, TENSORS = "manifest.json", "tensors.safetensors"
 FORMAT = 1
-Stored = Relevance | TextRelevance | GenerationRelevance
-# What is kept of a result beside its inputs, its ledger, and how it was made.
-KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions")
 
 
 @dataclass(frozen=True)
@@ -60,25 +57,23 @@ class RecordedComposite(Composite):
         return self.text
 
 
-def save_folder(result: Stored, path: Path, *, inputs: bool = True) -> None:
-    """Writes the folder; `inputs=False` leaves the inputs out, which a result of tensors otherwise carries along."""
+def save_folder(result: Result, path: Path, *, inputs: bool = True) -> None:
+    """Writes the folder; `inputs=False` leaves out the inputs, where the result carries them along."""
     safetensors = _safetensors()
     tensors: dict[str, Tensor] = {}
-    if isinstance(result, Relevance):
-        kind, kept = "relevance", {name: getattr(result, name) for name in KEPT}
-        kept["inputs"] = result.inputs if inputs else None
-    else:
-        kind, kept = texts.kept(result)
+    kept = result.kept()
+    if not inputs and "inputs" in kept:
+        kept["inputs"] = None
     kept |= {"unknown": result.unknown, "ledger": [vars(entry) for entry in result.ledger.entries]}
-    kept["notices"] = list(getattr(result, "notices", ()))
+    kept["notices"] = list(result.notices)
     content = {name: encode(part, name, tensors) for name, part in kept.items()}
     stored = safetensors.save(tensors)
     manifest = {
         "format": "relprop",
         "format_version": FORMAT,
-        "kind": kind,
+        "kind": result.kind,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": versions(),
         "model": _model(result),
         "composite": {
             "name": result.composite.name,
@@ -106,19 +101,13 @@ def _placed(place: Place, rule: Rule | None) -> dict[str, Any]:
     }
 
 
-def _model(result: Stored) -> dict[str, Any] | None:
+def _model(result: Result) -> dict[str, Any] | None:
     if result.model is None:
         return None
     model = result.model.find()
     # The weights as they are now: whoever trains between explaining and saving hashes another network.
     digest = weights_sha256(model) if model is not None else result.model.weights_sha256
     return {"name": result.model.name, "parameters": result.model.parameters, "weights_sha256": digest}
-
-
-def _versions() -> dict[str, str]:
-    from relprop.rendering.report import versions
-
-    return versions()
 
 
 def _safetensors() -> Any:

@@ -14,19 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relprop.attribution import Relevance
-from relprop.attribution.trees import leaves
 from relprop.errors import InputError
-from relprop.rendering import Options, TokenMatrix, views
-from relprop.rendering.report import report_page, versions
+from relprop.rendering.matrix import TokenMatrix
+from relprop.rendering.view import ELSEWHERE, Options
 from relprop.rendering.visible import cell
+from relprop.results.files import atomic
+from relprop.results.files.encoding import as_json, plain
+from relprop.results.files.folder import save_folder
+from relprop.results.picture import drawing
+from relprop.results.protocol import Result
+from relprop.results.report import report_page
 from relprop.signatures import check_options, parameters, public
-from relprop.storage import atomic, texts
-from relprop.storage.encoding import as_json, plain
-from relprop.storage.folder import Stored, save_folder
+from relprop.version import versions
 
 
-def save(result: Stored, path: str | PathLike[str], **options: Any) -> None:
+def save(result: Result, path: str | PathLike[str], **options: Any) -> None:
     """Writes a result; see `Relevance.save`."""
     place = Path(path)
     suffix = place.suffix.lower()
@@ -45,7 +47,7 @@ def save(result: Stored, path: str | PathLike[str], **options: Any) -> None:
 
 @public("relprop.report")
 def report(
-    results: Stored | Sequence[Stored] | Mapping[str, Sequence[Stored]],
+    results: Result | Sequence[Result] | Mapping[str, Sequence[Result]],
     path: str | PathLike[str],
     *,
     title: str = "Report",
@@ -64,7 +66,7 @@ def report(
     Raises:
         InputError: there is no result, the path has another suffix, or the options do not fit.
     """
-    check_options(options, [*parameters(report), *parameters(Options)], views.ELSEWHERE)
+    check_options(options, [*parameters(report), *parameters(Options)], ELSEWHERE)
     if not isinstance(path, (str, PathLike)):
         raise InputError(
             f"path is where the page goes, as in 'report.html', after the results; got a {type(path).__name__}."
@@ -77,32 +79,27 @@ def report(
     atomic.write(place, page.encode())
 
 
-def _png(result: Stored, options: dict[str, Any]) -> bytes:
+def _png(result: Result, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     result.to_image(**options).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _svg(result: Stored, options: dict[str, Any]) -> bytes:
+def _svg(result: Result, options: dict[str, Any]) -> bytes:
     return result.to_svg(**options).encode()
 
 
-def _pdf(result: Stored, options: dict[str, Any]) -> bytes:
-    return views.drawing(result, Options(**options)).to_pdf()
+def _pdf(result: Result, options: dict[str, Any]) -> bytes:
+    return drawing(result, Options(**options)).to_pdf()
 
 
-def _html(result: Stored, options: dict[str, Any]) -> bytes:
+def _html(result: Result, options: dict[str, Any]) -> bytes:
     return result.to_html(**options).encode()
 
 
-def _json(result: Stored, options: dict[str, Any]) -> bytes:
+def _json(result: Result, options: dict[str, Any]) -> bytes:
     _no_options("JSON", options)
-    if isinstance(result, Relevance):
-        names = ("values", "score", "residual", "target", "output", "layers", "positions")
-        content = {name: getattr(result, name) for name in names}
-    else:
-        content = texts.kept(result)[1]
-    content |= {
+    content = result.exported().data | {
         "ledger": dict(result.ledger),
         "composite": {"name": result.composite.name, "table": str(result.composite)},
         "unknown": result.unknown,
@@ -112,47 +109,31 @@ def _json(result: Stored, options: dict[str, Any]) -> bytes:
     return as_json(plain(content)) + b"\n"
 
 
-def _npz(result: Stored, options: dict[str, Any]) -> bytes:
+def _npz(result: Result, options: dict[str, Any]) -> bytes:
     _no_options("NPZ", options)
-    about: dict[str, Any] = {"composite": result.composite.name}
-    if isinstance(result, Relevance):
-        found = [
-            *leaves(result.values, "values"),
-            ("score", result.score),
-            ("residual", result.residual),
-            ("output", result.output),
-        ]
-        about["target"] = result.target
-    else:
-        content = texts.kept(result)[1]
-        found = [leaf for name, part in content.items() for leaf in leaves(part, name)]
-        numbers = {path.partition("[")[0] for path, part in found if isinstance(part, Tensor)}
-        about |= {name: part for name, part in content.items() if name not in numbers}
-    arrays = {path: _array(tensor) for path, tensor in found if isinstance(tensor, Tensor)}
-    arrays["about"] = np.array(json.dumps(plain(about)))
+    found = result.exported()
+    arrays = {path: _array(tensor) for path, tensor in found.arrays.items()}
+    arrays["about"] = np.array(json.dumps(plain({"composite": result.composite.name} | found.about)))
     buffer = io.BytesIO()
     # The format of a file is its content's: no array of objects, so nothing is pickled.
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
-def _csv(result: Stored, options: dict[str, Any]) -> bytes:
+def _csv(result: Result, options: dict[str, Any]) -> bytes:
     """A row for each feature or token; pictures are better kept as `.npz`."""
-    chosen = Options(**{"most": len(result), **options})
+    chosen = Options(**{"most": result.samples, **options})
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["sample", "target", "name", "relevance"])
-    for view in views.views(result, chosen):
+    for view in result.views(chosen):
         if isinstance(view.data, TokenMatrix):
             writer.writerows(_cells(view.data))
             continue
         if view.kind not in ("table", "text"):
             raise InputError(f"CSV holds tables and texts; this is drawn as {view.kind}: save it as .npz or .json.")
-        for name, value in view.entries:
-            target = (
-                views.target_of(result, view.sample) if isinstance(result, Relevance) else result.rows()[0].explained
-            )
-            writer.writerow([view.sample, cell(target), cell(name), repr(value)])
+        target = cell(result.subject(view.sample))
+        writer.writerows([view.sample, target, cell(name), repr(value)] for name, value in view.entries)
     return text.getvalue().encode()
 
 
@@ -173,7 +154,7 @@ def _no_options(what: str, options: dict[str, Any]) -> None:
         raise InputError(f"{what} holds numbers and takes no options of drawing; got {', '.join(sorted(options))}.")
 
 
-_WRITERS: dict[str, Callable[[Stored, dict[str, Any]], bytes]] = {
+_WRITERS: dict[str, Callable[[Result, dict[str, Any]], bytes]] = {
     ".png": _png,
     ".svg": _svg,
     ".pdf": _pdf,

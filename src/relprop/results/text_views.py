@@ -1,28 +1,75 @@
-"""What is drawn of texts and generations, and the numbers beside it: from here the outputs are those of any result.
-
-`rendering` is imported when something is drawn: `import relprop` does without Pillow.
-"""
+"""What is drawn of texts and generations, and the numbers beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from relprop.rendering import Options, Scale, TokenMap
-    from relprop.rendering.views import Row, View
-    from relprop.text.result import GenerationRelevance, TextRelevance
+from relprop.composites import Composite
+from relprop.rendering.matrix import TokenMatrix, label
+from relprop.rendering.scale import Scale, number, scale_for
+from relprop.rendering.text import TokenMap
+from relprop.rendering.view import Options, Row, View, by_cause, chance
+from relprop.rendering.visible import visible
+from relprop.results.ledger import Ledger
+from relprop.results.words import Word
 
 
-def text_views(result: TextRelevance, options: Options) -> list[View]:
+class _Text(Protocol):
+    """What is asked of the relevance of a text where it is drawn."""
+
+    pieces: list[str]
+    special: list[bool]
+    spans: list[tuple[int, int]]
+    relevance: Tensor
+    target: str
+    probability: float | None
+    score: Tensor
+    residual: Tensor
+    predictions: list[tuple[str, float | None]]
+    positions: dict[str, Tensor]
+    composite: Composite
+    ledger: Ledger
+
+    @property
+    def decoder(self) -> _Text | None: ...
+
+    @property
+    def words(self) -> list[Word]: ...
+
+    def in_tables(self) -> float: ...
+
+
+class _Generation(Protocol):
+    """What is asked of the relevance of a generation where it is drawn."""
+
+    prompt: list[str]
+    generated: list[str]
+    relevance: Tensor
+    probabilities: Tensor
+    scores: Tensor
+    residual: Tensor
+    composite: Composite
+    ledger: Ledger
+
+    @property
+    def tokens(self) -> list[str]: ...
+
+    @property
+    def read(self) -> Tensor: ...
+
+    @property
+    def text(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+def text_views(result: _Text, options: Options) -> list[View]:
     """The text, and what an encoder-decoder model had written so far, on one scale."""
-    from relprop.rendering.scale import number, scale_for
-    from relprop.rendering.views import View
-
     parts = [result] if result.decoder is None else [result, result.decoder]
     values = [_tokens(part, options.merge)[1] for part in parts]
     scale: Scale = scale_for(values, percentile=options.percentile, limit=options.limit)
@@ -45,12 +92,8 @@ def text_views(result: TextRelevance, options: Options) -> list[View]:
     return found
 
 
-def generation_views(result: GenerationRelevance, options: Options) -> list[View]:
+def generation_views(result: _Generation, options: Options) -> list[View]:
     """The matrix, without the last token's column, which nothing has read."""
-    from relprop.rendering.matrix import TokenMatrix, label
-    from relprop.rendering.views import View
-    from relprop.rendering.visible import visible
-
     shown = TokenMatrix.of(
         result.generated, result.tokens[:-1], result.relevance[:, :-1], style="plain", unread=~result.read[:, :-1],
         prompt=len(result.prompt),
@@ -66,10 +109,8 @@ def generation_views(result: GenerationRelevance, options: Options) -> list[View
     return [View("matrix", 0, title, (said,), shown.drawing, strongest[:20], shown, rows=rows)]
 
 
-def rows_of_text(result: TextRelevance) -> list[Row]:
+def rows_of_text(result: _Text) -> list[Row]:
     """The numbers of what was explained."""
-    from relprop.rendering.views import Row, by_cause
-
     arrived = float(result.relevance.sum())
     if result.decoder is not None:
         arrived += float(result.decoder.relevance.sum())
@@ -80,11 +121,8 @@ def rows_of_text(result: TextRelevance) -> list[Row]:
     return [Row(called(result.target), float(result.score), arrived, kept, by_cause(rest, causes), result.probability)]
 
 
-def rows_of_generation(result: GenerationRelevance) -> list[Row]:
+def rows_of_generation(result: _Generation) -> list[Row]:
     """The numbers of each generated token."""
-    from relprop.rendering.matrix import label
-    from relprop.rendering.views import Row, by_cause
-
     return [
         Row(
             called(label(token)), float(result.scores[g]), float(result.relevance[g].sum()), float(result.residual[g]),
@@ -95,14 +133,40 @@ def rows_of_generation(result: GenerationRelevance) -> list[Row]:
     ]  # fmt: skip
 
 
-def _map(part: TextRelevance, scale: Scale, options: Options) -> TokenMap:
-    from relprop.rendering import TokenMap
+def facts_of_text(result: _Text) -> dict[str, Any]:
+    """What a program is told of a text."""
+    told = {
+        "probability": result.probability,
+        "likeliest": {_printed(name): sure for name, sure in result.predictions},
+        "tokens": _valued(result),
+    }
+    return told if result.decoder is None else told | {"written": _valued(result.decoder)}
+
+
+def facts_of_generation(result: _Generation, n: int) -> dict[str, Any]:
+    """What a program is told of a token that was generated."""
+    read = zip(result.tokens, result.relevance[n].tolist(), result.read[n].tolist(), strict=True)
+    return {
+        "probability": float(result.probabilities[n]),
+        "tokens": [[_printed(token), value] for token, value, seen in read if seen],
+    }
+
+
+def _valued(part: _Text) -> list[list[Any]]:
+    return [[_printed(piece), value] for piece, value in zip(part.pieces, part.relevance.tolist(), strict=True)]
+
+
+def _printed(text: str) -> str:
+    return visible(text, lines=True)
+
+
+def _map(part: _Text, scale: Scale, options: Options) -> TokenMap:
 
     pieces, values, special = _tokens(part, options.merge)
     return TokenMap.of(pieces, values, style="plain", special=special, limit=scale, palette=options.palette)
 
 
-def _tokens(part: TextRelevance, merge: bool) -> tuple[list[str], Tensor, list[bool]]:
+def _tokens(part: _Text, merge: bool) -> tuple[list[str], Tensor, list[bool]]:
     """Pieces, their relevance, and which are special; of words where tokens are merged."""
     if not merge:
         return part.pieces, part.relevance, part.special
@@ -112,13 +176,11 @@ def _tokens(part: TextRelevance, merge: bool) -> tuple[list[str], Tensor, list[b
 
 
 def _numbers(row: Row, composite: str) -> str:
-    from relprop.rendering.scale import number
 
     return f"score {number(row.score)}, relevance {number(row.relevance)}, residual {number(row.residual)}; {composite}"
 
 
 def _likeliest(predictions: Sequence[tuple[str, float | None]]) -> str:
-    from relprop.rendering.views import chance
 
     named = [(called(name), sure) for name, sure in predictions]
     found = ", ".join(name if sure is None else f"{name} {chance(sure)}" for name, sure in named)
@@ -127,6 +189,4 @@ def _likeliest(predictions: Sequence[tuple[str, float | None]]) -> str:
 
 def called(target: str) -> str:
     """A target in a sentence: between quotes where it has no letter or digit, as a full stop or a space."""
-    from relprop.rendering.visible import visible
-
     return visible(target).strip() if any(map(str.isalnum, target)) else repr(target)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.storage.files import exactly, opened, strict_json
+from relprop.results.files.bounded import exactly, opened, strict_json
 
 # Some 200 bytes for each tensor: room for 80,000 of them.
 _HEADER = 16 * 2**20

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from relprop.attribution import Relevance
-from relprop.attribution.outputs import Outputs
-from relprop.attribution.trees import leaves
 from relprop.composites import acting
 from relprop.errors import InputError
 from relprop.rendering import html
 from relprop.rendering.html import text
 from relprop.rendering.scale import number
-from relprop.rendering.views import Options, Result, View, left_out, views
+from relprop.rendering.view import Options, View
+from relprop.results.picture import left_out
+from relprop.results.protocol import Result
+from relprop.trees import leaves
+from relprop.version import versions
 
 Groups = Mapping[str, Sequence[Result]]
 
@@ -53,25 +54,13 @@ def report_page(
     every = [result for group in groups.values() for result in group]
     if not every:
         raise InputError("a report needs at least one result.")
-    if strangers := [result for result in every if not isinstance(result, Outputs)]:
+    if strangers := [result for result in every if not isinstance(result, Result)]:
         raise InputError(f"a report is about results, such as attribute returns; got {type(strangers[0]).__name__}.")
     chosen = options or Options()
     body = [f"<p>{text(paragraph)}</p>" for paragraph in (*paragraphs, _ABOUT)]
     body += [_group(heading, group, chosen) for heading, group in groups.items()]
     body += [_composites(every), _environment(every)]
     return html.page(title, "\n".join(body), palette=chosen.palette)
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on besides the model."""
-    import relprop
-
-    return {
-        "relprop": relprop.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": f"{sys.platform} {platform.machine()}",
-    }
 
 
 def rule_counts(result: Result) -> list[tuple[str, str, str, int]]:
@@ -92,7 +81,7 @@ def _group(heading: str, group: Sequence[Result], options: Options) -> str:
     for number_, result in enumerate(group):
         # What was said of an input, and its picture, are not repeated for each of its targets.
         again = any(_same_inputs(result, before) for before in group[:number_])
-        for view in views(result, replace(options, beside=options.beside and not again)):
+        for view in result.views(replace(options, beside=options.beside and not again)):
             parts.append("" if again or not view.said else f"<p>{text(view.said)}</p>")
             parts.append(html.view_html(view))
             rows += _rows(result, view)
@@ -104,14 +93,17 @@ def _group(heading: str, group: Sequence[Result], options: Options) -> str:
 
 
 def _same_inputs(one: Result, other: Result) -> bool:
-    if not isinstance(one, Relevance) or not isinstance(other, Relevance):
-        return type(one) is type(other) and getattr(one, "tokens", None) == getattr(other, "tokens", None)
-    if one.inputs is None or other.inputs is None:
+    given = one.given(), other.given()
+    if one.kind != other.kind or any(each is None for each in given):
         return False
-    pairs = leaves(one.inputs), leaves(other.inputs)
-    return len(pairs[0]) == len(pairs[1]) and all(
-        a.device == b.device and torch.equal(a, b) for (_, a), (_, b) in zip(*pairs, strict=True)
-    )
+    pairs = [[leaf for _, leaf in leaves(each)] for each in given]
+    return len(pairs[0]) == len(pairs[1]) and all(map(_same, *pairs))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.device == other.device and torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)
 
 
 def _rows(result: Result, view: View) -> list[tuple[object, ...]]:

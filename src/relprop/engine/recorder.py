@@ -1,4 +1,4 @@
-"""The ledger: which operation kept how much relevance for its constants, stabilisers and offsets.
+"""What each operation kept of the relevance that it was handed, read off the graph during a backward pass.
 
 What arrives at an operation's results less what it hands to its live operands is what it absorbed. Both sides are
 read off the graph by hooks on the nodes at the edge between one operation and the next, so no handler takes part. One
@@ -8,8 +8,7 @@ number is read per edge and sample, given by one side and taken by the other, so
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,92 +22,9 @@ Edge = tuple[Node, int]
 INPUT = -1
 """Stands for the inputs where an operation's number says what made a tensor."""
 SINK = "positions"
-
-CAUSES = {
-    "conv": "biases and stabilisers",
-    "linear": "biases and stabilisers",
-    "bilinear": "biases and stabilisers",
-    "batch_norm": "biases and stabilisers",
-    "activation": "activations that are not 0 at 0",
-    "softmax": "softmax",
-    "attention": "attention",
-    "norm": "normalisation",
-    "sum": "constants in sums",
-    "product": "products",
-    "division": "divisions",
-    "recurrent": "recurrent layers",
-    SINK: "position encodings",
-}
-"""What absorbed relevance, by family of operations."""
-OTHER = "other constants"
-
-
-@dataclass
-class Entry:
-    """What one call of one operation absorbed.
-
-    Attributes:
-        family: its family.
-        name: the operation.
-        where: the module that called it.
-        absorbed: relevance, shape (N,), float64.
-    """
-
-    family: str
-    name: str
-    where: str
-    absorbed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
-
-    @property
-    def cause(self) -> str:
-        return CAUSES.get(self.family, OTHER)
-
-
-class Ledger(Mapping[str, Tensor]):
-    """Where the residual went: a mapping from a cause to the relevance it absorbed, shape (N,), float64.
-
-    The sum over all causes is the residual, but for rounding; a cause that kept nothing but rounding is left out. `entries` has one line per call of an operation, and
-    `print(ledger)` shows the largest.
-    """
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
-        causes: dict[str, Tensor] = {}
-        for entry in entries:
-            causes[entry.cause] = causes[entry.cause] + entry.absorbed if entry.cause in causes else entry.absorbed
-        sizes = {cause: float(kept.abs().max()) for cause, kept in causes.items()}
-        rounding = 1e-12 * max(sizes.values(), default=0.0)
-        self._causes = {cause: kept for cause, kept in causes.items() if sizes[cause] > rounding}
-
-    def __getitem__(self, cause: str) -> Tensor:
-        return self._causes[cause]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._causes)
-
-    def __len__(self) -> int:
-        return len(self._causes)
-
-    def __bool__(self) -> bool:
-        return bool(self.entries)
-
-    @staticmethod
-    def joined(parts: list[Ledger]) -> Ledger:
-        """The ledger of one batch from those of its parts."""
-        rows = zip(*(part.entries for part in parts), strict=True)
-        return Ledger([Entry(r[0].family, r[0].name, r[0].where, torch.cat([e.absorbed for e in r])) for r in rows])
-
-    def sample(self, index: int | slice) -> Ledger:
-        """The ledger of some samples."""
-        return Ledger([Entry(e.family, e.name, e.where, e.absorbed[index]) for e in self.entries])
-
-    def __str__(self) -> str:
-        rows = [(f"{e.name} ({e.family}) in {e.where}", e.absorbed.tolist()) for e in self.entries]
-        rows = sorted(rows, key=lambda row: -max(map(abs, row[1]), default=0.0))[:12]
-        width = max((len(name) for name, _ in rows), default=0)
-        return "\n".join(f"{name:<{width}}  {' '.join(f'{v:10.4g}' for v in kept)}" for name, kept in rows)
-
-    __repr__ = __str__
+"""The family of position encodings, with which relevance ends."""
+Made = tuple[str, str, str]
+"""An operation: its family, its name, and the module that called it."""
 
 
 class Held:
@@ -144,7 +60,7 @@ class Recorder:
     """
 
     def __init__(self, copied: bool = False) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[Made] = []
         self.samples = 1
         self.apart = True
         self.nz = False
@@ -159,7 +75,7 @@ class Recorder:
         maker = INPUT
         if sink:
             maker = len(self.entries)
-            self.entries.append(Entry(SINK, "position encoding", ""))
+            self.entries.append((SINK, "position encoding", ""))
         self._hold(tensor, edge_of(tensor), maker)
 
     def meet(self, operands: list[Tensor]) -> None:
@@ -185,7 +101,7 @@ class Recorder:
         self._watch({node for node, _ in made}, number)
         for edge, t in made.items():
             self._hold(t, edge, number)
-        self.entries.append(Entry(family, name, where))
+        self.entries.append((family, name, where))
 
     def preserve(self, target: Any) -> None:
         """Before a tensor is overwritten: values that lie in its memory are copied."""

@@ -6,23 +6,23 @@ import os
 import re
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from torch import Tensor
 
-from relprop.attribution import Relevance
-from relprop.attribution.identity import Identity
-from relprop.attribution.trees import leaves
 from relprop.composites import Place
-from relprop.engine.ledger import Entry, Ledger
 from relprop.errors import FormatError, InputError
+from relprop.results.files import atomic
+from relprop.results.files.bounded import exactly, opened, strict_json
+from relprop.results.files.checks import holds, real
+from relprop.results.files.encoding import decode
+from relprop.results.files.folder import FORMAT, MANIFEST, TENSORS, RecordedComposite, RecordedRule
+from relprop.results.files.tensors import read
+from relprop.results.identity import Identity
+from relprop.results.ledger import Entry, Ledger
+from relprop.results.protocol import KINDS, Result
 from relprop.rules import Rule
 from relprop.signatures import public
-from relprop.storage import atomic, texts
-from relprop.storage.encoding import decode
-from relprop.storage.files import exactly, opened, strict_json
-from relprop.storage.folder import FORMAT, KEPT, MANIFEST, TENSORS, RecordedComposite, RecordedRule, Stored
-from relprop.storage.tensors import read
 
 # That of the largest result of a network of 10,000 operations has 2 MB.
 _MANIFEST = 64 * 2**20
@@ -42,7 +42,7 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
         limit: bytes that its tensors may have; the manifest may have 64 MiB and 4 million values.
 
     Returns:
-        The `Relevance`, `TextRelevance` or `GenerationRelevance` that was saved, on the CPU.
+        The `Relevance`, `TextRelevance`, `GenerationRelevance` or result of a kind of one's own that was saved, on the CPU.
 
     Raises:
         FormatError: there is no saved result, it is damaged or too large, or a newer version wrote it.
@@ -97,7 +97,7 @@ def _version(manifest: Any) -> int:
     return version
 
 
-def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
+def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
     encoded = manifest.get("content")
     if not isinstance(encoded, dict):
         raise ValueError("it has no content")
@@ -112,15 +112,9 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
     }
     made["notices"] = _notices(content.get("notices", []))  # none in folders of the first version
     kind = manifest.get("kind")
-    if not isinstance(kind, str) or kind not in ("relevance", *texts.KINDS):
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"its kind is {str(kind)[:40]!r}")
-    if missing := [name for name in texts.names(kind) or (*KEPT, "inputs") if name not in content]:
-        raise ValueError(f"it has no {missing[0]}")
-    if kind != "relevance":
-        return texts.restored(kind, content, made, lambda samples: _ledger(content.get("ledger"), samples))
-    samples = _check_scores(content)
-    made["ledger"] = _ledger(content.get("ledger"), samples)
-    return Relevance(**{name: content[name] for name in (*KEPT, "inputs")}, **made)
+    return KINDS[kind].restored(content, made, lambda samples: _ledger(content.get("ledger"), samples))
 
 
 def _notices(found: Any) -> list[str]:
@@ -129,48 +123,8 @@ def _notices(found: Any) -> list[str]:
     return found
 
 
-def _check_scores(content: dict[str, Any]) -> int:
-    """How many samples it is about, where everything agrees on that."""
-    score = content["score"]
-    if not real(score) or score.ndim != 1 or not len(score):
-        raise ValueError("score is no row of numbers")
-    if not real(content["residual"]) or content["residual"].shape != score.shape:
-        raise ValueError("residual is not that of the scores")
-    values = dict(leaves(content["values"]))
-    if not values or not all(real(value) and value.numel() for value in values.values()):
-        raise ValueError("values are no numbers")
-    if content["inputs"] is not None:
-        given = dict(leaves(content["inputs"]))
-        if given.keys() != values.keys() or not all(
-            isinstance(given[path], Tensor) and not given[path].is_complex() and given[path].shape == value.shape
-            for path, value in values.items()
-        ):
-            raise ValueError("inputs are not those of the values")
-    for name in ("layers", "positions"):
-        if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
-            raise ValueError(f"{name} are no numbers under names")
-    if not all(real(part) for part in content["positions"].values()):
-        raise ValueError("positions are no numbers under names")
-    if isinstance(content["labels"], str):  # names of a type that the file cannot hold
-        content["labels"] = None
-    labels = content["labels"]
-    plain = isinstance(labels, (list, tuple)) and all(isinstance(name, (str, int, float)) for name in labels)
-    if labels is not None and not plain:
-        raise ValueError("labels are no names")
-    return len(score)
-
-
-def real(value: Any) -> bool:
-    """Whether this is a tensor of real numbers with a fraction, as relevance is."""
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _named(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
-
-
 def _composite(data: Any) -> RecordedComposite:
-    if not isinstance(data, dict) or not _holds(data, {"name": str, "table": str, "multiply_by_inputs": bool}):
+    if not isinstance(data, dict) or not holds(data, {"name": str, "table": str, "multiply_by_inputs": bool}):
         raise ValueError("its composite is not described")
     return RecordedComposite(data["name"], data["table"], data["multiply_by_inputs"])
 
@@ -178,7 +132,7 @@ def _composite(data: Any) -> RecordedComposite:
 def _identity(data: Any) -> Identity | None:
     if data is None:
         return None
-    if not isinstance(data, dict) or not _holds(data, {"name": str, "parameters": int}) or data["parameters"] < 0:
+    if not isinstance(data, dict) or not holds(data, {"name": str, "parameters": int}) or data["parameters"] < 0:
         raise ValueError("its model is not described")
     digest = data.get("weights_sha256")
     if not (digest is None or (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest))):
@@ -193,7 +147,7 @@ def _rules(data: Any) -> list[tuple[Place, Rule | None]]:
 
 
 def _recorded(entry: Any) -> tuple[Place, Rule | None]:
-    if not isinstance(entry, dict) or not _holds(entry, {"operation": str, "family": str, "module": str}):
+    if not isinstance(entry, dict) or not holds(entry, {"operation": str, "family": str, "module": str}):
         raise ValueError("one of its rules is not described")
     index, last, rule = entry.get("index"), entry.get("last"), entry.get("rule")
     merged = entry.get("merged", False)
@@ -220,13 +174,8 @@ def _ledger(data: Any, samples: int) -> Ledger:
     if not isinstance(data, list):
         raise ValueError("its ledger is no list")
     for entry in data:
-        if not isinstance(entry, dict) or not _holds(entry, {"family": str, "name": str, "where": str}):
+        if not isinstance(entry, dict) or not holds(entry, {"family": str, "name": str, "where": str}):
             raise ValueError("an entry of its ledger is not described")
         if not real(entry.get("absorbed")) or entry["absorbed"].shape != (samples,):
             raise ValueError("an entry of its ledger is not about its samples")
     return Ledger([Entry(e["family"], e["name"], e["where"], e["absorbed"]) for e in data])
-
-
-def _holds(data: dict[Any, Any], types: dict[str, type]) -> TypeGuard[dict[str, Any]]:
-    """Whether a table has these keys with values of exactly these types."""
-    return all(type(data.get(name)) is kind for name, kind in types.items())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution import Contrast
+from relprop.results.contrast import Contrast
 
 # Inputs and outputs of models are some ten levels deep at most.
 _DEEPEST = 64

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from relprop.attribution.identity import Identity
-from relprop.attribution.outputs import Outputs
-from relprop.attribution.targets import target_at
-from relprop.attribution.trees import leaves, map_tree
 from relprop.composites import Composite, Place, acting
-from relprop.engine.ledger import Ledger
 from relprop.errors import InputError
+from relprop.results.contrast import target_at
+from relprop.results.files.checks import check_scores, require
+from relprop.results.identity import Identity
+from relprop.results.ledger import Ledger
+from relprop.results.outputs import Outputs
+from relprop.results.protocol import Exported, loadable
 from relprop.rules import Rule
+from relprop.trees import leaves, map_tree
+
+if TYPE_CHECKING:
+    from relprop.rendering.view import Options, Row, View
+
+# What a folder keeps beside how it was made.
+_KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions", "inputs")
+# What a file of JSON holds of it.
+_TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
 
+@loadable
 @dataclass
 class Relevance(Outputs):
     """Relevance of inputs (and layers) for one score per sample. Everything is detached.
@@ -44,6 +55,8 @@ class Relevance(Outputs):
         labels: names of the classes, where the model or the caller knows them.
         model: what was explained, by name.
     """
+
+    kind: ClassVar[str] = "relevance"
 
     values: Any
     output: Any
@@ -93,6 +106,15 @@ class Relevance(Outputs):
             inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
         )  # fmt: skip
 
+    @property
+    def samples(self) -> int:
+        """How many samples it has, as `len`."""
+        return len(self)
+
+    def alone(self, sample: int) -> Relevance:
+        """The result of one sample, as `R[sample]`."""
+        return self[sample]
+
     def to_numpy(self) -> Any:
         """`values` as NumPy arrays (bfloat16 as float32)."""
         return map_tree(lambda t: (t.float() if t.dtype == torch.bfloat16 else t).cpu().numpy(), self.values)
@@ -110,6 +132,56 @@ class Relevance(Outputs):
         rows = [(str(place), acting(place, rule)) for place, rule in self.rules]
         width = max((len(place) for place, _ in rows), default=0)
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
+
+    def views(self, options: Options) -> list[View]:
+        """What is drawn of it; `show`, `save` and the others use it."""
+        from relprop.results import views
+
+        return views.views(self, options)
+
+    def rows(self) -> list[Row]:
+        """The numbers of each sample's score."""
+        from relprop.results import views
+
+        return views.rows(self)
+
+    def subject(self, n: int) -> str:
+        """What was explained of a sample, in words: the class's name where it is known."""
+        from relprop.results import views
+
+        return views.target_of(self, n)
+
+    def facts(self, n: int) -> dict[str, Any]:
+        """The largest outputs of a sample."""
+        from relprop.results import views
+
+        return {"largest_outputs": dict(views.predictions(self, n))}
+
+    def given(self) -> Any:
+        """The inputs."""
+        return self.inputs
+
+    def kept(self) -> dict[str, Any]:
+        """What a folder keeps of it."""
+        return {name: getattr(self, name) for name in _KEPT}
+
+    def exported(self) -> Exported:
+        """What files that others read hold of it."""
+        found = [
+            *leaves(self.values, "values"),
+            ("score", self.score),
+            ("residual", self.residual),
+            ("output", self.output),
+        ]
+        arrays = {path: part for path, part in found if isinstance(part, Tensor)}
+        return Exported({name: getattr(self, name) for name in _TOLD}, arrays, {"target": self.target})
+
+    @classmethod
+    def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
+        """The result again, from what a folder held."""
+        require(content, _KEPT)
+        samples = check_scores(content)
+        return cls(**{name: content[name] for name in _KEPT}, **made, ledger=ledger(samples))
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))

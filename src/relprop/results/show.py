@@ -13,10 +13,12 @@ from relprop.errors import InputError
 from relprop.rendering import html, terminal
 from relprop.rendering.image import Heatmap
 from relprop.rendering.matrix import TokenMatrix
-from relprop.rendering.report import report_page
 from relprop.rendering.text import TokenMap
-from relprop.rendering.views import Options, Result, left_out, views
+from relprop.rendering.view import Options
 from relprop.rendering.visible import visible
+from relprop.results.picture import left_out
+from relprop.results.protocol import Result
+from relprop.results.report import report_page
 
 
 def show(result: Result, where: str | None = None, **options: Any) -> None:
@@ -44,7 +46,7 @@ def in_terminal(result: Result, options: Options, *, colour: bool | None = None)
     coloured = terminal.has_colour() if colour is None else colour
     columns = max(20, min(shutil.get_terminal_size().columns - 2, 96))
     parts = []
-    for view in views(result, options):
+    for view in result.views(options):
         if view.kind == "table":
             entries = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:20]
             shown = terminal.bars(entries, columns // 4, colour=coloured)
@@ -65,7 +67,7 @@ def in_terminal(result: Result, options: Options, *, colour: bool | None = None)
 def fragment_of(result: Result, **options: Any) -> str:
     """A result as HTML for a notebook."""
     chosen = Options(**options)
-    body = "\n".join(html.view_html(view) for view in views(result, chosen))
+    body = "\n".join(html.view_html(view) for view in result.views(chosen))
     if more := left_out(result, chosen):
         body += f'<p class="note">{more} more samples are not shown.</p>'
     return html.fragment(body, palette=chosen.palette)

@@ -1,12 +1,9 @@
-"""From a result to what is drawn of it: one view for each sample and each input, of a kind that suits its shape.
-
-Results of texts say themselves what is drawn of them (`Viewed`): this package knows tensors, not texts.
-"""
+"""What is drawn of relevance of tensors: one view for each sample and each input, of a kind that suits its shape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,183 +11,54 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from relprop.attribution import Contrast, Relevance
-from relprop.attribution.identity import Identity
-from relprop.attribution.targets import target_at
-from relprop.attribution.trees import leaves
-from relprop.composites import Composite, Place
+from relprop.composites import Composite
 from relprop.errors import InputError
 from relprop.rendering.audio import audio
-from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import Drawing, column, framed, titled
-from relprop.rendering.image import Heatmap, Panel, overlay, picture_of, strip
-from relprop.rendering.matrix import TokenMatrix
+from relprop.rendering.colours import Floats
+from relprop.rendering.drawing import Drawing
+from relprop.rendering.image import Heatmap, overlay, picture_of
+from relprop.rendering.panels import Panel, strip
 from relprop.rendering.scale import Scale, note, number, to_array
 from relprop.rendering.series import series
 from relprop.rendering.table import bars, waterfall
 from relprop.rendering.text import TokenMap
+from relprop.rendering.view import Options, Row, View, by_cause
 from relprop.rendering.visible import visible
 from relprop.rendering.volume import volume
-from relprop.rules import Rule
-from relprop.signatures import public
+from relprop.results.contrast import Contrast, target_at
+from relprop.results.ledger import Ledger
+from relprop.trees import leaves
 
-KINDS = ("image", "text", "series", "table", "audio", "volume")
 # Entries of a view that are listed as text; a table of all pixels helps nobody.
 _LISTED = 20
 
 
-@dataclass(frozen=True)
-class Options:
-    """How results are drawn; every output takes these as keyword arguments.
+class _Tensors(Protocol):
+    """What is asked of relevance of tensors where it is drawn."""
 
-    Attributes:
-        kind: "image", "text", "series", "table", "audio" or "volume"; None goes by the shape: `(N, C, H, W)` are
-            images, `(N, C, T)` series, `(N, F)` tables, `(N, C, D, H, W)` volumes.
-        names: of the features of a table, or of the channels of a series.
-        tokens: of a text, one list for all samples or one per sample; relevance is `(N, T)` or `(N, T, D)`. None takes
-            those that the result has.
-        pictures: what images are shown on: one Pillow image, or one per sample. None shows the input itself.
-        rate: samples per second of sound or of a series.
-        percentile: end of each scale, as a percentile of the sizes; what is beyond is counted in its note.
-        limit: end of each scale, a number or another `Scale`: the same for all.
-        shared: one scale for all samples.
-        palette: "red_blue", "orange_purple" or "grey".
-        most: samples that are drawn; how many were left out is said.
-        beside: whether an image's input is drawn beside its map.
-        merge: whether the tokens of a word are joined, and their relevance added up.
-        room: pixels that the lines of a text are long, in drawings.
-    """
-
-    kind: str | None = None
-    names: Sequence[str] = ()
-    tokens: Sequence[Any] | None = None
-    pictures: Any = None
-    rate: float | None = None
-    percentile: float | None = None
-    limit: float | Scale | None = None
-    shared: bool = False
-    palette: Palette | str = RED_BLUE
-    most: int = 8
-    beside: bool = True
-    merge: bool = False
-    room: float = 720
-
-    def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in KINDS:
-            raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
-        if not isinstance(self.most, int) or self.most < 1:
-            raise InputError(f"most is {self.most!r}; at least one sample is drawn: an int above 0.")
-        for name in ("rate", "percentile", "room"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) and not (value is None and name != "room"):
-                raise InputError(f"{name} is {value!r}; it must be a number.")
-        if not isinstance(self.limit, (int, float, Scale, type(None))):
-            raise InputError(f"limit is {self.limit!r}; it must be a number, or the Scale of another drawing.")
-        if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
-            raise InputError(f"percentile is {self.percentile}; it lies above 0 and up to 100.")
-
-
-ELSEWHERE = {
-    "dpi": "Drawings are made of pixels: scale=2 draws twice as many, in to_image and in save to a .png.",
-    "figsize": "Drawings are as large as what they show: scale=2 draws twice as many pixels, in to_image and in save to a .png.",
-    "cmap": 'Colours are chosen by palette="red_blue", "orange_purple" or "grey".',
-    "vmax": "The end of a scale is limit=, a number, or percentile=.",
-    "vmin": "Scales end at the same number on both sides: limit=, or percentile=.",
-}
-Options.__init__ = public("relprop.rendering.Options", ELSEWHERE)(Options.__init__)  # type: ignore[method-assign]
-
-
-@dataclass(frozen=True)
-class Row:
-    """The numbers of one explained score.
-
-    Attributes:
-        explained: what it was.
-        score: of the model.
-        relevance: what of it arrived at the inputs.
-        residual: what did not.
-        absorbed: the residual by its causes; they add up to it.
-        probability: how sure the model was of it, where that is known.
-    """
-
-    explained: str
-    score: float
-    relevance: float
-    residual: float
-    absorbed: dict[str, float]
-    probability: float | None = None
-
-    @property
-    def title(self) -> str:
-        """What it was, and how sure the model was of it."""
-        sure = "" if self.probability is None else f", probability {chance(self.probability)}"
-        return f"{self.explained}{sure}"
-
-
-def chance(probability: float) -> str:
-    """A probability for people; three digits would round a good one to certainty."""
-    return ">0.999" if probability > 0.9995 else number(probability)
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """One input of one sample.
-
-    Attributes:
-        kind: what it is drawn as.
-        sample: its number.
-        title: what was explained.
-        lines: its numbers, in words.
-        draw: draws it.
-        entries: names and values, for text: all of a text or a table, the strongest of others.
-        data: the map, the text or the matrix, for where it is not drawn.
-        picture: what an image is shown on.
-        said: what the model answered, in words.
-        rows: the numbers of the scores that it is about.
-    """
-
-    kind: str
-    sample: int
-    title: str
-    lines: tuple[str, ...]
-    draw: Callable[[], Drawing]
-    entries: list[tuple[str, float]] = field(default_factory=list)
-    data: Heatmap | TokenMap | TokenMatrix | None = None
-    picture: Image.Image | None = None
-    said: str = ""
-    rows: Sequence[Row] = ()
-
-
-class Viewed(Protocol):
-    """A result that says itself what is drawn of it."""
-
+    values: Any
+    inputs: Any
+    output: Any
+    score: Tensor
+    residual: Tensor
+    target: Any
+    labels: Sequence[str] | None
     composite: Composite
-    rules: list[tuple[Place, Rule | None]]
-    unknown: dict[str, int]
-    model: Identity | None
+    ledger: Ledger
 
-    def views(self, options: Options) -> list[View]:
-        """What is drawn of it."""
-
-    def rows(self) -> list[Row]:
-        """The numbers of its scores."""
+    def __len__(self) -> int: ...
 
 
-Result = Relevance | Viewed
-
-
-def views(result: Result, options: Options) -> list[View]:
+def views(result: _Tensors, options: Options) -> list[View]:
     """The views of a result, at most `options.most` samples of it.
 
     Raises:
         InputError: the options do not fit the result.
     """
-    if not isinstance(result, Relevance):
-        return result.views(options)
     if options.shared and options.limit is None:
         options = replace(options, limit=_shared(result, options), percentile=None)
-    if options.tokens is None and getattr(result, "tokens", None) is not None:
-        options = replace(options, tokens=result.tokens)  # type: ignore[attr-defined]
+    if options.tokens is None:
+        options = replace(options, tokens=getattr(result, "tokens", None))
     inputs = dict(leaves(result.inputs)) if result.inputs is not None else {}
     found = []
     for sample in range(min(len(result), options.most)):
@@ -203,39 +71,28 @@ def views(result: Result, options: Options) -> list[View]:
     return found
 
 
-def rows(result: Result) -> list[Row]:
+def rows(result: _Tensors) -> list[Row]:
     """The numbers of every score that a result explains."""
-    if not isinstance(result, Relevance):
-        return result.rows()
-    several = len(result) > 1
-    return [
-        Row(
-            f"sample {n}: {target_of(result, n)}" if several else target_of(result, n),
-            float(result.score[n]), total(result, n), float(result.residual[n]), absorbed(result, n),
-        )
-        for n in range(len(result))
-    ]  # fmt: skip
+    return [_row(result, n, _titled(result, n)) for n in range(len(result))]
 
 
-def left_out(result: Result, options: Options) -> int:
-    """How many samples are not drawn."""
-    return max(len(result) - options.most, 0) if isinstance(result, Relevance) else 0
+def _row(result: _Tensors, sample: int, title: str) -> Row:
+    score, residual = float(result.score[sample]), float(result.residual[sample])
+    return Row(title, score, total(result, sample), residual, absorbed(result, sample))
 
 
-def drawing(result: Result, options: Options) -> Drawing:
-    """All views below each other, each under what was explained and its numbers."""
-    parts = [titled(view.draw(), view.title, lines=view.lines) for view in views(result, options)]
-    if more := left_out(result, options):
-        parts.append(titled(Drawing(300, 1), "", lines=[f"{more} more samples are not drawn (most=)"]))
-    return framed(column(parts, 20))
+def _titled(result: _Tensors, sample: int) -> str:
+    """What was explained of a sample, with its number where there are several."""
+    target = target_of(result, sample)
+    return f"sample {sample}: {target}" if len(result) > 1 else target
 
 
-def target_of(result: Relevance, sample: int) -> str:
+def target_of(result: _Tensors, sample: int) -> str:
     """What was explained of a sample, in words: the class's name where it is known."""
     return _in_words(target_at(result.target, sample, len(result)), result.labels)
 
 
-def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[str, float]]:
+def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str, float]]:
     """The largest outputs of a sample by name, where the output is one row of scores."""
     output = result.output
     if not isinstance(output, Tensor) or output.is_complex() or output.ndim != 2 or output.shape[0] != len(result):
@@ -245,7 +102,7 @@ def predictions(result: Relevance, sample: int, count: int = 5) -> list[tuple[st
     return [(_in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
 
-def total(result: Relevance, sample: int) -> float:
+def total(result: _Tensors, sample: int) -> float:
     """The relevance of a sample that arrived at the inputs."""
     with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs add up to no number
         return sum(
@@ -255,27 +112,13 @@ def total(result: Relevance, sample: int) -> float:
         )
 
 
-def absorbed(result: Relevance, sample: int) -> dict[str, float]:
+def absorbed(result: _Tensors, sample: int) -> dict[str, float]:
     """What of the score did not arrive, by its causes; the parts add up to the residual."""
     causes = {cause: float(amounts[sample]) for cause, amounts in result.ledger.items()}
     return by_cause(float(result.residual[sample]), causes)
 
 
-def by_cause(rest: float, causes: dict[str, float]) -> dict[str, float]:
-    """A residual by its causes, where they are known; the parts add up to it."""
-    if not causes:
-        return {"absorbed by constants": rest}
-    largest = max(abs(rest), *map(abs, causes.values()))
-    # What is smaller than the rounding of float32 is left to the last entry, with the rounding itself.
-    kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
-    unknown = rest - sum(kept.values())
-    if unknown:
-        name = "rounding" if abs(unknown) < 1e-3 * largest else "other constants"
-        kept[name] = kept.get(name, 0.0) + unknown
-    return kept
-
-
-def _shared(result: Relevance, options: Options) -> Scale:
+def _shared(result: _Tensors, options: Options) -> Scale:
     """The scale of all samples, as they are drawn: images with their channels summed."""
     every = [leaf.cpu().double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
     images = [_kind(leaf[0], options) == "image" and leaf.ndim == 4 for leaf in every]
@@ -283,11 +126,9 @@ def _shared(result: Relevance, options: Options) -> Scale:
     return Scale.of(*maps, percentile=options.percentile)
 
 
-def _view(result: Relevance, sample: int, path: str, values: Tensor, given: Any, options: Options) -> View:
+def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, options: Options) -> View:
     kind = _kind(values, options)
-    title = f"{target_of(result, sample)}{f', input {path}' if path else ''}"
-    if len(result) > 1:
-        title = f"sample {sample}: {title}"
+    title = f"{_titled(result, sample)}{f', input {path}' if path else ''}"
     numbers = (
         f"score {number(float(result.score[sample]))}, relevance {number(total(result, sample))}, "
         f"residual {number(float(result.residual[sample]))}; {result.composite.name}"
@@ -297,11 +138,13 @@ def _view(result: Relevance, sample: int, path: str, values: Tensor, given: Any,
     ]
     draw, entries, data, said, picture = make(result, sample, values, given, options)
     lines = tuple(line for line in (numbers, said) if line)
-    row = replace(rows(result[sample])[0], explained=title)
-    return View(kind, sample, title, lines, draw, entries, data, picture, _largest_outputs(result, sample), [row])
+    answered = _largest_outputs(result, sample)
+    row = _row(result, sample, title)
+    channels = to_array(values) if kind in ("series", "audio") else None
+    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [row], channels)
 
 
-def _largest_outputs(result: Relevance, sample: int) -> str:
+def _largest_outputs(result: _Tensors, sample: int) -> str:
     found = ", ".join(f"{name} {number(value)}" for name, value in predictions(result, sample))
     return f"Largest outputs{f' of sample {sample}' if len(result) > 1 else ''}: {found}." if found else ""
 
@@ -319,7 +162,7 @@ def _kind(values: Tensor, options: Options) -> str:
 _Made = tuple[Callable[[], Drawing], list[tuple[str, float]], "Heatmap | TokenMap | None", str, "Image.Image | None"]
 
 
-def _image(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _image(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     heatmap = Heatmap.of(values, percentile=options.percentile, limit=options.limit, palette=options.palette)
     picture, said = _picture(sample, values, given, options)
 
@@ -345,7 +188,7 @@ def _picture(sample: int, values: Tensor, given: Any, options: Options) -> tuple
     return (None, "") if given is None or given.ndim not in (2, 3) else picture_of(given)
 
 
-def _text(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _text(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     tokens = options.tokens
     if tokens is None:
         raise InputError("text needs its tokens: tokens=[...], one per entry of the relevance.")
@@ -363,7 +206,7 @@ def _text(result: Relevance, sample: int, values: Tensor, given: Any, options: O
     )
 
 
-def _series(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _series(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     def draw() -> Drawing:
         return series(
             values, given, names=options.names, rate=options.rate, percentile=options.percentile, limit=options.limit,
@@ -374,7 +217,7 @@ def _series(result: Relevance, sample: int, values: Tensor, given: Any, options:
     return draw, _strongest(array), _rows(array, options), note(array), None
 
 
-def _table(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _table(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     flat = values.reshape(-1)
     names = list(options.names) or (_indices(values) if values.ndim > 1 else [])
     features = None if given is None else given.reshape(-1)
@@ -394,7 +237,7 @@ def _table(result: Relevance, sample: int, values: Tensor, given: Any, options: 
     return draw, list(zip(labels, flat.tolist(), strict=False)), None, note(flat), None
 
 
-def _audio(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _audio(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     if given is None or options.rate is None:
         raise InputError("audio needs the sound itself (the result of a loaded folder has it) and rate=, in Hz.")
     rate = options.rate
@@ -406,7 +249,7 @@ def _audio(result: Relevance, sample: int, values: Tensor, given: Any, options: 
     return draw, _strongest(array), _rows(array, options), "", None
 
 
-def _volume(result: Relevance, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _volume(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     def draw() -> Drawing:
         return volume(values, given, percentile=options.percentile, limit=options.limit, colours=options.palette)
 

@@ -1,0 +1,122 @@
+"""A network that is ready to be explained, and how pictures are given to it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from relprop.errors import InputError, ModelStateError, RelpropError
+from relprop.zoo.images import square, to_tensor
+
+SAMPLE_TEXT = "The capital of France is Paris."
+"""What a network of texts reads where none is given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A network that is ready to be explained.
+
+    Attributes:
+        name: as it was asked for.
+        model: in eval mode.
+        labels: names of its classes, or None.
+        tensor: a picture as the network takes it, `(1, C, H, W)`.
+        seen: the part of a picture that the network sees.
+        tokenizer: of a network that reads text; None for others.
+        classes: whether it answers with classes, by name or number; other networks of text answer with tokens.
+    """
+
+    name: str
+    model: nn.Module
+    labels: Sequence[str] | None
+    tensor: Callable[[Image.Image], Tensor]
+    seen: Callable[[Image.Image], Image.Image]
+    tokenizer: Any = None
+    classes: bool = True
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures become tensors, where a model does not say."""
+
+    size: int | None = None
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+def picture_reading(
+    model: nn.Module, pictures: Pictures, resize: int | None = None
+) -> tuple[Callable[[Image.Image], Tensor], Callable[[Image.Image], Image.Image]]:
+    """A picture as a tensor, and the part of it that is seen: its middle, after resizing the shorter side."""
+    own = getattr(model, "size", None)
+    size = pictures.size or (own if isinstance(own, int) else 224)
+    part = 1.0 if resize is None else size / max(resize, size)
+
+    def seen(image: Image.Image) -> Image.Image:
+        return square(image, size, part)
+
+    def tensor(image: Image.Image) -> Tensor:
+        return to_tensor(seen(image), pictures.mean, pictures.std)
+
+    return tensor, seen
+
+
+def no_picture(image: Image.Image) -> Any:
+    """Refuses a picture, in the place of what reads one."""
+    raise InputError("this network reads text, not pictures.")
+
+
+def padded(tokenizer: Any) -> Any:
+    """A tokenizer that can pad: the end of a text does, for a mask hides it."""
+    if getattr(tokenizer, "pad_token", None) is None and getattr(tokenizer, "eos_token", None) is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def library(name: str, package: str) -> Any:
+    """A library, or the reason why it cannot be used."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"models of {package} need it installed: pip install {package}", name=package
+        ) from error
+    except Exception as error:
+        # As torchvision does where it was built for another torch.
+        raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error
+
+
+@contextmanager
+def taking(loaded: Loaded, inputs: Tensor, fix: str) -> Iterator[None]:
+    """Says it in a line where a network cannot take an input: what it raises by itself is no fault of ours.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, InputError) and error.__cause__ is not None  # by the network itself
+        if isinstance(error, RelpropError) and not refused:
+            raise
+        try:
+            with torch.no_grad():
+                loaded.model(inputs)
+        except Exception as own:
+            shape = tuple(inputs.shape)
+            raise InputError(f"{loaded.name} cannot take an input of shape {shape}: {own}. {fix}") from error
+        raise
+
+
+def sample_of(shape: Sequence[int]) -> Tensor:
+    """Numbers of a shape, the same in every run, for a look at what a network is made of."""
+    if any(length < 1 for length in shape):
+        raise InputError(f"--shape {','.join(map(str, shape))}: every axis is at least 1 long.")
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,114 @@
+"""The options that several commands take, and what is made of their text."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relprop.cli import models, reading
+from relprop.cli.network import Pictures
+from relprop.composites import NAMES
+from relprop.errors import CompositeError, InputError
+
+
+def composite_names(incomplete: str) -> list[str]:
+    """The names that a word on the command line may become."""
+    return [name for name in ("auto", *NAMES) if name.startswith(incomplete)]
+
+
+Composites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--composite",
+        "-c",
+        help="Name of a composite; several times to compare.",
+        show_default="auto",
+        autocompletion=composite_names,
+    ),
+]
+Percentile = Annotated[
+    float | None,
+    typer.Option(
+        help="End of the colour scale, as a percentile of |relevance|; what is beyond is counted in the note of each map.",
+        show_default="the largest: nothing is clipped",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"The network: {models.DEFAULT}, {', '.join(models.SOURCES[:-1])} or {models.SOURCES[-1]}.",
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default="its own")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print data for a program, not a table.")]
+Without = Annotated[list[str] | None, typer.Option(help="Column of a table that is no input.")]
+Title = Annotated[str, typer.Option(help="Title of the page.")]
+Size = Annotated[
+    int | None, typer.Option(help="Side of the pictures the network takes.", min=1, show_default="as it says")
+]
+Mean = Annotated[str | None, typer.Option(help="Mean of each colour, such as 0.5,0.5,0.5.", show_default="as it says")]
+Std = Annotated[str | None, typer.Option(help="Standard deviation of each colour.", show_default="as it says")]
+
+Trusted = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let an hf: model run the code that comes with it, and read weights that are pickled.",
+    ),
+]
+
+
+def percentile_of(value: float | None) -> float | None:
+    """The end of a scale, where it is one."""
+    if value is not None and not 0.0 < value <= 100.0:
+        raise InputError(f"--percentile is {value:g}; it lies above 0 and up to 100")
+    return value
+
+
+def check_composite(name: str) -> None:
+    """Refuses a composite that there is not, or that cannot be made from its name."""
+    if name != "auto" and name not in NAMES:
+        raise CompositeError(f"there is no composite {name!r}; there are: auto, {', '.join(NAMES)}")
+    if name != "auto" and (needed := _needed(NAMES[name])):
+        raise CompositeError(
+            f"{name!r} needs {' and '.join(needed)}, which depend on the inputs: use it from Python, "
+            f"relprop.composites.{name}({', '.join(f'{p}=...' for p in needed)})."
+        )
+
+
+def _needed(make: Any) -> list[str]:
+    """The parameters without which a composite cannot be made."""
+    return [name for name, p in inspect.signature(make).parameters.items() if p.default is p.empty]
+
+
+def pictures_of(size: int | None, mean: str | None, std: str | None) -> Pictures | None:
+    """How pictures are read, where that was said."""
+    if size is None and mean is None and std is None:
+        return None
+    given: dict[str, Any] = {"size": size}
+    for name, text in (("mean", mean), ("std", std)):
+        if text is not None:
+            given[name] = numbers_of(text, f"--{name}", float)
+            if len(given[name]) != 3:
+                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue")
+            if name == "std" and not all(given[name]):
+                raise InputError(f"--std {text!r}: a picture cannot be divided by 0")
+    return Pictures(**given)
+
+
+def numbers_of(text: str, option: str, convert: type) -> tuple[Any, ...]:
+    """The numbers of a text, with commas between them."""
+    try:
+        return tuple(convert(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text!r} must be numbers with commas between them") from None
+
+
+def names_of(path: Path) -> list[str]:
+    """The lines of a file with names."""
+    return reading.text_of(path).splitlines()

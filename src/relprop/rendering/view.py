@@ -1,0 +1,158 @@
+"""What is drawn of a result, without the result: a view for each picture, text or table, and the options of drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from relprop.errors import InputError
+from relprop.rendering.colours import RED_BLUE, Floats, Palette
+from relprop.rendering.drawing import Drawing
+from relprop.rendering.image import Heatmap
+from relprop.rendering.matrix import TokenMatrix
+from relprop.rendering.scale import Scale, number
+from relprop.rendering.text import TokenMap
+from relprop.signatures import public
+
+KINDS = ("image", "text", "series", "table", "audio", "volume")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How results are drawn; every output takes these as keyword arguments.
+
+    Attributes:
+        kind: "image", "text", "series", "table", "audio" or "volume"; None goes by the shape: `(N, C, H, W)` are
+            images, `(N, C, T)` series, `(N, F)` tables, `(N, C, D, H, W)` volumes.
+        names: of the features of a table, or of the channels of a series.
+        tokens: of a text, one list for all samples or one per sample; relevance is `(N, T)` or `(N, T, D)`. None takes
+            those that the result has.
+        pictures: what images are shown on: one Pillow image, or one per sample. None shows the input itself.
+        rate: samples per second of sound or of a series.
+        percentile: end of each scale, as a percentile of the sizes; what is beyond is counted in its note.
+        limit: end of each scale, a number or another `Scale`: the same for all.
+        shared: one scale for all samples.
+        palette: "red_blue", "orange_purple" or "grey".
+        most: samples that are drawn; how many were left out is said.
+        beside: whether an image's input is drawn beside its map.
+        merge: whether the tokens of a word are joined, and their relevance added up.
+        room: pixels that the lines of a text are long, in drawings.
+    """
+
+    kind: str | None = None
+    names: Sequence[str] = ()
+    tokens: Sequence[Any] | None = None
+    pictures: Any = None
+    rate: float | None = None
+    percentile: float | None = None
+    limit: float | Scale | None = None
+    shared: bool = False
+    palette: Palette | str = RED_BLUE
+    most: int = 8
+    beside: bool = True
+    merge: bool = False
+    room: float = 720
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in KINDS:
+            raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
+        if not isinstance(self.most, int) or self.most < 1:
+            raise InputError(f"most is {self.most!r}; at least one sample is drawn: an int above 0.")
+        for name in ("rate", "percentile", "room"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) and not (value is None and name != "room"):
+                raise InputError(f"{name} is {value!r}; it must be a number.")
+        if not isinstance(self.limit, (int, float, Scale, type(None))):
+            raise InputError(f"limit is {self.limit!r}; it must be a number, or the Scale of another drawing.")
+        if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
+            raise InputError(f"percentile is {self.percentile}; it lies above 0 and up to 100.")
+
+
+ELSEWHERE = {
+    "dpi": "Drawings are made of pixels: scale=2 draws twice as many, in to_image and in save to a .png.",
+    "figsize": "Drawings are as large as what they show: scale=2 draws twice as many pixels, in to_image and in save to a .png.",
+    "cmap": 'Colours are chosen by palette="red_blue", "orange_purple" or "grey".',
+    "vmax": "The end of a scale is limit=, a number, or percentile=.",
+    "vmin": "Scales end at the same number on both sides: limit=, or percentile=.",
+}
+Options.__init__ = public("relprop.rendering.Options", ELSEWHERE)(Options.__init__)  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one explained score.
+
+    Attributes:
+        explained: what it was.
+        score: of the model.
+        relevance: what of it arrived at the inputs.
+        residual: what did not.
+        absorbed: the residual by its causes; they add up to it.
+        probability: how sure the model was of it, where that is known.
+    """
+
+    explained: str
+    score: float
+    relevance: float
+    residual: float
+    absorbed: dict[str, float]
+    probability: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What it was, and how sure the model was of it."""
+        sure = "" if self.probability is None else f", probability {chance(self.probability)}"
+        return f"{self.explained}{sure}"
+
+
+def chance(probability: float) -> str:
+    """A probability for people; three digits would round a good one to certainty."""
+    return ">0.999" if probability > 0.9995 else number(probability)
+
+
+def by_cause(rest: float, causes: dict[str, float]) -> dict[str, float]:
+    """A residual by its causes, where they are known; the parts add up to it."""
+    if not causes:
+        return {"absorbed by constants": rest}
+    largest = max(abs(rest), *map(abs, causes.values()))
+    # What is smaller than the rounding of float32 is left to the last entry, with the rounding itself.
+    kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
+    unknown = rest - sum(kept.values())
+    if unknown:
+        name = "rounding" if abs(unknown) < 1e-3 * largest else "other constants"
+        kept[name] = kept.get(name, 0.0) + unknown
+    return kept
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One input of one sample.
+
+    Attributes:
+        kind: what it is drawn as.
+        sample: its number.
+        title: what was explained.
+        lines: its numbers, in words.
+        draw: draws it.
+        entries: names and values, for text: all of a text or a table, the strongest of others.
+        data: the map, the text or the matrix, for where it is not drawn.
+        picture: what an image is shown on.
+        said: what the model answered, in words.
+        rows: the numbers of the scores that it is about.
+        series: relevance of a series or a sound, channels by steps.
+    """
+
+    kind: str
+    sample: int
+    title: str
+    lines: tuple[str, ...]
+    draw: Callable[[], Drawing]
+    entries: list[tuple[str, float]] = field(default_factory=list)
+    data: Heatmap | TokenMap | TokenMatrix | None = None
+    picture: Image.Image | None = None
+    said: str = ""
+    rows: Sequence[Row] = ()
+    series: Floats | None = None

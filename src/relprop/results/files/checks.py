@@ -1,0 +1,69 @@
+"""Whether what a folder holds is what it should be: nobody vouches for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+from torch import Tensor
+
+from relprop.trees import leaves
+
+
+def require(content: dict[str, Any], names: Iterable[str]) -> None:
+    """Refuses content that lacks something.
+
+    Raises:
+        ValueError: it does.
+    """
+    if missing := [name for name in names if name not in content]:
+        raise ValueError(f"it has no {missing[0]}")
+
+
+def real(value: Any, shape: tuple[int, ...] | None = None) -> bool:
+    """Whether this is a tensor of real numbers with a fraction, as relevance is, of that shape if one is given."""
+    return isinstance(value, Tensor) and value.is_floating_point() and (shape is None or tuple(value.shape) == shape)
+
+
+def holds(data: dict[Any, Any], types: dict[str, type]) -> TypeGuard[dict[str, Any]]:
+    """Whether a table has these keys with values of exactly these types."""
+    return all(type(data.get(name)) is kind for name, kind in types.items())
+
+
+def check_scores(content: dict[str, Any]) -> int:
+    """How many samples relevance of tensors is about, where everything agrees on that.
+
+    Raises:
+        ValueError: it is no such relevance.
+    """
+    score = content["score"]
+    if not real(score) or score.ndim != 1 or not len(score):
+        raise ValueError("score is no row of numbers")
+    if not real(content["residual"]) or content["residual"].shape != score.shape:
+        raise ValueError("residual is not that of the scores")
+    values = dict(leaves(content["values"]))
+    if not values or not all(real(value) and value.numel() for value in values.values()):
+        raise ValueError("values are no numbers")
+    if content["inputs"] is not None:
+        given = dict(leaves(content["inputs"]))
+        if given.keys() != values.keys() or not all(
+            isinstance(given[path], Tensor) and not given[path].is_complex() and given[path].shape == value.shape
+            for path, value in values.items()
+        ):
+            raise ValueError("inputs are not those of the values")
+    for name in ("layers", "positions"):
+        if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
+            raise ValueError(f"{name} are no numbers under names")
+    if not all(real(part) for part in content["positions"].values()):
+        raise ValueError("positions are no numbers under names")
+    if isinstance(content["labels"], str):  # names of a type that the file cannot hold
+        content["labels"] = None
+    labels = content["labels"]
+    plain = isinstance(labels, (list, tuple)) and all(isinstance(name, (str, int, float)) for name in labels)
+    if labels is not None and not plain:
+        raise ValueError("labels are no names")
+    return len(score)
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)

@@ -1,0 +1,20 @@
+"""A result as one drawing."""
+
+from __future__ import annotations
+
+from relprop.rendering.drawing import Drawing, column, framed, titled
+from relprop.rendering.view import Options
+from relprop.results.protocol import Result
+
+
+def drawing(result: Result, options: Options) -> Drawing:
+    """All views below each other, each under what was explained and its numbers."""
+    parts = [titled(view.draw(), view.title, lines=view.lines) for view in result.views(options)]
+    if more := left_out(result, options):
+        parts.append(titled(Drawing(300, 1), "", lines=[f"{more} more samples are not drawn (most=)"]))
+    return framed(column(parts, 20))
+
+
+def left_out(result: Result, options: Options) -> int:
+    """How many samples are not drawn."""
+    return max(result.samples - options.most, 0)
