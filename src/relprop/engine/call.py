@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,17 +11,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.composites.places import Place
-from relprop.engine.messages import shapes
+from relprop.engine.messages import called, refuse_training, shapes
+from relprop.engine.notes import Note, begin, noted, renew
 from relprop.engine.registry import Entry
+from relprop.engine.replay import replaying
 from relprop.engine.run import Run
-from relprop.errors import UnsupportedOperationError
+from relprop.engine.tokens import Lookup, positions_of
+from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules.base import Way
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
 
 
 class Call:
-    """One call of an operation, as its handler sees it. `call()` runs the operation itself."""
+    """One call of an operation, as its handler sees it. `call()` runs the operation itself.
+
+    Attributes:
+        entry: what the register knows of the operation.
+        function: the operation itself, as it was called.
+        args: its positional operands; parameters of the model are constants here.
+        kwargs: its named operands and options.
+        live: the operands that carry relevance.
+        inplace: whether the handler shall write into the first operand.
+        zeros: set by a handler that has seen to what exact zeros carry.
+        place: where the call stands in the model; None for what only moves or selects.
+        rule: the rule at that place; None for the default.
+        run: the run as a whole. Handlers need no more of it than the methods below.
+    """
 
     __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run", "zeros")
     place: Place | None
@@ -37,8 +54,8 @@ class Call:
         inplace: bool = False,
         again: Call | None = None,
     ):
-        self.inplace = inplace  # whether the handler shall write into the first argument
-        self.zeros = False  # whether the handler has seen to what exact zeros carry
+        self.inplace = inplace
+        self.zeros = False
         self.run = run
         self.entry = entry
         self.function = function
@@ -92,6 +109,112 @@ class Call:
             return operand  # none, or its numbers were exchanged since
         with torch.no_grad():
             return parameter.as_strided(operand.shape, operand.stride(), operand.storage_offset())
+
+    def where(self) -> str:
+        """The module now running, for messages."""
+        return self.run.where()
+
+    def training(self, what: str) -> ModelStateError:
+        """The error of an operation that draws random numbers or changes statistics, as in training mode."""
+        return refuse_training(what, self.run)
+
+    def trait(self, name: str) -> None:
+        """Notes something that the network has, by which "auto" chooses a composite."""
+        self.run.sites.met.add(name)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether "auto" has yet to choose a composite."""
+        return self.run.sites.undecided
+
+    @property
+    def zeros_carry(self) -> bool:
+        """Whether exact zeros may carry relevance at this place."""
+        return self.run.sites.nz
+
+    @property
+    def zeros_carry_hidden(self) -> bool:
+        """Whether exact zeros may carry relevance at hidden layers."""
+        return self.run.sites.nz_hidden
+
+    @property
+    def zeros_carry_first(self) -> Callable[[], bool]:
+        """Whether exact zeros of the inputs carry relevance: a function for the backward pass to ask."""
+        sites = self.run.sites  # not the call, which would keep its operands
+        return lambda: sites.nz_first
+
+    @property
+    def deferred(self) -> Callable[[], Any]:
+        """The rule at this place, once the forward pass has ended: a function for the backward pass to ask."""
+        sites, place = self.run.sites, self.place
+        assert place is not None  # what has a rule has a place
+        return lambda: sites.decide(place)
+
+    @property
+    def copies_are_kept(self) -> bool:
+        """Whether the model overwrites what a rule still needs."""
+        return self.run.writes.copying
+
+    def is_model_constant(self, constant: Tensor) -> bool:
+        """Whether a constant is made of parameters and buffers alone, and so is no one sample's."""
+        return self.run.model.owns(constant)
+
+    def note(self, live: Tensor) -> Note:
+        """What the engine remembers of a live tensor."""
+        return noted(self.run, live)
+
+    def renew(self, live: Tensor) -> Note:
+        """A new note on a live tensor, of which nothing is known."""
+        return renew(self.run, live)
+
+    def give(self, live: Tensor, role: str, value: Any) -> None:
+        """Notes that a live tensor has a role."""
+        noted(self.run, live).give(role, value)
+
+    @property
+    def samples(self) -> int:
+        """How many samples the inputs have."""
+        return self.run.inputs.samples
+
+    @property
+    def reports_positions(self) -> bool:
+        """Whether encodings of positions report the relevance that ends in them."""
+        return self.run.inputs.positions
+
+    def position_leaf(self, constant: Tensor) -> Tensor:
+        """An encoding of positions, made to report the relevance that ends in it."""
+        return begin(self.run, self.run.sink(constant))
+
+    def positions_of(self, ids: Any) -> Any:
+        """Where the entries of a tensor of ids come from; None where they come from no input."""
+        return positions_of(ids, self.run)
+
+    def look_up(self, positions: Any, rows: Tensor) -> Tensor:
+        """The rows of a table that ids of an input named: they start to carry relevance."""
+        leaf = rows.detach().requires_grad_()
+        if not replaying():
+            self.trait("lookup")
+            name = called(self.function).strip("_")
+            self.run.inputs.lookups.append(Lookup(positions, leaf, name, self.run.model.path()))
+        return begin(self.run, leaf)
+
+    def cut(self, name: str, how: str, operand: Tensor) -> None:
+        """Notes that relevance does not follow an operand."""
+        self.run.trace.cut(name, how, operand, operand)
+
+    def absorbs(self, step: Tensor) -> None:
+        """Books a step within the operation, from which other operations may start, so that the ledger knows it."""
+        recorder = self.run.trace.recorder
+        if recorder is not None and not replaying():
+            recorder.record(self.entry.family, called(self.function).strip("_"), self.where(), step)
+
+    def attended(self, heads: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Shows what the heads of an attention made, (N, heads, T, features), to whoever asked for it."""
+        self.run.trace.attended(heads, arranged)
+
+    def unattended(self) -> AbstractContextManager[bool]:
+        """A context in which nobody is shown what heads made; whether anybody asked for it."""
+        return self.run.trace.unattended()
 
     def relocate(self, family: str) -> None:
         """Takes the call for one of another family, now that its handler has looked at the operands."""

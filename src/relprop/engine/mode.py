@@ -213,6 +213,11 @@ class Propagation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def steps_of(call: Call) -> Propagation:
+    """A context in which the steps that an operation stands for are followed, each by itself."""
+    return Propagation(call.run)
+
+
 def _counts(result: Any) -> bool:
     """Whether a result holds integers or truth values."""
     return isinstance(result, Tensor) and not result.is_floating_point() and not result.is_complex()

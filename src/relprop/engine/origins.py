@@ -217,6 +217,11 @@ def remember(result: Tensor, run: Run, found: Origin) -> Tensor:
     return result
 
 
+def remembered(call: Call, result: Tensor, found: Origin) -> Tensor:
+    """As `remember`, for the result of a call."""
+    return remember(result, call.run, found)
+
+
 def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
     """Notes that the values of a result, (values, indices), are entries of the operand, moved to where the indices say."""
     known = note_of(input)
@@ -334,7 +339,9 @@ def _fixed(move: Move) -> bool:
     given = [*move.args, *move.kwargs.values()]
     while given:
         value = given.pop()
-        if isinstance(value, Tensor) and (value.requires_grad or move.note.run.model.depends(value)):
+        if isinstance(value, Tensor) and (
+            value.dtype is torch.bool or value.requires_grad or move.note.run.model.depends(value)
+        ):
             return False
         if isinstance(value, (list, tuple)):
             given += value

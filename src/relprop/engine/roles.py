@@ -105,6 +105,12 @@ def carry(
                     note.give(known.name, value)
 
 
+def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result: Any) -> None:
+    """Notes that a result has the entries of a live operand, moved by `function`, and so its roles."""
+    call.note(result)
+    carry(call.run, frozenset({MOVES}), function, [operand], [note_of(operand)], (operand,), {}, result)
+
+
 def spread(run: Any, view: Tensor) -> None:
     """After a write into a view: what both its values and those of the whole are known to be, the whole still is.
 

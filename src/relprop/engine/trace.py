@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -51,6 +52,15 @@ class Trace:
             see = self.heads.get(id(running_module()))
             if see is not None:
                 see(result, arranged)
+
+    @contextmanager
+    def unattended(self) -> Iterator[bool]:
+        """While this lasts, nobody is shown what heads made; whether anybody asked for it."""
+        wanted, self.heads = self.heads, {}
+        try:
+            yield bool(wanted)
+        finally:
+            self.heads = wanted
 
     def close(self) -> None:
         """Lets go of the graph."""

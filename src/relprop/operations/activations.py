@@ -18,9 +18,8 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
-from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, proportional, remember
+from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, proportional, remembered
 from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.spelling import named
@@ -116,17 +115,17 @@ def finite_at_zero(step: Step, s: Tensor) -> bool:
 
 def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     """The result of a chain: value of the operation itself, secant straight to the source."""
-    run, step, nz = call.run, found.step, call.run.sites.nz
-    y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and run.sites.nz_first))
+    step, nz, first = found.step, call.zeros_carry, call.zeros_carry_first
+    y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and first()))
     call.zeros = True
-    return remember(y, call.run, found)
+    return remembered(call, y, found)
 
 
 def alone(call: Call, x: Tensor, step: Step, compute: Callable[[], Tensor]) -> Tensor:
     """As `along`, with the secant to the operand itself, whatever the operand is a function of."""
     whole = chain(step.function, tuple(x if a is SOURCE else a for a in step.args), step.kwargs)
     y = along(call, Origin(x, step), compute)
-    return y if whole is None else remember(y, call.run, whole)
+    return y if whole is None else remembered(call, y, whole)
 
 
 def detached(call: Call) -> Callable[[], Tensor]:
@@ -152,7 +151,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         far = beyond(x)
         found = far._replace(step=Step(call.function, (far.step, *args[1:]), kwargs))
     if not finite_at_zero(found.step, x):
-        return remember(call(), call.run, found)
+        return remembered(call, call(), found)
     return along(call, found, detached(call))
 
 
@@ -205,9 +204,9 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
     """Where a rule acts on the activation, or zeros carry relevance: no native gradient."""
     if call.formula is not None:
         return ruled(call, x)
-    if not call.run.sites.nz:
+    if not call.zeros_carry:
         return None
-    run = call.run
+    first = call.zeros_carry_first
     rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
     apply = call.function if function is None else function
     slanted = call.entry.function not in (torch.abs, torch.absolute)
@@ -217,7 +216,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         ratio = nonzero(apply(s, *rest, **kwargs)) / nonzero(s)
         # what torch's own gradient is at 0: the slope on the left, and none of abs
         slope = -apply(-torch.ones_like(s), *rest, **kwargs) if slanted else torch.zeros_like(s)
-        at_zero = torch.where(carrying(g), 1.0, slope) if run.sites.nz_first else slope
+        at_zero = torch.where(carrying(g), 1.0, slope) if first() else slope
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
@@ -228,7 +227,7 @@ def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, 
     """Notes the chain that a piecewise linear function continues; one that starts here is not worth the memory."""
     note = note_of(before.source)
     if before.step is not SOURCE or (note is not None and note.source is not None):
-        remember(y, call.run, before._replace(step=Step(function, (before.step, *args), kwargs)))
+        remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
     return y
 
 
@@ -250,7 +249,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
     capped = rectifies and isinstance(high, (int, float)) and high > 0
-    found = None if not capped or call.run.sites.nz else _capped(call, input, high, step)
+    found = None if not capped or call.zeros_carry else _capped(call, input, high, step)
     return alone(call, input, step, detached(call)) if found is None else found
 
 
@@ -283,7 +282,7 @@ def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None
     if call.inplace:
         return y
     chained = Step(step.function, (before.step, *step.args[1:]), step.kwargs)
-    return remember(y, call.run, before._replace(step=chained))
+    return remembered(call, y, before._replace(step=chained))
 
 
 def as_number(value: Any) -> Any:
@@ -301,7 +300,7 @@ def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
     if isinstance(result, Tensor) and result.requires_grad and proportional(a, b):
         found = chain(call.function, call.args, call.kwargs)
         if found is not None:
-            remember(result, call.run, found)
+            remembered(call, result, found)
     return result
 
 
@@ -315,7 +314,7 @@ def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
     for function in (torch.maximum, torch.minimum):
         if bool((function(a, b) == result.detach()).all()):
             found = chain(function, tuple(live), {})
-            return result if found is None else remember(result, call.run, found)
+            return result if found is None else remembered(call, result, found)
     return result
 
 
@@ -346,19 +345,20 @@ def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """`relu6(x + 3) / 6`: the bound acts on `x + 3`, and the 3 is a bias that keeps its share."""
     if call.formula is not None:
         return elementwise(call, input, *args, **kwargs)
-    run, shifted = call.run, input + 3
+    first, shifted = call.zeros_carry_first, input + 3
     affine = chain(torch.add, (input, 3), {}, affine=True)
     if affine is not None:
-        remember(shifted, run, affine)
+        remembered(call, shifted, affine)
+    call.absorbs(shifted)
     call.zeros = True
 
     def propagate(z: Tensor, g: Tensor) -> Tensor:
         y = _sixth(z)
-        if run.sites.nz_first:
+        if first():
             y = torch.where(z == 0, y, nonzero(y))
         return g * (y / z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
-    return remember(custom(shifted, detached(call), propagate), run, Origin(shifted, Step(_sixth, (SOURCE,), {})))
+    return remembered(call, custom(shifted, detached(call), propagate), Origin(shifted, Step(_sixth, (SOURCE,), {})))
 
 
 def _sixth(z: Tensor) -> Tensor:
@@ -417,7 +417,7 @@ def rrelu(
     **k: Any,
 ) -> Tensor:
     if training:
-        raise refuse_training("rrelu", call.run)
+        raise call.training("rrelu")
     return homogeneous(call, *call.args, **call.kwargs)
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.notes import Note, begin, note_of
-from relprop.engine.origins import chain, remember
+from relprop.engine.notes import note_of
+from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
 from relprop.engine.traits import ADDS, AFFINE
@@ -34,7 +34,7 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
     if found is not None and result.shape == live.shape:
-        remember(result, call.run, found)
+        remembered(call, result, found)
     return result
 
 
@@ -42,7 +42,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
-    if layer is None or not (constant.ndim < live.ndim or call.run.model.owns(constant)):
+    if layer is None or not (constant.ndim < live.ndim or call.is_model_constant(constant)):
         return call()  # it may be one sample's own
     if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # repeated per sample, it is what it is for one
@@ -56,7 +56,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
 
     if call.entry.family != "sum":
         result = call()
-        note = result._relprop = Note(call.run)
+        note = call.renew(result)
         factor = apply(torch.ones_like(v), v)
         note.scaled = layer, factor if scale is None else scale * factor
         return result
@@ -73,15 +73,15 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
 
 def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     """Sums are linear: the native gradient gives `a / (a + b)`, sign included."""
-    if call.run.inputs.positions and not replaying():
+    if call.reports_positions and not replaying():
         input, other = _positioned(call, input, other), _positioned(call, other, input)
         if _live(input) and _live(other):
             return call(input, other, **kwargs)
     if _live(input) and _live(other):
-        y = sum_of_two(call, call, input, other, **kwargs) if call.run.sites.nz else call()
+        y = sum_of_two(call, call, input, other, **kwargs) if call.zeros_carry else call()
         found = chain(call.function, (input, other), kwargs, affine=True)
         if found is not None:
-            remember(y, call.run, found)
+            remembered(call, y, found)
         return y
     if not isinstance(other, (Tensor, int, float)):
         return call()
@@ -98,17 +98,17 @@ def _positioned(call: Call, constant: Any, live: Any) -> Any:
     if not isinstance(constant, Tensor) or _live(constant) or not _live(live):
         return constant
     if are_scores(live) and torch.broadcast_shapes(constant.shape, live.shape) == live.shape:
-        return positioned(call.run, constant, live.shape)
+        return positioned(call, constant, live.shape)
     along_steps = min(constant.ndim, live.ndim) > 1 and constant.shape[-2:] == live.shape[-2:] and live.shape[-2] > 1
     finite = along_steps and constant.is_floating_point() and bool((constant > torch.finfo(constant.dtype).min).all())
-    return begin(call.run, call.run.sink(constant)) if finite and bool(constant.any()) else constant
+    return call.position_leaf(constant) if finite and bool(constant.any()) else constant
 
 
 def diff(
     call: Call, input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
 ) -> Tensor:
     """Neighbours subtracted: where zeros carry relevance, a sum of two as any other."""
-    if not call.run.sites.nz or n < 1:
+    if not call.zeros_carry or n < 1:
         return call()
     x = torch.cat([t for t in (prepend, input, append) if t is not None], dim)
     for _ in range(n):

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted, scaled
-from relprop.engine.messages import refuse_training
 from relprop.engine.mode import Propagation
 from relprop.engine.registry import register
 from relprop.operations.biases import positioned
@@ -41,7 +40,7 @@ def _constant(value: Any) -> Any:
 
 def scaled_dot_product_attention(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     result = _attention(call, *args, **kwargs)
-    call.run.trace.attended(result)
+    call.attended(result)
     return result
 
 
@@ -49,9 +48,9 @@ def _attention(
     call: Call, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, **kwargs: Any,
 ) -> Tensor:  # fmt: skip
-    call.run.sites.met.add("attention")
+    call.trait("attention")
     if dropout_p > 0:
-        raise refuse_training("scaled_dot_product_attention with dropout", call.run)
+        raise call.training("scaled_dot_product_attention with dropout")
     options = {"dropout_p": 0.0, "is_causal": is_causal, "scale": scale, **kwargs}
     if enable_gqa:
         options["enable_gqa"] = True
@@ -64,7 +63,7 @@ def _attention(
     mask = None
     if attn_mask is not None:
         shape = torch.Size([*query.shape[:-1], key.shape[-2]])
-        mask = _share(positioned(call.run, attn_mask, shape), scores)
+        mask = _share(positioned(call, attn_mask, shape), scores)
     if call.formula is not None:
         return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
     result = call(q, k, v, mask, **options)
@@ -108,13 +107,9 @@ class _Projected(Propagation):
 def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs: Any) -> Any:
     """One opaque call made of visible steps: projections, attention per head, projection."""
     heads = kwargs["num_heads"] if "num_heads" in kwargs else args[3]
-    wanted, call.run.trace.heads = call.run.trace.heads, {}  # the fused attention inside is shown here
     mode = _Projected(call.run)
-    try:
-        with mode:
-            result = _multi_head_attention_forward(query, *args, **kwargs)
-    finally:
-        call.run.trace.heads = wanted
+    with call.unattended() as wanted, mode:  # the fused attention inside is shown here
+        result = _multi_head_attention_forward(query, *args, **kwargs)
     if wanted and mode.entered is not None:
         t, n = query.shape[0], query.shape[1:-1]
 
@@ -122,7 +117,7 @@ def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs
             """From (t n, h d) to (n, h, t, d)."""
             return rows.reshape(t, *n, heads, -1).movedim(0, -2)
 
-        call.run.trace.attended(mode.entered, arranged)
+        call.attended(mode.entered, arranged)
     return result
 
 

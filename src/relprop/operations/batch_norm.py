@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
 from relprop.engine.registry import register
 from relprop.engine.traits import AFFINE
@@ -25,16 +24,16 @@ def batch_norm(
         if not call.live:  # weights, standardised
             return call()
         raise ModelStateError(
-            f"batch_norm in {call.run.where()} has no running statistics (track_running_stats=False): its output depends on "
+            f"batch_norm in {call.where()} has no running statistics (track_running_stats=False): its output depends on "
             "the other samples of the batch, so no explanation of one sample exists. Train it with running statistics."
         )
     if training:
-        raise refuse_training("batch_norm", call.run)
+        raise call.training("batch_norm")
     note = note_of(input) if call.live else None
     merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None and _follows(note.layer, input)
     if not call.live:
         return call()
-    if not (merges or call.rule is not None or call.run.sites.nz_hidden):
+    if not (merges or call.rule is not None or call.zeros_carry_hidden):
         return _native(call)
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import begin, noted, role_of
+from relprop.engine.call import Call
+from relprop.engine.notes import role_of
 from relprop.engine.replay import replaying
 from relprop.engine.roles import role
-from relprop.engine.run import Run
 from relprop.engine.traits import ADDS, MIXES, MOVES, SAME, SCALES
 
 SCORES = role(
@@ -28,10 +28,10 @@ SCORES = role(
 )  # fmt: skip
 
 
-def scored(run: Run, result: Any) -> Any:
+def scored(call: Call, result: Any) -> Any:
     """Notes on a product of two live matrices that it may be the scores of an attention."""
-    if run.inputs.positions and isinstance(result, Tensor) and result.requires_grad:
-        noted(run, result).give(SCORES, True)
+    if call.reports_positions and isinstance(result, Tensor) and result.requires_grad:
+        call.give(result, SCORES, True)
     return result
 
 
@@ -39,17 +39,17 @@ def are_scores(value: Any) -> bool:
     return bool(role_of(value, SCORES))
 
 
-def positioned(run: Run, bias: Any, shape: torch.Size) -> Any:
+def positioned(call: Call, bias: Any, shape: torch.Size) -> Any:
     """A constant bias of scores of this shape, (n, h, t, s) or (n h, t, s), ready to report; others as they are."""
-    if not run.inputs.positions or replaying() or not isinstance(bias, Tensor) or bias.requires_grad:
+    if not call.reports_positions or replaying() or not isinstance(bias, Tensor) or bias.requires_grad:
         return bias
     if bias.ndim < 2 or not bias.is_floating_point() or bias.shape[-1] != shape[-1] or len(shape) < 3:
         return bias
     seen = bias > torch.finfo(bias.dtype).min
     if not bool((seen & (bias != 0)).any()):
         return bias  # a mask
-    texts = run.inputs.samples if shape[0] % max(run.inputs.samples, 1) == 0 else shape[0]
-    ones = begin(run, run.sink(torch.ones(texts, shape[-1], 1, dtype=bias.dtype, device=bias.device)))
+    texts = call.samples if shape[0] % max(call.samples, 1) == 0 else shape[0]
+    ones = call.position_leaf(torch.ones(texts, shape[-1], 1, dtype=bias.dtype, device=bias.device))
     per_row = ones[..., 0].repeat_interleave(shape[0] // texts, 0)
     per_row = per_row.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1])
     return torch.where(seen, bias.masked_fill(~seen, 0) * per_row, bias)

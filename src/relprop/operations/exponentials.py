@@ -19,7 +19,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
 from relprop.engine.handling import decided
-from relprop.engine.notes import Note, note_of, noted, role_of
+from relprop.engine.notes import Note, note_of, role_of
 from relprop.engine.origins import root
 from relprop.engine.registry import register
 from relprop.engine.roles import role
@@ -98,14 +98,14 @@ def native_exp(z: Tensor, temperature: float = 1.0) -> Tensor:
 
 def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of logarithms of a softmax, that softmax."""
-    decaying(call.run, input)
+    decaying(call, input)
     logs = role_of(input, LOG_SOFTMAX)
     if logs is not None:
         call.relocate("softmax")
         return ruled(call, call(), lambda t: _tempered(call, logs, t))
     y = elementwise(call, input, *args, **kwargs)
     if y.requires_grad and y.is_floating_point():
-        noted(call.run, y).give(EXPONENTIAL, Exponential(input))
+        call.give(y, EXPONENTIAL, Exponential(input))
     return y
 
 
@@ -127,7 +127,7 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
     scores = None if reference is None else reference()
     if scores is None:
         raise RuleError(
-            f"{call.rule!r} cannot act on a softmax that is written by logarithms in {call.run.where()}: write "
+            f"{call.rule!r} cannot act on a softmax that is written by logarithms in {call.where()}: write "
             "torch.softmax(s, dim), or leave the rule out."
         )
     return custom(scores, lambda: torch.softmax(scores.detach(), dim), lambda s, g: call.rule.softmax(s, g, dim))
@@ -146,7 +146,7 @@ def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
         return above.again(e) / below.again(e)
 
     result = ruled(call, grafted(value, history(1.0)), history)
-    return as_softmax(result, call.run, lambda: history(1.0).log())
+    return as_softmax(call, result, lambda: history(1.0).log())
 
 
 def known_below(denominator: Any) -> Exponential | None:
@@ -163,14 +163,14 @@ def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) ->
     below = role_of(sum_of, EXPONENTIAL)
     if below is not None and below.summed:
         below = below._replace(steps=(*below.steps, lambda t: t / times))
-        noted(call.run, result).give("reciprocal of a sum", below)
+        call.give(result, "reciprocal of a sum", below)
     return result
 
 
-def as_softmax(result: Tensor, run: Any, logs: Callable[[], Tensor | None]) -> Tensor:
+def as_softmax(call: Call, result: Tensor, logs: Callable[[], Tensor | None]) -> Tensor:
     """Notes that a result is a softmax, and what its logarithm's way back is."""
     if result.requires_grad:
-        noted(run, result).give(SOFTMAX, (logs,))
+        call.give(result, SOFTMAX, (logs,))
     return result
 
 
@@ -189,7 +189,7 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if below is not None and below.summed:
         call.zeros = True
         y = grafted(call(input.detach()), below.again(native_exp(below.scores)).log())
-        noted(call.run, y).give(LOG_SUM, scores_of(below.scores))
+        call.give(y, LOG_SUM, scores_of(below.scores))
         return y
     return elementwise(call, input, *args, **kwargs)
 
@@ -198,14 +198,14 @@ def log_softmax(call: Call, input: Tensor, dim: Any = None, *args: Any, **kwargs
     """A score, not a weight: the native Jacobian whatever the composite."""
     y: Tensor = call()
     if y.requires_grad:
-        noted(call.run, y).give(LOG_SOFTMAX, (weakref.ref(input), dim))
+        call.give(y, LOG_SOFTMAX, (weakref.ref(input), dim))
     return y
 
 
 def logsumexp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     y: Tensor = call()
     if y.requires_grad:
-        noted(call.run, y).give(LOG_SUM, scores_of(input))
+        call.give(y, LOG_SUM, scores_of(input))
     return y
 
 
@@ -213,7 +213,7 @@ def difference(call: Call, result: Tensor, a: Any, b: Any) -> Tensor:
     """Notes of what scores a difference is, and whether it is the logarithm of their softmax."""
     if isinstance(a, Tensor) and isinstance(b, Tensor) and a.requires_grad and result.requires_grad:
         whole, scores = role_of(b, LOG_SUM), scores_of(a)
-        note = noted(call.run, result)
+        note = call.note(result)
         if whole is not None and whole is scores:
             note.give(LOG_SOFTMAX, (None, None))
         elif scores is not None:

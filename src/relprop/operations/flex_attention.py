@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call
-from relprop.engine.mode import Propagation
+from relprop.engine.mode import steps_of
 from relprop.engine.registry import register
 from relprop.torch_private.flex import flex_mask, flex_operator, read_by_flex_attention
 from relprop.torch_private.recorded import recording
@@ -40,7 +40,7 @@ def flex_attention(
         plain = score_mod(probe, *index, *captured) is probe
     if plain and not call.live:
         return call()
-    with Propagation(call.run):
+    with steps_of(call):
         groups = heads // key.shape[1]
         key, value = (t if len(t) == batch else t.expand(batch, *t.shape[1:]) for t in (key, value))
         wants = [options.get(name, False) for name in ("OUTPUT_LOGSUMEXP", "OUTPUT_MAX")]

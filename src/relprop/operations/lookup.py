@@ -10,27 +10,19 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted, scaled
-from relprop.engine.messages import called
-from relprop.engine.notes import begin
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
-from relprop.engine.tokens import Lookup, positions_of
 from relprop.engine.traits import MOVES
 
 
 def _looked_up(call: Call, ids: Tensor, rows: Tensor) -> Tensor:
     """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
-    run = call.run
-    positions = positions_of(ids, run)
-    if not torch.is_grad_enabled() or (positions is None and not run.inputs.positions):
+    positions = call.positions_of(ids)
+    if not torch.is_grad_enabled() or (positions is None and not call.reports_positions):
         return rows
     if positions is None:
-        return rows if replaying() else begin(run, run.sink(rows))
-    leaf = rows.detach().requires_grad_()
-    if not replaying():
-        run.sites.met.add("lookup")
-        run.inputs.lookups.append(Lookup(positions, leaf, called(call.function).strip("_"), run.model.path()))
-    return begin(run, leaf)
+        return rows if replaying() else call.position_leaf(rows)
+    return call.look_up(positions, rows)
 
 
 def embedding(call: Call, input: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
@@ -45,7 +37,7 @@ def embedding_bag(
 ) -> Tensor:  # fmt: skip
     """The rows of each bag summed, averaged, or the largest entry of each column."""
     bags = call()
-    if positions_of(input, call.run) is None:
+    if call.positions_of(input) is None:
         return bags
     rows = _looked_up(call, input, F.embedding(input, weight))
     rows = rows.reshape(-1, rows.shape[-1])
@@ -88,7 +80,7 @@ def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
     if isinstance(rows, Tensor) and rows.is_floating_point() and not rows.requires_grad:
         for candidate in (*args, *kwargs.values()):
             ids = candidate[0] if isinstance(candidate, tuple) and len(candidate) == 1 else candidate
-            if positions_of(ids, call.run) is not None and rows.shape[: ids.ndim] == ids.shape:
+            if call.positions_of(ids) is not None and rows.shape[: ids.ndim] == ids.shape:
                 return _looked_up(call, ids, rows)
     return rows
 

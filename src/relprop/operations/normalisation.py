@@ -63,7 +63,7 @@ def rms_norm(
 
 def _kept_at_zeros(call: Call, x: Tensor, g: Tensor, found: Tensor, weight: Tensor | None = None) -> Tensor:
     """Through `x` times a constant a zero keeps what it carries, whatever the constant, unless that is 0."""
-    if not call.run.sites.nz_first:
+    if not call.zeros_carry_first():
         return found
     zeros = x == 0 if weight is None else (x == 0) & (weight != 0)
     return torch.where(zeros & carrying(g), g.to(x.dtype), found)
@@ -92,7 +92,7 @@ def instance_norm(
         return call()
     if running_mean is not None:
         raise ModelStateError(
-            f"instance_norm in {call.run.where()} would update its running statistics: call model.eval() first."
+            f"instance_norm in {call.where()} would update its running statistics: call model.eval() first."
         )
     channels = [1, -1] + [1] * (input.ndim - 2)
     dims = tuple(range(2, input.ndim))
@@ -141,7 +141,7 @@ def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
         x = scores()
         return None if x is None else F.log_softmax(-x if smallest else x, dim)
 
-    return as_softmax(y, call.run, logs)
+    return as_softmax(call, y, logs)
 
 
 def softened(x: Tensor, dim: int, rule: Any) -> Tensor:

@@ -125,7 +125,7 @@ def opaque(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if len(call.live) > 1:
         return factors(0)(call, *args, **kwargs)
     y: Tensor = call()
-    if not call.run.sites.nz_hidden and call.way is Way.DEFAULT:
+    if not call.zeros_carry_hidden and call.way is Way.DEFAULT:
         return y
     value = y.detach().clone()
     return Opaque(call, call.live[0], y).apply(lambda: value)

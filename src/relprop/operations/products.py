@@ -15,11 +15,11 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, grafted, scaled
-from relprop.engine.notes import note_of, noted, role_of
-from relprop.engine.origins import Origin, chain, remember
+from relprop.engine.notes import role_of
+from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
-from relprop.engine.roles import carry
-from relprop.engine.traits import AFFINE, FIRST, MOVES, SCALES
+from relprop.engine.roles import moves
+from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
 from relprop.operations.affine import with_constant
@@ -44,7 +44,7 @@ def shares(call: Call, operands: list[Tensor]) -> list[Share]:
     """Equal shares of a product; nothing to what turns out to be a constant of a selective scan."""
     count = len(operands)
     usual: list[Share] = list(_gated(call, *operands)) if count == 2 else [1 / count] * count
-    constants = certain(call.run, operands)
+    constants = certain(operands)
     if constants is None:
         return usual
 
@@ -65,13 +65,12 @@ def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     gates = (gating(a), gating(b)) if call.way is Way.UNDECIDED else (0, 0)
     if gates[0] == gates[1]:
         return 0.5, 0.5
-    run, place = call.run, call.place  # not the call, which would keep its operands
-    assert place is not None  # products have one
+    decided = call.deferred
 
     @cache
     def later() -> tuple[float, float]:
-        rule = run.sites.decide(place)
-        return rule.product(gates) if rule is not None and "product" in rule.formulas else (0.5, 0.5)  # type: ignore[attr-defined]
+        rule = decided()
+        return rule.product(gates) if rule is not None and "product" in rule.formulas else (0.5, 0.5)
 
     return (lambda: later()[0]), (lambda: later()[1])
 
@@ -81,10 +80,10 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         found = chain(call.function, (input, other), {})
         if found is not None:
             return along(call, found, detached(call))
-        multiplied(call.run, (input, other))
-        call.run.sites.met.add("gated")
+        multiplied(call, (input, other))
+        call.trait("gated")
         a, b = shares(call, [input, other])
-        if call.run.sites.nz:
+        if call.zeros_carry:
             return product_of_two(call, input, other, [a, b])
         return call(scaled(input, a), scaled(other, b))
     for a, b in ((input, other), (other, input)):
@@ -143,9 +142,9 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """`x @ w` with a constant matrix is a weighted layer; with two live operands a product."""
     if _live(input) and _live(other):
-        call.run.sites.met.add("matrix product")
+        call.trait("matrix product")
         a, b = shares(call, [input, other])
-        return scored(call.run, call(scaled(input, a), scaled(other, b)))
+        return scored(call, call(scaled(input, a), scaled(other, b)))
     if _live(input) and other.ndim == 2 and input.ndim >= 2:
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return call()
@@ -167,13 +166,13 @@ def factors(first: int) -> Callable[..., Tensor]:
         live = [i for i, a in enumerate(args) if i >= first and _live(a)]
         if len(live) < 2:
             return call()
-        call.run.sites.met.add("matrix product")
+        call.trait("matrix product")
         given = dict(zip(live, shares(call, [args[i] for i in live]), strict=True))
         shared = tuple(scaled(a, given[i]) if i in live else a for i, a in enumerate(args))
         if first and call.entry.function is torch.baddbmm and not _live(args[0]):
             shape = torch.Size([*args[1].shape[:-1], args[2].shape[-1]])
-            shared = positioned(call.run, args[0], shape), *shared[1:]
-        return scored(call.run, call(*shared, **kwargs))
+            shared = positioned(call, args[0], shape), *shared[1:]
+        return scored(call, call(*shared, **kwargs))
 
     return product
 
@@ -214,17 +213,17 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
         if linear is not None:
             call.relocate("linear")
         y = call() if linear is None else weighted(call, inner[position], linear, inner[1 - position], None)
-        scaled_by_model(call.run, y, inner[position], inner[1 - position])
+        scaled_by_model(call, y, inner[position], inner[1 - position])
         return y
     if live < 2:
         return call()
     if len(inner) == 2 and _by_entry(equation, *inner):
         call.function, call.args, call.kwargs = torch.mul, tuple(inner), {}
         return mul(call, *inner)
-    multiplied(call.run, inner)
-    call.run.sites.met.add("matrix product")
+    multiplied(call, inner)
+    call.trait("matrix product")
     given = iter(shares(call, [t for t in inner if _live(t)]))
-    return scored(call.run, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
+    return scored(call, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
 
 
 def _by_entry(equation: Any, a: Tensor, b: Tensor) -> bool:
@@ -239,9 +238,7 @@ def _rearranged(call: Call, equation: Any, x: Tensor) -> Tensor:
     y = call()
     left, _, right = equation.replace(" ", "").partition("->") if isinstance(equation, str) else ("", "", "")
     if right and _distinct(left) and sorted(left.replace("...", "")) == sorted(right.replace("...", "")):
-        note = note_of(x)
-        noted(call.run, y)
-        carry(call.run, frozenset({MOVES}), lambda t: call.function(equation, t), [x], [note], (x,), {}, y)
+        moves(call, lambda t: call.function(equation, t), x, y)
     return y
 
 
@@ -285,9 +282,9 @@ def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: flo
             y = grafted(call(*map(_plain, call.args), value=value), way)
             if not _live(input) and input.ndim == 0:  # one elementwise function, in whatever spelling
                 affine = chain(lambda a, b: torch.addcmul(input, a, b, value=value), (tensor1, tensor2), {})
-                return y if affine is None else remember(y, call.run, affine)
+                return y if affine is None else remembered(call, y, affine)
             return y
-        multiplied(call.run, (tensor1, tensor2))
+        multiplied(call, (tensor1, tensor2))
         a, b = shares(call, [tensor1, tensor2])
         return call(input, scaled(tensor1, a), scaled(tensor2, b), value=value)
     return call()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
-from relprop.engine.mode import Propagation
+from relprop.engine.mode import steps_of
 from relprop.engine.registry import register
 from relprop.operations import weighted
 
@@ -20,7 +20,7 @@ _PLAIN = (Tensor, nn.Parameter, type(None))
 def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs: Any) -> Tensor:
     """Of `torch.ao.quantization.quantize_dynamic`: the operator's own value, steps that do not round the input."""
     weight, bias = packed.unpack()
-    with Propagation(call.run):
+    with steps_of(call):
         steps = F.linear(input, weight.dequantize() if weight.is_quantized else weight, bias)
     return grafted(call(input.detach(), packed, *args, **kwargs), steps)
 

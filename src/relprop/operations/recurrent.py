@@ -18,8 +18,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
-from relprop.engine.messages import refuse_training
-from relprop.engine.mode import Propagation
+from relprop.engine.mode import steps_of
 from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
@@ -165,7 +164,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
     """A stack of recurrent layers, dense or packed, in one or both directions."""
 
     def handler(call: Call, input: Tensor, second: Any, *rest: Any) -> Any:
-        call.run.sites.met.add("recurrent")
+        call.trait("recurrent")
         with torch.no_grad():
             native = call(*map(_plain, call.args), **call.kwargs)
         packed = isinstance(second, Tensor) and not second.is_floating_point()
@@ -176,9 +175,9 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
             flat, bias, layers, dropout, training, bidirectional, batch_first = rest
             hx = second
         if training and dropout > 0 and layers > 1:
-            raise refuse_training(f"{call.entry.function.__name__} with dropout", call.run)
+            raise call.training(f"{call.entry.function.__name__} with dropout")
         start: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        with Propagation(call.run):
+        with steps_of(call):
             if not packed:
                 alone = input.ndim == 2
                 x = input.unsqueeze(1) if alone else input.transpose(0, 1) if batch_first else input
@@ -211,12 +210,12 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
     """One step of one layer."""
 
     def handler(call: Call, input: Tensor, hx: Any, *weights: Any, **kwargs: Any) -> Any:
-        call.run.sites.met.add("recurrent")
+        call.trait("recurrent")
         with torch.no_grad():
             native = call(*map(_plain, call.args), **{k: _plain(v) for k, v in kwargs.items()})
         named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs
         state: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        with Propagation(call.run):
+        with steps_of(call):
             cell = make(Weights(named["w_ih"], named["w_hh"], named.get("b_ih"), named.get("b_hh")), call.run)
             state = cell.step(*cell.prepare(input), state)
         if states == 1:

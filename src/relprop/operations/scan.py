@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.engine.call import Call
-from relprop.engine.notes import noted, role_of
+from relprop.engine.notes import role_of
 from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.run import Run
@@ -38,6 +38,10 @@ class Suspect:
         run = call.run  # not the call, which would keep its operands
         place = run.sites.locate(call.entry, "structure") if call.place is None else call.place
         self._ruled = cache(lambda: isinstance(run.sites.decide(place), ScanConstants))
+
+    def found_here(self) -> None:
+        """Notes that the module now running computes a scan."""
+        _SCANS.setdefault(self._run, set()).add(_here())
 
     @property
     def scans(self) -> bool:
@@ -94,34 +98,34 @@ def mark_of(value: Any) -> Mark | None:
     return role_of(value, STEP_SIZE)
 
 
-def scaled_by_model(run: Run, result: Tensor, live: Tensor, constant: Tensor) -> None:
+def scaled_by_model(call: Call, result: Tensor, live: Tensor, constant: Tensor) -> None:
     """What is scaled by a contraction is scaled."""
     mark = mark_of(live)
     if mark is not None:
-        noted(run, result).give(STEP_SIZE, _times(run, mark, (constant,)))
+        call.give(result, STEP_SIZE, (mark[0], True) if call.is_model_constant(constant) else mark)
 
 
-def multiplied(run: Run, operands: Any) -> None:
+def multiplied(call: Call, operands: Any) -> None:
     """A step size times what carries relevance lets it enter the state."""
     for operand in operands:
         mark = mark_of(operand)
         if mark is not None and not mark[1] and not mark[0].enters:
             mark[0].enters = True
-            _found(run, mark[0])
+            _found(call, mark[0])
 
 
-def decaying(run: Run, exponent: Tensor) -> None:
+def decaying(call: Call, exponent: Tensor) -> None:
     """`exp` of a step size times A."""
     mark = mark_of(exponent)
     if mark is not None and mark[1] and not mark[0].decays:
         mark[0].decays = True
-        _found(run, mark[0])
+        _found(call, mark[0])
 
 
-def _found(run: Run, step: StepSize) -> None:
+def _found(call: Call, step: StepSize) -> None:
     if step.scans:
-        run.sites.met.add("scan")
-        _SCANS.setdefault(run, set()).add(_here())
+        call.trait("scan")
+        step.found_here()
 
 
 def _here() -> int | None:
@@ -129,7 +133,7 @@ def _here() -> int | None:
     return None if module is None else id(module)
 
 
-def certain(run: Run, operands: list[Tensor]) -> Callable[[], list[bool]] | None:
+def certain(operands: list[Tensor]) -> Callable[[], list[bool]] | None:
     """Which operands are constants of a scan, for the backward pass to ask; None if none can be."""
     suspects = [role_of(t, SUSPECTS) for t in operands]
     if not any(suspects):
@@ -138,13 +142,13 @@ def certain(run: Run, operands: list[Tensor]) -> Callable[[], list[bool]] | None
 
 
 def _suspected(call: Call) -> bool:
-    return call.run.sites.undecided or isinstance(call.rule, ScanConstants)
+    return call.undecided or isinstance(call.rule, ScanConstants)
 
 
-def _watch(run: Run, t: Tensor, suspect: Suspect) -> None:
+def _watch(call: Call, t: Tensor, suspect: Suspect) -> None:
     """Takes away the relevance of a tensor that turns out to be a constant."""
     if t.requires_grad:
-        noted(run, t).give(SUSPECTS, frozenset({suspect}))
+        call.give(t, SUSPECTS, frozenset({suspect}))
         t.register_hook(lambda g: torch.zeros_like(g) if suspect.found else None)
 
 
@@ -152,8 +156,8 @@ def softplus(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     y = elementwise(call, *args, **kwargs)
     if _suspected(call):
         step = StepSize(call)
-        _watch(call.run, y, step)
-        noted(call.run, y).give(STEP_SIZE, (step, False))
+        _watch(call, y, step)
+        call.give(y, STEP_SIZE, (step, False))
     return y
 
 
@@ -164,7 +168,7 @@ def split(call: Call, *args: Any, **kwargs: Any) -> Any:
     if chosen and _suspected(call):
         suspect = Suspect(call)
         for n in chosen:
-            _watch(call.run, parts[n], suspect)
+            _watch(call, parts[n], suspect)
     return parts
 
 

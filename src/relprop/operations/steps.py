@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
-from relprop.engine.mode import Propagation
+from relprop.engine.mode import steps_of
 from relprop.engine.notes import note_of
 from relprop.engine.registry import Handler, register
 from relprop.engine.spelling import named
@@ -23,7 +23,7 @@ def by_steps(definition: Callable[..., Any]) -> Handler:
 
     def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
         # written out on other tensors than its operands: a step may not write into these
-        with Propagation(call.run):
+        with steps_of(call):
             history = definition(*args, **kwargs)
         value = call(*map(plain, args), **{key: plain(a) for key, a in kwargs.items()})
         if isinstance(value, Tensor):

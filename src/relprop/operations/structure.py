@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.messages import refuse_training
 from relprop.engine.notes import note_of
-from relprop.engine.origins import chain, joined, picked, remember
+from relprop.engine.origins import chain, joined, picked, remembered
 from relprop.engine.registry import native, register
+from relprop.engine.roles import moves
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.torch_private.names import NESTED_TO_PADDED
@@ -23,14 +23,14 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *r
     if "train" in kwargs:
         training = kwargs["train"]
     if training and p > 0:
-        raise refuse_training(call.entry.function.__name__, call.run)
+        raise call.training(call.entry.function.__name__)
     return call()
 
 
 def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Linear in the picture; where to look is a constant."""
     if grid.requires_grad:
-        call.run.trace.cut("grid_sample", " as the places to look at", grid, grid)
+        call.cut("grid_sample", " as the places to look at", grid)
     return call(input, grid.detach(), *args, **kwargs)
 
 
@@ -38,7 +38,7 @@ def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A fixed number times the operand: a step of an elementwise chain."""
     result = call()
     found = chain(call.function, args, kwargs, affine=True)
-    return result if found is None else remember(result, call.run, found)
+    return result if found is None else remembered(call, result, found)
 
 
 def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -47,6 +47,23 @@ def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
     if not result.requires_grad or not isinstance(tensors, (tuple, list)):
         return result
     return joined(call, tensors, result, lambda parts: call.function(parts, *args, **kwargs))
+
+
+def resized(
+    call: Call,
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """The nearest entry is a move; all other ways weigh several."""
+    result: Tensor = call()
+    if mode.startswith("nearest"):
+        rest, options = call.args[1:], call.kwargs
+        moves(call, lambda t: call.function(t, *rest, **options), input, result)
+    return result
 
 
 def picking(position: int) -> Callable[..., Any]:
@@ -121,9 +138,8 @@ register(
 # sums with weights that are not negative
 register(
     *named(
-        "cumsum sum_to_size scatter_add index_add fold col2im interpolate upsample upsample_nearest1d upsample_nearest2d "
-        "upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
-        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa "
+        "cumsum sum_to_size scatter_add index_add fold col2im upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+        "_upsample_bilinear2d_aa "
         "_upsample_bicubic2d_aa _upsample_lanczos2d_aa"
     ),
     family="structure",
@@ -142,6 +158,15 @@ register(
 register(
     *named("aminmax msort quantile nanquantile copysign unique_consecutive"),
     family="selection",
+)
+register(*named("interpolate upsample"), family="structure", handler=resized, traits={MIXES, REDUCES})
+register(
+    *named(
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d "
+        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"
+    ),
+    family="structure",
+    traits={MOVES, REDUCES},
 )
 register(
     *named("cat concat concatenate stack hstack vstack dstack column_stack row_stack"),

@@ -25,7 +25,7 @@ def solve_triangular(
         return call()
     if call.formula is not None and call.formula.product((gating(A), gating(B))) == (0.0, 1.0):
         return call(A.detach(), B, upper=upper, left=left, unitriangular=unitriangular)
-    call.run.sites.met.add("matrix product")
+    call.trait("matrix product")
     X = call(A.detach(), B.detach(), upper=upper, left=left, unitriangular=unitriangular)
     if not left:  # X A = B is A^T X^T = B^T
         A, B, upper = A.mT, B.mT, not upper

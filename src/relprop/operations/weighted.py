@@ -168,14 +168,14 @@ class Weighted:
         self.run: Run = call.run
         assert call.place is not None  # weighted families always have a place
         self.place, self.rule = call.place, call.rule
-        self.nz = call.run.sites.nz_hidden
+        self.nz = call.zeros_carry_hidden
         if self.nz and x.dtype is torch.float16:
             raise RuleError(
                 f"{self.place}: a rule that gives relevance to exact zeros acts on a hidden layer, and float16 has no room "
                 "for what stands in for a zero. Use bfloat16 or float32 (model.float()), or put the rule on the first "
                 "layer only."
             )
-        self.linear, self.plain = linear, weight.clone() if call.run.writes.copying else weight
+        self.linear, self.plain = linear, weight.clone() if call.copies_are_kept else weight
         self._weight_version = self.plain._version
         self.positive = recording() and never_negative(x)
         self._x, self._version = weakref.ref(x), x._version  # the note of the output holds it, so the graph does not
@@ -354,9 +354,9 @@ def never_negative(x: Tensor) -> bool:
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.zeros = True  # its rules know of them
-    if call.run.sites.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
-        call.run.sites.met.add("patches")
-    if not call.run.sites.nz_hidden and call.way is Way.DEFAULT:
+    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
+        call.trait("patches")
+    if not call.zeros_carry_hidden and call.way is Way.DEFAULT:
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())
 
