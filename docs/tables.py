@@ -21,7 +21,7 @@ from relprop.composites import NAMES, Composite, first
 from relprop.engine.registry import FAMILIES, REFUSED, SILENT
 from relprop.engine.roles import ROLES
 from relprop.rules import Rule, WeightedRule
-from relprop.rules.base import EVERYTHING
+from relprop.rules.base import EVERYTHING, PROTOCOLS, WEIGHTED
 
 DOCS = Path(__file__).parent
 # Parameters of the composites and rules that have no default, for the examples printed.
@@ -179,6 +179,37 @@ def roles() -> str:
     )
 
 
+def protocols() -> str:
+    """The method by which a rule acts on each family, and the rules that have it."""
+    made = [
+        getattr(relprop.rules, name)
+        for name in relprop.rules.__all__
+        if inspect.isclass(getattr(relprop.rules, name))
+        and issubclass(getattr(relprop.rules, name), Rule)
+    ]
+    rows = []
+    for name in ("propagate", *PROTOCOLS):
+        own = [
+            rule
+            for rule in made
+            if hasattr(rule, name) and (name != "propagate" or rule.formulas & WEIGHTED)
+        ]
+        if own:
+            wanted = [
+                part
+                for part in inspect.signature(getattr(own[0], name)).parameters
+                if part != "self"
+            ]
+            family = "weighted layers" if name == "propagate" else f"`{name}`"
+            named = ", ".join(
+                f"`{rule.__name__}`"
+                for rule in own
+                if rule.__name__ not in ("Rule", "WeightedRule")
+            )
+            rows.append((family, f"`{name}({', '.join(wanted)})`", named))
+    return _table(("Family", "Method", "Rules that define it"), rows)
+
+
 def refused() -> str:
     """What is known to have no propagation, and why."""
     reasons: dict[str, set[str]] = defaultdict(set)
@@ -240,5 +271,14 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 TABLES = {
     make.__name__: make
-    for make in (guides, composites, rules, costs, families, refused, roles)
+    for make in (
+        guides,
+        composites,
+        rules,
+        costs,
+        families,
+        refused,
+        roles,
+        protocols,
+    )
 }
