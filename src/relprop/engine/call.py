@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.composites.places import Place
+from relprop.engine.marks import PARAMETER
 from relprop.engine.messages import called, refuse_training, shapes
 from relprop.engine.notes import Note, begin, noted, renew
 from relprop.engine.registry import Entry
@@ -102,9 +103,9 @@ class Call:
             return operand
         if operand.requires_grad:
             return operand if self.run.gradients.asking else operand.detach()
-        parameter = getattr(operand, "_relprop_of", None)
-        if parameter is None and operand._is_view():  # a view of a parameter asks for what that asks for
-            parameter = getattr(operand._base, "_relprop_of", None)
+        parameter = PARAMETER.of(operand)
+        if parameter is None and operand._base is not None:  # a view of a parameter asks for what that asks for
+            parameter = PARAMETER.of(operand._base)
         if parameter is None or parameter.untyped_storage().data_ptr() != operand.untyped_storage().data_ptr():
             return operand  # none, or its numbers were exchanged since
         with torch.no_grad():
@@ -207,6 +208,14 @@ class Call:
         recorder = self.run.trace.recorder
         if recorder is not None and not replaying():
             recorder.record(self.entry.family, called(self.function).strip("_"), self.where(), step)
+
+    def followed(self, function: Any) -> bool:
+        """Whether the steps of a custom function were checked in this run."""
+        return function in self.run.functions.followed
+
+    def follows(self, function: Any) -> None:
+        """Notes that the steps of a custom function give what it gives."""
+        self.run.functions.followed.add(function)
 
     def attended(self, heads: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
         """Shows what the heads of an attention made, (N, heads, T, features), to whoever asked for it."""

@@ -12,6 +12,7 @@ from relprop.engine import applied
 from relprop.engine.call import Made
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
+from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
@@ -42,7 +43,7 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
             return _stranger(run, value, live)
         if note.version != value._version:
             if _handed_back(value):
-                value._relprop = None
+                NOTE.put(value, None)
                 return _stranger(run, value, live)
             check(run, value)
             note = renew(run, value)  # it was written into through a view
@@ -65,13 +66,13 @@ def write_inside(argument: Tensor) -> None:
     mark = object()
     if argument.grad_fn is not None:
         notes_on(argument.grad_fn)["relprop written"] = mark
-    argument._relprop_written = mark, note_of(argument)  # type: ignore[attr-defined]
-    argument._relprop = None  # type: ignore[attr-defined]
+    WRITTEN.put(argument, (mark, note_of(argument)))
+    NOTE.put(argument, None)
 
 
 def _written_inside(run: Run, value: Tensor) -> bool:
     """Whether a custom function wrote into a tensor of this run, and did not say so (`mark_dirty`)."""
-    mark, note = getattr(value, "_relprop_written", (None, None))
+    mark, note = WRITTEN.of(value, (None, None))
     if note is None or note.run is not run:
         return False
     return value.grad_fn is None or notes_on(value.grad_fn).get("relprop written") is mark
@@ -94,7 +95,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
     if value.is_leaf:
         if not run.inputs.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
-            constant._relprop_of = value  # type: ignore[attr-defined]
+            PARAMETER.put(constant, value)
             run.model.constants[id(constant)] = constant
             return constant
     elif not run.inputs.adopt and not descends(run, value):
@@ -108,10 +109,10 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         if not torch.is_grad_enabled() or run.functions.note():  # inside one: met when that has returned
             live.append(value)
             return value
-        value._relprop_met = weakref.ref(value.grad_fn)  # type: ignore[attr-defined]
+        MET.put(value, weakref.ref(value.grad_fn))
         stand_in = _applied(run, value, maker)
         if stand_in is not value:
-            value._relprop_stand_in = stand_in  # type: ignore[attr-defined]
+            STAND_IN.put(value, stand_in)
             return enter(run, stand_in, live)
         if not value.requires_grad:
             return value
@@ -126,7 +127,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
 
 def _handed_back(value: Tensor) -> bool:
     """Whether somebody's function that was not met yet wrote into a tensor and returned it."""
-    maker, met = function_of(value.grad_fn), getattr(value, "_relprop_met", None)
+    maker, met = function_of(value.grad_fn), MET.of(value)
     if maker is None or maker.__module__.startswith("relprop."):
         return False
     return met is None or met() is not value.grad_fn
@@ -134,7 +135,7 @@ def _handed_back(value: Tensor) -> bool:
 
 def standing(value: Tensor) -> Tensor:
     """What an operation takes for a tensor that it has met: another with the same numbers, or the tensor itself."""
-    while (other := getattr(value, "_relprop_stand_in", None)) is not None:
+    while (other := STAND_IN.of(value)) is not None:
         value = other
     return value
 
@@ -154,11 +155,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
         return value if found is None else found.args[value.output_nr]
     entry = TABLE.get(maker)
     if entry is not None and recording():
-        raise UnsupportedOperationError(
-            f"{_full_name(maker)} in {run.where()} is a custom autograd.Function that was "
-            "registered: it may compute where no graph can follow, which would freeze its numbers. Use "
-            "relprop.attribute instead of relprop.compile."
-        )
+        raise _unrecorded(run, maker)
     as_it_is = entry is not None and entry.handler is native
     found = run.functions.made(value)
     # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
@@ -202,6 +199,14 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     return stand_in
 
 
+def _unrecorded(run: Run, maker: Any) -> UnsupportedOperationError:
+    return UnsupportedOperationError(
+        f"{_full_name(maker)} in {run.where()} is a custom autograd.Function that was "
+        "registered: it may compute where no graph can follow, which would freeze its numbers. Use "
+        "relprop.attribute instead of relprop.compile."
+    )
+
+
 def _is_parameters(run: Run, node: Any) -> bool:
     """Whether a gradient ends there, in a tensor that is no input."""
     variable = getattr(node, "variable", None)
@@ -216,7 +221,7 @@ def _replace(value: Tensor, result: Tensor) -> None:
         value.copy_(result)
         seen(value)
         if note is not None:
-            value._relprop = note  # type: ignore[attr-defined]
+            NOTE.put(value, note)
             note.version = value._version
             if note.layer is not None:
                 note.layer.output = weakref.ref(value)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.handling import handle
+from relprop.engine.marks import NOTE
 from relprop.engine.notes import note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
@@ -44,7 +45,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     _preserve(target)
     before = target.clone()
     if target.requires_grad:
-        before._relprop = noted(run, target)
+        NOTE.put(before, noted(run, target))
         if run.trace.recorder is not None and not replaying():
             run.trace.recorder.copy(before, target)
     args = (before, *args[1:])
@@ -57,7 +58,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
         return target
     _renew(run, target)
     if note is not None:
-        target._relprop = note
+        NOTE.put(target, note)
         run.writes.rewritten.append(ref(target))
         note.version = target._version
         if old is not None:

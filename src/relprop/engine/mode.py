@@ -16,6 +16,7 @@ from relprop.engine.door import enter, write_inside
 from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
+from relprop.engine.marks import POSITIONS
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import adopt, note_of
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
@@ -123,7 +124,7 @@ class Propagation(TorchFunctionMode):
             found = traced(run, operand)
             if found is not None:
                 run.inputs.ids = True
-                result._relprop_positions = found  # type: ignore[attr-defined]
+                POSITIONS.put(result, found)
 
     @skipped
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:

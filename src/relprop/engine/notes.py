@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from relprop.engine.marks import NOTE
 from relprop.engine.run import Run
 from relprop.torch_private.graph import leaf_of, notes_on
 
@@ -103,7 +104,7 @@ class Move(NamedTuple):
 
 def note_of(tensor: Tensor) -> Note | None:
     """The engine's note on a tensor, if it has one."""
-    return getattr(tensor, "_relprop", None)
+    return getattr(tensor, NOTE.name, None)  # the engine asks at every operand
 
 
 def role_of(value: Any, name: str) -> Any:
@@ -136,7 +137,8 @@ def adopt(run: Run, result: Any) -> None:
 def renew(run: Run, tensor: Tensor) -> Note:
     """A new note on a live tensor that was written into; a view still shows a part of what it is a view of."""
     old = note_of(tensor)
-    note = tensor._relprop = Note(run)  # type: ignore[attr-defined]
+    note = Note(run)
+    NOTE.put(tensor, note)
     note.version = tensor._version
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))

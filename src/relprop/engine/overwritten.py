@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine.marks import SEEN
 from relprop.engine.messages import called
 from relprop.engine.recorder import memory_of
 from relprop.engine.run import Run
@@ -37,7 +38,7 @@ def seen(value: Any, inside: bool = False) -> None:
     if isinstance(value, Tensor):
         if not value.is_inference():
             count = value._version
-            _whole(value)._relprop_seen = range(count, count + 1 + inside)  # type: ignore[attr-defined]
+            SEEN.put(_whole(value), range(count, count + 1 + inside))
     elif isinstance(value, (list, tuple)):
         for item in value:
             seen(item, inside)
@@ -87,7 +88,7 @@ def check(run: Run, value: Tensor) -> None:
     Raises:
         UnsupportedOperationError: with the operation that wrote, where the mode met it.
     """
-    if value._version in getattr(_whole(value), "_relprop_seen", ()):
+    if value._version in SEEN.of(_whole(value), ()):
         return
     memory = memory_of(value)
     name = next(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine.marks import POSITIONS
 from relprop.engine.spelling import writes
 
 NOWHERE = 0
@@ -91,14 +92,12 @@ class Lookup:
 def track(ids: Tensor, run: Any, number: int) -> Tensor:
     """An alias of input number `number` whose entries are followed."""
     alias = ids.detach()
-    alias._relprop_positions = Positions(  # type: ignore[attr-defined]
-        run, number, torch.arange(1, ids.numel() + 1, device=ids.device).reshape(ids.shape)
-    )
+    POSITIONS.put(alias, Positions(run, number, torch.arange(1, ids.numel() + 1, device=ids.device).reshape(ids.shape)))
     return alias
 
 
 def positions_of(value: Any, run: Any) -> Positions | None:
-    found = getattr(value, "_relprop_positions", None) if isinstance(value, Tensor) else None
+    found = POSITIONS.of(value) if isinstance(value, Tensor) else None
     return found if found is not None and found.run is run else None
 
 
@@ -187,4 +186,4 @@ def _flat(value: Any) -> list[Tensor]:
 
 def _note(result: Any, source: Positions, at: Tensor) -> None:
     if isinstance(result, Tensor) and not result.is_floating_point():
-        result._relprop_positions = Positions(source.run, source.input, at)  # type: ignore[attr-defined]
+        POSITIONS.put(result, Positions(source.run, source.input, at))

@@ -6,6 +6,7 @@ from relprop.operations import (  # noqa: F401
     affine,
     attention,
     batch_norm,
+    bounds,
     experts,
     families,
     flex_attention,

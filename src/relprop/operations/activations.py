@@ -8,9 +8,7 @@ elementwise function `h` of, through scalars only. A product or quotient whose o
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +17,13 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.notes import note_of
-from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, picked, proportional, remembered
+from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remembered
 from relprop.engine.registry import register
 from relprop.engine.roles import role
-from relprop.engine.spelling import named
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
-from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
-from relprop.numerics import aside, carrying, kept_here, nonzero, own
+from relprop.numerics import aside, carrying, nonzero
 from relprop.operations.gates import GATE
-from relprop.operations.weighted import Capped
-from relprop.rules.base import Way
-from relprop.torch_private.recorded import recording
+from relprop.operations.secants import finite_at_zero, secant, secant_of
 
 STATISTIC = role(
     "statistic", MOVES, SAME, SCALES, ADDS,
@@ -37,80 +31,6 @@ STATISTIC = role(
     asked_by="elementwise functions, which start anew from a statistic, and divisions",
 )  # fmt: skip
 """What is computed from it elementwise may be a normaliser."""
-_NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
-
-
-def is_scalar(value: Any) -> bool:
-    return not isinstance(value, Tensor) or value.ndim == 0
-
-
-def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
-    """`(h(s) - h(0)) / s`, with the slope at 0 where `s` is 0; with `nz`, a zero output passes on what it received."""
-    exact = s if s.dtype == torch.float64 or s.device.type == "mps" else None
-    if exact is None and s.dtype == torch.float32 and _taylor(step, s).null:
-        exact = s  # h(0) = 0: no digits are lost to a difference
-    x = s.double() if exact is None else exact
-    slope, curve, at_zero, _, null = _taylor(step, x)
-    y = step(x)
-    if null:
-        fresh = not torch.is_grad_enabled() and y is not x
-        factor = y.div_(x) if fresh and not nz else y / x
-        factor = (factor.nan_to_num_ if fresh else factor.nan_to_num)(nan=slope, posinf=0.0, neginf=0.0)
-    else:
-        near = x.abs() < _NEAR
-        factor = torch.where(near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x))
-    if nz:
-        factor = torch.where(y == 0, nonzero(y) / nonzero(x), factor)
-    return factor.to(s.dtype)
-
-
-class Expansion(NamedTuple):
-    """`h'(0)`, `h''(0)` and `h(0)`, and whether the last is finite, and 0."""
-
-    slope: float
-    curve: float
-    value: Tensor
-    finite: bool
-    null: bool
-
-
-def _taylor(step: Step, x: Tensor) -> Expansion:
-    """The expansion of a chain at 0, remembered for functions with plain numbers as parameters."""
-    try:
-        return _remembered(step.function, step.args, tuple(step.kwargs.items()), x.dtype, x.device)
-    except TypeError:  # a parameter that cannot be a key
-        return _expand(step, x.dtype, x.device)
-
-
-@lru_cache(maxsize=512)
-def _remembered(
-    function: Callable[..., Any], args: tuple, kwargs: tuple, dtype: torch.dtype, device: torch.device
-) -> Expansion:
-    if any(isinstance(a, (Tensor, Step)) for a in (*args, *(v for _, v in kwargs))):
-        raise TypeError("tensors and chains are not remembered")
-    return _expand(Step(function, args, dict(kwargs)), dtype, device)
-
-
-def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
-    """Derivatives that do not exist or are infinite count as 0."""
-    with aside(), torch.enable_grad(), kept_here():
-        zero = torch.zeros(1, dtype=dtype, device=device, requires_grad=True)
-        y = step(zero)
-        slope = curve = torch.zeros(())
-        try:
-            if y.requires_grad:
-                (slope,) = torch.autograd.grad(y.sum(), zero, create_graph=True)
-                if slope.requires_grad:
-                    (curve,) = torch.autograd.grad(slope, zero)
-        except RuntimeError:
-            pass
-        s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
-        value = y.detach() if y.numel() > 1 else y.detach().reshape(())
-        return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
-
-
-def finite_at_zero(step: Step, s: Tensor) -> bool:
-    return _taylor(step, s if s.device.type == "mps" or not s.is_floating_point() else s.new_empty(0).double()).finite
 
 
 def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
@@ -231,176 +151,6 @@ def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, 
     return y
 
 
-def bounded(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Kept within bounds: a relu; a relu with a cap, as relu6; else the secant from what was given to it."""
-    low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
-    return within(call, input, low, high, (call.function, args, kwargs))
-
-
-def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple, dict]) -> Any:
-    """`min(max(x, low), high)`, where `how` is a function of `x` that does it, with its other arguments."""
-    rectifies = isinstance(low, (int, float)) and low == 0 and input.is_floating_point()
-    if rectifies and (high is None or high == float("inf")):
-        return relu(call, input)
-    function, args, kwargs = how
-    step = Step(function, (SOURCE, *args), kwargs)
-    if call.inplace:
-        return NotImplemented
-    if call.way is not Way.DEFAULT:
-        return elementwise(call, *call.args, **call.kwargs)
-    capped = rectifies and isinstance(high, (int, float)) and high > 0
-    found = None if not capped or call.zeros_carry else _capped(call, input, high, step)
-    return alone(call, input, step, detached(call)) if found is None else found
-
-
-def capped_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The same, written into the operand where that needs no copy."""
-    low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
-    if not (isinstance(low, (int, float)) and low == 0 and input.is_floating_point()) or call.rule is not None:
-        return NotImplemented
-    if high is None or high == float("inf"):
-        return relu(call, input)
-    if not isinstance(high, (int, float)) or high < 0:
-        return NotImplemented
-    found = _capped(call, input, high, Step(call.function, (SOURCE, *args), kwargs))
-    return NotImplemented if found is None else found
-
-
-def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None:
-    """A relu, but for the few entries that the cap cut, whose secant is `high / x`; None where they are not few."""
-    cut = Capped(input, high) if input.numel() and input.ndim and not recording() else None
-    if cut is None or 8 * len(cut.index) > input.numel():
-        return None
-    cut = cut if len(cut.index) else None
-    layer, before = maker(input), origin(input)
-    y = torch.relu_(input) if call.inplace else torch.relu(input)
-    y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
-    if cut is not None:
-        _slope_where_cut(y, cut, high)
-    if layer is not None:
-        layer.rectify(y, call.inplace, cut)
-    if call.inplace:
-        return y
-    chained = Step(step.function, (before.step, *step.args[1:]), step.kwargs)
-    return remembered(call, y, before._replace(step=chained))
-
-
-def as_number(value: Any) -> Any:
-    """A bound as a number, where it is one for all entries."""
-    if not isinstance(value, Tensor) or value.requires_grad or recording():
-        return value
-    if value.numel() == 1:
-        return float(value)
-    first = value.flatten()[:1]
-    return float(first) if value.numel() and bool((value == first).all()) else value
-
-
-def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
-    """Notes that the larger or smaller of two multiples of one tensor is an activation of it: a leaky relu, or `|x|`."""
-    if isinstance(result, Tensor) and result.requires_grad and proportional(a, b):
-        found = chain(call.function, call.args, call.kwargs)
-        if found is not None:
-            remembered(call, result, found)
-    return result
-
-
-def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """`where(a > b, a, b)` is `maximum(a, b)`, a leaky relu say; another condition selects."""
-    result = call()
-    live = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
-    if len(live) != 2 or recording() or not isinstance(result, Tensor) or not proportional(*live):
-        return result
-    a, b = (t.detach() for t in live)
-    for function in (torch.maximum, torch.minimum):
-        if bool((function(a, b) == result.detach()).all()):
-            found = chain(function, tuple(live), {})
-            return result if found is None else remembered(call, result, found)
-    return result
-
-
-def extremum(largest: bool) -> Callable[..., Any]:
-    """The larger or smaller of two: with a number, a bound; else the winner takes all."""
-
-    def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
-        other = kwargs.get("other", args[1] if len(args) > 1 else None)
-        pair: tuple[Any, Any] = (args[0] if args else kwargs.get("input"), other)
-        live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
-        if live and not isinstance(other, Tensor):  # along an axis, which is the argument of that place
-            return picked(call, live[0], call(), kwargs.get("dim", 0 if other is None else other))
-        if len(live) == 2:
-            return multiples(call, call(), *live)
-        if not live:
-            return call()
-        x = live[0]
-        constant = as_number(pair[1] if x is pair[0] else pair[0])
-        if isinstance(constant, Tensor) or torch.broadcast_shapes(*(t.shape for t in pair)) != x.shape:
-            return call()
-        bounds = {"min": constant} if largest else {"max": constant}
-        return within(call, x, bounds.get("min"), bounds.get("max"), (torch.clamp, (), bounds))
-
-    return handler
-
-
-def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """`relu6(x + 3) / 6`: the bound acts on `x + 3`, and the 3 is a bias that keeps its share."""
-    if call.formula is not None:
-        return elementwise(call, input, *args, **kwargs)
-    first, shifted = call.zeros_carry_first, input + 3
-    affine = chain(torch.add, (input, 3), {}, affine=True)
-    if affine is not None:
-        remembered(call, shifted, affine)
-    call.absorbs(shifted)
-    call.zeros = True
-
-    def propagate(z: Tensor, g: Tensor) -> Tensor:
-        y = _sixth(z)
-        if first():
-            y = torch.where(z == 0, y, nonzero(y))
-        return g * (y / z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-    return remembered(call, custom(shifted, detached(call), propagate), Origin(shifted, Step(_sixth, (SOURCE,), {})))
-
-
-def _sixth(z: Tensor) -> Tensor:
-    return F.relu6(z) / 6
-
-
-def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """A relu where both numbers are 0."""
-    if threshold == 0 and value == 0 and input.is_floating_point():
-        return relu(call, input)
-    if call.way is not Way.DEFAULT:
-        return elementwise(call, *call.args, **call.kwargs)
-    step = Step(torch.threshold, (SOURCE, threshold, value), {})
-    return NotImplemented if call.inplace else alone(call, input, step, detached(call))
-
-
-def _slope_where_cut(y: Tensor, cut: Capped, high: float) -> None:
-    """Lets the relu that made `y` hand back `G c / x` where the cap cut."""
-    slope = high / cut.values
-
-    def scale(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor] | None:
-        g = gradients[0]
-        if g is None:
-            return None
-        values = g.take(cut.index) * slope
-        return (g.put_(cut.index, values) if own(g) else g.put(cut.index, values),)
-
-    assert y.grad_fn is not None  # the input was live
-    y.grad_fn.register_hook(scale)
-
-
-BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
-    F.relu6: lambda *a, **k: (0, 6),
-    F.hardtanh: lambda min_val=-1.0, max_val=1.0, *a, **k: (min_val, max_val),
-    torch.clamp: lambda min=None, max=None, **k: (min, max),
-    torch.clip: lambda min=None, max=None, **k: (min, max),
-    torch.clamp_min: lambda min, **k: (min, None),
-    torch.clamp_max: lambda max, **k: (None, max),
-}
-"""The interval to which a function clips its input, from its other arguments."""
-
-
 def maker(x: Tensor) -> Any:
     """The weighted layer that made a tensor, if one did."""
     note = note_of(x)
@@ -451,24 +201,13 @@ def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
     value = at(x.detach())
     try:
-        _secant_of(at, x.detach())
+        secant_of(at, x.detach())
     except (RuntimeError, NotImplementedError) as error:
         raise call.error(f"torch has no derivative along the variable that carries relevance ({error}).") from error
     if value.shape != x.shape:
         wide_x = x.expand(value.shape).contiguous()
-        return custom(wide_x, lambda: value.clone(), lambda s, g: g * _secant_of(at, s))
-    return custom(x, lambda: value.clone(), lambda s, g: g * _secant_of(at, s))
-
-
-def _secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
-    """`(f(s) - f(0)) / s`, with the slope at 0 where `s` is near it."""
-    with torch.enable_grad(), kept_here():
-        zero = torch.zeros_like(s, requires_grad=True)
-        at_zero = function(zero)
-        (slope,) = torch.autograd.grad(at_zero.sum(), zero)
-    near = s.abs() < _NEAR
-    rise = (function(s) - at_zero.detach()) / torch.where(near, torch.ones_like(s), s)
-    return torch.where(near, slope, rise).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        return custom(wide_x, lambda: value.clone(), lambda s, g: g * secant_of(at, s))
+    return custom(x, lambda: value.clone(), lambda s, g: g * secant_of(at, s))
 
 
 register(torch.relu, family="activation", handler=relu, in_place=relu, gives={GATE: 1})
@@ -483,12 +222,6 @@ register(
 )  # fmt: skip
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
 register(F.glu, family="product", handler=glu)
-register(*BOUNDS, family="activation", handler=bounded, in_place=capped_in_place, traits={BOUNDS_TRAIT})
-register(F.hardsigmoid, family="activation", handler=hardsigmoid)
-register(torch.threshold, F.threshold, family="activation", handler=threshold, in_place=threshold)
-register(*named("where"), family="structure", handler=selecting, traits={MOVES})
-for _largest, _names in ((True, "max maximum fmax"), (False, "min minimum fmin")):
-    register(*named(_names), family="selection", handler=extremum(_largest))
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,

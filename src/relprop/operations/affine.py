@@ -15,9 +15,10 @@ from relprop.engine.replay import replaying
 from relprop.engine.traits import ADDS, AFFINE
 from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
-from relprop.operations.activations import detached, is_scalar
+from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
+from relprop.operations.secants import is_scalar
 from relprop.rules.base import UNDECIDED
 
 

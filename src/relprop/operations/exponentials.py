@@ -19,8 +19,8 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
 from relprop.engine.handling import decided
+from relprop.engine.moves import root
 from relprop.engine.notes import Note, note_of, role_of
-from relprop.engine.origins import root
 from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES

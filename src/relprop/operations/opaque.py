@@ -15,9 +15,10 @@ from torch.autograd.graph import get_gradient_edge
 
 from relprop.engine.call import Call
 from relprop.errors import RuleError
+from relprop.operations.layer_view import LayerView
 from relprop.operations.maps import Dense
 from relprop.operations.products import factors
-from relprop.operations.weighted import LayerView, Weighted
+from relprop.operations.weighted import Weighted
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED, Way
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine.moves import history
 from relprop.engine.notes import note_of
-from relprop.engine.origins import history
 from relprop.numerics import aside
 from relprop.operations.maps import Contraction, Dense
 

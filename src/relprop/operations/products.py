@@ -21,13 +21,14 @@ from relprop.engine.registry import register
 from relprop.engine.roles import moves
 from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
-from relprop.operations.activations import STATISTIC, along, detached, finite_at_zero, is_scalar
+from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.biases import positioned, scored
 from relprop.operations.exponentials import quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.maps import Contraction, Dense
 from relprop.operations.scan import certain, multiplied, scaled_by_model
+from relprop.operations.secants import finite_at_zero, is_scalar
 from relprop.operations.weighted import weighted
 from relprop.rules.base import Way
 

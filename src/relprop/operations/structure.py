@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
+from relprop.engine.moves import joined, picked
 from relprop.engine.notes import note_of
-from relprop.engine.origins import chain, joined, picked, remembered
+from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import native, register
 from relprop.engine.roles import moves
 from relprop.engine.spelling import named

@@ -74,7 +74,7 @@ def visible(call: Made, *args: Any) -> Any:
     """A custom function that nobody registered: where its forward is made of operations, those are what counts."""
     function = call.entry.function
     call.zeros = True  # its steps have seen to them
-    first = function not in call.run.functions.followed
+    first = not call.followed(function)
     mode = Watched(call.run, args) if first else Followed(call.run)
     versions = [(t, t._version) for t in _tensors(args)]
     before = call.value.detach().clone()
@@ -88,7 +88,7 @@ def visible(call: Made, *args: Any) -> Any:
         raise Invisible("it writes into its argument")
     if isinstance(mode, Watched):
         mode.check(result)
-        call.run.functions.followed.add(function)
+        call.follows(function)
     number = call.value.output_nr
     made = result[number] if isinstance(result, tuple) else result
     if not isinstance(made, Tensor) or not made.requires_grad:

@@ -17,13 +17,16 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
+from relprop.engine.marks import NOTE
 from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import lookup, register
 from relprop.engine.run import Run
 from relprop.errors import RuleError
-from relprop.numerics import carrying, known, nonzero, own, quotient, signed, where_positive, wide
+from relprop.numerics import own
+from relprop.operations.layer_view import LayerView
 from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.operations.patches import embeds_patches
+from relprop.operations.saved_output import Capped, Kept
 from relprop.rules import Rule, WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
 from relprop.torch_private.recorded import recording
@@ -31,134 +34,6 @@ from relprop.torch_private.state import saved_elsewhere
 
 PART = 4 * 2**20
 """Entries from which on a CPU works off a layer in parts: more is slower in page faults than in arithmetic."""
-
-
-class Kept:
-    """A layer's output, kept without a copy as long as nothing overwrites it."""
-
-    __slots__ = ("alone", "capped", "rectified", "value", "version")
-
-    def __init__(self, z: Tensor) -> None:
-        self.alone = False
-        self.hold(z, rectified=False)
-
-    def hold(self, z: Tensor, *, rectified: bool, capped: Capped | None = None) -> None:
-        self.value: Tensor | None = z.detach()
-        self.version = z._version
-        self.rectified = rectified
-        self.capped = capped
-
-    def read(self, g: Tensor, whole: bool) -> Tensor | None:
-        """The output, or None where it was overwritten, or stands for one that it does not equal where it matters."""
-        if self.value is None or self.value._version != self.version:
-            return None
-        if self.rectified and whole:
-            return None
-        if self.rectified and not self.alone and (recording() or not torch.equal(where_positive(g, self.value), g)):
-            return None
-        return self.value if self.capped is None else self.capped.restore(self.value)
-
-
-class Capped:
-    """The few entries that a cap cut, as relu6 cuts at 6: where they are, and what they were."""
-
-    __slots__ = ("index", "values")
-
-    def __init__(self, x: Tensor, high: float) -> None:
-        planes = x.detach().reshape(-1, x.shape[2:].numel()) if x.ndim > 2 else x.detach().reshape(len(x), -1)
-        reach = (planes.amax(1) > high).nonzero()[:, 0]  # few channels do: only there look closer
-        beyond = planes[reach]
-        at = (beyond > high).nonzero()
-        self.index = reach[at[:, 0]] * planes.shape[1] + at[:, 1]
-        self.values = beyond[at[:, 0], at[:, 1]]
-
-    def restore(self, y: Tensor) -> Tensor:
-        """The tensor as it was before the cap."""
-        return y.put(self.index, self.values)
-
-
-class LayerView:
-    """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
-
-    def __init__(self, layer: Weighted, x: Tensor, z: Tensor | None, rectified: bool, memo: dict[str, Tensor]) -> None:
-        self._layer, self._memo = layer, memo
-        self.x, self.rectified, self.nz = x, rectified, layer.nz
-        self._z = self._output = z
-        self._bias: Tensor | float | None = None
-        self._nonnegative: bool | None = None
-
-    @property
-    def weight(self) -> Tensor:
-        return self.once("weight itself", lambda: self._layer.weight.to(self.x.dtype))
-
-    @property
-    def bias(self) -> Tensor | float:
-        if self._bias is None:
-            b = self._layer.bias
-            self._bias = 0.0 if b is None else self._layer.linear.along_result(b).to(self.x.dtype)
-        return self._bias
-
-    @property
-    def output(self) -> Tensor:
-        if self._output is None:
-            self._output = self.forward(self.x, self.weight, self.bias)
-        return self._output
-
-    @property
-    def z(self) -> Tensor:
-        return self.output if self._z is None else self._z
-
-    @property
-    def nonnegative(self) -> bool:
-        if self._nonnegative is None:
-            self._nonnegative = self.x.numel() == 0 or known(self.x.amin() >= 0, self._layer.positive)
-        return self._nonnegative
-
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
-        return self._layer.linear.forward(x, weight, bias if isinstance(bias, Tensor) else None)
-
-    def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
-        s = s.to(self.x.dtype)
-        if weight is not None:
-            return self._layer.linear.transpose(s, weight, self.x)
-        layer = self._layer
-        if layer.scale is None or "weight itself" in self._memo or s.numel() > layer.plain.numel():
-            return layer.linear.transpose(s, self.weight, self.x)
-        # merged with a BatchNorm: scaling the few outputs is less work than scaling the weight
-        s = s * layer.linear.along_result(layer.scale).to(s.dtype)
-        return layer.linear.transpose(s, layer.plain.to(s.dtype), self.x)
-
-    def relevance(self, g: Tensor) -> Tensor:
-        if not self.nz:
-            return wide(self.output) * g
-        # a slope at a zero is no relevance
-        return wide(nonzero(self.output)) * torch.where((self.output == 0) & ~carrying(g), 0.0, g)
-
-    def share(self, g: Tensor, denominator: Tensor) -> Tensor:
-        return quotient(self.relevance(g), wide(denominator))
-
-    def stabilised(self, g: Tensor, epsilon: float | Tensor) -> Tensor:
-        z = wide(self.z)
-        if self.nz or self.z is not self.output or not own(g):
-            return self.share(g, signed(z, epsilon))
-        if isinstance(epsilon, Tensor) or epsilon < torch.finfo(z.dtype).tiny:
-            size = z.abs()
-            return quotient(size * g, size.add_(epsilon))
-        # |z| / (|z| + eps) = 1 - eps / (|z| + eps); where a relu follows, z stands for |z|
-        g, below = wide(g), z + epsilon if self.rectified else z.abs().add_(epsilon)
-        return torch.addcdiv(g, g, below, value=-epsilon, out=below)
-
-    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        if name not in self._memo:
-            self._memo[name] = compute()
-        return self._memo[name]
-
-    def without_bias(self) -> LayerView:
-        view = copy.copy(self)
-        view._output = self.output
-        view._z = self.z - self.bias
-        view._bias, view.rectified = 0.0, False
-        return view
 
 
 class Weighted:
@@ -199,7 +74,7 @@ class Weighted:
         self.output = weakref.ref(y)
         note = Note(self.run)
         note.layer, note.input = self, x
-        y._relprop = note  # type: ignore[attr-defined]
+        NOTE.put(y, note)
         return y
 
     def merged(self, scale: Tensor | None, shift: Tensor | None) -> Weighted:

@@ -1,0 +1,210 @@
+"""Activations by bounds: clamps, caps, thresholds, and the larger or smaller of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.call import Call
+from relprop.engine.functions import custom
+from relprop.engine.moves import picked
+from relprop.engine.origins import SOURCE, Origin, Step, chain, origin, proportional, remembered
+from relprop.engine.registry import register
+from relprop.engine.spelling import named
+from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
+from relprop.engine.traits import MOVES
+from relprop.numerics import nonzero, own
+from relprop.operations.activations import alone, detached, elementwise, maker, relu
+from relprop.operations.saved_output import Capped
+from relprop.rules.base import Way
+from relprop.torch_private.recorded import recording
+
+
+def bounded(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Kept within bounds: a relu; a relu with a cap, as relu6; else the secant from what was given to it."""
+    low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
+    return within(call, input, low, high, (call.function, args, kwargs))
+
+
+def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple, dict]) -> Any:
+    """`min(max(x, low), high)`, where `how` is a function of `x` that does it, with its other arguments."""
+    rectifies = isinstance(low, (int, float)) and low == 0 and input.is_floating_point()
+    if rectifies and (high is None or high == float("inf")):
+        return relu(call, input)
+    function, args, kwargs = how
+    step = Step(function, (SOURCE, *args), kwargs)
+    if call.inplace:
+        return NotImplemented
+    if call.way is not Way.DEFAULT:
+        return elementwise(call, *call.args, **call.kwargs)
+    capped = rectifies and isinstance(high, (int, float)) and high > 0
+    found = None if not capped or call.zeros_carry else _capped(call, input, high, step)
+    return alone(call, input, step, detached(call)) if found is None else found
+
+
+def capped_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The same, written into the operand where that needs no copy."""
+    low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
+    if not (isinstance(low, (int, float)) and low == 0 and input.is_floating_point()) or call.rule is not None:
+        return NotImplemented
+    if high is None or high == float("inf"):
+        return relu(call, input)
+    if not isinstance(high, (int, float)) or high < 0:
+        return NotImplemented
+    found = _capped(call, input, high, Step(call.function, (SOURCE, *args), kwargs))
+    return NotImplemented if found is None else found
+
+
+def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None:
+    """A relu, but for the few entries that the cap cut, whose secant is `high / x`; None where they are not few."""
+    cut = Capped(input, high) if input.numel() and input.ndim and not recording() else None
+    if cut is None or 8 * len(cut.index) > input.numel():
+        return None
+    cut = cut if len(cut.index) else None
+    layer, before = maker(input), origin(input)
+    y = torch.relu_(input) if call.inplace else torch.relu(input)
+    y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
+    if cut is not None:
+        _slope_where_cut(y, cut, high)
+    if layer is not None:
+        layer.rectify(y, call.inplace, cut)
+    if call.inplace:
+        return y
+    chained = Step(step.function, (before.step, *step.args[1:]), step.kwargs)
+    return remembered(call, y, before._replace(step=chained))
+
+
+def as_number(value: Any) -> Any:
+    """A bound as a number, where it is one for all entries."""
+    if not isinstance(value, Tensor) or value.requires_grad or recording():
+        return value
+    if value.numel() == 1:
+        return float(value)
+    first = value.flatten()[:1]
+    return float(first) if value.numel() and bool((value == first).all()) else value
+
+
+def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
+    """Notes that the larger or smaller of two multiples of one tensor is an activation of it: a leaky relu, or `|x|`."""
+    if isinstance(result, Tensor) and result.requires_grad and proportional(a, b):
+        found = chain(call.function, call.args, call.kwargs)
+        if found is not None:
+            remembered(call, result, found)
+    return result
+
+
+def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """`where(a > b, a, b)` is `maximum(a, b)`, a leaky relu say; another condition selects."""
+    result = call()
+    live = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
+    if len(live) != 2 or recording() or not isinstance(result, Tensor) or not proportional(*live):
+        return result
+    a, b = (t.detach() for t in live)
+    for function in (torch.maximum, torch.minimum):
+        if bool((function(a, b) == result.detach()).all()):
+            found = chain(function, tuple(live), {})
+            return result if found is None else remembered(call, result, found)
+    return result
+
+
+def extremum(largest: bool) -> Callable[..., Any]:
+    """The larger or smaller of two: with a number, a bound; else the winner takes all."""
+
+    def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
+        other = kwargs.get("other", args[1] if len(args) > 1 else None)
+        pair: tuple[Any, Any] = (args[0] if args else kwargs.get("input"), other)
+        live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
+        if live and not isinstance(other, Tensor):  # along an axis, which is the argument of that place
+            return picked(call, live[0], call(), kwargs.get("dim", 0 if other is None else other))
+        if len(live) == 2:
+            return multiples(call, call(), *live)
+        if not live:
+            return call()
+        x = live[0]
+        constant = as_number(pair[1] if x is pair[0] else pair[0])
+        if isinstance(constant, Tensor) or torch.broadcast_shapes(*(t.shape for t in pair)) != x.shape:
+            return call()
+        bounds = {"min": constant} if largest else {"max": constant}
+        return within(call, x, bounds.get("min"), bounds.get("max"), (torch.clamp, (), bounds))
+
+    return handler
+
+
+def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """`relu6(x + 3) / 6`: the bound acts on `x + 3`, and the 3 is a bias that keeps its share."""
+    if call.formula is not None:
+        return elementwise(call, input, *args, **kwargs)
+    first, shifted = call.zeros_carry_first, input + 3
+    affine = chain(torch.add, (input, 3), {}, affine=True)
+    if affine is not None:
+        remembered(call, shifted, affine)
+    call.absorbs(shifted)
+    call.zeros = True
+
+    def propagate(z: Tensor, g: Tensor) -> Tensor:
+        y = _sixth(z)
+        if first():
+            y = torch.where(z == 0, y, nonzero(y))
+        return g * (y / z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+    return remembered(call, custom(shifted, detached(call), propagate), Origin(shifted, Step(_sixth, (SOURCE,), {})))
+
+
+def _sixth(z: Tensor) -> Tensor:
+    return F.relu6(z) / 6
+
+
+def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+    """A relu where both numbers are 0."""
+    if threshold == 0 and value == 0 and input.is_floating_point():
+        return relu(call, input)
+    if call.way is not Way.DEFAULT:
+        return elementwise(call, *call.args, **call.kwargs)
+    step = Step(torch.threshold, (SOURCE, threshold, value), {})
+    return NotImplemented if call.inplace else alone(call, input, step, detached(call))
+
+
+def _slope_where_cut(y: Tensor, cut: Capped, high: float) -> None:
+    """Lets the relu that made `y` hand back `G c / x` where the cap cut."""
+    slope = high / cut.values
+
+    def scale(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor] | None:
+        g = gradients[0]
+        if g is None:
+            return None
+        values = g.take(cut.index) * slope
+        return (g.put_(cut.index, values) if own(g) else g.put(cut.index, values),)
+
+    assert y.grad_fn is not None  # the input was live
+    y.grad_fn.register_hook(scale)
+
+
+BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
+    F.relu6: lambda *a, **k: (0, 6),
+    F.hardtanh: lambda min_val=-1.0, max_val=1.0, *a, **k: (min_val, max_val),
+    torch.clamp: lambda min=None, max=None, **k: (min, max),
+    torch.clip: lambda min=None, max=None, **k: (min, max),
+    torch.clamp_min: lambda min, **k: (min, None),
+    torch.clamp_max: lambda max, **k: (None, max),
+}
+"""The interval to which a function clips its input, from its other arguments."""
+
+
+register(*BOUNDS, family="activation", handler=bounded, in_place=capped_in_place, traits={BOUNDS_TRAIT})
+
+
+register(F.hardsigmoid, family="activation", handler=hardsigmoid)
+
+
+register(torch.threshold, F.threshold, family="activation", handler=threshold, in_place=threshold)
+
+
+register(*named("where"), family="structure", handler=selecting, traits={MOVES})
+
+
+for _largest, _names in ((True, "max maximum fmax"), (False, "min minimum fmin")):
+    register(*named(_names), family="selection", handler=extremum(_largest))

@@ -1,0 +1,96 @@
+"""A weighted layer during a backward pass, as rules see it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.numerics import carrying, known, nonzero, own, quotient, signed, wide
+
+
+class LayerView:
+    """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
+
+    def __init__(self, layer: Any, x: Tensor, z: Tensor | None, rectified: bool, memo: dict[str, Tensor]) -> None:
+        self._layer, self._memo = layer, memo
+        self.x, self.rectified, self.nz = x, rectified, layer.nz
+        self._z = self._output = z
+        self._bias: Tensor | float | None = None
+        self._nonnegative: bool | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        return self.once("weight itself", lambda: self._layer.weight.to(self.x.dtype))
+
+    @property
+    def bias(self) -> Tensor | float:
+        if self._bias is None:
+            b = self._layer.bias
+            self._bias = 0.0 if b is None else self._layer.linear.along_result(b).to(self.x.dtype)
+        return self._bias
+
+    @property
+    def output(self) -> Tensor:
+        if self._output is None:
+            self._output = self.forward(self.x, self.weight, self.bias)
+        return self._output
+
+    @property
+    def z(self) -> Tensor:
+        return self.output if self._z is None else self._z
+
+    @property
+    def nonnegative(self) -> bool:
+        if self._nonnegative is None:
+            self._nonnegative = self.x.numel() == 0 or known(self.x.amin() >= 0, self._layer.positive)
+        return self._nonnegative
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        return self._layer.linear.forward(x, weight, bias if isinstance(bias, Tensor) else None)
+
+    def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
+        s = s.to(self.x.dtype)
+        if weight is not None:
+            return self._layer.linear.transpose(s, weight, self.x)
+        layer = self._layer
+        if layer.scale is None or "weight itself" in self._memo or s.numel() > layer.plain.numel():
+            return layer.linear.transpose(s, self.weight, self.x)
+        # merged with a BatchNorm: scaling the few outputs is less work than scaling the weight
+        s = s * layer.linear.along_result(layer.scale).to(s.dtype)
+        return layer.linear.transpose(s, layer.plain.to(s.dtype), self.x)
+
+    def relevance(self, g: Tensor) -> Tensor:
+        if not self.nz:
+            return wide(self.output) * g
+        # a slope at a zero is no relevance
+        return wide(nonzero(self.output)) * torch.where((self.output == 0) & ~carrying(g), 0.0, g)
+
+    def share(self, g: Tensor, denominator: Tensor) -> Tensor:
+        return quotient(self.relevance(g), wide(denominator))
+
+    def stabilised(self, g: Tensor, epsilon: float | Tensor) -> Tensor:
+        z = wide(self.z)
+        if self.nz or self.z is not self.output or not own(g):
+            return self.share(g, signed(z, epsilon))
+        if isinstance(epsilon, Tensor) or epsilon < torch.finfo(z.dtype).tiny:
+            size = z.abs()
+            return quotient(size * g, size.add_(epsilon))
+        # |z| / (|z| + eps) = 1 - eps / (|z| + eps); where a relu follows, z stands for |z|
+        g, below = wide(g), z + epsilon if self.rectified else z.abs().add_(epsilon)
+        return torch.addcdiv(g, g, below, value=-epsilon, out=below)
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        if name not in self._memo:
+            self._memo[name] = compute()
+        return self._memo[name]
+
+    def without_bias(self) -> LayerView:
+        view = copy.copy(self)
+        view._output = self.output
+        view._z = self.z - self.bias
+        view._bias, view.rectified = 0.0, False
+        return view

@@ -1,0 +1,100 @@
+"""Secants from zero, `(f(x) - f(0)) / x`, near 0 by the first terms of the Taylor series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import isfinite
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from relprop.engine.origins import Step
+from relprop.numerics import aside, kept_here, nonzero
+
+_NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
+
+
+def is_scalar(value: Any) -> bool:
+    return not isinstance(value, Tensor) or value.ndim == 0
+
+
+def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
+    """`(h(s) - h(0)) / s`, with the slope at 0 where `s` is 0; with `nz`, a zero output passes on what it received."""
+    exact = s if s.dtype == torch.float64 or s.device.type == "mps" else None
+    if exact is None and s.dtype == torch.float32 and _taylor(step, s).null:
+        exact = s  # h(0) = 0: no digits are lost to a difference
+    x = s.double() if exact is None else exact
+    slope, curve, at_zero, _, null = _taylor(step, x)
+    y = step(x)
+    if null:
+        fresh = not torch.is_grad_enabled() and y is not x
+        factor = y.div_(x) if fresh and not nz else y / x
+        factor = (factor.nan_to_num_ if fresh else factor.nan_to_num)(nan=slope, posinf=0.0, neginf=0.0)
+    else:
+        near = x.abs() < _NEAR
+        factor = torch.where(near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x))
+    if nz:
+        factor = torch.where(y == 0, nonzero(y) / nonzero(x), factor)
+    return factor.to(s.dtype)
+
+
+class Expansion(NamedTuple):
+    """`h'(0)`, `h''(0)` and `h(0)`, and whether the last is finite, and 0."""
+
+    slope: float
+    curve: float
+    value: Tensor
+    finite: bool
+    null: bool
+
+
+def _taylor(step: Step, x: Tensor) -> Expansion:
+    """The expansion of a chain at 0, remembered for functions with plain numbers as parameters."""
+    try:
+        return _remembered(step.function, step.args, tuple(step.kwargs.items()), x.dtype, x.device)
+    except TypeError:  # a parameter that cannot be a key
+        return _expand(step, x.dtype, x.device)
+
+
+@lru_cache(maxsize=512)
+def _remembered(
+    function: Callable[..., Any], args: tuple, kwargs: tuple, dtype: torch.dtype, device: torch.device
+) -> Expansion:
+    if any(isinstance(a, (Tensor, Step)) for a in (*args, *(v for _, v in kwargs))):
+        raise TypeError("tensors and chains are not remembered")
+    return _expand(Step(function, args, dict(kwargs)), dtype, device)
+
+
+def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
+    """Derivatives that do not exist or are infinite count as 0."""
+    with aside(), torch.enable_grad(), kept_here():
+        zero = torch.zeros(1, dtype=dtype, device=device, requires_grad=True)
+        y = step(zero)
+        slope = curve = torch.zeros(())
+        try:
+            if y.requires_grad:
+                (slope,) = torch.autograd.grad(y.sum(), zero, create_graph=True)
+                if slope.requires_grad:
+                    (curve,) = torch.autograd.grad(slope, zero)
+        except RuntimeError:
+            pass
+        s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
+        value = y.detach() if y.numel() > 1 else y.detach().reshape(())
+        return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
+
+
+def finite_at_zero(step: Step, s: Tensor) -> bool:
+    return _taylor(step, s if s.device.type == "mps" or not s.is_floating_point() else s.new_empty(0).double()).finite
+
+
+def secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
+    """`(f(s) - f(0)) / s`, with the slope at 0 where `s` is near it."""
+    with torch.enable_grad(), kept_here():
+        zero = torch.zeros_like(s, requires_grad=True)
+        at_zero = function(zero)
+        (slope,) = torch.autograd.grad(at_zero.sum(), zero)
+    near = s.abs() < _NEAR
+    rise = (function(s) - at_zero.detach()) / torch.where(near, torch.ones_like(s), s)
+    return torch.where(near, slope, rise).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

@@ -1,0 +1,86 @@
+"""How the code is built: sizes of files and functions, who touches what. What these count may fall, not rise."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import relprop
+
+ROOT = Path(relprop.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+RULES = {name for name in relprop.rules.__all__ if name != "Layer"} | {"ActivationRule", "Stabilise"}
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+def body_of(function: ast.FunctionDef) -> int:
+    """Lines of code, without the docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_files_have_one_subject() -> None:
+    assert not [f"{named(path)}: {n}" for path in FILES if (n := len(lines_of(path))) > 350]
+
+
+@pytest.mark.parametrize("package", ["engine", "operations", "attribution"])
+def test_functions_fit_on_a_page(package: str) -> None:
+    long = [
+        f"{named(path)}: {function.name} has {n} lines"
+        for path in FILES
+        if path.parent.name == package
+        for function in functions(path)
+        if (n := body_of(function)) > 50
+    ]
+    assert not long
+
+
+def test_only_one_file_names_what_the_engine_writes_on_tensors() -> None:
+    marked = {named(path) for path in FILES if re.search(r"[\"'.]_relprop_", path.read_text(encoding="utf-8"))}
+    marked |= {named(path) for path in FILES if 'f"_relprop_' in path.read_text(encoding="utf-8")}
+    assert marked == {"engine/marks.py"}
+
+
+def test_handlers_ask_rules_by_their_protocol() -> None:
+    """Of what class a rule is, nobody asks but the rules themselves, and the scan that MambaLRP names."""
+    asked = [
+        f"{named(path)}:{node.lineno}"
+        for path in FILES
+        if path.parent.name not in ("rules", "captum")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "isinstance"
+        and RULES & {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+    ]
+    inner = [place for place in asked if place.startswith(("engine", "operations"))]
+    assert len(inner) <= 3, inner
+    assert len(asked) <= 7, asked
+
+
+def test_handlers_do_not_reach_into_the_run() -> None:
+    """A handler speaks to its call. What outlives the call, a layer or a scan, holds the run's sites itself."""
+    reaching = [
+        f"{named(path)}:{number}: {line.strip()}"
+        for path in FILES
+        if path.parent.name == "operations"
+        for number, line in enumerate(lines_of(path), 1)
+        if re.search(r"\bcall\.run\.", line)
+    ]
+    assert not reaching
