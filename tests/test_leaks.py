@@ -219,13 +219,19 @@ def _twice_less_its_size(x: Tensor) -> Tensor:
     return first / (h.abs() + 1)
 
 
+def _a_view_less_its_order(x: Tensor) -> Tensor:
+    h = (x * 2)[None].flatten(1)
+    h -= h.gather(-1, h.argsort(-1))
+    return h.reshape(x.shape)
+
+
 @pytest.mark.parametrize("ledger", [False, True])
 @pytest.mark.parametrize("composite", ["zero", "gamma_flat", "cp_lrp", "auto"])
 @pytest.mark.parametrize(
     "model",
     [
         _less_its_activation, _less_what_was_made_of_a_difference, _softmax_in_place, _sums_of_exponentials,
-        _through_a_layer, _through_a_view, _twice_less_its_size,
+        _through_a_layer, _through_a_view, _twice_less_its_size, _a_view_less_its_order,
     ],
 )  # fmt: skip
 def test_what_is_written_into_with_what_was_made_of_it(

@@ -7,6 +7,7 @@ from typing import Any
 from weakref import ref
 
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 
 class Writes:
@@ -38,10 +39,14 @@ class Writes:
         """
         for written in self.rewritten:
             tensor = written()
-            if tensor is not None:
-                tensor = tensor if tensor._base is None else tensor._base
-                if tensor.grad_fn is not None:
-                    tensor.detach_()
+            if tensor is None:
+                continue
+            whole = tensor if tensor._base is None else tensor._base
+            if whole.grad_fn is not None:
+                whole.detach_()
+            if whole is not tensor:  # a view asks for its history anew where its base has changed
+                increment_version(whole)
+                _ = tensor.grad_fn
 
     def close(self) -> None:
         """Lets go of all tensors."""
