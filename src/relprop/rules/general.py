@@ -1,4 +1,4 @@
-"""Rules that act on operations of any kind, and the wrapper that takes the bias out."""
+"""Rules that act on several kinds of operation, and the wrapper that removes the bias."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Native(Rule):
 
 @dataclass(frozen=True)
 class ZeroBias(WeightedRule):
-    """`rule` with `b_j = 0` in its denominators: the bias gets no share, `R_j` stays what it was."""
+    """`rule` with `b_j = 0` in its denominators: the bias gets no share, and `R_j` is unchanged."""
 
     rule: WeightedRule
 
