@@ -1,4 +1,4 @@
-"""A folder becomes a result again. Nobody vouches for the folder: what does not fit is refused here, not when it is shown."""
+"""Loads a result from a folder, which may come from anyone: what does not fit is refused here, not when it is shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from relprop.results.protocol import KINDS, Result
 from relprop.rules import Rule
 from relprop.signatures import public
 
-# That of the largest result of a network of 10,000 operations has 2 MB.
+# The largest size of a manifest. That of a network of 10,000 operations has 2 MB.
 _MANIFEST = 64 * 2**20
 LIMIT = 4 * 2**30
 
@@ -33,20 +33,20 @@ LIMIT = 4 * 2**30
 def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     """Reads a result that `save` wrote into a folder.
 
-    Nothing in it is executed or imported: composite, rules and a callable target come back as records of what they were.
-    A folder from others is safe to load: sizes are checked before anything is read, links, pipes and devices in the place
-    of its files are refused, and what comes back can be shown, sliced and saved.
+    Nothing in it is executed or imported: composite, rules and a callable target come back as records. A folder from
+    others is safe to load. Sizes are checked before anything is read; links, pipes and devices in place of its files
+    are refused; and the result can be shown, sliced and saved.
 
     Args:
         path: the folder.
-        limit: bytes that its tensors may have; the manifest may have 64 MiB and 4 million values.
+        limit: the largest size of its tensors, in bytes. The manifest may have 64 MiB and 4 million values.
 
     Returns:
-        The `Relevance`, `TextRelevance`, `GenerationRelevance` or result of a kind of one's own that was saved, on the CPU.
+        The `Relevance`, `TextRelevance`, `GenerationRelevance` or result of your own kind that was saved, on the CPU.
 
     Raises:
         FormatError: there is no saved result, it is damaged or too large, or a newer version wrote it.
-        InputError: this is no path.
+        InputError: `path` is not a path.
     """
     if not isinstance(path, (str, PathLike)) or not isinstance(os.fspath(path), str):
         raise InputError(f"load takes the path of a folder that R.save('folder/') wrote; got {type(path).__name__}.")
@@ -110,7 +110,7 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
         "model": _identity(manifest.get("model")),
         "unknown": _counts(content.get("unknown")),
     }
-    made["notices"] = _notices(content.get("notices", []))  # none in folders of the first version
+    made["notices"] = _notices(content.get("notices", []))  # folders of the first version have none
     kind = manifest.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"its kind is {str(kind)[:40]!r}")
@@ -158,7 +158,7 @@ def _recorded(entry: Any) -> tuple[Place, Rule | None]:
         or not (rule is None or isinstance(rule, str))
     ):
         raise ValueError("one of its rules is not described")
-    # A place names its operation by a function; here there is only its name.
+    # A place holds the operation's function; a folder has only its name.
     operation: Any = entry["operation"]
     place = Place(entry["family"], operation, None, (entry["module"],), index, last, merged=merged)
     return place, None if rule is None else RecordedRule(rule)

@@ -1,4 +1,4 @@
-"""Whether what a folder holds is a text or a generation."""
+"""Checks that a folder's content is a text or a generation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from relprop.trees import leaves
 
 
 def check_text(text: dict[str, Any]) -> None:
-    """Refuses what is no `TextRelevance`.
+    """Refuses content that is not that of a `TextRelevance`.
 
     Raises:
-        ValueError: for this reason.
+        ValueError: says what does not fit.
     """
     tokens, spans = text["tokens"], text["spans"]
     if not _all(tokens, str) or not tokens:
@@ -40,7 +40,7 @@ def check_text(text: dict[str, Any]) -> None:
 
 
 def _check_parts(text: dict[str, Any], count: int) -> None:
-    """Positions, blocks, heads, neurons and layers, where there are any."""
+    """Checks positions, blocks, heads, neurons and layers, if present."""
     positions, layers = text["positions"], text["layers"]
     if not isinstance(positions, dict) or not all(type(n) is str and real(part) for n, part in positions.items()):
         raise ValueError("positions are no numbers under names")
@@ -60,10 +60,10 @@ def _check_parts(text: dict[str, Any], count: int) -> None:
 
 
 def check_generation(made: dict[str, Any]) -> None:
-    """Refuses what is no `GenerationRelevance`.
+    """Refuses content that is not that of a `GenerationRelevance`.
 
     Raises:
-        ValueError: for this reason.
+        ValueError: says what does not fit.
     """
     prompt, generated = made["prompt"], made["generated"]
     if not _all(prompt, str) or not _all(generated, str) or not prompt or not generated:
@@ -78,7 +78,7 @@ def check_generation(made: dict[str, Any]) -> None:
 
 
 def _all(value: Any, kind: type, count: int | None = None, container: type = list) -> bool:
-    """Whether this is a list of that many values of exactly that type."""
+    """Whether this is a list (or another `container`) of `count` values of exactly that type."""
     return (
         isinstance(value, container)
         and (count is None or len(value) == count)  # type: ignore[arg-type]
