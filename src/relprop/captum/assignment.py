@@ -168,7 +168,7 @@ def translated(rule: PropagationRule, module: nn.Module, path: str) -> Iterable[
 
 
 def _weighted(rule: PropagationRule, module: nn.Module, path: str) -> WeightedRule:
-    """The engine's rule for an unmodified rule of captum. For a rule that overrides one, its own weights are used."""
+    """The engine's rule for a captum rule. A rule that overrides `_manipulate_weights` becomes a `Manipulated`."""
     manipulates = type(rule)._manipulate_weights
     if isinstance(rule, IdentityRule) and manipulates is EpsilonRule._manipulate_weights:
         return Pass()
@@ -194,12 +194,12 @@ def _own_rule(module: nn.Module, path: str) -> PropagationRule | None:
         elif type(rule).__module__.startswith("captum."):
             hint = f" Import the rule from relprop.captum: {type(rule).__name__}"
         raise TypeError(
-            f"The rule of {where} must be an instance of relprop.captum.PropagationRule; got {rule!r}.{hint}"
+            f"the rule of {where} must be an instance of relprop.captum.PropagationRule; got {rule!r}.{hint}"
         )
     overridden = [name for name in _HOOKS if hasattr(rule, name)]
     if overridden:
         raise TypeError(
-            f"The rule of {where}, {type(rule).__name__}, defines {overridden[0]}: relprop keeps no hooks on modules that "
+            f"the rule of {where}, {type(rule).__name__}, defines {overridden[0]}: relprop keeps no hooks on modules that "
             "it could replace. A rule that changes weights defines _manipulate_weights alone; any other is a few lines as "
             f"a relprop.WeightedRule, for relprop.attribute(..., composite=Composite({{path({path!r}): ...}}))."
         )

@@ -83,8 +83,8 @@ class LRP:
 
         Returns:
             Relevance in the shape, dtype and structure of the inputs (floating point for ids), detached. It sums to the
-            target's score less what biases and stabilisers absorbed. (captum's documentation says that it sums to 1,
-            which captum's code does not do either.) With `return_convergence_delta`, a tuple of it and the delta, shape
+            target's score less what biases and stabilisers absorbed. (captum's documentation says that it sums to 1;
+            captum's code does not do so either.) With `return_convergence_delta`, a tuple of it and the delta, shape
             (N,): the score less the sum over all inputs.
 
         Raises:

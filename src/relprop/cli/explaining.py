@@ -102,7 +102,7 @@ def explain(
 
 
 def chunks(samples: Sequence[Sample], batch_size: int | None) -> list[list[Sample]]:
-    """Samples in groups that go through the network together: `batch_size` each, by default 64 rows or 1 of others."""
+    """Groups of samples that go through the network together: `batch_size`, or by default 64 rows or 1 other sample."""
     found: list[list[Sample]] = []
     for sample in samples:
         size = batch_size or (_ROWS if sample.names else 1)

@@ -24,7 +24,7 @@ SOURCES = ("torchvision:NAME", "timm:NAME", "hf:NAME or hf:FOLDER", "module.path
 
 
 def may_read_text(spec: str) -> bool:
-    """Whether a network may read text. If so, an input may be a text and not a file; only the loaded network tells."""
+    """Whether a network may read text. Only the loaded network tells; until then an input may be a text or a file."""
     source, _, name = spec.partition(":")
     return bool(name) and source not in ("torchvision", "timm")
 
@@ -77,7 +77,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Loads a safetensors file into a model. Every name and shape must fit."""
     if path.suffix != ".safetensors":
         raise InputError(
-            f"{path.name!r} is no .safetensors file. Others may run code when they are read: load it where you trust it, and "
+            f"{path.name!r} is not a .safetensors file. Others may run code when they are read: load it where you trust it, and "
             "write safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
         )
     if not path.is_file():

@@ -89,7 +89,7 @@ def library(name: str, package: str) -> Any:
             f"models of {package} need it installed: pip install {package}", name=package
         ) from error
     except Exception as error:
-        # For example, torchvision fails so if it was built for another torch.
+        # torchvision, for example, fails like this if it was built for another torch.
         raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error
 
 

@@ -64,9 +64,9 @@ Trusted = Annotated[
 
 
 def percentile_of(value: float | None) -> float | None:
-    """The end of a scale, checked."""
+    """Checks the end of a scale, and returns it."""
     if value is not None and not 0.0 < value <= 100.0:
-        raise InputError(f"--percentile is {value:g}; it lies above 0 and up to 100")
+        raise InputError(f"--percentile is {value:g}; it lies above 0 and up to 100.")
     return value
 
 
@@ -82,7 +82,7 @@ def check_composite(name: str) -> None:
 
 
 def _needed(make: Any) -> list[str]:
-    """The parameters that a composite needs."""
+    """The parameters of a composite that have no default."""
     return [name for name, p in inspect.signature(make).parameters.items() if p.default is p.empty]
 
 
@@ -95,9 +95,9 @@ def pictures_of(size: int | None, mean: str | None, std: str | None) -> Pictures
         if text is not None:
             given[name] = numbers_of(text, f"--{name}", float)
             if len(given[name]) != 3:
-                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue")
+                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue.")
             if name == "std" and not all(given[name]):
-                raise InputError(f"--std {text!r}: a picture cannot be divided by 0")
+                raise InputError(f"--std {text!r}: a picture cannot be divided by 0.")
     return Pictures(**given)
 
 
@@ -106,7 +106,7 @@ def numbers_of(text: str, option: str, convert: type) -> tuple[Any, ...]:
     try:
         return tuple(convert(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"{option} {text!r} must be numbers with commas between them") from None
+        raise InputError(f"{option} {text!r} must be numbers with commas between them.") from None
 
 
 def names_of(path: Path) -> list[str]:

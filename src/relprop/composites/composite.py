@@ -38,7 +38,7 @@ def _pairs(entries: Any) -> list[tuple[Any, Any]]:
 
 
 class Composite:
-    """An ordered mapping from places to rules; `a | b` asks a's entries before b's.
+    """An ordered mapping from places to rules. In `a | b`, the entries of `a` come first.
 
     Args:
         entries: a mapping, or pairs, of a place and a rule. A place is a family's name (`"conv"`), `first`, `last`,

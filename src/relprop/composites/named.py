@@ -62,7 +62,7 @@ def epsilon_gamma_box(low: Any, high: Any, epsilon: float = 1e-6, gamma: float =
 
     Args:
         low: the smallest value an input can have: a number, or a tensor that broadcasts with the input.
-        high: the largest.
+        high: the largest value, in the same form.
         epsilon: the stabiliser of the dense layers.
         gamma: the extra weight of contributions with the output's sign.
 
@@ -121,7 +121,7 @@ def excitation_backprop() -> Composite:
 
 
 def beta_smooth(beta: float = 10.0) -> Composite:
-    """The gradient, in which a softplus's replaces each relu's. Dombrowski et al. 2019.
+    """The gradient, with that of a softplus in place of each relu's. Dombrowski et al. 2019.
 
     Args:
         beta: the larger, the closer to the relu.

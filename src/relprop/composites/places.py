@@ -67,7 +67,7 @@ class Place:
 
 
 def acting(place: Place, rule: Any) -> str:
-    """The text for a place's rule in tables; "merged" with the layer before, or "default", where it has none."""
+    """The text for what acts at a place, in tables: its rule, "merged" (with the layer before it), or "default"."""
     if rule is not None:
         return repr(rule)
     return "merged" if place.merged else "default"
@@ -235,7 +235,7 @@ def matcher(key: Any) -> Matcher:
             f"For a module path write path({key!r})."
         )
     raise CompositeError(
-        f"A composite's key is a family's name, first, last, path(glob), operation(function), where(predicate) or a "
+        f"a composite's key is a family's name, first, last, path(glob), operation(function), where(predicate) or a "
         f"module type; got {key!r}."
     )
 

@@ -90,7 +90,7 @@ def audio(
 
 
 def spectrogram(wave: Floats, rate: float, *, window: int | None = None) -> tuple[Floats, float]:
-    """Loudness in decibels relative to the loudest, `(frequency, time)`, high frequencies first; the highest frequency.
+    """Loudness `(frequency, time)` in dB relative to the loudest, high frequencies first; and the highest frequency.
 
     Near both ends the first or last whole window is used again: a window beyond the sound would contain a click.
     """

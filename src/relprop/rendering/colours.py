@@ -1,8 +1,8 @@
 """Palettes: zero is white, positive and negative values have one hue each, and larger sizes are darker.
 
 Both signs have the same luminance at the same size, and it falls with the size, so that a map can be read in grey.
-Colour-blind people can tell each pair of hues apart. Colours are mixed in linear light, in which luminance is linear;
-this guarantees the luminances.
+Colour-blind people can tell each pair of hues apart. Colours are mixed in linear light, in which luminance is linear,
+so that the luminances hold by construction.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from relprop.rendering.visible import visible
 # The colours of tokens have this many steps per sign, as CSS classes. The policy would forbid a style attribute on each
 # token, and the page would be larger.
 LEVELS = 40
-# The values of a text with more tokens are folded away on the screen.
+# The values of a text with more tokens than this are folded away on the screen.
 _FOLDED = 60
 # The most cells that a matrix may have to be a table; a larger one is a picture.
 _CELLS = 5000
@@ -90,7 +90,7 @@ def lines(value: object) -> str:
 
 
 def view_html(view: View, *, heading: str = "h3") -> str:
-    """A view, under a heading that says what was explained, and its numbers."""
+    """A view under its title and its numbers."""
     notes = "".join(f"<p class=note>{text(line)}</p>" for line in view.lines)
     if isinstance(view.data, TokenMap):
         shown = tokens_html(view.data)

@@ -25,7 +25,7 @@ from relprop.rendering.visible import visible
 HOVERED = 4000
 # The colour of "not read yet". It is not in the palette, and differs from white, which is zero relevance.
 UNREAD = "#ececec"
-# A smaller fraction of the scale gets no sign in its cell: signs show at a glance what matters.
+# Relevance below this fraction of the scale gets no sign in its cell: signs show at a glance what matters.
 SIGNED = 0.2
 _LONGEST_LABEL = 140.0
 

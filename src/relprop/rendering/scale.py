@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from relprop.errors import InputError
 from relprop.rendering.colours import Floats
 
-# A map looks white if its largest size is a smaller fraction of its scale.
+# A map looks white if its largest size is below this fraction of its scale.
 _FAINT = 0.05
 
 

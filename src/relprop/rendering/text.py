@@ -25,7 +25,7 @@ _SPECIAL = re.compile(
     r"\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos)>|<\|[^|\s]*\|>|<(start|end)_of_turn>"
 )
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-# A smaller fraction of the scale is not underlined: a line says "for" or "against" at a glance.
+# Relevance below this fraction of the scale is not underlined: a line says "for" or "against" at a glance.
 UNDERLINED = 0.05
 _LETTERS, _LINE_HEIGHT, _GAP = 14, 26, 5
 # The least width of a drawing, so that the title of a short text has room.

@@ -1,4 +1,4 @@
-"""Views, each of which holds what is drawn of one input of a result, and the options of drawing."""
+"""Views (what is drawn of one input of a result), and the drawing options."""
 
 from __future__ import annotations
 

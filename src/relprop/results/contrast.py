@@ -10,7 +10,7 @@ from relprop.signatures import public
 
 @dataclass(frozen=True)
 class Contrast:
-    """The score of one target minus that of another: it asks why this and not that.
+    """The score of one target minus that of another, to ask why this and not that.
 
     Args:
         positive: any target, as `relprop.attribute` takes it.

@@ -20,7 +20,7 @@ class Made(Outputs):
         rules: each place for which a rule was looked up, and the rule that acted (None: the operation's default).
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
         model: the name of the model that was explained.
-        ledger: with `ledger=True`, what absorbed the residual (see `Relevance`); for a generation, of each token.
+        ledger: with `ledger=True`, what absorbed the residual (see `Relevance`); for a generation, that of each token.
         notices: what its reader should know (see `Relevance`).
     """
 

@@ -145,6 +145,6 @@ def loadable(made: type[R]) -> type[R]:
     """
     known = KINDS.get(made.kind, made)
     if (known.__module__, known.__qualname__) != (made.__module__, made.__qualname__):
-        raise ValueError(f"two kinds of results are called {made.kind!r}")
+        raise ValueError(f"two kinds of results are called {made.kind!r}.")
     KINDS[made.kind] = made
     return made

@@ -78,7 +78,7 @@ class Relevance(Outputs):
         return self.score.shape[0]
 
     def __getitem__(self, index: int | slice) -> Relevance:
-        """One sample, `R[3]`, or several, `R[:2]`; the axis of samples stays.
+        """One sample, `R[3]`, or several, `R[:2]`. The axis of samples is kept.
 
         Raises:
             IndexError: there is no such sample.

@@ -134,7 +134,7 @@ class TextRelevance(Made):
         return sum(float(r.sum()) for name, r in self.positions.items() if name != ROTARY)
 
     def views(self, options: Options) -> list[View]:
-        """What is drawn of it; `show`, `save` and the others use it."""
+        """Its drawings, for `show`, `save` and the other outputs."""
         from relprop.results import text_views
 
         return text_views.text_views(self, options)
@@ -160,13 +160,13 @@ class TextRelevance(Made):
         return self.tokens
 
     def kept(self) -> dict[str, Any]:
-        """What a folder keeps of it."""
+        """What a folder stores."""
         own = {name: _number(getattr(self, name)) for name in _names(TextRelevance)}
         return own | {"decoder": None if self.decoder is None else self.decoder.kept()}
 
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> TextRelevance:
-        """The result again, from what a folder held."""
+        """Rebuilds the result from the content of a folder."""
         names = _names(cls)
         require(content, names)
         own = {name: content[name] for name in names}
@@ -229,7 +229,7 @@ class GenerationRelevance(Made):
 
     @property
     def text(self) -> str:
-        """What was generated."""
+        """The generated text."""
         return "".join(self.generated)
 
     def of_prompt(self) -> Tensor:
@@ -255,7 +255,7 @@ class GenerationRelevance(Made):
     __repr__ = __str__
 
     def views(self, options: Options) -> list[View]:
-        """What is drawn of it; `show`, `save` and the others use it."""
+        """Its drawings, for `show`, `save` and the other outputs."""
         from relprop.results import text_views
 
         return text_views.generation_views(self, options)
@@ -285,14 +285,14 @@ class GenerationRelevance(Made):
         return self.tokens
 
     def kept(self) -> dict[str, Any]:
-        """What a folder keeps of it."""
+        """What a folder stores."""
         return {name: getattr(self, name) for name in _names(GenerationRelevance)}
 
     @classmethod
     def restored(
         cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]
     ) -> GenerationRelevance:
-        """The result again, from what a folder held."""
+        """Rebuilds the result from the content of a folder."""
         require(content, _names(cls))
         own = {name: content[name] for name in _names(cls)}
         check_generation(own)

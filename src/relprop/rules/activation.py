@@ -25,7 +25,7 @@ class ActivationRule(Rule):
 
     def propagate(self, x: Tensor, g: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
         """From `G` at `y` to `G` at `x`."""
-        raise NotImplementedError(f"{type(self).__name__} must define propagate(x, g, gradient)")
+        raise NotImplementedError(f"{type(self).__name__} must define propagate(x, g, gradient).")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ Each family of operations has one protocol: a method of the rule.
     product             product(gates)                          the share of each of two factors
     any                 output(y, g)                            the G that the family's default then receives
 
-Where a rule lacks the method of a family, the family's default applies. A rule with another `way` than `FORMULA`
-needs no methods.
+Where a rule lacks the method of a family, the family's default applies. A rule whose `way` is not `FORMULA` needs no
+methods.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Layer(Protocol):
 
 
 class _Made(type):
-    """The class of rule classes: the error for an unknown parameter names those that the rule has."""
+    """The metaclass of rules. The error for an unknown parameter names the rule's own parameters."""
 
     @property
     def __signature__(cls) -> Signature:
@@ -198,4 +198,4 @@ class WeightedRule(Rule):
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         """From `G` at the output to `G` at the input, where relevance is `R = tensor * G`."""
-        raise NotImplementedError(f"{type(self).__name__} must define propagate(layer, g)")
+        raise NotImplementedError(f"{type(self).__name__} must define propagate(layer, g).")

@@ -39,7 +39,7 @@ class Pass(WeightedRule):
         relevance = layer.relevance(g)
         if relevance.shape != layer.x.shape:
             raise RuleError(
-                f"Pass() hands relevance on one to one, but this operation maps {tuple(layer.x.shape)} to "
+                f"Pass() sends relevance on one to one, but this operation maps {tuple(layer.x.shape)} to "
                 f"{tuple(relevance.shape)}. Use it where input and output have one shape, or choose another rule."
             )
         return relevance / nonzero(layer.x)

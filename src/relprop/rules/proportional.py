@@ -104,7 +104,7 @@ class Gamma(WeightedRule):
 class AlphaBeta(WeightedRule):
     """`R_i = sum_j (a (x_i w_ij)+ / P_j - b (x_i w_ij)- / N_j) R_j`, `a - b = 1`. Bach et al. 2015.
 
-    `P_j` and `N_j` are the sums of the positive and of the negative contributions, the bias among them.
+    `P_j` and `N_j` are the sums of the positive and of the negative contributions, bias included.
     """
 
     alpha: float = 2.0

@@ -63,7 +63,7 @@ class ScanConstants(Rule):
     """The step size of a selective scan, and the matrices B and C that are split off for it, are constants.
 
     Jafari et al. 2024 (MambaLRP). The rule is assigned to every softplus and split. It acts only where these serve a
-    scan: a softplus `d` gives the decay `exp(d A)`, with `A` the model's, and scales what enters the state.
+    scan: a softplus `d` gives the decay `exp(d A)`, with the model's `A`, and scales what enters the state.
     """
 
     families: ClassVar[frozenset[str]] = frozenset({"structure", "activation"})

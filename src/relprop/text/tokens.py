@@ -101,7 +101,7 @@ def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **temp
             f"{{'role': ..., 'content': ...}}; got {text!r}."
         )
     if not all(t.strip() for t in texts):
-        raise InputError(f"the text is empty: {text!r}. There is nothing to hand relevance to.")
+        raise InputError(f"the text is empty: {text!r}. There is nothing to explain.")
     fast = bool(getattr(tokenizer, "is_fast", False))
     encoded = tokenizer(
         *texts, return_special_tokens_mask=True, **options, **({"return_offsets_mapping": True} if fast else {})

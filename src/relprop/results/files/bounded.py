@@ -30,7 +30,7 @@ def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
     # `open` would wait for a pipe's writer and follow a link. A flag that Windows lacks is 0.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if path.is_symlink():
-        raise ValueError(f"{path.name} is a link; a saved result holds its files themselves")
+        raise ValueError(f"{path.name} is a link; a saved result holds the files themselves")
     with os.fdopen(os.open(path, flags), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -74,7 +74,7 @@ def strict_json(content: bytes | bytearray) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one place")
+        raise ValueError("a table holds a key twice")
     return found
 
 
@@ -92,4 +92,4 @@ def _real(text: str) -> float:
 
 
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")

@@ -38,30 +38,30 @@ def check_scores(content: dict[str, Any]) -> int:
     """
     score = content["score"]
     if not real(score) or score.ndim != 1 or not len(score):
-        raise ValueError("score is no row of numbers")
+        raise ValueError("score is not a row of numbers")
     if not real(content["residual"]) or content["residual"].shape != score.shape:
-        raise ValueError("residual is not that of the scores")
+        raise ValueError("residual does not fit the scores")
     values = dict(leaves(content["values"]))
     if not values or not all(real(value) and value.numel() for value in values.values()):
-        raise ValueError("values are no numbers")
+        raise ValueError("values are not numbers")
     if content["inputs"] is not None:
         given = dict(leaves(content["inputs"]))
         if given.keys() != values.keys() or not all(
             isinstance(given[path], Tensor) and not given[path].is_complex() and given[path].shape == value.shape
             for path, value in values.items()
         ):
-            raise ValueError("inputs are not those of the values")
+            raise ValueError("inputs do not fit the values")
     for name in ("layers", "positions"):
         if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
-            raise ValueError(f"{name} are no numbers under names")
+            raise ValueError(f"{name} are not numbers under names")
     if not all(real(part) for part in content["positions"].values()):
-        raise ValueError("positions are no numbers under names")
+        raise ValueError("positions are not numbers under names")
     if isinstance(content["labels"], str):  # labels of a type that JSON lacks were saved as text
         content["labels"] = None
     labels = content["labels"]
     plain = isinstance(labels, (list, tuple)) and all(isinstance(name, (str, int, float)) for name in labels)
     if labels is not None and not plain:
-        raise ValueError("labels are no names")
+        raise ValueError("labels are not names")
     return len(score)
 
 

@@ -51,7 +51,7 @@ def decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
     if not isinstance(data, dict):
         return data
     if len(data) != 1:
-        raise ValueError(f"an entry has {len(data)} keys in the place of one")
+        raise ValueError(f"an entry has {len(data)} keys instead of one")
     ((kind, content),) = data.items()
     if kind == "tensor" and isinstance(content, str):
         if content not in tensors:

@@ -119,7 +119,7 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
 
 def _notices(found: Any) -> list[str]:
     if not isinstance(found, list) or not all(type(notice) is str for notice in found):
-        raise ValueError("notices are no texts")
+        raise ValueError("notices are not texts")
     return found
 
 
@@ -136,13 +136,13 @@ def _identity(data: Any) -> Identity | None:
         raise ValueError("its model is not described")
     digest = data.get("weights_sha256")
     if not (digest is None or (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest))):
-        raise ValueError("the hash of its model's weights is none")
+        raise ValueError("the hash of its model's weights is not a hash")
     return Identity(data["name"], data["parameters"], digest)
 
 
 def _rules(data: Any) -> list[tuple[Place, Rule | None]]:
     if not isinstance(data, list):
-        raise ValueError("its rules are no list")
+        raise ValueError("its rules are not a list")
     return [_recorded(entry) for entry in data]
 
 
@@ -166,16 +166,16 @@ def _recorded(entry: Any) -> tuple[Place, Rule | None]:
 
 def _counts(data: Any) -> dict[str, int]:
     if not isinstance(data, dict) or not all(isinstance(k, str) and type(v) is int for k, v in data.items()):
-        raise ValueError("unknown operations are no counts under names")
+        raise ValueError("unknown operations are not counts under names")
     return data
 
 
 def _ledger(data: Any, samples: int) -> Ledger:
     if not isinstance(data, list):
-        raise ValueError("its ledger is no list")
+        raise ValueError("its ledger is not a list")
     for entry in data:
         if not isinstance(entry, dict) or not holds(entry, {"family": str, "name": str, "where": str}):
             raise ValueError("an entry of its ledger is not described")
         if not real(entry.get("absorbed")) or entry["absorbed"].shape != (samples,):
-            raise ValueError("an entry of its ledger is not about its samples")
+            raise ValueError("an entry of its ledger does not fit its samples")
     return Ledger([Entry(e["family"], e["name"], e["where"], e["absorbed"]) for e in data])

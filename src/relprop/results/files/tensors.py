@@ -53,7 +53,7 @@ def read(path: Path, most: int) -> tuple[dict[str, Tensor], str]:
     digest = hashlib.sha256()
     with opened(path, most) as (file, size):
         if size < 8:
-            raise ValueError(f"{path.name} has {size} bytes, which is no header")
+            raise ValueError(f"{path.name} has {size} bytes, too few for a header")
         start = exactly(file, 8)
         length = int.from_bytes(start, "little")
         if length > min(_HEADER, size - 8):
@@ -73,7 +73,7 @@ def read(path: Path, most: int) -> tuple[dict[str, Tensor], str]:
 def _described(header: Any, size: int) -> list[_Described]:
     """The described tensors, in file order. They must cover the content without gap or overlap."""
     if not isinstance(header, dict):
-        raise ValueError("the header of the tensors is no table")
+        raise ValueError("the header of the tensors is not a table")
     found = sorted(
         (_one(name, about) for name, about in header.items() if name != "__metadata__"),
         key=lambda each: (each.start, each.stop),
@@ -104,7 +104,9 @@ def _one(name: str, about: Any) -> _Described:
     if math.prod(max(length, 1) for length in shape) >= 2**48:
         raise ValueError(f"tensor {shown!r} has an impossible shape")
     if count * _DTYPES[dtype].itemsize != offsets[1] - offsets[0]:
-        raise ValueError(f"tensor {shown!r} has {offsets[1] - offsets[0]:,} bytes, which its shape and dtype are not")
+        raise ValueError(
+            f"tensor {shown!r} has {offsets[1] - offsets[0]:,} bytes, which do not fit its shape and dtype"
+        )
     return _Described(name, _DTYPES[dtype], tuple(shape), *offsets)
 
 
@@ -121,5 +123,5 @@ def _tensor(content: bytearray, each: _Described) -> Tensor:
         unit = torch.float32.itemsize if each.dtype.is_complex else each.dtype.itemsize
         raw = raw.reshape(-1, unit).flip(1).reshape(-1)
     if each.dtype == torch.bool and bool((raw > 1).any()):
-        raise ValueError(f"tensor {each.name[:80]!r} holds what is neither true nor false")
+        raise ValueError(f"tensor {each.name[:80]!r} holds values that are neither true nor false")
     return raw.view(each.dtype).reshape(each.shape)
