@@ -46,7 +46,7 @@ Model = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default="its own")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data for a program, not a table.")]
-Without = Annotated[list[str] | None, typer.Option(help="Column of a table that is no input.")]
+Without = Annotated[list[str] | None, typer.Option(help="Column of a table to leave out.")]
 Title = Annotated[str, typer.Option(help="Title of the page.")]
 Size = Annotated[
     int | None, typer.Option(help="Side of the pictures the network takes.", min=1, show_default="as it says")

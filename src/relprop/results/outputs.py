@@ -137,7 +137,7 @@ class Outputs:
             **options: see `relprop.rendering.Options`.
 
         Raises:
-            InputError: `ax` is no matplotlib axes, there is no such sample, or the options do not fit.
+            InputError: `ax` is not a matplotlib axes, there is no such sample, or the options do not fit.
         """
         from relprop.results.plot import plot
 
