@@ -7,7 +7,7 @@ class RelpropError(Exception):
     """Base of all errors of this library.
 
     Attributes:
-        called: the public function that was called, as its users write it; the error's text begins with it.
+        called: the public function that was called, as users write it; the error's text begins with it.
     """
 
     called: str | None = None
@@ -30,7 +30,7 @@ class ArgumentError(InputError, TypeError):
 
 
 class InputTypeError(InputError, AssertionError):
-    """The inputs are neither a tensor nor a tuple of tensors; captum's LRP raises AssertionError, and so does ours."""
+    """The inputs are neither a tensor nor a tuple of tensors. An AssertionError, as captum's LRP raises."""
 
 
 class FormatError(InputError):
@@ -42,7 +42,7 @@ class TargetError(RelpropError, ValueError):
 
 
 class TargetTypeError(TargetError, AssertionError):
-    """The target has not the form that captum's LRP takes, which raises AssertionError; so does ours."""
+    """The target does not have the form that captum's LRP takes. An AssertionError, as captum's LRP raises."""
 
 
 class TargetIndexError(TargetError, IndexError):
@@ -58,7 +58,7 @@ class ModelStateError(RelpropError, RuntimeError):
 
 
 class TracedError(ModelStateError):
-    """Something that records or transforms programs (a trace, an export, torch.func) meets an explanation."""
+    """An explanation cannot be combined with what records or transforms programs (a trace, an export, torch.func)."""
 
 
 class RuleError(RelpropError, ValueError):
@@ -78,4 +78,4 @@ class SeveredGraphError(RelpropError, RuntimeError):
 
 
 class RelpropWarning(UserWarning):
-    """What a result says of itself in `Relevance.notices`, where it may not be what one takes it for."""
+    """A notice of a result, also in `Relevance.notices`: the result may not be what it seems."""

@@ -1,4 +1,4 @@
-"""Division and zeros, in one place: the `nz` device, signed stabilisers, quotients with x / 0 = 0.
+"""Division and zeros: the `nz` device, signed stabilisers, quotients with x / 0 = 0.
 
 Masks (`torch.where`) cost ten times a multiplication on a CPU, so the hot paths use arithmetic instead.
 """
@@ -19,7 +19,7 @@ _TINY = {torch.float16: 2.0**-14, torch.float64: 1e-150, torch.complex128: 1e-15
 
 
 def tiny(dtype: torch.dtype) -> float:
-    """What stands for an exact zero: small enough to vanish, large enough to have a reciprocal."""
+    """The value that stands in for an exact zero: small enough to vanish, large enough to have a reciprocal."""
     return _TINY.get(dtype, 1e-30)
 
 
@@ -29,10 +29,10 @@ def nonzero(x: Tensor) -> Tensor:
 
 
 def carrying(g: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Where a gradient hands relevance to zeros: as a share over what stands for a zero, beyond any slope of a network.
+    """Where a gradient gives relevance to zeros: there it is a share divided by `tiny`, above any slope of a network.
 
-    Elsewhere it is a slope as any other, also at a zero: the zero of `x - max(x)` is of one that is not. Half precision has
-    no room to tell them apart. `dtype` is the one in which the zero was met, if not that of the gradient.
+    Elsewhere it is an ordinary slope, even at a zero: `x - max(x)` is zero where `x` is not. The range of float16 is
+    too small to tell the two apart, so there every entry counts. `dtype` is that of the zero, if not the gradient's.
     """
     small = tiny(dtype or g.dtype)
     return g.abs() > small**-0.5 if small < 1e-10 else torch.ones_like(g, dtype=torch.bool)
@@ -45,17 +45,17 @@ def signed(x: Tensor, epsilon: float | Tensor) -> Tensor:
 
 
 def own(x: Tensor) -> bool:
-    """Whether a backward pass may write into a tensor it made: no graph is recorded, no vmap runs, it is all here."""
+    """Whether a backward pass may overwrite a tensor it made: a plain tensor, with no graph recorded and no vmap."""
     return not torch.is_grad_enabled() and type(x) is Tensor and not batched(x)
 
 
 def added(a: Tensor, b: Tensor, factor: float = 1.0) -> Tensor:
-    """`a + factor * b`. Consumes `a`: pass a tensor of your own."""
+    """`a + factor * b`. May overwrite `a`: pass a tensor that nothing else uses."""
     return a.add_(b, alpha=factor) if own(a) and a.shape == b.shape and not batched(b) else a.add(b, alpha=factor)
 
 
 def quotient(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, and 0 where `b` is 0. Consumes `a`: pass a tensor of your own."""
+    """`a / b`, and 0 where that is not finite. May overwrite `a`: pass a tensor that nothing else uses."""
     if not own(a) or a.shape != b.shape or batched(b):
         return (a / b).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     return a.div_(b).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
@@ -72,13 +72,13 @@ def wide(x: Tensor) -> Tensor:
 
 
 def known(test: Tensor, otherwise: bool) -> bool:
-    """The truth of a test on numbers; while a graph is recorded, `otherwise`, which must be right for all numbers."""
+    """The truth of a test on values; while a graph is recorded, `otherwise`, which must be right for all values."""
     return otherwise if recording() else bool(test)
 
 
 @contextmanager
 def kept_here() -> Iterator[None]:
-    """A graph of its own: a checkpoint that we run in must not count what it saves, and it holds on to nothing after."""
+    """A context for a graph of our own: an enclosing checkpoint ignores what it saves, and nothing stays alive."""
     kept: list[Tensor] = []
 
     def keep(t: Tensor) -> int:
@@ -89,9 +89,9 @@ def kept_here() -> Iterator[None]:
         with saved_tensors_hooks(keep, kept.__getitem__):
             yield
     finally:
-        kept.clear()  # a node that holds its own result would stay for ever
+        kept.clear()  # a node that holds its own result would never be freed
 
 
 def aside() -> AbstractContextManager[object]:
-    """Arithmetic on constants alone, whose results may be looked at: no part of a graph that is being recorded."""
+    """A context for arithmetic on constants, whose results may be inspected: a graph being recorded leaves it out."""
     return unrecorded() if recording() else nullcontext()

@@ -1,4 +1,4 @@
-"""Public functions name themselves in their errors, and a call that does not fit one is an error that says what does."""
+"""Errors name the public function that was called. A call that does not fit it gets an error that says what fits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def public(name: str, hints: Mapping[str, str] | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorates what users call. A call that works costs nothing more than the call.
+    """Decorates a public function, whose errors then name it. A call that succeeds costs one more Python call.
 
     Args:
-        name: as users write it; one that starts with a dot is a method's, and is written after the name of the class.
-        hints: what to say of arguments that other functions have, by their names.
+        name: the name as users write it. One that starts with a dot is a method's: the class name goes before it.
+        hints: advice on arguments that other functions have, by name; under "", on too many positional arguments.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -33,7 +33,7 @@ def public(name: str, hints: Mapping[str, str] | None = None) -> Callable[[Calla
             except TypeError:
                 unfit = _unfit(function, args, kwargs, hints or {})
                 if unfit is None:
-                    raise  # the call fits; this came from within
+                    raise  # the call fits: the error came from inside the function
                 unfit.called = _called(name, args)
                 raise unfit from None
 
@@ -44,10 +44,10 @@ def public(name: str, hints: Mapping[str, str] | None = None) -> Callable[[Calla
 
 
 def check_options(given: Iterable[str], known: Iterable[str], hints: Mapping[str, str] | None = None) -> None:
-    """Refuses keyword arguments that are handed on to something which has none of that name.
+    """Refuses keyword arguments that the function they are passed on to does not have.
 
     Raises:
-        ArgumentError: there is no such argument.
+        ArgumentError: a name is not among the known ones.
     """
     known = list(dict.fromkeys(known))
     for name in given:
@@ -56,7 +56,7 @@ def check_options(given: Iterable[str], known: Iterable[str], hints: Mapping[str
 
 
 def unknown(name: str, known: Iterable[str], hints: Mapping[str, str]) -> str:
-    """What is said of an argument that does not exist."""
+    """The message about an argument that does not exist."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 2)
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -65,7 +65,7 @@ def unknown(name: str, known: Iterable[str], hints: Mapping[str, str]) -> str:
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's arguments, but for those that stand for any others."""
+    """The names of a function's arguments, without `*args` and `**kwargs`."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [name for name, p in inspect.signature(function).parameters.items() if p.kind not in kinds]
 
@@ -77,7 +77,7 @@ def _called(name: str, args: tuple[Any, ...]) -> str:
 def _unfit(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], hints: Mapping[str, str]
 ) -> ArgumentError | None:
-    """Why a call does not fit a function; None where it does."""
+    """The error for a call that does not fit a function; None if it fits."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.name != "self"]
     names = [p.name for p in own]

@@ -31,7 +31,7 @@ def map_tree(change: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def batch_of(tree: Any) -> int:
-    """The number of samples: the first axis of the first tensor."""
+    """The number of samples: the size of the first tensor's first axis, else 1."""
     tensors = [t for _, t in leaves(tree) if isinstance(t, Tensor)]
     return tensors[0].shape[0] if tensors and tensors[0].ndim else 1
 

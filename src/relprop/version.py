@@ -1,4 +1,4 @@
-"""The version of this library, and of what else a result depends on besides the model."""
+"""The version of this library, and the other versions that a result depends on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VERSION = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on besides the model."""
+    """The versions that a result depends on besides the model."""
     return {
         "relprop": VERSION,
         "torch": torch.__version__,

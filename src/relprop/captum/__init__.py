@@ -2,7 +2,7 @@
 
     from relprop.captum import LRP, GammaRule      # was: from captum.attr import LRP
 
-What gives other numbers than captum, and why, is in docs/captum.md. captum itself is not needed.
+docs/captum.md says where the numbers differ from captum's, and why. captum itself is not needed.
 """
 
 from relprop.captum.lrp import LRP, LayerLRP

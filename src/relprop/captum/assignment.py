@@ -1,7 +1,7 @@
-"""From the rules that modules carry to a composite, which is what the engine understands.
+"""Turns the rules that modules carry into a composite, which the engine understands.
 
 A module's own rule comes first, then that of the nearest container around it (for layers with weights), then the
-table's, then LRP-epsilon for whatever has weights. The rules are read anew on every call.
+table's, then LRP-epsilon for layers with weights. The rules are read anew on every call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from relprop.rules import Epsilon, Gamma, Pass, Rule, WeightedRule, Zero, ZeroBi
 from relprop.rules.base import EVERYTHING, WEIGHTED
 
 LAYERS = WEIGHTED - {"batch_norm"}
-"""What takes the rule of a container, or the default: a BatchNorm is merged into the layer before it instead."""
+"""The families that take the rule of a container, or the default. A BatchNorm is merged into the layer before it."""
 
 _HOOKS = (
     "forward_hook",
@@ -33,12 +33,12 @@ _HOOKS = (
     "_create_backward_hook_input",
     "_create_backward_hook_output",
 )
-_NEGLIGIBLE = 1e-9  # the stabiliser that captum adds where none is asked for
+_NEGLIGIBLE = 1e-9  # captum's default stabiliser
 
 
 @dataclass(frozen=True)
 class Modules(Matcher):
-    """Operations of these families in these modules, by identity."""
+    """Operations of these families in these modules, which are compared by identity."""
 
     paths: dict[int, str]
     families: frozenset[str]
@@ -58,8 +58,8 @@ class Assigned:
 
     Attributes:
         rule: the rule.
-        families: the families of operations it speaks for.
-        explicit: whether a user said so, on the module, on a container or in a table.
+        families: the families of operations that it is for.
+        explicit: whether a user set it, on the module, on a container or in a table.
     """
 
     rule: PropagationRule
@@ -71,7 +71,7 @@ class Assignment:
     """Which rule acts in which module of a model.
 
     Raises:
-        TypeError: a module's `rule` is no `PropagationRule`, or one that overrides captum's hooks.
+        TypeError: a module's `rule` is not a `PropagationRule`, or overrides captum's hooks.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -96,18 +96,18 @@ class Assignment:
                 self.rules[id(module)] = Assigned(found, EVERYTHING, not _is_default(found))
 
     def of(self, place: Place) -> PropagationRule | None:
-        """The rule that speaks for a place, or None where there is only the engine's default."""
+        """The rule for a place; None if only the engine's default acts there."""
         assigned = self.rules.get(id(self._module(place)))
         if assigned is not None and place.family in assigned.families:
             return assigned.rule
         return self.default if place.family in LAYERS else None
 
     def _module(self, place: Place) -> nn.Module | None:
-        """The module of a place in a result, which knows only its path."""
+        """The module of a place. A place in a result has only the path."""
         return place.module if place.module is not None else self.modules.get(next(iter(place.paths), "no path"))
 
     def ran(self, placements: Iterable[tuple[Place, Rule | None]]) -> Iterator[tuple[PropagationRule, str, Place]]:
-        """The rules that ran, in execution order: rule, path and place."""
+        """The rules that ran, in execution order, as rule, path and place."""
         for place, rule in placements:
             chosen = self.of(place)
             shared_out = (
@@ -117,7 +117,7 @@ class Assignment:
                 yield chosen, next(iter(place.paths), ""), place
 
     def check(self, placements: Iterable[tuple[Place, Rule | None]]) -> None:
-        """Refuses a container's rule that met no layer with weights, though something in the container ran."""
+        """Refuses a container's rule if operations of the container ran, but no layer with weights did."""
         places = [place for place, _ in placements]
         for path, module in self.modules.items():
             if getattr(module, "rule", None) is None or next(module.children(), None) is None:
@@ -132,7 +132,7 @@ class Assignment:
                 )
 
     def composite(self) -> Composite:
-        """The same as a composite: entries by module identity, the default behind them."""
+        """The assignment as a composite: entries by module identity, followed by the default."""
         groups: dict[tuple[Any, ...], dict[int, str]] = {}
         seen: set[int] = set()
         for path, module in self.modules.items():
@@ -142,7 +142,7 @@ class Assignment:
             seen.add(id(module))
             if assigned is not None and assigned.explicit:
                 for rule, families in translated(assigned.rule, module, path):
-                    # one entry per module that nothing but its own shape decides on, so that each can be refused
+                    # each module with Pass has its own entry, so that one whose shapes differ can be refused by itself
                     alone = path if isinstance(rule, Pass) else None
                     groups.setdefault((rule, families & assigned.families, alone), {})[id(module)] = path
             if _passes(module):
@@ -154,12 +154,12 @@ class Assignment:
 
 
 def translated(rule: PropagationRule, module: nn.Module, path: str) -> Iterable[tuple[Rule, frozenset[str]]]:
-    """The engine's rules for a captum rule, each with the families it speaks for."""
+    """The engine's rules for a captum rule, each with the families that it is for."""
     weighted = _weighted(rule, module, path)
     if isinstance(weighted, Pass):
-        # Where relevance cannot go straight through, the composite says so.
+        # The composite refuses Pass where relevance cannot go straight through.
         return [(weighted, EVERYTHING)]
-    # The definitions act on a BatchNorm merged with the layer before it, under that layer's rule.
+    # Other rules treat a BatchNorm as merged with the layer before it, under that layer's rule.
     apart = isinstance(weighted, Manipulated) or rule.STABILITY_FACTOR > _NEGLIGIBLE
     found: list[tuple[Rule, frozenset[str]]] = [(weighted, WEIGHTED if apart else LAYERS)]
     if rule.STABILITY_FACTOR > _NEGLIGIBLE:
@@ -168,7 +168,7 @@ def translated(rule: PropagationRule, module: nn.Module, path: str) -> Iterable[
 
 
 def _weighted(rule: PropagationRule, module: nn.Module, path: str) -> WeightedRule:
-    """The library's own rules stand for their definitions; one that overrides what they do is asked for its weights."""
+    """The engine's rule for a captum rule. A rule that overrides `_manipulate_weights` becomes a `Manipulated`."""
     manipulates = type(rule)._manipulate_weights
     if isinstance(rule, IdentityRule) and manipulates is EpsilonRule._manipulate_weights:
         return Pass()
@@ -182,7 +182,7 @@ def _weighted(rule: PropagationRule, module: nn.Module, path: str) -> WeightedRu
 
 
 def _own_rule(module: nn.Module, path: str) -> PropagationRule | None:
-    """The rule that a module carries, checked."""
+    """The rule that a module carries, or None. Refuses what is not a valid rule."""
     rule = getattr(module, "rule", None)
     if rule is None:
         return None
@@ -194,12 +194,12 @@ def _own_rule(module: nn.Module, path: str) -> PropagationRule | None:
         elif type(rule).__module__.startswith("captum."):
             hint = f" Import the rule from relprop.captum: {type(rule).__name__}"
         raise TypeError(
-            f"The rule of {where} must be an instance of relprop.captum.PropagationRule; got {rule!r}.{hint}"
+            f"the rule of {where} must be an instance of relprop.captum.PropagationRule; got {rule!r}.{hint}"
         )
     overridden = [name for name in _HOOKS if hasattr(rule, name)]
     if overridden:
         raise TypeError(
-            f"The rule of {where}, {type(rule).__name__}, defines {overridden[0]}: relprop keeps no hooks on modules that "
+            f"the rule of {where}, {type(rule).__name__}, defines {overridden[0]}: relprop keeps no hooks on modules that "
             "it could replace. A rule that changes weights defines _manipulate_weights alone; any other is a few lines as "
             f"a relprop.WeightedRule, for relprop.attribute(..., composite=Composite({{path({path!r}): ...}}))."
         )
@@ -211,7 +211,7 @@ def _listed(module: nn.Module | None) -> bool:
 
 
 def _by_type(module: nn.Module, made: dict[Any, PropagationRule]) -> PropagationRule | None:
-    """The table's rule for a module; one object per entry."""
+    """The table's rule for a module, or None. Each entry of the table makes one rule object."""
     for kind in type(module).__mro__:
         make: Callable[[], PropagationRule] | None = tables.SUPPORTED_LAYERS_WITH_RULES.get(kind)
         if make is not None:

@@ -1,4 +1,4 @@
-"""`LRP` and `LayerLRP` as `captum.attr` has them: the same calls and answers, run by the engine."""
+"""`LRP` and `LayerLRP` with the interface of `captum.attr`, run by relprop's engine."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 
 def _wrapped(method: Answer) -> Answer:
-    """A method that carries `__wrapped__`: captum's NoiseTunnel calls what it finds there."""
+    """A method with the attribute `__wrapped__`, which captum's NoiseTunnel calls."""
     return public(f".{method.__name__}")(method)  # type: ignore[return-value]
 
 
 class LRP:
     """Layer-wise relevance propagation with the interface of `captum.attr.LRP`.
 
-    Rules are attributes of modules, `model.conv1.rule = GammaRule()`; a container's rule acts on the layers with
-    weights inside it that have none of their own. A module without a rule, or whose rule is None, gets that of its
-    type in `SUPPORTED_LAYERS_WITH_RULES`, and where there is none, what the engine does by default. Rules are read on
-    every call and stay where they are.
+    Rules are attributes of modules, `model.conv1.rule = GammaRule()`. A container's rule acts on the layers with
+    weights inside it that have no rule of their own. A module without a rule, or whose rule is None, gets that of its
+    type in `SUPPORTED_LAYERS_WITH_RULES`, or else the engine's default. Rules are read on every call, never changed.
 
     Args:
         model: a module. It is not changed.
 
     Raises:
-        TypeError: the model is no module, or the `rule` of one of its modules is no `PropagationRule`.
+        TypeError: the model is not a module, or the `rule` of one of its modules is not a valid `PropagationRule`.
 
     References:
         Bach et al. 2015, "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
@@ -55,7 +54,7 @@ class LRP:
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """True: relevance is the input times a modified gradient."""
+        """Always True: relevance is the input times a modified gradient."""
         return True
 
     @_wrapped
@@ -70,22 +69,23 @@ class LRP:
         """Relevance of the inputs for one score per sample.
 
         Args:
-            inputs: a tensor, or a tuple of them for the model's first arguments, the samples along their first axis.
-                Integers, such as the ids of tokens, get the relevance of the rows an embedding looks up for them.
-            target: which entry of the output: an int (negative: from the end) or a tensor with one, for all samples; a
-                list or 1-D tensor of ints, one per sample; a tuple of ints and slices for outputs with more dimensions,
-                or a list of tuples; None where there is one output per sample. Axes that it does not name must hold one
-                entry. Where the output has other rows than the inputs have samples, their sum is explained.
-            additional_forward_args: further arguments of the model, which get no relevance: a tuple is several,
-                anything else is one.
+            inputs: a tensor, or a tuple of them for the model's first arguments, with samples along their first axis.
+                Integers, such as token ids, get the relevance of the rows that an embedding looks up for them.
+            target: the entry of the output to explain. An int (negative: from the end), or a tensor with one, is for
+                all samples. A list or 1-D tensor of ints has one per sample. A tuple of ints and slices, or a list of
+                tuples, is for outputs with more dimensions. None is for one output per sample. Axes that it does not
+                name must have length 1. If the number of output rows differs from that of samples, their sum is
+                explained.
+            additional_forward_args: further arguments of the model, which get no relevance: a tuple of several, or
+                one of any other type.
             return_convergence_delta: whether to return the delta as well.
             verbose: whether to print which rule ran on which module, in execution order.
 
         Returns:
-            Relevance in the shape, dtype and structure of the inputs (floating point for ids), detached. It sums to the score of the target,
-            less what biases and stabilisers kept (captum's documentation says that it sums to 1; captum's code does
-            not make it so either). With `return_convergence_delta` a tuple of it and the delta, shape (N,): the score
-            less the sum over all inputs.
+            Relevance in the shape, dtype and structure of the inputs (floating point for ids), detached. It sums to the
+            target's score less what biases and stabilisers absorbed. (captum's documentation says that it sums to 1;
+            captum's code does not do so either.) With `return_convergence_delta`, a tuple of it and the delta, shape
+            (N,): the score less the sum over all inputs.
 
         Raises:
             InputTypeError: an AssertionError; the inputs are neither a tensor nor a tuple of tensors.
@@ -109,14 +109,14 @@ class LRP:
         raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}: call attribute.")
 
     def has_convergence_delta(self) -> bool:
-        """True: the delta is what biases and stabilisers kept."""
+        """Always True: the delta is what biases and stabilisers absorbed."""
         return True
 
     def compute_convergence_delta(self, attributions: Tensor | tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The output less the sum of the attributions, shape (N,).
 
         Args:
-            attributions: a tensor (N, ...), or a tuple of them, which are summed over.
+            attributions: a tensor (N, ...), or a tuple of them, over which the sum runs.
             output: the explained scores, N numbers.
         """
         parts = attributions if isinstance(attributions, tuple) else (attributions,)
@@ -149,15 +149,15 @@ class LRP:
 
 
 class LayerLRP(LRP):
-    """Relevance of hidden layers, with the interface of `captum.attr.LayerLRP`; rules as for `LRP`.
+    """Relevance of hidden layers, with the interface of `captum.attr.LayerLRP`. Rules work as for `LRP`.
 
     Args:
         model: a module. It is not changed.
-        layer: the module whose relevance is wanted, a list or tuple of modules, or None for all layers: every module
-            without children that ran, in the order of `model.modules()`; `layers` names them after the call.
+        layer: the module whose relevance to return, a list or tuple of modules, or None for all layers: every module
+            without children that ran, in the order of `model.modules()`. After the call, `layers` lists these.
 
     Raises:
-        TypeError: the model or a layer is no module, or a `rule` is no `PropagationRule`.
+        TypeError: the model or a layer is not a module, or a `rule` is not a valid `PropagationRule`.
         InputError: a layer is not part of the model.
     """
 
@@ -189,15 +189,14 @@ class LayerLRP(LRP):
             target: as for `LRP.attribute`.
             additional_forward_args: as for `LRP.attribute`.
             return_convergence_delta: whether to return the delta as well.
-            attribute_to_layer_input: whether the relevance of what went into the layer is wanted, instead of what
-                came out: all of it, also where others read the same tensor.
+            attribute_to_layer_input: whether to return the relevance of the layer's input instead of its output. It is
+                the whole relevance of that tensor, including what reaches it through other modules.
             verbose: whether to print which rule ran on which module.
 
         Returns:
-            A tensor in the shape of the layer's output (or input); a tuple of them where the layer has several, in
-            the order of its arguments, or was called several times, in the order of the calls. For a list or tuple of
-            layers, or for all, a list. With `return_convergence_delta` a tuple of that and the delta, or the list of
-            deltas.
+            A tensor in the shape of the layer's output (or input); a tuple of them if the layer has several, in the
+            order of its arguments, or ran several times, in the order of the calls. For a list or tuple of layers, or
+            for all, a list. With `return_convergence_delta`, a tuple of that and the delta, or the list of deltas.
 
         Raises:
             InputError: the layer was not called, or the inputs cannot be explained; else as `LRP.attribute`.
@@ -231,7 +230,7 @@ class LayerLRP(LRP):
     def interpolate(
         layer_attribution: Tensor, interpolate_dims: int | tuple[int, ...], interpolate_mode: str = "nearest"
     ) -> Tensor:
-        """Relevance of a layer resized, as to the input's size.
+        """Relevance of a layer, resized, for example to the input's size.
 
         Args:
             layer_attribution: (N, C, ...) with one to three spatial axes.

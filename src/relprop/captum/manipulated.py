@@ -1,4 +1,4 @@
-"""A user's own `PropagationRule` as a rule of the engine: the weights it changes are those of a copy."""
+"""A user's own `PropagationRule` as a rule of the engine. It changes the weights of a copy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relprop.torch_private.modules import copied
 
 @dataclass(frozen=True, eq=False)
 class Manipulated(WeightedRule):
-    """`R_i = sum_j x_i w'_ij R_j / (z'_j + eps sgn z'_j)`, `z' = A(w') x + b'`, with what `rule` makes of w and b."""
+    """`R_i = sum_j x_i w'_ij R_j / (z'_j + eps sgn z'_j)`, `z' = A(w') x + b'`; `rule` makes w' and b' from w and b."""
 
     rule: PropagationRule
     module: nn.Module
@@ -49,7 +49,7 @@ class Manipulated(WeightedRule):
         ), changed.detach() if bias is None else changed.detach().reshape(bias.shape)
 
     def _shaped(self, weight: Tensor) -> Tensor:
-        """A weight as the module has it: that of a BatchNorm is a vector."""
+        """A weight in the module's own shape: that of a BatchNorm is a vector."""
         own = getattr(self.module, "weight", None)
         if isinstance(own, Tensor) and own.numel() == weight.numel():
             return weight.reshape(own.shape)
@@ -57,6 +57,6 @@ class Manipulated(WeightedRule):
 
 
 def stand_in(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Any:
-    """A module like this one that shares no tensor with it, with a plain weight and bias whatever computed them."""
+    """A copy of a module that shares no tensor with it. Its weight and bias are plain, even if parametrised before."""
     kind: Any = type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
     return copied(module, kind, {"weight": weight, "bias": bias})

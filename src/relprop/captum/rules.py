@@ -1,4 +1,4 @@
-"""The rules of `captum.attr` under their names: what users set as `module.rule`, mutable and shared as they please.
+"""The rules of `captum.attr` under their names. Users set them as `module.rule`, and may change and share them.
 
 Index letters: i in, j out; `z_j = sum_i x_i w_ij + b_j`, and 0 / 0 = 0.
 """
@@ -14,8 +14,8 @@ import torch
 class PropagationRule(ABC):
     """Base of the rules that a module can carry as `module.rule`.
 
-    A rule of your own changes the weight and bias of the module it is handed, which is a copy; the model's stay as
-    they are. With `w'` and `b'` for what it made of them, and `STABILITY_FACTOR` for `eps`,
+    A rule of your own changes the weight and bias of the module that it receives, which is a copy; the model's do not
+    change. With the changed weight `w'` and bias `b'`, and `STABILITY_FACTOR` for `eps`,
     `R_i = sum_j x_i w'_ij R_j / (z'_j + eps sgn z'_j)`, `z'_j = sum_i x_i w'_ij + b'_j`. A BatchNorm that follows is
     part of the weight and the bias.
     """
@@ -24,7 +24,7 @@ class PropagationRule(ABC):
 
     @abstractmethod
     def _manipulate_weights(self, module: Any, inputs: Any, outputs: Any) -> None:
-        """Changes `module.weight.data` and `module.bias.data`; inputs is a tuple with `x`, outputs is `z`."""
+        """Changes `module.weight.data` and `module.bias.data`. `inputs` is a tuple with `x`, `outputs` is `z`."""
 
     def __repr__(self) -> str:
         parameters = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -42,7 +42,7 @@ class EpsilonRule(PropagationRule):
         self.STABILITY_FACTOR = epsilon
 
     def _manipulate_weights(self, module: Any, inputs: Any, outputs: Any) -> None:
-        """The weights stay."""
+        """Does not change the weights."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(epsilon={self.STABILITY_FACTOR!r})"
@@ -52,17 +52,17 @@ class GammaRule(PropagationRule):
     """Contributions with the sign of `z_j` count `1 + gamma` times, and so does the bias.
 
     For `z_j > 0`, `R_i = sum_j c_ij R_j / (sum_i c_ij + b_j + gamma b_j+)` with `c_ij = x_i w_ij + gamma (x_i w_ij)+`;
-    for `z_j < 0` with the negative parts. Where no input is negative this is `w + gamma w+`. Montavon et al. 2019, in
-    which the bias is a neuron like the others (their index 0); Andéol et al. 2021 for both signs.
+    for `z_j < 0`, the same with negative parts. If no input is negative this is `w + gamma w+`. Montavon et al. 2019,
+    in which the bias is a neuron like the others (their index 0); Andéol et al. 2021 for both signs.
 
-    captum adds no `gamma b+`, and takes `x w+` for `(x w)+`. One unit, `gamma = 1`, `R = 1`, inputs (1, 1):
+    captum adds no `gamma b+`, and uses `x w+` in place of `(x w)+`. One unit, `gamma = 1`, `R = 1`, inputs (1, 1):
 
     - w (2, -1), b 1: contributions (4, -1), bias 2, together 5, so R = (0.8, -0.2), and the bias keeps 0.4.
       captum: (4, -1), bias 1, together 4, so R = (1, -0.25), and the bias keeps 0.25.
     - w (2, -1), b -0.5, or no bias: the same in both.
 
     Args:
-        gamma: how much is added to what has the sign of the output, >= 0.
+        gamma: the extra weight of contributions with the output's sign, >= 0.
         set_bias_to_zero: whether the bias gets no share: `b = 0` in the denominator.
     """
 
@@ -79,13 +79,13 @@ class GammaRule(PropagationRule):
 class Alpha1_Beta0_Rule(PropagationRule):
     """`R_i = sum_j (x_i w_ij)+ / (sum_i (x_i w_ij)+ + b_j+) R_j`. Bach et al. 2015, alpha 1, beta 0; also z+.
 
-    captum takes `x w+` for `(x w)+`, and leaves a negative bias below the line. One unit, `R = 1`, `b = -2`:
+    captum uses `x w+` in place of `(x w)+`, and keeps a negative bias in the denominator. One unit, `R = 1`, `b = -2`:
 
     - x (1, 1), w (2, 1): contributions (2, 1), together 3, so R = (2/3, 1/3).
-      captum: together 3 - 2 = 1, so R = (2, 1), three times what there was.
+      captum: together 3 - 2 = 1, so R = (2, 1), three times the relevance that arrived.
     - x (-1, 1), w (-2, 1): contributions (2, 1), so R = (2/3, 1/3). captum: (0, 1), together -1, so R = (0, -1).
 
-    Where no input and no bias is negative both are the same.
+    If no input and no bias is negative, both are the same.
 
     Args:
         set_bias_to_zero: whether the bias gets no share: `b = 0` in the denominator.
@@ -101,11 +101,11 @@ class Alpha1_Beta0_Rule(PropagationRule):
 
 
 class IdentityRule(EpsilonRule):
-    """`R_i = R_j`: relevance goes straight through, where input and output have one shape."""
+    """`R_i = R_j`: relevance goes straight through, if input and output have the same shape."""
 
 
 def _parameters(module: Any, set_bias_to_zero: bool) -> list[torch.Tensor]:
-    """The data of a module's weight and bias, the bias set to 0 where asked for."""
+    """The data of a module's weight and bias; sets the bias to 0 first if requested."""
     found = [getattr(module, name, None) for name in ("weight", "bias")]
     if set_bias_to_zero and found[1] is not None:
         found[1].data.zero_()

@@ -1,4 +1,4 @@
-"""The stabiliser of epsilon, for operations without weights."""
+"""The stabiliser of LRP-epsilon, for operations without weights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from relprop.rules.base import Rule, check_number
 
 @dataclass(frozen=True)
 class Stabilise(Rule):
-    """`R_i = sum_j c_ij R_j / (y_j + eps sgn y_j)` where the operation's default has `y_j` below the line.
+    """`R_i = sum_j c_ij R_j / (y_j + eps sgn y_j)`, in place of the denominator `y_j` of the operation's default.
 
-    LRP-epsilon (Bach et al. 2015) on pooling, sums and whatever else shares its output out.
+    LRP-epsilon (Bach et al. 2015) for pooling, sums and other operations without weights.
     """
 
     epsilon: float = 1e-6
@@ -27,6 +27,6 @@ class Stabilise(Rule):
         check_number("epsilon", self.epsilon)
 
     def output(self, y: Tensor, g: Tensor) -> Tensor:
-        """What is left of `G` at the output `y`."""
+        """The `G` at the output `y` that the operation's default then receives."""
         z = wide(y)
         return quotient(z * g, signed(z, self.epsilon)).to(g.dtype)

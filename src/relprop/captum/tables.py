@@ -1,7 +1,7 @@
-"""The two tables of `captum.attr` that users extend: which module types get which rule by default.
+"""The two tables of `captum.attr` that users extend: the default rule of each module type.
 
-A type is looked up with its bases, so that a subclass, a parametrised or a pruned layer counts as what it is.
-What is in neither table is propagated as the engine knows how.
+A type is looked up with its bases, so that subclasses, parametrised and pruned layers count as the layers that they are.
+A type in neither table is propagated by the engine's default.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relprop.captum.rules import EpsilonRule, PropagationRule
 
 
 class Addition_Module(nn.Module):
-    """The sum of two or more tensors. relprop needs no module for it: `a + b` gives the same relevance."""
+    """The sum of two or more tensors. relprop does not need a module for it: `a + b` gives the same relevance."""
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """The sum, by broadcasting.
@@ -40,10 +40,10 @@ SUPPORTED_LAYERS_WITH_RULES: dict[type[nn.Module], Callable[[], PropagationRule]
     nn.BatchNorm2d: EpsilonRule,
     Addition_Module: EpsilonRule,
 }
-"""Module types and the rule each gets where a module carries none."""
+"""The rule that a module of each type gets if it carries none."""
 
 SUPPORTED_NON_LINEAR_LAYERS: list[type[nn.Module]] = [nn.ReLU, nn.Dropout, nn.Tanh]
-"""Module types whose relevance passes unchanged. Types added here pass it unchanged whatever they compute."""
+"""Module types that pass relevance on unchanged. Types added here do so whatever they compute."""
 
 PASSING_ANYWAY = frozenset(SUPPORTED_NON_LINEAR_LAYERS)
-"""Those of them that need no rule for it."""
+"""The types that pass relevance on by the engine's default and need no rule."""

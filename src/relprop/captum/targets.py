@@ -1,4 +1,4 @@
-"""Targets as captum takes them: which entry of the output is explained."""
+"""Targets as captum takes them: the entry of the output to explain."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ def select(output: Any, target: Any) -> Tensor:
 
     Args:
         output: what the model returned, (N, ...).
-        target: an int, negative ones from the end, or a tensor with one, for all samples; a list or 1-D tensor of
-            ints, one per sample; a tuple of ints and slices where the output has more dimensions, or a list of tuples;
-            None where there is one output per sample. Axes that it does not name must hold one entry.
+        target: as for `LRP.attribute`.
 
     Raises:
         TargetTypeError: an AssertionError; the target does not fit the output.
@@ -63,11 +61,11 @@ def _is_index(target: Any) -> bool:
 
 
 def _named(output: Tensor, places: list[tuple]) -> Tensor:
-    """One entry per sample, each named by indices or slices of the axes behind the first, from the left."""
+    """One entry per sample, named by indices or slices of the axes after the first, from the left."""
     full: list[Any] = []
     for place in places:
         if len(place) > output.ndim - 1 or not all(isinstance(i, slice) or _is_index(i) for i in place):
-            return scores(output, places, None)[0]  # which says what is wrong
+            return scores(output, places, None)[0]  # raises an error that says what is wrong
         for i, n in zip(place, output.shape[1:], strict=False):
             if not isinstance(i, slice) and not -n <= int(i) < n:
                 raise TargetIndexError(f"target {place} is out of range: the output has shape {tuple(output.shape)}.")
@@ -93,7 +91,7 @@ def gradients(forward_fn: Any, inputs: Any, target_ind: Any = None, additional_f
 
 
 def positional(additional_forward_args: Any) -> tuple:
-    """Further arguments of the model: a tuple is several, anything else is one, None is none."""
+    """Further arguments of the model as a tuple: None means none, a tuple several, and anything else one."""
     if additional_forward_args is None:
         return ()
     return additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command, or say in one line what it lacks."""
+    """Runs the command, or says in one line which package it lacks."""
     try:
         from relprop.cli.app import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`python -m relprop.cli` is `relprop`."""
+"""`python -m relprop.cli` runs the command `relprop`."""
 
 from relprop.cli import main
 

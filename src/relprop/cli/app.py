@@ -1,6 +1,6 @@
 """The commands and their options.
 
-Exit codes: 0 done; 1 it could not be done; 2 what was asked for does not exist (an option, a file, a class, ...).
+Exit codes: 0 success; 1 failure; 2 something in the command does not exist (an option, a file, a class, ...).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ app = typer.Typer(
 )
 
 
-# Of LRP's heavy-tailed maps, this leaves 251 of 224 x 224 pixels beyond the scale and the rest visible.
+# LRP's maps are heavy-tailed. This puts 251 of 224 x 224 pixels beyond the scale, so that the rest is visible.
 _DEMO_PERCENTILE = 99.5
 
 
@@ -206,7 +206,7 @@ def check(
     trust_remote_code: Trusted = False,
     json: AsJson = False,
 ) -> None:
-    """Say what a network is made of, which rule would act where, and what is unknown, before explaining anything."""
+    """List a network's operations, the rule that would act on each, and those that are unknown, without explaining."""
     with errors_in_one_line():
         check_composite(composite)
         loaded = models.load(model, weights, trusted=trust_remote_code)

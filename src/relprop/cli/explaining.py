@@ -1,4 +1,4 @@
-"""From samples and the names of classes to results, and to the files that show them."""
+"""Explains samples for classes given by name or number, and writes the files that show the results."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from relprop.errors import InputError, TargetError
 from relprop.results.files.folder import MANIFEST
 from relprop.results.protocol import Result
 
-# Rows of a table are small.
+# How many rows of a table go through the network at once: they are small.
 _ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """What was found out about an input.
+    """An input that was explained.
 
     Attributes:
-        name: what to call it, safe to print.
-        stem: what to call its files.
-        results: one for each composite and target.
-        asked: the composite that was asked for, of each.
-        drawing: options of drawing that suit it.
-        text: whether it is a text, which is printed itself in the place of a table.
+        name: its name, safe to print.
+        stem: the start of the names of its files.
+        results: one result for each composite and target.
+        asked: the requested composite of each result.
+        drawing: the drawing options that suit it.
+        text: whether it is a text, which is printed instead of a table.
     """
 
     name: str
@@ -57,17 +57,21 @@ def explain(
     strict: bool = True,
     batch_size: int | None = None,
 ) -> list[Explained]:
-    """Explains the targets (or the top class), `against`, and the first target rather than that.
+    """Explains the targets (or the top class), `against`, and the contrast of the first target and `against`.
 
     Args:
         model: the network.
-        samples: one, or several of one shape, which go through it together.
-        labels: names of the classes.
+        samples: one sample, or several of one shape, which go through the network together.
+        labels: the names of the classes.
         targets: classes, by name or number.
         against: another class.
         composites: names of composites.
         strict: whether unknown operations are errors.
-        batch_size: of a sample that holds several, how many go through the model at once.
+        batch_size: how many inputs go through the network at once, if a sample holds several.
+
+    Raises:
+        TargetError: there is no such class, or `against` is the target itself.
+        InputError: `against` comes without targets, and a sample holds several inputs.
     """
     inputs = torch.cat([sample.inputs for sample in samples])
     classes: list[Any] = [find_class(target, labels) for target in targets]
@@ -98,7 +102,7 @@ def explain(
 
 
 def chunks(samples: Sequence[Sample], batch_size: int | None) -> list[list[Sample]]:
-    """Samples that go through a network together: rows of a table many at once, of pictures as many as asked for."""
+    """Groups of samples that go through the network together: `batch_size`, or by default 64 rows or 1 other sample."""
     found: list[list[Sample]] = []
     for sample in samples:
         size = batch_size or (_ROWS if sample.names else 1)
@@ -119,7 +123,7 @@ def chunks(samples: Sequence[Sample], batch_size: int | None) -> list[list[Sampl
 def write(
     explained: Sequence[Explained], folder: Path, title: str, *, keep: bool, paragraphs: Sequence[str], **options: Any
 ) -> list[Path]:
-    """Writes a picture of each result, its folder where results are kept, and last `index.html`."""
+    """Writes a picture of each result, its folder if `keep`, and last `index.html`."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
@@ -137,7 +141,7 @@ def write(
                 paths.append(path.with_suffix(""))
         groups.setdefault(each.name, []).extend(each.results)
     page = folder / "index.html"
-    # Names of columns are the same for all rows of a table; pictures differ and are drawn from the inputs.
+    # All rows of a table have the same column names. Pictures differ, so the page draws them from the inputs.
     first = {name: value for name, value in explained[0].drawing.items() if name != "pictures"}
     relprop.report(groups, page, title=title, paragraphs=paragraphs, **given, **first)
     return [*paths, page]
@@ -147,7 +151,7 @@ def check_folder(folder: Path) -> None:
     """Refuses a folder that cannot be written to, before there is anything to write.
 
     Raises:
-        OSError: it is a file, or the place where it would be cannot be written to.
+        OSError: it is a file, or it or its first existing parent cannot be written to.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -157,7 +161,7 @@ def check_folder(folder: Path) -> None:
 
 
 def kept(paths: Sequence[Path]) -> list[Path]:
-    """Folders of results; a folder that is none stands for those in it, in the order of their names."""
+    """The folders of results. Another folder stands for the results in it, in the order of their names."""
     found: list[Path] = []
     for path in paths:
         inside = [] if (path / MANIFEST).exists() else sorted(each.parent for each in path.glob(f"*/{MANIFEST}"))
@@ -166,7 +170,7 @@ def kept(paths: Sequence[Path]) -> list[Path]:
 
 
 def as_data(explained: Sequence[Explained], paths: Sequence[Path], tried: Tried) -> dict[str, Any]:
-    """What was found out, and what could not be, for a program to read."""
+    """The results, the inputs that were left out, and the files, as data for a program."""
     results = [
         {
             "input": each.name,
@@ -188,7 +192,7 @@ def as_data(explained: Sequence[Explained], paths: Sequence[Path], tried: Tried)
 
 
 def _drawing(sample: Sample) -> dict[str, Any]:
-    """The options of drawing that suit a sample."""
+    """The drawing options that suit a sample."""
     found: dict[str, Any] = {}
     if sample.picture is not None:
         found["pictures"] = sample.picture
@@ -198,10 +202,10 @@ def _drawing(sample: Sample) -> dict[str, Any]:
 
 
 def find_class(text: str, labels: Sequence[str] | None) -> int:
-    """Find a class by its number or its name, in any case where that leaves one.
+    """Finds a class by its number or its name. The case may differ if only one name then fits.
 
     Raises:
-        TargetError: There is no such class; the message names the nearest ones.
+        TargetError: there is no such class; the message names the nearest ones.
     """
     if text.strip().isdecimal():
         index = int(text)
@@ -227,12 +231,12 @@ def find_class(text: str, labels: Sequence[str] | None) -> int:
 
 
 def slug(text: str) -> str:
-    """A text as a part of a file's name."""
+    """A text in a form for file names."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "input"
 
 
 def _free(path: Path, taken: Sequence[Path]) -> Path:
-    """The path, or one with a number where this run wrote it already: two folders may hold files of one name."""
+    """The path, with a number if this run has written it already: inputs from two folders may have the same name."""
     number, found = 2, path
     while found in taken:
         found, number = path.with_stem(f"{path.stem}-{number}"), number + 1

@@ -1,4 +1,4 @@
-"""Models of transformers. Their files may be anyone's: no code of theirs is run, and no pickle read, unasked."""
+"""Models of transformers. Their files may come from anyone: without consent, no code is run and no pickle is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relprop.attribution.targets import known_labels
 from relprop.cli.network import Loaded, Pictures, library, no_picture, padded, picture_reading
 from relprop.errors import InputError, RelpropError
 
-# Which class of transformers loads a model, by what the name of its own class ends in.
+# The class of transformers that loads a model, by the end of its own class's name.
 _TASKS = {
     "ForImageClassification": "AutoModelForImageClassification",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
@@ -27,15 +27,16 @@ _TASKS = {
 
 
 def from_transformers(spec: str, name: str, pretrained: bool, trusted: bool) -> Loaded:
-    """A model of transformers, with its tokenizer or its way of reading pictures.
+    """A model of transformers, with its tokenizer or the preprocessing of its pictures.
 
     Raises:
-        InputError: there is none, or it comes with code and is not trusted.
+        InputError: there is no such model, it cannot be loaded, or it comes with code or pickles and is not trusted.
     """
     transformers = library("transformers", "transformers")
-    # Said to each call below; where one is told nothing, this keeps it from asking, and from taking silence for a yes.
+    # Each call below is given trust_remote_code. Where an inner call is not, this keeps transformers from asking, and
+    # from taking silence for consent.
     transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
-    # What it says while it looks and loads would stand among our own progress.
+    # Its messages while it loads would mix with our own progress.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -63,7 +64,7 @@ def from_transformers(spec: str, name: str, pretrained: bool, trusted: bool) -> 
         else:
             model = auto.from_config(config, trust_remote_code=trusted)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
-        model = model.float()  # made for accelerators; here it would be slow, and less exact
+        model = model.float()  # half precision is for accelerators; here it would be slow and less exact
     if ending != "ForImageClassification":
         classes = ending == "ForSequenceClassification"
         labels = known_labels(model) if classes else None
@@ -76,13 +77,13 @@ def from_transformers(spec: str, name: str, pretrained: bool, trusted: bool) -> 
         said = transformers.AutoImageProcessor.from_pretrained(name, **given)
         pictures = Pictures(size, tuple(said.image_mean), tuple(said.image_std))
     except (OSError, ValueError, AttributeError) as error:
-        if _OF_CODE in str(error):  # it says how pictures are read, in code
+        if _OF_CODE in str(error):  # the preprocessing of pictures is code
             raise InputError(_with_code(name)) from error
         pictures = Pictures(size)
     return Loaded(spec, model, known_labels(model), *picture_reading(model, pictures, size))
 
 
-# What transformers tells those to write who would run the code of a model.
+# Part of transformers' message about a model that comes with code.
 _OF_CODE = "trust_remote_code=True"
 
 
@@ -95,10 +96,10 @@ def _with_code(name: str) -> str:
 
 @contextmanager
 def _loading(what: str, name: str) -> Iterator[None]:
-    """Says in a line why a model cannot be loaded: its files may hold anything, and raise anything.
+    """Turns any error into a message of one line: a model's files may hold anything, and so raise anything.
 
     Raises:
-        InputError: it cannot.
+        InputError: the model cannot be loaded.
     """
     try:
         yield
@@ -134,11 +135,11 @@ def _check_kernels(config: Any, name: str) -> None:
 
 
 def _tokenizer(transformers: Any, name: str, given: dict[str, Any]) -> Any:
-    """The tokenizer that lies beside a model."""
+    """The tokenizer that is saved with a model."""
     hint = "save it there: tokenizer.save_pretrained(folder)."
     with _loading(f"{name!r} holds no tokenizer that can be loaded; {hint} It was said", name):
         found = transformers.AutoTokenizer.from_pretrained(name, **given)
-    # Where its files are missing, some are made without a vocabulary: every word would be unknown.
+    # Without its files, some tokenizers are made without a vocabulary: every word would be unknown.
     if len(found) <= len(set(found.all_special_ids)):
         raise InputError(f"{name!r} holds no tokenizer, only a model; {hint}")
     return padded(found)

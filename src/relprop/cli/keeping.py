@@ -1,4 +1,4 @@
-"""The commands for results that were kept: `show` and `report`."""
+"""The commands for saved results: `show` and `report`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(
     percentile: Percentile = None,
     kind: Annotated[str | None, typer.Option(help="What it is drawn as.", show_default="as its shape says")] = None,
 ) -> None:
-    """Show a result that was kept."""
+    """Show a saved result."""
     with errors_in_one_line():
         loaded = relprop.load(result)
         options: dict[str, Any] = {"percentile": percentile_of(percentile), "kind": kind}
@@ -51,7 +51,7 @@ def report(
     title: Title = "Report",
     percentile: Percentile = None,
 ) -> None:
-    """Write a page about results that were kept: inputs, outputs, maps, rules, versions."""
+    """Write a page about saved results: inputs, outputs, maps, rules, versions."""
     with errors_in_one_line():
         paths = explaining.kept(results)
         names = [path.name for path in paths]

@@ -1,4 +1,4 @@
-"""The commands that list what there is: rules and composites."""
+"""The commands that list rules and composites."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def composites(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """List the composites, or the table of one: which rule goes where."""
+    """List the composites, or show the table of one: which rule acts where."""
     with errors_in_one_line():
         if name is not None:
             chosen = relprop.composites.by_name(name)
@@ -58,7 +58,7 @@ def composites(
 
 
 def _what(thing: Any) -> str:
-    """What it does and where it is from: its documentation, without the list of arguments."""
+    """Its documentation without arguments and errors: what it does, and its source."""
     return " ".join((inspect.getdoc(thing) or "").partition("\n\nArgs:")[0].partition("\n\nRaises:")[0].split())
 
 

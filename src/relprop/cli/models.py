@@ -1,4 +1,4 @@
-"""From what is written after `--model` to a network."""
+"""Turns the argument of `--model` into a network."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ SOURCES = ("torchvision:NAME", "timm:NAME", "hf:NAME or hf:FOLDER", "module.path
 
 
 def may_read_text(spec: str) -> bool:
-    """Whether a network may be one of texts: what is no file then is a text, which only the loaded network tells."""
+    """Whether a network may read text. Only the loaded network tells; until then an input may be a text or a file."""
     source, _, name = spec.partition(":")
     return bool(name) and source not in ("torchvision", "timm")
 
 
 def load(spec: str, weights: Path | None = None, pictures: Pictures | None = None, trusted: bool = False) -> Loaded:
-    """The network of a specification.
+    """Loads the network of a specification.
 
     Args:
-        spec: "efficientnet_lite0", or one of `SOURCES`.
+        spec: "efficientnet_lite0", or one of the forms in `SOURCES`.
         weights: a safetensors file with its weights; None takes those that come with the model.
         pictures: overrides size and normalisation.
         trusted: whether a model of transformers may run code that comes with it, and have pickled weights.
 
     Raises:
-        InputError: there is no such model, or no such file; or the model comes with code and is not trusted.
-        ModelStateError: the file does not fit the model.
-        ModuleNotFoundError: the library it comes from is not installed.
+        InputError: there is no such model or file, an option does not fit the model, or the model comes with code and
+            is not trusted.
+        ModelStateError: the weights do not fit the model, or it cannot be made.
+        ModuleNotFoundError: the library that it comes from is not installed.
     """
     source, _, name = spec.partition(":")
     if trusted and source != "hf":
@@ -73,10 +74,10 @@ def load(spec: str, weights: Path | None = None, pictures: Pictures | None = Non
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a safetensors file into a model; every name must fit."""
+    """Loads a safetensors file into a model. Every name and shape must fit."""
     if path.suffix != ".safetensors":
         raise InputError(
-            f"{path.name!r} is no .safetensors file. Others may run code when they are read: load it where you trust it, and "
+            f"{path.name!r} is not a .safetensors file. Others may run code when they are read: load it where you trust it, and "
             "write safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
         )
     if not path.is_file():
@@ -134,7 +135,7 @@ def _timm(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
 
 @contextmanager
 def _unasked() -> Iterator[None]:
-    """Nobody is asked anything while a model is loaded: what is piped in is a text, never the answer to a question."""
+    """Keeps stdin from the code that loads a model: piped input is a text, never the answer to a question."""
     before, sys.stdin = sys.stdin, io.StringIO()
     try:
         yield
@@ -143,7 +144,7 @@ def _unasked() -> Iterator[None]:
 
 
 def _factory(spec: str, source: str, name: str, pretrained: bool) -> Loaded:
-    # As `python -m` does: a file in the folder one works in is found.
+    # As with `python -m`, a file in the current folder is found.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

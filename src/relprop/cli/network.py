@@ -1,4 +1,4 @@
-"""A network that is ready to be explained, and how pictures are given to it."""
+"""A network that is ready to be explained, and its preprocessing of pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relprop.errors import InputError, ModelStateError, RelpropError
 from relprop.zoo.images import square, to_tensor
 
 SAMPLE_TEXT = "The capital of France is Paris."
-"""What a network of texts reads where none is given."""
+"""The text for a network that reads text, if none is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +24,13 @@ class Loaded:
     """A network that is ready to be explained.
 
     Attributes:
-        name: as it was asked for.
-        model: in eval mode.
-        labels: names of its classes, or None.
-        tensor: a picture as the network takes it, `(1, C, H, W)`.
-        seen: the part of a picture that the network sees.
-        tokenizer: of a network that reads text; None for others.
-        classes: whether it answers with classes, by name or number; other networks of text answer with tokens.
+        name: its name, as the user wrote it.
+        model: the module, in eval mode.
+        labels: the names of its classes, or None.
+        tensor: turns a picture into the network's input, `(1, C, H, W)`.
+        seen: cuts out the part of a picture that the network sees.
+        tokenizer: the tokenizer of a network that reads text; None for others.
+        classes: whether it answers with classes; other networks of text answer with tokens.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Pictures:
-    """How pictures become tensors, where a model does not say."""
+    """How pictures become tensors, with defaults for models that do not tell."""
 
     size: int | None = None
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -54,7 +54,7 @@ class Pictures:
 def picture_reading(
     model: nn.Module, pictures: Pictures, resize: int | None = None
 ) -> tuple[Callable[[Image.Image], Tensor], Callable[[Image.Image], Image.Image]]:
-    """A picture as a tensor, and the part of it that is seen: its middle, after resizing the shorter side."""
+    """Functions from a picture to the tensor, and to the part of it that is seen: its centre, after resizing."""
     own = getattr(model, "size", None)
     size = pictures.size or (own if isinstance(own, int) else 224)
     part = 1.0 if resize is None else size / max(resize, size)
@@ -69,19 +69,19 @@ def picture_reading(
 
 
 def no_picture(image: Image.Image) -> Any:
-    """Refuses a picture, in the place of what reads one."""
+    """Refuses a picture: the preprocessing of a network that reads text."""
     raise InputError("this network reads text, not pictures.")
 
 
 def padded(tokenizer: Any) -> Any:
-    """A tokenizer that can pad: the end of a text does, for a mask hides it."""
+    """A tokenizer that can pad, if need be with its end-of-text token: a mask hides the padding."""
     if getattr(tokenizer, "pad_token", None) is None and getattr(tokenizer, "eos_token", None) is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def library(name: str, package: str) -> Any:
-    """A library, or the reason why it cannot be used."""
+    """Imports a library, or raises an error that says why it cannot be used."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -89,16 +89,16 @@ def library(name: str, package: str) -> Any:
             f"models of {package} need it installed: pip install {package}", name=package
         ) from error
     except Exception as error:
-        # As torchvision does where it was built for another torch.
+        # torchvision, for example, fails like this if it was built for another torch.
         raise ModelStateError(f"{package} is installed, but cannot be imported: {error}") from error
 
 
 @contextmanager
 def taking(loaded: Loaded, inputs: Tensor, fix: str) -> Iterator[None]:
-    """Says it in a line where a network cannot take an input: what it raises by itself is no fault of ours.
+    """Turns the error of a network that cannot take an input into a message of one line.
 
     Raises:
-        InputError: it cannot.
+        InputError: the network itself fails on the input.
     """
     try:
         yield
@@ -116,7 +116,7 @@ def taking(loaded: Loaded, inputs: Tensor, fix: str) -> Iterator[None]:
 
 
 def sample_of(shape: Sequence[int]) -> Tensor:
-    """Numbers of a shape, the same in every run, for a look at what a network is made of."""
+    """Random numbers of a shape, the same in every run, for listing a network's operations."""
     if any(length < 1 for length in shape):
         raise InputError(f"--shape {','.join(map(str, shape))}: every axis is at least 1 long.")
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))

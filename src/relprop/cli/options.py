@@ -1,4 +1,4 @@
-"""The options that several commands take, and what is made of their text."""
+"""The options that several commands take, and the parsing of their text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relprop.errors import CompositeError, InputError
 
 
 def composite_names(incomplete: str) -> list[str]:
-    """The names that a word on the command line may become."""
+    """The names that complete a word on the command line."""
     return [name for name in ("auto", *NAMES) if name.startswith(incomplete)]
 
 
@@ -46,7 +46,7 @@ Model = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default="its own")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data for a program, not a table.")]
-Without = Annotated[list[str] | None, typer.Option(help="Column of a table that is no input.")]
+Without = Annotated[list[str] | None, typer.Option(help="Column of a table to leave out.")]
 Title = Annotated[str, typer.Option(help="Title of the page.")]
 Size = Annotated[
     int | None, typer.Option(help="Side of the pictures the network takes.", min=1, show_default="as it says")
@@ -64,14 +64,14 @@ Trusted = Annotated[
 
 
 def percentile_of(value: float | None) -> float | None:
-    """The end of a scale, where it is one."""
+    """Checks the end of a scale, and returns it."""
     if value is not None and not 0.0 < value <= 100.0:
-        raise InputError(f"--percentile is {value:g}; it lies above 0 and up to 100")
+        raise InputError(f"--percentile is {value:g}; it lies above 0 and up to 100.")
     return value
 
 
 def check_composite(name: str) -> None:
-    """Refuses a composite that there is not, or that cannot be made from its name."""
+    """Refuses a composite that does not exist, or that needs parameters."""
     if name != "auto" and name not in NAMES:
         raise CompositeError(f"there is no composite {name!r}; there are: auto, {', '.join(NAMES)}")
     if name != "auto" and (needed := _needed(NAMES[name])):
@@ -82,12 +82,12 @@ def check_composite(name: str) -> None:
 
 
 def _needed(make: Any) -> list[str]:
-    """The parameters without which a composite cannot be made."""
+    """The parameters of a composite that have no default."""
     return [name for name, p in inspect.signature(make).parameters.items() if p.default is p.empty]
 
 
 def pictures_of(size: int | None, mean: str | None, std: str | None) -> Pictures | None:
-    """How pictures are read, where that was said."""
+    """The preprocessing of pictures from the options; None if none was given."""
     if size is None and mean is None and std is None:
         return None
     given: dict[str, Any] = {"size": size}
@@ -95,20 +95,20 @@ def pictures_of(size: int | None, mean: str | None, std: str | None) -> Pictures
         if text is not None:
             given[name] = numbers_of(text, f"--{name}", float)
             if len(given[name]) != 3:
-                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue")
+                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue.")
             if name == "std" and not all(given[name]):
-                raise InputError(f"--std {text!r}: a picture cannot be divided by 0")
+                raise InputError(f"--std {text!r}: a picture cannot be divided by 0.")
     return Pictures(**given)
 
 
 def numbers_of(text: str, option: str, convert: type) -> tuple[Any, ...]:
-    """The numbers of a text, with commas between them."""
+    """The numbers in a text, separated by commas."""
     try:
         return tuple(convert(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"{option} {text!r} must be numbers with commas between them") from None
+        raise InputError(f"{option} {text!r} must be numbers with commas between them.") from None
 
 
 def names_of(path: Path) -> list[str]:
-    """The lines of a file with names."""
+    """The names in a file, one a line."""
     return reading.text_of(path).splitlines()

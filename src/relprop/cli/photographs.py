@@ -1,4 +1,4 @@
-"""The photographs of the demonstration, which scikit-image ships; all are in the public domain (CC0)."""
+"""The photographs of the demonstration. scikit-image ships them, and all are in the public domain (CC0)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from relprop.zoo.images import load_image
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph, and a class that one may want to set against what the network says it is.
+    """A photograph, and a class to set against the network's answer.
 
     Attributes:
-        title: What is on it.
-        file: Its name in scikit-image's data folder.
-        credit: Who took it.
-        against: The other class.
+        title: what it shows.
+        file: its name in scikit-image's data folder.
+        credit: who took it.
+        against: the other class.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Photograph:
     against: str
 
     def open(self) -> Image.Image:
-        """Read it from the installed package, without importing scikit-image."""
+        """Reads it from the installed package, without importing scikit-image."""
         spec = importlib.util.find_spec("skimage")
         if spec is None or not spec.submodule_search_locations:
             raise ModuleNotFoundError(
@@ -38,7 +38,7 @@ class Photograph:
         return load_image(Path(spec.submodule_search_locations[0]) / "data" / self.file)
 
 
-# EfficientNet-Lite0 is right on each of them.
+# EfficientNet-Lite0 classifies each of them correctly.
 PHOTOGRAPHS = (
     Photograph("A cat", "chelsea.png", "Photograph: Stéfan van der Walt, CC0.", "Egyptian cat"),
     Photograph("A cup of coffee", "coffee.png", "Photograph: Rachel Michetti, CC0.", "cup"),

@@ -1,4 +1,4 @@
-"""What the command prints: data on stdout, progress and errors on stderr; text of others is never markup."""
+"""The command's output: data on stdout, progress and errors on stderr. Text from outside is never read as markup."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from relprop.results.show import in_terminal
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = (), title: str = ""
 ) -> None:
-    """Prints a table; where the terminal is too narrow for one, a line for each cell."""
+    """Prints a table, or a line for each cell if the terminal is too narrow."""
     cells = list(rows)
     shown = Table(title=Text(visible(title)) if title else None, title_justify="left")
     for column in columns:
@@ -39,7 +39,7 @@ def table(
     if Measurement.get(console, console.options.update(max_width=10**4), shown).minimum <= console.width:
         console.print(shown)
         return
-    # Words would be broken: a line for each cell reads better.
+    # A table would break words: a line for each cell reads better.
     typer.echo(visible(title))
     for row in cells:
         typer.echo("\n" + "\n".join(f"{column}: {visible(cell)}" for column, cell in zip(columns, row, strict=True)))
@@ -72,7 +72,7 @@ def results(explained: Sequence[Explained]) -> None:
 
 
 def text(each: Explained) -> None:
-    """Prints a text once for each of its results, on its colours where there are any."""
+    """Prints a text once for each of its results, in colour if the terminal has colours."""
     typer.echo(each.name)
     for result in each.results:
         typer.echo(f"\n{in_terminal(result, Options())}", color=True)
@@ -80,7 +80,7 @@ def text(each: Explained) -> None:
 
 
 def progress(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
-    """Goes through items, showing how far it is on stderr where somebody watches."""
+    """Iterates over items, with a progress bar on stderr if that is a terminal."""
     console = Console(stderr=True)
     if count < 2 or not console.is_terminal:
         return items
@@ -89,7 +89,7 @@ def progress(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Say what is wrong as a person would want to read it; only what we did not foresee shows a traceback."""
+    """Prints foreseen errors in one line, and exits. Only unforeseen errors show a traceback."""
     try:
         yield
     except (InputError, TargetError, CompositeError) as error:
@@ -102,20 +102,20 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def left_out(lines: Iterable[str]) -> None:
-    """Says what was left out, a line for each."""
+    """Prints a line for each input that was left out."""
     for line in lines:
         typer.echo(f"relprop: {line}", err=True)
 
 
 def say_what_is_missing(tried: Tried) -> None:
-    """Ends with 1 where something was left out."""
+    """Prints what was left out, and exits with 1 if anything was."""
     if tried.left_out:
         left_out(tried.lines())
         raise typer.Exit(1)
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands, with a wrong option or a missing argument told in one line as well."""
+    """The commands. They report a wrong option or a missing argument in one line, too."""
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,

@@ -1,4 +1,4 @@
-"""From paths to what a network takes: pictures, rows of tables, arrays. Files are not trusted."""
+"""Reads a network's inputs from paths: pictures, rows of tables, arrays. Files are not trusted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from relprop.zoo.images import load_image
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SUFFIXES = (*PICTURES, ".npy", ".csv")
 _LARGEST = 512 * 2**20
-# Each cell of a table, and each token of a text, takes many times its bytes in memory.
+# A smaller limit for text: a cell of a table or a token takes many times its size in memory.
 _LARGEST_TEXT = 64 * 2**20
 
 
@@ -31,11 +31,11 @@ class Sample:
     """One input.
 
     Attributes:
-        name: what to call it, safe to print.
-        stem: what to call its files.
-        inputs: as the model takes it, a batch (of one, except for arrays that hold more).
-        picture: what the network sees of a picture.
-        names: of the features of a table's row.
+        name: its name, safe to print.
+        stem: the start of the names of its files.
+        inputs: the model's input, a batch (of one, except for arrays that hold more).
+        picture: the part of a picture that the network sees.
+        names: the names of the features of a table's row.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Sample:
 
 
 def files(paths: Sequence[str]) -> list[Path]:
-    """The files of paths: a folder stands for those in it that can be read, in the order of their names.
+    """The files of paths. A folder stands for the readable files in it, in the order of their names.
 
     Raises:
-        InputError: a folder holds none, or a file is missing.
+        InputError: a folder holds no such file, or a file is missing.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -70,8 +70,8 @@ def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Seque
     """The samples in a file.
 
     Raises:
-        InputError: it is missing, too large, broken, or of a kind we do not read.
-        OSError: it may not be read.
+        InputError: the file is missing, too large, broken, or of a kind we do not read.
+        OSError: there is no permission to read it.
     """
     check_file(path)
     name, suffix = visible(path.name), path.suffix.lower()
@@ -89,11 +89,11 @@ def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Seque
 
 def _array(path: Path) -> Tensor:
     try:
-        # Mapped, so that a header which promises more than the file holds costs nothing.
+        # Mapped: a header that promises more than the file holds then costs no memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except PermissionError:
         raise
-    except Exception as error:  # whatever it trips over, the file is at fault
+    except Exception as error:  # whatever NumPy raises, the file is at fault
         raise InputError(f"{path.name!r} is no array of numbers we open: {error}") from error
     if not isinstance(array, np.ndarray):
         array.close()
@@ -141,7 +141,7 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
 
 
 def check_file(path: Path, most: int = _LARGEST) -> None:
-    """Refuses what is no file, or too large to be opened: nothing waits for a pipe, or reads a device to its end."""
+    """Refuses a path that is not a regular file, such as a pipe or a device, and a file that is too large."""
     if not path.exists():
         raise InputError(f"there is no file {str(path)!r}.")
     if not path.is_file():
@@ -152,11 +152,11 @@ def check_file(path: Path, most: int = _LARGEST) -> None:
 
 
 def text_of(path: Path) -> str:
-    """What a text file holds.
+    """The content of a text file.
 
     Raises:
-        InputError: it is missing, too large, or no text in UTF-8.
-        OSError: it may not be read.
+        InputError: the file is missing, too large, or not text in UTF-8.
+        OSError: there is no permission to read it.
     """
     check_file(path, _LARGEST_TEXT)
     try:
@@ -166,10 +166,10 @@ def text_of(path: Path) -> str:
 
 
 def piped(stream: TextIO) -> str:
-    """What is piped in, to its end.
+    """The whole piped input.
 
     Raises:
-        InputError: it is too long, as what never ends, or no text.
+        InputError: it is too long, perhaps endless, or not text in UTF-8.
     """
     try:
         text = stream.read(_LARGEST_TEXT + 1)

@@ -1,4 +1,4 @@
-"""Texts on the command line: what is read as one, and from texts to their results."""
+"""Texts on the command line: reads them from arguments and files, and explains them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from relprop.text.batch import answers_alone, collate, decoder_start, decodes
 from relprop.text.tokens import tokenize
 
 TEXTS = (".txt", ".md")
-# Letters of a text that is named after itself.
+# The most letters in the name of a text that is named after itself.
 _NAME = 60
 
 
@@ -31,9 +31,9 @@ class TextSample:
     """One text.
 
     Attributes:
-        name: what to call it, safe to print.
-        stem: what to call its files.
-        text: as it was given; with the second text, where there is one.
+        name: its name, safe to print.
+        stem: the start of the names of its files.
+        text: the text, or the pair of it and the second text.
     """
 
     name: str
@@ -43,17 +43,17 @@ class TextSample:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of each text.
+    """What to explain of each text.
 
     Attributes:
-        targets: classes, tokens or answers; none for the likeliest.
-        against: what the first target is set against.
+        targets: classes, tokens or answers; empty for the likeliest.
+        against: the target to set against the first one.
         composites: names of composites.
-        generate: tokens to write and explain, instead of targets; 0 for none.
-        max_length: texts are cut to that many tokens.
+        generate: how many tokens to generate and explain, instead of targets; 0 for none.
+        max_length: cut texts to this many tokens.
         strict: whether unknown operations are errors.
         batch_size: texts per forward pass.
-        chat: whether a text is a message, in the form that the tokenizer's template gives it.
+        chat: whether a text is a message, to be put into the tokenizer's chat template.
     """
 
     targets: Sequence[str] = ()
@@ -69,11 +69,11 @@ class Wish:
 def read(
     arguments: Sequence[str], tried: Tried | None = None, *, lines: bool = False, second: str | None = None
 ) -> list[TextSample]:
-    """The texts of arguments: a file (or `-`, what is piped in) is one text, or one per line; the rest is text itself.
+    """The texts of arguments. A file, or `-` for piped input, is one text or one per line; others are texts themselves.
 
     Args:
-        arguments: as they were written.
-        tried: gets the files that are too large, empty or no text; None takes them for errors.
+        arguments: the arguments as written. A folder stands for the text files in it.
+        tried: collects the files that are too large, empty or not text; None makes them errors.
         lines: whether each line of a file is a text.
         second: the second text of each pair.
 
@@ -105,7 +105,7 @@ def read(
 
 
 def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tried) -> Iterable[Explained]:
-    """The results of each text, in their order, as they are found; `tried` gets those that cannot be explained."""
+    """Yields the results of each text in order. `tried` collects the texts that cannot be explained."""
     if wish.generate:
         if wish.targets or wish.against is not None:
             raise InputError("--generate explains what the model writes: leave out --target and --against.")
@@ -141,7 +141,7 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tr
 
 
 def inputs_of(loaded: Loaded, text: str | tuple[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A text as its model takes it: the ids, and further arguments."""
+    """The model's inputs for a text: the ids, and further arguments."""
     import torch
 
     batch = collate(loaded.model, loaded.tokenizer, [tokenize(loaded.tokenizer, text)])
@@ -152,7 +152,7 @@ def inputs_of(loaded: Loaded, text: str | tuple[str, str]) -> tuple[dict[str, An
 
 
 def _targets(loaded: Loaded, wish: Wish) -> list[Any]:
-    """Targets as `explain_text` takes them: classes by number or name, tokens and answers as they are written."""
+    """Targets as `explain_text` takes them: classes by index, tokens by id or as text, answers as text."""
 
     def meant(target: str) -> Any:
         if loaded.classes:
@@ -192,7 +192,7 @@ def _generation(loaded: Loaded, sample: TextSample, composite: str, wish: Wish) 
 
 
 def _names_a_file(given: str) -> bool:
-    """Whether an argument is a path: of what is there, or would be called so."""
+    """Whether an argument is a path: that of an existing file, or a word with the suffix of one."""
     called = bool(re.fullmatch(r"\S+", given)) and Path(given).suffix.lower() in (*TEXTS, *SUFFIXES)
     return called or _is(given, Path.is_file)
 
@@ -200,7 +200,7 @@ def _names_a_file(given: str) -> bool:
 def _is(given: str, kind: Callable[[Path], bool]) -> bool:
     try:
         return bool(given.strip()) and kind(Path(given))
-    except (OSError, ValueError):  # longer than a path may be, or with a NUL
+    except (OSError, ValueError):  # too long for a path, or with a NUL
         return False
 
 

@@ -1,4 +1,4 @@
-"""Many inputs, of which some cannot be explained: the others are, and what was left out is said at the end."""
+"""Goes on with the other inputs when one cannot be explained, and keeps what was left out for the end."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, TypeVar
 from relprop.errors import InputError, NonFiniteError, RelpropError, SeveredGraphError, TargetError
 from relprop.rendering.visible import visible
 
-# Faults of one input. Others, such as an operation that is unknown, are of the network, and stop everything.
+# Errors that are faults of one input. Others, such as an unknown operation, concern the network and stop everything.
 _OF_INPUTS: tuple[type[Exception], ...] = (InputError, NonFiniteError, SeveredGraphError, OSError)
 T = TypeVar("T")
 
 
 class NothingDone(Exception):
-    """Nothing could be done for any of several inputs; the arguments are the lines that say why."""
+    """None of several inputs could be explained. The arguments are the lines that say why."""
 
 
 @dataclass
 class Tried:
-    """What could not be done, and why.
+    """The inputs that were left out, and why.
 
     Attributes:
-        errors: what is a fault of one input.
-        left_out: its name, safe to print, and the error.
+        errors: the errors that are faults of one input.
+        left_out: the name of each such input, safe to print, and its error.
     """
 
     errors: tuple[type[Exception], ...] = _OF_INPUTS
@@ -33,19 +33,19 @@ class Tried:
 
     @classmethod
     def of_texts(cls) -> Tried:
-        """A target may fit one text and not another, as an answer does that only one of them holds."""
+        """For texts, `TargetError` counts too: a target may fit one text and not another."""
         return cls((*_OF_INPUTS, TargetError))
 
     @contextmanager
     def each(self, name: str) -> Iterator[None]:
-        """Goes on where one input is at fault."""
+        """A context that notes the error if it is a fault of this input, and goes on."""
         try:
             yield
         except self.errors as error:
             self.left_out.append((name, error))
 
     def together(self, items: Sequence[Any], act: Callable[[Sequence[Any]], Sequence[T]]) -> Sequence[T]:
-        """What comes of some that go together; where one is at fault, of each alone."""
+        """The results of several items together; if one is at fault, of each alone."""
         try:
             return act(items)
         except self.errors as error:
@@ -55,10 +55,11 @@ class Tried:
             return []
 
     def check(self, done: int) -> None:
-        """Where nothing was done, says why: in one line where there is one reason.
+        """Raises an error if inputs were left out and nothing was done.
 
         Raises:
-            NothingDone: for several reasons.
+            Exception: the error of all inputs, if they have the same one.
+            NothingDone: they have several.
         """
         if done or not self.left_out:
             return
@@ -67,11 +68,11 @@ class Tried:
         raise NothingDone(*self.lines())
 
     def lines(self) -> list[str]:
-        """A line for each that was left out."""
+        """A line for each input that was left out."""
         return [f"{name} was left out: {said(error)}" for name, error in self.left_out]
 
 
 def said(error: Exception) -> str:
-    """What an error says, in one line that is safe to print."""
-    text = error.message if isinstance(error, RelpropError) else str(error)  # which function it was is no matter here
+    """The message of an error, in one line that is safe to print."""
+    text = error.message if isinstance(error, RelpropError) else str(error)  # without the function's name
     return visible(" ".join(text.split()))

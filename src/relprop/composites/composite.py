@@ -16,14 +16,14 @@ from relprop.rules.base import UNDECIDED
 from relprop.signatures import public
 
 MOVING = frozenset({"structure", "selection"})
-"""What `Composite.rule` answers where only the end of the forward pass can tell."""
+"""The families whose operations only move or select values."""
 
 
 def _pairs(entries: Any) -> list[tuple[Any, Any]]:
     """Pairs of a place and a rule.
 
     Raises:
-        CompositeError: these are none.
+        CompositeError: an entry is not such a pair.
     """
     if isinstance(entries, str):
         raise CompositeError(
@@ -38,22 +38,22 @@ def _pairs(entries: Any) -> list[tuple[Any, Any]]:
 
 
 class Composite:
-    """An ordered mapping from places to rules; `a | b` asks a's entries before b's.
+    """An ordered mapping from places to rules. In `a | b`, the entries of `a` come first.
 
     Args:
         entries: a mapping, or pairs, of a place and a rule. A place is a family's name (`"conv"`), `first`, `last`,
-            `path(glob)`, `operation(function)`, `where(predicate)`, or a module type. What no entry names is
-            treated by the operation's default (LRP-0 for weighted layers).
-        name: what to call it.
-        multiply_by_inputs: whether the result is read as input times modified gradient, as relevance is, or as the
-            modified gradient itself, as the papers on guided backpropagation do.
+            `path(glob)`, `operation(function)`, `where(predicate)`, or a module type. An operation that no entry
+            names has its own default (LRP-0 for weighted layers).
+        name: the name to show.
+        multiply_by_inputs: whether the result is input times modified gradient, as relevance is, or the modified
+            gradient itself, as in the papers on guided backpropagation.
 
     Raises:
-        CompositeError: a key is no place.
-        RuleError: a value is no rule.
+        CompositeError: an entry is not a pair, or its key is not a place.
+        RuleError: a value is not a rule.
 
-    A path that matches no module of the model, and a rule that cannot act where it is put, are refused when the
-    composite is used.
+    A path that matches no module of the model is refused when the composite is used, and so is a rule that cannot act
+    where it is put.
     """
 
     @public("relprop.Composite")
@@ -76,7 +76,7 @@ class Composite:
                 )
 
     def rule(self, place: Place) -> Any:
-        """The rule for a place, None for the default, `UNDECIDED` where `last` is not known yet."""
+        """The rule for a place; None for the default; `UNDECIDED` while `last` is not known."""
         for key, rule in self.entries:
             if place.family not in rule.families:
                 continue
@@ -121,7 +121,7 @@ class Composite:
                     raise CompositeError(f"path({part.glob!r}) matches no module. Modules of this model: {names}, ...")
 
     def __or__(self, other: Composite) -> Composite:
-        """`a | b`: the entries of `a`, and after them those of `b`."""
+        """`a | b`: the entries of `a`, then those of `b`."""
         if not isinstance(other, Composite):
             return NotImplemented
         return Composite(
@@ -142,7 +142,7 @@ class Composite:
         return f"<Composite {self.name!r}: {len(self.entries)} entries>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What a notebook shows of it: the table."""
+        """Shows the table in a notebook."""
         printer.text(str(self))
 
     def __str__(self) -> str:

@@ -42,7 +42,7 @@ def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
 
     Args:
         epsilon: the stabiliser.
-        relative: in units of the standard deviation of each layer's output.
+        relative: whether `epsilon` counts in standard deviations of each layer's output.
     """
     return Composite({family: Epsilon(epsilon, relative) for family in ("conv", "linear", "bilinear")}, name="epsilon")
 
@@ -62,12 +62,12 @@ def epsilon_gamma_box(low: Any, high: Any, epsilon: float = 1e-6, gamma: float =
 
     Args:
         low: the smallest value an input can have: a number, or a tensor that broadcasts with the input.
-        high: the largest.
+        high: the largest value, in the same form.
         epsilon: the stabiliser of the dense layers.
-        gamma: how much more contributions of the output's sign count.
+        gamma: the extra weight of contributions with the output's sign.
 
     Raises:
-        RuleError: a bound is above the other.
+        RuleError: `low` is above `high`.
     """
     return Composite(
         {first: ZBox(low, high), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="epsilon_gamma_box"
@@ -86,10 +86,11 @@ def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6) -> Composite:
 
 
 def deep_taylor(low: Any = None, high: Any = None) -> Composite:
-    """Deep Taylor decomposition: z+ without bias; first w^2, or z-box where bounds are given. Montavon et al. 2017.
+    """Deep Taylor decomposition: z+ without bias; w^2 first, or z-box where bounds are given. Montavon et al. 2017.
 
     Raises:
         CompositeError: one bound is given without the other.
+        RuleError: `low` is above `high`.
     """
     if (low is None) != (high is None):
         raise CompositeError("deep_taylor takes both bounds of the input, low and high, or neither.")
@@ -120,7 +121,7 @@ def excitation_backprop() -> Composite:
 
 
 def beta_smooth(beta: float = 10.0) -> Composite:
-    """The gradient, each relu's replaced by that of a softplus. Dombrowski et al. 2019.
+    """The gradient, with that of a softplus in place of each relu's. Dombrowski et al. 2019.
 
     Args:
         beta: the larger, the closer to the relu.
@@ -130,10 +131,10 @@ def beta_smooth(beta: float = 10.0) -> Composite:
 
 
 def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
-    """Flat first, a middling gamma on convolutions, epsilon on dense layers: the default for convolutional nets.
+    """Flat first, a moderate gamma on convolutions, epsilon on dense layers: the default for convolutional nets.
 
     Args:
-        gamma: how much more contributions of the output's sign count; 0 is LRP-0, large values approach z+.
+        gamma: the extra weight of contributions with the output's sign; 0 is LRP-0, large values approach z+.
         epsilon: the stabiliser of the dense layers.
     """
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
@@ -145,12 +146,12 @@ def attnlrp() -> Composite:
 
 
 def attnlrp_gamma(conv: float = 0.25, linear: float = 0.05) -> Composite:
-    """`attnlrp` with gamma on weighted layers, for vision transformers; Achtibat et al. 2024 search over both gammas."""
+    """`attnlrp` with gamma on weighted layers, for vision transformers. Achtibat et al. 2024 search both gammas."""
     return Composite({"conv": Gamma(conv), "linear": Gamma(linear)}, name="attnlrp_gamma")
 
 
 def cp_lrp() -> Composite:
-    """LRP-0, attention and gates as constants: without biases all relevance arrives. Ali et al. 2022."""
+    """LRP-0, with attention and gates as constants: without biases, relevance is conserved. Ali et al. 2022."""
     rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
     return Composite({**rules, "softmax": Constant(), "product": Gate()}, name="cp_lrp")
 
@@ -200,7 +201,7 @@ def by_name(name: str) -> Composite:
     """The composite of that name, with its default parameters.
 
     Raises:
-        CompositeError: there is none, or it needs parameters.
+        CompositeError: no composite has that name, or it needs parameters.
     """
     if name not in NAMES:
         raise CompositeError(f"There is no composite named {name!r}. Named composites: auto, {', '.join(NAMES)}.")
@@ -213,12 +214,15 @@ def by_name(name: str) -> Composite:
 
 
 def automatic(traits: set[str]) -> Composite:
-    """What `"auto"` picks for a network with these traits: families of operations, "attention", "recurrent", "lookup", "scan",
-    and "patches" where the first layer is a linear one on patches of the input: it counts as the convolution that it is.
+    """The composite that `"auto"` picks for a network with these traits.
 
-    A middling gamma with a flat first layer was the most faithful on ImageNet photographs. Attention takes AttnLRP, with
-    gamma where pictures or sounds come in through convolutions or in patches (ids of tokens have no noise to filter); recurrent layers
-    have gates. For the rest a stabiliser of a hundredth of each layer's scale. LRP-0 alone is too noisy for most.
+    A trait is a family of operations, or "attention", "gated", "lookup", "matrix product", "patches", "recurrent" or
+    "scan". "patches" stands for a linear first layer on patches of the input, which counts as a convolution.
+
+    A moderate gamma with a flat first layer was the most faithful on ImageNet photographs. Attention takes AttnLRP,
+    with gamma where pictures or sounds enter through convolutions or patches; token ids have no noise to filter.
+    Recurrent layers have gates. Other networks take a stabiliser of a hundredth of each layer's scale, because LRP-0
+    is too noisy for most.
     """
     if "scan" in traits:
         return mamba_lrp()
@@ -236,7 +240,7 @@ def automatic(traits: set[str]) -> Composite:
 
 
 def _for_pictures(patches: bool) -> Composite:
-    """`attnlrp_gamma`, in which a first layer on patches has the rule of a convolution."""
+    """`attnlrp_gamma`; a first layer on patches gets a convolution's rule."""
     chosen = attnlrp_gamma()
     embedding = Composite({first: Gamma(0.25)} if patches else {})
     return Composite(embedding.entries + chosen.entries, name=chosen.name)

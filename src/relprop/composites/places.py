@@ -21,14 +21,14 @@ class Place:
     Attributes:
         family: the family of the operation ("conv", "activation", ...).
         function: the torch function, in its main spelling.
-        module: the innermost module whose forward made the call, or None. Matchers and predicates see it; the places in a
-            result have None, so that a result does not carry the network.
+        module: the innermost module whose forward made the call, or None. Matchers and predicates see it. Places in a
+            result have None, so that a result does not keep the network alive.
         kind: that module's class by name, such as "torch.nn.modules.conv.Conv2d"; "" where there is no module.
         paths: all paths under which that module is known ("" is the model itself).
         index: how many weighted layers ran before this one; None if this is not a weighted layer.
-        last: whether no weighted layer follows; None as long as the forward pass runs.
+        last: whether no weighted layer follows; None while the forward pass runs.
         order: how many operations with a place ran before this one.
-        merged: whether the operation is one linear map with the weighted layer before it, whose rule acts on both.
+        merged: whether the operation and the weighted layer before it form one linear map, under that layer's rule.
         first: whether this is the first weighted layer.
         name: the name of the function.
     """
@@ -48,7 +48,7 @@ class Place:
             self.kind = f"{type(self.module).__module__}.{type(self.module).__qualname__}"
 
     def recorded(self) -> Place:
-        """The place as a result keeps it: its module by path and class alone."""
+        """The copy that a result keeps: it names the module by path and class, and does not hold it."""
         place = object.__new__(type(self))  # dataclasses.replace costs as much as a small operation
         place.__dict__.update(self.__dict__, module=None)
         return place
@@ -67,14 +67,14 @@ class Place:
 
 
 def acting(place: Place, rule: Any) -> str:
-    """What acts at a place, as tables write it: its rule, "merged" with the layer before, or the operation's "default"."""
+    """The text for what acts at a place, in tables: its rule, "merged" (with the layer before it), or "default"."""
     if rule is not None:
         return repr(rule)
     return "merged" if place.merged else "default"
 
 
 class Matcher:
-    """Names places. `match` answers True, False, or None where only the end of the forward pass can tell."""
+    """Names places. `match` returns True or False, or None if only the end of the forward pass can tell."""
 
     def match(self, place: Place) -> bool | None:
         raise NotImplementedError
@@ -180,9 +180,9 @@ last = Last()
 
 @public("relprop.path")
 def path(glob: str) -> Path:
-    """Modules whose path matches a glob, `*` crossing dots: `path("features.*")`.
+    """Modules whose path matches a glob, such as `path("features.*")`; `*` matches dots too.
 
-    A call belongs to the innermost module whose forward makes it, under any of its names.
+    A call belongs to the innermost module whose forward makes it, under each of the module's paths.
     """
     if not isinstance(glob, str):
         raise CompositeError(f"glob must be a glob of module paths, as in path('features.*'); got {glob!r}.")
@@ -191,7 +191,7 @@ def path(glob: str) -> Path:
 
 @public("relprop.operation")
 def operation(function: Callable[..., Any]) -> Operation:
-    """One torch function, in all its spellings: `operation(torch.relu)` names `F.relu` and `Tensor.relu_`, too."""
+    """One torch function, in all its spellings: `operation(torch.relu)` also names `F.relu` and `Tensor.relu_`."""
     if not callable(function):
         raise CompositeError(
             f"function must be a torch function, as in operation(torch.nn.functional.relu); got {function!r}."
@@ -200,7 +200,7 @@ def operation(function: Callable[..., Any]) -> Operation:
 
 
 def _spelled_alike(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
-    """Whether two functions are torch's own and one operation: `F.relu`, `torch.relu` and `Tensor.relu_`."""
+    """Whether two functions are torch's own spellings of one operation, as `F.relu` and `Tensor.relu_` are."""
     return all((getattr(f, "__module__", None) or "torch").startswith("torch") for f in (a, b)) and _stem(a) == _stem(b)
 
 
@@ -212,7 +212,7 @@ def _stem(function: Callable[..., Any]) -> str:
 def where(predicate: Callable[[Place], bool]) -> Where:
     """Places for which `predicate(place)` is true: `where(lambda place: place.index == 1)`.
 
-    The predicate is asked during the forward pass, when `place.last` is not known yet.
+    The predicate is called during the forward pass, when `place.last` is not known yet.
     """
     if not callable(predicate):
         raise CompositeError(
@@ -222,7 +222,7 @@ def where(predicate: Callable[[Place], bool]) -> Where:
 
 
 def matcher(key: Any) -> Matcher:
-    """A matcher from what users write as a key: a matcher, a family's name, or a module type."""
+    """The matcher for a key as users write it: a matcher, a family's name, or a module type."""
     if isinstance(key, Matcher):
         return key
     if isinstance(key, type) and issubclass(key, nn.Module):
@@ -235,13 +235,13 @@ def matcher(key: Any) -> Matcher:
             f"For a module path write path({key!r})."
         )
     raise CompositeError(
-        f"A composite's key is a family's name, first, last, path(glob), operation(function), where(predicate) or a "
+        f"a composite's key is a family's name, first, last, path(glob), operation(function), where(predicate) or a "
         f"module type; got {key!r}."
     )
 
 
 def families(place: Matcher) -> frozenset[str] | None:
-    """The families a matcher can name, where that is known beforehand."""
+    """The families that a matcher can name; None if that is not known beforehand."""
     if isinstance(place, Family):
         return frozenset({place.family})
     if isinstance(place, (First, Last)):
@@ -250,5 +250,5 @@ def families(place: Matcher) -> frozenset[str] | None:
 
 
 def parts(place: Matcher) -> list[Matcher]:
-    """The simple matchers a matcher is made of."""
+    """The simple matchers that a matcher is made of."""
     return parts(place.a) + parts(place.b) if isinstance(place, Both) else [place]

@@ -1,7 +1,8 @@
 """Relevance as pictures, pages and text in a terminal, for every kind of input.
 
-The functions take plain tensors or arrays and texts, and give a `Drawing`, which becomes a Pillow image, SVG or PDF.
-What is drawn of a result, the result says itself (`relprop.results`): nothing here knows one. It needs Pillow and NumPy, which `import relprop` does not.
+The functions take plain tensors, arrays and texts, and return a `Drawing`, which becomes a Pillow image, SVG or PDF.
+Nothing here knows results: `relprop.results` decides what is drawn of them. This package needs Pillow and NumPy, which
+`import relprop` does not.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from relprop.rendering.series import axis, binned
 
 _WIDE, _HIGH = 640, 120
 _BANDS = 320
-# Lightness of silence and of the loudest sound; the loudest 70 dB are shown.
+# Lightness of silence and of the loudest sound. The loudest 70 dB are shown.
 _LIGHTNESS = (96.0, 42.0)
 _RANGE = 70.0
 
@@ -33,21 +33,21 @@ def audio(
     limit: float | Scale | None = None,
     palette: Palette | str = RED_BLUE,
 ) -> Drawing:
-    """Draws the waveform over bands of its relevance, and its spectrogram tinted by the same.
+    """Draws the waveform over bands of its relevance, and below it the spectrogram, tinted by the same relevance.
 
-    Relevance of single samples alternates in sign with the wave; so each band shows the sum over its stretch of time,
-    and the drawing says how long that is.
+    The relevance of single samples alternates in sign with the wave. So each band shows the sum over an interval, and
+    the drawing says how long that is.
 
     Args:
-        relevance: `(T,)`, of each sample.
-        signal: `(T,)`.
+        relevance: `(T,)`, the relevance of each sample.
+        signal: `(T,)`, the sound.
         rate: samples per second.
-        percentile: end of the scale, as a percentile of the sizes.
+        percentile: end of the scale, as a percentile of absolute relevance.
         limit: end of the scale.
         palette: the colours, or their name.
 
     Raises:
-        InputError: the shapes do not match, or the rate is not positive.
+        InputError: the shapes do not match, the rate is not positive, or there is no such palette or scale.
     """
     values, wave = _line(relevance), _line(signal)
     if values.ndim != 1 or values.shape != wave.shape:
@@ -60,7 +60,7 @@ def audio(
         sums, each = binned(values, _BANDS)
     scale = scale_for([sums], percentile=percentile, limit=limit)
     scaled = scale(sums)
-    # The last band may reach beyond the end of the sound; it is cut there.
+    # The last band may extend beyond the end of the sound; it is cut there.
     shown = np.repeat(scaled, each)[: len(values)]
     marks: list[Mark] = [Picture(0, 0, _WIDE, _HIGH, _across(shown[None], palette))]
     step = _WIDE / len(values)
@@ -90,9 +90,9 @@ def audio(
 
 
 def spectrogram(wave: Floats, rate: float, *, window: int | None = None) -> tuple[Floats, float]:
-    """Loudness in decibels below the loudest, `(frequency, time)` with high frequencies first, and the highest one.
+    """Loudness `(frequency, time)` in dB relative to the loudest, high frequencies first; and the highest frequency.
 
-    At both ends the first and the last whole window go on: one that reached beyond the sound would hear a click there.
+    Near both ends the first or last whole window is used again: a window beyond the sound would contain a click.
     """
     if window is None:
         window = int(2 ** np.clip(np.round(np.log2(max(rate * 0.032, 2))), 4, 11))
@@ -111,13 +111,13 @@ def spectrogram(wave: Floats, rate: float, *, window: int | None = None) -> tupl
 
 
 def _line(values: torch.Tensor | ArrayLike) -> Floats:
-    """Sound of one channel, however many axes of length 1 it has."""
+    """Sound of one channel, without its axes of length 1."""
     array = to_array(values)
     return array.reshape(-1) if array.size == max(array.shape, default=0) else array
 
 
 def _tinted(spectrum: Floats, scaled: Floats, each: int, samples: int, palette: Palette | str) -> Image.Image:
-    """The spectrogram in grey, tinted by the relevance of its time."""
+    """The spectrogram in grey, tinted at each time by the relevance there."""
     frames = spectrum.shape[1]
     centres = np.minimum((np.arange(frames) + 0.5) * samples / frames, samples - 1).astype(int)
     tint = np.broadcast_to(scaled[centres // each], spectrum.shape)
@@ -131,7 +131,7 @@ def _across(scaled: Floats, palette: Palette | str) -> Image.Image:
 
 
 def _wave(wave: Floats) -> list[Mark]:
-    """The wave, or where too many samples share a pixel the line of its highest and that of its lowest values."""
+    """The wave as a line; if too many samples share a pixel, one line of the highest and one of the lowest values."""
     wave = np.where(np.isfinite(wave), wave, 0.0)
     largest = float(np.abs(wave).max()) or 1.0
     edges = [wave]

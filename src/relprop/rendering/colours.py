@@ -1,8 +1,8 @@
-"""Palettes: zero is white, positive and negative have a hue each, and only the size of a value makes it darker.
+"""Palettes: zero is white, positive and negative values have one hue each, and larger sizes are darker.
 
-Both sides have the same luminance at the same size, and it falls with the size; so a map still reads in grey.
-The hues are pairs that colour-blind people tell apart. Colours are mixed in linear light, where luminance is
-linear, so that these are properties by construction and not by taste.
+Both signs have the same luminance at the same size, and it falls with the size, so that a map can be read in grey.
+Colour-blind people can tell each pair of hues apart. Colours are mixed in linear light, in which luminance is linear,
+so that the luminances hold by construction.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pigment = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Palette:
-    """The purest colour of either side, in linear light (0 to 1)."""
+    """The purest colour of each sign, in linear light (0 to 1)."""
 
     positive: Pigment
     negative: Pigment
@@ -37,11 +37,11 @@ PALETTES = {
     "orange_purple": Palette((0.70, 0.10, 0.0), (0.16, 0.03, 0.62)),
     "grey": Palette((0.2, 0.2, 0.2), (0.2, 0.2, 0.2)),
 }
-"""By name. "grey" shows sizes only, for print without colour: say beside it which sign is shown."""
+"""Palettes by name. "grey" is for print without colour and shows only sizes: state the sign next to it."""
 
 # CIE lightness at zero and at the largest value.
 _LIGHTEST, _DARKEST = 100.0, 32.0
-# A value that is no number: a colour that no number has.
+# The colour of NaN, which no number has.
 _NAN = np.array([240, 228, 66], dtype=np.uint8)
 
 
@@ -49,7 +49,7 @@ def palette(chosen: Palette | str) -> Palette:
     """A palette from its name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no palette has that name.
     """
     if isinstance(chosen, Palette):
         return chosen
@@ -59,7 +59,7 @@ def palette(chosen: Palette | str) -> Palette:
 
 
 def diverging(values: Floats, pigments: Palette | str = RED_BLUE) -> Bytes:
-    """Colour values from -1 to 1 (larger ones as ±1) in sRGB bytes, `(..., 3)`; NaN is yellow."""
+    """Colours of values from -1 to 1 (larger ones as ±1), as sRGB bytes `(..., 3)`. NaN is yellow."""
     size = np.minimum(np.abs(np.nan_to_num(values)), 1.0)
     lightness = _LIGHTEST + (_DARKEST - _LIGHTEST) * size
     colours = to_bytes(pure(values, luminance_of_lightness(lightness), pigments))
@@ -68,7 +68,7 @@ def diverging(values: Floats, pigments: Palette | str = RED_BLUE) -> Bytes:
 
 
 def tinted(values: Floats, luminance: Floats, pigments: Palette | str = RED_BLUE) -> Bytes:
-    """Give grey of this luminance a tint as strong as the values (-1 to 1); the luminance stays as it was."""
+    """Grey of this luminance, with a tint as strong as the values (-1 to 1). The luminance does not change."""
     strength = np.minimum(np.abs(np.nan_to_num(values)), 1.0)[..., None]
     mixed = (1.0 - strength) * luminance[..., None] + strength * pure(values, luminance, pigments)
     colours = to_bytes(mixed)
@@ -77,7 +77,7 @@ def tinted(values: Floats, luminance: Floats, pigments: Palette | str = RED_BLUE
 
 
 def pure(sign: Floats, luminance: Floats, pigments: Palette | str = RED_BLUE) -> Floats:
-    """The positive (sign >= 0) or negative hue of this luminance: the pigment lightened with white or darkened."""
+    """The positive (sign >= 0) or negative hue at this luminance: the pigment, lightened with white or darkened."""
     pair = palette(pigments)
     pigment = np.where((np.asarray(sign) < 0)[..., None], np.array(pair.negative), np.array(pair.positive))
     own = (pigment @ _LUMINANCE)[..., None]
@@ -107,7 +107,7 @@ def luminance(rgb: Bytes) -> Floats:
 
 
 def to_bytes(linear: Floats) -> Bytes:
-    """Encode linear light, 0 to 1, as sRGB bytes."""
+    """Encodes linear light, 0 to 1, as sRGB bytes."""
     linear = np.clip(linear, 0.0, 1.0)
     encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.round(encoded * 255.0).astype(np.uint8)
@@ -120,7 +120,7 @@ def hexadecimal(value: float, pigments: Palette | str = RED_BLUE) -> str:
 
 
 def ink_on(value: float) -> str:
-    """Black or white, whichever is read better on the colour of a value, -1 to 1."""
+    """Black or white, whichever is easier to read on the colour of a value, -1 to 1."""
     size = min(abs(value), 1.0) if value == value else 0.0
     # Contrast (WCAG 2) with this black and with white is equal, 4.3, at luminance 0.195, which is L* 51.
     return "#ffffff" if _LIGHTEST + (_DARKEST - _LIGHTEST) * size < 51.0 else "#141414"

@@ -1,6 +1,6 @@
-"""A drawing: marks at their places on white paper. It becomes a Pillow image, SVG or PDF.
+"""A drawing: marks on white paper. It becomes a Pillow image, SVG or PDF.
 
-Every view of relevance is a `Drawing`, so that each is available in every format. Coordinates are pixels, y down.
+Every view of relevance is a `Drawing`, and so is available in every format. Coordinates are pixels, y down.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from relprop.rendering.pdf import pdf
 from relprop.rendering.svg import svg
 
 LARGEST = 40_000_000
-"""Pixels of the largest image that is drawn."""
+"""The largest number of pixels of an image."""
 _ROOM = 280.0
-"""A title may be that wide over a drawing that is narrower."""
+"""The width that a title may have over a narrower drawing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,10 @@ class Drawing:
     """Marks on white paper.
 
     Attributes:
-        width: pixels.
-        height: pixels.
-        marks: drawn in this order.
-        description: what is seen, in words: for those who do not see it.
+        width: its width in pixels.
+        height: its height in pixels.
+        marks: its marks, drawn in this order.
+        description: its content in words, for those who cannot see it.
     """
 
     width: float
@@ -40,11 +40,11 @@ class Drawing:
     description: str = ""
 
     def at(self, x: float, y: float) -> tuple[Mark, ...]:
-        """The marks, moved."""
+        """The marks, moved by `(x, y)`."""
         return tuple(moved(mark, x, y) for mark in self.marks)
 
     def to_image(self, scale: float = 1.0) -> Image.Image:
-        """Draw it with Pillow, `scale` pixels for each pixel of the drawing.
+        """Draws it with Pillow, with `scale` pixels for each pixel of the drawing.
 
         Raises:
             InputError: the image would be larger than 40 million pixels.
@@ -62,11 +62,11 @@ class Drawing:
         return sheet
 
     def to_svg(self) -> str:
-        """Write it as SVG: one element that holds everything it shows."""
+        """Writes it as SVG: one self-contained element."""
         return svg(self.width, self.height, self.marks, self.description)
 
     def to_pdf(self) -> bytes:
-        """Write it as a PDF of one page."""
+        """Writes it as a PDF of one page."""
         return pdf(self.width, self.height, self.marks)
 
 
@@ -82,7 +82,7 @@ def row(drawings: Sequence[Drawing], gap: float = 12) -> Drawing:
 
 
 def column(drawings: Sequence[Drawing], gap: float = 12) -> Drawing:
-    """Drawings below each other, aligned on the left."""
+    """Drawings one below the other, aligned on the left."""
     marks: list[Mark] = []
     top = 0.0
     for drawing in drawings:
@@ -93,7 +93,7 @@ def column(drawings: Sequence[Drawing], gap: float = 12) -> Drawing:
 
 
 def titled(drawing: Drawing, title: str, *, size: int = 15, lines: Sequence[str] = ()) -> Drawing:
-    """A drawing under a title, and smaller lines below it, which are wrapped where the drawing is narrow."""
+    """A drawing under a title and smaller lines, which are wrapped where the drawing is narrow."""
     marks: list[Mark] = []
     top = 0.0
     room = max(drawing.width, _ROOM)
@@ -114,7 +114,7 @@ def framed(drawing: Drawing, margin: float = 12) -> Drawing:
 
 
 def wrapped(text: str, room: float, size: int = SIZE) -> list[str]:
-    """A text in lines that fit the room; words that do not fit a line are cut."""
+    """A text in lines that fit the room. Words that do not fit a line are cut."""
     lines: list[str] = []
     for word in text.split():
         if lines and width(f"{lines[-1]} {word}", size) <= room and not lines[-1].endswith("…"):
@@ -165,7 +165,7 @@ def _write(mark: Text, sheet: Image.Image, draw: ImageDraw.ImageDraw, scale: flo
         anchor = {"start": "la", "middle": "ma", "end": "ra"}[mark.anchor]
         draw.text((x, y), text, fill=mark.colour, font=font, anchor=anchor)
         return
-    # Text that runs upwards starts at the bottom: `y` is where it starts.
+    # Text that runs upwards starts at the bottom, at `y`.
     strip = Image.new("L", (max(1, int(font.getlength(text)) + 2), size + 4), 0)
     ImageDraw.Draw(strip).text((0, 0), text, fill=255, font=font, anchor="la")
     strip = strip.transpose(Image.Transpose.ROTATE_90)
@@ -176,7 +176,7 @@ def _stretched(mark: Picture, size: tuple[int, int]) -> Image.Image:
     image = mark.image.convert("RGB")
     if mark.smooth:
         return image.resize(size, Image.Resampling.BICUBIC)
-    # Pixels stay pixels when a map is enlarged: smoothing would invent relevance between them. A map that is made
-    # smaller is averaged, so that none of it is left out.
+    # An enlarged map keeps its pixels: smoothing would invent relevance between them. A map that is made smaller is
+    # averaged, so that none of it is left out.
     enlarged = size[0] >= image.width and size[1] >= image.height
     return image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""The font of drawings: Pillow's own, the same on every machine; letters it lacks come from the system's."""
+"""The font of drawings: Pillow's own, the same on every machine. A font of the system has the letters it lacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import ImageFont
 
 from relprop.rendering.visible import visible
 
-# What `visible` puts around codes, where a font lacks that.
+# The brackets that `visible` puts around codes, for fonts that lack them.
 _SPELLED = {"⟨": "[", "⟩": "]"}
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -32,14 +32,14 @@ def wide_font(size: int) -> Font:
 
 @lru_cache(maxsize=16384)
 def drawable(text: str) -> str:
-    """The text as it is drawn: visible, with the code of each letter that no font here has, such as [U+4E2D]."""
+    """The text as it is drawn: made visible, with codes such as [U+4E2D] for letters that no font here has."""
     return "".join(
         c if _known(c) or _in(wide_font(20), c) else _SPELLED.get(c, f"[U+{ord(c):04X}]") for c in visible(text)
     )
 
 
 def font_for(text: str, size: int) -> Font:
-    """The built-in font where it has every letter of the text."""
+    """The built-in font if it has every letter of the text, else the wide one."""
     return font(size) if all(map(_known, text)) else wide_font(size)
 
 
@@ -51,19 +51,19 @@ def _known(letter: str) -> bool:
 
 
 def _in(chosen: Font, letter: str) -> bool:
-    """Whether a font has a letter: it draws another shape than for one that no font has."""
+    """Whether a font has a letter: its shape then differs from that of a letter that no font has."""
     return bytes(chosen.getmask(letter)) != bytes(chosen.getmask("\uffff"))
 
 
 @lru_cache(maxsize=16384)
 def width(text: str, size: int) -> float:
-    """How wide a line of text is; letters are set to whole pixels, which differs a little in a picture of twice the size."""
+    """The width of a line of text. Letters stand at whole pixels, so it may differ slightly at twice the size."""
     text = drawable(text)
     return max(font_for(text, size).getlength(text), font_for(text, 2 * size).getlength(text) / 2)
 
 
 def fit(text: str, room: float, size: int) -> str:
-    """The text, cut with an ellipsis where it is wider than the room."""
+    """The text, cut with an ellipsis if it is wider than the room."""
     text = visible(text)
     if width(text, size) <= room:
         return text

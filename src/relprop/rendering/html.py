@@ -1,6 +1,6 @@
-"""Pages of HTML that hold all they show: no script, nothing loaded from elsewhere, text escaped.
+"""Self-contained HTML pages: no script, nothing loaded from elsewhere, all text escaped.
 
-The Content-Security-Policy of a page allows its own style, by its hash, and pictures inside it; nothing else.
+The Content-Security-Policy of a page allows its own style, by hash, and pictures inside the page; nothing else.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from relprop.rendering.text import UNDERLINED, TokenMap
 from relprop.rendering.view import View
 from relprop.rendering.visible import visible
 
-# Colours of tokens come in this many steps a side, as classes of the style: a style of each one's own would be
-# forbidden by the policy, and larger.
+# The colours of tokens have this many steps per sign, as CSS classes. The policy would forbid a style attribute on each
+# token, and the page would be larger.
 LEVELS = 40
-# The values of a longer text are folded away on the screen.
+# The values of a text with more tokens than this are folded away on the screen.
 _FOLDED = 60
-# Cells of a matrix that are written as a table; a larger one is a picture.
+# The most cells that a matrix may have to be a table; a larger one is a picture.
 _CELLS = 5000
-# Features of a table that are listed; a page for all pixels of a picture would be of use to nobody.
+# The most features that are listed: a list of all pixels of a picture helps nobody.
 _LONGEST = 1000
 
 
 def page(title: str, body: str, *, palette: Palette | str = colours.RED_BLUE) -> str:
-    """A whole page around a body that is HTML already."""
+    """A whole page around a body, which is HTML already."""
     css = style(palette)
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -80,17 +80,17 @@ def style(palette: Palette | str) -> str:
 
 
 def text(value: object) -> str:
-    """Text as HTML that shows it, whatever it holds."""
+    """Any text as HTML that shows it."""
     return escape(visible(value))
 
 
 def lines(value: object) -> str:
-    """The same, with its line breaks."""
+    """Any text as HTML that shows it, with its line breaks."""
     return escape(visible(value, longest=100_000, lines=True))
 
 
 def view_html(view: View, *, heading: str = "h3") -> str:
-    """A view under what was explained and its numbers."""
+    """A view under its title and its numbers."""
     notes = "".join(f"<p class=note>{text(line)}</p>" for line in view.lines)
     if isinstance(view.data, TokenMap):
         shown = tokens_html(view.data)
@@ -102,7 +102,7 @@ def view_html(view: View, *, heading: str = "h3") -> str:
 
 
 def tokens_html(shown: TokenMap) -> str:
-    """A text on its colours; the relevance of each token is shown on hover, and listed below."""
+    """A text on its colours. The relevance of each token is shown on hover, and listed below."""
     parts = [
         f"<{tag}{level} title={number(token.value)}>{_token(token.text)}</{tag}>"
         for token, level in zip(shown.tokens, _levels(shown.scaled), strict=True)
@@ -116,7 +116,7 @@ def tokens_html(shown: TokenMap) -> str:
 
 
 def matrix_html(shown: TokenMatrix) -> str:
-    """A matrix as a table of colours; what each token drew on most, and all numbers, are listed below."""
+    """A matrix as a table of colours. Below it are the strongest tokens of each row, and all numbers."""
     if shown.values.size > _CELLS:
         drawn = f'<div class="scroll">{shown.drawing().to_svg()}</div>'
         return f"{drawn}\n{_drew_on(shown)}"
@@ -147,7 +147,7 @@ def matrix_html(shown: TokenMatrix) -> str:
 
 
 def _parted(cells: list[str], at: int | None) -> str:
-    """Cells with a gap between the prompt and what was generated."""
+    """Cells with a gap between the prompt and the generated tokens."""
     return "".join(cells) if at is None else "".join((*cells[:at], "<td class=gap></td>", *cells[at:]))
 
 
@@ -160,7 +160,7 @@ def _drew_on(shown: TokenMatrix) -> str:
 
 
 def legend(scale: Scale, against: str, towards: str, more: str = "") -> str:
-    """What colours and signs mean."""
+    """The legend of colours and signs."""
     limit = number(scale.limit)
     return (
         f'<p class="note">Scale: <b class="n{LEVELS}">&nbsp;-{limit}&nbsp;</b> against, {against}; <b>0</b> white; '
@@ -169,14 +169,14 @@ def legend(scale: Scale, against: str, towards: str, more: str = "") -> str:
 
 
 def values_table(entries: Sequence[tuple[str, float]], title: str, *, folded: bool = True) -> str:
-    """Names and values as a table, folded away on the screen; printed, it is there."""
+    """Names and values as a table. On the screen it may be folded; in print it is shown."""
     rows = "\n".join(f"<tr><td>{_token(name)}<td>{number(value)}" for name, value in entries)
     opened = "" if folded else " open"
     return f"<details{opened}><summary>{text(title)}</summary><table class=values>\n{rows}\n</table></details>"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> str:
-    """A table; the columns in `numbers` are aligned on the right."""
+    """A table. The columns in `numbers` are aligned on the right."""
     right = [' class="number"' if column in numbers else "" for column in columns]
     head = "".join(f'<th scope="col"{c}>{text(column)}</th>' for column, c in zip(columns, right, strict=True))
     body = "\n".join(
@@ -187,7 +187,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: 
 
 
 def _levels(scaled: Floats) -> list[str]:
-    """The class of each colour, as an attribute."""
+    """The CSS class of each colour, as an attribute."""
     levels = np.round(np.abs(np.nan_to_num(scaled)) * LEVELS).astype(int)
     return [
         " class=nan" if value != value else f" class={'p' if value > 0 else 'n'}{level}" if level else ""

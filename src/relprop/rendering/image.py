@@ -15,9 +15,9 @@ from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Bytes, Floats, Palette
 from relprop.rendering.scale import Scale, note, scale_for, to_array
 
-# The picture's lightness is squeezed into this range: pure black and pure white cannot take a tint.
+# The picture's lightness is compressed into this range: pure black and pure white cannot take a tint.
 _PICTURE_LIGHTNESS = (30.0, 88.0)
-# Side of a panel of a drawing; maps are shown at whole multiples of their size where that fits.
+# The height of a panel in pixels.
 PANEL = 224
 
 
@@ -25,12 +25,12 @@ PANEL = 224
 class Heatmap:
     """A map of relevance, `(H, W)`, and its scale.
 
-    Build one with `Heatmap.of`; the scale of another makes the two comparable:
+    Build one with `Heatmap.of`. The scale of another map makes the two comparable:
     `Heatmap(heatmap.values, other.scale)`.
 
     Attributes:
-        values: relevance of each pixel; NaN stays NaN and is drawn yellow.
-        scale: which size is drawn in the deepest colour; everything beyond it, too.
+        values: the relevance of each pixel. NaN stays NaN and is drawn yellow.
+        scale: its limit, and every size beyond it, is drawn in the deepest colour.
         palette: the colours.
     """
 
@@ -51,12 +51,12 @@ class Heatmap:
 
         Args:
             relevance: the relevance of one picture.
-            percentile: scale by this percentile of the sizes instead, which clips what is beyond it.
+            percentile: scale by this percentile of absolute relevance instead, and clip larger values.
             limit: scale by this size instead, or by another scale.
             palette: the colours, or their name.
 
         Raises:
-            InputError: this is no map, or there is no such palette or scale.
+            InputError: the shape is not that of a map, or there is no such palette or scale.
         """
         values = channel_sum(relevance)
         scale = scale_for([values], percentile=percentile, limit=limit)
@@ -69,14 +69,14 @@ class Heatmap:
 
     @property
     def note(self) -> str:
-        """What one should know of the map before trusting its colours; empty for an ordinary one."""
+        """What a reader should know before trusting the colours; empty for an ordinary map."""
         said = note(self.values, self.scale, "pixel")
         unsigned = "signs are not shown" if self.palette.positive == self.palette.negative else ""
         return "; ".join(filter(None, [said, unsigned]))
 
     @property
     def scaled(self) -> Floats:
-        """The values as parts of the limit, -1 to 1; NaN where they are not finite, for that has no size."""
+        """The values as fractions of the limit, -1 to 1; NaN where they are not finite."""
         return self.scale(self.values)
 
     def image(self) -> Image.Image:
@@ -90,9 +90,9 @@ class Heatmap:
 
 
 def overlay(heatmap: Heatmap, picture: Image.Image) -> Image.Image:
-    """Draws the picture in grey and lets relevance tint it, red for and blue against.
+    """Draws the picture in grey, tinted by relevance: red for, blue against.
 
-    A tint changes no luminance: what the picture shows stays as visible under strong relevance as under none.
+    A tint does not change luminance, so the picture is as visible under strong relevance as under none.
     """
     height, width_ = heatmap.values.shape
     rgb: Bytes = np.asarray(picture.convert("RGB").resize((width_, height), Image.Resampling.BICUBIC))
@@ -104,14 +104,17 @@ def overlay(heatmap: Heatmap, picture: Image.Image) -> Image.Image:
 def contour(
     heatmap: Heatmap, picture: Image.Image, *, level: float = 0.25, smooth: float = 2.0, size: int = PANEL
 ) -> Image.Image:
-    """Draws the picture in its own colours, with lines around what is relevant.
+    """Draws the picture in its own colours, with lines around relevant regions.
 
     Args:
-        heatmap: the map; its size is blurred before the lines are drawn, or every pixel would have one.
-        picture: what it is about.
-        level: where the lines run, as a part of the largest blurred size.
+        heatmap: the map. It is blurred before the lines are drawn, or every pixel would have one.
+        picture: the picture that the map is about.
+        level: where the lines run, as a fraction of the largest blurred size.
         smooth: the blur's standard deviation in pixels of the map; 0 for none.
         size: pixels of the longer side.
+
+    Raises:
+        InputError: size, smooth or level is out of range.
     """
     if size < 1 or smooth < 0.0 or not 0.0 < level <= 1.0:
         raise InputError(
@@ -128,7 +131,7 @@ def contour(
     for sign in (1.0, -1.0):
         inside = (sign * blurred > threshold) & (threshold > 0.0)
         edge = inside & ~_eroded(inside)
-        # A white line around the coloured one, so that it is seen on any picture.
+        # A white line around the coloured one makes it visible on any picture.
         shown[_grown(edge) & ~inside] = 255
         shown[edge] = colours.diverging(np.array([sign * 0.85]), heatmap.palette)[0]
     return Image.fromarray(shown)
@@ -141,7 +144,7 @@ def channels(
     percentile: float | None = None,
     limit: float | Scale | None = None,
 ) -> list[tuple[str, Heatmap]]:
-    """A map of each channel of `(C, H, W)`, on one scale."""
+    """A map of each channel of `(C, H, W)`, all on one scale."""
     values = to_array(relevance)
     if values.ndim != 3:
         raise InputError(f"relevance has the shape {values.shape}; channels are shown of (C, H, W).")
@@ -153,10 +156,10 @@ def channels(
 
 
 def picture_of(values: torch.Tensor | ArrayLike) -> tuple[Image.Image, str]:
-    """A picture from a network's input `(C, H, W)`, and what was done to its values, in words.
+    """A picture from a network's input `(H, W)` or `(C, H, W)`, and what was done to its values, in words.
 
-    Values from 0 to 1 are taken as they are, others are stretched from their smallest to their largest: what a network
-    was normalised with is not known here. Of other than 1 or 3 channels the mean is shown.
+    Values from 0 to 1 are shown unchanged. Other values are stretched to that range from their smallest and largest,
+    because the network's normalisation is not known here. Unless there are 1 or 3 channels, their mean is shown.
     """
     array = to_array(values)
     if array.ndim == 2:
@@ -178,14 +181,14 @@ def channel_sum(relevance: torch.Tensor | ArrayLike) -> Floats:
     """A map `(H, W)` of the relevance of one picture.
 
     Raises:
-        InputError: this is no map.
+        InputError: the shape is not that of a map.
     """
     values = to_array(relevance)
     given = values.shape
     if values.ndim == 4 and values.shape[0] == 1:
         values = values[0]
     if values.ndim == 3:
-        # A sum of infinities of both signs is no number, and that is what is shown.
+        # A sum of infinities of both signs is NaN, and is shown as such.
         with np.errstate(invalid="ignore", over="ignore"):
             values = values.sum(axis=0)
     if values.ndim != 2 or 0 in values.shape:

@@ -1,4 +1,4 @@
-"""Relevance of hidden layers: how much each layer holds, and which of its channels hold it."""
+"""Relevance of hidden layers: how much each layer has, and which of its channels have it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROW, _BAR = 26, 17
 
 
 def channel_bars(relevance: torch.Tensor | ArrayLike, *, most: int = 15, palette: Palette | str = RED_BLUE) -> Drawing:
-    """Draws the relevance of a layer's channels: `(C, ...)` of one sample, summed over all but the first axis."""
+    """Draws the relevance of a layer's channels: `(C, ...)` of one sample, summed over all other axes."""
     values = to_array(relevance)
     if values.ndim == 0 or not values.size:
         raise InputError(f"relevance has the shape {values.shape}; a layer is (C, ...).")
@@ -36,11 +36,11 @@ def layer_bars(
     palette: Palette | str = RED_BLUE,
     wide: float = 420,
 ) -> Drawing:
-    """Draws for each layer its positive and negative relevance, and the sum, as a mark: where it is lost is seen.
+    """Draws the positive and negative relevance of each layer, and their sum as a mark, which shows where it is lost.
 
     Args:
         layers: relevance of one sample by layer, in the order in which they are drawn.
-        score: what was handed out: a line that the marks would stay on if nothing were absorbed.
+        score: the explained score, drawn as a line. The marks would stay on it if nothing were absorbed.
         palette: the colours, or their name.
         wide: pixels from the smallest to the largest value.
     """

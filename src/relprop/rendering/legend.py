@@ -1,4 +1,4 @@
-"""The colour bar under a map or a text: what its colours mean."""
+"""The colour bar under a map or a text, which tells what its colours mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relprop.rendering.scale import Scale, number
 
 
 def colour_bar(wide: float, scale: Scale, palette: Palette | str = RED_BLUE) -> Drawing:
-    """Draws the palette from -limit to +limit, with these two and 0 written under it."""
+    """Draws the palette from -limit to +limit, with these numbers and 0 under it."""
     ramp = colours.diverging(np.linspace(-1.0, 1.0, 2 * max(1, int(wide) // 2) + 1)[None], palette)
     marks: list[Mark] = [
         Picture(0, 0, wide, 10, Image.fromarray(ramp)),

@@ -1,4 +1,4 @@
-"""What a drawing is made of: rectangles, lines, text and pictures at their places. Coordinates are pixels, y down."""
+"""The marks that make up a drawing: rectangles, lines, text and pictures. Coordinates are pixels, y down."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE, SMALL = 13, 11
 
 @dataclass(frozen=True)
 class Rect:
-    """A rectangle, filled, with an edge, or neither (a place to hover over); `title` is shown on hover."""
+    """A rectangle with a fill, an edge, both or neither (a place to hover over). `title` is shown on hover."""
 
     x: float
     y: float
@@ -40,9 +40,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text; `y` is the top of its letters. `anchor` says which end of it is at `x`.
+    """One line of text. `y` is the top of its letters, and `anchor` says which part of it is at `x`.
 
-    With `upwards` it runs from the bottom to the top, beginning at `y`, and `x` is the top of its letters.
+    With `upwards` it runs from bottom to top, starting at `y`, and `x` is the top of its letters.
     """
 
     x: float
@@ -59,7 +59,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture stretched over a rectangle: by whole pixels, or smoothly where it is a photograph."""
+    """A picture stretched over a rectangle, smoothly for photographs, else by whole pixels."""
 
     x: float
     y: float

@@ -1,4 +1,4 @@
-"""Relevance on the axes of matplotlib, with our palette as a colour map (white is exactly zero)."""
+"""Relevance on matplotlib axes, with our palette as a colour map (white is exactly zero)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from relprop.rendering.text import TokenMap
 from relprop.rendering.view import Options, View
 from relprop.rendering.visible import visible
 
-# Tokens that still fit beside each other on an axis.
+# The most tokens whose names fit on an axis.
 _NAMED = 60
 
 
 def colour_map(palette: Palette | str = RED_BLUE) -> Colormap:
-    """The palette for matplotlib; an odd number of colours, so that zero is the one in the middle."""
+    """The palette for matplotlib. It has an odd number of colours, so that the middle one is zero."""
     steps = colours.diverging(np.linspace(-1.0, 1.0, 511), palette) / 255.0
     found = ListedColormap(steps, name="relprop")
     unknown = colours.diverging(np.array([np.nan]))[0] / 255.0
@@ -33,7 +33,7 @@ def colour_map(palette: Palette | str = RED_BLUE) -> Colormap:
 
 
 def draw(view: View, ax: Any, options: Options) -> Any:
-    """Draws a view on an axes, the current one where none is given, and returns the axes."""
+    """Draws a view on the given axes, or on the current ones, and returns the axes."""
     axes = ax if ax is not None else pyplot.gca()
     if isinstance(view.data, TokenMatrix):
         _matrix(axes, view.data)
@@ -98,5 +98,5 @@ def _bars(axes: Any, view: View, options: Options) -> None:
 
 
 def _plain(text: str) -> str:
-    """Names are text: a dollar sign in one does not start a formula."""
+    """A name as plain text: a dollar sign in it does not start a formula."""
     return visible(text, longest=80).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The matrix of a generation: a row for each token that was generated, a column for each that was read."""
+"""The matrix of a generation: a row for each generated token, a column for each token that was read."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 from relprop.rendering.text import guess_style, read
 from relprop.rendering.visible import visible
 
-# Cells that can be hovered over in a drawing; more would make it large.
+# The most cells that can be hovered over in a drawing; more would make it large.
 HOVERED = 4000
-# Not read yet: no colour of the palette, and unlike the white of no relevance.
+# The colour of "not read yet". It is not in the palette, and differs from white, which is zero relevance.
 UNREAD = "#ececec"
-# Relevance this small a part of the scale gets no sign in its cell: signs say at a glance what matters.
+# Relevance below this fraction of the scale gets no sign in its cell: signs show at a glance what matters.
 SIGNED = 0.2
 _LONGEST_LABEL = 140.0
 
 
 @dataclass(frozen=True, eq=False)
 class TokenMatrix:
-    """Relevance of tokens read for tokens generated, and its scale. Build one with `TokenMatrix.of`.
+    """Relevance of the tokens read, for each generated token, and its scale. Build one with `TokenMatrix.of`.
 
     Attributes:
-        rows: the tokens generated, as they read.
-        columns: the tokens read.
-        values: `(rows, columns)`.
-        read: which had been read when each was generated.
-        scale: of the colours.
-        prompt: how many of the columns are no generated tokens; None where that is not known.
+        rows: the generated tokens, as they read.
+        columns: the tokens that were read.
+        values: the relevance, `(rows, columns)`.
+        read: which tokens had been read when each was generated, `(rows, columns)`.
+        scale: the scale of the colours.
+        prompt: the number of columns that belong to the prompt; None if unknown.
         palette: the colours.
     """
 
@@ -66,16 +66,16 @@ class TokenMatrix:
         limit: float | Scale | None = None,
         palette: Palette | str = RED_BLUE,
     ) -> TokenMatrix:
-        """From tokens and their relevance.
+        """Builds a matrix from tokens and their relevance.
 
         Args:
-            rows: the tokens that were generated.
-            columns: all tokens that were read: the prompt and what was generated.
-            relevance: `(rows, columns)`.
-            style: how tokens are spelled, see `TokenMap.of`; None looks at them.
-            unread: what had not been read when a token was generated, `(rows, columns)`; None takes NaN for that.
-            prompt: how many of the columns are the prompt's; a line is drawn after them.
-            percentile: end of the scale, as a percentile of the sizes.
+            rows: the generated tokens.
+            columns: all tokens that were read: the prompt and the generated ones.
+            relevance: the relevance, `(rows, columns)`.
+            style: how tokens are spelled, see `TokenMap.of`; None guesses from the tokens.
+            unread: what had not been read when a token was generated, `(rows, columns)`; None takes NaN as unread.
+            prompt: the number of columns that belong to the prompt; a line is drawn after them.
+            percentile: end of the scale, as a percentile of absolute relevance.
             limit: end of the scale.
             palette: the colours, or their name.
 
@@ -98,26 +98,28 @@ class TokenMatrix:
 
     @property
     def scaled(self) -> Floats:
-        """The values as parts of the scale, -1 to 1; NaN where they are not finite."""
+        """The values as fractions of the limit, -1 to 1; NaN where they are not finite."""
         return self.scale(self.values)
 
     @property
     def note(self) -> str:
-        """What one should know before trusting the colours; empty for an ordinary matrix."""
+        """What a reader should know before trusting the colours; empty for an ordinary matrix."""
         return note(self.values[self.read], self.scale, "cell")
 
     def strongest(self, row: int, count: int = 4) -> list[tuple[int, float]]:
-        """The columns that a token drew on most, by size, with their relevance; exact zeros are left out."""
+        """The columns with the largest relevance in a row, by size, with that relevance. Exact zeros are left out."""
         sizes = np.where(self.read[row], np.abs(np.nan_to_num(self.values[row])), 0.0)
         order = [int(c) for c in np.argsort(-sizes, kind="stable")[:count] if sizes[c] > 0]
         return [(c, float(self.values[row, c])) for c in order]
 
     def drawing(self) -> Drawing:
-        """The matrix, with its tokens where their cells are large enough to be named."""
+        """The matrix, with its tokens as labels if the cells are large enough."""
         scaled, count = self.scaled, len(self.columns)
         cell = float(np.clip(1100 / count, 4, 22))
         named = cell >= 10
-        tall = cell if named or len(self.rows) > 60 else 14.0  # rows are named where there is room, columns or not
+        tall = (
+            cell if named or len(self.rows) > 60 else 14.0
+        )  # rows are labelled where they fit, whether columns are or not
         left = min(max(width(label(text), SMALL) for text in self.rows), _LONGEST_LABEL) + 8 if tall >= 10 else 4.0
         top = min(max(width(label(text), SMALL) for text in self.columns), _LONGEST_LABEL) + 8 if named else 4.0
         wide, high = cell * count, tall * len(self.rows)
@@ -158,12 +160,12 @@ class TokenMatrix:
 
     @property
     def signs(self) -> list[list[str]]:
-        """For those who see no colours: "+" and "-" in the cells that matter, empty in others."""
+        """For readers who cannot see colours: "+" or "-" in the cells that matter, "" in others."""
         scaled = np.where(self.read, np.nan_to_num(self.scaled), 0.0)
         return [["" if abs(value) < SIGNED else "+" if value > 0 else "-" for value in row] for row in scaled]
 
     def _signs(self, left: float, top: float, cell: float) -> list[Mark]:
-        """The signs as lines, which are the same with every font."""
+        """The signs as lines, which look the same with every font."""
         marks: list[Mark] = []
         for r, row in enumerate(self.signs):
             for c, sign in enumerate(row):

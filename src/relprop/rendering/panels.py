@@ -1,4 +1,4 @@
-"""Maps and pictures as drawings: with a caption and a colour bar, side by side, and in grids."""
+"""Maps and pictures as drawings, with captions and colour bars, side by side or in a grid."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from relprop.rendering.legend import colour_bar
 from relprop.rendering.marks import FAINT, INK, LINE, SIZE, SMALL, Mark, Picture, Rect, Text
 from relprop.rendering.scale import Scale, note, number
 
-# A drawn map tells the sum of relevance of this many parts of each side to the pointer.
+# On hover, a map shows the sum of relevance of a part; each side has this many parts.
 _PARTS = 12
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture of a drawing.
+    """A picture or map in a drawing.
 
     Attributes:
-        image: what is shown: a picture, or a map.
-        caption: its first line, cut with an ellipsis where it is too long; what follows a line break is
-            fainter, and wrapped.
-        heatmap: the map whose colour bar and values belong to the picture; None draws none.
+        image: the picture or map to show.
+        caption: its text. The first line is cut with an ellipsis if it is too long; further lines are fainter, and
+            wrapped.
+        heatmap: the map whose colour bar and values belong to a picture; None draws neither.
         smooth: whether it is a photograph, which may be smoothed when it is enlarged.
     """
 
@@ -44,7 +44,7 @@ class Panel:
 
 
 def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
-    """One picture, a colour bar under it where it is a map, and its caption."""
+    """One picture with its caption, and a colour bar if it has a map."""
     image = shown.image.image() if isinstance(shown.image, Heatmap) else shown.image
     wide = max(1, round(image.width * height / image.height))
     marks: list[Mark] = [
@@ -61,7 +61,7 @@ def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
             top += legend.height + 2
     first, *rest = shown.caption.split("\n")
     if shown.map is not None and bar and shown.map.note:
-        rest.append(shown.map.note)  # what was clipped is always written down
+        rest.append(shown.map.note)  # clipping is always stated
     if first:
         marks.append(Text(0, top, fit(first, wide + 2, SIZE), SIZE, INK))
         top += SIZE + 4
@@ -72,7 +72,7 @@ def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
 
 
 def strip(panels: Sequence[Panel], *, height: int = PANEL) -> Drawing:
-    """Draws panels side by side at one height."""
+    """Draws panels side by side, at the same height."""
     if not panels:
         raise InputError("a strip needs at least one panel.")
     return row([panel(each, height=height) for each in panels])
@@ -87,16 +87,20 @@ def grid(
     picture: Image.Image | None = None,
     size: int = 160,
 ) -> Drawing:
-    """Draws maps as a table, as of targets (rows) by composites (columns).
+    """Draws maps as a table, for example of targets (rows) by composites (columns).
 
     Args:
-        maps: the rows.
-        rows: a label for each.
+        maps: the rows of maps.
+        rows: a label for each row.
         columns: a label for each column.
-        shared: draw all on one scale, that of the largest size, instead of each on its own with a colour bar each. Maps of different rules may
-            differ in size by orders of magnitude; then the small ones look white, and their titles say so.
-        picture: tint it with each map, instead of drawing maps alone.
-        size: pixels of a map's height.
+        shared: draw all maps on the scale of the largest size, instead of each on its own scale with its own colour
+            bar. Maps of different rules may differ in size by orders of magnitude; the text under a small one then
+            says that it looks white.
+        picture: a picture to tint with each map, instead of drawing the maps alone.
+        size: the height of a map in pixels.
+
+    Raises:
+        InputError: a row is empty, or the number of labels does not fit.
     """
     if not maps or not all(maps):
         raise InputError("a grid needs at least one map in each row.")
@@ -139,7 +143,7 @@ def grid(
 
 
 def _hover(heatmap: Heatmap, wide: float, height: float) -> list[Mark]:
-    """Parts of the map that tell their sum to the pointer."""
+    """Invisible rectangles that show the sum of each part of a map on hover."""
     marks: list[Mark] = []
     rows = np.array_split(np.arange(heatmap.values.shape[0]), min(_PARTS, heatmap.values.shape[0]))
     columns = np.array_split(np.arange(heatmap.values.shape[1]), min(_PARTS, heatmap.values.shape[1]))

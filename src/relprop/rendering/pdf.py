@@ -1,6 +1,6 @@
-"""Drawings as PDF of one page: pictures without loss, lines and Latin text as such (ISO 32000-1).
+"""Drawings as one-page PDF (ISO 32000-1): pictures without loss, lines as vectors, Latin text as text.
 
-Pillow's own PDF would store maps as JPEG, and zero would no longer be exactly white.
+Pillow's own PDF would store maps as JPEG, in which zero is not exactly white.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from relprop.rendering.fonts import drawable, font_for
 from relprop.rendering.fonts import width as width_of
 from relprop.rendering.marks import Line, Mark, Picture, Text
 
-# Where a line of text begins below the top of its letters; text in Helvetica, the font every reader has.
+# From the top of the letters to the baseline, as a part of the size, in Helvetica, a font that every reader has.
 _BASELINE = 0.95
-# A point is 1/72 inch, a pixel of a drawing 1/96.
+# A point is 1/72 inch, a pixel of a drawing 1/96 inch.
 _POINT = 0.75
-# Letters that Helvetica lacks are drawn this much larger than they are shown.
+# Text with letters that Helvetica lacks is a picture, drawn this many times larger than it is shown.
 _DETAIL = 4
 
 
@@ -81,7 +81,7 @@ def _mark(mark: Mark, pictures: list[Image.Image]) -> list[str]:
     if isinstance(mark, Picture):
         image = mark.image.convert("RGB")
         if not mark.smooth and max(image.size) < 64:
-            # Readers smooth what they enlarge; a map of few pixels is enlarged here, where it is not smoothed.
+            # Readers smooth pictures that they enlarge, so a map of few pixels is enlarged here without smoothing.
             image = image.resize((image.width * 8, image.height * 8), Image.Resampling.NEAREST)
         return _place(image, mark.x, mark.y, mark.width, mark.height, pictures)
     box = f"{mark.x:.2f} {mark.y:.2f} {mark.width:.2f} {mark.height:.2f} re"
@@ -111,7 +111,7 @@ def _write(mark: Text, pictures: list[Image.Image]) -> list[str]:
 
 
 def _drawn(mark: Text, pictures: list[Image.Image]) -> list[str]:
-    """Letters that Helvetica lacks, as a picture of them."""
+    """A text with letters that Helvetica lacks, as a picture."""
     size = mark.size * _DETAIL
     text = drawable(mark.text)
     font = font_for(text, size)

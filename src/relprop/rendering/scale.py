@@ -1,4 +1,4 @@
-"""The scale of a map: which size of relevance gets the deepest colour, and how that was chosen."""
+"""The scale of a map: the size of relevance that gets the deepest colour, and how it was chosen."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import ArrayLike
 from relprop.errors import InputError
 from relprop.rendering.colours import Floats
 
-# A map whose largest size is a smaller part of its scale looks white.
+# A map looks white if its largest size is below this fraction of its scale.
 _FAINT = 0.05
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Symmetric around zero: relevance from `-limit` to `limit`.
+    """A scale symmetric around zero: relevance from `-limit` to `limit`.
 
     Attributes:
-        limit: the size drawn in the deepest colour; 0 where there is nothing to scale by.
-        how: how it was chosen, in words, for captions; empty for the largest size of the map itself.
+        limit: the size drawn in the deepest colour; 0 if no finite value differs from 0.
+        how: how it was chosen, in words, for captions; empty for the largest size of one map.
     """
 
     limit: float
@@ -30,15 +30,15 @@ class Scale:
 
     @classmethod
     def of(cls, *maps: torch.Tensor | ArrayLike, percentile: float | None = None) -> Scale:
-        """The largest size in one map, or in several that are to be compared.
+        """The scale of the largest size in one map, or in several that are to be compared.
 
         Args:
             *maps: relevance of any shape.
-            percentile: scale by this percentile of the sizes instead, which clips what is beyond. Few extreme
-                values then no longer leave the rest pale, but the deepest colour hides differences; captions say so.
+            percentile: scale by this percentile of absolute relevance instead, and clip larger values. A few extreme
+                values then do not leave the rest pale, but the deepest colour hides differences. Captions say so.
 
         Raises:
-            InputError: the percentile does not lie above 0 and up to 100.
+            InputError: the percentile is not above 0 and at most 100.
         """
         if percentile is not None and not 0.0 < percentile <= 100.0:
             raise InputError(f"percentile is {percentile}; it lies above 0 and up to 100.")
@@ -54,27 +54,27 @@ class Scale:
 
     @classmethod
     def fixed(cls, limit: float) -> Scale:
-        """A limit of one's own.
+        """A scale with a given limit.
 
         Raises:
-            InputError: it is not a positive number.
+            InputError: the limit is not a positive finite number.
         """
         if not (np.isfinite(limit) and limit > 0.0):
             raise InputError(f"limit is {limit}; a fixed scale needs a positive number.")
         return cls(float(limit), "fixed")
 
     def __call__(self, values: torch.Tensor | ArrayLike) -> Floats:
-        """Values as parts of the limit, -1 to 1; NaN where they are not finite, for that has no size."""
+        """The values as fractions of the limit, -1 to 1; NaN where they are not finite."""
         array = to_array(values)
         array = np.where(np.isfinite(array), array, np.nan)
         if self.limit <= 0.0:
             return np.where(np.isnan(array), np.nan, np.sign(array))
-        # A limit near the smallest number would overflow the quotient; beyond the scale is 1 either way.
+        # A tiny limit makes the quotient overflow; it is clipped to 1 either way.
         with np.errstate(over="ignore"):
             return np.clip(array / self.limit, -1.0, 1.0)
 
     def beyond(self, values: torch.Tensor | ArrayLike) -> int:
-        """How many finite values lie beyond the limit."""
+        """The number of finite values beyond the limit."""
         array = to_array(values)
         return int(np.count_nonzero(np.isfinite(array) & (np.abs(array) > self.limit)))
 
@@ -82,7 +82,7 @@ class Scale:
 def scale_for(
     maps: Iterable[torch.Tensor | ArrayLike], *, percentile: float | None = None, limit: float | Scale | None = None
 ) -> Scale:
-    """One scale for some maps: fixed where a limit or another scale is given, else by what they hold."""
+    """One scale for some maps: the given limit or scale, else one chosen from their values."""
     if isinstance(limit, Scale):
         return limit
     if limit is not None:
@@ -93,7 +93,7 @@ def scale_for(
 
 
 def note(values: torch.Tensor | ArrayLike, scale: Scale | None = None, unit: str = "value") -> str:
-    """What one should know of relevance before trusting its colours; empty for an ordinary map on its own scale."""
+    """What a reader should know before trusting the colours; empty for an ordinary map on its own scale."""
     array = to_array(values)
     finite = np.isfinite(array)
     notes = []
@@ -119,10 +119,10 @@ def note(values: torch.Tensor | ArrayLike, scale: Scale | None = None, unit: str
 
 
 def to_array(values: torch.Tensor | ArrayLike) -> Floats:
-    """Any numbers as float64 on the CPU (bfloat16 has no counterpart in NumPy).
+    """Real numbers as a float64 array, from tensors of any dtype and device (NumPy has no bfloat16).
 
     Raises:
-        InputError: these are no real numbers.
+        InputError: the values are not real numbers.
     """
     if isinstance(values, torch.Tensor) and not values.is_complex():
         values = values.detach().cpu().to(torch.float64).numpy()
@@ -137,5 +137,5 @@ def to_array(values: torch.Tensor | ArrayLike) -> Floats:
 
 
 def number(value: float) -> str:
-    """A number for people: three digits, with the hyphen that every font has."""
+    """A number for people: three digits, with a hyphen as the minus sign, which every font has."""
     return f"{value:.3g}"

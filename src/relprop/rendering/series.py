@@ -34,21 +34,21 @@ def series(
     wide: float = 640,
     high: float | None = None,
 ) -> Drawing:
-    """Draws a signal over bands coloured by its relevance, on one scale for all channels.
+    """Draws a signal over bands coloured by its relevance, with one scale for all channels.
 
     Args:
-        relevance: `(T,)` or `(C, T)`.
-        signal: of the same shape; None draws bands alone.
-        names: of the channels.
+        relevance: `(T,)` or `(C, T)`. Of many channels, those with the most relevance are drawn.
+        signal: the signal, of the same shape; None draws only the bands.
+        names: the names of the channels.
         rate: samples per second, for an axis in seconds; None counts steps.
-        percentile: end of the scale, as a percentile of the sizes.
+        percentile: end of the scale, as a percentile of absolute relevance.
         limit: end of the scale.
         palette: the colours, or their name.
-        wide: pixels of the time axis.
-        high: pixels of each channel; None makes many channels smaller.
+        wide: the length of the time axis in pixels.
+        high: the height of each channel in pixels; None makes it smaller for many channels.
 
     Raises:
-        InputError: the shapes do not match.
+        InputError: the shapes or names do not match, or there is no such palette or scale.
     """
     values = _lines(relevance, "relevance")
     lines = None if signal is None else _lines(signal, "signal")
@@ -102,7 +102,7 @@ def axis(steps: int, rate: float | None, left: float, top: float, wide: float) -
 
 
 def binned(values: Floats, most: int) -> tuple[Floats, int]:
-    """Sums of neighbouring values, so that at most that many are left, and how many went into each."""
+    """At most `most` sums of neighbouring values, and the number of values in each."""
     each = -(-len(values) // most)
     padded = np.pad(values, (0, -len(values) % each))
     return padded.reshape(-1, each).sum(1), each
@@ -145,7 +145,7 @@ def _curve(line: Floats, left: float, top: float, wide: float, high: float) -> l
 
 
 def _outline(heights: Floats, left: float, wide: float) -> list[tuple[tuple[float, float], ...]]:
-    """The lines of the highest and of the lowest values, where too many samples share a pixel."""
+    """One line of the highest and one of the lowest values, for a signal with too many samples per pixel."""
     parts = [part[np.isfinite(part)] for part in np.array_split(heights, int(wide) // 2)]
     step = wide / len(parts)
     known = [(left + step * (i + 0.5), part) for i, part in enumerate(parts) if part.size]
@@ -162,7 +162,7 @@ def _lines(values: torch.Tensor | ArrayLike, what: str) -> Floats:
 
 
 def _strongest(values: Floats) -> list[int]:
-    """The channels that are drawn, in their order: those with the most relevance where there are too many."""
+    """The channels to draw, in order: if there are too many, those with the most relevance."""
     sizes = np.nansum(np.abs(values), axis=1)
     return sorted(np.argsort(-sizes, kind="stable")[:_MOST_CHANNELS].tolist())
 

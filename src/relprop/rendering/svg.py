@@ -1,4 +1,4 @@
-"""Drawings as SVG, without a style, a script, a font or a link: everything it shows is inside."""
+"""Drawings as self-contained SVG, without a style sheet, a script, a font or a link."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from relprop.rendering.marks import Line, Mark, Picture, Rect, Text
 from relprop.rendering.visible import visible
 
 _FONTS = "Helvetica, Arial, sans-serif"
-# From the top of the letters, where drawings place a line of text, to its baseline.
+# From the top of the letters, where drawings place a line of text, to its baseline, as a part of the size.
 _BASELINE = 0.95
 
 
 def svg(width: float, height: float, marks: Sequence[Mark], description: str = "") -> str:
-    """Marks on white paper as one `<svg>` element, for a file or for a page."""
+    """Marks on white paper as one `<svg>` element, for a file or a page."""
     drawn = "\n".join(filter(None, map(_mark, marks)))
     about = f"<title>{escape(visible(description))}</title>" if description else ""
     wide, high = _n(width), _n(height)
@@ -30,7 +30,7 @@ def svg(width: float, height: float, marks: Sequence[Mark], description: str = "
 
 
 def png_address(image: Image.Image) -> str:
-    """A picture as the address that holds it."""
+    """A picture as a data URL."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -64,12 +64,12 @@ def _mark(mark: Mark) -> str:
 
 
 def _paint(mark: Rect) -> str:
-    # What is only there to be hovered over must be painted, with nothing, to be found by the pointer.
+    # A rectangle without fill reacts to the pointer only with `pointer-events="all"`.
     fill = mark.fill or "none"
     edge = f' stroke="{mark.edge}"' if mark.edge else ""
     return f' fill="{fill}"{edge}' + (' pointer-events="all"' if mark.fill is None and mark.title else "")
 
 
 def _n(value: float) -> str:
-    """A coordinate to a hundredth of a pixel, without zeros that say nothing."""
+    """A coordinate to a hundredth of a pixel, without trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"

@@ -18,7 +18,7 @@ from relprop.rendering.scale import number, to_array
 
 _ROW = 22
 _BAR = 15
-# Strength of the bars' colour: length shows the size, colour only the sign.
+# The strength of the bars' colour: their length shows the size, their colour only the sign.
 _STRENGTH = 0.75
 
 
@@ -31,26 +31,29 @@ def bars(
     palette: Palette | str = RED_BLUE,
     wide: float = 420,
 ) -> Drawing:
-    """Draws a bar for each feature, the largest first; the rest is one bar, their sum.
+    """Draws a bar for each feature, the largest first. One more bar is the sum of those left out.
 
     Args:
-        relevance: `(F,)`.
-        names: of the features.
-        features: their values, written beside their names.
-        most: bars that are drawn.
+        relevance: `(F,)`, the relevance of each feature.
+        names: the names of the features.
+        features: their values, written next to the names.
+        most: the number of features to draw.
         palette: the colours, or their name.
-        wide: pixels from the smallest to the largest value.
+        wide: the width of the bars with their numbers, in pixels.
+
+    Raises:
+        InputError: the shapes or names do not match, or there is no such palette.
     """
     values, labels = _named(relevance, names, features)
     entries = _largest(values, labels, most)
-    # The sum of the others may be larger than each that is drawn: it gets a bar only where that leaves room for theirs.
+    # The sum of the others may exceed every drawn bar: it gets a bar only if that leaves the others room.
     drawn = entries[:-1] if len(entries) < len(values) and abs(entries[-1][1]) > 2 * abs(entries[0][1]) else entries
     finite = np.array([value for _, value in drawn if np.isfinite(value)])
     low, high = min(float(finite.min(initial=0.0)), 0.0), max(float(finite.max(initial=0.0)), 0.0)
     span = (high - low) or 1.0
     left, room = _label_room(entries), wide - 56.0
     marks: list[Mark] = []
-    # The number of a bar stands at its end; negative ones need their room on the left.
+    # The number of a bar stands at its end: negative bars need room on the left.
     start = left + (56.0 if low < 0 else 0.0)
     if low < 0 < high:
         room -= 56.0
@@ -86,20 +89,21 @@ def waterfall(
     palette: Palette | str = RED_BLUE,
     wide: float = 420,
 ) -> Drawing:
-    """Draws how the features' relevance, and what did not arrive at them, add up to the score.
+    """Draws how the features' relevance and the residual add up to the score.
 
     Args:
-        relevance: `(F,)`.
-        score: where the bars must end.
-        residual: what was absorbed on the way, as one number or by its causes; None is the score less the relevance.
-        names: of the features.
-        features: their values, written beside their names.
-        most: features that are drawn; the rest is one step, their sum.
+        relevance: `(F,)`, the relevance of each feature.
+        score: the score, where the bars must end.
+        residual: what was absorbed on the way, as one number or by cause; None is the score less the relevance.
+        names: the names of the features.
+        features: their values, written next to the names.
+        most: the number of features to draw; the sum of the rest is one step.
         palette: the colours, or their name.
-        wide: pixels from the smallest to the largest sum.
+        wide: the width of the bars with their numbers, in pixels.
 
     Raises:
-        InputError: relevance and residual do not add up to the score.
+        InputError: relevance and residual do not add up to the score or are not finite, the shapes or names do not
+            match, or there is no such palette.
     """
     values, labels = _named(relevance, names, features)
     if not np.isfinite(values).all() or not np.isfinite(score):
@@ -109,7 +113,7 @@ def waterfall(
     total = float(values.sum())
     rest = score - total if residual is None else residual
     absorbed = dict(rest) if isinstance(rest, dict) else {"absorbed by constants": float(rest)}
-    # Sums of float32 values, which the caller made in an order of its own.
+    # The caller summed float32 values, in an unknown order.
     room_for_error = 1e-3 * max(abs(score), float(np.abs(values).sum()), 1e-12)
     if abs(total + sum(absorbed.values()) - score) > room_for_error:
         raise InputError(
@@ -117,7 +121,7 @@ def waterfall(
             f"{number(score)}: the bars would not end there."
         )
     of_features = _largest(values, labels, most)
-    # A step that is no pixel wide is not drawn.
+    # A step narrower than a pixel is not drawn.
     least = 1e-3 * max(abs(score), *map(abs, absorbed.values()), 1e-300)
     entries = of_features + [(label, value) for label, value in absorbed.items() if abs(value) > least]
     ends = np.cumsum([0.0, *(value for _, value in entries)])
@@ -166,7 +170,7 @@ def _named(relevance: torch.Tensor | ArrayLike, names: Sequence[str], features: 
 
 def _largest(values: Floats, labels: list[str], most: int) -> list[tuple[str, float]]:
     order = np.argsort(-np.abs(np.nan_to_num(values, nan=np.inf)), kind="stable")
-    # One more feature takes no more room than "1 other".
+    # One more feature takes no more room than the line "1 others" would.
     count = len(order) if len(order) <= most + 1 else most
     entries = [(labels[i], float(values[i])) for i in order[:count]]
     if count < len(order):

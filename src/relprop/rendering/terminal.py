@@ -1,6 +1,6 @@
-"""Relevance in a terminal: pictures as half blocks in 24-bit colour, text on coloured ground, bars.
+"""Relevance in a terminal: pictures as half blocks in 24-bit colour, text on a coloured background, bars.
 
-Without colour (NO_COLOR, or a terminal that has none) sign and size are written out instead.
+Without colour (NO_COLOR, or a terminal without it), signs and sizes are written out instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def has_colour(stream: TextIO | None = None) -> bool:
-    """Whether to write colours there: to a terminal, unless NO_COLOR is set (see no-color.org)."""
+    """Whether to write colours: to a terminal, unless NO_COLOR is set (see no-color.org), or if FORCE_COLOR is."""
     stream = stream or sys.stdout
     if os.environ.get("NO_COLOR"):
         return False
@@ -35,7 +35,7 @@ def has_colour(stream: TextIO | None = None) -> bool:
 
 
 def picture(image: Image.Image, columns: int = 64) -> str:
-    """A picture as half blocks: two pixels in each cell, above each other."""
+    """A picture as half blocks: two pixels in each cell, one above the other."""
     rows = max(1, round(columns * image.height / image.width / 2)) * 2
     method = Image.Resampling.BOX if columns < image.width else Image.Resampling.NEAREST
     pixels = np.asarray(image.convert("RGB").resize((columns, rows), method))
@@ -47,7 +47,7 @@ def picture(image: Image.Image, columns: int = 64) -> str:
 
 
 def heatmap(shown: Heatmap, columns: int = 64, *, colour: bool = True) -> str:
-    """A map; without colour a coarse table of signs and tenths of the scale, blank where it rounds to 0."""
+    """A map. Without colour, a coarse table of signs and tenths of the largest mean, blank where these round to 0."""
     legend = f"{-shown.limit:.3g} blue, 0 white, +{shown.limit:.3g} red"
     if colour:
         text = picture(shown.image(), columns)
@@ -59,11 +59,11 @@ def heatmap(shown: Heatmap, columns: int = 64, *, colour: bool = True) -> str:
 
 
 def tokens(shown: TokenMap, *, colour: bool = True) -> str:
-    """A text; without colour the relevance is written after each token that has some."""
+    """A text. Without colour, the relevance follows each token that has some."""
     parts = []
     for token, scaled in zip(shown.tokens, shown.scaled, strict=True):
         text = visible(token.text, lines=True)
-        # Colour and numbers stand before a line break: some terminals would fill the rest of the line with it.
+        # Colour and numbers go before a line break: some terminals would colour the rest of the line.
         body = text.rstrip("\n")
         after = text[len(body) :]
         if not colour:
@@ -78,11 +78,11 @@ def tokens(shown: TokenMap, *, colour: bool = True) -> str:
 
 
 def matrix(shown: TokenMatrix, columns: int = 78, *, colour: bool = True) -> str:
-    """A matrix: the names of its columns run downwards; what does not fit the terminal beside it goes below."""
+    """A matrix. The names of its columns run downwards. Columns that do not fit the terminal go below."""
     names = [_narrow(label(name), 14) for name in shown.rows]
     left, step = max(map(_cells, names)), 2 if colour else 3
     room = max(4, (columns - left - 1) // step)
-    across = -(-len(shown.columns) // -(-len(shown.columns) // room))  # blocks of one width
+    across = -(-len(shown.columns) // -(-len(shown.columns) // room))  # blocks of equal width
     blocks = []
     for start in range(0, len(shown.columns), across):
         part = slice(start, start + across)
@@ -101,7 +101,7 @@ def matrix(shown: TokenMatrix, columns: int = 78, *, colour: bool = True) -> str
 
 
 def bars(entries: Sequence[tuple[str, float]], columns: int = 30, *, colour: bool = True) -> str:
-    """A line for each name: a bar with its number, negative ones to the left of the axis."""
+    """A line for each name, with a bar and a number. Negative bars are left of the axis."""
     names = [visible(name, longest=36) for name, _ in entries]
     room = max((len(name) for name in names), default=0)
     largest = max((abs(v) for _, v in entries if np.isfinite(v)), default=0.0) or 1.0
@@ -131,7 +131,7 @@ def _sign(value: float) -> str:
 
 
 def _downwards(names: Sequence[str], left: int, step: int, longest: int = 10) -> str:
-    """Names from top to bottom, their last letters in one line; a letter takes up to two columns of the terminal."""
+    """Names from top to bottom, with their last letters in one line. A letter may take two columns of the terminal."""
     letters = [[letter for letter in _narrow(label(name), longest) if _cells(letter)] for name in names]
     high = max(map(len, letters))
     stood = [[" "] * (high - len(word)) + word for word in letters]
@@ -143,7 +143,7 @@ def _downwards(names: Sequence[str], left: int, step: int, longest: int = 10) ->
 
 
 def _cells(text: str) -> int:
-    """How many columns of a terminal a text takes."""
+    """The number of terminal columns that a text takes."""
     return sum(
         0 if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me", "Cf")
         else 2 if unicodedata.east_asian_width(c) in "WF" else 1
@@ -152,7 +152,7 @@ def _cells(text: str) -> int:
 
 
 def _narrow(text: str, most: int) -> str:
-    """The text, cut where it takes more columns of a terminal."""
+    """The text, cut to at most `most` columns of a terminal."""
     if _cells(text) <= most:
         return text
     kept = ""
@@ -164,7 +164,7 @@ def _narrow(text: str, most: int) -> str:
 
 
 def _coarse(shown: Heatmap, columns: int) -> tuple[Floats, float]:
-    """Means of blocks as parts of the largest of them, and that one."""
+    """Means of blocks as fractions of the largest mean, and that mean."""
     height, wide = shown.values.shape
     columns = max(1, min(columns, wide))
     rows = max(1, min(height, round(columns * height / wide)))

@@ -25,10 +25,10 @@ _SPECIAL = re.compile(
     r"\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos)>|<\|[^|\s]*\|>|<(start|end)_of_turn>"
 )
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-# Relevance this small a part of the scale is not underlined: a line says "for" or "against" at a glance.
+# Relevance below this fraction of the scale is not underlined: a line says "for" or "against" at a glance.
 UNDERLINED = 0.05
 _LETTERS, _LINE_HEIGHT, _GAP = 14, 26, 5
-# A short text is drawn no narrower, so that its title has room.
+# The least width of a drawing, so that the title of a short text has room.
 _LEAST = 480
 
 
@@ -37,7 +37,7 @@ class Token:
     """A token as it is shown.
 
     Attributes:
-        text: what is read; spaces and line breaks are part of it.
+        text: the token as it reads, with its spaces and line breaks.
         value: its relevance.
         special: whether it is one of the network's own, such as `[CLS]`.
     """
@@ -48,7 +48,7 @@ class Token:
 
     @property
     def starts_word(self) -> bool:
-        """Whether it begins a word: it is special, or a space stands before it."""
+        """Whether it begins a word: it is special, or starts with a space."""
         return self.special or self.text[:1].isspace()
 
 
@@ -73,16 +73,16 @@ class TokenMap:
         limit: float | Scale | None = None,
         palette: Palette | str = RED_BLUE,
     ) -> TokenMap:
-        """From tokens and their relevance.
+        """Builds a map from tokens and their relevance.
 
         Args:
-            tokens: as the tokenizer names them, or as they read.
-            relevance: of each token, `(T,)`; of `(T, D)` the features are summed.
+            tokens: the tokens, as the tokenizer names them or as they read.
+            relevance: the relevance of each token, `(T,)`; the features of `(T, D)` are summed.
             style: how tokens are spelled: "plain" (as they read), "words" (a space belongs between them), "wordpiece"
-                (`##ing`), "sentencepiece" (`▁The`) or "byte_level" (`ĠThe`); None looks at them.
-            special: which tokens are the network's own; None knows them by their brackets.
-            merge: join the tokens of a word, and add up their relevance.
-            percentile: end of the scale, as a percentile of the sizes.
+                (`##ing`), "sentencepiece" (`▁The`) or "byte_level" (`ĠThe`); None guesses from the tokens.
+            special: which tokens are the network's own; None recognises them by their brackets.
+            merge: whether to join the tokens of a word, and add up their relevance.
+            percentile: end of the scale, as a percentile of absolute relevance.
             limit: end of the scale.
             palette: the colours, or their name.
 
@@ -110,27 +110,27 @@ class TokenMap:
 
     @property
     def scaled(self) -> Floats:
-        """The same as parts of the scale, -1 to 1."""
+        """The values as fractions of the limit, -1 to 1; NaN where they are not finite."""
         return self.scale(self.values)
 
     @property
     def note(self) -> str:
-        """What one should know before trusting the colours; empty for an ordinary text."""
+        """What a reader should know before trusting the colours; empty for an ordinary text."""
         return note(self.values, self.scale, "token")
 
     def drawing(self, room: float = 720) -> Drawing:
-        """The text in wrapped lines: each token on its colour; a line under it is solid for, dotted against.
+        """The text in wrapped lines, each token on its colour. A line under it is solid for, dotted against.
 
-        Lines end between words where a word fits a line, else between tokens.
+        Lines break between words, and within a word that does not fit a line.
         """
         grounds: list[Mark] = []
-        marks: list[Mark] = []  # above all grounds, or the ground of one token would cut the last letter before it
+        marks: list[Mark] = []  # above all grounds: the ground of a token would cover part of the letter before it
         x, y, longest, gap = 0.0, 0.0, min(_LEAST, room), False
         for place, (token, scaled) in enumerate(zip(self.tokens, self.scaled, strict=True)):
             x += _GAP if x and (gap or token.special) else 0
             breaks = token.text.count("\n") if not token.special else 0
             text = visible(token.text.replace("\n", ""), longest=60)
-            sign = " " * bool(breaks) + "↵" * min(breaks, 3)  # by itself: few fonts have it
+            sign = " " * bool(breaks) + "↵" * min(breaks, 3)  # a separate mark: few fonts have it
             long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
             word = _word_width(self.tokens, place) if token.starts_word else long
             if x and x + (word if word <= room else long) > room:
@@ -169,7 +169,7 @@ class TokenMap:
 
 
 def _word_width(tokens: Sequence[Token], start: int) -> float:
-    """How wide the word is that begins at a token."""
+    """The width of the word that begins at a token."""
     stop = next((n for n in range(start + 1, len(tokens)) if tokens[n].starts_word), len(tokens))
     return sum(width(visible(token.text, longest=60), _LETTERS) for token in tokens[start:stop])
 
@@ -197,7 +197,7 @@ def read(
 
 
 def guess_style(tokens: Sequence[str]) -> str:
-    """How tokens are spelled, by their marks."""
+    """The style in which tokens are spelled, guessed from their marks."""
     ordinary = [token for token in tokens if not _SPECIAL.fullmatch(token)]
     if any(token.startswith("##") and len(token) > 2 for token in ordinary):
         return "wordpiece"
@@ -211,7 +211,7 @@ def guess_style(tokens: Sequence[str]) -> str:
 
 
 def merge_words(tokens: Sequence[Token]) -> list[Token]:
-    """Words made of their tokens, with the sum of their relevance; special tokens stay by themselves."""
+    """Merges the tokens of each word, and sums their relevance. Special tokens stay by themselves."""
     words: list[list[Token]] = []
     for token in tokens:
         if not words or token.starts_word or words[-1][-1].special:
@@ -239,7 +239,7 @@ def _reads(token: str, style: str, first: bool) -> str:
 
 
 def _byte_letters() -> dict[str, int]:
-    """The letters that byte-level tokenizers (Radford et al. 2019) write for the 256 bytes."""
+    """The letters that byte-level tokenizers (Radford et al. 2019) write for the 256 bytes, each with its byte."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
@@ -254,4 +254,4 @@ def _from_bytes(token: str) -> str:
     try:
         return bytes(_BYTES[letter] for letter in token).decode()
     except UnicodeDecodeError:
-        return token  # a part of a letter only: shown as the tokenizer writes it
+        return token  # only a part of a letter: shown as the tokenizer writes it

@@ -1,4 +1,4 @@
-"""What is drawn of a result, without the result: a view for each picture, text or table, and the options of drawing."""
+"""Views (what is drawn of one input of a result), and the drawing options."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ KINDS = ("image", "text", "series", "table", "audio", "volume")
 
 @dataclass(frozen=True)
 class Options:
-    """How results are drawn; every output takes these as keyword arguments.
+    """How results are drawn. Every output takes these as keyword arguments.
 
     Attributes:
-        kind: "image", "text", "series", "table", "audio" or "volume"; None goes by the shape: `(N, C, H, W)` are
-            images, `(N, C, T)` series, `(N, F)` tables, `(N, C, D, H, W)` volumes.
-        names: of the features of a table, or of the channels of a series.
-        tokens: of a text, one list for all samples or one per sample; relevance is `(N, T)` or `(N, T, D)`. None takes
-            those that the result has.
-        pictures: what images are shown on: one Pillow image, or one per sample. None shows the input itself.
-        rate: samples per second of sound or of a series.
-        percentile: end of each scale, as a percentile of the sizes; what is beyond is counted in its note.
-        limit: end of each scale, a number or another `Scale`: the same for all.
-        shared: one scale for all samples.
+        kind: "image", "text", "series", "table", "audio" or "volume". None chooses by the shape: `(N, C, H, W)` are
+            images, `(N, C, T)` series, `(N, F)` tables, `(N, C, D, H, W)` volumes; with `tokens`, texts, and with
+            `rate`, sounds of one channel.
+        names: the names of the features of a table, or of the channels of a series.
+        tokens: the tokens of a text, one list for all samples or one per sample. Relevance is `(N, T)` or `(N, T, D)`.
+            None takes those of the result.
+        pictures: what maps are drawn on: one Pillow image, or one per sample. None takes the input itself.
+        rate: samples per second of a sound or a series.
+        percentile: end of each scale, as a percentile of absolute relevance. A note counts the values beyond it.
+        limit: end of every scale, as a number or a `Scale`.
+        shared: whether all samples have one scale.
         palette: "red_blue", "orange_purple" or "grey".
-        most: samples that are drawn; how many were left out is said.
-        beside: whether an image's input is drawn beside its map.
+        most: the number of samples to draw. The output says how many are left out.
+        beside: whether an image's input is drawn next to its map.
         merge: whether the tokens of a word are joined, and their relevance added up.
-        room: pixels that the lines of a text are long, in drawings.
+        room: the length of a text's lines in drawings, in pixels.
+
+    Raises:
+        InputError: an option has no valid value.
     """
 
     kind: str | None = None
@@ -86,12 +90,12 @@ class Row:
     """The numbers of one explained score.
 
     Attributes:
-        explained: what it was.
-        score: of the model.
-        relevance: what of it arrived at the inputs.
-        residual: what did not.
-        absorbed: the residual by its causes; they add up to it.
-        probability: how sure the model was of it, where that is known.
+        explained: what was explained.
+        score: its score.
+        relevance: the relevance that arrived at the inputs.
+        residual: the part of the score that did not.
+        absorbed: the residual by cause; the parts add up to it.
+        probability: the probability that the model gives it, if known.
     """
 
     explained: str
@@ -103,22 +107,22 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What it was, and how sure the model was of it."""
+        """What was explained, with its probability."""
         sure = "" if self.probability is None else f", probability {chance(self.probability)}"
         return f"{self.explained}{sure}"
 
 
 def chance(probability: float) -> str:
-    """A probability for people; three digits would round a good one to certainty."""
+    """A probability for people. Rounding to three digits would turn a high one into certainty."""
     return ">0.999" if probability > 0.9995 else number(probability)
 
 
 def by_cause(rest: float, causes: dict[str, float]) -> dict[str, float]:
-    """A residual by its causes, where they are known; the parts add up to it."""
+    """A residual by cause, if the causes are known. The parts add up to it."""
     if not causes:
         return {"absorbed by constants": rest}
     largest = max(abs(rest), *map(abs, causes.values()))
-    # What is smaller than the rounding of float32 is left to the last entry, with the rounding itself.
+    # Amounts below the rounding error of float32 go into the last entry, as does the rounding itself.
     kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
     unknown = rest - sum(kept.values())
     if unknown:
@@ -132,17 +136,17 @@ class View:
     """One input of one sample.
 
     Attributes:
-        kind: what it is drawn as.
-        sample: its number.
+        kind: the kind of drawing.
+        sample: the index of the sample.
         title: what was explained.
-        lines: its numbers, in words.
-        draw: draws it.
-        entries: names and values, for text: all of a text or a table, the strongest of others.
-        data: the map, the text or the matrix, for where it is not drawn.
-        picture: what an image is shown on.
-        said: what the model answered, in words.
-        rows: the numbers of the scores that it is about.
-        series: relevance of a series or a sound, channels by steps.
+        lines: lines of text with its numbers.
+        draw: makes the drawing.
+        entries: names and values, for lists: all of a text or a table, the strongest of others.
+        data: the map, text or matrix, for outputs that do not use the drawing.
+        picture: the picture under an image's map.
+        said: the model's answer, in words.
+        rows: the numbers of the scores that it explains.
+        series: the relevance of a series or a sound, channels by steps.
     """
 
     kind: str

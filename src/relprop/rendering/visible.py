@@ -1,6 +1,6 @@
-"""Text of unknown origin made visible: what steers a terminal or reorders a line is shown, never obeyed.
+"""Makes text of unknown origin visible: characters that steer a terminal or reorder a line are shown, never obeyed.
 
-This makes text safe to *print*; what is put into HTML or SVG is escaped besides, by those who write it.
+This makes text safe to *print*. The code that writes HTML or SVG escapes it in addition.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 import unicodedata
 
 LONGEST = 2000
-"""Letters of one token or label that are shown; a longer one is cut, and says so."""
+"""The most letters of a token or label that are shown. A longer one is cut, and says so."""
 
-_JOINERS = "\u200c\u200d"  # they shape Persian, Indic and emoji; after ASCII they only hide
+_JOINERS = "\u200c\u200d"  # they shape Persian, Indic scripts and emoji; after ASCII they only hide
 
 
 def visible(text: object, *, longest: int = LONGEST, lines: bool = False) -> str:
-    """The text with every control and invisible letter replaced by a sign for it.
+    """The text, in which a sign replaces every control character and every invisible letter.
 
     Args:
-        text: anything; it is converted by `str`.
-        longest: longer texts are cut, and their length is given.
-        lines: whether line breaks may stay.
+        text: any object; `str` converts it.
+        longest: the largest length. Longer texts are cut, and their length is given.
+        lines: whether line breaks are kept.
     """
     whole = str(text)
     shown = whole if len(whole) <= longest else whole[:longest]
@@ -33,7 +33,7 @@ def visible(text: object, *, longest: int = LONGEST, lines: bool = False) -> str
 
 
 def sign(letter: str) -> str:
-    """A letter itself, or what stands for it: ␛ for escape, ⟨U+202E⟩ for an override of the direction."""
+    """A letter itself, or its sign: ␛ for escape, ⟨U+202E⟩ for an override of the direction."""
     code = ord(letter)
     if letter.isprintable():
         return letter
@@ -47,9 +47,9 @@ def sign(letter: str) -> str:
 
 
 def cell(text: object) -> str:
-    """Text for a cell of a CSV file: a leading quote keeps a spreadsheet from taking it for a formula.
+    """Text for a cell of a CSV file. A leading quote keeps a spreadsheet from reading it as a formula.
 
-    Numbers are not for this: write them as numbers.
+    For text only: write numbers as numbers.
     """
     shown = visible(text, longest=10**9)
     return f"'{shown}" if shown.lstrip()[:1] in ("=", "+", "-", "@", "|", "%") else shown

@@ -1,4 +1,4 @@
-"""Relevance of volumes: the slices that hold most of it, on one scale."""
+"""Relevance of volumes: the slices with the most relevance, on one scale."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def volume(
     """Draws slices of `(D, H, W)` or `(C, D, H, W)`, whose channels are summed.
 
     Args:
-        relevance: of each voxel.
-        values: the volume, of the same shape: its slices are drawn tinted above the maps.
-        axis: 0, 1 or 2: across which it is cut.
-        slices: how many, those with the largest sum of sizes, in their order.
-        percentile: end of the scale, as a percentile of the sizes in the whole volume.
+        relevance: the relevance of each voxel.
+        values: the volume. Its slices, tinted by relevance, are drawn above the maps.
+        axis: the axis across which it is cut: 0, 1 or 2.
+        slices: the number of slices. Those with the largest sum of absolute relevance are drawn, in order.
+        percentile: end of the scale, as a percentile of absolute relevance in the whole volume.
         limit: end of the scale.
         colours: the palette, or its name.
-        size: pixels of a slice's height.
+        size: the height of a slice in pixels.
 
     Raises:
-        InputError: the shapes do not match, or there is no such axis.
+        InputError: the shapes do not match, or there is no such axis, palette or scale.
     """
     found = _summed(relevance, "relevance")
     if axis not in (0, 1, 2) or slices < 1:
@@ -61,7 +61,7 @@ def volume(
     rows: list[Drawing] = []
     if cube is not None:
         cut = np.moveaxis(cube, axis, 0)
-        # One range for all slices, or a slice of nothing would show its noise.
+        # One range for all slices: with its own range, an empty slice would show its noise.
         finite = cube[np.isfinite(cube)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         pictures = [picture_of((np.clip(cut[i], low, high) - low) / ((high - low) or 1.0))[0] for i in chosen]

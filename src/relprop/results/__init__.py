@@ -1,5 +1,5 @@
-"""Results: what is known after an explanation, and all that becomes of it: views, pictures, pages, files.
+"""Results of explanations, and what is made of them: views, pictures, pages, files.
 
-Each kind of result is one file with a class that answers `Result` (see `protocol`). Nothing else here, and nothing outside
-of this package, asks which kind a result is of.
+Each kind of result is one file with a class that implements `Result` (see `protocol`). No other code, here or outside
+this package, asks for the kind of a result.
 """

@@ -1,4 +1,4 @@
-"""One target against another, and the target of one sample among those of several."""
+"""A contrast of two targets, and the target of one sample of a batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relprop.signatures import public
 
 @dataclass(frozen=True)
 class Contrast:
-    """The score of one target minus the score of another: why this and not that.
+    """The score of one target minus that of another, to ask why this and not that.
 
     Args:
         positive: any target, as `relprop.attribute` takes it.
@@ -25,7 +25,7 @@ Contrast.__init__ = public("relprop.Contrast")(Contrast.__init__)  # type: ignor
 
 
 def target_at(target: Any, index: int | slice, count: int) -> Any:
-    """The target of one sample, or of some, of `count`: lists have one per sample, and so may both sides of a contrast."""
+    """The target of one or some of `count` samples. A list has one target per sample, also within a contrast."""
     if isinstance(target, Contrast):
         return Contrast(target_at(target.positive, index, count), target_at(target.negative, index, count))
     return target[index] if isinstance(target, list) and len(target) == count else target

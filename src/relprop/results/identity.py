@@ -1,4 +1,4 @@
-"""Which model was explained: its name and size, and a way back to it that does not keep it alive."""
+"""The model that was explained: its name and size, and a weak reference to it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Identity:
     """A model by name.
 
     Attributes:
-        name: the module's class, or the function, with its module.
-        parameters: how many numbers it has learned.
-        weights_sha256: the hash of its weights, where the result was loaded from a file that holds one.
+        name: its class, or the function, with the Python module.
+        parameters: the number of its parameters' entries.
+        weights_sha256: the hash of its weights, if the result was loaded from a file that holds one.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Identity:
         count = sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0
         try:
             return cls(name, count, None, weakref.ref(model))
-        except TypeError:  # some callables of C cannot be referred to
+        except TypeError:  # some callables written in C allow no weak reference
             return cls(name, count)
 
     def find(self) -> Any:
-        """The model itself, if it is still there."""
+        """The model itself, if it still exists; else None."""
         return self._reference() if self._reference is not None else None
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The ledger of a result: which operation kept how much relevance for its constants, stabilisers and offsets."""
+"""The ledger of a result: how much relevance the constants, stabilisers and offsets of each operation absorbed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ OTHER = "other constants"
 
 @dataclass
 class Entry:
-    """What one call of one operation absorbed.
+    """The relevance that one call of one operation absorbed.
 
     Attributes:
-        family: its family.
-        name: the operation.
+        family: the operation's family.
+        name: the operation's name.
         where: the module that called it.
-        absorbed: relevance, shape (N,), float64.
+        absorbed: the relevance, shape (N,), float64.
     """
 
     family: str
@@ -47,15 +47,15 @@ class Entry:
 
     @property
     def cause(self) -> str:
-        """What absorbed it, in words."""
+        """The cause in words: what absorbed the relevance."""
         return CAUSES.get(self.family, OTHER)
 
 
 class Ledger(Mapping[str, Tensor]):
     """Where the residual went: a mapping from a cause to the relevance it absorbed, shape (N,), float64.
 
-    The sum over all causes is the residual, but for rounding; a cause that kept nothing but rounding is left out. `entries` has one line per call of an operation, and
-    `print(ledger)` shows the largest.
+    The causes sum to the residual up to rounding. A cause that absorbed no more than rounding is left out. `entries`
+    has one entry per call of an operation, and `print(ledger)` shows the largest.
     """
 
     def __init__(self, entries: list[Entry]) -> None:
@@ -81,7 +81,7 @@ class Ledger(Mapping[str, Tensor]):
 
     @staticmethod
     def joined(parts: list[Ledger]) -> Ledger:
-        """The ledger of one batch from those of its parts."""
+        """The ledger of a batch, joined from those of its parts."""
         rows = zip(*(part.entries for part in parts), strict=True)
         return Ledger([Entry(r[0].family, r[0].name, r[0].where, torch.cat([e.absorbed for e in r])) for r in rows])
 

@@ -1,4 +1,4 @@
-"""How a result was made: what every kind of result says of itself."""
+"""How a result was made: the attributes that every kind of result has."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Made(Outputs):
 
     Attributes:
         composite: the composite that acted; its name says what "auto" picked.
-        rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
+        rules: each place for which a rule was looked up, and the rule that acted (None: the operation's default).
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
-        model: what was explained, by name.
-        ledger: with `ledger=True`, what absorbed the residual, see `Relevance`; of a generation, for each token of it.
-        notices: what should be known of the result, see `Relevance`.
+        model: the name of the model that was explained.
+        ledger: with `ledger=True`, what absorbed the residual (see `Relevance`); for a generation, that of each token.
+        notices: what its reader should know (see `Relevance`).
     """
 
     composite: Composite

@@ -1,6 +1,6 @@
-"""What any result can be turned into: pictures, pages, files.
+"""The methods that turn any result into pictures, pages and files.
 
-What draws and writes is imported when a method is called: `import relprop` stays free of what drawing needs.
+Each method imports the code that draws or writes when it is called, so that `import relprop` needs no drawing library.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def _check_scale(scale: Any) -> None:
 
 
 class Outputs:
-    """The methods of results that draw and write them, and what most kinds of results answer alike (see `Result`).
+    """The methods that draw and write results, and defaults for some methods of `Result`.
 
-    The former all take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`, `rate`,
-    `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`.
+    Those that draw take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`,
+    `rate`, `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`.
     """
 
     @property
     def samples(self) -> int:
-        """How many samples it has, each of which is drawn by itself."""
+        """The number of samples. Each is drawn by itself."""
         return 1
 
     def alone(self, sample: int) -> Any:
@@ -41,19 +41,19 @@ class Outputs:
         return self
 
     def heading(self) -> str:
-        """What all of it explains, in few words: files are named so."""
+        """What the whole result explains, in a few words, for file names."""
         return self._result.subject(0)
 
     def facts(self, n: int) -> dict[str, Any]:
-        """What a program is told of the n-th score beside its numbers, as plain data."""
+        """Plain data about the n-th score, for programs, in addition to its numbers."""
         return {}
 
     def given(self) -> Any:
-        """What the model was given: results of one input are reported together. None where it is not known."""
+        """The model's input, or None if it is unknown. A report shows the input that several results share once."""
         return None
 
     def exported(self) -> Exported:
-        """What files that others read hold of it."""
+        """The content of the files for other programs."""
         kept = self._result.kept()
         found = [leaf for name, part in kept.items() for leaf in leaves(part, name)]
         arrays = {path: part for path, part in found if isinstance(part, Tensor)}
@@ -69,7 +69,7 @@ class Outputs:
             **options: see `relprop.rendering.Options`.
 
         Raises:
-            InputError: the options do not fit this result.
+            InputError: `where` is another, or the options do not fit this result.
         """
         from relprop.results.show import show
 
@@ -78,17 +78,19 @@ class Outputs:
 
     @public(".save")
     def save(self, path: str | PathLike[str], **options: Any) -> None:
-        """Writes it to a file, or into a folder that `relprop.load` reads.
+        """Writes it to a file, or to a folder that `relprop.load` reads.
 
-        Written whole or not at all: an interruption leaves no half file.
+        An interruption leaves no partial file: it is written whole or not at all.
 
         Args:
-            path: `.png`, `.svg`, `.pdf` or `.html` draw it; `.json`, `.npz` and `.csv` hold the numbers; a path without
-                a suffix, or one that ends in a slash, is a folder with tensors (safetensors) and a manifest (JSON).
-            **options: see `relprop.rendering.Options`.
+            path: its suffix is the format. `.png`, `.svg`, `.pdf` and `.html` are drawings; `.json`, `.npz` and `.csv`
+                hold the numbers. A path without a suffix, or one that ends in a slash, is a folder with tensors
+                (safetensors) and a manifest (JSON).
+            **options: see `relprop.rendering.Options`; also `scale` for `.png`, `title` for `.html`, and `inputs` for a
+                folder, where False leaves the inputs out.
 
         Raises:
-            InputError: there is no format of that suffix, or the options do not fit.
+            InputError: the suffix is unknown, or the options do not fit.
         """
         from relprop.results.files.save import save
 
@@ -100,7 +102,7 @@ class Outputs:
 
     @public(".to_image")
     def to_image(self, *, scale: float = 1.0, **options: Any) -> Image.Image:
-        """Draws it as a Pillow image, `scale` pixels for each pixel of the drawing."""
+        """Draws it as a Pillow image, with `scale` pixels per unit of the drawing."""
         from relprop.rendering.view import Options
         from relprop.results.picture import drawing
 
@@ -118,7 +120,7 @@ class Outputs:
 
     @public(".to_html")
     def to_html(self, title: str = "Relevance", **options: Any) -> str:
-        """Writes it as one page of HTML that holds all it shows; no script, nothing loaded."""
+        """Writes it as one HTML page that is self-contained: it runs no script and loads nothing."""
         from relprop.rendering.view import Options
         from relprop.results.report import report_page
 
@@ -127,12 +129,15 @@ class Outputs:
 
     @public(".plot")
     def plot(self, ax: Any = None, sample: int = 0, **options: Any) -> Any:
-        """Draws one sample on an axes of matplotlib, and returns the axes (needs matplotlib).
+        """Draws one sample on matplotlib axes, and returns the axes. Needs matplotlib.
 
         Args:
             ax: the axes; None takes the current ones.
-            sample: which sample.
+            sample: the index of the sample.
             **options: see `relprop.rendering.Options`.
+
+        Raises:
+            InputError: `ax` is not a matplotlib axes, there is no such sample, or the options do not fit.
         """
         from relprop.results.plot import plot
 
@@ -142,7 +147,7 @@ class Outputs:
         return plot(self._result, ax, sample, **options)
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows of it; without Pillow, its text."""
+        """The HTML that a notebook shows; None without Pillow, so that it shows the text."""
         try:
             from relprop.results.show import fragment_of
         except ModuleNotFoundError:
@@ -151,7 +156,7 @@ class Outputs:
 
     @staticmethod
     def _check(options: dict[str, Any], *own: str) -> None:
-        """Refuses options that no drawing has."""
+        """Refuses options that drawings do not have."""
         from relprop.rendering.view import ELSEWHERE, Options
 
         check_options(options, [*own, *parameters(Options)], ELSEWHERE)

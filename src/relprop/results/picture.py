@@ -8,7 +8,7 @@ from relprop.results.protocol import Result
 
 
 def drawing(result: Result, options: Options) -> Drawing:
-    """All views below each other, each under what was explained and its numbers."""
+    """All views in a column, each under its title and its numbers."""
     parts = [titled(view.draw(), view.title, lines=view.lines) for view in result.views(options)]
     if more := left_out(result, options):
         parts.append(titled(Drawing(300, 1), "", lines=[f"{more} more samples are not drawn (most=)"]))

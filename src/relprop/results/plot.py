@@ -1,4 +1,4 @@
-"""One sample of a result on the axes of matplotlib."""
+"""One sample of a result on matplotlib axes."""
 
 from __future__ import annotations
 

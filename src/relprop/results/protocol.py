@@ -1,4 +1,4 @@
-"""What every kind of result answers. Whoever shows, writes, reads or reports results asks for nothing else.
+"""The protocol of every kind of result. The code that shows, writes, reads or reports results uses nothing else.
 
 A new kind is a class in one file, such as
 
@@ -8,7 +8,7 @@ A new kind is a class in one file, such as
         kind: ClassVar[str] = "saliency"
         values: Tensor
 
-with the methods of `Result`; `Outputs`, from which `Made` inherits, has defaults for some of them.
+with the methods of `Result`. `Made` inherits defaults for some of them from `Outputs`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exported:
-    """What a result gives to files that others read.
+    """The content of a result's files for other programs.
 
     Attributes:
-        data: what a `.json` file holds.
+        data: the content of a `.json` file.
         arrays: the arrays of an `.npz` file.
-        about: what is said beside them there.
+        about: plain data that an `.npz` file holds beside the arrays.
     """
 
     data: dict[str, Any]
@@ -51,13 +51,13 @@ class Result(Protocol):
     """A result of any kind.
 
     Attributes:
-        kind: its name in files.
+        kind: the name of its kind in files.
         composite: the composite that acted.
-        rules: each place a rule was asked for, and the rule that acted.
+        rules: each place for which a rule was looked up, and the rule that acted.
         unknown: operations whose native gradient was used, with their number of calls.
-        model: what was explained, by name.
+        model: the name of the model that was explained.
         ledger: what absorbed the residual.
-        notices: what should be known of it.
+        notices: what its reader should know.
     """
 
     kind: ClassVar[str]
@@ -70,44 +70,44 @@ class Result(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many samples it has, each of which is drawn by itself."""
+        """The number of samples. Each is drawn by itself."""
 
     def alone(self, sample: int) -> Result:
         """The result of one sample."""
 
     def views(self, options: Options) -> list[View]:
-        """What is drawn of it, at most `options.most` samples.
+        """Its drawings, of at most `options.most` samples.
 
         Raises:
-            InputError: the options do not fit it.
+            InputError: the options do not fit this result.
         """
 
     def rows(self) -> list[Row]:
         """The numbers of each score that it explains."""
 
     def subject(self, n: int) -> str:
-        """What its n-th score is, in words."""
+        """What the n-th score is, in words."""
 
     def heading(self) -> str:
-        """What all of it explains, in few words: files are named so."""
+        """What the whole result explains, in a few words, for file names."""
 
     def facts(self, n: int) -> dict[str, Any]:
-        """What a program is told of the n-th score beside its numbers, as plain data."""
+        """Plain data about the n-th score, for programs, in addition to its numbers."""
 
     def given(self) -> Any:
-        """What the model was given: results of one input are reported together. None where it is not known."""
+        """The model's input, or None if it is unknown. A report shows the input that several results share once."""
 
     def kept(self) -> dict[str, Any]:
-        """What a folder keeps of it beside how it was made: tensors and plain data under names.
+        """The tensors and plain data, by name, that a folder stores in addition to how the result was made.
 
-        What stands under the name `inputs` may be left out: None is kept in its place.
+        `save` may leave out the entry `inputs`; it then stores None in its place.
         """
 
     def exported(self) -> Exported:
-        """What files that others read hold of it."""
+        """The content of the files for other programs."""
 
     def save(self, path: str | PathLike[str], **options: Any) -> None:
-        """Writes it to a file or a folder; this and the next three are those of `Outputs`."""
+        """Writes it to a file or a folder. `Outputs` defines this method and the next three."""
 
     def to_image(self, *, scale: float = 1.0, **options: Any) -> Image.Image:
         """A picture of it."""
@@ -120,12 +120,12 @@ class Result(Protocol):
 
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Result:
-        """The result again, from what a folder held.
+        """Rebuilds the result from the content of a folder.
 
         Args:
-            content: what `kept` gave, and perhaps more; nobody vouches for it.
+            content: what `kept` returned, and perhaps more. It may come from anyone, so it must be checked.
             made: how it was made: composite, rules, unknown, model and notices.
-            ledger: makes its ledger, given for how many scores.
+            ledger: makes the ledger for a given number of scores.
 
         Raises:
             ValueError: the content is not that of such a result.
@@ -134,17 +134,17 @@ class Result(Protocol):
 
 R = TypeVar("R", bound=Result)
 KINDS: dict[str, type[Result]] = {}
-"""The kinds of results by their names in files."""
+"""The classes of results by the names of their kinds in files."""
 
 
 def loadable(made: type[R]) -> type[R]:
-    """Decorates the class of a kind of result: folders that hold one are loaded.
+    """Decorates the class of a kind of result, so that `relprop.load` reads folders of that kind.
 
     Raises:
-        ValueError: there is another class of that kind. The same one may be made anew, as a notebook does.
+        ValueError: another class has that kind. The same class may be defined again, as in a notebook.
     """
     known = KINDS.get(made.kind, made)
     if (known.__module__, known.__qualname__) != (made.__module__, made.__qualname__):
-        raise ValueError(f"two kinds of results are called {made.kind!r}")
+        raise ValueError(f"two kinds of results are called {made.kind!r}.")
     KINDS[made.kind] = made
     return made

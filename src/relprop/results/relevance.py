@@ -1,4 +1,4 @@
-"""The result: relevance, and what is needed to judge it."""
+"""Relevance of tensors, and what is needed to judge it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from relprop.trees import leaves, map_tree
 if TYPE_CHECKING:
     from relprop.rendering.view import Options, Row, View
 
-# What a folder keeps beside how it was made.
+# What a folder stores in addition to how the result was made.
 _KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions", "inputs")
-# What a file of JSON holds of it.
+# What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
 
@@ -38,22 +38,22 @@ class Relevance(Outputs):
         values: relevance, in the structure, shape, dtype and device of the inputs.
         output: what the model returned (the selected tensor).
         score: the explained scores, shape (N,).
-        target: the target as it was understood: the arg-max, where none was given.
+        target: the target that was explained: the arg-max where none was given.
         composite: the composite that acted; its name says what "auto" picked.
-        residual: relevance handed out less relevance received, shape (N,): what biases, stabilisers and other
-            constants absorbed.
-        layers: relevance per module path asked for: a tensor, or a list for a module that ran several times.
-        rules: each place a rule was asked for, and the rule that acted (None: the operation's default).
-        positions: with `positions=True`, the relevance that ended in position encodings, summed over features, per path of
-            the module that looks them up or adds them. It is part of the residual, not of `values`.
-        ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), and in
-            `ledger.entries` each operation's part. The causes sum to the residual. Empty otherwise.
+        residual: the relevance that left the score less what reached the inputs, shape (N,): what biases, stabilisers
+            and other constants absorbed.
+        layers: relevance by path of each requested module: a tensor, or a list for a module that ran several times.
+        rules: each place for which a rule was looked up, and the rule that acted (None: the operation's default).
+        positions: with `positions=True`, the relevance that ended in position encodings, summed over features, by path
+            of the module that looks them up or adds them. It is part of the residual, not of `values`.
+        ledger: with `ledger=True`, what absorbed the residual: a mapping from a cause to relevance of shape (N,), with
+            each operation's part in `ledger.entries`. The causes sum to the residual. Empty otherwise.
         unknown: operations whose native gradient was used because of `strict=False`, with their number of calls.
-        notices: what should be known of this result: inputs, or parts of them, that are cut off from the score; rows that are
-            no independent samples; random numbers that the model drew.
+        notices: what its reader should know: inputs, or parts of them, that are cut off from the score; rows that are
+            not independent samples; random numbers that the model drew.
         inputs: a copy of the inputs, for drawing relevance on them.
-        labels: names of the classes, where the model or the caller knows them.
-        model: what was explained, by name.
+        labels: names of the classes, if the model or the caller knows them.
+        model: the name of the model that was explained.
     """
 
     kind: ClassVar[str] = "relevance"
@@ -78,7 +78,7 @@ class Relevance(Outputs):
         return self.score.shape[0]
 
     def __getitem__(self, index: int | slice) -> Relevance:
-        """One sample, `R[3]`, or several, `R[:2]`; the axis of samples stays.
+        """One sample, `R[3]`, or several, `R[:2]`. The axis of samples is kept.
 
         Raises:
             IndexError: there is no such sample.
@@ -108,7 +108,7 @@ class Relevance(Outputs):
 
     @property
     def samples(self) -> int:
-        """How many samples it has, as `len`."""
+        """The number of samples, as `len`."""
         return len(self)
 
     def alone(self, sample: int) -> Relevance:
@@ -124,17 +124,17 @@ class Relevance(Outputs):
         return map_tree(lambda t: t.sum(1) if t.ndim > 1 else t, self.values)
 
     def table(self) -> str:
-        """Which rule acted where, a line for each place that was asked for one, in the order of asking.
+        """Which rule acted where: a line for each place for which a rule was looked up, in that order.
 
-        "merged" is one linear map with the weighted layer before it, whose rule acts on both, such as a BatchNorm after
-        its convolution; "default" is the operation's own propagation.
+        "merged" marks an operation that forms one linear map with the weighted layer before it, such as a BatchNorm
+        after its convolution: that layer's rule acts on both. "default" is the operation's own propagation.
         """
         rows = [(str(place), acting(place, rule)) for place, rule in self.rules]
         width = max((len(place) for place, _ in rows), default=0)
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
 
     def views(self, options: Options) -> list[View]:
-        """What is drawn of it; `show`, `save` and the others use it."""
+        """Its drawings, for `show`, `save` and the other outputs."""
         from relprop.results import views
 
         return views.views(self, options)
@@ -146,7 +146,7 @@ class Relevance(Outputs):
         return views.rows(self)
 
     def subject(self, n: int) -> str:
-        """What was explained of a sample, in words: the class's name where it is known."""
+        """What was explained of a sample, in words: the class's name if it is known."""
         from relprop.results import views
 
         return views.target_of(self, n)
@@ -162,11 +162,11 @@ class Relevance(Outputs):
         return self.inputs
 
     def kept(self) -> dict[str, Any]:
-        """What a folder keeps of it."""
+        """What a folder stores."""
         return {name: getattr(self, name) for name in _KEPT}
 
     def exported(self) -> Exported:
-        """What files that others read hold of it."""
+        """The content of the files for other programs."""
         found = [
             *leaves(self.values, "values"),
             ("score", self.score),
@@ -178,7 +178,7 @@ class Relevance(Outputs):
 
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
-        """The result again, from what a folder held."""
+        """Rebuilds the result from the content of a folder."""
         require(content, _KEPT)
         samples = check_scores(content)
         return cls(**{name: content[name] for name in _KEPT}, **made, ledger=ledger(samples))

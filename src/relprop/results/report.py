@@ -1,4 +1,4 @@
-"""A report: a page that says what was explained, how, and what is missing, to attach to a paper or an audit."""
+"""A report: a page to attach to a paper or an audit. It says what was explained, how, and what is missing."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def report_page(
     paragraphs: Sequence[str] = (),
     options: Options | None = None,
 ) -> str:
-    """The report of some results as a page.
+    """The report on some results, as an HTML page.
 
     Args:
-        results: the results, or headings and the results under each.
-        title: of the page.
+        results: the results, or a mapping from headings to the results under each.
+        title: the title of the page.
         paragraphs: more text under the title.
         options: how results are drawn.
 
     Raises:
-        InputError: there are none.
+        InputError: there is no result, or one of them is something else.
     """
     groups = results if isinstance(results, Mapping) else _numbered(results)
     every = [result for group in groups.values() for result in group]
@@ -64,7 +64,7 @@ def report_page(
 
 
 def rule_counts(result: Result) -> list[tuple[str, str, str, int]]:
-    """Operation, family, rule and number of calls, in the order of the forward pass."""
+    """Operation, family, rule and number of calls, in the order in which they first occur."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for place, rule in result.rules:
         counts[place.name, place.family, acting(place, rule)] += 1
@@ -79,7 +79,7 @@ def _group(heading: str, group: Sequence[Result], options: Options) -> str:
     parts = [f"<h2>{text(heading)}</h2>"] if heading else []
     rows: list[tuple[object, ...]] = []
     for number_, result in enumerate(group):
-        # What was said of an input, and its picture, are not repeated for each of its targets.
+        # The text about an input, and its picture, are not repeated for each of its targets.
         again = any(_same_inputs(result, before) for before in group[:number_])
         for view in result.views(replace(options, beside=options.beside and not again)):
             parts.append("" if again or not view.said else f"<p>{text(view.said)}</p>")

@@ -1,4 +1,4 @@
-"""Shows a result where one is: in a notebook, a terminal or the browser."""
+"""Shows a result in a notebook, a terminal or the browser."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def fragment_of(result: Result, **options: Any) -> str:
 
 
 def in_notebook() -> bool:
-    """Whether this runs in a kernel that shows HTML."""
+    """Whether this runs in an IPython kernel, which shows HTML."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and hasattr(shell, "kernel")

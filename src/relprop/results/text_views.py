@@ -1,4 +1,4 @@
-"""What is drawn of texts and generations, and the numbers beside it."""
+"""The drawings of texts and generations, and their numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from relprop.results.words import Word
 
 
 class _Text(Protocol):
-    """What is asked of the relevance of a text where it is drawn."""
+    """What drawing needs of the relevance of a text."""
 
     pieces: list[str]
     special: list[bool]
@@ -45,7 +45,7 @@ class _Text(Protocol):
 
 
 class _Generation(Protocol):
-    """What is asked of the relevance of a generation where it is drawn."""
+    """What drawing needs of the relevance of a generation."""
 
     prompt: list[str]
     generated: list[str]
@@ -69,7 +69,7 @@ class _Generation(Protocol):
 
 
 def text_views(result: _Text, options: Options) -> list[View]:
-    """The text, and what an encoder-decoder model had written so far, on one scale."""
+    """The text, and what an encoder-decoder model had written so far, both on one scale."""
     parts = [result] if result.decoder is None else [result, result.decoder]
     values = [_tokens(part, options.merge)[1] for part in parts]
     scale: Scale = scale_for(values, percentile=options.percentile, limit=options.limit)
@@ -93,7 +93,7 @@ def text_views(result: _Text, options: Options) -> list[View]:
 
 
 def generation_views(result: _Generation, options: Options) -> list[View]:
-    """The matrix, without the last token's column, which nothing has read."""
+    """The matrix, without the column of the last token, which no other token has read."""
     shown = TokenMatrix.of(
         result.generated, result.tokens[:-1], result.relevance[:, :-1], style="plain", unread=~result.read[:, :-1],
         prompt=len(result.prompt),
@@ -115,7 +115,7 @@ def rows_of_text(result: _Text) -> list[Row]:
     if result.decoder is not None:
         arrived += float(result.decoder.relevance.sum())
     causes = {cause: float(amount[0]) for cause, amount in result.ledger.items()}
-    # The ledger counts what ends in added positions as absorbed; here it is told apart.
+    # The ledger counts what ends in added positions as absorbed, while the residual of a text does not.
     kept = float(result.residual)
     rest = kept + (result.in_tables() if causes else 0.0)
     return [Row(called(result.target), float(result.score), arrived, kept, by_cause(rest, causes), result.probability)]
@@ -134,7 +134,7 @@ def rows_of_generation(result: _Generation) -> list[Row]:
 
 
 def facts_of_text(result: _Text) -> dict[str, Any]:
-    """What a program is told of a text."""
+    """Plain data about a text, for programs."""
     told = {
         "probability": result.probability,
         "likeliest": {_printed(name): sure for name, sure in result.predictions},
@@ -144,7 +144,7 @@ def facts_of_text(result: _Text) -> dict[str, Any]:
 
 
 def facts_of_generation(result: _Generation, n: int) -> dict[str, Any]:
-    """What a program is told of a token that was generated."""
+    """Plain data about a generated token, for programs."""
     read = zip(result.tokens, result.relevance[n].tolist(), result.read[n].tolist(), strict=True)
     return {
         "probability": float(result.probabilities[n]),
@@ -167,7 +167,7 @@ def _map(part: _Text, scale: Scale, options: Options) -> TokenMap:
 
 
 def _tokens(part: _Text, merge: bool) -> tuple[list[str], Tensor, list[bool]]:
-    """Pieces, their relevance, and which are special; of words where tokens are merged."""
+    """Pieces, their relevance, and which are special; words instead of tokens if they are merged."""
     if not merge:
         return part.pieces, part.relevance, part.special
     words = part.words
@@ -188,5 +188,5 @@ def _likeliest(predictions: Sequence[tuple[str, float | None]]) -> str:
 
 
 def called(target: str) -> str:
-    """A target in a sentence: between quotes where it has no letter or digit, as a full stop or a space."""
+    """A target in a sentence. One without letters and digits, such as a full stop or a space, is quoted."""
     return visible(target).strip() if any(map(str.isalnum, target)) else repr(target)

@@ -1,4 +1,4 @@
-"""The relevance of a text's tokens and words, and of a generation. They are shown and saved as any result is."""
+"""The relevance of a text's tokens and words, and of a generation. They are shown and saved like any result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 24  # letters of the longest bar
 ROTARY = "rotary"
-"""What relevance that ends in rotations is called among positions."""
+"""The key in `positions` of relevance that ends in rotary encodings."""
 
 
 @loadable
@@ -31,24 +31,24 @@ class TextRelevance(Made):
     """How much each token of a text contributed to one score.
 
     Attributes:
-        tokens: as the tokenizer names them.
-        pieces: as they read in the text, spaces included.
+        tokens: the tokens, as the tokenizer names them.
+        pieces: the tokens as they read in the text, spaces included.
         special: which tokens are the model's own, such as `[CLS]`.
-        relevance: of each token, (T,), on the CPU.
-        target: what was explained, as people call it.
-        index: its index: a class, the id of a token, a span; for a contrast both.
-        probability: how sure the model was of it; None where its scores make no distribution, and for contrasts.
-        score: what was explained, a tensor of one number; tokens, positions and residual add up to it (to the seed, where
-            one was given).
+        relevance: the relevance of each token, (T,), on the CPU.
+        target: the name of what was explained.
+        index: the target's index: a class, a token id or a span; both for a contrast.
+        probability: the target's probability; None for contrasts, and for scores that are not a distribution.
+        score: the explained score, a tensor of one number. Tokens, positions and residual add up to it, or to the seed
+            where one was given.
         residual: what biases, other inputs and stabilisers absorbed, likewise.
-        predictions: what the model finds likeliest, with probabilities.
-        positions: relevance that ended in position encodings and other tables, where it was asked for: per module that
-            makes them, per token (T,) where they belong to tokens; rotary ones are called "rotary".
-        decoder: the same for what had been written so far, in encoder-decoder models.
-        blocks: relevance of each token where it enters each block, (L, T), where parts were asked for.
-        heads: of each attention head at each token, (L, H, T).
-        neurons: of each MLP's neurons, a (T, D) per block.
-        layers: relevance of layers asked for by path; the first axis is the tokens'.
+        predictions: the model's likeliest answers, with probabilities.
+        positions: if requested, the relevance that ended in position encodings and other tables, by the module that
+            makes them; per token (T,) where they belong to tokens. The key of rotary ones is "rotary".
+        decoder: the same for what an encoder-decoder model had written so far.
+        blocks: if requested, the relevance of each token at the input of each block, (L, T).
+        heads: the relevance of each attention head at each token, (L, H, T).
+        neurons: the relevance of each MLP's neurons, a (T, D) tensor per block.
+        layers: the relevance of layers requested by path; the first axis is the tokens'.
         spans: the tokens of each word, as (start, stop).
 
     How it was made is in `composite`, `rules`, `unknown`, `model`, `ledger` and `notices`, as in `Relevance`.
@@ -84,7 +84,7 @@ class TextRelevance(Made):
 
     @property
     def words(self) -> list[Word]:
-        """Tokens of a word merged, their relevance added up."""
+        """The words, each with the sum of its tokens' relevance."""
         return [
             Word(
                 "".join(self.pieces[a:b]).strip() or "".join(self.pieces[a:b]), float(self.relevance[a:b].sum()),
@@ -94,7 +94,7 @@ class TextRelevance(Made):
         ]  # fmt: skip
 
     def top(self, count: int = 5) -> list[Word]:
-        """The words with most relevance, without special ones."""
+        """The words with the most relevance, without special ones."""
         return sorted((w for w in self.words if not w.special), key=lambda w: -w.relevance)[:count]
 
     def __str__(self) -> str:
@@ -130,11 +130,11 @@ class TextRelevance(Made):
         )
 
     def in_tables(self) -> float:
-        """The relevance that ended in positions that are looked up or added; rotary ones are not among them."""
+        """The relevance that ended in positions that are looked up or added, without rotary ones."""
         return sum(float(r.sum()) for name, r in self.positions.items() if name != ROTARY)
 
     def views(self, options: Options) -> list[View]:
-        """What is drawn of it; `show`, `save` and the others use it."""
+        """Its drawings, for `show`, `save` and the other outputs."""
         from relprop.results import text_views
 
         return text_views.text_views(self, options)
@@ -146,11 +146,11 @@ class TextRelevance(Made):
         return text_views.rows_of_text(self)
 
     def subject(self, n: int) -> str:
-        """What was explained, as it is said in a sentence."""
+        """What was explained, worded for a sentence."""
         return self.rows()[n].explained
 
     def facts(self, n: int) -> dict[str, Any]:
-        """How sure the model was, and of what; the relevance of each token."""
+        """The target's probability, the likeliest answers, and the relevance of each token."""
         from relprop.results import text_views
 
         return text_views.facts_of_text(self)
@@ -160,13 +160,13 @@ class TextRelevance(Made):
         return self.tokens
 
     def kept(self) -> dict[str, Any]:
-        """What a folder keeps of it."""
+        """What a folder stores."""
         own = {name: _number(getattr(self, name)) for name in _names(TextRelevance)}
         return own | {"decoder": None if self.decoder is None else self.decoder.kept()}
 
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> TextRelevance:
-        """The result again, from what a folder held."""
+        """Rebuilds the result from the content of a folder."""
         names = _names(cls)
         require(content, names)
         own = {name: content[name] for name in names}
@@ -186,19 +186,19 @@ class TextRelevance(Made):
 @loadable
 @dataclass(kw_only=True)
 class GenerationRelevance(Made):
-    """How much each token read contributed to each token generated, from one forward pass.
+    """How much each token that was read contributed to each generated token, from one forward pass.
 
     Attributes:
         prompt: the tokens of the prompt, as they read.
-        generated: the tokens generated, as they read.
+        generated: the generated tokens, as they read.
         relevance: (G, P + G): row g is the relevance of the prompt and the tokens before g; exactly 0 from g on.
-        probabilities: of each generated token, (G,).
-        scores: (G,).
-        residual: (G,): score less the sum of the row.
+        probabilities: the probability of each generated token, (G,).
+        scores: the score of each generated token, (G,).
+        residual: (G,): the score less the sum of the row.
         special: which of the P + G tokens are the model's own.
         names: the P + G tokens as the tokenizer names them.
 
-    In encoder-decoder models the prompt is the source text, and after it the sign that starts what is written.
+    In encoder-decoder models the prompt is the source text, followed by the decoder's start token.
     How it was made is in `composite`, `rules`, `unknown`, `model`, `ledger` and `notices`, as in `Relevance`.
     """
 
@@ -223,13 +223,13 @@ class GenerationRelevance(Made):
 
     @property
     def read(self) -> Tensor:
-        """Which tokens had been read when each was generated, (G, P + G)."""
+        """Which tokens had been read when each token was generated, (G, P + G)."""
         count, start = len(self.generated), len(self.prompt)
         return torch.arange(start + count) < torch.arange(start, start + count)[:, None]
 
     @property
     def text(self) -> str:
-        """What was generated."""
+        """The generated text."""
         return "".join(self.generated)
 
     def of_prompt(self) -> Tensor:
@@ -237,7 +237,7 @@ class GenerationRelevance(Made):
         return self.relevance[:, : len(self.prompt)].sum(0)
 
     def __str__(self) -> str:
-        """A line per generated token: what it drew on most."""
+        """A line per generated token, with the tokens that contributed most."""
         lines = [
             f"{len(self)} tokens generated from {len(self.prompt)}, by {self.composite.name!r}: {_plain(self.text)!r}"
         ]
@@ -255,7 +255,7 @@ class GenerationRelevance(Made):
     __repr__ = __str__
 
     def views(self, options: Options) -> list[View]:
-        """What is drawn of it; `show`, `save` and the others use it."""
+        """Its drawings, for `show`, `save` and the other outputs."""
         from relprop.results import text_views
 
         return text_views.generation_views(self, options)
@@ -267,15 +267,15 @@ class GenerationRelevance(Made):
         return text_views.rows_of_generation(self)
 
     def subject(self, n: int) -> str:
-        """The n-th token generated, as it is said in a sentence."""
+        """The n-th generated token, worded for a sentence."""
         return self.rows()[n].explained
 
     def heading(self) -> str:
-        """What it is: its tokens would make no name."""
+        """The name of the kind: the tokens would make a poor file name."""
         return "generation"
 
     def facts(self, n: int) -> dict[str, Any]:
-        """How sure the model was of a token, and the relevance of each token read before."""
+        """The probability of a token, and the relevance of each token read before it."""
         from relprop.results import text_views
 
         return text_views.facts_of_generation(self, n)
@@ -285,14 +285,14 @@ class GenerationRelevance(Made):
         return self.tokens
 
     def kept(self) -> dict[str, Any]:
-        """What a folder keeps of it."""
+        """What a folder stores."""
         return {name: getattr(self, name) for name in _names(GenerationRelevance)}
 
     @classmethod
     def restored(
         cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]
     ) -> GenerationRelevance:
-        """The result again, from what a folder held."""
+        """Rebuilds the result from the content of a folder."""
         require(content, _names(cls))
         own = {name: content[name] for name in _names(cls)}
         check_generation(own)
@@ -300,7 +300,7 @@ class GenerationRelevance(Made):
 
 
 def _names(kind: type[Made]) -> list[str]:
-    """What a kind of result holds beside how it was made."""
+    """The attributes of a kind of result, without those of `Made`."""
     made = {field.name for field in fields(Made)}
     return [field.name for field in fields(kind) if field.name not in made]
 
@@ -310,5 +310,5 @@ def _number(part: Any) -> Any:
 
 
 def _plain(text: str) -> str:
-    """Text that steers no terminal: what is not printable is written as its escape."""
+    """Text that is safe for a terminal: characters that are not printable are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""What is drawn of relevance of tensors: one view for each sample and each input, of a kind that suits its shape."""
+"""The drawings of tensors' relevance: one view for each sample and each input, of a kind that suits its shape."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from relprop.results.contrast import Contrast, target_at
 from relprop.results.ledger import Ledger
 from relprop.trees import leaves
 
-# Entries of a view that are listed as text; a table of all pixels helps nobody.
+# How many entries of a view are listed as text; a table of all pixels helps nobody.
 _LISTED = 20
 
 
 class _Tensors(Protocol):
-    """What is asked of relevance of tensors where it is drawn."""
+    """What drawing needs of the relevance of tensors."""
 
     values: Any
     inputs: Any
@@ -50,7 +50,7 @@ class _Tensors(Protocol):
 
 
 def views(result: _Tensors, options: Options) -> list[View]:
-    """The views of a result, at most `options.most` samples of it.
+    """The views of a result, of at most `options.most` samples.
 
     Raises:
         InputError: the options do not fit the result.
@@ -82,18 +82,18 @@ def _row(result: _Tensors, sample: int, title: str) -> Row:
 
 
 def _titled(result: _Tensors, sample: int) -> str:
-    """What was explained of a sample, with its number where there are several."""
+    """What was explained of a sample, with its number if there are several."""
     target = target_of(result, sample)
     return f"sample {sample}: {target}" if len(result) > 1 else target
 
 
 def target_of(result: _Tensors, sample: int) -> str:
-    """What was explained of a sample, in words: the class's name where it is known."""
+    """What was explained of a sample, in words: the class's name if it is known."""
     return _in_words(target_at(result.target, sample, len(result)), result.labels)
 
 
 def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str, float]]:
-    """The largest outputs of a sample by name, where the output is one row of scores."""
+    """The largest outputs of a sample, by name; empty unless the output is one row of scores per sample."""
     output = result.output
     if not isinstance(output, Tensor) or output.is_complex() or output.ndim != 2 or output.shape[0] != len(result):
         return []
@@ -104,7 +104,7 @@ def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str
 
 def total(result: _Tensors, sample: int) -> float:
     """The relevance of a sample that arrived at the inputs."""
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs add up to no number
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs add up to NaN
         return sum(
             float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
             for _, leaf in leaves(result.values)
@@ -113,13 +113,13 @@ def total(result: _Tensors, sample: int) -> float:
 
 
 def absorbed(result: _Tensors, sample: int) -> dict[str, float]:
-    """What of the score did not arrive, by its causes; the parts add up to the residual."""
+    """The part of the score that did not arrive, by cause; the parts add up to the residual."""
     causes = {cause: float(amounts[sample]) for cause, amounts in result.ledger.items()}
     return by_cause(float(result.residual[sample]), causes)
 
 
 def _shared(result: _Tensors, options: Options) -> Scale:
-    """The scale of all samples, as they are drawn: images with their channels summed."""
+    """One scale for all samples as they are drawn: images with their channels summed."""
     every = [leaf.cpu().double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
     images = [_kind(leaf[0], options) == "image" and leaf.ndim == 4 for leaf in every]
     maps = [(one.sum(0) if image else one) for leaf, image in zip(every, images, strict=True) for one in leaf]
@@ -224,7 +224,7 @@ def _table(result: _Tensors, sample: int, values: Tensor, given: Any, options: O
     rest = absorbed(result, sample)
     score = total(result, sample) + sum(rest.values())
 
-    # Gradients do not add up to the score, and one of several inputs alone does not; nor does what is no number.
+    # Gradients do not add up to the score. Neither does one of several inputs, nor a value that is not finite.
     finite = bool(np.isfinite(to_array(flat)).all()) and np.isfinite(score)
     adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1 and finite
 
@@ -261,7 +261,7 @@ def _volume(result: _Tensors, sample: int, values: Tensor, given: Any, options: 
 
 
 def _rows(array: Floats, options: Options) -> Heatmap:
-    """Channels by time as a map, for the terminal; each row is repeated to be seen."""
+    """Channels by time as a map for the terminal. Each row is repeated so that it can be seen."""
     rows = np.repeat(array if array.ndim == 2 else array.reshape(1, -1), 4, axis=0)
     return Heatmap.of(rows, percentile=options.percentile, limit=options.limit, palette=options.palette)
 

@@ -1,4 +1,4 @@
-"""The words of a text, made of its tokens."""
+"""The words of a text, merged from its tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Word:
     """The tokens of a word, and the sum of their relevance.
 
     Attributes:
-        text: as it reads.
-        relevance: of all its tokens.
-        special: whether it is one of the model's own signs.
-        tokens: its tokens, as a range of positions.
+        text: the word as it reads.
+        relevance: the sum over its tokens.
+        special: whether all its tokens are the model's own.
+        tokens: the positions of its tokens.
     """
 
     text: str

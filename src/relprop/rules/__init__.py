@@ -1,4 +1,4 @@
-"""Rules: small frozen values that say how one operation hands its relevance back."""
+"""Rules: small frozen values that say how one operation passes relevance back to its inputs."""
 
 from relprop.rules.activation import BetaSmooth, Deconvnet, GuidedBackprop
 from relprop.rules.base import Layer, Rule, WeightedRule

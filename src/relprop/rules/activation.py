@@ -1,4 +1,4 @@
-"""Rules for activations, beside the default secant. Each gives `G` at the input from `G` at the output."""
+"""Rules for activations other than the default, the secant. Each gives `G` at the input from `G` at the output."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ActivationRule(Rule):
     def activation(
         self, x: Tensor, output: Callable[[], Tensor], g: Tensor, gradient: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """From `G` at `y` to `G` at `x`; most rules need neither `y` nor more than `propagate`."""
+        """From `G` at `y` to `G` at `x`. Most rules do not need `y` and define only `propagate`."""
         return self.propagate(x, g, gradient)
 
     def propagate(self, x: Tensor, g: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
         """From `G` at `y` to `G` at `x`."""
-        raise NotImplementedError(f"{type(self).__name__} must define propagate(x, g, gradient)")
+        raise NotImplementedError(f"{type(self).__name__} must define propagate(x, g, gradient).")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""What a rule is, and what it is told about the weighted layer it acts on.
+"""What a rule is, and what it may ask of the weighted layer it acts on.
 
-Each family of operations has one protocol: a method of a rule, by the family's name.
+Each family of operations has one protocol: a method of the rule.
 
     family              method                                  returns
     weighted layers     propagate(layer, g)                     G at the input
@@ -9,9 +9,10 @@ Each family of operations has one protocol: a method of a rule, by the family's 
     max_pool            max_pool(x, y, g, windows)              G at the input
     softmax             softmax(x, g, dim)                      G at the scores
     product             product(gates)                          the share of each of two factors
-    any                 output(y, g)                            what is left of G before the family's default
+    any                 output(y, g)                            the G that the family's default then receives
 
-A family for which a rule has no method gets its default. Rules with a `way` of their own need none.
+Where a rule lacks the method of a family, the family's default applies. A rule whose `way` is not `FORMULA` needs no
+methods.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ EVERYTHING = WEIGHTED | {
 
 
 PROTOCOLS = ("activation", "norm", "max_pool", "softmax", "product", "output")
-"""The methods of the families that have no weights."""
+"""The methods for all but weighted layers."""
 
 
 class Way(Enum):
-    """What a rule makes of any operation, before its formulas are asked for."""
+    """How a rule treats any operation, before its formulas are consulted."""
 
     FORMULA = "the formula of the family, where the rule has one, else the default"
     DEFAULT = "the family's default"
@@ -60,7 +61,7 @@ class Way(Enum):
 
 
 def check_number(name: str, value: float, above: float | None = None) -> None:
-    """Refuses a parameter that is no finite number >= 0 (or > `above`)."""
+    """Refuses a parameter that is not a finite number >= 0 (or > `above`)."""
     if (
         not isinstance(value, (int, float))
         or not isfinite(value)
@@ -77,7 +78,7 @@ class Layer(Protocol):
         x: the layer's input.
         weight: its weight, merged with a BatchNorm that follows.
         bias: its bias, in a shape that broadcasts with `z`, or 0.
-        z: its output. Where a relu follows, entries the relu set to 0 may read 0: no relevance arrives there.
+        z: its output. Entries that a following relu sets to 0 may be 0 here already: no relevance arrives there.
     """
 
     x: Tensor
@@ -103,11 +104,11 @@ class Layer(Protocol):
         ...
 
     def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
-        """`A(weight)` transposed, times `s`: from the shape of `z` to that of `x`; by default with the own weight."""
+        """`A(weight)` transposed, times `s`: from the shape of `z` to that of `x`; by default with `self.weight`."""
         ...
 
     def relevance(self, g: Tensor) -> Tensor:
-        """`R_j = z_j G_j`, the relevance that arrived: a tensor of its own, in float32 at least."""
+        """`R_j = z_j G_j`, the relevance that arrived: a new tensor, in float32 or wider."""
         ...
 
     def share(self, g: Tensor, denominator: Tensor) -> Tensor:
@@ -115,11 +116,11 @@ class Layer(Protocol):
         ...
 
     def stabilised(self, g: Tensor, epsilon: float | Tensor) -> Tensor:
-        """`R_j / (z_j + epsilon sgn z_j)`, and 0 where that is 0."""
+        """`R_j / (z_j + epsilon sgn z_j)`, and 0 where the denominator is 0."""
         ...
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` returned the first time in this backward pass: for what no sample changes."""
+        """The result of the first `compute` of this backward pass, for values that do not depend on the sample."""
         ...
 
     def without_bias(self) -> Layer:
@@ -128,11 +129,11 @@ class Layer(Protocol):
 
 
 class _Made(type):
-    """Makes rules; parameters that a rule has not are an error that names those it has."""
+    """The metaclass of rules. The error for an unknown parameter names the rule's own parameters."""
 
     @property
     def __signature__(cls) -> Signature:
-        """How a rule is made, for `help` and the like."""
+        """The constructor's signature, for `help` and the like."""
         made = signature(cls.__init__)  # type: ignore[misc]
         return made.replace(parameters=list(made.parameters.values())[1:])
 
@@ -154,8 +155,8 @@ class Rule(metaclass=_Made):
     Class attributes:
         families: the families of operations the rule can act on.
         proportional: whether `R_i = 0` wherever `x_i = 0`.
-        way: what the rule makes of any operation.
-        formulas: the families for which it has a formula: those whose protocol it defines.
+        way: how the rule treats any operation.
+        formulas: the protocols that the rule defines, with the weighted families for `propagate`.
     """
 
     families: ClassVar[frozenset[str]] = frozenset()
@@ -170,7 +171,7 @@ class Rule(metaclass=_Made):
 
 
 class Undecided:
-    """Stands for a rule until the forward pass has ended: whether a layer is the last is not known before."""
+    """Stands in for a rule until the forward pass ends: only then is it known which layer is the last."""
 
     way = Way.UNDECIDED
     formulas: frozenset[str] = frozenset()
@@ -185,16 +186,16 @@ class WeightedRule(Rule):
 
     families: ClassVar[frozenset[str]] = WEIGHTED
     whole_output: ClassVar[bool] = False
-    """Whether the rule reads `layer.z` also where no relevance arrives (as a standard deviation does)."""
+    """Whether the rule also reads `layer.z` where no relevance arrives (as a standard deviation does)."""
     separable: ClassVar[bool] = False
-    """Whether the rule may be given a layer in parts, to save memory: some samples of a batch, some outputs of a dense
-    layer. It then must not look across samples or outputs, nor hold anything of one sample's shape."""
+    """Whether the rule may be given a layer in parts, to save memory: some samples of a batch, or some outputs of a
+    dense layer. Such a rule must not combine samples or outputs, nor hold a tensor in the shape of a sample."""
 
     @property
     def of_output(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """Where the rule is LRP-0 after a change of `G` that needs the layer's output alone: that change, of `(z, g)`."""
+        """The function of `(z, g)` that changes `G` so that LRP-0 then completes the rule; None if there is none."""
         return None
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         """From `G` at the output to `G` at the input, where relevance is `R = tensor * G`."""
-        raise NotImplementedError(f"{type(self).__name__} must define propagate(layer, g)")
+        raise NotImplementedError(f"{type(self).__name__} must define propagate(layer, g).")

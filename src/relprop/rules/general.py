@@ -1,4 +1,4 @@
-"""Rules that act on operations of any kind, and the wrapper that takes the bias out."""
+"""Rules that act on several kinds of operation, and the wrapper that removes the bias."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Pass(WeightedRule):
         relevance = layer.relevance(g)
         if relevance.shape != layer.x.shape:
             raise RuleError(
-                f"Pass() hands relevance on one to one, but this operation maps {tuple(layer.x.shape)} to "
+                f"Pass() sends relevance on one to one, but this operation maps {tuple(layer.x.shape)} to "
                 f"{tuple(relevance.shape)}. Use it where input and output have one shape, or choose another rule."
             )
         return relevance / nonzero(layer.x)
@@ -73,7 +73,7 @@ class Native(Rule):
 
 @dataclass(frozen=True)
 class ZeroBias(WeightedRule):
-    """`rule` with `b_j = 0` in its denominators: the bias gets no share, `R_j` stays what it was."""
+    """`rule` with `b_j = 0` in its denominators: the bias gets no share, and `R_j` is unchanged."""
 
     rule: WeightedRule
 

@@ -1,4 +1,4 @@
-"""Rules for max pooling, beside the default in which the winner takes all."""
+"""Rules for max pooling other than the default, in which the winner takes all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relprop.rules.base import Rule, check_number
 
 @dataclass(frozen=True)
 class Proportional(Rule):
-    """`R_i = x_i / (S + eps sgn S) R`, with `S` the sum over the window: max pooling shared out like average pooling."""
+    """`R_i = x_i / (S + eps sgn S) R`, with `S` the sum over the window: max pooling is treated as average pooling."""
 
     epsilon: float = 1e-6
     families: ClassVar[frozenset[str]] = frozenset({"max_pool"})

@@ -1,7 +1,7 @@
 """Rules proportional to the contribution `x_i w_ij`, sign included. Index letters: i in, j out.
 
-With `p_j = sum_i (x_i w_ij)+ + b_j+` and `n_j` its negative twin, `p + n = z`: one extra forward pass gives both.
-Where every input is >= 0, as after a relu, `(x w)+ = x w+` and half of the terms vanish.
+With `p_j = sum_i (x_i w_ij)+ + b_j+` and `n_j` its negative counterpart, `p + n = z`: one extra forward pass gives
+both. Where every input is >= 0, as after a relu, `(x w)+ = x w+` and half of the terms vanish.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Epsilon(WeightedRule):
 
     Args:
         epsilon: the stabiliser, in units of the layer's output.
-        relative: in units of the standard deviation of the layer's output, of each sample alone.
+        relative: whether `epsilon` counts in standard deviations of the layer's output, taken per sample.
     """
 
     epsilon: float = 1e-6
@@ -68,11 +68,11 @@ class Gamma(WeightedRule):
     """Contributions with the sign of `z_j` count `1 + gamma` times, the bias likewise.
 
     For `z_j > 0`: `c_ij = x_i w_ij + gamma (x_i w_ij)+`, `R_i = sum_j c_ij R_j / (sum_i c_ij + b_j + gamma b_j+)`;
-    for `z_j < 0` with the negative parts. Montavon et al. 2019; Andéol et al. 2021 (both signs).
+    for `z_j < 0`, the same with negative parts. Montavon et al. 2019; Andéol et al. 2021 (both signs).
 
     With `A_j = sum_i |x_i w_ij| + |b_j|` both signs have one denominator, `(1 + gamma/2) |z_j| + gamma/2 A_j`, in which
-    nothing cancels. Where no relevance arrives at `z_j < 0` and all inputs are >= 0, the contributions (over
-    `1 + gamma`) are those of one weight, a leaky relu of the layer's own: one transposed pass instead of two.
+    nothing cancels. Where no relevance arrives at `z_j < 0` and all inputs are >= 0, the contributions divided by
+    `1 + gamma` are those of the leaky relu of the layer's weight: one transposed pass is enough instead of two.
     """
 
     gamma: float = 0.25
@@ -104,7 +104,7 @@ class Gamma(WeightedRule):
 class AlphaBeta(WeightedRule):
     """`R_i = sum_j (a (x_i w_ij)+ / P_j - b (x_i w_ij)- / N_j) R_j`, `a - b = 1`. Bach et al. 2015.
 
-    `P_j` and `N_j` are the sums of the positive and of the negative contributions, the bias among them.
+    `P_j` and `N_j` are the sums of the positive and of the negative contributions, bias included.
     """
 
     alpha: float = 2.0
@@ -128,7 +128,7 @@ class AlphaBeta(WeightedRule):
             return layer.once("negative", lambda: w.clamp(max=0))
 
         def back(s: Tensor, same: Callable[[], Tensor], other: Callable[[], Tensor]) -> Tensor:
-            """`s` through the weights of one sign where `x >= 0`, of the other where `x < 0`."""
+            """Sends `s` back through the weights `same()` where `x >= 0`, and through `other()` where `x < 0`."""
             part = layer.transpose(s, same())
             return part if layer.nonnegative else torch.where(x >= 0, part, layer.transpose(s, other()))
 
@@ -140,7 +140,7 @@ class AlphaBeta(WeightedRule):
         if not self.beta:
             return back(quotient(relevance, p), positive, negative)
         total = back(quotient(self.alpha * relevance, p), positive, negative)
-        # -n is a difference: what is below the rounding of p is no contribution at all.
+        # n is a difference: below the rounding error of p it is noise, not a contribution.
         z = wide(layer.z)
         n, sure = p - z, added(p, z, -1 - 8 * torch.finfo(p.dtype).eps)
         s = where_positive(relevance.div_(n) if own(relevance) else relevance / n, sure)

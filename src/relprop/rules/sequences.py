@@ -1,4 +1,4 @@
-"""Rules for what carries weights rather than content: the softmax of an attention, and gates."""
+"""Rules for operations that weight content rather than carry it: attention's softmax, gates, and selective scans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relprop.rules.base import EVERYTHING, Rule, Way, check_number
 
 @dataclass(frozen=True)
 class Constant(Rule):
-    """What the operation returns is a constant: it takes no relevance, and leaves it to what it is multiplied with.
+    """The operation's result is a constant: it takes no relevance, and the factor that it multiplies takes all.
 
     For the softmax of an attention: Ali et al. 2022 (CP-LRP). A log-softmax is a score and keeps its Jacobian.
     """
@@ -24,10 +24,10 @@ class Constant(Rule):
 
 @dataclass(frozen=True)
 class Temperature(Rule):
-    """`G_x = J(x / t)^T G` with `J` the softmax's Jacobian: above 1 attention hands on as if it were less sharp.
+    """`G_x = J(x / t)^T G` with `J` the softmax's Jacobian: for `t > 1`, attention propagates as if it were less sharp.
 
     Args:
-        temperature: 1 is the Jacobian itself, as in AttnLRP (Achtibat et al. 2024).
+        temperature: `t`; 1 is the Jacobian itself, as in AttnLRP (Achtibat et al. 2024).
     """
 
     temperature: float = 1.0
@@ -46,14 +46,14 @@ class Temperature(Rule):
 class Gate(Rule):
     """A product whose gate is a constant: the other operand takes all. Arras et al. 2019.
 
-    Of two operands, the gate is the one that a sigmoid made; else the one that an activation made; where both or none
-    is one, each takes half.
+    The gate is the operand that a sigmoid produced, else the one that another activation produced. Two operands of
+    equal rank take half each.
     """
 
     families: ClassVar[frozenset[str]] = frozenset({"product"})
 
     def product(self, gates: tuple[int, int]) -> tuple[float, float]:
-        """The shares of two factors, by how much of a gate each is: 2 a sigmoid's, 1 another activation's, else 0."""
+        """The shares of two factors, from their ranks as gates: 2 for a sigmoid, 1 for another activation, else 0."""
         first, second = gates
         return (0.5, 0.5) if first == second else (0.0, 1.0) if first > second else (1.0, 0.0)
 
@@ -62,12 +62,12 @@ class Gate(Rule):
 class ScanConstants(Rule):
     """The step size of a selective scan, and the matrices B and C that are split off for it, are constants.
 
-    Jafari et al. 2024 (MambaLRP). The rule is given to every softplus and split, and acts where they serve a scan: where
-    a softplus `d` makes a decay `exp(d A)`, with A the model's, and multiplies what enters the state.
+    Jafari et al. 2024 (MambaLRP). The rule is assigned to every softplus and split. It acts only where these serve a
+    scan: a softplus `d` gives the decay `exp(d A)`, with the model's `A`, and scales what enters the state.
     """
 
     families: ClassVar[frozenset[str]] = frozenset({"structure", "activation"})
 
     def matrices(self, sizes: list[int]) -> tuple[int, ...]:
-        """Which parts of a split may be B and C, by their widths: two of three, as wide as each other."""
+        """The parts of a split that may be B and C, judged by width: the last two of three, if equally wide."""
         return (1, 2) if len(sizes) == 3 and sizes[1] == sizes[2] else ()

@@ -1,4 +1,4 @@
-"""Rules that give relevance to an input of exactly 0 as well: read relevance as `nz(x) G` (see `numerics`)."""
+"""Rules that also give relevance to inputs of exactly 0, where relevance is `nz(x) G` (see `numerics`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ZBox(WeightedRule):
 
     Args:
         low: the smallest value an input can have: a number, or a tensor that broadcasts with the input.
-        high: the largest.
+        high: the largest value, in the same form.
         epsilon: signed stabiliser of the denominator, which is 0 where every input lies on a bound.
     """
 
@@ -70,7 +70,7 @@ class ZBox(WeightedRule):
 
     @property
     def separable(self) -> bool:  # type: ignore[override]
-        """Only where the bounds are the same for every sample, whatever its shape."""
+        """Only where both bounds are single numbers, which fit every sample and every shape."""
         return all(not isinstance(v, Tensor) or v.numel() == 1 for v in (self.low, self.high))
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text in one call: from a model, its tokenizer and a text to the relevance of tokens and words."""
+"""Explains texts in one call: from a model, its tokenizer and a text to the relevance of tokens and words."""
 
 from relprop.results.texts import GenerationRelevance, TextRelevance
 from relprop.results.words import Word

@@ -1,4 +1,4 @@
-"""Texts of different lengths as one batch that fits the model."""
+"""Puts texts of different lengths into one batch that fits the model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Batch:
 
     Attributes:
         texts: the tokens of each text.
-        ids: (N, T), and (1, C, T) for a text with C choices.
-        mask: of the same shape, 1 at tokens and 0 at padding.
-        rest: further arguments of the model, by name.
+        ids: the padded ids, (N, T), or (1, C, T) for a text with C choices.
+        mask: 1 at tokens and 0 at padding, in the same shape.
+        rest: the model's further arguments, by name.
         named: the name of the model's argument for the ids.
-        begin: the number of the first text, among all that were given.
+        begin: the index of the first text among all that were given.
     """
 
     texts: list[Tokens]
@@ -35,16 +35,16 @@ class Batch:
     begin: int = 0
 
     def real(self, n: int) -> Tensor:
-        """The positions of the tokens of text n."""
+        """The positions of the tokens of text n, without padding."""
         return self.mask[n].flatten().nonzero().flatten()
 
 
 def collate(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], begin: int = 0) -> Batch:
-    """Pads on the side that the tokenizer pads on.
+    """Makes a batch, padded on the side that the tokenizer pads on.
 
     Raises:
-        InputError: a text is longer than the model's context, the ids do not fit the model's vocabulary, or texts of
-            different lengths meet a tokenizer without padding, or a model without a mask.
+        InputError: a text is longer than the model's context, an id is not in the model's vocabulary, or texts differ
+            in length and the tokenizer has no padding token or the model takes no mask.
     """
     if isinstance(texts[0], Choices):
         return _with_choices(model, tokenizer, texts[0], begin)
@@ -85,7 +85,7 @@ def _collate(model: Any, tokenizer: Any, texts: list[Tokens], begin: int) -> Bat
         if key in accepted and all(key in t.extra for t in texts):
             rest[key] = padded([t.extra[key] for t in texts], 0)
     if left and short and "position_ids" in accepted and not _skips_padding(model):
-        # positions count tokens, not the padding before them
+        # positions count only tokens, not the padding before them
         rest["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     if "use_cache" in accepted:
         rest["use_cache"] = False
@@ -93,14 +93,14 @@ def _collate(model: Any, tokenizer: Any, texts: list[Tokens], begin: int) -> Bat
 
 
 def _with_choices(model: Any, tokenizer: Any, text: Choices, begin: int) -> Batch:
-    """One text with its choices, a row for each: (1, C, T)."""
+    """A batch of one text with its choices, one row each: (1, C, T)."""
     rows = collate(model, tokenizer, text.rows, begin)
     rest = {key: value[None] if isinstance(value, Tensor) else value for key, value in rows.rest.items()}
     return replace(rows, texts=[text.joined()], ids=rows.ids[None], mask=rows.mask[None], rest=rest)
 
 
 def padding(model: Any, tokenizer: Any) -> int | None:
-    """The id that fills short texts: the model's own, which its head or its positions may look for, else the tokenizer's."""
+    """The id that pads short texts: the model's own, which its head or positions may look for, else the tokenizer's."""
     own = getattr(getattr(model, "config", None), "pad_token_id", None)
     table = embeddings(model)
     if isinstance(own, int) and own >= 0 and (table is None or own < table.shape[0]):
@@ -109,14 +109,14 @@ def padding(model: Any, tokenizer: Any) -> int | None:
 
 
 def _skips_padding(model: Any) -> bool:
-    """Whether the model's own positions leave out padding, as those of RoBERTa do: their table has a row for it."""
+    """Whether the model's own positions skip padding, as RoBERTa's do: their table has a padding row."""
     words = embeddings(model)
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)] if isinstance(model, nn.Module) else []
     return any(m.padding_idx is not None and m.weight is not words for m in tables)
 
 
 def arguments(model: Any) -> tuple[str, set[str]]:
-    """The name of the argument that takes the ids, and the names of all arguments."""
+    """The name of the model's argument for the ids, and the names of all its arguments."""
     forward = getattr(model, "forward", None) if isinstance(model, nn.Module) else model
     names = list(inspect.signature(forward or model).parameters)
     if not names:
@@ -125,29 +125,29 @@ def arguments(model: Any) -> tuple[str, set[str]]:
 
 
 def decodes(model: Any) -> bool:
-    """Whether it reads one text and writes another: an encoder and a decoder."""
+    """Whether the model has an encoder, which reads a text, and a decoder, which writes another."""
     config = getattr(model, "config", None)
     return bool(getattr(config, "is_encoder_decoder", False)) and "decoder_input_ids" in arguments(model)[1]
 
 
 def generates(model: Any) -> bool:
-    """Whether the model says what comes next. One that does not tell does, as far as we know."""
+    """Whether the model predicts the next token. True if the model does not tell."""
     tells = getattr(model, "can_generate", None)
     return bool(tells()) if callable(tells) else True
 
 
 def end_sign(model: Any) -> int | None:
-    """The id whose last place the head of an encoder-decoder model may read, where it is no generator."""
+    """The id whose last position an encoder-decoder model's head may read; None for other models and generators."""
     found = getattr(getattr(model, "config", None), "eos_token_id", None)
     return found if isinstance(found, int) and decodes(model) and not generates(model) else None
 
 
 def alike(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], size: int) -> Iterator[slice]:
-    """Batches of texts that the model takes together.
+    """Slices of the texts that the model takes as one batch, each of at most `size` texts.
 
-    They hold `size` texts at most. A text with choices goes alone, and so does each text of a model without a padding of
-    its own that is no generator: its head may look for the last token before the padding. Where the head may read the
-    sign at the end, the texts of a batch hold it equally often.
+    A text with choices is a batch of its own. So is each text if the model has no padding id and is not a generator:
+    its head may look for the last token before the padding. If the head may read the end token, all texts of a batch
+    hold it equally often.
     """
     sign, config = end_sign(model), getattr(model, "config", None)
     if config is not None and getattr(config, "pad_token_id", 0) is None and not generates(model):
@@ -168,11 +168,11 @@ def alike(model: Any, tokenizer: Any, texts: Sequence[Tokens | Choices], size: i
 
 @torch.no_grad()
 def answers_alone(model: Any, batch: Batch) -> bool:
-    """Whether an encoder-decoder model answers to the text alone: its head is a classifier's or a reader's, and what its
-    decoder reads is made from the text. One text is tried.
+    """Whether an encoder-decoder model needs only the text: its head classifies or marks spans, and it derives the
+    decoder's input from the text. One text is tried.
 
     Raises:
-        InputError: it looks for a sign at the text's end, and there is none.
+        InputError: the model fails, and may look for an end token that the text does not have.
     """
     if not decodes(model) or generates(model):
         return False
@@ -183,7 +183,7 @@ def answers_alone(model: Any, batch: Batch) -> bool:
         output = model(**given)
     except Exception as error:
         if sign is None or sign in text.ids:
-            return False  # such as a model without a head, which must be told what its decoder reads
+            return False  # such as a model without a head, which must be given the decoder's input
         raise InputError(
             f"text {batch.begin} does not hold the id {sign}, and the model, an encoder-decoder without a generator, raises "
             f"{type(error).__name__}: {error} Its head may read the last place of config.eos_token_id={sign}: let the "
@@ -193,19 +193,19 @@ def answers_alone(model: Any, batch: Batch) -> bool:
 
 
 def field_of(output: Any, name: str) -> Any:
-    """A part of what a model answers, None where there is none of that name."""
+    """The field of a model's output with that name; None if it has none."""
     return output.get(name) if isinstance(output, dict) else getattr(output, name, None)
 
 
 def decoder_start(model: Any) -> int:
-    """The sign that an encoder-decoder model starts to write with."""
+    """The id of an encoder-decoder model's start token."""
     config = getattr(model, "config", None)
     told = [getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
     return next((int(i) for i in told if i is not None), 0)
 
 
 def device_of(model: Any) -> torch.device:
-    """Where the ids go: to the embedding, or to the first parameter."""
+    """The device for the ids: that of the embedding, else of the first parameter."""
     table = embeddings(model)
     if table is not None:
         return table.device
@@ -214,7 +214,7 @@ def device_of(model: Any) -> torch.device:
 
 
 def embeddings(model: Any) -> Tensor | None:
-    """The model's table of words, where it tells."""
+    """The weight of the model's token embedding, or None if the model does not tell."""
     try:
         module = model.get_input_embeddings()
     except (AttributeError, NotImplementedError, TypeError):
@@ -224,7 +224,7 @@ def embeddings(model: Any) -> Tensor | None:
 
 
 def context(model: Any, tokenizer: Any) -> int | None:
-    """How many tokens the model can read, as far as it or its tokenizer tells."""
+    """How many tokens the model can read; None if neither it nor its tokenizer tells."""
     config = getattr(model, "config", None)
     told = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
     told.append(getattr(tokenizer, "model_max_length", None))  # 1e30 stands for "unknown"
@@ -242,7 +242,7 @@ def check_length(model: Any, tokenizer: Any, length: int) -> None:
 
 
 def check_vocabulary(model: Any, text: Tokens) -> None:
-    """Refuses ids that the model has no row for."""
+    """Refuses ids for which the model has no embedding."""
     table = embeddings(model)
     if table is not None and max(text.ids) >= table.shape[0]:
         at = max(range(len(text)), key=lambda k: text.ids[k])

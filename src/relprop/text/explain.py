@@ -1,4 +1,4 @@
-"""`relprop.explain_text`: a model, its tokenizer and a text in, the relevance of tokens and words out."""
+"""`relprop.explain_text`: from a model, its tokenizer and a text to the relevance of tokens and words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
 
 _OWN = {"inputs", "forward_args", "forward_kwargs", "select"}
-"""What `explain_text` gives to `attribute` itself."""
+"""The arguments of `attribute` that `explain_text` sets itself."""
 _ELSEWHERE = {
     "max_new_tokens": "relprop.explain_generation(model, tokenizer, text, max_new_tokens=20) lets a model write.",
     "targets": "Several targets are a list, target=[...].",
@@ -53,46 +53,55 @@ def explain_text(
     batch_size: int = 16,
     **options: Any,
 ) -> Any:
-    """Explains what a model makes of a text: a class, its next token, a masked token, or an answer.
+    """Explains a model's answer to a text: a class, its next token, a masked token, or the span of an answer.
 
-    What is explained follows from what the model answers: logits (N, C) are classes; logits (N, T, V) as wide as the
-    vocabulary are the token at the mask, where the text holds one, else the next token; any other logits (N, T, C) are
-    the class of a token; start and end logits are the span of an answer.
+    The model's output decides what is explained. Logits (N, C) are classes. Logits (N, T, V) as wide as the vocabulary
+    are the token at the mask if the text has one, else the next token. Any other logits (N, T, C) are the class of a
+    token. Start and end logits are the span of an answer.
 
     Args:
-        model: a model of the transformers library, or any other that takes ids of tokens. It is not changed.
+        model: a model of the transformers library, or any other that takes token ids. It is not changed.
         tokenizer: its tokenizer, slow or fast.
-        text: a str; a tuple of two texts (question and context, premise and hypothesis); a tuple of a question and a list
-            of answers, for models that choose among these, whose relevance is that of all rows, one after the other; a
-            chat, as a list of `{"role": ..., "content": ...}`; or a list of any of these.
-        target: None for what the model finds likeliest; a label, an index, a token's id; a token as a str (with or
-            without a space before it, whichever the model scores higher; a space of yours decides); the answer to a
-            question, as a str (where the text holds it several times, the place that the model scores highest) or as
-            (first token, last token); for a class of a token (token, class), the token as its number (negative: from the
-            end) or as a word, which stands for its first token, the class as a label, an index, or None for the
-            likeliest; a `Contrast` of two; a callable, output -> (N,). For a list of texts a list has one per text; for
-            one text a list has several, from one forward pass.
-        top: explain that many likeliest targets instead.
+        text: one of these, or a list of them:
+
+            - a str;
+            - a tuple of two texts (question and context, premise and hypothesis);
+            - a tuple of a question and a list of answers, for models that choose among answers. The relevance is that
+              of all rows, one after the other;
+            - a chat, as a list of `{"role": ..., "content": ...}`.
+        target: what to explain. A list has one target per text for a list of texts, and several targets for one text,
+            which share one forward pass. A target is:
+
+            - None for the model's likeliest answer;
+            - a label, an index, or a token id;
+            - a token as a str: with or without a space before it, whichever scores higher, unless you write the space;
+            - the answer to a question, as a str (its highest-scoring place in the text) or (first token, last token);
+            - for the class of a token, (token, class). The token is a number (negative: from the end) or a word, which
+              stands for its first token. The class is a label, an index, or None for the likeliest;
+            - a `Contrast` of two targets;
+            - a callable, output -> (N,).
+        top: explain this many of the likeliest targets instead.
         composite: the rules, or the name of a composite.
-        labels: names of the classes, where the model carries none.
-        mask: which mask token is asked for, from 0, where a text has several.
-        decoder_text: what an encoder-decoder model has written so far; its tokens get relevance too.
-        positions: whether position encodings keep the relevance that ends in them, and it is reported.
-        parts: whether relevance per block, attention head and MLP neuron is wanted; or the parts, see `find_parts`.
-        layers: module paths whose relevance is wanted as well; not together with parts.
-        max_length: texts are cut to that many tokens.
-        longest_answer: tokens of the longest answer that is looked for.
+        labels: names of the classes, if the model has none.
+        mask: which mask token to explain, from 0, if a text has several.
+        decoder_text: what an encoder-decoder model has written so far. Its tokens get relevance too.
+        positions: whether position encodings keep the relevance that ends in them, to be reported.
+        parts: whether to report relevance per block, attention head and MLP neuron; or the parts, see `find_parts`.
+        layers: module paths whose relevance to report; not together with parts.
+        max_length: cut texts to this many tokens.
+        longest_answer: the most tokens that an answer may have when the likeliest is looked for.
         template: further arguments of the tokenizer's chat template.
-        batch_size: texts per forward pass.
+        batch_size: texts per forward pass; with `positions`, always 1.
         **options: further arguments of `relprop.attribute`, such as `checkpoint`, `strict` and `seed`.
 
     Returns:
-        A `TextRelevance`; a list of them for several targets or `top`; a list with one entry per text for a list of
-        texts.
+        A `TextRelevance`; a list of them for several targets or `top`; for a list of texts, a list with one such entry
+        per text.
 
     Raises:
-        InputError: the text is empty or too long, the tokenizer cannot pad or does not belong to the model.
-        TargetError: the target names no score or several, is several tokens, or the text has no mask.
+        InputError: the text is empty or too long, an argument is not valid, or the tokenizer cannot pad or does not
+            belong to the model.
+        TargetError: the target does not name one score, is several tokens, or the text has no mask.
         RelpropError: as `relprop.attribute`.
     """
     check_options(
@@ -115,7 +124,7 @@ def explain_text(
         options["layers_at"] = "input"
     read = [read_text(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
     if positions:
-        batch_size = 1  # an encoding that all texts share cannot tell them apart
+        batch_size = 1  # relevance in an encoding that texts share cannot be split among them
     results: list[list[TextRelevance]] = []
     for here in alike(model, tokenizer, read, batch_size):
         batch = collate(model, tokenizer, read[here], here.start)
@@ -142,7 +151,7 @@ def explain_text(
 def _check(
     mask: Any, decoder_text: Any, parts: Any, max_length: Any, longest_answer: Any, template: Any, batch_size: Any
 ) -> None:
-    """Refuses arguments that are none, before anything is computed."""
+    """Refuses invalid arguments, before anything is computed."""
     for name, value in (("max_length", max_length), ("longest_answer", longest_answer), ("batch_size", batch_size)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InputError(f"{name} must be a positive int; got {value!r}.")
@@ -157,7 +166,7 @@ def _check(
 
 
 def _targets(target: Any, top: int | None, count: int, alone: bool) -> tuple[list[list[Any]], bool]:
-    """Targets by rank and text, and whether each text has several."""
+    """Targets as a list of rows, each with one target per text, and whether texts have several."""
     if top is not None:
         if target is not None:
             raise TargetError("pass target= or top=, not both.")
@@ -182,7 +191,7 @@ def _targets(target: Any, top: int | None, count: int, alone: bool) -> tuple[lis
 def _inputs(
     model: Any, tokenizer: Any, batch: Batch, decoder_text: str | None
 ) -> tuple[dict[str, Tensor], Tokens | None]:
-    """The tensors that carry relevance; and what an encoder-decoder model has written so far."""
+    """The inputs that get relevance, and what an encoder-decoder model has written so far."""
     inputs = {batch.named: batch.ids}
     if not decodes(model):
         if decoder_text is not None:
@@ -211,7 +220,7 @@ def _attribute(
     if "logits_to_keep" in accepted and generates(model) and bool(batch.mask[:, -1].all()) and all(
         isinstance(q, Question) for q in questions
     ):  # fmt: skip
-        rest["logits_to_keep"] = 1  # only the last token is asked
+        rest["logits_to_keep"] = 1  # only the last token's logits are needed
     context: Any = nullcontext()
     turning = sinks.rotary(model) if positions else {}
     if turning:
@@ -293,12 +302,12 @@ def _result(
 
 
 def _first(value: Tensor) -> Tensor:
-    """Without the axis of texts, of which there is one."""
+    """The value without its axis of texts, if that has length 1."""
     return value[0] if value.ndim > 1 and value.shape[0] == 1 else value
 
 
 def _named(question: Any, n: int) -> tuple[str, Any, float | None, list[tuple[str, float | None]]]:
-    """What was explained: as people call it, its index, its probability; and what the model finds likeliest."""
+    """The explained target's name, index and probability, and the model's likeliest answers."""
     if not isinstance(question, Question) or question.task is None:
         return getattr(question, "__name__", "callable"), None, None, []
     task, choice = question.task, question.choices[n]

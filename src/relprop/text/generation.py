@@ -1,4 +1,4 @@
-"""`relprop.explain_generation`: which tokens each generated token drew on, from one forward pass."""
+"""`relprop.explain_generation`: the relevance of earlier tokens for each generated token, from one forward pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from relprop.text.batch import arguments, check_length, check_vocabulary, decode
 from relprop.text.tokens import tokenize, tokens_of_ids
 
 AT_ONCE = 8
-"""Generated tokens per backward pass: their matrix products become one large one. More cost memory and gain nothing."""
+"""Generated tokens per backward pass, which merges their matrix products. More cost memory and gain nothing."""
 
 
 _OWN = {
@@ -36,7 +36,7 @@ _OWN = {
     "batch_size",
     "progress",
 }
-"""What `explain_generation` gives to `attribute` itself, or has no use for."""
+"""The arguments of `attribute` that `explain_generation` sets itself or does not use."""
 
 
 @restoring
@@ -53,28 +53,29 @@ def explain_generation(
     generate: dict[str, Any] | None = None,
     **options: Any,
 ) -> GenerationRelevance:
-    """Lets the model go on writing, and explains every token it wrote.
+    """Lets the model continue a text, and explains every token that it generates.
 
-    One forward pass reads the prompt and what was written; each generated token then costs one backward pass.
+    One forward pass reads the prompt and the generated tokens. One backward pass then explains up to eight of these.
 
     Args:
-        model: a language model that reads from left to right, or an encoder-decoder model, such as a translator's.
+        model: a language model that reads from left to right, or an encoder-decoder model, such as a translator.
         tokenizer: its tokenizer.
-        prompt: a str (for an encoder-decoder model the source text), or a chat, as a list of `{"role": ..., "content": ...}`.
-        max_new_tokens: how many tokens it writes at most; it stops at its end-of-text token.
-        continuation: explain this text after the prompt instead of what the model writes.
+        prompt: a str (for an encoder-decoder model, the source text), or a chat, as a list of
+            `{"role": ..., "content": ...}`.
+        max_new_tokens: the most tokens to generate. The model stops earlier at its end-of-text token.
+        continuation: explain this text after the prompt, instead of generated text.
         composite: the rules, or the name of a composite.
         template: further arguments of the tokenizer's chat template.
-        generate: further arguments of the model's own `generate`, such as `do_sample`; it is greedy without them.
+        generate: further arguments of the model's own `generate`, such as `do_sample`. Without them it is greedy.
         **options: further arguments of `relprop.attribute`, such as `checkpoint` and `strict`.
 
     Returns:
         The matrix of relevance, generated tokens by all tokens. The prompt of an encoder-decoder model is its source
-        text and the sign that starts what it writes.
+        text and the decoder's start token.
 
     Raises:
-        InputError: the prompt is empty, the text too long, nothing was generated, or the model reads the whole text at
-            once, so that its tokens are not its own predictions.
+        InputError: the prompt is empty, the text is too long, nothing was generated, an argument is not valid, or the
+            model does not read from left to right.
         RelpropError: as `relprop.attribute`.
     """
     check_options(
@@ -87,7 +88,7 @@ def explain_generation(
     text = tokenize(tokenizer, prompt, **(template or {}))
     two = decodes(model)
     while not two and text.special[-1] and text.ids[-1] == getattr(tokenizer, "eos_token_id", None) and len(text) > 1:
-        text = _without_end(text)  # a tokenizer that closes its texts: the model shall go on
+        text = _without_end(text)  # an end token of the tokenizer: the model should continue the text
     check_vocabulary(model, text)
     check_length(model, tokenizer, len(text) + (not two))
     ids = torch.tensor([text.ids], device=device_of(model))
@@ -126,7 +127,7 @@ def explain_generation(
 
 
 def _check(prompt: Any, continuation: Any, max_new_tokens: Any, generate: Any, template: Any) -> None:
-    """Refuses arguments that are none, before anything is computed."""
+    """Refuses invalid arguments, before anything is computed."""
     for name, value in (("generate", generate), ("template", template)):
         if value is not None and not isinstance(value, dict):
             raise InputError(f"{name} must be a dict of arguments; got {value!r}.")
@@ -141,7 +142,7 @@ def _check(prompt: Any, continuation: Any, max_new_tokens: Any, generate: Any, t
 
 
 def _of_generate(model: Any, options: Iterable[str]) -> dict[str, str]:
-    """What is said of arguments that the model's own `generate` takes."""
+    """Hints for arguments that belong to the model's own `generate`."""
     config = getattr(model, "generation_config", None)
     said = "It is one of the model's own generate: write generate={{{0!r}: ...}}."
     return {name: said.format(name) for name in options if hasattr(config, name)}
@@ -150,9 +151,9 @@ def _of_generate(model: Any, options: Iterable[str]) -> dict[str, str]:
 def matrix(
     model: Any, ids: Tensor, new: list[int], composite: Any, options: dict[str, Any], start: Sequence[int] = ()
 ) -> tuple[Tensor, list[Any]]:
-    """Relevance of every token for every generated one, (G, P + G).
+    """Relevance of every token for every generated token, (G, P + G), and the results that it is made of.
 
-    Where `start` is given, an encoder reads the ids, and a decoder writes after that start; they are the prompt together.
+    If `start` is given, an encoder reads the ids and a decoder continues after `start`. The two form the prompt.
     """
     count = len(new)
     named, accepted = arguments(model)
@@ -185,7 +186,7 @@ def matrix(
 
 @torch.no_grad()
 def _written(model: Any, tokenizer: Any, ids: Tensor, before: int, count: int, options: dict[str, Any]) -> list[int]:
-    """What the model writes after `before` tokens: by its own `generate`, or the likeliest token again and again."""
+    """The tokens that the model writes after the first `before`, by its own `generate`, or greedily if it has none."""
     end = getattr(tokenizer, "eos_token_id", None)
     if hasattr(model, "generate"):
         chosen = {"do_sample": False, "num_beams": 1, "attention_mask": torch.ones_like(ids), **options}
@@ -206,7 +207,7 @@ def _written(model: Any, tokenizer: Any, ids: Tensor, before: int, count: int, o
 
 
 def _logits(output: Any) -> Tensor:
-    """The scores of the vocabulary at each token, (N, T, V)."""
+    """The logits of the vocabulary at each token, (N, T, V)."""
     logits = output if isinstance(output, Tensor) else output.get("logits") if isinstance(output, dict) else None
     if not isinstance(logits, Tensor) or logits.ndim != 3:
         said = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(output).__name__} without logits"
@@ -218,7 +219,7 @@ def _logits(output: Any) -> Tensor:
 
 
 def _pieces(tokenizer: Any, before: list[int], new: list[int]) -> list[str]:
-    """How generated tokens read, each after all before it: a letter cut in several belongs to the token that ends it."""
+    """The text of each generated token, decoded in context. A letter split over tokens belongs to the last of them."""
     pieces, said, waiting = [], str(tokenizer.decode(before)), 0
     for count in range(1, len(new) + 1):
         now = str(tokenizer.decode(before + new[:count]))

@@ -1,8 +1,7 @@
-"""Where a transformer's blocks, heads and neurons are, and their relevance from one pass.
+"""Finds a transformer's blocks, heads and neurons, and reads their relevance from one pass.
 
-Relevance that enters the output projection of attention is laid out by heads, relevance that enters the last layer of
-an MLP by neurons, and what enters a block is the stream of tokens. So the relevance of what *enters* these modules
-tells all three.
+The input of an attention's output projection is ordered by heads, the input of an MLP's last layer by neurons, and the
+input of a block by tokens. So the relevance of the *inputs* of these modules gives all three.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from relprop.errors import InputError
 _INWARD = re.compile(
     r"(.*\.)?(w?[qkv]{1,3}|query|key|value|query_key_value|c_attn|in_proj)(_?(proj|lin|linear))?$", re.IGNORECASE
 )
-"""Names of the layers that make queries, keys and values."""
+"""The names of layers that compute queries, keys and values."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Parts:
         blocks: the blocks.
         attention: the output projection of each block's attention.
         mlp: the last layer of each block's MLP.
-        heads: attention heads per block; 0 where the model does not tell.
+        heads: attention heads per block; 0 if the model does not tell.
     """
 
     blocks: tuple[str, ...]
@@ -41,31 +40,31 @@ class Parts:
 
     @property
     def paths(self) -> list[str]:
-        """All of them, to pass as `layers=` together with `layers_at="input"`."""
+        """All these paths, to pass as `layers=` together with `layers_at="input"`."""
         return [*self.blocks, *self.attention, *self.mlp]
 
     def of_blocks(self, layers: dict[str, Any], texts: int) -> Tensor:
-        """Relevance of each token where it enters each block, (N, L, T)."""
+        """Relevance of each token at the input of each block, (N, L, T)."""
         return torch.stack([_stream(layers, path, texts).sum(-1) for path in self.blocks], 1)
 
     def of_heads(self, layers: dict[str, Any], texts: int) -> Tensor | None:
-        """Relevance of each attention head at each token, (N, L, H, T); None where the heads are not known."""
+        """Relevance of each attention head at each token, (N, L, H, T); None if the heads are not known."""
         found = [_stream(layers, path, texts, alone=True) for path in self.attention]
         if not self.heads or not found or any(r.shape[-1] % self.heads for r in found):
             return None
         return torch.stack([r.unflatten(-1, (self.heads, -1)).sum(-1).transpose(-2, -1) for r in found], 1)
 
     def of_neurons(self, layers: dict[str, Any], texts: int) -> list[Tensor]:
-        """Relevance of each neuron of each MLP at each token, (N, T, D) per block that has one."""
+        """Relevance of each MLP neuron at each token, (N, T, D) for each block that has an MLP."""
         return [_stream(layers, path, texts, alone=True) for path in self.mlp]
 
 
 def find_parts(model: nn.Module) -> Parts:
-    """Finds blocks, heads and neurons: the blocks are the longest list of modules of one type.
+    """Finds blocks, heads and neurons. The blocks are the longest list of modules of one type.
 
-    In each, the attention is the module named so (`attn`, `attention`, `SelfAttention`), and its output projection the
-    last weighted layer in it that is as wide as the model and makes no queries, keys or values; the MLP's last layer is
-    the last weighted layer outside it that is as wide as the model. Experts that share one weight have no such layer.
+    In each block, the attention is the module with "att" in its name (`attn`, `attention`, `SelfAttention`). Its output
+    projection is its last weighted layer that is as wide as the model and does not compute queries, keys or values. The
+    MLP's last layer is the last such layer outside the attention. Experts that share one weight have none.
 
     Raises:
         InputError: the model has no list of blocks.
@@ -97,7 +96,7 @@ def find_parts(model: nn.Module) -> Parts:
 
 
 def _width(module: nn.Module) -> int | None:
-    """How many numbers a dense layer gives, by whatever name it goes; None for other modules."""
+    """The number of outputs of a dense layer of any class; None for other modules."""
     weight = getattr(module, "weight", None)
     if (
         not isinstance(weight, Tensor)
@@ -106,16 +105,16 @@ def _width(module: nn.Module) -> int | None:
         or list(module.children())
     ):
         return None
-    return int(getattr(module, "nf", weight.shape[0]))  # GPT-2's dense layers keep their weight the other way round
+    return int(getattr(module, "nf", weight.shape[0]))  # GPT-2's dense layers store their weight transposed
 
 
 def _stream(layers: dict[str, Any], path: str, texts: int, alone: bool = False) -> Tensor:
-    """What entered a module, (N, T, D): the first tensor, masks and angles follow it."""
+    """The relevance of a module's input, (N, T, D): of its first tensor, which masks and angles follow."""
     caught = layers[path]
     several = isinstance(caught, list)
     found = (caught[0] if caught else None) if several else caught
     if isinstance(found, Tensor) and found.ndim == 2 and found.shape[0] % texts == 0:
-        found = found.unflatten(0, (texts, -1))  # some models put all tokens of all texts in one row
+        found = found.unflatten(0, (texts, -1))  # some models put the tokens of all texts in one row
     if (several and (alone or not caught)) or found is None or found.ndim != 3 or found.shape[0] != texts:
         raise InputError(
             f"parts: what enters {path!r} is not one tensor (texts, tokens, features); the module runs several times, or keeps "

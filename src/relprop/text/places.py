@@ -1,6 +1,6 @@
-"""What can be asked of the tokens of a text: the class of one of them, or the span of an answer.
+"""Tasks on the tokens of a text: the class of a token, or the span of an answer.
 
-Places are counted in the text's own tokens, as `TextRelevance.tokens` lists them; padding before them does not count.
+Places count the text's own tokens, as `TextRelevance.tokens` lists them, without padding.
 
 Index letters: n text, t token, c class.
 """
@@ -21,21 +21,21 @@ from relprop.text.tasks import Choice, Task, as_int
 from relprop.text.tokens import Tokens, readings
 
 _SHOWN = 8
-"""Tokens that a message lists."""
+"""The most tokens that a message lists."""
 
 
 def position(text: Tokens, place: Any, among: Sequence[int] | None = None, last: bool = False) -> int:
-    """A token by its number (negative: from the end) or by a word, which stands for its first token, or its last.
+    """The position of a token, from its number (negative: from the end) or from a word.
 
     Args:
         text: the tokens.
         place: the number or the word.
-        among: the tokens in which a word is looked for; None for all.
-        last: whether a word stands for its last token.
+        among: the tokens among which to look for a word; None for all.
+        last: whether a word stands for its last token, instead of its first.
 
     Raises:
-        TargetError: no token reads so, or several do.
-        TargetIndexError: the number lies outside the text.
+        TargetError: the text does not hold the word, or holds it several times.
+        TargetIndexError: the number is outside the text.
     """
     if not isinstance(place, str):
         number = as_int(place)
@@ -57,7 +57,7 @@ def position(text: Tokens, place: Any, among: Sequence[int] | None = None, last:
 
 
 def _listed(text: Tokens) -> str:
-    """The first tokens with their numbers."""
+    """The first tokens with their numbers, for messages."""
     some = ", ".join(f"{k} {piece.strip()!r}" for k, piece in enumerate(text.pieces[:_SHOWN]))
     return some if len(text) <= _SHOWN else f"{some}, ..."
 

@@ -1,10 +1,10 @@
-"""Rotary positions as sinks: the relevance that ends in them, beside the tokens'.
+"""Rotary positions as sinks: the relevance that ends in them, apart from that of tokens.
 
-The cosines and sines that rotate queries and keys are constants of the model. On request they carry relevance: each is
-multiplied by ones, one per text and token, and these are an input. What arrives at a one is the relevance of its
-position (PA-LRP, Bakish et al. 2025, "Revisiting LRP: positional attribution as the missing ingredient for transformer
-explainability"). At a rotation, a product, position and token get half each. Positions that are looked up or added are
-the engine's own (`relprop.attribute(positions=True)`).
+The cosines and sines that rotate queries and keys are constants of the model. On request they carry relevance: they are
+multiplied by an extra input of ones, one per text and token. The relevance of a one is that of its position (PA-LRP,
+Bakish et al. 2025, "Revisiting LRP: positional attribution as the missing ingredient for transformer explainability").
+A rotation is a product, so position and token get half each. The engine itself handles positions that are looked up or
+added (`relprop.attribute(positions=True)`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from relprop.engine.undo import Undo
 
 NAME = "relprop_positions"
-"""The model's extra argument while the context lasts."""
+"""The model's extra argument within the context `sinks`."""
 
 
 def rotary(model: Any) -> dict[str, nn.Module]:
-    """The modules that make cosines and sines: they have frequencies and no weights."""
+    """The modules that make cosines and sines, by path: they have frequencies and no weights."""
     if not isinstance(model, nn.Module):
         return {}
     return {
@@ -35,18 +35,21 @@ def rotary(model: Any) -> dict[str, nn.Module]:
 
 
 def ones(model: nn.Module, ids: Tensor) -> Tensor:
-    """One per text and token, (N, T, 1), in the model's dtype."""
+    """A one per text and token, (N, T, 1), in the model's dtype."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return torch.ones(*ids.shape, 1, dtype=dtype, device=ids.device)
 
 
 @contextmanager
 def sinks(model: nn.Module, modules: dict[str, nn.Module]) -> Iterator[None]:
-    """While it lasts the model takes the ones as an argument, in this thread, and these modules are multiplied by them."""
+    """A context in which the model takes the ones as an argument and multiplies these modules' outputs by them.
+
+    Calls from other threads are not affected.
+    """
     thread = threading.get_ident()
     state: dict[str, Tensor] = {}
 
-    # without kwargs in another thread, while this one removes its hook
+    # another thread calls this without kwargs while this thread removes the hook
     def take(_: Any, args: tuple, kwargs: dict | None = None) -> Any:
         if threading.get_ident() != thread or kwargs is None or NAME not in kwargs:
             return None

@@ -1,7 +1,7 @@
-"""What is explained of a text: a class, a token of the vocabulary, the class of a token, or the span of an answer.
+"""The target of a text: a class, a token of the vocabulary, the class of a token, or the span of an answer.
 
-The output of the model tells which: two numbers per token are a span, a row per text are classes, a row per token
-as wide as the vocabulary are tokens, the next one or a masked one, and any other row per token are its classes.
+The model's output decides which. Start and end logits are a span. One row per text holds classes. One row per token
+holds tokens (the next one, or a masked one) if it is as wide as the vocabulary, else the token's classes.
 
 Index letters: n text, t token, v entry of the vocabulary or class.
 """
@@ -26,21 +26,21 @@ from relprop.text.tasks import Classes, Task, Vocabulary
 
 @dataclass(frozen=True)
 class Rank:
-    """The entry that comes `place`-th by its score, from 0."""
+    """The entry with the `place`-th highest score, from 0."""
 
     place: int
 
 
 class Question:
-    """A target for `relprop.attribute`: one score per text, out of whatever the model answers.
+    """A target for `relprop.attribute`: it takes one score per text from any model output.
 
     Args:
         read: makes the task from an output.
-        targets: one per text, in any form that `explain_text` takes.
+        targets: one target per text, in any form that `explain_text` takes.
 
     Attributes:
-        task: the task, once the model has answered.
-        choices: what each text's target was taken for.
+        task: the task; None before the first call.
+        choices: the choice that each text's target stands for.
     """
 
     def __init__(self, read: Any, targets: Sequence[Any]) -> None:
@@ -49,7 +49,7 @@ class Question:
         self.choices: list[Any] = []
 
     def __call__(self, output: Any) -> Tensor:
-        """One score per text, and what they are scores of."""
+        """One score per text. Sets `task` and `choices`."""
         self.task = task = self.read(output)
         self.choices = [_understood(task, target, n) for n, target in enumerate(self.targets)]
         rows = [_terms(choice) for choice in self.choices]
@@ -67,7 +67,7 @@ class Question:
 
 
 def _terms(choice: Any, sign: int = 1) -> list[tuple[int, Any]]:
-    """What a choice adds up: itself, or both sides of a contrast, with their signs."""
+    """The terms of a choice with their signs: itself, or both sides of a contrast."""
     if isinstance(choice, Contrast):
         return _terms(choice.positive, sign) + _terms(choice.negative, -sign)
     return [(sign, choice)]
@@ -89,10 +89,10 @@ def _understood(task: Task, target: Any, n: int) -> Any:
 def read_output(
     output: Any, model: Any, tokenizer: Any, batch: Batch, labels: Any, mask: int | None, longest: int
 ) -> Task:
-    """The task that the model's output is an answer to.
+    """The task that the model's output belongs to.
 
     Raises:
-        TargetError: the output is neither classes nor tokens of the vocabulary nor a span.
+        TargetError: the output is neither classes nor tokens nor a span, or `mask` or `labels` do not fit it.
     """
     task = _task(output, model, tokenizer, batch, labels, mask, longest)
     if mask is not None and not isinstance(task, Vocabulary):
@@ -136,13 +136,13 @@ def _task(output: Any, model: Any, tokenizer: Any, batch: Batch, labels: Any, ma
     if decodes(model):
         return Vocabulary(logits[:, -1], tokenizer)
     at = [_place(model, tokenizer, batch, n, mask) for n in range(len(batch.texts))]
-    # counted from the end: the model may answer for the last tokens only
+    # counted from the end: the model may return logits for the last tokens only
     back = torch.tensor(at, device=logits.device) - batch.ids.shape[1]
     return Vocabulary(logits[every, back], tokenizer)
 
 
 def _place(model: Any, tokenizer: Any, batch: Batch, n: int, mask: int | None) -> int:
-    """Where the token in question stands: at the mask, or it follows the last token."""
+    """The position whose logits are explained: that of the mask, else of the last token, for the next one."""
     real = batch.real(n).tolist()
     sign = getattr(tokenizer, "mask_token_id", None)
     masks = [at for at, i in zip(real, batch.texts[n].ids, strict=True) if i == sign and sign is not None]
@@ -164,7 +164,7 @@ def _place(model: Any, tokenizer: Any, batch: Batch, n: int, mask: int | None) -
 
 
 def _speaks(model: Any, tokenizer: Any, width: int, labels: Sequence[str] | None) -> bool:
-    """Whether rows of this width are scores of the vocabulary, and not of as many classes."""
+    """Whether rows of this width are scores of the vocabulary, rather than of as many classes."""
     named = len(labels) if labels is not None else len(known_labels(model) or ())
     head = getattr(model, "get_output_embeddings", None)
     if width == named and (labels is not None or (callable(head) and head() is None and not generates(model))):

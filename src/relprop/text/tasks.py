@@ -1,4 +1,4 @@
-"""What can be asked of a model's output: one entry of a row of scores, a class or a token of the vocabulary.
+"""Tasks on a model's output: one entry of a row of scores, which is a class or a token of the vocabulary.
 
 Index letters: n text, v entry of the vocabulary or class.
 """
@@ -17,35 +17,35 @@ from relprop.attribution.targets import class_of
 from relprop.errors import TargetError, TargetIndexError
 
 Choice = Any
-"""What a target stands for in one task: the index of a row's entry, or a place and what is asked there."""
+"""What a target stands for in a task: the index of an entry, a token and its class, or the ends of a span."""
 
 
 class Task(ABC):
-    """What can be asked of an output."""
+    """The base of tasks: how to choose, score and name what an output holds."""
 
     @abstractmethod
     def best(self, n: int, count: int) -> list[Choice]:
         """The choices with the highest scores for text n, best first."""
 
     def rivals(self, choice: Choice, n: int, count: int) -> list[Choice]:
-        """What stood to choose beside a choice, best first."""
+        """The alternatives to a choice, itself included, best first."""
         return self.best(n, count)
 
     @abstractmethod
     def choice(self, target: Any, n: int) -> Choice:
-        """What a target stands for."""
+        """The choice that a target stands for."""
 
     @abstractmethod
     def scores(self, choices: Sequence[Choice]) -> Tensor:
-        """One score per text; they carry relevance."""
+        """One score per text, with gradients."""
 
     @abstractmethod
     def probability(self, choice: Choice, n: int) -> float | None:
-        """How sure the model is of it, where its scores are those of a distribution."""
+        """The model's probability for a choice; None if its scores are not a distribution."""
 
     @abstractmethod
     def name(self, choice: Choice, n: int) -> str:
-        """The choice as people call it."""
+        """The name of a choice, for people."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Classes(Entries):
     """A class, by its index or its label."""
 
     labels: Sequence[str] | None
-    problem: str | None  # what the model was trained for, as its config names it
+    problem: str | None  # the problem type that the model's config names
 
     def choice(self, target: Any, n: int) -> Choice:
         return class_of(target, self.labels) if isinstance(target, str) else self.index(target)
@@ -112,10 +112,10 @@ class Vocabulary(Entries):
 
 
 def spellings(tokenizer: Any, target: str) -> list[int]:
-    """The ids of a string that is one token: as given, and with a space before it.
+    """The ids of a string that is one token, as given and with a space before it.
 
     Raises:
-        TargetError: it is several tokens, or unknown to the tokenizer.
+        TargetError: the string is empty, several tokens, or unknown to the tokenizer.
     """
     if not target:
         raise TargetError("the target is an empty str: write a token, or pass an id.")
@@ -145,10 +145,10 @@ def decoded(tokenizer: Any, index: int) -> str:
 
 
 def as_int(target: Any) -> int:
-    """A number, as an int or in a tensor of one.
+    """An int from an int or from an integer tensor of one entry.
 
     Raises:
-        TargetError: it is none.
+        TargetError: it is something else.
     """
     if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
         return int(target)

@@ -1,7 +1,7 @@
-"""Tokens of a text: their names, how they read, which are special, and which make a word.
+"""The tokens of a text: their names, how they read, which are special, and which form a word.
 
-Any tokenizer of the transformers library will do, slow or fast. A fast one tells where in the text each token stands;
-of a slow one the marks are read that its tokens carry.
+Any tokenizer of the transformers library works, slow or fast. A fast one gives the place of each token in the text.
+With a slow one, the marks in its tokens are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from relprop.errors import InputError
 
 _START = ("▁", "Ġ")  # SentencePiece and byte-level BPE mark the token that begins a word
-_IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # written without spaces: a word each
+_IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # written without spaces: each is a word
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Tokens:
     """The tokens of one text.
 
     Attributes:
-        ids: their numbers.
-        names: as the tokenizer names them, such as `ĠParis` or `##ing`.
-        pieces: as they read, spaces included; a special token reads as its name.
+        ids: their ids.
+        names: the tokens as the tokenizer names them, such as `ĠParis` or `##ing`.
+        pieces: the tokens as they read, spaces included. A special token reads as its name.
         special: which are the model's own, such as `[CLS]`.
-        words: the tokens of each word, as a range of positions.
+        words: the tokens of each word, as (start, stop).
         second: which belong to the second text of a pair.
-        extra: what else the tokenizer answers for the model, such as `token_type_ids`.
+        extra: the tokenizer's further outputs for the model, such as `token_type_ids`.
     """
 
     ids: list[int]
@@ -46,10 +46,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Choices:
-    """A text and the answers to choose from.
+    """A text and the answers to choose among.
 
     Attributes:
-        rows: the tokens of the text with each answer.
+        rows: for each answer, the tokens of the text with it.
         answers: the answers.
     """
 
@@ -84,7 +84,7 @@ def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **temp
     """The tokens of a text, a pair of texts, or a chat (a list of messages).
 
     Raises:
-        InputError: the text is no text, or empty, or the tokenizer is none, or has no chat template.
+        InputError: the text is of another type, or empty, or the tokenizer is not one, or has no chat template.
     """
     if not callable(tokenizer) or hasattr(tokenizer, "forward"):
         raise InputError(f"tokenizer is of type {type(tokenizer).__name__}: pass the model first, then its tokenizer.")
@@ -101,7 +101,7 @@ def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **temp
             f"{{'role': ..., 'content': ...}}; got {text!r}."
         )
     if not all(t.strip() for t in texts):
-        raise InputError(f"the text is empty: {text!r}. There is nothing to hand relevance to.")
+        raise InputError(f"the text is empty: {text!r}. There is nothing to explain.")
     fast = bool(getattr(tokenizer, "is_fast", False))
     encoded = tokenizer(
         *texts, return_special_tokens_mask=True, **options, **({"return_offsets_mapping": True} if fast else {})
@@ -126,7 +126,7 @@ def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **temp
 
 
 def tokens_of_ids(tokenizer: Any, ids: Sequence[int]) -> Tokens:
-    """Tokens that are known by their numbers only, such as generated ones."""
+    """Tokens of which only the ids are known, such as generated ones."""
     ids = [int(i) for i in ids]
     names = [str(name) for name in tokenizer.convert_ids_to_tokens(ids)]
     own = set(getattr(tokenizer, "all_special_ids", ()))
@@ -136,9 +136,10 @@ def tokens_of_ids(tokenizer: Any, ids: Sequence[int]) -> Tokens:
 
 
 def readings(text: Tokens, wanted: str) -> list[range]:
-    """The tokens that read as `wanted` together: whole words before parts of them, the same letters before other cases.
+    """The runs of tokens that read as `wanted`.
 
-    Where none reads so, the tokens of that name, special ones too.
+    Whole words are preferred to parts of words, and the same case to another. If none reads so: the tokens of that
+    name, special ones included.
     """
 
     def search(told: str, fold: bool) -> list[range]:
@@ -153,7 +154,7 @@ def readings(text: Tokens, wanted: str) -> list[range]:
                 if (plain.casefold() if fold else plain) == told:
                     if text.pieces[start].strip() and text.pieces[stop].strip():
                         found.append(range(start, stop + 1))
-                elif len(plain) > len(told) + 8:  # folding may shorten or lengthen letters
+                elif len(plain) > len(told) + 8:  # folding case may change the number of letters
                     break
         return found
 
@@ -171,7 +172,7 @@ def is_chat(text: Any) -> bool:
 
 
 def chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **template: Any) -> str:
-    """Messages as the text that the model was trained on, up to where its answer begins.
+    """Messages in the chat format of the model, up to where its answer begins.
 
     Raises:
         InputError: the tokenizer has no chat template.
@@ -189,7 +190,7 @@ def _by_offsets(
     texts: Sequence[str], offsets: Sequence[tuple[int, int]], which: Sequence[int | None], names: Sequence[str],
     special: Sequence[bool],
 ) -> tuple[list[str], list[bool]]:  # fmt: skip
-    """How tokens read and whether each continues the word before it, from where they stand in the text."""
+    """How tokens read, and whether each continues the word before it, from their offsets in the text."""
     pieces, joined = [], []
     last: tuple[int | None, int] = (None, 0)
     for (start, end), number, name, own in zip(offsets, which, names, special, strict=True):
@@ -213,7 +214,7 @@ def _by_offsets(
 
 
 def _by_marks(tokenizer: Any, names: Sequence[str], special: Sequence[bool]) -> tuple[list[str], list[bool]]:
-    """The same from the marks that the tokens carry."""
+    """The same, from the marks in the tokens."""
     read = getattr(tokenizer, "convert_tokens_to_string", lambda some: " ".join(some))
     starts = any(name.startswith(_START) for name in names)
     pieces: list[str] = []

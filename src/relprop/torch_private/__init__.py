@@ -1,10 +1,9 @@
-"""What torch keeps to itself and we need: every private or undocumented name of torch that relprop uses is in here.
+"""The private and undocumented names of torch that relprop uses. No other package names one.
 
-Each entry says what it is for, on which torch it is there ("seen on": the oldest and the newest on which it was tried),
-and what is done without it. Where a part is missing, the one feature that needs it says so when it is asked for;
-importing relprop never fails for it. `tests/test_torch_private.py` tries each by itself, so that a new torch shows at
-once what it has changed, and asserts that no other file names one.
+Each entry says what it is for, on which torch it exists ("seen on": the oldest and the newest that were tried), and
+what happens without it. Where a name is missing, only the feature that needs it raises an error, when it is used; the
+import of relprop never fails. `tests/test_torch_private.py` tests each entry by itself, so that a new torch shows at
+once what it changed, and asserts that no other file names one.
 
-Parts that are needed at every operation are bound once, as they are: a Python function around them would cost more than
-they do.
+Names needed at every operation are bound directly: a Python function around one would cost more than its call.
 """

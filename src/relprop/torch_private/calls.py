@@ -1,4 +1,4 @@
-"""Calls of modules, read off the stack of this thread, and functions of torch called past their front."""
+"""Calls of modules, read from this thread's stack, and ways to call functions of torch without their wrapper."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def code_of(function: Any) -> CodeType | None:
 
 
 MODULE_CALL: CodeType | None = code_of(part("nn.Module._call_impl"))
-"""The code behind `module(...)`: its frame tells which module runs.
+"""The code behind `module(...)`. Its frame tells which module runs.
 
 Seen on 2.9 to 2.14. Without it, `running_module` looks for methods called `forward` instead.
 """
 
 
 def running_module() -> nn.Module | None:
-    """The innermost module whose forward is running in this thread: read off the stack, no hook needed."""
+    """The innermost module whose forward is running in this thread. It is read from the stack, without hooks."""
     if torch.compiler.is_dynamo_compiling():
         return None
     frame: FrameType | None = sys._getframe(1)
@@ -49,7 +49,7 @@ def _module_by_forward(frame: FrameType | None) -> nn.Module | None:
 
 
 def module_depth() -> int:
-    """How many module calls are running in this thread, one inside the other. Seen on 2.9 to 2.14, by their code."""
+    """How many nested module calls are running in this thread. Recognised by their code; seen on 2.9 to 2.14."""
     frame: FrameType | None = None if torch.compiler.is_dynamo_compiling() else sys._getframe(1)
     depth = 0
     while frame is not None:
@@ -69,10 +69,10 @@ _BETWEEN = (
 
 
 def called_by_torch() -> bool:
-    """Whether what runs now was called by torch itself, such as FSDP, and not by a model or by `module(...)`.
+    """Whether torch itself, such as FSDP, made the current call, and not a model or `module(...)`.
 
-    Read off the first frame beyond this package and the methods of tensors. Seen on 2.9 to 2.14, by the names of torch's
-    Python modules.
+    Read from the first frame outside this package and the methods of tensors. Recognised by the names of torch's Python
+    modules; seen on 2.9 to 2.14.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__", "")).startswith(_BETWEEN):
@@ -82,9 +82,9 @@ def called_by_torch() -> bool:
 
 
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """`function.apply(*args)`, past the look at its signature that costs more than a small operation.
+    """`function.apply(*args)` without the check of its signature, which costs more than a small operation.
 
-    The base class of `torch.autograd.Function` has an `apply` of its own. Seen on 2.9 to 2.14, where the two are one.
+    It is the `apply` of the base class of `torch.autograd.Function`. Seen on 2.9 to 2.14.
     """
     if torch.compiler.is_compiling() or transforms_active():
         return function.apply(*args)
@@ -92,10 +92,10 @@ def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
 
 
 def unfolded(function: Any) -> Any:
-    """A copy of one of torch's functions that runs its own body inside a mode, so that each of its steps is seen.
+    """A copy of one of torch's functions whose body runs inside a mode, so that the mode sees each step.
 
-    For attention, and for gradients within a checkpoint. The body asks `has_torch_function` whether to hand itself to the
-    mode as a whole. Seen on 2.9 to 2.14. A function that is not written in Python is refused when it is called.
+    For attention, and for gradients within a checkpoint. The original asks `has_torch_function` whether to pass the
+    whole call to the mode. Seen on 2.9 to 2.14. A function that is not written in Python is refused when called.
     """
     if not isinstance(function, types.FunctionType):
 

@@ -1,4 +1,4 @@
-"""Compiled code."""
+"""Code that `torch.compile` compiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def original(model: Any) -> Any:
-    """The model or function that `torch.compile` was given. Seen on 2.9 to 2.14; without it, what it returned."""
+    """The model or function that `torch.compile` was given. Seen on 2.9 to 2.14; without it, `model` itself."""
     return getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", None) or model
 
 
@@ -21,9 +21,9 @@ def _eval_frame() -> Any:
 
 
 def skipped(function: Any) -> Any:
-    """Marks a function that torch's compiler shall leave alone: in its frame it takes one property's getter for another's.
+    """Marks a function that torch's compiler must skip: in its frame the compiler confuses the getters of properties.
 
-    Seen on 2.9 to 2.14 (`set_code_exec_strategy`). Without it, only what the compiler itself reads is set.
+    Seen on 2.9 to 2.14 (`set_code_exec_strategy`). Without it, only the attribute that the compiler reads is set.
     """
     frames = _eval_frame()
     if hasattr(frames, "set_code_exec_strategy"):
@@ -34,24 +34,24 @@ def skipped(function: Any) -> Any:
 
 
 def within_compiled() -> bool:
-    """Whether the function that calls us was given to `torch.compile`. Seen on 2.9 to 2.14; False without it."""
+    """Whether our caller was given to `torch.compile`. Seen on 2.9 to 2.14; False without it."""
     callback = getattr(_eval_frame(), "get_eval_frame_callback", None)
     return callback is not None and bool(callback())
 
 
 def compiler_loaded() -> bool:
-    """Whether something compiled may run: torch loads its compiler at the first use, or flex attention will.
+    """Whether compiled code may run: torch's compiler is loaded, or flex attention, which loads it when used.
 
-    Seen on 2.9 to 2.14. Under another name, compiled parts of a model are not made to stand aside.
+    Seen on 2.9 to 2.14. Under another name, compiled parts of a model are not switched off.
     """
     return "torch._dynamo" in sys.modules or "torch.nn.attention.flex_attention" in sys.modules
 
 
 def constant_when_traced(function: Function) -> Function:
-    """Marks a function that the compiler calls while it traces, and whose answer it takes for a constant.
+    """Marks a function that the compiler calls while it traces, and whose result it takes for a constant.
 
-    As `torch.compiler.assume_constant_result` does it, without loading the compiler, which takes a second. Seen on 2.9 to
-    2.14; without it the function is traced as any other.
+    `torch.compiler.assume_constant_result` does the same, but loads the compiler, which takes a second. Seen on 2.9 to
+    2.14; without it the function is traced like any other.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -60,7 +60,7 @@ def constant_when_traced(function: Function) -> Function:
 def breaks_forbidden() -> bool:
     """Whether torch's compiler traces and may not break the graph (`fullgraph=True`, `torch.export`).
 
-    Seen on 2.9 to 2.14. Where it cannot be told, the compiler's own error has to do.
+    Seen on 2.9 to 2.14. Without it, the user sees the compiler's own error.
     """
     module = sys.modules.get("torch._dynamo.symbolic_convert")
     try:
@@ -71,5 +71,5 @@ def breaks_forbidden() -> bool:
 
 
 def unsupported() -> type[Exception]:
-    """The compiler's error of what it cannot trace: others it would wrap. Seen on 2.9 to 2.14; RuntimeError without it."""
+    """The compiler's error for code it cannot trace; it wraps others. Seen on 2.9 to 2.14; RuntimeError without it."""
     return part("_dynamo.exc.Unsupported", RuntimeError)

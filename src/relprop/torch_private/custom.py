@@ -1,8 +1,7 @@
-"""The custom autograd function whose forward runs in this thread, and its arguments: read off the stack.
+"""The custom autograd function whose forward runs in this thread, and its arguments, read from the stack.
 
-Up to torch 2.13 `Function.apply` is written in Python: its frame holds the class and the arguments. Since 2.14 it is not,
-and the frame of the function's own forward holds them under the names of its parameters, until it gives these names to
-something else.
+Up to torch 2.13 `Function.apply` is written in Python, and its frame holds the class and the arguments. Since 2.14 it
+is not. The frame of the function's own forward holds them under the names of its parameters, until it rebinds these.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from relprop.torch_private.parts import part
 Function = type[torch.autograd.Function]
 
 APPLY: CodeType | None = code_of(torch.autograd.Function.apply)
-"""The code of `Function.apply`. On 2.9 to 2.13; None since, where `_by_forward` reads the stack instead."""
+"""The code of `Function.apply`. On 2.9 to 2.13; None since 2.14, where `_by_forward` reads the stack instead."""
 
 _CONTEXTS: Any = part("autograd.function.BackwardCFunction")
-"""The base of all contexts, one class for each custom function. Seen on 2.9 to 2.14; `_all_functions` does without."""
+"""The base class of contexts; each custom function has its own subclass. Seen on 2.9 to 2.14; else `_all_functions`."""
 
 _OUTER = {applied.__code__}
-"""Beyond the call of a function of our own no forward of a custom function is meant; one may call modules."""
+"""The search of the stack stops at a call of one of our own functions, whose forward may call modules."""
 
 _SEEN = "relprop: noted"
-"""Marks a frame as seen before, among its locals: a name that no program can have."""
+"""A local variable that marks a frame as seen. No program can have a variable of this name."""
 
 
 @dataclass
@@ -44,9 +43,9 @@ class Running:
     """A custom function whose forward runs now.
 
     Attributes:
-        functions: the class, or several where only the result can tell.
-        args: what it was given; None where that was noted before, or is not to be known any more.
-        context: the function's context, which is its node in the graph, where the stack holds it.
+        functions: the class, or several if only the result can tell which of them runs.
+        args: its arguments; None if an earlier call has reported them, or if they can no longer be found.
+        context: a reference to its context, which is its node in the graph; None if the stack does not hold it.
     """
 
     functions: tuple[Function, ...]
@@ -57,10 +56,10 @@ class Running:
 def running_functions() -> Iterator[Running]:
     """The custom functions whose forward runs in this thread, the innermost first.
 
-    Their arguments are told once, at the first call that finds them. Seen on 2.9 to 2.14. Where a forward is not written
-    in Python, its arguments are not known since 2.14, and the function is refused.
+    Only the first call that finds a function reports its arguments. Seen on 2.9 to 2.14. Since 2.14, the arguments of a
+    forward that is not written in Python are unknown, and the function is refused.
     """
-    frame: FrameType | None = sys._getframe(2)  # less the generator's own and its caller's
+    frame: FrameType | None = sys._getframe(2)  # past this function's frame and its caller's
     return _by_apply(frame) if APPLY is not None else _by_forward(frame)
 
 
@@ -86,7 +85,7 @@ def _by_forward(frame: FrameType | None) -> Iterator[Running]:
 
 
 def _forward(frame: FrameType, candidates: WeakSet[Any]) -> Running | None:
-    """What a frame tells, if it is that of a forward: a decorator's code may serve other functions, too."""
+    """The custom function that a frame belongs to, if any: a decorator's code may also wrap other functions."""
     functions = tuple(f for f in candidates if _encloses(f.forward, frame))
     if not functions:
         return None
@@ -99,7 +98,7 @@ def _forward(frame: FrameType, candidates: WeakSet[Any]) -> Running | None:
     function = function_of(context)
     if function is None or function not in functions:
         return None
-    return _told(frame, (function,), args[1 : 1 + len(context.needs_input_grad)], context)  # less the defaults
+    return _told(frame, (function,), args[1 : 1 + len(context.needs_input_grad)], context)  # without defaults
 
 
 def _told(frame: FrameType, functions: tuple[Function, ...], args: tuple | None, context: Any = None) -> Running:
@@ -112,7 +111,7 @@ def _told(frame: FrameType, functions: tuple[Function, ...], args: tuple | None,
 
 
 def _encloses(function: Any, frame: FrameType) -> bool:
-    """Whether a frame may be a call of this very function: another with its code closes over other objects."""
+    """Whether a frame may be a call of this very function. Others with the same code close over other objects."""
     function = getattr(function, "__func__", function)
     if code_of(function) is not frame.f_code:
         return False
@@ -124,12 +123,12 @@ def _encloses(function: Any, frame: FrameType) -> bool:
 def _held(cell: CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # a name that is not bound yet
+    except ValueError:  # the name is not bound yet
         return None
 
 
 def _arguments(frame: FrameType) -> tuple | None:
-    """The arguments of a running function; None where they are not to be known."""
+    """The arguments of a running function; None if they cannot be found."""
     code, given = frame.f_code, frame.f_locals
     names = code.co_varnames[: code.co_argcount]
     rest = code.co_argcount + code.co_kwonlyargcount
@@ -147,10 +146,10 @@ def _arguments(frame: FrameType) -> tuple | None:
 
 
 def _handed(kept: dict[int, Any], least: int, most: int) -> tuple | None:
-    """Arguments whose names stand for something else by now, by those that do not: torch keeps the tuple it was given.
+    """All arguments, found from those whose names are not rebound: torch holds the tuple that it was given.
 
-    The garbage collector finds it. That takes a while, and is needed where a forward begins with `x = x or ...` alone.
-    Where another tuple holds the same, none is chosen.
+    The garbage collector finds that tuple. This is slow, and needed only where a forward rebinds an argument, as
+    `x = x or ...` does. If other tuples fit and differ, the answer is None.
     """
     known = next((value for value in kept.values() if gc.is_tracked(value)), None)
     found = [
@@ -163,7 +162,7 @@ def _handed(kept: dict[int, Any], least: int, most: int) -> tuple | None:
 
 
 def _stores(code: CodeType) -> list[tuple[str, int]]:
-    """Which local names a function's code binds or deletes, and where."""
+    """The local names that a function's code binds or deletes, and the offsets at which it does."""
     if code not in _stored:
         _stored[code] = [
             (name, step.offset)
@@ -175,7 +174,7 @@ def _stores(code: CodeType) -> list[tuple[str, int]]:
 
 
 def _bound(step: dis.Instruction) -> tuple[str, ...]:
-    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)  # two steps in one, since Python 3.13
+    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)  # two in one since Python 3.13
     return names[:1] if step.opname == "STORE_FAST_LOAD_FAST" else names
 
 
@@ -185,7 +184,7 @@ _state: tuple[int, Any] = (-1, None)
 
 
 def _forwards() -> dict[CodeType, WeakSet[Any]]:
-    """The custom functions there are, by the code of their forward."""
+    """All custom functions, by the code of their forward."""
     global _state
     contexts = [] if _CONTEXTS is None else _CONTEXTS.__subclasses__()
     state = (len(contexts), contexts[-1] if contexts else None)

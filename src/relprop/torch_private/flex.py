@@ -13,11 +13,11 @@ from relprop.torch_private.parts import lacking
 
 _FLEX = "torch.nn.attention.flex_attention"
 _FURTHER = 6
-"""How many frames may lie between the function that reads a property and the answer: one per mode that is on."""
+"""How many frames to search for the function that reads a property: each active mode adds one."""
 
 
 def flex_operator() -> Any:
-    """The operation behind `flex_attention`. Seen on 2.9 to 2.14; None without it: it is refused as an unknown one."""
+    """The operation behind `flex_attention`. Seen on 2.9 to 2.14; None without it, and it is refused as unknown."""
     try:
         from torch._higher_order_ops.flex_attention import flex_attention
     except ImportError:
@@ -26,9 +26,9 @@ def flex_operator() -> Any:
 
 
 def flex_mask(mask_mod: Callable[..., Tensor], index: list[Tensor], captured: tuple) -> Tensor | None:
-    """Which scores a block mask of flex attention leaves, None where all; the blocks themselves only save time.
+    """The scores that a block mask of flex attention keeps; None if all. The blocks themselves only save time.
 
-    Seen on 2.9 to 2.14. Without it flex attention with a mask is refused.
+    Seen on 2.9 to 2.14. Without it, flex attention with a mask is refused.
     """
     try:
         from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
@@ -42,9 +42,10 @@ def flex_mask(mask_mod: Callable[..., Tensor], index: list[Tensor], captured: tu
 
 
 def read_by_flex_attention() -> bool:
-    """Whether it is flex attention's own front that reads a property of a tensor, by the frames of the reader.
+    """Whether flex attention's Python wrapper is reading a property of a tensor, judged by the frames of the reader.
 
-    Seen on 2.13 and 2.14; on 2.9 that front does not ask. Unseen, that front refuses tensors that require a gradient on a CPU.
+    Seen on 2.13 and 2.14; on 2.9 the wrapper does not read it. Without it, the wrapper refuses tensors on a CPU that
+    require a gradient.
     """
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_FURTHER):

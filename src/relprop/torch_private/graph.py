@@ -14,9 +14,9 @@ from relprop.torch_private.state import transforms_active
 wrapped: Callable[[Tensor], bool] = part(
     "_C._functorch.is_functorch_wrapped_tensor", lambda tensor: transforms_active()
 )
-"""Whether a tensor stands for another inside a torch.func transform.
+"""Whether a tensor is a wrapper inside a torch.func transform.
 
-Seen on 2.9 to 2.14. Without it every tensor is taken for one while a transform runs, and refused where it is live.
+Seen on 2.9 to 2.14. Without it, every tensor counts as one while a transform runs, and a live one is refused.
 """
 
 _unwrapped: Callable[[Tensor], Tensor] | None = part("_C._functorch.get_unwrapped")
@@ -25,16 +25,16 @@ _is_batched_as_before: Callable[[Tensor], bool] = part("_C._functorch.is_legacy_
 
 
 def innermost(tensor: Tensor) -> Tensor:
-    """The tensor that torch.func transforms wrapped. Seen on 2.9 to 2.14; without it the tensor itself."""
+    """The tensor inside the wrappers of torch.func. Seen on 2.9 to 2.14; without it the tensor itself."""
     while _unwrapped is not None and wrapped(tensor):
         tensor = _unwrapped(tensor)
     return tensor
 
 
 def batched(tensor: Tensor) -> bool:
-    """Whether vmap runs over a tensor, that of torch.func or the one behind `is_grads_batched=True`.
+    """Whether vmap runs over a tensor: that of torch.func, or the one behind `is_grads_batched=True`.
 
-    Seen on 2.9 to 2.14. Without it every tensor is taken for one: nothing is written in place, which is slower.
+    Seen on 2.9 to 2.14. Without it, every tensor counts as batched: nothing is overwritten, which is slower.
     """
     return _is_batched is None or _is_batched(tensor) or _is_batched_as_before(tensor)
 
@@ -42,27 +42,27 @@ def batched(tensor: Tensor) -> bool:
 def function_of(node: Any) -> type[torch.autograd.Function] | None:
     """The custom autograd function (a class) that made a node of the graph; None for torch's own operations.
 
-    Seen on 2.9 to 2.14. Without it custom functions are taken for compiled code, and refused.
+    Seen on 2.9 to 2.14. Without it, custom functions are taken for compiled code and refused.
     """
     return getattr(type(node), "_forward_cls", None)
 
 
 def written_as_view(node: Any) -> bool:
-    """Whether a node stands for a write into a view of a tensor. By its class's name: torch has no other mark of it.
+    """Whether a node records a write into a view of a tensor, judged by its class's name: torch gives no other sign.
 
-    Seen on 2.9 to 2.14. Where the name is another, the tensor is taken for compiled code's, and refused.
+    Seen on 2.9 to 2.14. Under another name, the tensor is taken for one of compiled code and refused.
     """
     return type(node).__name__ == "CopySlices"
 
 
 def notes_on(node: Any) -> dict[str, Any]:
-    """The dictionary that autograd keeps with each node. Documented, but without a promise. Seen on 2.9 to 2.14."""
+    """The dictionary that autograd keeps with each node. Documented, but not guaranteed. Seen on 2.9 to 2.14."""
     return node.metadata
 
 
 def leaf_of(node: Any) -> Tensor | None:
     """The leaf whose gradient a node accumulates; None for other nodes.
 
-    Seen on 2.9 to 2.14. Without it a leaf given to `propagate(inputs=)` is not recognised behind code that no mode sees.
+    Seen on 2.9 to 2.14. Without it, code that no mode sees hides a leaf given to `propagate(inputs=)`.
     """
     return getattr(node, "variable", None)

@@ -1,4 +1,4 @@
-"""What a module of torch keeps under names of its own: hooks and tensors."""
+"""The hooks and tensors that a module holds in private attributes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor, nn
 
 
 def hooks_on(module: nn.Module) -> tuple[Any, ...]:
-    """Marks of the forward hooks on a module, equal as long as these are the same.
+    """A value that changes when a forward hook of a module is added or removed.
 
-    Seen on 2.9 to 2.14. Without them a compiled call does not notice that a hook came or went.
+    Seen on 2.9 to 2.14. Without it, a compiled call does not notice that a hook was added or removed.
     """
     return (*getattr(module, "_forward_hooks", ()), None, *getattr(module, "_forward_pre_hooks", ()))
 
 
 def copied(module: nn.Module, kind: Any, parameters: dict[str, Tensor | None]) -> Any:
-    """A module of class `kind` with all that `module` is, less its submodules; it shares no tensor with it.
+    """A copy of `module` of class `kind`, without its submodules. The two share no parameter and no buffer.
 
     Args:
-        module: the module that is copied, without running its constructor.
+        module: the module to copy. The copy's constructor does not run.
         kind: the copy's class.
-        parameters: those that take the place of the module's own, or of what it computes under their names.
+        parameters: replace the module's own, or what the module computes under their names.
 
-    `copy.deepcopy` would refuse tensors that have a history. Seen on 2.9 to 2.14; elsewhere captum's own rules, which need
-    such a copy, raise torch's error.
+    `copy.deepcopy` would refuse tensors that have a history. Seen on 2.9 to 2.14; elsewhere captum's own rules, which
+    need such a copy, raise torch's error.
     """
     copy = kind.__new__(kind)
     copy.__dict__.update({key: value for key, value in vars(module).items() if key not in parameters})

@@ -1,4 +1,4 @@
-"""Finding parts of torch, and what is said where one is missing."""
+"""Finds parts of torch, and makes the error for a missing one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOTHING = object()
 
 
 def part(path: str, otherwise: Any = None) -> Any:
-    """What torch holds at a dotted path below `torch`, or `otherwise` where this torch lacks it. Imports nothing."""
+    """The object at a dotted path below `torch`, or `otherwise` if this torch lacks it. Imports nothing."""
     found: Any = torch
     for name in path.split("."):
         found = getattr(found, name, _NOTHING)
@@ -24,7 +24,7 @@ def part(path: str, otherwise: Any = None) -> Any:
 
 
 def lacking(path: str, feature: str) -> UnsupportedOperationError:
-    """The error of a feature whose part of torch is not there."""
+    """The error for a feature that needs a part of torch that is missing."""
     return UnsupportedOperationError(
         f"torch {torch.__version__} has no torch.{path}, which {feature} needs: use a torch that relprop was tested with "
         "(README), or leave this feature aside."
@@ -32,9 +32,9 @@ def lacking(path: str, feature: str) -> UnsupportedOperationError:
 
 
 def running(*modules: str) -> bool:
-    """Whether a function of one of these Python modules (or packages) is being executed in this thread.
+    """Whether a function of one of these Python modules (or packages) is running in this thread.
 
-    Stands in for what torch does not tell. Slow: the whole stack is looked through.
+    Used where torch does not tell. Slow: it searches the whole stack.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -46,7 +46,7 @@ def running(*modules: str) -> bool:
 
 
 def outside(package: str) -> int:
-    """How many frames lie between the caller and the first beyond a package: the `stacklevel` of a warning."""
+    """The `stacklevel` with which a warning names the first frame outside a package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == package:
         frame, level = frame.f_back, level + 1

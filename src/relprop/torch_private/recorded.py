@@ -15,15 +15,15 @@ _PROXY = part("_C._TorchDispatchModeKey.PROXY")
 
 
 def recording() -> bool:
-    """Whether the call is being recorded as a graph (`relprop.compile`): what a tensor holds must not steer it then.
+    """Whether a graph is being recorded (`relprop.compile`): the call must then not branch on values of tensors.
 
-    Seen on 2.9 to 2.14. Without it nothing can be recorded: `recorded` refuses.
+    Seen on 2.9 to 2.14. Without it, `recorded` raises an error.
     """
     return _dispatch_mode is not None and _dispatch_mode(_PROXY) is not None
 
 
 def recorded(call: Callable[..., Any], tensors: Any) -> torch.fx.GraphModule:
-    """What `call` does with these tensors, as a graph. Seen on 2.9 to 2.14; without it `relprop.compile` is refused."""
+    """The graph of what `call` does with `tensors`. Seen on 2.9 to 2.14; without it, `relprop.compile` is refused."""
     if _dispatch_mode is None or _PROXY is None:
         raise lacking("_C._get_dispatch_mode", "relprop.compile")
     try:
@@ -31,32 +31,32 @@ def recorded(call: Callable[..., Any], tensors: Any) -> torch.fx.GraphModule:
         from torch.fx.experimental.proxy_tensor import make_fx
     except ImportError as error:
         raise lacking("fx.experimental.proxy_tensor.make_fx", "relprop.compile") from error
-    # compiled parts of a model run as the Python they were made of
+    # compiled parts of a model run as their original Python
     known = hasattr(config, "error_on_nested_fx_trace")
     with config.patch(error_on_nested_fx_trace=False) if known else nullcontext():
         return make_fx(call, tracing_mode="real")(*tensors)
 
 
 def unrecorded() -> AbstractContextManager[object]:
-    """While a graph is recorded: a context whose operations are no part of it. Seen on 2.9 to 2.14."""
+    """A context whose operations are left out of a graph that is being recorded. Seen on 2.9 to 2.14."""
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
     return disable_proxy_modes_tracing()
 
 
 def looked_at(error: BaseException) -> bool:
-    """Whether an error says that a model read the numbers of what is recorded. By torch's words: it has no class for it.
+    """Whether an error says that a model read values while a graph was recorded, judged by its text.
 
-    Seen on 2.9 to 2.14. In other words, torch's own error is raised.
+    Torch has no class for this error. Seen on 2.9 to 2.14. If the text changes, the user sees torch's own error.
     """
     return "value out of a tracing tensor" in str(error)
 
 
 @contextmanager
 def announced() -> Iterator[None]:
-    """`torch.compiler.is_compiling()` says so, as for torch's own compiler: some models then skip tests on their inputs.
+    """Makes `torch.compiler.is_compiling()` true: some models then skip checks of their inputs.
 
-    Seen on 2.9 to 2.14. Without it nothing is announced, and such a model is refused.
+    Seen on 2.9 to 2.14. Without it, nothing is announced, and such a model is refused.
     """
     before = part("compiler._is_compiling_flag")
     if before is None:
@@ -70,9 +70,10 @@ def announced() -> Iterator[None]:
 
 
 def shape_that_depends_on_numbers(graph: torch.fx.GraphModule, tensors: Any) -> Any:
-    """The operation of a graph whose result's shape depends on the numbers, None where there is none.
+    """An operation of a graph whose output depends on values in its shape or as a number; None if there is none.
 
-    The graph runs on fake tensors, which have a shape alone. Seen on 2.9 to 2.14; without them `relprop.compile` is refused.
+    The graph runs on fake tensors, which have shapes but no values. Seen on 2.9 to 2.14; without them,
+    `relprop.compile` is refused.
     """
     try:
         from torch._subclasses.fake_tensor import (

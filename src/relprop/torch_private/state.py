@@ -1,4 +1,4 @@
-"""The state of a thread: which transforms, backward passes, hooks and modes are on."""
+"""The state of a thread: which transforms, backward passes, hooks and modes are active."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ def _backward_on_the_stack() -> int:
 
 
 transforms_active: Callable[[], bool] = part("_C._are_functorch_transforms_active", _transforms_on_the_stack)
-"""Whether a torch.func transform (vmap, grad, jvp) runs: relevance cannot be followed through it.
+"""Whether a torch.func transform (vmap, grad, jvp) runs, through which relevance cannot be followed.
 
-Seen on 2.9 to 2.14. Without it the stack is looked through.
+Seen on 2.9 to 2.14. Without it, the stack is searched.
 """
 
 graph_task: Callable[[], int] = part("_C._current_graph_task_id", _backward_on_the_stack)
-"""The number of the backward pass that runs in this thread, -1 where none does: what arrives then is a recomputation.
+"""The number of the backward pass that runs in this thread, else -1. A call of the model during one is a recomputation.
 
-Seen on 2.9 to 2.14. Without it the stack is looked through.
+Seen on 2.9 to 2.14. Without it, the stack is searched.
 """
 
 _top_hooks: Callable[[bool], Any] | None = part("_C._autograd._top_saved_tensors_default_hooks")
 
 
 def saving_hooks() -> Any:
-    """The hooks through which goes what autograd saves now; None where there are none. Seen on 2.9 to 2.14."""
+    """The saved-tensor hooks that are active now; None if there are none. Seen on 2.9 to 2.14."""
     return None if _top_hooks is None else _top_hooks(True)
 
 
 def saved_elsewhere(usual: Any = None) -> bool:
-    """Whether what autograd saves goes through other hooks than usual, as in a part of the model that is checkpointed.
+    """Whether other saved-tensor hooks than `usual` are active, as in a checkpointed part of the model.
 
-    Seen on 2.9 to 2.14. Without it only torch's own checkpoints are recognised, by the stack, and `checkpoint=True` is
+    Seen on 2.9 to 2.14. Without it, only torch's own checkpoints are recognised, by the stack, and `checkpoint=True` is
     refused (`needs_saved_elsewhere`).
     """
     return running("torch.utils.checkpoint") if _top_hooks is None else _top_hooks(True) != usual
 
 
 def needs_saved_elsewhere() -> None:
-    """Refuses `checkpoint=True` where it could not be told what is checkpointed."""
+    """Refuses `checkpoint=True` on a torch where checkpointed parts could not be recognised."""
     if _top_hooks is None:
         raise lacking("_C._autograd._top_saved_tensors_default_hooks", "checkpoint=True")
 
 
 def function_modes() -> list[Any]:
-    """The function modes that are on in this thread, the innermost last: a recomputation must not turn ours on twice.
+    """The active function modes of this thread, the innermost last: a recomputation must not enter ours twice.
 
-    Seen on 2.9 to 2.14. Without it checkpointed parts are refused.
+    Seen on 2.9 to 2.14. Without it, checkpointed parts are refused.
     """
     stack = part("overrides._get_current_function_mode_stack")
     if stack is None:
@@ -66,9 +66,9 @@ def function_modes() -> list[Any]:
 
 
 class ThreadState:
-    """How torch is set in this thread now, to be set so again after an exception that no context saw.
+    """The state of torch in this thread, to be restored after an exception that no context manager saw.
 
-    Seen on 2.9 to 2.14. What a torch lacks of it is left to the contexts.
+    Seen on 2.9 to 2.14. Any part of it that a torch lacks is left to the context managers.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class ThreadState:
         self.hooks = saving_hooks()
 
     def restore(self) -> None:
-        """Sets this thread so again."""
+        """Restores the state in this thread."""
         while _mode_count is not None and _pop_mode is not None and _mode_count() > self.modes:
             _pop_mode()
         while _pop_hooks is not None and saving_hooks() is not None and saving_hooks() != self.hooks:
@@ -92,7 +92,7 @@ _pop_mode: Callable[[], Any] | None = part("overrides._pop_mode")
 _pop_hooks: Callable[[], Any] | None = part("_C._autograd._pop_saved_tensors_default_hooks")
 
 without_torch_function: Callable[[], AbstractContextManager[Any]] = part("_C.DisableTorchFunction", nullcontext)
-"""A context in which no mode sees an operation: for arithmetic that concerns nobody. Only speed depends on it.
+"""A context in which no mode sees an operation, for arithmetic that modes need not see. Only speed depends on it.
 
 Seen on 2.9 to 2.14.
 """

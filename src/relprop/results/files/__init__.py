@@ -1,4 +1,4 @@
 """Results in files: `save` writes every format, `loading` reads folders back.
 
-A folder holds tensors (safetensors) and a manifest (JSON): no pickle, and nothing is imported by a name in a file.
+A folder holds tensors (safetensors) and a manifest (JSON). There is no pickle, and no name in a file is imported.
 """

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever interrupts their writing."""
+"""Files and folders that appear whole or not at all, whatever interrupts the writer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relprop.errors import InputError
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file beside its place, and moves it there when it is complete."""
+    """Writes a temporary file next to `path`, and moves it there when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
     try:
@@ -21,7 +21,7 @@ def write(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp lets nobody else read it; what a program writes is read by others, as the umask says.
+        # mkstemp lets nobody else read the file; a saved file gets the usual permissions, by the umask.
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
@@ -31,17 +31,17 @@ def write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def folder(path: Path, mark: str) -> Iterator[Path]:
-    """A folder to write into, moved to its place when the block ends without an error.
+    """A temporary folder to write into, which is moved to `path` when the block ends without an error.
 
-    A folder that is replaced is set aside first. Whenever the writer is stopped, be it by a signal that nothing can catch,
-    one of the two is whole: `whole` finds it, and the next writer puts it back.
+    An old folder at `path` is set aside first. Even if a signal that cannot be caught stops the writer, one of the two
+    is whole: `whole` finds it, and the next writer puts it back.
 
     Args:
-        path: its place. A folder that is there already is replaced if it is empty or holds the file `mark`.
+        path: the final place. A folder that is there already is replaced if it is empty or holds the file `mark`.
         mark: the name of a file that only our folders hold.
 
     Raises:
-        InputError: something else is in that place.
+        InputError: something else is at `path`.
     """
     _recover(path, mark)
     if path.exists() and not (path.is_dir() and ((path / mark).is_file() or not any(path.iterdir()))):
@@ -67,28 +67,28 @@ def folder(path: Path, mark: str) -> Iterator[Path]:
 
 
 def whole(path: Path, mark: str) -> Path:
-    """Where a saved folder lies: in its place, or set aside by a writer that was stopped before its own took the place."""
+    """Where a saved folder is: at `path`, or set aside if its writer was stopped before the new folder was in place."""
     aside = _aside(path)
     try:
         return aside if not path.exists() and (aside / mark).is_file() else path
-    except (OSError, ValueError):  # no path that a file system knows
+    except (OSError, ValueError):  # the file system allows no such path
         return path
 
 
 def _aside(path: Path) -> Path:
-    """Where a folder waits while another takes its place: next to it, under a name that anyone finds again."""
+    """Where a folder waits while another takes its place: next to it, under a fixed name."""
     return path.parent / f".{path.name}.old"
 
 
 def _recover(path: Path, mark: str) -> None:
-    """Ends an exchange of folders: the old one goes back if no new one took its place, and is removed otherwise."""
+    """Completes an exchange of folders: the old one goes back if there is no new one, and is removed otherwise."""
     aside = _aside(path)
     if not (aside / mark).is_file():
         return
     if not path.exists():
         aside.rename(path)
         return
-    # moved on first: half a folder under the name that is looked for would stand in the way
+    # renamed first: if the removal is interrupted, no partial folder keeps the name that `whole` looks for
     last = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
     aside.rename(last / "old")
     shutil.rmtree(last, ignore_errors=True)

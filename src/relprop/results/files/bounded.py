@@ -1,4 +1,4 @@
-"""Files that others may have made, read with a bound on what is read: no link, no pipe, no device, nothing endless."""
+"""Reads files that may come from anyone: bounded in size, and never a link, a pipe or a device."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-# JSON of that many values is some 400 MB in memory; the manifest of a network of 10,000 operations has 200,000.
+# JSON with this many values takes some 400 MB in memory; the manifest of a network of 10,000 operations has 200,000.
 _VALUES = 4_000_000
 
 
 @contextmanager
 def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
-    """A file and its size.
+    """An open file and its size.
 
     Args:
-        path: the file itself: a saved result holds its files, so a link in their place leads elsewhere.
-        most: bytes that it may have.
+        path: the file. A link is refused, because a saved result holds the files themselves.
+        most: the largest size allowed, in bytes.
 
     Raises:
-        ValueError: it is no ordinary file, or larger.
+        ValueError: it is not a regular file, or too large.
         OSError: it cannot be opened.
     """
-    # A pipe would make `open` wait for a writer, a link would be followed; what Windows lacks of these flags is 0.
+    # `open` would wait for a pipe's writer and follow a link. A flag that Windows lacks is 0.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if path.is_symlink():
-        raise ValueError(f"{path.name} is a link; a saved result holds its files themselves")
+        raise ValueError(f"{path.name} is a link; a saved result holds the files themselves")
     with os.fdopen(os.open(path, flags), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -41,10 +41,10 @@ def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def exactly(file: BinaryIO, count: int) -> bytearray:
-    """That many bytes of a file.
+    """The next `count` bytes of a file.
 
     Raises:
-        ValueError: it ends before.
+        ValueError: the file ends before.
     """
     content = bytearray(count)
     view, done = memoryview(content), 0
@@ -57,12 +57,13 @@ def exactly(file: BinaryIO, count: int) -> bytearray:
 
 
 def strict_json(content: bytes | bytearray) -> Any:
-    """JSON as it is written here: each key once, numbers of 64 bits, nothing that is not finite.
+    """Reads JSON as this package writes it: each key once, integers of 64 bits, finite numbers only.
 
     Raises:
-        ValueError: it is none, or has too many values; RecursionError: it is nested too deeply.
+        ValueError: it is not such JSON, or has too many values.
+        RecursionError: it is nested too deeply.
     """
-    # Each value but the first follows one of these.
+    # Each value but the first follows one of these characters.
     if sum(map(content.count, (b",", b"[", b"{", b":"))) > _VALUES:
         raise ValueError(f"it may hold more than {_VALUES:,} values")
     return json.loads(
@@ -73,7 +74,7 @@ def strict_json(content: bytes | bytearray) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one place")
+        raise ValueError("a table holds a key twice")
     return found
 
 
@@ -91,4 +92,4 @@ def _real(text: str) -> float:
 
 
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")

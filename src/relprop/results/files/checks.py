@@ -1,4 +1,4 @@
-"""Whether what a folder holds is what it should be: nobody vouches for it."""
+"""Checks of a folder's content, which may come from anyone."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from relprop.trees import leaves
 
 
 def require(content: dict[str, Any], names: Iterable[str]) -> None:
-    """Refuses content that lacks something.
+    """Refuses content that lacks one of these names.
 
     Raises:
-        ValueError: it does.
+        ValueError: a name is missing.
     """
     if missing := [name for name in names if name not in content]:
         raise ValueError(f"it has no {missing[0]}")
 
 
 def real(value: Any, shape: tuple[int, ...] | None = None) -> bool:
-    """Whether this is a tensor of real numbers with a fraction, as relevance is, of that shape if one is given."""
+    """Whether this is a real floating-point tensor, as relevance is, and of that shape if one is given."""
     return isinstance(value, Tensor) and value.is_floating_point() and (shape is None or tuple(value.shape) == shape)
 
 
 def holds(data: dict[Any, Any], types: dict[str, type]) -> TypeGuard[dict[str, Any]]:
-    """Whether a table has these keys with values of exactly these types."""
+    """Whether a dict has these keys, with values of exactly these types."""
     return all(type(data.get(name)) is kind for name, kind in types.items())
 
 
 def check_scores(content: dict[str, Any]) -> int:
-    """How many samples relevance of tensors is about, where everything agrees on that.
+    """Checks the content of a `Relevance`, and returns its number of samples. Labels that cannot be read become None.
 
     Raises:
-        ValueError: it is no such relevance.
+        ValueError: this is not such content.
     """
     score = content["score"]
     if not real(score) or score.ndim != 1 or not len(score):
-        raise ValueError("score is no row of numbers")
+        raise ValueError("score is not a row of numbers")
     if not real(content["residual"]) or content["residual"].shape != score.shape:
-        raise ValueError("residual is not that of the scores")
+        raise ValueError("residual does not fit the scores")
     values = dict(leaves(content["values"]))
     if not values or not all(real(value) and value.numel() for value in values.values()):
-        raise ValueError("values are no numbers")
+        raise ValueError("values are not numbers")
     if content["inputs"] is not None:
         given = dict(leaves(content["inputs"]))
         if given.keys() != values.keys() or not all(
             isinstance(given[path], Tensor) and not given[path].is_complex() and given[path].shape == value.shape
             for path, value in values.items()
         ):
-            raise ValueError("inputs are not those of the values")
+            raise ValueError("inputs do not fit the values")
     for name in ("layers", "positions"):
         if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
-            raise ValueError(f"{name} are no numbers under names")
+            raise ValueError(f"{name} are not numbers under names")
     if not all(real(part) for part in content["positions"].values()):
-        raise ValueError("positions are no numbers under names")
-    if isinstance(content["labels"], str):  # names of a type that the file cannot hold
+        raise ValueError("positions are not numbers under names")
+    if isinstance(content["labels"], str):  # labels of a type that JSON lacks were saved as text
         content["labels"] = None
     labels = content["labels"]
     plain = isinstance(labels, (list, tuple)) and all(isinstance(name, (str, int, float)) for name in labels)
     if labels is not None and not plain:
-        raise ValueError("labels are no names")
+        raise ValueError("labels are not names")
     return len(score)
 
 

@@ -1,4 +1,4 @@
-"""Nested results as JSON: tensors are set aside under names, everything else is plain data or text."""
+"""Nested results as JSON: tensors are stored apart under names; all else is plain data or text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 
 
 def encode(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A tree as JSON; its tensors go into `tensors` under names that begin with `name`."""
+    """A tree as data for JSON. Its tensors go into `tensors`, under names that begin with `name`."""
     if isinstance(tree, Tensor):
         key = f"{name}.{len(tensors)}"
         tensors[key] = tree.detach().cpu().contiguous().clone()
@@ -37,11 +37,12 @@ def encode(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
-    """The tree of an encoded one; what was no plain data is text. Each tensor is taken out of `tensors`, for `encode`
-    writes none twice.
+    """The inverse of `encode`, except that objects it cannot hold come back as text.
+
+    Each tensor is removed from `tensors`, because `encode` never writes one twice.
 
     Raises:
-        ValueError: this was not encoded by `encode`.
+        ValueError: `encode` does not write such data.
     """
     if depth > _DEEPEST:
         raise ValueError(f"it is nested more than {_DEEPEST} deep")
@@ -50,7 +51,7 @@ def decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
     if not isinstance(data, dict):
         return data
     if len(data) != 1:
-        raise ValueError(f"an entry has {len(data)} keys in the place of one")
+        raise ValueError(f"an entry has {len(data)} keys instead of one")
     ((kind, content),) = data.items()
     if kind == "tensor" and isinstance(content, str):
         if content not in tensors:
@@ -81,7 +82,7 @@ def _table(items: list[list[Any]]) -> dict[Any, Any]:
 
 
 def plain(tree: Any) -> Any:
-    """A tree as JSON that anyone reads: tensors as lists of numbers, what is not finite as text."""
+    """A tree as data for JSON that any program reads: tensors as lists, numbers that are not finite as text."""
     if isinstance(tree, Tensor):
         return plain(tree.detach().cpu().to(torch.float64 if tree.is_floating_point() else tree.dtype).tolist())
     if isinstance(tree, Contrast):
@@ -98,7 +99,7 @@ def plain(tree: Any) -> Any:
 
 
 def as_json(content: Any, **options: Any) -> bytes:
-    """JSON in UTF-8; halves of letters, which UTF-8 cannot hold, are escaped, with all else that is not ASCII."""
+    """JSON in UTF-8. If it holds lone surrogates, which UTF-8 cannot encode, all but ASCII is escaped."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, **options)
     try:
         return text.encode()

@@ -25,7 +25,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class RecordedRule(Rule):
-    """A rule as it was written down. It says what acted; it cannot act again."""
+    """The record of a rule. It says what acted, and cannot act again."""
 
     families: ClassVar[frozenset[str]] = frozenset()
     text: str = ""
@@ -35,14 +35,14 @@ class RecordedRule(Rule):
 
 
 class RecordedComposite(Composite):
-    """A composite as it was written down: its name and its table. It cannot act again."""
+    """The record of a composite: its name and its table. It cannot act again."""
 
     def __init__(self, name: str, text: str, multiply_by_inputs: bool) -> None:
         super().__init__(name=name, multiply_by_inputs=multiply_by_inputs)
         self.text = text
 
     def rule(self, place: Place) -> Any:
-        """Refuses: a record is no composite to explain with."""
+        """Raises CompositeError: a record cannot be used to explain."""
         raise CompositeError(
             f"the composite {self.name!r} was loaded from a file, which records what it did: build it anew to use it."
         )
@@ -58,7 +58,7 @@ class RecordedComposite(Composite):
 
 
 def save_folder(result: Result, path: Path, *, inputs: bool = True) -> None:
-    """Writes the folder; `inputs=False` leaves out the inputs, where the result carries them along."""
+    """Writes the folder. `inputs=False` leaves out a copy of the inputs that the result holds."""
     safetensors = _safetensors()
     tensors: dict[str, Tensor] = {}
     kept = result.kept()
@@ -105,7 +105,7 @@ def _model(result: Result) -> dict[str, Any] | None:
     if result.model is None:
         return None
     model = result.model.find()
-    # The weights as they are now: whoever trains between explaining and saving hashes another network.
+    # The hash is of the weights at the time of saving: training since the explanation changes it.
     digest = weights_sha256(model) if model is not None else result.model.weights_sha256
     return {"name": result.model.name, "parameters": result.model.parameters, "weights_sha256": digest}
 

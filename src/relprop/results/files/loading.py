@@ -1,4 +1,4 @@
-"""A folder becomes a result again. Nobody vouches for the folder: what does not fit is refused here, not when it is shown."""
+"""Loads a result from a folder, which may come from anyone: what does not fit is refused here, not when it is shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from relprop.results.protocol import KINDS, Result
 from relprop.rules import Rule
 from relprop.signatures import public
 
-# That of the largest result of a network of 10,000 operations has 2 MB.
+# The largest size of a manifest. That of a network of 10,000 operations has 2 MB.
 _MANIFEST = 64 * 2**20
 LIMIT = 4 * 2**30
 
@@ -33,20 +33,20 @@ LIMIT = 4 * 2**30
 def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     """Reads a result that `save` wrote into a folder.
 
-    Nothing in it is executed or imported: composite, rules and a callable target come back as records of what they were.
-    A folder from others is safe to load: sizes are checked before anything is read, links, pipes and devices in the place
-    of its files are refused, and what comes back can be shown, sliced and saved.
+    Nothing in it is executed or imported: composite, rules and a callable target come back as records. A folder from
+    others is safe to load. Sizes are checked before anything is read; links, pipes and devices in place of its files
+    are refused; and the result can be shown, sliced and saved.
 
     Args:
         path: the folder.
-        limit: bytes that its tensors may have; the manifest may have 64 MiB and 4 million values.
+        limit: the largest size of its tensors, in bytes. The manifest may have 64 MiB and 4 million values.
 
     Returns:
-        The `Relevance`, `TextRelevance`, `GenerationRelevance` or result of a kind of one's own that was saved, on the CPU.
+        The `Relevance`, `TextRelevance`, `GenerationRelevance` or result of your own kind that was saved, on the CPU.
 
     Raises:
         FormatError: there is no saved result, it is damaged or too large, or a newer version wrote it.
-        InputError: this is no path.
+        InputError: `path` is not a path.
     """
     if not isinstance(path, (str, PathLike)) or not isinstance(os.fspath(path), str):
         raise InputError(f"load takes the path of a folder that R.save('folder/') wrote; got {type(path).__name__}.")
@@ -110,7 +110,7 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
         "model": _identity(manifest.get("model")),
         "unknown": _counts(content.get("unknown")),
     }
-    made["notices"] = _notices(content.get("notices", []))  # none in folders of the first version
+    made["notices"] = _notices(content.get("notices", []))  # folders of the first version have none
     kind = manifest.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"its kind is {str(kind)[:40]!r}")
@@ -119,7 +119,7 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
 
 def _notices(found: Any) -> list[str]:
     if not isinstance(found, list) or not all(type(notice) is str for notice in found):
-        raise ValueError("notices are no texts")
+        raise ValueError("notices are not texts")
     return found
 
 
@@ -136,13 +136,13 @@ def _identity(data: Any) -> Identity | None:
         raise ValueError("its model is not described")
     digest = data.get("weights_sha256")
     if not (digest is None or (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest))):
-        raise ValueError("the hash of its model's weights is none")
+        raise ValueError("the hash of its model's weights is not a hash")
     return Identity(data["name"], data["parameters"], digest)
 
 
 def _rules(data: Any) -> list[tuple[Place, Rule | None]]:
     if not isinstance(data, list):
-        raise ValueError("its rules are no list")
+        raise ValueError("its rules are not a list")
     return [_recorded(entry) for entry in data]
 
 
@@ -158,7 +158,7 @@ def _recorded(entry: Any) -> tuple[Place, Rule | None]:
         or not (rule is None or isinstance(rule, str))
     ):
         raise ValueError("one of its rules is not described")
-    # A place names its operation by a function; here there is only its name.
+    # A place holds the operation's function; a folder has only its name.
     operation: Any = entry["operation"]
     place = Place(entry["family"], operation, None, (entry["module"],), index, last, merged=merged)
     return place, None if rule is None else RecordedRule(rule)
@@ -166,16 +166,16 @@ def _recorded(entry: Any) -> tuple[Place, Rule | None]:
 
 def _counts(data: Any) -> dict[str, int]:
     if not isinstance(data, dict) or not all(isinstance(k, str) and type(v) is int for k, v in data.items()):
-        raise ValueError("unknown operations are no counts under names")
+        raise ValueError("unknown operations are not counts under names")
     return data
 
 
 def _ledger(data: Any, samples: int) -> Ledger:
     if not isinstance(data, list):
-        raise ValueError("its ledger is no list")
+        raise ValueError("its ledger is not a list")
     for entry in data:
         if not isinstance(entry, dict) or not holds(entry, {"family": str, "name": str, "where": str}):
             raise ValueError("an entry of its ledger is not described")
         if not real(entry.get("absorbed")) or entry["absorbed"].shape != (samples,):
-            raise ValueError("an entry of its ledger is not about its samples")
+            raise ValueError("an entry of its ledger does not fit its samples")
     return Ledger([Entry(e["family"], e["name"], e["where"], e["absorbed"]) for e in data])

@@ -1,4 +1,4 @@
-"""Every format a result is written in, by the suffix of the path."""
+"""Writes results in every format; the suffix of the path chooses it."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def report(
     paragraphs: Sequence[str] = (),
     **options: Any,
 ) -> None:
-    """Writes a page with what was explained, how, and what is missing: inputs, outputs, maps, rules, versions.
+    """Writes a page that says what was explained, how, and what is missing: inputs, outputs, maps, rules, versions.
 
     Args:
-        results: one result of any kind, several, or headings and the results under each.
-        path: where, ending in `.html`.
-        title: of the page.
+        results: one result of any kind, several, or a mapping from headings to the results under each.
+        path: the file to write; it ends in `.html` or `.htm`.
+        title: the title of the page.
         paragraphs: more text under the title.
         **options: see `relprop.rendering.Options`.
 
@@ -115,13 +115,13 @@ def _npz(result: Result, options: dict[str, Any]) -> bytes:
     arrays = {path: _array(tensor) for path, tensor in found.arrays.items()}
     arrays["about"] = np.array(json.dumps(plain({"composite": result.composite.name} | found.about)))
     buffer = io.BytesIO()
-    # The format of a file is its content's: no array of objects, so nothing is pickled.
+    # No array of objects: nothing is pickled.
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
 def _csv(result: Result, options: dict[str, Any]) -> bytes:
-    """A row for each feature or token; pictures are better kept as `.npz`."""
+    """A row for each feature or token. Only tables and texts fit; use `.npz` for pictures."""
     chosen = Options(**{"most": result.samples, **options})
     text = io.StringIO()
     writer = csv.writer(text)
@@ -138,7 +138,7 @@ def _csv(result: Result, options: dict[str, Any]) -> bytes:
 
 
 def _cells(shown: TokenMatrix) -> list[list[Any]]:
-    """A row for each token read when one was generated; the sample is the number of that one."""
+    """A row for each generated token and each token read before it. The column "sample" numbers the generated one."""
     return [
         [int(r), cell(shown.rows[r]), cell(shown.columns[c]), repr(float(shown.values[r, c]))]
         for r, c in np.argwhere(shown.read)

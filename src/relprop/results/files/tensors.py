@@ -1,7 +1,7 @@
-"""A safetensors file as tensors, with everything that its header says checked before any of its content is read.
+"""Reads the tensors of a safetensors file. The whole header is checked before any tensor is read.
 
-The format is eight bytes with the length of a header, the header, which is JSON, and the numbers. `safetensors` writes
-it; here it is read without trust, a tensor at a time, so that no more than the tensors themselves is held.
+The format is eight bytes with the length of the header, the header in JSON, and the numbers. `safetensors` writes it.
+The reader here does not trust the file, and reads one tensor at a time, so that only the tensors take memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from relprop.results.files.bounded import exactly, opened, strict_json
 
-# Some 200 bytes for each tensor: room for 80,000 of them.
+# With some 200 bytes per tensor, this is enough for 80,000.
 _HEADER = 16 * 2**20
 _AXES = 32
 _DTYPES = {
@@ -30,7 +30,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class _Described:
-    """A tensor as the header describes it."""
+    """The header's description of a tensor."""
 
     name: str
     dtype: torch.dtype
@@ -40,20 +40,20 @@ class _Described:
 
 
 def read(path: Path, most: int) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a file, and the SHA-256 of all of it.
+    """The tensors of a file, and the SHA-256 of the whole file.
 
     Args:
         path: a file in the format of safetensors.
-        most: bytes that it may have.
+        most: the largest size allowed, in bytes.
 
     Raises:
-        ValueError: it is no such file, larger, damaged, or holds what no result does.
+        ValueError: the file is of another format, too large or damaged, or holds what no result does.
         OSError: it cannot be read.
     """
     digest = hashlib.sha256()
     with opened(path, most) as (file, size):
         if size < 8:
-            raise ValueError(f"{path.name} has {size} bytes, which is no header")
+            raise ValueError(f"{path.name} has {size} bytes, too few for a header")
         start = exactly(file, 8)
         length = int.from_bytes(start, "little")
         if length > min(_HEADER, size - 8):
@@ -71,9 +71,9 @@ def read(path: Path, most: int) -> tuple[dict[str, Tensor], str]:
 
 
 def _described(header: Any, size: int) -> list[_Described]:
-    """What the header describes, in the order of the content, which it must cover without gap or overlap."""
+    """The described tensors, in file order. They must cover the content without gap or overlap."""
     if not isinstance(header, dict):
-        raise ValueError("the header of the tensors is no table")
+        raise ValueError("the header of the tensors is not a table")
     found = sorted(
         (_one(name, about) for name, about in header.items() if name != "__metadata__"),
         key=lambda each: (each.start, each.stop),
@@ -100,16 +100,18 @@ def _one(name: str, about: Any) -> _Described:
     if not _lengths(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"tensor {shown!r} has no place in the file")
     count = math.prod(shape)
-    # Strides are counted in 64 bits, also those of a tensor without entries.
+    # Strides are counted in 64 bits, even for a tensor without entries.
     if math.prod(max(length, 1) for length in shape) >= 2**48:
         raise ValueError(f"tensor {shown!r} has an impossible shape")
     if count * _DTYPES[dtype].itemsize != offsets[1] - offsets[0]:
-        raise ValueError(f"tensor {shown!r} has {offsets[1] - offsets[0]:,} bytes, which its shape and dtype are not")
+        raise ValueError(
+            f"tensor {shown!r} has {offsets[1] - offsets[0]:,} bytes, which do not fit its shape and dtype"
+        )
     return _Described(name, _DTYPES[dtype], tuple(shape), *offsets)
 
 
 def _lengths(value: Any) -> bool:
-    """Whether this is a list of whole numbers that are not negative."""
+    """Whether this is a list of nonnegative integers."""
     return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
 
 
@@ -121,5 +123,5 @@ def _tensor(content: bytearray, each: _Described) -> Tensor:
         unit = torch.float32.itemsize if each.dtype.is_complex else each.dtype.itemsize
         raw = raw.reshape(-1, unit).flip(1).reshape(-1)
     if each.dtype == torch.bool and bool((raw > 1).any()):
-        raise ValueError(f"tensor {each.name[:80]!r} holds what is neither true nor false")
+        raise ValueError(f"tensor {each.name[:80]!r} holds values that are neither true nor false")
     return raw.view(each.dtype).reshape(each.shape)
