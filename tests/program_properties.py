@@ -73,6 +73,12 @@ def reaches(program: Program) -> bool:
     return program.build()(program.inputs().requires_grad_()).requires_grad
 
 
+def finite(program: Program) -> bool:
+    """Whether its output is finite in the spelling that it has: infinite ones are refused."""
+    with torch.no_grad():
+        return bool(torch.isfinite(program.build()(program.inputs())).all())
+
+
 # -------------------------------------------------------------------------------------- the properties
 
 
@@ -298,7 +304,7 @@ PROPERTIES: dict[str, Callable[[Program], None]] = {
 
 def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple[str, BaseException] | None:
     """The first property that does not hold, and what was raised."""
-    if not reaches(program):
+    if not reaches(program) or not finite(program):
         return None
     for name in names:
         try:
