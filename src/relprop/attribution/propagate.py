@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from relprop.composites import NAMES, Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
+from relprop.engine.inputs import Inputs
+from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.replay import outside
 from relprop.errors import CompositeError, InputError, RelpropError
@@ -77,7 +79,6 @@ def propagate(
             )
         if chosen is not None and model is not None:
             chosen.check(dict(model.named_modules(remove_duplicate=False)))
-        run = Run(chosen, model, strict=strict, adopt=inputs is None)
         named = [t for _, t in leaves(inputs) if t is not None]
         for t in named:
             if not isinstance(t, Tensor):
@@ -87,8 +88,13 @@ def propagate(
     except RelpropError as error:
         error.called = "relprop.propagate"  # raised when the block is entered, after the call
         raise
-    run.inputs.live = {id(t) for t in named}
-    run.gradients.own_from = module_depth() + 1  # what is called here itself trains on relevance
+    run = Run(
+        chosen,
+        model,
+        strict=strict,
+        inputs=Inputs(adopt=inputs is None, live=named),
+        gradients=ModelGradients(own_from=module_depth() + 1),  # what is called here itself trains on relevance
+    )
     state = ThreadState()
     try:
         with uncompiled(), outside(), Propagation(run):

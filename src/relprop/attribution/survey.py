@@ -16,7 +16,9 @@ from relprop.attribution.targets import select_output
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import step_by_step, uncompiled
+from relprop.engine.inputs import Inputs
 from relprop.engine.messages import shapes
+from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.notes import begin
 from relprop.engine.replay import outside
 from relprop.engine.tokens import track
@@ -124,13 +126,18 @@ def survey(
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
-    run = Run(chosen, model, strict=False, observed=True)
-    run.gradients.own_from = 0
+    run = Run(
+        chosen,
+        model,
+        strict=False,
+        observed=True,
+        inputs=Inputs(ids=any(not t.is_floating_point() for _, t in leaves(inputs))),
+        gradients=ModelGradients(own_from=0),
+    )
     numbers = itertools.count()
 
     def start(t: torch.Tensor) -> torch.Tensor:
         if not t.is_floating_point():
-            run.inputs.ids = True
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
