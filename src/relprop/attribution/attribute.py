@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from relprop.attribution.batches import in_batches
-from relprop.attribution.checks import admit, arguments, check_flags, check_further, check_names
-from relprop.attribution.explain import Options, explain
-from relprop.attribution.layers import wanted
-from relprop.attribution.mistaken import REFUSALS, batched, refuses
+from relprop.attribution.checks import admit, check_flags, check_further
+from relprop.attribution.explain import explain
+from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
 from relprop.attribution.notices import warn
-from relprop.attribution.targets import known_labels, several
+from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.targets import several
 from relprop.composites import Composite
-from relprop.engine.checkpoint import blocks
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
@@ -146,81 +147,51 @@ def attribute_each(
     Raises:
         RelpropError: as `attribute`; a `TargetError` also where there is no target.
     """
-    if layers_at not in ("output", "input"):
-        raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
+    settings = Settings(
+        composite=composite, layers=layers, layers_at=layers_at, select=select, labels=labels,
+        multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions, ledger=ledger,
+    )  # fmt: skip
     targets = several(targets)
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
-    check_flags(strict=strict, positions=positions, progress=progress, ledger=ledger)
-    if multiply_by_inputs is not None:
-        check_flags(multiply_by_inputs=multiply_by_inputs)
+    check_flags(progress=progress)
     check_further(forward_args, forward_kwargs)
-    check_names(labels)
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
-    known = labels if labels is not None else known_labels(model)
-    again = _checkpointed(model, checkpoint)
-    how = Options(
-        composite=chosen,
-        layers=wanted(model, layers),
-        layers_at=layers_at,
-        args=tuple(forward_args),
-        kwargs=dict(forward_kwargs or {}),
-        select=select,
-        labels=known,
-        named=labels is not None,
-        multiply=multiply_by_inputs,
-        strict=strict,
-        checkpointed=again,
-        positions=positions,
-        ledger=ledger,
-        at_once=1 if layers is not None or again or ledger else targets_at_once,
-    )
+    plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
 
     def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
-        return explain(model, part, some, start, how)
+        return explain(model, part, some, start, plan)
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
-        with batched(model, inputs) as watched:
-            try:
-                if batch_size is None:
-                    results = whole(inputs, targets, seed)
-                else:
-                    results = in_batches(whole, inputs, targets, seed, batch_size, progress)
-            except TargetError as error:
-                why = watched.lone or watched.timed
-                if why and "first axis is not the batch" in error.message:
-                    raise TargetError(f"{error.message} {why[0].upper()}{why[1:]}") from error
-                raise
-            except REFUSALS as error:
-                if watched.lone and not isinstance(error, RelpropError):
-                    raise InputError(watched.lone) from error
-                if why := refuses(model, inputs, *arguments(inputs, how.args, how.kwargs), error):
-                    raise InputError(why) from error
-                raise
+        with _advised(model, inputs, plan) as watched:
+            if batch_size is None:
+                results = whole(inputs, targets, seed)
+            else:
+                results = in_batches(whole, inputs, targets, seed, batch_size, progress)
         for result in results:
             watched.check(result.score)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
-    for result in results:
-        result.inputs, result.labels, result.model = copied, known, Identity.of(model)
-    return results
+    identity = Identity.of(model)
+    return [replace(result, inputs=copied, labels=plan.labels, model=identity) for result in results]
 
 
-def _checkpointed(model: Any, checkpoint: bool | Sequence[str]) -> dict[str, nn.Module]:
-    """The blocks that are computed again."""
-    if checkpoint is False:
-        return {}
-    found: dict[str, nn.Module] = {}
-    if checkpoint is not True:
-        named = wanted(model, checkpoint, "checkpoint")
-        found = {name: m for name, m in named.items() if not any(name.startswith(f"{outer}.") for outer in named)}
-    elif isinstance(model, nn.Module):
-        found = blocks(model)
-    if not found:
-        raise InputError(
-            "checkpoint=True finds no blocks: no module list of the model has several members that are made of modules. "
-            "Name them by path: checkpoint=['encoder.*']."
-        )
-    return found
+@contextmanager
+def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[Watched]:
+    """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs."""
+    with batched(model, inputs) as watched:
+        try:
+            yield watched
+        except TargetError as error:
+            why = watched.lone or watched.timed
+            if why and "first axis is not the batch" in error.message:
+                raise TargetError(f"{error.message} {why[0].upper()}{why[1:]}") from error
+            raise
+        except REFUSALS as error:
+            if watched.lone and not isinstance(error, RelpropError):
+                raise InputError(watched.lone) from error
+            if why := refuses(model, inputs, *plan.arguments(inputs), error):
+                raise InputError(why) from error
+            raise

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.seeds import Start
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
-from relprop.engine.recorder import Edge
 from relprop.results.ledger import Entry, Ledger
 from relprop.torch_private.recorded import recording
 
@@ -55,40 +55,34 @@ class Bookkeeper:
 
     Args:
         run: with a recorder, where a ledger is wanted.
-        score: the scores, (N,); their graph is there still, where `asks` says so.
-        edge: their place in the graph.
-        handed: the relevance handed out, (N,).
-        start: `G` at the scores, (N,).
+        start: the scores, and what was handed to them; their graph is still there where `asks` says so.
         ends: the tensors with which relevance ends.
         read: relevance of the inputs, from the gradients of those.
         exchanged: whether rows are known to exchange relevance: for a graph, in which numbers cannot be asked.
     """
 
     run: Run
-    score: Tensor
-    edge: Edge
-    handed: Tensor
-    start: Tensor
+    start: Start
     ends: list[Tensor]
     read: Callable[[Gradients], list[Tensor]]
     exchanged: bool = False
 
     def books(self, values: list[Tensor]) -> Books:
         """The books, given the relevance of the inputs."""
-        count, recorder = len(self.handed), self.run.trace.recorder
+        start, count, recorder = self.start, len(self.start.handed), self.run.trace.recorder
         received = per_sample(values, count)
-        kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(self.edge, self.handed)[::2]
+        kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(start.edge, start.handed)[::2]
         apart = not self.run.inputs.mixing and (recorder is None or recorder.apart)
         if self.exchanged and count > 1 and recording():
             return Books(self._each()[0], self._ledger(kept), True)
         if count == 1 or apart or recording():
             return Books(received, self._ledger(kept))
         factors = 2.0 ** (torch.randperm(count, generator=torch.Generator().manual_seed(count)) % _FACTORS)
-        again = self.read(self._pass(self.start * factors.to(self.start)))
+        again = self.read(self._pass(start.gradient * factors.to(start.gradient)))
         exchanged = any(_differs(a, b, factors) for a, b in zip(values, again, strict=True))
         by_rows = not exchanged and all(_has_rows(v, count) for v in values)
         if recorder is not None:
-            scaled = recorder.balance(self.edge, self.handed * factors.to(self.handed))[2]
+            scaled = recorder.balance(start.edge, start.handed * factors.to(start.handed))[2]
             if not (by_rows and recorder.apart and _multiplied(edges, scaled, factors)):
                 received, kept = self._each()
         elif not by_rows:
@@ -97,21 +91,23 @@ class Bookkeeper:
 
     def _pass(self, seeds: Tensor, **options: Any) -> Gradients:
         with recomputing(self.run):
-            return torch.autograd.grad(self.score, self.ends, seeds, retain_graph=True, allow_unused=True, **options)
+            return torch.autograd.grad(
+                self.start.score, self.ends, seeds, retain_graph=True, allow_unused=True, **options
+            )
 
     def _each(self) -> tuple[Tensor, Tensor]:
         """What the inputs received, and what each operation kept, of one score after the other: a pass for each."""
-        recorder, received, kept = self.run.trace.recorder, [], []
+        start, recorder, received, kept = self.start, self.run.trace.recorder, [], []
         if recorder is not None:
-            recorder.samples = 1
-        for n in range(len(self.handed)):
-            alone = torch.zeros_like(self.start)
-            alone[n] = self.start[n]
+            recorder.begin_pass(1, recorder.nz)
+        for n in range(len(start.handed)):
+            alone = torch.zeros_like(start.gradient)
+            alone[n] = start.gradient[n]
             values = self.read(self._pass(alone))
             if recorder is None:
                 received.append(per_sample(values, 1))
             else:
-                of_operations, of_inputs, _ = recorder.balance(self.edge, self.handed[n : n + 1])
+                of_operations, of_inputs, _ = recorder.balance(start.edge, start.handed[n : n + 1])
                 kept.append(of_operations)
                 received.append(of_inputs)
         return torch.cat(received), torch.cat(kept, 1) if kept else torch.zeros(0)
@@ -119,8 +115,8 @@ class Bookkeeper:
     def _derived(self, total: float) -> Tensor:
         """What the inputs received of each score: relevance is linear in the seeds, so its derivative by them says so."""
         try:
-            factors = torch.ones_like(self.start, requires_grad=True)
-            values = self.read(self._pass(self.start * factors, create_graph=True))
+            factors = torch.ones_like(self.start.gradient, requires_grad=True)
+            values = self.read(self._pass(self.start.gradient * factors, create_graph=True))
             (found,) = torch.autograd.grad(torch.stack([v.double().sum() for v in values]).sum(), factors)
             if abs(float(found.double().sum()) - total) <= 1e-4 * float(found.double().abs().sum()):
                 return found.double()

@@ -13,19 +13,17 @@ from torch import Tensor, nn
 from relprop.attribution.attribute import attribute
 from relprop.attribution.checks import (
     admit,
-    arguments,
     check_callable,
-    check_flags,
     check_further,
-    check_names,
     check_output,
     check_relevance,
     rules_for,
 )
-from relprop.attribution.explain import Options, explain, handed_out
-from relprop.attribution.layers import wanted
+from relprop.attribution.explain import explain
 from relprop.attribution.notices import EXCHANGED
-from relprop.attribution.targets import Entries, as_entries, known_labels
+from relprop.attribution.seeds import handed_out
+from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.targets import Entries, as_entries
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.recording import record
@@ -67,8 +65,8 @@ class Compiled:
         graphs: how many graphs were recorded and compiled so far.
     """
 
-    def __init__(self, model: Any, how: Options, options: dict[str, Any]) -> None:
-        self._model, self._how, self._options = model, how, options
+    def __init__(self, model: Any, plan: Plan, options: dict[str, Any]) -> None:
+        self._model, self._plan, self._options = model, plan, options
         self._seen: dict[Any, tuple[Tensor | None, Tensor, list[str]]] = {}
         self._graphs: dict[Any, _Graph] = {}
         self._objects: dict[int, Any] = {}
@@ -110,19 +108,19 @@ class Compiled:
         """
         check_further(forward_args, forward_kwargs)
         refuse_traced(leaf for _, leaf in leaves(inputs))
-        how = replace(self._how, args=tuple(forward_args), kwargs=dict(forward_kwargs or {}))
-        inputs, _ = admit(self._model, inputs, how.composite or "auto")
-        _check_arguments(how)
-        given = map_tree(_plain, (inputs, how.args, how.kwargs))
+        plan = self._plan.given(forward_args, forward_kwargs)
+        inputs, _ = admit(self._model, inputs, plan.composite or "auto")
+        _check_arguments(plan)
+        given = map_tree(_plain, (inputs, plan.args, plan.kwargs))
         with self._lock:
             self._refresh()
             key = type(inputs), self._key(given)
             if key not in self._seen:
-                self._seen[key] = self._first(inputs, target, seed, how)
+                self._seen[key] = self._first(inputs, target, seed, plan)
             output, score, notices = self._seen[key]
-            how = replace(how, exchanged=EXCHANGED in notices)
+            plan = replace(plan, exchanged=EXCHANGED in notices)
             seed = None if seed is None else handed_out(score, seed)
-            asked = target if output is None else as_entries(target, output, how.labels)
+            asked = target if output is None else as_entries(target, output, plan.labels)
             form = _form(asked)
             tree = (*given, form, seed)
             tensors = _apart(tree)[1]
@@ -130,13 +128,13 @@ class Compiled:
             graph = self._graphs.get(graph_key)
             if graph is None:
                 with _compiling:
-                    graph = self._graphs[graph_key] = self._record(tree, how)
+                    graph = self._graphs[graph_key] = self._record(tree, plan)
                     found = graph(tensors)  # compiles it
             else:
                 found = None
         found = graph(tensors) if found is None else found
         values, output, score, residual, layers, best = _together(graph.skeleton, found)
-        check_output(self._model, output, inputs, *arguments(inputs, how.args, how.kwargs))
+        check_output(self._model, output, inputs, *plan.arguments(inputs))
         check_relevance([t for _, t in leaves(values)], inputs)
         return Relevance(
             values=values,
@@ -146,7 +144,7 @@ class Compiled:
             layers=layers,
             target=_understood(best, target),
             inputs=map_tree(lambda t: t.detach().clone(), inputs),
-            labels=how.labels,
+            labels=plan.labels,
             model=Identity.of(self._model),
             notices=notices,
             **graph.decided,
@@ -178,24 +176,25 @@ class Compiled:
         self._objects[id(leaf)] = leaf  # alive, so that no other takes its id
         return id(leaf)
 
-    def _first(self, inputs: Any, target: Any, seed: Any, how: Options) -> tuple[Tensor | None, Tensor, list[str]]:
+    def _first(self, inputs: Any, target: Any, seed: Any, plan: Plan) -> tuple[Tensor | None, Tensor, list[str]]:
         """Step by step, for all the checks; what the output and the scores look like, and what there is to say."""
+        settings = plan.settings
         found = attribute(
-            self._model, inputs, target, composite=how.composite or "auto", layers=list(how.layers) or None,
-            layers_at=how.layers_at, seed=seed, forward_args=how.args, forward_kwargs=how.kwargs, select=how.select, labels=how.labels,
-            multiply_by_inputs=how.multiply, strict=how.strict,
+            self._model, inputs, target, composite=plan.composite or "auto", layers=list(plan.layers) or None,
+            layers_at=settings.layers_at, seed=seed, forward_args=plan.args, forward_kwargs=plan.kwargs,
+            select=settings.select, labels=plan.labels, multiply_by_inputs=settings.multiply_by_inputs, strict=settings.strict,
         )  # fmt: skip
         output = torch.empty_like(found.output, device="meta") if isinstance(found.output, Tensor) else None
         return output, torch.empty_like(found.score), found.notices
 
-    def _record(self, tree: Any, how: Options) -> _Graph:
+    def _record(self, tree: Any, plan: Plan) -> _Graph:
         """The graph of one call."""
         shape, tensors = _apart(tree)
         kept: list[Any] = []
 
         def call(*tensors: Tensor) -> list[Tensor]:
             inputs, args, kwargs, form, seed = _together(shape, tensors)
-            (found,) = explain(self._model, inputs, [_target(form)], seed, replace(how, args=args, kwargs=kwargs))
+            (found,) = explain(self._model, inputs, [_target(form)], seed, plan.given(args, kwargs))
             output = map_tree(lambda leaf: leaf if isinstance(leaf, (Tensor, *_PLAIN)) else None, found.output)
             skeleton, flat = _apart(
                 (found.values, output, found.score, found.residual, found.layers, _form(found.target))
@@ -245,24 +244,14 @@ def compile(
         InputError: the model is no module or callable, or it lacks a layer, or `torch.compile` has no such backend.
         CompositeError: there is no such composite.
     """
-    check_flags(strict=strict)
-    check_names(labels)
+    settings = Settings(
+        composite=composite, layers=layers, layers_at=layers_at, select=select, labels=labels,
+        multiply_by_inputs=multiply_by_inputs, strict=strict,
+    )  # fmt: skip
     model = original(model)
     check_callable(model)
-    if layers_at not in ("output", "input"):
-        raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
     _check_options(options)
-    how = Options(
-        composite=rules_for(model, composite),
-        layers=wanted(model, layers),
-        layers_at=layers_at,
-        select=select,
-        labels=labels if labels is not None else known_labels(model),
-        named=labels is not None,
-        multiply=multiply_by_inputs,
-        strict=strict,
-    )
-    return Compiled(model, how, options)
+    return Compiled(model, Plan.of(model, settings, rules_for(model, composite)), options)
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -278,9 +267,9 @@ def _check_options(options: dict[str, Any]) -> None:
         raise InputError(f"torch.compile does not take {options}: {str(error).splitlines()[0]}") from error
 
 
-def _check_arguments(how: Options) -> None:
+def _check_arguments(plan: Plan) -> None:
     """Refuses what a graph would hold as it was at the first call: a cache, say, that the model reads and writes."""
-    for name, given in (("forward_args", how.args), ("forward_kwargs", how.kwargs)):
+    for name, given in (("forward_args", plan.args), ("forward_kwargs", plan.kwargs)):
         for path, leaf in leaves(given, name):
             if not isinstance(leaf, (Tensor, *_PLAIN)):
                 raise InputError(
