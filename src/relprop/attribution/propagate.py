@@ -15,7 +15,7 @@ from relprop.engine.inputs import Inputs
 from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.replay import outside
-from relprop.errors import CompositeError, InputError, RelpropError
+from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 from relprop.signatures import public
 from relprop.torch_private.calls import module_depth
@@ -65,36 +65,8 @@ def propagate(
         CompositeError: there is no such composite, or it names a path the model lacks.
         InputError: an input does not require grad.
     """
-    try:
-        if isinstance(composite, nn.Module):
-            raise CompositeError(
-                f"the first argument is the composite; got the model, {type(composite).__name__}: write "
-                "relprop.propagate('epsilon', model=model, inputs=x)."
-            )
-        chosen = resolve(composite)
-        if model is not None and not isinstance(model, nn.Module):
-            raise InputError(
-                f"model must be a torch.nn.Module, whose paths the composite names; got {type(model).__name__}. For a function "
-                "leave it out."
-            )
-        if chosen is not None and model is not None:
-            chosen.check(dict(model.named_modules(remove_duplicate=False)))
-        named = [t for _, t in leaves(inputs) if t is not None]
-        for t in named:
-            if not isinstance(t, Tensor):
-                raise InputError(f"inputs of propagate must be tensors that require grad; got {type(t).__name__}.")
-            if not t.requires_grad:
-                raise InputError("inputs of propagate must require grad: x.requires_grad_().")
-    except RelpropError as error:
-        error.called = "relprop.propagate"  # raised when the block is entered, after the call
-        raise
-    run = Run(
-        chosen,
-        model,
-        strict=strict,
-        inputs=Inputs(adopt=inputs is None, live=named),
-        gradients=ModelGradients(own_from=module_depth() + 1),  # what is called here itself trains on relevance
-    )
+    named = None if inputs is None else [t for _, t in leaves(inputs) if t is not None]  # alive while the block runs
+    run = _run(composite, model, named, strict)
     state = ThreadState()
     try:
         with uncompiled(), outside(), Propagation(run):
@@ -103,3 +75,38 @@ def propagate(
     except BaseException:
         state.restore()  # an interrupt may end the block before its contexts are left
         raise
+
+
+@public("relprop.propagate")  # what is wrong is found when the block is entered, after the call
+def _run(composite: Any, model: Any, inputs: list[Any] | None, strict: bool) -> Run:
+    """The run of a block.
+
+    Raises:
+        CompositeError: as `propagate`.
+        InputError: as `propagate`.
+    """
+    if isinstance(composite, nn.Module):
+        raise CompositeError(
+            f"the first argument is the composite; got the model, {type(composite).__name__}: write "
+            "relprop.propagate('epsilon', model=model, inputs=x)."
+        )
+    chosen = resolve(composite)
+    if model is not None and not isinstance(model, nn.Module):
+        raise InputError(
+            f"model must be a torch.nn.Module, whose paths the composite names; got {type(model).__name__}. For a function "
+            "leave it out."
+        )
+    if chosen is not None and model is not None:
+        chosen.check(dict(model.named_modules(remove_duplicate=False)))
+    for t in inputs or ():
+        if not isinstance(t, Tensor):
+            raise InputError(f"inputs of propagate must be tensors that require grad; got {type(t).__name__}.")
+        if not t.requires_grad:
+            raise InputError("inputs of propagate must require grad: x.requires_grad_().")
+    return Run(
+        chosen,
+        model,
+        strict=strict,
+        inputs=Inputs(adopt=inputs is None, live=inputs or ()),
+        gradients=ModelGradients(own_from=module_depth() + 1),  # what is called in the block itself trains on relevance
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -134,6 +134,18 @@ def survey(
         inputs=Inputs(ids=any(not t.is_floating_point() for _, t in leaves(inputs))),
         gradients=ModelGradients(own_from=0),
     )
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
+        output = _observed(run, model, inputs, tuple(forward_args), dict(forward_kwargs or {}))
+    run.sites.settle()
+    return _told(run, output)
+
+
+def _observed(run: Run, model: Any, inputs: Any, args: tuple, kwargs: dict) -> Any:
+    """The output of the model, which runs inside the mode.
+
+    Raises:
+        InputError: the model does not take the inputs.
+    """
     numbers = itertools.count()
 
     def start(t: torch.Tensor) -> torch.Tensor:
@@ -141,37 +153,35 @@ def survey(
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
-        positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
-        try:
-            with Propagation(run):
-                output = select_output(model(*positional, **named), None)
-        except REFUSALS as error:
-            given = arguments(inputs, tuple(forward_args), dict(forward_kwargs or {}))
-            if why := refuses(model, inputs, *given, error):
-                raise InputError(why) from error
-            raise
-    run.sites.settle()
-    placed = [place for _, place in run.sites.log or () if place is not None]
-    for place in placed:
-        if place.index is not None:
-            place.last = place.index == run.sites.weighted - 1
+    positional, named = arguments(map_tree(start, inputs), args, kwargs)
+    try:
+        with Propagation(run):
+            return select_output(model(*positional, **named), None)
+    except REFUSALS as error:
+        if why := refuses(model, inputs, *arguments(inputs, args, kwargs), error):
+            raise InputError(why) from error
+        raise
+
+
+def _told(run: Run, output: Any) -> Survey:
+    """What the run saw."""
+    composite, log = run.sites.composite, run.sites.log or []
+    placed = [_placed(run, place) for _, place in log if place is not None]
+    free = ((_name(entry.function), entry.family) for entry, place in log if place is None and not entry.decomposes)
+    unknown = (Unknown(_name(func), where, shapes(args), reason) for func, args, where, reason in run.trace.log or ())
     return Survey(
-        composite=run.sites.composite,
-        places=[(place.recorded(), _rule(run.sites.composite, place)) for place in placed],
-        free=Counter(
-            (_name(entry.function), entry.family)
-            for entry, place in run.sites.log or ()
-            if place is None and not entry.decomposes
-        ),
-        unknown=list(
-            dict.fromkeys(
-                Unknown(_name(func), where, shapes(args), reason) for func, args, where, reason in run.trace.log or ()
-            )
-        ),
+        composite=composite,
+        places=[(place.recorded(), _rule(composite, place)) for place in placed],
+        free=Counter(free),
+        unknown=list(dict.fromkeys(unknown)),
         lookups=[(lookup.name, lookup.path) for lookup in run.inputs.lookups],
         shape=tuple(output.shape) if isinstance(output, torch.Tensor) else None,
     )
+
+
+def _placed(run: Run, place: Place) -> Place:
+    """A place after the forward pass: a weighted layer knows then whether it is the last one."""
+    return place if place.index is None else replace(place, last=place.index == run.sites.weighted - 1)
 
 
 def _rule(composite: Composite, place: Place) -> Rule | None:
