@@ -1,4 +1,4 @@
-"""`relprop.attribute`: one forward pass, one backward pass per target."""
+"""`relprop.attribute` and `relprop.attribute_each`: one forward pass, and one backward pass per target."""
 
 from __future__ import annotations
 
@@ -62,34 +62,38 @@ def attribute(
         target: which output. An int; a list or 1-D tensor with one per sample; a tuple for outputs with more
             dimensions, or a list of tuples; a label; a callable `output -> (N,)`; a `Contrast`; None for the only
             output, else the arg-max.
-        composite: the rules, or the name of a composite; "auto" picks by what the network is made of.
-        layers: module paths, globs or modules whose relevance is wanted as well; the path of an attention and `.heads`
-            names its heads, (N, heads, T, features).
+        composite: the rules, or the name of a composite; "auto" chooses by what the network is made of.
+        layers: module paths, globs or modules whose relevance you want as well. The path of an attention followed by
+            `.heads` names its heads, of shape (N, heads, T, features).
         layers_at: "output" or "input" of those layers.
         seed: the relevance to hand out, per sample: None for the score itself, a number, or a tensor of shape (N,).
         forward_args: further positional arguments of the model; they get no relevance.
         forward_kwargs: further keyword arguments.
         select: what to explain of an output that is no tensor: a key, an index, an attribute's name, or a function.
         labels: names of the classes, where the model carries none.
-        multiply_by_inputs: read relevance (input times modified gradient), or the modified gradient itself. None:
-            as the composite says.
-        strict: whether an operation without a known propagation is an error; else its gradient is used and recorded.
+        multiply_by_inputs: whether to read relevance (input times modified gradient), or the modified gradient itself.
+            None: as the composite says.
+        strict: whether an operation without a known propagation is an error. If not, its gradient is used, and the
+            result lists the operation.
         checkpoint: whether the blocks of the model keep only their inputs and compute the rest again in the backward
-            pass: less memory, one more forward pass. True: the members of its module lists; or their paths, or globs.
-        positions: whether position encodings that are looked up or added take relevance as well and report it (Bakish et
-            al. 2025); rotary ones do not. Where a model multiplies content with positions, each takes its half then.
+            pass. That takes less memory and one more forward pass. True takes the members of the model's module lists;
+            a list of paths or globs names other blocks.
+        positions: whether position encodings also take relevance and report it (Bakish et al. 2025). This holds for
+            encodings that are looked up or added, not for rotary ones. Where a model multiplies content by positions,
+            each of the two then takes half.
         batch_size: samples per forward pass, for inputs larger than memory.
-        progress: show a progress bar on stderr (needs tqdm).
-        ledger: record which operation absorbed how much, in `Relevance.ledger`. It keeps what every operation returned
-            until the backward pass; where rows of the inputs exchange relevance, it costs a backward pass for each.
+        progress: whether to show a progress bar on stderr (needs tqdm).
+        ledger: whether to record in `Relevance.ledger` which operation absorbed how much. This keeps the results of all
+            operations until the backward pass. Where rows of the inputs exchange relevance, each row takes a backward
+            pass of its own.
 
     Returns:
-        Relevance whose `values` mirror the inputs.
+        Relevance whose `values` have the structure of the inputs.
 
     Raises:
         InputError: the inputs cannot be explained.
-        TargetError: the target names no score.
-        CompositeError: the composite names what does not exist.
+        TargetError: the target does not name one score per sample.
+        CompositeError: the composite names something that does not exist.
         RuleError: a rule cannot act where the composite puts it.
         ModelStateError: the model is in training mode, or is TorchScript.
         UnsupportedOperationError: the model calls an operation without a known propagation.
@@ -135,17 +139,17 @@ def attribute_each(
     """Explains several targets per sample from one forward pass and one backward pass per target.
 
     Args:
-        model: as in `attribute`, and so are all arguments that are not named here.
-        inputs: as there.
+        model: as in `attribute`, like all arguments that are not listed here.
+        inputs: as in `attribute`.
         targets: a list of targets, each in any form that `attribute` takes.
-        targets_at_once: targets that share a batched backward pass: faster where inputs are few or short, at as many
-            times the memory of one. With layers, checkpoint or ledger they go one by one.
+        targets_at_once: how many targets share a batched backward pass. That is faster where inputs are few or short,
+            and takes that many times the memory. With layers, checkpoint or ledger, each target has its own pass.
 
     Returns:
         One `Relevance` per target, in their order.
 
     Raises:
-        RelpropError: as `attribute`; a `TargetError` also where there is no target.
+        RelpropError: as in `attribute`. A `TargetError` also where the list of targets is empty.
     """
     settings = Settings(
         composite=composite, layers=layers, layers_at=layers_at, select=select, labels=labels,
@@ -180,7 +184,7 @@ def attribute_each(
 
 @contextmanager
 def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[Watched]:
-    """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs."""
+    """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs, where we can tell."""
     with batched(model, inputs) as watched:
         try:
             yield watched

@@ -1,4 +1,4 @@
-"""One explanation, in five steps: start the inputs, run forward, check, run backward, read what each target gave."""
+"""One explanation in five steps: start the inputs, run forward, check, run backward, read each target."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution.books import Bookkeeper, asks
+from relprop.attribution.books import Bookkeeper, Gradients, asks
 from relprop.attribution.checks import check_relevance
 from relprop.attribution.forward import Answer, Job, check, detached, forward, start_inputs
 from relprop.attribution.notices import EXCHANGED, exploded, unreached
-from relprop.attribution.reading import Gradients, Reader
+from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
 from relprop.attribution.settings import Plan
 from relprop.engine import Run
@@ -29,11 +29,11 @@ from relprop.torch_private.recorded import recording
 from relprop.trees import leaves, map_tree
 
 _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
-"""What autograd says where a tensor was overwritten that a gradient needs."""
+"""What autograd says if a tensor was overwritten that a gradient needs."""
 
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
-    """One `Relevance` per target, without what does not depend on the pass: the inputs' copy, labels and the model."""
+    """One `Relevance` per target. It has no copy of the inputs, no labels and no model yet."""
     try:
         return _explain(model, inputs, targets, seed, plan)
     except Overwritten:
@@ -41,7 +41,7 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
     except RuntimeError as error:
         if not any(said in str(error) for said in _OVERWRITTEN):
             raise
-    # the model overwrites what its own gradient or a ledger needs: once more, with copies of what is overwritten
+    # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.
     with torch.autograd.graph.allow_mutation_on_saved_tensors():
         return _explain(model, inputs, targets, seed, plan, copied=True)
 
@@ -61,19 +61,25 @@ def _explain(
     with Undo() as undo:
         undo.later(close)
         with outside():
-            answer = forward(job, start_inputs(job.run, inputs), targets)
-            notices = check(job, answer)
-            starts = [Start.of(score, target, seed) for score, target in answer.asked]
-            reader, cuts = Reader(job, answer), _cuts(job, answer)
-            passes = backward(job.run, starts, reader.wanted, plan)
-            return [
-                read(job, answer, reader, start, gradients, cuts, notices)
-                for start, gradients in zip(starts, passes, strict=False)
-            ]
+            return _steps(job, targets, seed)
+
+
+def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
+    """The five steps, in a function of their own: what they hold is gone when the run is closed."""
+    live = start_inputs(job.run, job.inputs)
+    answer = forward(job, live, targets)
+    notices = check(job, answer)
+    starts = [Start.of(score, target, seed) for score, target in answer.asked]
+    reader, cuts = Reader(job, answer), _cuts(job, answer)
+    passes = backward(job.run, starts, reader.wanted, job.plan)
+    return [
+        read(job, answer, reader, start, gradients, cuts, notices)
+        for start, gradients in zip(starts, passes, strict=False)
+    ]
 
 
 def _run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
-    """The engine's account of one explanation."""
+    """The run of one explanation."""
     settings, tensors = plan.settings, [t for _, t in leaves(inputs) if isinstance(t, Tensor)]
     samples = next((len(t) for t in tensors if t.ndim), 1)
     return Run(
@@ -93,17 +99,17 @@ def _run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
 
 
 def _cuts(job: Job, answer: Answer) -> Any:
-    """The cuts behind which nothing leads to the scores; none while a graph is recorded."""
+    """The cuts after which nothing leads to the scores; none while a graph is recorded."""
     run, found = job.run, []
     if not recording():
         found = run.trace.cuts.entries(answer.scores, [leaf for _, leaf in run.inputs.starts], run.sites.checkpointed)
     if run.trace.recorder is not None:
-        run.trace.recorder.forget()  # the search asked the graph for gradients
+        run.trace.recorder.forget()  # the search for cuts ran gradients through the graph
     return found
 
 
 def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> Iterator[Gradients]:
-    """The gradients of what is wanted, from each start in turn; one pass gives those of `at_once` starts."""
+    """Yields the gradients of `wanted` from each start in turn. One backward pass serves `at_once` starts."""
     at_once = plan.at_once
     for first in range(0, len(starts), at_once):
         some = starts[first : first + at_once]
@@ -117,7 +123,7 @@ def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> It
                 scores, wanted, seeds, retain_graph=not final, allow_unused=True, is_grads_batched=count > 1
             )
         if first == 0:
-            run.sites.unmatched()  # now that each place has its rule
+            run.sites.unmatched()  # a place may get its rule in the backward pass
         yield from ([g if g is None or count == 1 else g[j] for g in found] for j in range(count))
 
 

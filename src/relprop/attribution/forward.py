@@ -1,4 +1,4 @@
-"""The forward pass: the inputs as leaves of a graph, the scores that the targets name, and what is checked then."""
+"""The forward pass: the inputs become leaves of a graph, the model runs, and its output gives the scores."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from relprop.trees import leaves, map_tree
 
 @dataclass(frozen=True)
 class Job:
-    """One model to explain on some inputs.
+    """One model to explain on given inputs.
 
     Attributes:
         model: a module, or any callable.
         inputs: a tree of tensors, as the caller gave them.
         plan: how to explain.
-        run: the engine's account of the forward pass and the backward passes.
+        run: the engine's state of the forward pass and the backward passes.
         caught: what passed the layers whose relevance is wanted, by path.
-        generators: where the random generators stood before the forward pass; None while a graph is recorded.
+        generators: the states of the random generators before the forward pass; None while a graph is recorded.
     """
 
     model: Any
@@ -56,13 +56,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model returned, and the scores that were asked of it.
+    """What the model returned, and the scores of the targets.
 
     Attributes:
-        raw: what the model returned. It lives until the last backward pass: a tensor that is gone may be folded.
+        raw: what the model returned, kept alive for the backward passes.
         output: the part of it that is explained.
         asked: for each target the scores, (N,) or one number, and the target as it was understood.
-        nz: whether exact zeros of the inputs carry relevance, as far as a given composite tells.
+        nz: whether exact zeros of the inputs carry relevance by a composite that was given; False for "auto".
     """
 
     raw: Any
@@ -92,7 +92,7 @@ def start_inputs(run: Run, inputs: Any) -> Any:
 
 
 def forward(job: Job, live: Any, targets: Sequence[Any]) -> Answer:
-    """Runs the model inside the mode, and asks its output for the targets' scores."""
+    """Runs the model inside the mode, and reads the scores of the targets off its output."""
     run, plan, settings = job.run, job.plan, job.plan.settings
     nz = plan.composite is not None and run.sites.nz
     watched = catching(job.caught, plan.layers, settings.layers_at, run)
@@ -114,7 +114,7 @@ def _called(job: Job, live: Any) -> Any:
     """What the model returns.
 
     Raises:
-        InputError: the model refuses the inputs, and we can tell why.
+        InputError: the model refuses the inputs, and the reason can be told.
     """
     args, kwargs = job.plan.arguments(live)
     try:
@@ -129,7 +129,7 @@ def _called(job: Job, live: Any) -> Any:
 
 
 def check(job: Job, answer: Answer) -> list[str]:
-    """Refuses an answer that cannot be explained; returns what is to be said of random numbers."""
+    """Refuses an answer that cannot be explained; returns the notices on random numbers."""
     run, inputs, notices = job.run, job.inputs, []
     for score in answer.scores:
         check_lengths(inputs, score)
@@ -159,17 +159,17 @@ def severed(run: Run) -> SeveredGraphError:
 
 
 def detached(tree: Any) -> Any:
-    """A tree with its tensors taken out of the graph."""
+    """The tree with its tensors detached."""
     return map_tree(lambda t: t.detach() if isinstance(t, Tensor) else t, tree)
 
 
 def devices_of(inputs: Any) -> set[torch.device]:
-    """Where the inputs are."""
+    """The devices of the inputs."""
     return {t.device for _, t in leaves(inputs) if isinstance(t, Tensor)}
 
 
 def _suspect(job: Job, error: Exception) -> str:
-    """What is likely wrong with inputs that the model itself refused; "" if we cannot tell."""
+    """What is probably wrong with inputs that the model refused; "" if that cannot be told."""
     known, inputs = job.run.inputs, job.inputs
     if known.ids and isinstance(error, IndexError):
         most = {path: int(t.max()) for path, t in leaves(inputs) if not t.is_floating_point()}
@@ -181,7 +181,7 @@ def _suspect(job: Job, error: Exception) -> str:
 
 
 def _unread(inputs: Any) -> str:
-    """What is said of ids that no embedding looked up."""
+    """What is said of integers that no embedding looked up."""
     dtypes = ", ".join(f"{path} ({t.dtype})" for path, t in leaves(inputs) if not t.is_floating_point())
     return (
         f"integers cannot carry relevance unless an embedding looks them up, and none did: {dtypes}. "

@@ -1,4 +1,4 @@
-"""The engine alone, as a context manager: autograd does the rest."""
+"""The engine alone, as a context manager: inside, gradients of autograd are relevance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from relprop.trees import leaves
 
 
 def resolve(composite: Composite | str) -> Composite | None:
-    """A composite from its name; None for "auto"."""
+    """The composite of that name, or the one that is given; None for "auto"."""
     if isinstance(composite, Composite):
         return composite
     if isinstance(composite, str):
@@ -52,20 +52,22 @@ def propagate(
 ) -> Iterator[Run]:
     """Inside, autograd carries relevance: `R(x) = x * torch.autograd.grad(score, x)`.
 
-    Tensors that require grad carry relevance, parameters do not.
-    `create_graph=True` works, so relevance can be trained on.
+    Tensors that require grad carry relevance; parameters do not. `create_graph=True` works, so you can train on
+    relevance.
 
     Args:
         composite: the rules, or the name of a composite.
         model: the model, where the composite names module paths.
-        inputs: the tensors that carry relevance, where that is not every tensor that requires grad.
+        inputs: the tensors that carry relevance, if not all that require grad do.
         strict: whether an unknown operation is an error.
 
     Raises:
         CompositeError: there is no such composite, or it names a path the model lacks.
         InputError: an input does not require grad.
     """
-    named = None if inputs is None else [t for _, t in leaves(inputs) if t is not None]  # alive while the block runs
+    named = (
+        None if inputs is None else [t for _, t in leaves(inputs) if t is not None]
+    )  # they stay alive: the run knows them by identity
     run = _run(composite, model, named, strict)
     state = ThreadState()
     try:
@@ -73,17 +75,17 @@ def propagate(
             yield run
             check_exposed(run)
     except BaseException:
-        state.restore()  # an interrupt may end the block before its contexts are left
+        state.restore()  # an interrupt may end the block before it leaves its contexts
         raise
 
 
-@public("relprop.propagate")  # what is wrong is found when the block is entered, after the call
+@public("relprop.propagate")  # raises when the block is entered, after the call of propagate
 def _run(composite: Any, model: Any, inputs: list[Any] | None, strict: bool) -> Run:
-    """The run of a block.
+    """The run of one block.
 
     Raises:
-        CompositeError: as `propagate`.
-        InputError: as `propagate`.
+        CompositeError: as in `propagate`.
+        InputError: as in `propagate`.
     """
     if isinstance(composite, nn.Module):
         raise CompositeError(
@@ -108,5 +110,5 @@ def _run(composite: Any, model: Any, inputs: list[Any] | None, strict: bool) -> 
         model,
         strict=strict,
         inputs=Inputs(adopt=inputs is None, live=inputs or ()),
-        gradients=ModelGradients(own_from=module_depth() + 1),  # what is called in the block itself trains on relevance
+        gradients=ModelGradients(own_from=module_depth() + 1),  # gradients taken in the block itself train on relevance
     )

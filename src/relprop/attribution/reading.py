@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.attribution.books import Gradients
 from relprop.attribution.forward import Answer, Job, severed
 from relprop.attribution.layers import Catch
 from relprop.engine import Run
@@ -15,17 +15,15 @@ from relprop.errors import RuleError
 from relprop.numerics import known, nonzero, wide
 from relprop.trees import leaves
 
-Gradients = Sequence[Tensor | None]
-
 
 class Reader:
-    """Reads relevance off gradients: those of the carriers, then of the position encodings, then of the layers.
+    """Reads relevance off gradients. They come in the order carriers, position encodings, layers.
 
     Attributes:
-        carriers: the tensors in which relevance of the inputs ends: inputs, and rows that their ids looked up.
-        ends: the carriers, and the position encodings, with which relevance ends as well.
-        catches: what passed the layers whose relevance is wanted.
-        multiplies: whether the value of a tensor times its gradient is read, or the gradient alone.
+        carriers: the tensors in which the relevance of the inputs ends: inputs, and rows that their ids looked up.
+        ends: all tensors in which relevance ends: the carriers and the position encodings.
+        catches: the tensors that passed the layers whose relevance is wanted.
+        multiplies: whether to read value times gradient, or the gradient alone.
         nz: whether exact zeros of the inputs carry relevance.
     """
 
@@ -40,20 +38,20 @@ class Reader:
 
     @property
     def numbers(self) -> list[int]:
-        """Which of the inputs, flattened, are leaves that carry relevance."""
+        """The numbers, in the flattened inputs, of those that are leaves."""
         return [number for number, _ in self._run.inputs.starts]
 
     @property
     def wanted(self) -> list[Any]:
-        """The tensors and edges whose gradients are read, in their order."""
+        """The tensors and edges whose gradients are read, in order."""
         return [*self.ends, *(catch.edge for catch in self.catches if catch.edge is not None)]
 
     def check(self, gradients: Gradients) -> None:
-        """Refuses gradients off which nothing can be read.
+        """Refuses gradients that tell nothing.
 
         Raises:
             SeveredGraphError: none of the inputs has one.
-            RuleError: the factor between input and relevance is wanted where there is none.
+            RuleError: the modified gradient is wanted, and the composite's relevance is no multiple of the input.
         """
         if all(g is None for g in gradients[: len(self.carriers)]):
             raise severed(self._run)
@@ -61,14 +59,14 @@ class Reader:
             raise RuleError(_no_multiplier(self._run))
 
     def inputs(self, gradients: Gradients, score: Tensor) -> list[Tensor]:
-        """Relevance of each input: as read for floating point ones, gathered per id for integers."""
+        """Relevance of each input. That of integers is added up from the rows that they looked up."""
         read = [self._read(x, g) for x, g in zip(self.carriers, gradients, strict=False)]
         of_floats = dict(zip(self.numbers, read, strict=False))
         of_ids = self._of_ids(read[len(of_floats) :])
         values = []
         for number, (_, t) in enumerate(leaves(self._inputs)):
             found = of_ids.get(number)
-            if number in of_floats:  # a column of it may be looked up
+            if number in of_floats:  # a column of it may also be ids
                 value = of_floats[number]
                 values.append(value if found is None else value + found.reshape(t.shape).to(value.dtype))
             else:
@@ -76,7 +74,7 @@ class Reader:
         return values
 
     def _of_ids(self, read: list[Tensor]) -> dict[int, Tensor]:
-        """Relevance of the rows that were looked up, added up per id, by the number of the input."""
+        """Relevance of each entry of ids, by the number of their input: the sum over the rows that it looked up."""
         found: dict[int, Tensor] = {}
         for lookup, relevance in zip(self._run.inputs.lookups, read, strict=True):
             number = lookup.positions.input
@@ -86,7 +84,7 @@ class Reader:
         return found
 
     def positions(self, gradients: Gradients) -> dict[str, Tensor]:
-        """Relevance of position encodings, summed over features; an encoding used several times adds up."""
+        """Relevance of position encodings, summed over features, and over all uses of an encoding."""
         found: dict[str, Tensor] = {}
         some = gradients[len(self.carriers) : len(self.ends)]
         for (name, leaf), g in zip(self._run.inputs.sinks, some, strict=True):
@@ -95,7 +93,7 @@ class Reader:
         return found
 
     def layers(self, gradients: Gradients) -> dict[str, Any]:
-        """Relevance of the layers by path: a tensor, or a list for one that ran several times."""
+        """Relevance of the layers by path: a tensor, or a list for a layer that ran several times."""
         rest = iter(gradients[len(self.ends) :])
         read = {id(c): c.read(next(rest) if c.edge is not None else None) for c in self.catches}
         found = {name: [read[id(c)] for c in some] for name, some in self._caught.items()}

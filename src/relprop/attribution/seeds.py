@@ -1,4 +1,4 @@
-"""Where relevance starts: the scores of one target, and how much relevance is handed to each."""
+"""Where relevance starts: at the scores of a target, each of which is handed some relevance."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Start:
 
 
 def handed_out(score: Tensor, seed: Any) -> Tensor:
-    """The relevance to hand out, per sample.
+    """The relevance that each score is handed.
 
     Raises:
         TargetError: the seed is neither a number nor one number per sample.
@@ -70,7 +70,7 @@ def check_batch(score: Tensor, inputs: Any, output: Any) -> None:
     """Refuses scores that are not one per sample.
 
     Raises:
-        TargetError: there are as many scores as the first axis of the output has entries, and these are no samples.
+        TargetError: the number of scores is another than that of samples.
     """
     sizes = {t.shape[0] for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
     if score.ndim == 1 and sizes and score.shape[0] not in sizes and not (len(sizes) > 1 and score.shape[0] == 1):

@@ -1,4 +1,4 @@
-"""How to explain: what a caller sets, with the defaults of all functions, and what that comes to for one model."""
+"""How to explain: `Settings` holds what a caller sets, and `Plan` what that means for one model."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from relprop.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """What a caller sets. The defaults are those of `attribute`, `attribute_each` and `compile`; a test compares them.
+    """What a caller sets. `attribute`, `attribute_each` and `compile` have the same defaults; a test compares them.
 
     Attributes:
         composite: the rules, or the name of a composite.
         layers: module paths, globs or modules whose relevance is wanted as well.
         layers_at: "output" or "input" of those layers.
         select: what to explain of an output that is no tensor.
-        labels: names of the classes, where the model carries none.
+        labels: names of the classes, if the caller gives them.
         multiply_by_inputs: whether to read relevance or the modified gradient; None: as the composite says.
         strict: whether an unknown operation is an error.
-        checkpoint: whether blocks are computed again in the backward pass, or which.
+        checkpoint: which blocks are computed again in the backward pass: none, all, or those of these paths.
         positions: whether position encodings report the relevance that ends in them.
         ledger: whether to record what each operation absorbs.
 
     Raises:
-        InputError: a setting has a value that it does not take.
+        InputError: a setting has a value that it cannot have.
         TargetError: the labels are no list of names.
     """
 
@@ -59,14 +59,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings for one model: rules and modules stand where the settings have names.
+    """The settings as they apply to one model: names have become rules and modules.
 
     Attributes:
         settings: what the caller set.
         composite: the rules, None for "auto".
         layers: the modules whose relevance is wanted as well, by path.
         checkpointed: the modules that are computed again in the backward pass, by path.
-        labels: names of the classes: the caller's, else the model's own.
+        labels: names of the classes: those of the caller, else those of the model.
         args: further positional arguments of the model.
         kwargs: further keyword arguments.
         at_once: how many targets share a backward pass.

@@ -1,4 +1,4 @@
-"""What a network is made of, and which rule would act where: one forward pass, no relevance."""
+"""What a network is made of, and which rule would act where. One forward pass shows it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from relprop.trees import leaves, map_tree
 
 @dataclass(frozen=True)
 class Unknown:
-    """An operation that relprop does not know: explaining the model would stop there.
+    """An operation that relprop does not know. Explaining the model would stop there.
 
     Attributes:
         operation: its name.
         where: the module that called it.
-        shapes: of its operands.
-        reason: why it cannot be passed, where that is known.
+        shapes: the shapes of its operands.
+        reason: why relevance cannot pass it, if that is known.
     """
 
     operation: str
@@ -49,15 +49,15 @@ class Unknown:
 
 @dataclass(frozen=True, repr=False)
 class Survey:
-    """What was met on the way of relevance, in the order of the forward pass.
+    """What relevance would meet, in the order of the forward pass.
 
     Attributes:
-        composite: the rules; what "auto" picks is decided by the network.
-        places: each place a rule was asked for, and the rule (None: the operation's default).
-        free: operations that need no rule, such as a reshape, by name and family, with their number of calls.
-        lookups: the lookups of ids, by name and module: the relevance of their rows is that of the ids.
-        unknown: operations without a known propagation.
-        shape: of the output, or of its logits; None where neither is a tensor.
+        composite: the rules; for "auto", those that it chose for this network.
+        places: each place that asked for a rule, and the rule (None: the operation's default).
+        free: the operations that need no rule, such as a reshape: how often each ran, by name and family.
+        lookups: the lookups of ids, by name and module. The relevance of their rows is that of the ids.
+        unknown: the operations without a known propagation.
+        shape: the shape of the output, or of its logits; None if neither is a tensor.
     """
 
     composite: Composite
@@ -68,9 +68,9 @@ class Survey:
     shape: tuple[int, ...] | None = None
 
     def rows(self) -> list[tuple[str, str, str, int, str]]:
-        """Operation, family, rule, calls, and the modules of the first and last call.
+        """Operation, family, rule, number of calls, and the modules of the first and the last call.
 
-        The rule is "merged" where the operation is one map with the weighted layer before it, whose rule acts on both.
+        The rule is "merged" if the operation is one linear map with the weighted layer before it, whose rule acts on both.
         """
         found: dict[tuple[str, str, str], list[str]] = {}
         for name, where in self.lookups:
@@ -104,23 +104,23 @@ def survey(
     forward_args: Sequence[Any] = (),
     forward_kwargs: dict[str, Any] | None = None,
 ) -> Survey:
-    """Runs the model once and says what it is made of, before anything is explained.
+    """Runs the model once and says what it is made of. Nothing is explained.
 
     Args:
         model: a module, or any callable on tensors. It is not changed.
-        inputs: a sample, as for `attribute`.
-        composite: the rules that are asked, or the name of a composite.
+        inputs: one or more samples, as in `attribute`.
+        composite: the rules, or the name of a composite.
         forward_args: further positional arguments of the model.
         forward_kwargs: further keyword arguments.
 
     Returns:
-        The places relevance would pass, and what is unknown there.
+        The places that relevance would pass, and the operations that are unknown.
 
     Raises:
         InputError: the inputs cannot be explained.
         CompositeError: the composite names what does not exist.
         ModelStateError: the model is in training mode, or is TorchScript.
-        UnsupportedOperationError: an operation is known, but not in the way it was called.
+        UnsupportedOperationError: an operation is known, but not with the arguments it was called with.
     """
     check_further(forward_args, forward_kwargs)
     model = original(model)
@@ -141,7 +141,7 @@ def survey(
 
 
 def _observed(run: Run, model: Any, inputs: Any, args: tuple, kwargs: dict) -> Any:
-    """The output of the model, which runs inside the mode.
+    """Runs the model inside the mode; returns its output.
 
     Raises:
         InputError: the model does not take the inputs.
@@ -164,7 +164,7 @@ def _observed(run: Run, model: Any, inputs: Any, args: tuple, kwargs: dict) -> A
 
 
 def _told(run: Run, output: Any) -> Survey:
-    """What the run saw."""
+    """The survey, from what the run logged."""
     composite, log = run.sites.composite, run.sites.log or []
     placed = [_placed(run, place) for _, place in log if place is not None]
     free = ((_name(entry.function), entry.family) for entry, place in log if place is None and not entry.decomposes)
@@ -180,7 +180,7 @@ def _told(run: Run, output: Any) -> Survey:
 
 
 def _placed(run: Run, place: Place) -> Place:
-    """A place after the forward pass: a weighted layer knows then whether it is the last one."""
+    """A place as it is known after the forward pass: then a weighted layer may be the last one."""
     return place if place.index is None else replace(place, last=place.index == run.sites.weighted - 1)
 
 

@@ -12,9 +12,7 @@ from relprop.engine.tokens import Lookup
 class Inputs:
     """The inputs of a run.
 
-    Args:
-        adopt: as below, and so are all others.
-        live: the tensors that carry relevance, where the caller names them.
+    The constructor takes `live` as tensors; the other arguments are the attributes of that name.
 
     Attributes:
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).

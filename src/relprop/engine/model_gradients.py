@@ -12,10 +12,6 @@ from torch import Tensor
 class ModelGradients:
     """What a run knows of gradients that its model takes.
 
-    Args:
-        own_from: as below.
-        asking: as below.
-
     Attributes:
         plain: tensors with a plain graph, by identity.
         own_from: how many module calls deep a gradient that is taken is the model's own; None where none can be.

@@ -30,9 +30,9 @@ class Run:
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         recorder: what records what each operation absorbs.
         observed: whether each operation, its place and what is not known are logged.
-        inputs: where relevance starts and ends, where more is known of that than nothing.
-        gradients: which gradients are the model's own, where it may take any.
-        writes: what was written into, where copies are kept of it.
+        inputs: where relevance starts and ends; by default nothing is known of it.
+        gradients: which gradients are the model's own; by default none.
+        writes: what was written into; by default no copies are kept.
 
     Attributes:
         model: the model's paths, the running module, which tensors are its own.

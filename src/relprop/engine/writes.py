@@ -12,9 +12,6 @@ from torch import Tensor
 class Writes:
     """The notes of a run, and the memory they tell of.
 
-    Args:
-        copying: as below.
-
     Attributes:
         notes: all that were written, weakly. Where a model writes into a tensor, a node that holds one may be held by it.
         rewritten: what was written into, weakly.
