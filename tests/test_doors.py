@@ -5,6 +5,7 @@ What an error advises is done here.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from relprop.attribution.settings import Settings
 from relprop.errors import ArgumentError, CompositeError, InputError, RelpropError, RuleError, TargetError, TracedError
 
 
@@ -242,6 +244,19 @@ def test_signatures_stay_what_they_are() -> None:
     assert list(inspect.signature(relprop.attribute).parameters)[:3] == ["model", "inputs", "target"]
     assert list(inspect.signature(relprop.Epsilon).parameters) == ["epsilon", "relative"]
     assert list(inspect.signature(relprop.composites.epsilon).parameters) == ["epsilon", "relative"]
+
+
+def test_an_argument_has_one_default_wherever_it_appears() -> None:
+    """That of `Settings`, which holds what a caller sets."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    settings = set(defaults)
+    assert settings < set(inspect.signature(relprop.attribute).parameters)
+    compiled = relprop.attribution.Compiled.__call__
+    functions: list[Any] = [relprop.attribute, relprop.attribute_each, relprop.compile, compiled]
+    for function in (*functions, relprop.survey, relprop.propagate):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name in settings or parameter.kind is parameter.KEYWORD_ONLY:
+                assert defaults.setdefault(name, parameter.default) == parameter.default, (function, name)
 
 
 def test_every_public_function_is_a_door() -> None:

@@ -1,22 +1,23 @@
-"""`relprop.attribute`: one forward pass, one backward pass per target."""
+"""`relprop.attribute` and `relprop.attribute_each`: one forward pass, and one backward pass per target."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from relprop.attribution.batches import in_batches
-from relprop.attribution.checks import admit, arguments, check_flags, check_further, check_names
-from relprop.attribution.explain import Options, explain
-from relprop.attribution.layers import wanted
-from relprop.attribution.mistaken import REFUSALS, batched, refuses
+from relprop.attribution.checks import admit, check_flags, check_further
+from relprop.attribution.explain import explain
+from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
 from relprop.attribution.notices import warn
-from relprop.attribution.targets import known_labels, several
+from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.targets import several
 from relprop.composites import Composite
-from relprop.engine.checkpoint import blocks
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
@@ -61,34 +62,38 @@ def attribute(
         target: which output. An int; a list or 1-D tensor with one per sample; a tuple for outputs with more
             dimensions, or a list of tuples; a label; a callable `output -> (N,)`; a `Contrast`; None for the only
             output, else the arg-max.
-        composite: the rules, or the name of a composite; "auto" picks by what the network is made of.
-        layers: module paths, globs or modules whose relevance is wanted as well; the path of an attention and `.heads`
-            names its heads, (N, heads, T, features).
+        composite: the rules, or the name of a composite; "auto" chooses by what the network is made of.
+        layers: module paths, globs or modules whose relevance you want as well. The path of an attention followed by
+            `.heads` names its heads, of shape (N, heads, T, features).
         layers_at: "output" or "input" of those layers.
         seed: the relevance to hand out, per sample: None for the score itself, a number, or a tensor of shape (N,).
         forward_args: further positional arguments of the model; they get no relevance.
         forward_kwargs: further keyword arguments.
         select: what to explain of an output that is no tensor: a key, an index, an attribute's name, or a function.
         labels: names of the classes, where the model carries none.
-        multiply_by_inputs: read relevance (input times modified gradient), or the modified gradient itself. None:
-            as the composite says.
-        strict: whether an operation without a known propagation is an error; else its gradient is used and recorded.
+        multiply_by_inputs: whether to read relevance (input times modified gradient), or the modified gradient itself.
+            None: as the composite says.
+        strict: whether an operation without a known propagation is an error. If not, its gradient is used, and the
+            result lists the operation.
         checkpoint: whether the blocks of the model keep only their inputs and compute the rest again in the backward
-            pass: less memory, one more forward pass. True: the members of its module lists; or their paths, or globs.
-        positions: whether position encodings that are looked up or added take relevance as well and report it (Bakish et
-            al. 2025); rotary ones do not. Where a model multiplies content with positions, each takes its half then.
+            pass. That takes less memory and one more forward pass. True takes the members of the model's module lists;
+            a list of paths or globs names other blocks.
+        positions: whether position encodings also take relevance and report it (Bakish et al. 2025). This holds for
+            encodings that are looked up or added, not for rotary ones. Where a model multiplies content by positions,
+            each of the two then takes half.
         batch_size: samples per forward pass, for inputs larger than memory.
-        progress: show a progress bar on stderr (needs tqdm).
-        ledger: record which operation absorbed how much, in `Relevance.ledger`. It keeps what every operation returned
-            until the backward pass; where rows of the inputs exchange relevance, it costs a backward pass for each.
+        progress: whether to show a progress bar on stderr (needs tqdm).
+        ledger: whether to record in `Relevance.ledger` which operation absorbed how much. This keeps the results of all
+            operations until the backward pass. Where rows of the inputs exchange relevance, each row takes a backward
+            pass of its own.
 
     Returns:
-        Relevance whose `values` mirror the inputs.
+        Relevance whose `values` have the structure of the inputs.
 
     Raises:
         InputError: the inputs cannot be explained.
-        TargetError: the target names no score.
-        CompositeError: the composite names what does not exist.
+        TargetError: the target does not name one score per sample.
+        CompositeError: the composite names something that does not exist.
         RuleError: a rule cannot act where the composite puts it.
         ModelStateError: the model is in training mode, or is TorchScript.
         UnsupportedOperationError: the model calls an operation without a known propagation.
@@ -134,93 +139,63 @@ def attribute_each(
     """Explains several targets per sample from one forward pass and one backward pass per target.
 
     Args:
-        model: as in `attribute`, and so are all arguments that are not named here.
-        inputs: as there.
+        model: as in `attribute`, like all arguments that are not listed here.
+        inputs: as in `attribute`.
         targets: a list of targets, each in any form that `attribute` takes.
-        targets_at_once: targets that share a batched backward pass: faster where inputs are few or short, at as many
-            times the memory of one. With layers, checkpoint or ledger they go one by one.
+        targets_at_once: how many targets share a batched backward pass. That is faster where inputs are few or short,
+            and takes that many times the memory. With layers, checkpoint or ledger, each target has its own pass.
 
     Returns:
         One `Relevance` per target, in their order.
 
     Raises:
-        RelpropError: as `attribute`; a `TargetError` also where there is no target.
+        RelpropError: as in `attribute`. A `TargetError` also where the list of targets is empty.
     """
-    if layers_at not in ("output", "input"):
-        raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
+    settings = Settings(
+        composite=composite, layers=layers, layers_at=layers_at, select=select, labels=labels,
+        multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions, ledger=ledger,
+    )  # fmt: skip
     targets = several(targets)
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
-    check_flags(strict=strict, positions=positions, progress=progress, ledger=ledger)
-    if multiply_by_inputs is not None:
-        check_flags(multiply_by_inputs=multiply_by_inputs)
+    check_flags(progress=progress)
     check_further(forward_args, forward_kwargs)
-    check_names(labels)
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
-    known = labels if labels is not None else known_labels(model)
-    again = _checkpointed(model, checkpoint)
-    how = Options(
-        composite=chosen,
-        layers=wanted(model, layers),
-        layers_at=layers_at,
-        args=tuple(forward_args),
-        kwargs=dict(forward_kwargs or {}),
-        select=select,
-        labels=known,
-        named=labels is not None,
-        multiply=multiply_by_inputs,
-        strict=strict,
-        checkpointed=again,
-        positions=positions,
-        ledger=ledger,
-        at_once=1 if layers is not None or again or ledger else targets_at_once,
-    )
+    plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
 
     def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
-        return explain(model, part, some, start, how)
+        return explain(model, part, some, start, plan)
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
-        with batched(model, inputs) as watched:
-            try:
-                if batch_size is None:
-                    results = whole(inputs, targets, seed)
-                else:
-                    results = in_batches(whole, inputs, targets, seed, batch_size, progress)
-            except TargetError as error:
-                why = watched.lone or watched.timed
-                if why and "first axis is not the batch" in error.message:
-                    raise TargetError(f"{error.message} {why[0].upper()}{why[1:]}") from error
-                raise
-            except REFUSALS as error:
-                if watched.lone and not isinstance(error, RelpropError):
-                    raise InputError(watched.lone) from error
-                if why := refuses(model, inputs, *arguments(inputs, how.args, how.kwargs), error):
-                    raise InputError(why) from error
-                raise
+        with _advised(model, inputs, plan) as watched:
+            if batch_size is None:
+                results = whole(inputs, targets, seed)
+            else:
+                results = in_batches(whole, inputs, targets, seed, batch_size, progress)
         for result in results:
             watched.check(result.score)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
-    for result in results:
-        result.inputs, result.labels, result.model = copied, known, Identity.of(model)
-    return results
+    identity = Identity.of(model)
+    return [replace(result, inputs=copied, labels=plan.labels, model=identity) for result in results]
 
 
-def _checkpointed(model: Any, checkpoint: bool | Sequence[str]) -> dict[str, nn.Module]:
-    """The blocks that are computed again."""
-    if checkpoint is False:
-        return {}
-    found: dict[str, nn.Module] = {}
-    if checkpoint is not True:
-        named = wanted(model, checkpoint, "checkpoint")
-        found = {name: m for name, m in named.items() if not any(name.startswith(f"{outer}.") for outer in named)}
-    elif isinstance(model, nn.Module):
-        found = blocks(model)
-    if not found:
-        raise InputError(
-            "checkpoint=True finds no blocks: no module list of the model has several members that are made of modules. "
-            "Name them by path: checkpoint=['encoder.*']."
-        )
-    return found
+@contextmanager
+def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[Watched]:
+    """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs, where we can tell."""
+    with batched(model, inputs) as watched:
+        try:
+            yield watched
+        except TargetError as error:
+            why = watched.lone or watched.timed
+            if why and "first axis is not the batch" in error.message:
+                raise TargetError(f"{error.message} {why[0].upper()}{why[1:]}") from error
+            raise
+        except REFUSALS as error:
+            if watched.lone and not isinstance(error, RelpropError):
+                raise InputError(watched.lone) from error
+            if why := refuses(model, inputs, *plan.arguments(inputs), error):
+                raise InputError(why) from error
+            raise

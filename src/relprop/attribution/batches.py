@@ -1,4 +1,4 @@
-"""Inputs larger than memory: some samples at a time, and the results joined."""
+"""Inputs larger than memory: they are explained some samples at a time, and the results are joined."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relprop.trees import batch_of, join, leaves, map_tree
 def in_batches(
     whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool
 ) -> list[Relevance]:
-    """`whole(inputs, targets, seed)` on `size` samples at a time; one result per target, as if done at once."""
+    """Calls `whole(inputs, targets, seed)` on `size` samples at a time; returns one result per target, as one call would."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"batch_size must be a positive int; got {size!r}.")
     lengths = {len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
@@ -62,7 +62,7 @@ def _joined(parts: list[Relevance], target: Any) -> Relevance:
 
 
 def _along(parts: list[Relevance], name: str) -> Tensor:
-    """Positions of all batches: joined where they are per sample, else added up."""
+    """The relevance of a position encoding in all batches: joined where it is per sample, else added up."""
     found = [part.positions[name] for part in parts]
     if all(len(t) == len(part) for t, part in zip(found, parts, strict=True)):
         return torch.cat(found)

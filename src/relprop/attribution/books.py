@@ -1,10 +1,9 @@
-"""The books of one score per sample: what the inputs received of each, and which operation kept how much.
+"""The books of one score per sample: how much of it the inputs received, and how much each operation kept.
 
-Rows along the first axis are samples where no score sends relevance to another's row. Most models show that by what they
-are made of (`engine.rows`), and one backward pass gives the books of all samples. Else a second pass asks: its seeds are
-those of the first times powers of two, another one for each sample, so that what is one sample's own comes back
-multiplied by its factor, to the last bit. Where rows do exchange relevance, the books are those of each score, wherever it
-went.
+The rows along the first axis are samples if no score sends relevance to another score's row. Most models show this by
+their operations (`engine.rows`); then one backward pass gives the books of all samples. Otherwise a second pass finds
+out. Its seeds are those of the first pass, each multiplied by another power of two. A sample that is on its own comes
+back multiplied by exactly its factor. Where rows exchange relevance, the books follow each score into all rows.
 """
 
 from __future__ import annotations
@@ -16,27 +15,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.seeds import Start
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
-from relprop.engine.recorder import Edge
 from relprop.results.ledger import Entry, Ledger
 from relprop.torch_private.recorded import recording
 
 _FACTORS = 16
-"""So many powers of two are told apart; none is out of reach of float32."""
+"""How many powers of two are used. All of them lie within float32."""
 _SAME = {torch.float64: 1e-9}
-"""Up to this share of its relevance a row counts as its own sample's; 1e-4 in narrower dtypes, whose sums may be unordered."""
+"""How far a row may differ and still count as its own sample, as a share of its relevance.
+
+In narrower dtypes it is 1e-4, because their sums may be taken in any order.
+"""
 Gradients = Sequence[Tensor | None]
 
 
 @dataclass
 class Books:
-    """What became of the relevance that was handed out.
+    """Where the relevance that was handed out went.
 
     Attributes:
-        received: what the inputs received of each score, (N,), float64.
+        received: how much of each score the inputs received, (N,), float64.
         ledger: what each operation absorbed.
-        exchanged: whether rows of the inputs take relevance of other rows' scores.
+        exchanged: whether rows of the inputs take relevance from other rows' scores.
     """
 
     received: Tensor
@@ -45,50 +47,44 @@ class Books:
 
 
 def asks(run: Run, count: int, exchanged: bool = False) -> bool:
-    """Whether the books of so many scores may take more than one backward pass."""
+    """Whether the books of `count` scores may take more than one backward pass."""
     return count > 1 and (exchanged or ((run.inputs.mixing or run.trace.recorder is not None) and not recording()))
 
 
 @dataclass
 class Bookkeeper:
-    """Keeps the books of one score per sample, after the backward pass that gave the relevance of the inputs.
+    """Keeps the books of one target, after the backward pass that gave the relevance of the inputs.
 
     Args:
-        run: with a recorder, where a ledger is wanted.
-        score: the scores, (N,); their graph is there still, where `asks` says so.
-        edge: their place in the graph.
-        handed: the relevance handed out, (N,).
-        start: `G` at the scores, (N,).
-        ends: the tensors with which relevance ends.
-        read: relevance of the inputs, from the gradients of those.
-        exchanged: whether rows are known to exchange relevance: for a graph, in which numbers cannot be asked.
+        run: the run; it has a recorder if a ledger is wanted.
+        start: the scores, and the relevance handed to them. Their graph is kept where `asks` says so.
+        ends: the tensors in which relevance ends.
+        read: gives the relevance of the inputs from the gradients of `ends`.
+        exchanged: whether rows are known to exchange relevance. A graph that is recorded cannot find out by numbers.
     """
 
     run: Run
-    score: Tensor
-    edge: Edge
-    handed: Tensor
-    start: Tensor
+    start: Start
     ends: list[Tensor]
     read: Callable[[Gradients], list[Tensor]]
     exchanged: bool = False
 
     def books(self, values: list[Tensor]) -> Books:
         """The books, given the relevance of the inputs."""
-        count, recorder = len(self.handed), self.run.trace.recorder
+        start, count, recorder = self.start, len(self.start.handed), self.run.trace.recorder
         received = per_sample(values, count)
-        kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(self.edge, self.handed)[::2]
+        kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(start.edge, start.handed)[::2]
         apart = not self.run.inputs.mixing and (recorder is None or recorder.apart)
         if self.exchanged and count > 1 and recording():
             return Books(self._each()[0], self._ledger(kept), True)
         if count == 1 or apart or recording():
             return Books(received, self._ledger(kept))
         factors = 2.0 ** (torch.randperm(count, generator=torch.Generator().manual_seed(count)) % _FACTORS)
-        again = self.read(self._pass(self.start * factors.to(self.start)))
+        again = self.read(self._pass(start.gradient * factors.to(start.gradient)))
         exchanged = any(_differs(a, b, factors) for a, b in zip(values, again, strict=True))
         by_rows = not exchanged and all(_has_rows(v, count) for v in values)
         if recorder is not None:
-            scaled = recorder.balance(self.edge, self.handed * factors.to(self.handed))[2]
+            scaled = recorder.balance(start.edge, start.handed * factors.to(start.handed))[2]
             if not (by_rows and recorder.apart and _multiplied(edges, scaled, factors)):
                 received, kept = self._each()
         elif not by_rows:
@@ -97,30 +93,32 @@ class Bookkeeper:
 
     def _pass(self, seeds: Tensor, **options: Any) -> Gradients:
         with recomputing(self.run):
-            return torch.autograd.grad(self.score, self.ends, seeds, retain_graph=True, allow_unused=True, **options)
+            return torch.autograd.grad(
+                self.start.score, self.ends, seeds, retain_graph=True, allow_unused=True, **options
+            )
 
     def _each(self) -> tuple[Tensor, Tensor]:
-        """What the inputs received, and what each operation kept, of one score after the other: a pass for each."""
-        recorder, received, kept = self.run.trace.recorder, [], []
+        """What the inputs received and what each operation kept of each score. Every score has its own backward pass."""
+        start, recorder, received, kept = self.start, self.run.trace.recorder, [], []
         if recorder is not None:
-            recorder.samples = 1
-        for n in range(len(self.handed)):
-            alone = torch.zeros_like(self.start)
-            alone[n] = self.start[n]
+            recorder.begin_pass(1, recorder.nz)
+        for n in range(len(start.handed)):
+            alone = torch.zeros_like(start.gradient)
+            alone[n] = start.gradient[n]
             values = self.read(self._pass(alone))
             if recorder is None:
                 received.append(per_sample(values, 1))
             else:
-                of_operations, of_inputs, _ = recorder.balance(self.edge, self.handed[n : n + 1])
+                of_operations, of_inputs, _ = recorder.balance(start.edge, start.handed[n : n + 1])
                 kept.append(of_operations)
                 received.append(of_inputs)
         return torch.cat(received), torch.cat(kept, 1) if kept else torch.zeros(0)
 
     def _derived(self, total: float) -> Tensor:
-        """What the inputs received of each score: relevance is linear in the seeds, so its derivative by them says so."""
+        """What the inputs received of each score. Relevance is linear in the seeds, so its derivative by them gives it."""
         try:
-            factors = torch.ones_like(self.start, requires_grad=True)
-            values = self.read(self._pass(self.start * factors, create_graph=True))
+            factors = torch.ones_like(self.start.gradient, requires_grad=True)
+            values = self.read(self._pass(self.start.gradient * factors, create_graph=True))
             (found,) = torch.autograd.grad(torch.stack([v.double().sum() for v in values]).sum(), factors)
             if abs(float(found.double().sum()) - total) <= 1e-4 * float(found.double().abs().sum()):
                 return found.double()
@@ -136,7 +134,7 @@ class Bookkeeper:
 
 
 def per_sample(values: list[Tensor], count: int) -> Tensor:
-    """Relevance summed over all inputs, per sample, in float64; what has no rows for samples is shared out evenly."""
+    """Relevance summed over all inputs, per sample, in float64. Inputs without a row per sample are shared out evenly."""
     total = torch.zeros(count, dtype=torch.float64)
     for value in values:
         value = value.detach().cpu().double() if value.device.type == "mps" else value.detach().double()
@@ -150,7 +148,7 @@ def _has_rows(value: Tensor, count: int) -> bool:
 
 
 def _differs(one: Tensor, other: Tensor, factors: Tensor) -> bool:
-    """Whether rows were not just multiplied by their factors."""
+    """Whether some row changed by more than its factor."""
     if not _has_rows(one, len(factors)):
         return False
     one, other = one.reshape(len(one), -1), other.reshape(len(one), -1)
@@ -160,7 +158,7 @@ def _differs(one: Tensor, other: Tensor, factors: Tensor) -> bool:
 
 
 def _multiplied(edges: Tensor | None, scaled: Tensor, factors: Tensor) -> bool:
-    """Whether each edge handed on what it did before, times the factors."""
+    """Whether each edge handed on what it did in the first pass, times the factors."""
     if edges is None or edges.shape != scaled.shape:
         return False
     return torch.allclose(scaled, edges * factors.double(), rtol=1e-12, atol=0.0)

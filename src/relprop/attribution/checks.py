@@ -1,4 +1,4 @@
-"""What is checked at the door, before and after the forward pass."""
+"""Checks of arguments, of inputs before the forward pass, and of what comes out of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relprop.trees import leaves
 
 
 def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Composite | None]:
-    """What `attribute` and `survey` ask at the door: the inputs as plain containers, and the composite, None for auto."""
+    """Checks model, inputs and composite; returns the inputs as plain containers, and the composite, None for auto."""
     check_callable(model, inputs)
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
     check_inputs(model, inputs)
@@ -25,20 +25,20 @@ def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Com
 
 
 def check_callable(model: Any, inputs: Any = None) -> None:
-    """Refuses what cannot be a model."""
+    """Refuses a model that is none."""
     if why := no_model(model, inputs):
         raise InputError(why)
 
 
 def check_flags(**given: Any) -> None:
-    """Refuses what is neither True nor False."""
+    """Refuses flags that are neither True nor False."""
     for name, value in given.items():
         if not isinstance(value, bool):
             raise InputError(f"{name} must be True or False; got {value!r}.")
 
 
 def check_further(args: Any, kwargs: Any) -> None:
-    """Refuses further arguments that would be taken apart: a tensor into its rows, a text into its letters."""
+    """Refuses further arguments that are no tuple or dict: a tensor would fall into rows, a text into letters."""
     if not isinstance(args, (tuple, list)):
         raise InputError(
             f"forward_args must be a tuple of further arguments; got {type(args).__name__}. For a single one write "
@@ -52,7 +52,7 @@ def check_further(args: Any, kwargs: Any) -> None:
 
 
 def rules_for(model: Any, composite: Composite | str) -> Composite | None:
-    """A composite, from its name or as it is, that names nothing which this model lacks; None for auto."""
+    """The composite that is given or named, None for auto. Refuses one that names a path which the model lacks."""
     chosen = resolve(composite)
     if chosen is not None:
         chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
@@ -108,7 +108,7 @@ def check_inputs(model: Any, inputs: Any) -> None:
 
 
 def check_names(labels: Any) -> None:
-    """Refuses what is no list of names."""
+    """Refuses labels that are no list of names."""
     if labels is None:
         return
     hint = " Write labels=list(names.values())." if isinstance(labels, Mapping) else ""
@@ -117,7 +117,7 @@ def check_names(labels: Any) -> None:
 
 
 def unequal(inputs: Any) -> str:
-    """What is wrong with inputs whose first axes have different lengths, unless one number is explained; "" if nothing."""
+    """What is said of inputs whose first axes have different lengths; "" if their lengths agree."""
     found = [t for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim]
     lengths = {t.shape[0] for t in found if t.is_floating_point() or t.shape[0] > 1}
     if len(lengths) < 2:
@@ -129,13 +129,13 @@ def unequal(inputs: Any) -> str:
 
 
 def check_lengths(inputs: Any, score: Tensor) -> None:
-    """Refuses a score per sample for inputs that have different numbers of them."""
+    """Refuses several scores for inputs with different numbers of samples; a single score may have such inputs."""
     if score.numel() != 1 and (wrong := unequal(inputs)):
         raise InputError(wrong)
 
 
 def check_labels(labels: Sequence[str] | None, output: Any) -> None:
-    """Refuses names that do not fit the classes: a name would stand for another class."""
+    """Refuses another number of names than classes: a name would stand for the wrong class."""
     if labels is None or not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 1:
         return
     if len(labels) != output.shape[1]:
@@ -151,7 +151,7 @@ def _check_model(model: nn.Module) -> None:
                 f"module '{name}' is TorchScript: its operations cannot be seen. Explain the original Python module instead."
             )
     empty = next((name for name, p in model.named_parameters() if p.is_meta), None)
-    # accelerate's hooks bring a module's weights when it runs, and take them away again
+    # accelerate's hooks load a module's weights when it runs, and remove them afterwards
     if empty is not None and not any(hasattr(module, "_hf_hook") for module in model.modules()):
         raise ModelStateError(
             f"parameter '{empty}' is on device meta: it has a shape and no numbers. Load the model's weights first, as in "
@@ -160,7 +160,7 @@ def _check_model(model: nn.Module) -> None:
 
 
 def check_output(model: Any, output: Any, inputs: Any, args: tuple, kwargs: dict) -> None:
-    """Refuses an output that is not finite, naming the module that made it so."""
+    """Refuses an output that is not finite; the error names the module where it became so."""
     tensors = [t for _, t in leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
     if all(known(torch.isfinite(t).all(), True) for t in tensors):
         return

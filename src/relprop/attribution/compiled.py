@@ -1,4 +1,4 @@
-"""`relprop.compile`: the forward pass and the relevance pass recorded once, as one graph, and compiled."""
+"""`relprop.compile`: the forward pass and the backward pass are recorded once, as one graph, and compiled."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from torch import Tensor, nn
 from relprop.attribution.attribute import attribute
 from relprop.attribution.checks import (
     admit,
-    arguments,
     check_callable,
-    check_flags,
     check_further,
-    check_names,
     check_output,
     check_relevance,
     rules_for,
 )
-from relprop.attribution.explain import Options, explain, handed_out
-from relprop.attribution.layers import wanted
+from relprop.attribution.explain import explain
 from relprop.attribution.notices import EXCHANGED
-from relprop.attribution.targets import Entries, as_entries, known_labels
+from relprop.attribution.seeds import handed_out
+from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.targets import Entries, as_entries
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.recording import record
@@ -49,7 +47,13 @@ _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 @dataclass
 class _Graph:
-    """A compiled graph, and what turns its flat results into a `Relevance`."""
+    """A compiled graph, and what turns its results into a `Relevance`.
+
+    Attributes:
+        run: the compiled function, from tensors to tensors.
+        skeleton: the structure of the results.
+        decided: what is the same for all calls: the composite, the rules and the unknown operations.
+    """
 
     run: Callable[..., Sequence[Tensor]]
     skeleton: Any
@@ -61,14 +65,14 @@ class _Graph:
 
 
 class Compiled:
-    """A model with the way to explain it, made by `relprop.compile`: call it as often as you like.
+    """A function that explains one model by compiled code. `relprop.compile` makes it.
 
     Attributes:
         graphs: how many graphs were recorded and compiled so far.
     """
 
-    def __init__(self, model: Any, how: Options, options: dict[str, Any]) -> None:
-        self._model, self._how, self._options = model, how, options
+    def __init__(self, model: Any, plan: Plan, options: dict[str, Any]) -> None:
+        self._model, self._plan, self._options = model, plan, options
         self._seen: dict[Any, tuple[Tensor | None, Tensor, list[str]]] = {}
         self._graphs: dict[Any, _Graph] = {}
         self._objects: dict[int, Any] = {}
@@ -89,40 +93,41 @@ class Compiled:
     ) -> Relevance:
         """Explains one score per sample, as `relprop.attribute` does.
 
-        The first call with inputs of a new shape, dtype, device or structure explains them step by step, for its checks,
-        and then compiles a graph for them; other tensors, modules or hooks in the model start afresh. All later calls run
-        the graph, whatever the class, as targets are among its inputs. A callable target has a graph of its own. What else
-        the model's Python reads, such as a number kept in an attribute, stays as it was then: after a change of it make a
-        new function.
+        The first call with inputs of a new shape, dtype, device or structure explains them step by step, for the checks,
+        and then compiles a graph for them. All later calls run the graph. Targets are inputs of the graph, so all classes
+        share it; a callable target has a graph of its own. If tensors, modules or hooks of the model are replaced, the
+        graphs are made anew. The graph does not notice other changes, such as one of a number that the model keeps in an
+        attribute: make a new function after them.
 
         Args:
-            inputs: as for `relprop.attribute`.
-            target: as there.
-            seed: as there.
-            forward_args: as there. Tensors among them may change from call to call; another value of anything else
-                has another graph.
-            forward_kwargs: as there.
+            inputs: as in `relprop.attribute`.
+            target: as in `relprop.attribute`.
+            seed: as in `relprop.attribute`.
+            forward_args: as in `relprop.attribute`. Tensors among them may change from call to call. Each value of anything
+                else has a graph of its own.
+            forward_kwargs: as `forward_args`.
 
         Raises:
-            RelpropError: as `relprop.attribute`.
+            RelpropError: as in `relprop.attribute`.
             InputError: a further argument is neither a tensor nor a plain value.
-            UnsupportedOperationError: the model's Python looks at the numbers it computes, so no graph stands for it.
+            UnsupportedOperationError: the model's Python code depends on the numbers it computes, so no single graph
+                can stand for it.
         """
         check_further(forward_args, forward_kwargs)
         refuse_traced(leaf for _, leaf in leaves(inputs))
-        how = replace(self._how, args=tuple(forward_args), kwargs=dict(forward_kwargs or {}))
-        inputs, _ = admit(self._model, inputs, how.composite or "auto")
-        _check_arguments(how)
-        given = map_tree(_plain, (inputs, how.args, how.kwargs))
+        plan = self._plan.given(forward_args, forward_kwargs)
+        inputs, _ = admit(self._model, inputs, plan.composite or "auto")
+        _check_arguments(plan)
+        given = map_tree(_plain, (inputs, plan.args, plan.kwargs))
         with self._lock:
             self._refresh()
             key = type(inputs), self._key(given)
             if key not in self._seen:
-                self._seen[key] = self._first(inputs, target, seed, how)
+                self._seen[key] = self._first(inputs, target, seed, plan)
             output, score, notices = self._seen[key]
-            how = replace(how, exchanged=EXCHANGED in notices)
+            plan = replace(plan, exchanged=EXCHANGED in notices)
             seed = None if seed is None else handed_out(score, seed)
-            asked = target if output is None else as_entries(target, output, how.labels)
+            asked = target if output is None else as_entries(target, output, plan.labels)
             form = _form(asked)
             tree = (*given, form, seed)
             tensors = _apart(tree)[1]
@@ -130,13 +135,13 @@ class Compiled:
             graph = self._graphs.get(graph_key)
             if graph is None:
                 with _compiling:
-                    graph = self._graphs[graph_key] = self._record(tree, how)
+                    graph = self._graphs[graph_key] = self._record(tree, plan)
                     found = graph(tensors)  # compiles it
             else:
                 found = None
         found = graph(tensors) if found is None else found
         values, output, score, residual, layers, best = _together(graph.skeleton, found)
-        check_output(self._model, output, inputs, *arguments(inputs, how.args, how.kwargs))
+        check_output(self._model, output, inputs, *plan.arguments(inputs))
         check_relevance([t for _, t in leaves(values)], inputs)
         return Relevance(
             values=values,
@@ -146,14 +151,14 @@ class Compiled:
             layers=layers,
             target=_understood(best, target),
             inputs=map_tree(lambda t: t.detach().clone(), inputs),
-            labels=how.labels,
+            labels=plan.labels,
             model=Identity.of(self._model),
             notices=notices,
             **graph.decided,
         )
 
     def _refresh(self) -> None:
-        """Forgets the graphs of a model whose tensors, modules or hooks were replaced, or that changed its mode."""
+        """Forgets all graphs if tensors, modules or hooks of the model were replaced, or its mode changed."""
         state: Any = None
         if isinstance(self._model, nn.Module):
             held = [*self._model.parameters(), *self._model.buffers()]
@@ -175,27 +180,28 @@ class Compiled:
             return tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device
         if isinstance(leaf, _PLAIN):
             return type(leaf), leaf
-        self._objects[id(leaf)] = leaf  # alive, so that no other takes its id
+        self._objects[id(leaf)] = leaf  # kept alive, so that no other object takes its id
         return id(leaf)
 
-    def _first(self, inputs: Any, target: Any, seed: Any, how: Options) -> tuple[Tensor | None, Tensor, list[str]]:
-        """Step by step, for all the checks; what the output and the scores look like, and what there is to say."""
+    def _first(self, inputs: Any, target: Any, seed: Any, plan: Plan) -> tuple[Tensor | None, Tensor, list[str]]:
+        """Explains step by step, for all the checks; returns output and scores without their numbers, and the notices."""
+        settings = plan.settings
         found = attribute(
-            self._model, inputs, target, composite=how.composite or "auto", layers=list(how.layers) or None,
-            layers_at=how.layers_at, seed=seed, forward_args=how.args, forward_kwargs=how.kwargs, select=how.select, labels=how.labels,
-            multiply_by_inputs=how.multiply, strict=how.strict,
+            self._model, inputs, target, composite=plan.composite or "auto", layers=list(plan.layers) or None,
+            layers_at=settings.layers_at, seed=seed, forward_args=plan.args, forward_kwargs=plan.kwargs,
+            select=settings.select, labels=plan.labels, multiply_by_inputs=settings.multiply_by_inputs, strict=settings.strict,
         )  # fmt: skip
         output = torch.empty_like(found.output, device="meta") if isinstance(found.output, Tensor) else None
         return output, torch.empty_like(found.score), found.notices
 
-    def _record(self, tree: Any, how: Options) -> _Graph:
+    def _record(self, tree: Any, plan: Plan) -> _Graph:
         """The graph of one call."""
         shape, tensors = _apart(tree)
         kept: list[Any] = []
 
         def call(*tensors: Tensor) -> list[Tensor]:
             inputs, args, kwargs, form, seed = _together(shape, tensors)
-            (found,) = explain(self._model, inputs, [_target(form)], seed, replace(how, args=args, kwargs=kwargs))
+            (found,) = explain(self._model, inputs, [_target(form)], seed, plan.given(args, kwargs))
             output = map_tree(lambda leaf: leaf if isinstance(leaf, (Tensor, *_PLAIN)) else None, found.output)
             skeleton, flat = _apart(
                 (found.values, output, found.score, found.residual, found.layers, _form(found.target))
@@ -224,49 +230,39 @@ def compile(
 ) -> Compiled:
     """Makes a function that explains a model by compiled code, for many calls on inputs of the same shape.
 
-    The forward pass and the relevance pass become one graph without breaks, given to `torch.compile`. The model is not
-    changed; its weights are no part of the graph, so training them further needs no new one.
+    The forward pass and the backward pass become one graph without breaks, which `torch.compile` compiles. The model is
+    not changed. Its weights are not part of the graph, so you may train them further and use the same function.
 
     Args:
         model: as in `relprop.attribute`.
-        composite: as there.
-        layers: as there.
-        layers_at: as there.
-        select: as there.
-        labels: as there.
-        multiply_by_inputs: as there.
-        strict: as there.
-        options: of `torch.compile`, such as `backend="aot_eager"` or `mode="max-autotune"`.
+        composite: as in `relprop.attribute`.
+        layers: as in `relprop.attribute`.
+        layers_at: as in `relprop.attribute`.
+        select: as in `relprop.attribute`.
+        labels: as in `relprop.attribute`.
+        multiply_by_inputs: as in `relprop.attribute`.
+        strict: as in `relprop.attribute`.
+        options: options of `torch.compile`, such as `backend="aot_eager"` or `mode="max-autotune"`.
 
     Returns:
         A function of inputs and a target that returns a `Relevance`.
 
     Raises:
-        InputError: the model is no module or callable, or it lacks a layer, or `torch.compile` has no such backend.
-        CompositeError: there is no such composite.
+        InputError: the model is not callable, it lacks a layer, or `torch.compile` refuses an option.
+        CompositeError: there is no such composite, or it names a path that the model lacks.
     """
-    check_flags(strict=strict)
-    check_names(labels)
+    settings = Settings(
+        composite=composite, layers=layers, layers_at=layers_at, select=select, labels=labels,
+        multiply_by_inputs=multiply_by_inputs, strict=strict,
+    )  # fmt: skip
     model = original(model)
     check_callable(model)
-    if layers_at not in ("output", "input"):
-        raise InputError(f"layers_at must be 'output' or 'input'; got {layers_at!r}.")
     _check_options(options)
-    how = Options(
-        composite=rules_for(model, composite),
-        layers=wanted(model, layers),
-        layers_at=layers_at,
-        select=select,
-        labels=labels if labels is not None else known_labels(model),
-        named=labels is not None,
-        multiply=multiply_by_inputs,
-        strict=strict,
-    )
-    return Compiled(model, how, options)
+    return Compiled(model, Plan.of(model, settings, rules_for(model, composite)), options)
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """Refuses options that `torch.compile` would refuse only at the first call, or that are ours to choose."""
+    """Refuses options that `torch.compile` would refuse only at the first call, and those that relprop sets itself."""
     taken = [name for name in parameters(torch.compile) if name not in ("model", *_FIXED)]
     check_options([name for name in options if name not in _FIXED], [*parameters(compile), *taken])
     fixed = _FIXED & set(options)
@@ -278,9 +274,9 @@ def _check_options(options: dict[str, Any]) -> None:
         raise InputError(f"torch.compile does not take {options}: {str(error).splitlines()[0]}") from error
 
 
-def _check_arguments(how: Options) -> None:
-    """Refuses what a graph would hold as it was at the first call: a cache, say, that the model reads and writes."""
-    for name, given in (("forward_args", how.args), ("forward_kwargs", how.kwargs)):
+def _check_arguments(plan: Plan) -> None:
+    """Refuses arguments whose state a graph would keep from the first call, such as a cache that the model writes."""
+    for name, given in (("forward_args", plan.args), ("forward_kwargs", plan.kwargs)):
         for path, leaf in leaves(given, name):
             if not isinstance(leaf, (Tensor, *_PLAIN)):
                 raise InputError(
@@ -294,7 +290,7 @@ def _plain(leaf: Any) -> Any:
 
 
 def _apart(tree: Any) -> tuple[Any, list[Tensor]]:
-    """A tree without its tensors, and these."""
+    """A tree with slots for its tensors, and the tensors."""
     found: list[Tensor] = []
 
     def take(leaf: Any) -> Any:
@@ -307,26 +303,27 @@ def _apart(tree: Any) -> tuple[Any, list[Tensor]]:
 
 
 def _together(skeleton: Any, tensors: Sequence[Tensor]) -> Any:
-    """The tree again."""
+    """The tree with tensors in its slots."""
     rest = iter(tensors)
     return map_tree(lambda leaf: next(rest) if leaf is _SLOT else leaf, skeleton)
 
 
 def _form(target: Any) -> Any:
-    """A target as a tree: a pair for a contrast, a tensor for entries."""
+    """A target as a tree that a graph takes and returns: a pair for a contrast, a tensor for entries."""
     if isinstance(target, Contrast):
         return _form(target.positive), _form(target.negative)
     return target.at if isinstance(target, Entries) else target
 
 
 def _target(form: Any) -> Any:
+    """The target that has this form."""
     if isinstance(form, tuple):
         return Contrast(_target(form[0]), _target(form[1]))
     return Entries(form) if isinstance(form, Tensor) else form
 
 
 def _understood(found: Any, target: Any) -> Any:
-    """The target as `attribute` reports it: the arg-max that the graph found, where none was given."""
+    """The target as `attribute` reports it: where none was given, the arg-max that the graph found."""
     if isinstance(target, Contrast):
         return Contrast(_understood(found[0], target.positive), _understood(found[1], target.negative))
     if target is None:

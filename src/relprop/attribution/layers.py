@@ -1,4 +1,4 @@
-"""Relevance of hidden layers: temporary hooks catch the tensors, gradient edges their relevance."""
+"""Relevance of hidden layers: temporary hooks catch their tensors, and gradients at the edges give the relevance."""
 
 from __future__ import annotations
 
@@ -22,24 +22,38 @@ from relprop.numerics import nonzero
 from relprop.trees import leaves
 
 HEADS = "heads"
-"""`"path.heads"` names what the heads of the attention in a module make."""
+"""`"path.heads"` names the outputs of the heads of the attention in a module."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of the attention that runs in a module's own forward."""
+    """The heads of the attention that runs in a module's own forward.
+
+    Attributes:
+        module: the module.
+        asked: whether it was asked for by its own path, not by a glob.
+    """
 
     module: nn.Module
-    asked: bool  # by its own name, not by a glob
+    asked: bool
 
 
 class Catch:
-    """One tensor that passed a layer: its value, its place in the graph, and what a merged layer reports."""
+    """One tensor that passed a layer.
+
+    Attributes:
+        value: a copy of the tensor.
+        nz: whether its exact zeros carry relevance.
+        arranged: brings its relevance into the shape that is reported, if that is another.
+        edge: its place in the graph; None where it carries no relevance.
+        layer: the weighted layer that made it, if any.
+        reported: the relevance that this layer reports, where no gradient arrives at the edge.
+    """
 
     def __init__(self, tensor: Tensor, nz: bool, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
         self.arranged = arranged
         if tensor.requires_grad and note_of(tensor) is None:
-            tensor.view_as(tensor)  # a custom function's result: the engine meets it here
+            tensor.view_as(tensor)  # the engine meets the result of a custom function in this operation
             tensor = standing(tensor)
         self.value, self.nz = tensor.detach().clone(), nz
         self.edge = get_gradient_edge(tensor) if tensor.requires_grad else None
@@ -47,7 +61,7 @@ class Catch:
         note = note_of(tensor)
         self.layer = note.layer if note is not None and note.version == tensor._version else None
         if self.layer is not None:
-            # a BatchNorm merged into this layer bypasses its output: the merged layer reports instead
+            # a BatchNorm folded into this layer bypasses its output: the layer reports its relevance instead
             self.layer.probes.append(self._report)
             self.layer.readers += 1
 
@@ -55,13 +69,14 @@ class Catch:
         self.reported = relevance.detach()
 
     def close(self) -> None:
-        """Lets go of the graph, which leads back here by way of the layer."""
+        """Lets go of the graph, which refers back to this catch through the layer."""
         self.edge = self.reported = None
         if self.layer is not None:
             self.layer.probes.clear()
         self.layer = None
 
     def read(self, g: Tensor | None) -> Tensor:
+        """The relevance of the tensor, from the gradient at its edge."""
         if g is not None:
             relevance = (nonzero(self.value) if self.nz else self.value) * g
         else:
@@ -70,7 +85,7 @@ class Catch:
 
 
 def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
-    """The modules that paths, globs and module objects name; with `layers`, also the heads of attentions."""
+    """The modules that paths, globs and module objects name, by path. `layers` may also name the heads of attentions."""
     if layers is None:
         return {}
     if not isinstance(model, nn.Module):
@@ -109,7 +124,7 @@ def _heads(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
 
 @contextmanager
 def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, run: Run) -> Iterator[None]:
-    """Catches what passes these modules, in this thread, while the context lasts."""
+    """While this lasts, catches the tensors that pass these modules in this thread."""
     thread = threading.get_ident()
     with Undo() as undo:
         for name, module in modules.items():
@@ -125,7 +140,8 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                     Catch(t, run.sites.nz_hidden, arranged)
                 )
                 continue
-            # k may be missing in other threads, while this one removes its hook; in one line: between two, an interrupt would leave the hook
+            # In another thread k may be missing while this thread removes the hook. Registering and noting the hook share
+            # a line, because an interrupt between two lines would leave it.
             if at == "input":
                 before = module.register_forward_pre_hook
                 undo.later(before(lambda m, a, k=None, catch=catch: catch((a, k)), with_kwargs=True).remove)

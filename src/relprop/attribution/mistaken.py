@@ -1,4 +1,4 @@
-"""What was likely meant, where something was given that is no model, no tensor, or no batch."""
+"""What the caller probably meant, where the model is no model, an input no tensor, or the inputs no batch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from relprop.errors import InputError, RelpropError
 from relprop.trees import leaves
 
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
-"""What models raise on inputs that they do not take; other errors are their own."""
+"""What models raise on inputs that they do not take. Other errors are raised as they are."""
 
 
 def no_model(model: Any, inputs: Any) -> str:
-    """Why this is no model, and what to write; "" for one that may be."""
+    """Why this cannot be a model, and what to write instead; "" if it can be one."""
     if isinstance(model, type):
         return f"model is the class {model.__name__}, not one of its instances: pass {model.__name__}(...), with its weights."
     if callable(model):
@@ -70,7 +70,7 @@ def _said(given: Any) -> str:
 
 
 def _dtype(model: Any) -> torch.dtype | None:
-    """The one dtype of a model's weights."""
+    """The dtype of a model's weights; None if they have several."""
     if not isinstance(model, nn.Module):
         return None
     found = {p.dtype for p in model.parameters() if p.is_floating_point()}
@@ -78,7 +78,7 @@ def _dtype(model: Any) -> torch.dtype | None:
 
 
 def misshapen(model: Any, inputs: Any) -> str:
-    """What is likely wrong with the shape of inputs that a model refused, by its first convolution; "" if nothing is."""
+    """What is probably wrong with the shape of inputs that a model refused, judged by its first convolution; else ""."""
     if not isinstance(model, nn.Module) or not isinstance(inputs, Tensor):
         return ""
     convolutions = (m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
@@ -95,9 +95,9 @@ def misshapen(model: Any, inputs: Any) -> str:
 
 
 def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception) -> str:
-    """What is said where the model itself raises on what it was given, without us too; "" where it does not.
+    """What is said if the model raises the same error without relprop; "" if it does not.
 
-    It runs once more, on its own, to find out.
+    To find out, the model runs once more on its own.
     """
     if isinstance(error, (RelpropError, torch.OutOfMemoryError)):
         return ""
@@ -122,25 +122,49 @@ def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception
 
 
 class Watched:
-    """What the layers of a model met of its inputs, while it ran.
+    """What the layers of a model were given while it ran.
+
+    Args:
+        shape: the shape of the only input; empty if there are several inputs, because then none of them tells.
 
     Attributes:
-        lone: what is said of a layer that met one sample without its axis; "" if none did.
-        timed: what is said of a recurrent layer that read the first axis as time.
-        entries: of that axis.
+        lone: what is said of a layer that was given one sample without the axis of samples; "" if none was.
+        timed: what is said of a recurrent layer that read the first axis as time; "" if none did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.lone = self.timed = ""
-        self.entries = 0
+        self._shape = shape
+
+    def suspects(self, module: nn.Module) -> bool:
+        """Whether the input's shape lets a layer take the wrong axis for that of samples."""
+        shape = self._shape
+        axes, feature, width = _takes(module)
+        lone = len(shape) == axes - 1 and shape[feature] == width
+        return lone or (isinstance(module, nn.RNNBase) and not module.batch_first and len(shape) == 3 and shape[0] > 1)
+
+    def meet(self, name: str, module: Any, met: Any) -> None:
+        """Notes what a layer was given, just before it runs."""
+        if not isinstance(met, Tensor):
+            return
+        said = f"'{name}' ({type(module).__name__})" if name else f"the model, {type(module).__name__},"
+        if met.ndim == _takes(module)[0] - 1 == len(self._shape):
+            fix = "inputs[:, None]" if getattr(module, "batch_first", True) is False else "inputs[None]"
+            self.lone = f"{said} met one sample without its axis, as inputs has shape {self._shape}: pass a batch of one, {fix}."
+        elif isinstance(module, nn.RNNBase) and not module.batch_first and tuple(met.shape[:2]) == self._shape[:2]:
+            self.timed = (
+                f"{said} reads the first axis of inputs, of shape {self._shape}, as time (batch_first=False). Where that is "
+                "meant, explain lambda x: model(x.transpose(0, 1)) on inputs.transpose(0, 1), with one score per "
+                "sample; where the samples come first, make the layer with batch_first=True."
+            )
 
     def check(self, scores: Tensor) -> None:
-        """Refuses several scores, one for each entry of a first axis that is not that of samples.
+        """Refuses several scores if the first axis is not that of samples.
 
         Raises:
-            InputError: they are no samples.
+            InputError: there is a score for each entry of another axis.
         """
-        if scores.numel() > 1 and (self.lone or (self.timed and scores.numel() == self.entries)):
+        if scores.numel() > 1 and (self.lone or (self.timed and scores.numel() == self._shape[0])):
             raise InputError(
                 self.lone or f"{self.timed} There is a score for each entry of it, as if these were samples."
             )
@@ -148,52 +172,30 @@ class Watched:
 
 @contextmanager
 def batched(model: Any, inputs: Any) -> Iterator[Watched]:
-    """While this lasts the model is watched for signs that the first axis of its inputs is not that of samples.
+    """While this lasts, watches the model for signs that the first axis of its inputs is not that of samples.
 
-    Torch's layers take one sample without its axis, too, and recurrent ones take time first unless told otherwise; what
-    comes out would be taken for so many samples. Only layers whose width makes that possible are watched.
+    Torch's layers also take one sample without the axis of samples, and its recurrent layers expect time first unless
+    told otherwise. The entries of that axis would then pass for samples. Only layers whose shapes allow this are watched.
     """
-    watched, tensors = Watched(), [t for _, t in leaves(inputs)]
-    inputs = tensors[0] if len(tensors) == 1 else None  # of several inputs none tells alone
-    if not isinstance(model, nn.Module) or not isinstance(inputs, Tensor) or inputs.ndim == 0:
-        yield watched
+    tensors = [t for _, t in leaves(inputs)]
+    lone = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], Tensor) and tensors[0].ndim else None
+    if not isinstance(model, nn.Module) or lone is None:
+        yield Watched()
         return
-    shape = tuple(inputs.shape)
-    watched.entries = shape[0]
+    watched = Watched(tuple(lone.shape))
 
-    def watch(name: str, module: Any, axes: int) -> Any:
-        said = f"'{name}' ({type(module).__name__})" if name else f"the model, {type(module).__name__},"
-
-        def hook(_: nn.Module, args: tuple) -> None:
-            met = args[0] if args and isinstance(args[0], Tensor) else None
-            if met is None:
-                return
-            if met.ndim == axes - 1 == len(shape):
-                fix = "inputs[:, None]" if getattr(module, "batch_first", True) is False else "inputs[None]"
-                watched.lone = (
-                    f"{said} met one sample without its axis, as inputs has shape {shape}: pass a batch of one, {fix}."
-                )
-            elif isinstance(module, nn.RNNBase) and not module.batch_first and tuple(met.shape[:2]) == shape[:2]:
-                watched.timed = (
-                    f"{said} reads the first axis of inputs, of shape {shape}, as time (batch_first=False). Where that is "
-                    "meant, explain lambda x: model(x.transpose(0, 1)) on inputs.transpose(0, 1), with one score per "
-                    "sample; where the samples come first, make the layer with batch_first=True."
-                )
-
-        return hook
+    def hook(name: str) -> Any:
+        return lambda module, args: watched.meet(name, module, args[0] if args else None)
 
     with Undo() as undo:
         for name, module in model.named_modules():
-            axes, feature, width = _takes(module)
-            lone = len(shape) == axes - 1 and shape[feature] == width
-            timed = isinstance(module, nn.RNNBase) and not module.batch_first and len(shape) == 3 and shape[0] > 1
-            if lone or timed:
-                undo.later(module.register_forward_pre_hook(watch(name, module, axes)).remove)
+            if watched.suspects(module):
+                undo.later(module.register_forward_pre_hook(hook(name)).remove)
         yield watched
 
 
 def _takes(module: Any) -> tuple[int, int, int]:
-    """How many axes a batch of a layer's inputs has, which axis of one sample holds its features, and how many."""
+    """How many axes a batch for this layer has, which axis of one sample holds the features, and how many there are."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return len(module.kernel_size) + 2, 0, module.in_channels
     if isinstance(module, nn.RNNBase):

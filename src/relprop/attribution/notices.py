@@ -1,4 +1,4 @@
-"""What a result must say of itself: inputs that were cut off, rows that are no samples, numbers that were drawn."""
+"""Notices that a result carries: on inputs that were cut off, rows that are no samples, and random numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from relprop.torch_private.parts import outside
 from relprop.trees import leaves
 
 _TRIES = 4
-"""So often a model that drew must give the same output to count as one function: a draw of few outcomes may repeat."""
+"""How often a model that drew random numbers must repeat its output to count as deterministic.
+
+A draw with few outcomes may repeat by chance.
+"""
 EXCHANGED = (
     "the rows of the inputs are no independent samples: the relevance of a row comes from the scores of other rows, too. "
     "values is the sum of the explanations of all scores; score and residual are of each score alone. To explain one, "
@@ -27,18 +30,18 @@ EXCHANGED = (
 
 
 def drawn(again: Callable[[], Any], output: Any, run: Run, devices: set[torch.device]) -> list[str]:
-    """Whether a model that drew random numbers answers otherwise the second time; the generators are left where they were.
+    """The notice on a model that draws random numbers, if they change its output. The generators stay where they were.
 
     Args:
-        again: runs the model once more, and returns what `output` is.
-        output: what it returned the first time.
-        run: the run, with the generators that were seen.
-        devices: where the inputs are.
+        again: runs the model once more and returns its output.
+        output: the output of the first time.
+        run: the run, which holds the generators that the model was seen to draw from.
+        devices: the devices of the inputs.
     """
     with undisturbed(devices, run.chance.generators.values()), torch.no_grad():
         try:
             same = all(_alike(output, again()) for _ in range(_TRIES))
-        except Exception:  # such as a cache that is full: nothing can be said
+        except Exception:  # such as that of a full cache: then nothing is known
             return []
     if same:
         return []
@@ -49,7 +52,7 @@ def drawn(again: Callable[[], Any], output: Any, run: Run, devices: set[torch.de
 
 
 def _alike(first: Any, second: Any) -> bool:
-    """Whether two outputs differ by rounding at most: what a rule writes out may add up in another order."""
+    """Whether two outputs differ by rounding at most: operations that a rule replaces may sum in another order."""
     pairs = zip(leaves(first), leaves(second), strict=False)
     return all(_same(a, b) for (_, a), (_, b) in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
 
@@ -63,8 +66,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def exploded(values: Sequence[Tensor], handed: Tensor) -> list[str]:
-    """Whether what stands for a zero was a denominator: the square root of its reciprocal is no number of a network's."""
-    found = [v for v in values if v.is_floating_point() and v.numel() and tiny(v.dtype) < 1e-20]  # half has no room
+    """The notice on relevance that is so large that a denominator must have been 0.
+
+    `tiny` stands in for a zero. No network holds numbers as large as the square root of its reciprocal.
+    """
+    found = [
+        v for v in values if v.is_floating_point() and v.numel() and tiny(v.dtype) < 1e-20
+    ]  # float16 has no number that small
     most = max((float(v.abs().amax()) * tiny(v.dtype) ** 0.5 for v in found), default=0.0)
     whole = float(handed.abs().amax()) if handed.numel() else 0.0
     if most <= max(1.0, whole):
@@ -80,13 +88,13 @@ def unreached(
     inputs: Any, numbers: Sequence[int], cuts: list[tuple[Cut, list[Tensor | None]]], gradients: Sequence[Tensor | None],
     values: Sequence[Tensor],
 ) -> list[str]:  # fmt: skip
-    """The inputs and parts of inputs that are cut off from the score.
+    """The notices on inputs, and parts of inputs, that are cut off from the score.
 
     Args:
-        inputs: of the model.
-        numbers: which of them, flattened, carry relevance.
-        cuts: the cuts behind which nothing leads to the scores, and the entries of these inputs before them.
-        gradients: of these inputs.
+        inputs: the inputs of the model.
+        numbers: the numbers, in the flattened inputs, of those that carry relevance.
+        cuts: each cut after which nothing leads to the scores, with the entries of these inputs that lead to it.
+        gradients: the gradients of these inputs.
         values: the relevance of all inputs, flattened.
     """
     paths = [path for path, _ in leaves(inputs)]
@@ -98,9 +106,8 @@ def unreached(
             before = entries[place]
             if before is None or not bool(before.any()):
                 continue
-            if (
-                cut.vague and cut.counts and g is not None and value.ndim == 2
-            ):  # of a table, the columns that nothing reached
+            # of a table, only the columns that nothing reached
+            if cut.vague and cut.counts and g is not None and value.ndim == 2:
                 columns = ((g == 0) & (value == 0)).all(0)
                 if not bool(columns.all()):
                     before = before & columns
@@ -119,6 +126,6 @@ def unreached(
 
 
 def warn(notices: Iterable[str]) -> None:
-    """Says it to whom calls, outside of this package; what is plain to see in a result is left to that."""
+    """Issues notices as warnings at the first caller outside this package. `EXCHANGED` is left to the result."""
     for notice in dict.fromkeys(n for n in notices if n != EXCHANGED):
         warnings.warn(notice, RelpropWarning, stacklevel=outside("relprop"))

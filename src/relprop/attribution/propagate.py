@@ -1,4 +1,4 @@
-"""The engine alone, as a context manager: autograd does the rest."""
+"""The engine alone, as a context manager: inside, gradients of autograd are relevance."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from relprop.composites import NAMES, Composite, by_name
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import uncompiled
+from relprop.engine.inputs import Inputs
+from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.replay import outside
-from relprop.errors import CompositeError, InputError, RelpropError
+from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 from relprop.signatures import public
 from relprop.torch_private.calls import module_depth
@@ -22,7 +24,7 @@ from relprop.trees import leaves
 
 
 def resolve(composite: Composite | str) -> Composite | None:
-    """A composite from its name; None for "auto"."""
+    """The composite of that name, or the one that is given; None for "auto"."""
     if isinstance(composite, Composite):
         return composite
     if isinstance(composite, str):
@@ -50,50 +52,63 @@ def propagate(
 ) -> Iterator[Run]:
     """Inside, autograd carries relevance: `R(x) = x * torch.autograd.grad(score, x)`.
 
-    Tensors that require grad carry relevance, parameters do not.
-    `create_graph=True` works, so relevance can be trained on.
+    Tensors that require grad carry relevance; parameters do not. `create_graph=True` works, so you can train on
+    relevance.
 
     Args:
         composite: the rules, or the name of a composite.
         model: the model, where the composite names module paths.
-        inputs: the tensors that carry relevance, where that is not every tensor that requires grad.
+        inputs: the tensors that carry relevance, if not all that require grad do.
         strict: whether an unknown operation is an error.
 
     Raises:
         CompositeError: there is no such composite, or it names a path the model lacks.
         InputError: an input does not require grad.
     """
-    try:
-        if isinstance(composite, nn.Module):
-            raise CompositeError(
-                f"the first argument is the composite; got the model, {type(composite).__name__}: write "
-                "relprop.propagate('epsilon', model=model, inputs=x)."
-            )
-        chosen = resolve(composite)
-        if model is not None and not isinstance(model, nn.Module):
-            raise InputError(
-                f"model must be a torch.nn.Module, whose paths the composite names; got {type(model).__name__}. For a function "
-                "leave it out."
-            )
-        if chosen is not None and model is not None:
-            chosen.check(dict(model.named_modules(remove_duplicate=False)))
-        run = Run(chosen, model, strict=strict, adopt=inputs is None)
-        named = [t for _, t in leaves(inputs) if t is not None]
-        for t in named:
-            if not isinstance(t, Tensor):
-                raise InputError(f"inputs of propagate must be tensors that require grad; got {type(t).__name__}.")
-            if not t.requires_grad:
-                raise InputError("inputs of propagate must require grad: x.requires_grad_().")
-    except RelpropError as error:
-        error.called = "relprop.propagate"  # raised when the block is entered, after the call
-        raise
-    run.inputs.live = {id(t) for t in named}
-    run.gradients.own_from = module_depth() + 1  # what is called here itself trains on relevance
+    named = (
+        None if inputs is None else [t for _, t in leaves(inputs) if t is not None]
+    )  # they stay alive: the run knows them by identity
+    run = _run(composite, model, named, strict)
     state = ThreadState()
     try:
         with uncompiled(), outside(), Propagation(run):
             yield run
             check_exposed(run)
     except BaseException:
-        state.restore()  # an interrupt may end the block before its contexts are left
+        state.restore()  # an interrupt may end the block before it leaves its contexts
         raise
+
+
+@public("relprop.propagate")  # raises when the block is entered, after the call of propagate
+def _run(composite: Any, model: Any, inputs: list[Any] | None, strict: bool) -> Run:
+    """The run of one block.
+
+    Raises:
+        CompositeError: as in `propagate`.
+        InputError: as in `propagate`.
+    """
+    if isinstance(composite, nn.Module):
+        raise CompositeError(
+            f"the first argument is the composite; got the model, {type(composite).__name__}: write "
+            "relprop.propagate('epsilon', model=model, inputs=x)."
+        )
+    chosen = resolve(composite)
+    if model is not None and not isinstance(model, nn.Module):
+        raise InputError(
+            f"model must be a torch.nn.Module, whose paths the composite names; got {type(model).__name__}. For a function "
+            "leave it out."
+        )
+    if chosen is not None and model is not None:
+        chosen.check(dict(model.named_modules(remove_duplicate=False)))
+    for t in inputs or ():
+        if not isinstance(t, Tensor):
+            raise InputError(f"inputs of propagate must be tensors that require grad; got {type(t).__name__}.")
+        if not t.requires_grad:
+            raise InputError("inputs of propagate must require grad: x.requires_grad_().")
+    return Run(
+        chosen,
+        model,
+        strict=strict,
+        inputs=Inputs(adopt=inputs is None, live=inputs or ()),
+        gradients=ModelGradients(own_from=module_depth() + 1),  # gradients taken in the block itself train on relevance
+    )

@@ -1,11 +1,11 @@
-"""What a network is made of, and which rule would act where: one forward pass, no relevance."""
+"""What a network is made of, and which rule would act where. One forward pass shows it."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from relprop.attribution.targets import select_output
 from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import step_by_step, uncompiled
+from relprop.engine.inputs import Inputs
 from relprop.engine.messages import shapes
+from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.notes import begin
 from relprop.engine.replay import outside
 from relprop.engine.tokens import track
@@ -30,13 +32,13 @@ from relprop.trees import leaves, map_tree
 
 @dataclass(frozen=True)
 class Unknown:
-    """An operation that relprop does not know: explaining the model would stop there.
+    """An operation that relprop does not know. Explaining the model would stop there.
 
     Attributes:
         operation: its name.
         where: the module that called it.
-        shapes: of its operands.
-        reason: why it cannot be passed, where that is known.
+        shapes: the shapes of its operands.
+        reason: why relevance cannot pass it, if that is known.
     """
 
     operation: str
@@ -47,15 +49,15 @@ class Unknown:
 
 @dataclass(frozen=True, repr=False)
 class Survey:
-    """What was met on the way of relevance, in the order of the forward pass.
+    """What relevance would meet, in the order of the forward pass.
 
     Attributes:
-        composite: the rules; what "auto" picks is decided by the network.
-        places: each place a rule was asked for, and the rule (None: the operation's default).
-        free: operations that need no rule, such as a reshape, by name and family, with their number of calls.
-        lookups: the lookups of ids, by name and module: the relevance of their rows is that of the ids.
-        unknown: operations without a known propagation.
-        shape: of the output, or of its logits; None where neither is a tensor.
+        composite: the rules; for "auto", those that it chose for this network.
+        places: each place that asked for a rule, and the rule (None: the operation's default).
+        free: the operations that need no rule, such as a reshape: how often each ran, by name and family.
+        lookups: the lookups of ids, by name and module. The relevance of their rows is that of the ids.
+        unknown: the operations without a known propagation.
+        shape: the shape of the output, or of its logits; None if neither is a tensor.
     """
 
     composite: Composite
@@ -66,9 +68,9 @@ class Survey:
     shape: tuple[int, ...] | None = None
 
     def rows(self) -> list[tuple[str, str, str, int, str]]:
-        """Operation, family, rule, calls, and the modules of the first and last call.
+        """Operation, family, rule, number of calls, and the modules of the first and the last call.
 
-        The rule is "merged" where the operation is one map with the weighted layer before it, whose rule acts on both.
+        The rule is "merged" if the operation is one linear map with the weighted layer before it, whose rule acts on both.
         """
         found: dict[tuple[str, str, str], list[str]] = {}
         for name, where in self.lookups:
@@ -102,69 +104,84 @@ def survey(
     forward_args: Sequence[Any] = (),
     forward_kwargs: dict[str, Any] | None = None,
 ) -> Survey:
-    """Runs the model once and says what it is made of, before anything is explained.
+    """Runs the model once and says what it is made of. Nothing is explained.
 
     Args:
         model: a module, or any callable on tensors. It is not changed.
-        inputs: a sample, as for `attribute`.
-        composite: the rules that are asked, or the name of a composite.
+        inputs: one or more samples, as in `attribute`.
+        composite: the rules, or the name of a composite.
         forward_args: further positional arguments of the model.
         forward_kwargs: further keyword arguments.
 
     Returns:
-        The places relevance would pass, and what is unknown there.
+        The places that relevance would pass, and the operations that are unknown.
 
     Raises:
         InputError: the inputs cannot be explained.
         CompositeError: the composite names what does not exist.
         ModelStateError: the model is in training mode, or is TorchScript.
-        UnsupportedOperationError: an operation is known, but not in the way it was called.
+        UnsupportedOperationError: an operation is known, but not with the arguments it was called with.
     """
     check_further(forward_args, forward_kwargs)
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
-    run = Run(chosen, model, strict=False, observed=True)
-    run.gradients.own_from = 0
+    run = Run(
+        chosen,
+        model,
+        strict=False,
+        observed=True,
+        inputs=Inputs(ids=any(not t.is_floating_point() for _, t in leaves(inputs))),
+        gradients=ModelGradients(own_from=0),
+    )
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
+        output = _observed(run, model, inputs, tuple(forward_args), dict(forward_kwargs or {}))
+    run.sites.settle()
+    return _told(run, output)
+
+
+def _observed(run: Run, model: Any, inputs: Any, args: tuple, kwargs: dict) -> Any:
+    """Runs the model inside the mode; returns its output.
+
+    Raises:
+        InputError: the model does not take the inputs.
+    """
     numbers = itertools.count()
 
     def start(t: torch.Tensor) -> torch.Tensor:
         if not t.is_floating_point():
-            run.inputs.ids = True
             return track(t, run, next(numbers))
         return begin(run, t.detach().clone().requires_grad_())
 
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
-        positional, named = arguments(map_tree(start, inputs), tuple(forward_args), dict(forward_kwargs or {}))
-        try:
-            with Propagation(run):
-                output = select_output(model(*positional, **named), None)
-        except REFUSALS as error:
-            given = arguments(inputs, tuple(forward_args), dict(forward_kwargs or {}))
-            if why := refuses(model, inputs, *given, error):
-                raise InputError(why) from error
-            raise
-    run.sites.settle()
-    placed = [place for _, place in run.sites.log or () if place is not None]
-    for place in placed:
-        if place.index is not None:
-            place.last = place.index == run.sites.weighted - 1
+    positional, named = arguments(map_tree(start, inputs), args, kwargs)
+    try:
+        with Propagation(run):
+            return select_output(model(*positional, **named), None)
+    except REFUSALS as error:
+        if why := refuses(model, inputs, *arguments(inputs, args, kwargs), error):
+            raise InputError(why) from error
+        raise
+
+
+def _told(run: Run, output: Any) -> Survey:
+    """The survey, from what the run logged."""
+    composite, log = run.sites.composite, run.sites.log or []
+    placed = [_placed(run, place) for _, place in log if place is not None]
+    free = ((_name(entry.function), entry.family) for entry, place in log if place is None and not entry.decomposes)
+    unknown = (Unknown(_name(func), where, shapes(args), reason) for func, args, where, reason in run.trace.log or ())
     return Survey(
-        composite=run.sites.composite,
-        places=[(place.recorded(), _rule(run.sites.composite, place)) for place in placed],
-        free=Counter(
-            (_name(entry.function), entry.family)
-            for entry, place in run.sites.log or ()
-            if place is None and not entry.decomposes
-        ),
-        unknown=list(
-            dict.fromkeys(
-                Unknown(_name(func), where, shapes(args), reason) for func, args, where, reason in run.trace.log or ()
-            )
-        ),
+        composite=composite,
+        places=[(place.recorded(), _rule(composite, place)) for place in placed],
+        free=Counter(free),
+        unknown=list(dict.fromkeys(unknown)),
         lookups=[(lookup.name, lookup.path) for lookup in run.inputs.lookups],
         shape=tuple(output.shape) if isinstance(output, torch.Tensor) else None,
     )
+
+
+def _placed(run: Run, place: Place) -> Place:
+    """A place as it is known after the forward pass: then a weighted layer may be the last one."""
+    return place if place.index is None else replace(place, last=place.index == run.sites.weighted - 1)
 
 
 def _rule(composite: Composite, place: Place) -> Rule | None:

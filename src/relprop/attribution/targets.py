@@ -1,4 +1,4 @@
-"""Targets: what is explained. Each form becomes one score per sample."""
+"""Targets say what is explained. Each form of target becomes one score per sample."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from relprop.torch_private.recorded import recording
 
 
 def several(targets: Any) -> Sequence[Any]:
-    """A list of targets; what is none, and would be taken apart or counted as one, is refused.
+    """The list of targets. Refuses anything else, which would be taken apart or counted as one.
 
     Raises:
-        TargetError: it is no list, or empty.
+        TargetError: it is no list, or it is empty.
     """
     if isinstance(targets, Tensor) or hasattr(targets, "__array__"):
         raise TargetError(
@@ -35,7 +35,7 @@ def several(targets: Any) -> Sequence[Any]:
 
 @dataclass(frozen=True)
 class Entries:
-    """The target as indices held in a tensor of shape (N, axes), so that one graph serves all classes."""
+    """A target whose indices are a tensor of shape (N, axes), so that one graph serves all classes."""
 
     at: Tensor
 
@@ -47,10 +47,10 @@ class Entries:
 
 
 def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any:
-    """A target with indices in the place of classes, for an output of this shape; callables and None stay.
+    """The target with `Entries` in the place of classes, for an output of this shape. Callables and None stay.
 
     Raises:
-        TargetError: as `scores`.
+        TargetError: as in `scores`.
     """
     if isinstance(target, Contrast):
         return Contrast(as_entries(target.positive, output, labels), as_entries(target.negative, output, labels))
@@ -60,7 +60,11 @@ def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any
 
 
 def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tensor, Any]:
-    """One score per sample, and the target as it was understood."""
+    """One score per sample, and the target as it was understood.
+
+    Raises:
+        TargetError: the target does not name one score per sample.
+    """
     if callable(target):
         score = _called(target, output)
         if not isinstance(score, Tensor):
@@ -112,7 +116,7 @@ def _lone(output: Tensor, target: Any) -> tuple[Tensor, Any]:
 
 
 def _default(output: Tensor) -> tuple[Tensor, Any]:
-    """The only output, else the arg-max."""
+    """The score of the only output, else that of the arg-max."""
     if output.ndim == 1:
         return output, None
     flat = output.flatten(1)
@@ -131,7 +135,7 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
     """The index of the explained entry, per sample."""
     batch = output.shape[0]
     if hasattr(target, "__array__") and not isinstance(target, Tensor):
-        target = torch.as_tensor(target)  # NumPy's
+        target = torch.as_tensor(target)  # an array of NumPy
     if isinstance(target, Tensor):
         marks = target.ndim == 2 and target.shape == output.shape
         hint = " Does it mark the classes, 1 for yes and 0 for no? Then pass target.argmax(1)." if marks else ""
@@ -195,7 +199,7 @@ def _summed(output: Tensor, target: Any) -> str:
 
 
 def _meant(target: Any) -> str:
-    """What a target that is none may stand for."""
+    """What the caller may have meant by a target that is not valid."""
     if isinstance(target, float) and target.is_integer():
         return f" Write {int(target)}."
     if isinstance(target, (set, frozenset, Mapping)):
@@ -224,7 +228,7 @@ def class_of(label: str, labels: Sequence[str] | None) -> int:
 
 
 def known_labels(model: Any) -> Sequence[str] | None:
-    """The names of a model's classes, where it carries them: `labels`, `classes`, or a config's `id2label`."""
+    """The names of a model's classes if it has them: in `labels`, in `classes`, or in `id2label` of its config."""
     for name in ("labels", "classes"):
         found = getattr(model, name, None)
         if isinstance(found, (list, tuple)) and found and all(isinstance(x, str) for x in found):
@@ -234,7 +238,7 @@ def known_labels(model: Any) -> Sequence[str] | None:
 
 
 def select_output(output: Any, select: Any) -> Any:
-    """The tensor that is explained, out of what a model returns."""
+    """The part of a model's output that is explained."""
     if select is None:
         if isinstance(output, (tuple, list)) and len(output) == 1:
             return output[0]

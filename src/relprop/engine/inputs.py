@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
 from relprop.engine.tokens import Lookup
@@ -9,6 +11,8 @@ from relprop.engine.tokens import Lookup
 
 class Inputs:
     """The inputs of a run.
+
+    The constructor takes `live` as tensors; the other arguments are the attributes of that name.
 
     Attributes:
         adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
@@ -22,16 +26,25 @@ class Inputs:
         mixing: whether an operation did not show that it keeps them apart.
     """
 
-    def __init__(self, adopt: bool) -> None:
+    def __init__(
+        self,
+        *,
+        adopt: bool = False,
+        live: Iterable[Tensor] = (),
+        ids: bool = False,
+        positions: bool = False,
+        samples: int = 1,
+        mixing: bool = False,
+    ) -> None:
         self.adopt = adopt
-        self.live: set[int] = set()
+        self.live = {id(t) for t in live}
         self.starts: list[tuple[int, Tensor]] = []
-        self.ids = False
+        self.ids = ids
         self.lookups: list[Lookup] = []
-        self.positions = False
+        self.positions = positions
         self.sinks: list[tuple[str, Tensor]] = []
-        self.samples = 1
-        self.mixing = False
+        self.samples = samples
+        self.mixing = mixing
 
     def sink(self, constant: Tensor, path: str) -> Tensor:
         """A position encoding, made to report the relevance that ends in it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from torch import Tensor
@@ -17,8 +19,21 @@ class ModelGradients:
         asking: whether the caller's own tensors ask for a gradient, so that the model sees such.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own_from: int | None = None, asking: bool = True) -> None:
         self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
-        self.own_from: int | None = None
+        self.own_from = own_from
         self.calling = False
-        self.asking = True
+        self.asking = asking
+
+    @contextmanager
+    def within_model(self) -> Iterator[None]:
+        """While this lasts, the model's own forward runs."""
+        self.calling = True
+        try:
+            yield
+        finally:
+            self.calling = False
+
+    def end(self) -> None:
+        """The forward pass has ended: no gradient that is taken from now on is the model's own."""
+        self.own_from = None

@@ -180,6 +180,10 @@ class Recorder:
         self._handed.clear()
         return kept[:-1], kept[-1], edges
 
+    def begin_pass(self, samples: int, nz: bool) -> None:
+        """Says before a backward pass of how many samples it reads relevance, and whether exact zeros carry some."""
+        self.samples, self.apart, self.nz = samples, True, nz
+
     def forget(self) -> None:
         """What the graph was asked in passing is no part of the books."""
         self._handed.clear()

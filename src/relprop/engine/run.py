@@ -28,9 +28,11 @@ class Run:
         composite: the rules, or None to decide at the end of the forward pass ("auto").
         model: for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
-        adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
         recorder: what records what each operation absorbs.
         observed: whether each operation, its place and what is not known are logged.
+        inputs: where relevance starts and ends; by default nothing is known of it.
+        gradients: which gradients are the model's own; by default none.
+        writes: what was written into; by default no copies are kept.
 
     Attributes:
         model: the model's paths, the running module, which tensors are its own.
@@ -50,16 +52,18 @@ class Run:
         model: Any = None,
         *,
         strict: bool = True,
-        adopt: bool = False,
         recorder: Recorder | None = None,
         observed: bool = False,
+        inputs: Inputs | None = None,
+        gradients: ModelGradients | None = None,
+        writes: Writes | None = None,
     ) -> None:
         self.model = ModelView(model)
         self.sites = Sites(composite, self.model, observed)
-        self.inputs = Inputs(adopt)
+        self.inputs = inputs or Inputs()
         self.functions = Applications()
-        self.gradients = ModelGradients()
-        self.writes = Writes()
+        self.gradients = gradients or ModelGradients()
+        self.writes = writes or Writes()
         self.trace = Trace(self.model, strict, recorder, observed)
         self.chance = Chance()
         self.final = False
@@ -76,6 +80,12 @@ class Run:
         """The error of an operation that cannot be explained."""
         place = Place(entry.family, entry.function, *self.model.here())
         return UnsupportedOperationError(f"{place}, given {shapes}: {what}")
+
+    def begin_pass(self, samples: int, final: bool) -> None:
+        """Says before a backward pass how many samples it is for, and whether it is the last one."""
+        self.final = final
+        if self.trace.recorder is not None:
+            self.trace.recorder.begin_pass(samples, self.sites.nz_first)
 
     def close(self) -> None:
         """Lets go of the graph, which holds this run: no garbage collector sees a circle that leads through its nodes."""

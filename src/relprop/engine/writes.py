@@ -22,13 +22,13 @@ class Writes:
         copying: whether the model overwrites what a rule still needs, so that copies are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, copying: bool = False) -> None:
         self.notes: list[ref[Any]] = []
         self.rewritten: list[ref[Tensor]] = []
         self.shared: dict[int, Any] = {}
         self.exposed: list[tuple[Tensor, int, Tensor, str]] = []
         self.written: deque[tuple[int, str]] = deque(maxlen=32)
-        self.copying = False
+        self.copying = copying
 
     def abandon(self) -> None:
         """Takes what was written into out of the graph.
