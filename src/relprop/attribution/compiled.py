@@ -189,7 +189,7 @@ class Compiled:
         found = attribute(
             self._model, inputs, target, composite=plan.composite or "auto", layers=list(plan.layers) or None,
             layers_at=settings.layers_at, seed=seed, forward_args=plan.args, forward_kwargs=plan.kwargs,
-            select=settings.select, labels=plan.labels, multiply_by_inputs=settings.multiply_by_inputs, strict=settings.strict,
+            select=settings.select, labels=settings.labels, multiply_by_inputs=settings.multiply_by_inputs, strict=settings.strict,
         )  # fmt: skip
         output = torch.empty_like(found.output, device="meta") if isinstance(found.output, Tensor) else None
         return output, torch.empty_like(found.score), found.notices
