@@ -8,7 +8,6 @@ the model makes, `x.detach().requires_grad_()`, keeps a plain graph of its own, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from relprop.engine.notes import descends, note_of
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
+from relprop.engine.tensors import tensors_in
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.calls import called_by_torch, module_depth
 from relprop.torch_private.names import GET_GRAD, GET_GRAD_FN, SET_REQUIRES_GRAD
@@ -91,7 +91,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
         return result
     name = _NAMES[func]
     # what is differentiated, with respect to what, and what the gradient starts from: all count
-    carries = any(_carries(run, t) for t in _tensors((args, kwargs)))
+    carries = any(_carries(run, t) for t in tensors_in((args, kwargs)))
     if carries and (func != GET_GRAD or func(*args) is not None):
         raise _refused(run, name)
     try:
@@ -100,7 +100,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
         if "require grad" not in str(error) and "have been used in the graph" not in str(error):
             raise
         raise _constant(run, name) from error
-    for t in _tensors(result):
+    for t in tensors_in(result):
         run.trace.severed.append(f"{name}, a gradient that the model takes, in {run.where()}")
         if t.requires_grad:
             keep_plain(run, t)
@@ -152,13 +152,3 @@ def _constant(run: Run, name: str) -> UnsupportedOperationError:
         "explained. Take it before, and explain the model with the parameters that come of it; or take it with respect to a "
         "copy that the forward makes: w = weight.detach().requires_grad_()."
     )
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from relprop.engine.marks import POSITIONS
 from relprop.engine.spelling import writes
+from relprop.engine.tensors import tensors_in
 
 NOWHERE = 0
 """The position of an entry that came from no input, such as a padding the model itself adds; others count from 1."""
@@ -103,7 +104,7 @@ def positions_of(value: Any, run: Any) -> Positions | None:
 
 def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwargs: dict, result: Any) -> None:
     """Notes on the result of an operation on ids where its entries come from; `moves`: it only moves entries."""
-    if any(t.is_floating_point() for t in _flat(result)):
+    if any(t.is_floating_point() for t in tensors_in(result)):
         return
     name = getattr(function, "__name__", "").strip("_")
     if name == "where" and len(args) == 3:
@@ -122,7 +123,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
         return
     values = [kwargs.get(key) for key in _VALUE_NAMES] if name in _VALUES else []
     values += args[_VALUES[name] : _VALUES[name] + 1] if name in _VALUES else []
-    sources = [found for t in _flat([whole, *values]) if (found := positions_of(t, run)) is not None]
+    sources = [found for t in tensors_in([whole, *values]) if (found := positions_of(t, run)) is not None]
     if not sources:
         return
     writing = writes(function)
@@ -137,7 +138,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
     given = {key: _written(a, run) if key in _VALUE_NAMES else a for key, a in kwargs.items() if key != "input"}
     moved = function(_moved(whole, run), *rest, **given)
     if not writing:
-        for some, at in zip(_flat(result), _flat(moved), strict=True):
+        for some, at in zip(tensors_in(result), tensors_in(moved), strict=True):
             _note(some, sources[0], at)
 
 
@@ -176,12 +177,6 @@ def _moved(value: Any, run: Any) -> Any:
         return [_moved(item, run) for item in value]
     found = positions_of(value, run)
     return torch.full_like(value, NOWHERE, dtype=torch.int64) if found is None else found.at
-
-
-def _flat(value: Any) -> list[Tensor]:
-    if isinstance(value, (list, tuple)):
-        return [t for item in value for t in _flat(item)]
-    return [value] if isinstance(value, Tensor) else []
 
 
 def _note(result: Any, source: Positions, at: Tensor) -> None:

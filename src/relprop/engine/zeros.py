@@ -17,6 +17,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
 from relprop.engine.run import Run
+from relprop.engine.tensors import without_history
 from relprop.engine.traits import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
 from relprop.numerics import carrying, known, nonzero, tiny
 
@@ -76,7 +77,7 @@ def _scale_at_zeros(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | Non
 
 def _narrowed(call: Call, x: Tensor) -> Tensor:
     """A cast to a dtype whose stand-in for a zero is larger: what a zero carries is scaled where there is room for it."""
-    y = call.function(*map(_plain, call.args), **{k: _plain(a) for k, a in call.kwargs.items()})
+    y = call.function(*map(without_history, call.args), **{k: without_history(a) for k, a in call.kwargs.items()})
     scale = torch.ones_like(x).masked_fill_(x.detach() == 0, tiny(y.dtype) / tiny(x.dtype))
     return _on(call, x, _rescaled(x, call.run, scale, y.dtype))
 
@@ -111,8 +112,8 @@ def _of_sum(call: Call) -> Tensor:
 
 def _on(call: Call, x: Tensor, value: Tensor) -> Tensor:
     """The operation with another value in the place of an operand."""
-    args = tuple(value if a is x else _plain(a) for a in call.args)
-    return call.function(*args, **{k: value if a is x else _plain(a) for k, a in call.kwargs.items()})
+    args = tuple(value if a is x else without_history(a) for a in call.args)
+    return call.function(*args, **{k: value if a is x else without_history(a) for k, a in call.kwargs.items()})
 
 
 def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[[Tensor], Tensor]) -> Tensor:
@@ -126,10 +127,6 @@ def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[
         return change(a.detach()) if a.requires_grad else constant(a)
 
     return call.function(*map(changed, call.args), **{k: changed(a) for k, a in call.kwargs.items()})
-
-
-def _plain(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:

@@ -12,6 +12,7 @@ from relprop.engine.notes import note_of
 from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
+from relprop.engine.tensors import is_live
 from relprop.engine.traits import ADDS, AFFINE
 from relprop.engine.zeros import sum_of_two
 from relprop.numerics import aside
@@ -22,13 +23,9 @@ from relprop.operations.secants import is_scalar
 from relprop.rules.base import UNDECIDED
 
 
-def _live(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
-
-
 def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     """Native; a scalar keeps the origin, a tensor per channel merges into the weighted layer before."""
-    live, constant = (input, other) if _live(input) else (other, input)
+    live, constant = (input, other) if is_live(input) else (other, input)
     if not is_scalar(constant):
         return _per_channel(call, live, constant, input is live)
     result = call()
@@ -76,9 +73,9 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     """Sums are linear: the native gradient gives `a / (a + b)`, sign included."""
     if call.reports_positions and not replaying():
         input, other = _positioned(call, input, other), _positioned(call, other, input)
-        if _live(input) and _live(other):
+        if is_live(input) and is_live(other):
             return call(input, other, **kwargs)
-    if _live(input) and _live(other):
+    if is_live(input) and is_live(other):
         y = sum_of_two(call, call, input, other, **kwargs) if call.zeros_carry else call()
         found = chain(call.function, (input, other), kwargs, affine=True)
         if found is not None:
@@ -96,7 +93,7 @@ def sub(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
 
 def _positioned(call: Call, constant: Any, live: Any) -> Any:
     """A constant that is added along the steps of a sequence as well as along its features, ready to report."""
-    if not isinstance(constant, Tensor) or _live(constant) or not _live(live):
+    if not isinstance(constant, Tensor) or is_live(constant) or not is_live(live):
         return constant
     if are_scores(live) and torch.broadcast_shapes(constant.shape, live.shape) == live.shape:
         return positioned(call, constant, live.shape)

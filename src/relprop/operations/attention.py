@@ -20,22 +20,15 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted, scaled
 from relprop.engine.mode import Propagation
 from relprop.engine.registry import register
+from relprop.engine.tensors import is_live, without_history
 from relprop.operations.biases import positioned
 from relprop.operations.normalisation import softened
 from relprop.rules.base import Way
 from relprop.torch_private.calls import unfolded
 
 
-def _live(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
-
-
 def _share(t: Tensor, share: float) -> Tensor:
     return scaled(t, share) if t.requires_grad and share != 1 else t
-
-
-def _constant(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def scaled_dot_product_attention(call: Call, *args: Any, **kwargs: Any) -> Tensor:
@@ -55,11 +48,11 @@ def _attention(
     if enable_gqa:
         options["enable_gqa"] = True
     if call.way is Way.CONSTANT:
-        return call(_constant(query), _constant(key), value, _constant(attn_mask), **options)
-    scores = 0.5 if _live(value) else 1.0
-    of_query, of_key = (scores * (0.5 if _live(other) else 1.0) for other in (key, query))
+        return call(without_history(query), without_history(key), value, without_history(attn_mask), **options)
+    scores = 0.5 if is_live(value) else 1.0
+    of_query, of_key = (scores * (0.5 if is_live(other) else 1.0) for other in (key, query))
     q, k = _share(query, of_query), _share(key, of_key)
-    v = _share(value, 0.5 if _live(query) or _live(key) else 1.0)
+    v = _share(value, 0.5 if is_live(query) or is_live(key) else 1.0)
     mask = None
     if attn_mask is not None:
         shape = torch.Size([*query.shape[:-1], key.shape[-2]])
@@ -67,8 +60,10 @@ def _attention(
     if call.formula is not None:
         return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
     result = call(q, k, v, mask, **options)
-    if mask is not None and _live(mask) and not _live(attn_mask):  # another kernel takes masks that carry relevance
-        return grafted(call(*map(_constant, call.args), **{n: _constant(a) for n, a in call.kwargs.items()}), result)
+    if mask is not None and is_live(mask) and not is_live(attn_mask):  # another kernel takes masks that carry relevance
+        return grafted(
+            call(*map(without_history, call.args), **{n: without_history(a) for n, a in call.kwargs.items()}), result
+        )
     return result
 
 
@@ -87,7 +82,7 @@ def _with_temperature(
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     blind = scores.isneginf().all(-1, keepdim=True)  # a query that may see nothing gets zeros
     weights = softened(scores.masked_fill(blind, 0.0), -1, call.formula).masked_fill(blind, 0.0)
-    return grafted(call(*map(_constant, call.args), **call.kwargs), weights @ v)
+    return grafted(call(*map(without_history, call.args), **call.kwargs), weights @ v)
 
 
 _multi_head_attention_forward = unfolded(F.multi_head_attention_forward)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.engine.tensors import per_axis
+
 
 class Dense:
     """`y = x w^T`: weight (j, i)."""
@@ -117,18 +119,15 @@ class Convolution:
     def __init__(
         self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any
     ) -> None:
-        def spread(value: Any) -> list[int]:
-            return list(value) * (dims // len(value)) if isinstance(value, (tuple, list)) else [value] * dims
-
         self.dims, self.groups, self.transposed = dims, groups, transposed
         self.channel_axis = -dims - 1
         self.stride, self.dilation, self.output_padding = (
-            spread(stride),
-            spread(dilation),
-            spread(output_padding),
+            per_axis(stride, dims),
+            per_axis(dilation, dims),
+            per_axis(output_padding, dims),
         )
         self.same = padding == "same"
-        self.padding = [0] * dims if isinstance(padding, str) else spread(padding)
+        self.padding = [0] * dims if isinstance(padding, str) else per_axis(padding, dims)
 
     def _ends(self, w: Tensor) -> list[int]:
         """padding='same' as (left, right) per dimension, the last first, as F.pad takes it; the right gets the odd one."""

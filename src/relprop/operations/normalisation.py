@@ -14,6 +14,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.handling import decided
 from relprop.engine.registry import native, register
+from relprop.engine.tensors import without_history
 from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, wide
 from relprop.operations.activations import elementwise
@@ -113,7 +114,7 @@ def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) ->
 def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     norm = input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
     call.zeros = True
-    value = call(*map(_plain, call.args), **{k: _plain(v) for k, v in call.kwargs.items()})
+    value = call(*map(without_history, call.args), **{k: without_history(v) for k, v in call.kwargs.items()})
     return custom(input, lambda: value.clone(), lambda x, g: _kept_at_zeros(call, x, g, g / norm))
 
 
@@ -132,7 +133,7 @@ def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
     smallest = call.entry.function is F.softmin
     if call.formula is not None:
         way = softened(-x if smallest else x, dim, call.formula)
-        y = grafted(call(*map(_plain, call.args), **call.kwargs), way)
+        y = grafted(call(*map(without_history, call.args), **call.kwargs), way)
     else:
         y = decided(call.way, call())
     scores = weakref.ref(x)  # attention would keep them for nothing
@@ -152,10 +153,6 @@ def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A score, not a weight: the native Jacobian whatever the composite; of a number and a score, an activation."""
     live = [t for t in args if isinstance(t, Tensor) and t.requires_grad]
     return elementwise(call, *args, **kwargs) if len(live) == 1 and len(args) == 2 and args[0] is live[0] else call()
-
-
-def _plain(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 register(F.local_response_norm, family="norm", handler=local_response_norm)

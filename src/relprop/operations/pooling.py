@@ -12,6 +12,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom
 from relprop.engine.registry import register
+from relprop.engine.tensors import per_axis
 from relprop.engine.traits import REDUCES
 
 
@@ -25,15 +26,14 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
         return _shared(call, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices or with_indices)
 
     def _shared(call, input, kernel, stride, padding, dilation, ceil_mode, indices):  # type: ignore[no-untyped-def]
-        spread = lambda v: list(v) if isinstance(v, (tuple, list)) else [v] * dims  # noqa: E731
         value = call(input.detach(), *call.args[1:], **call.kwargs)
         y = value[0] if indices else value
         rule = call.formula
         kernel, stride, padding, dilation = (
-            spread(kernel),
-            spread(stride or kernel),
-            spread(padding),
-            spread(dilation),
+            per_axis(kernel, dims),
+            per_axis(stride or kernel, dims),
+            per_axis(padding, dims),
+            per_axis(dilation, dims),
         )
 
         def window_sum(x: Tensor) -> Tensor:

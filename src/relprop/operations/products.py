@@ -19,6 +19,7 @@ from relprop.engine.notes import role_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.roles import moves
+from relprop.engine.tensors import is_live, without_history
 from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached
@@ -31,14 +32,6 @@ from relprop.operations.scan import certain, multiplied, scaled_by_model
 from relprop.operations.secants import finite_at_zero, is_scalar
 from relprop.operations.weighted import weighted
 from relprop.rules.base import Way
-
-
-def _plain(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
-
-
-def _live(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
 
 
 def shares(call: Call, operands: list[Tensor]) -> list[Share]:
@@ -77,7 +70,7 @@ def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
 
 
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
-    if _live(input) and _live(other):
+    if is_live(input) and is_live(other):
         found = chain(call.function, (input, other), {})
         if found is not None:
             return along(call, found, detached(call))
@@ -96,12 +89,12 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
 def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwargs: Any) -> Tensor:
     if rounding_mode is not None:
         return call().detach()
-    if not _live(other):
+    if not is_live(other):
         return with_constant(call, input, other)
     found = chain(call.function, (input, other), {})
-    if found is not None and finite_at_zero(found.step, other) and (_live(input) or _activates(found)):
+    if found is not None and finite_at_zero(found.step, other) and (is_live(input) or _activates(found)):
         return along(call, found, detached(call))
-    if not _live(input):
+    if not is_live(input):
         return reciprocal_of(call, call(input, other.detach()), other, input)
     softmax = quotient(call, input, other)
     return call(input, other.detach()) if softmax is None else softmax
@@ -123,9 +116,9 @@ def _activates(found: Origin) -> bool:
 def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
     from relprop.operations.activations import elementwise
 
-    if not _live(input):
+    if not is_live(input):
         return elementwise_exponent(call, input, exponent)
-    if _live(exponent):
+    if is_live(exponent):
         return call(input, exponent.detach())
     if not isinstance(exponent, Tensor) and exponent < 0:
         return reciprocal(call, input, exponent)
@@ -142,19 +135,19 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
 
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """`x @ w` with a constant matrix is a weighted layer; with two live operands a product."""
-    if _live(input) and _live(other):
+    if is_live(input) and is_live(other):
         call.trait("matrix product")
         a, b = shares(call, [input, other])
         return scored(call, call(scaled(input, a), scaled(other, b)))
-    if _live(input) and other.ndim == 2 and input.ndim >= 2:
+    if is_live(input) and other.ndim == 2 and input.ndim >= 2:
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return call()
 
 
 def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    if _live(mat1) and _live(mat2):
+    if is_live(mat1) and is_live(mat2):
         return call(input, scaled(mat1, 0.5), scaled(mat2, 0.5), beta=beta, alpha=alpha)
-    if _live(mat1) and not _live(input) and input.ndim == 1 and beta == 1 and alpha == 1 and mat2.ndim == 2:
+    if is_live(mat1) and not is_live(input) and input.ndim == 1 and beta == 1 and alpha == 1 and mat2.ndim == 2:
         return weighted(call, mat1, Dense(), mat2.transpose(0, 1), input)
     return call()
 
@@ -164,13 +157,13 @@ def factors(first: int) -> Callable[..., Tensor]:
 
     def product(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         args, kwargs = _positional(args, kwargs)
-        live = [i for i, a in enumerate(args) if i >= first and _live(a)]
+        live = [i for i, a in enumerate(args) if i >= first and is_live(a)]
         if len(live) < 2:
             return call()
         call.trait("matrix product")
         given = dict(zip(live, shares(call, [args[i] for i in live]), strict=True))
         shared = tuple(scaled(a, given[i]) if i in live else a for i, a in enumerate(args))
-        if first and call.entry.function is torch.baddbmm and not _live(args[0]):
+        if first and call.entry.function is torch.baddbmm and not is_live(args[0]):
             shape = torch.Size([*args[1].shape[:-1], args[2].shape[-1]])
             shared = positioned(call, args[0], shape), *shared[1:]
         return scored(call, call(*shared, **kwargs))
@@ -205,11 +198,11 @@ def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 
 def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     inner = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
-    live = sum(_live(t) for t in inner)
+    live = sum(is_live(t) for t in inner)
     if live == 1 and len(inner) == 1:
         return _rearranged(call, equation, inner[0])
     if live == 1 and len(inner) == 2:
-        position = 0 if _live(inner[0]) else 1
+        position = 0 if is_live(inner[0]) else 1
         linear = Contraction.parse(equation, position)
         if linear is not None:
             call.relocate("linear")
@@ -223,8 +216,8 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
         return mul(call, *inner)
     multiplied(call, inner)
     call.trait("matrix product")
-    given = iter(shares(call, [t for t in inner if _live(t)]))
-    return scored(call, call(equation, *(scaled(t, next(given)) if _live(t) else t for t in inner)))
+    given = iter(shares(call, [t for t in inner if is_live(t)]))
+    return scored(call, call(equation, *(scaled(t, next(given)) if is_live(t) else t for t in inner)))
 
 
 def _by_entry(equation: Any, a: Tensor, b: Tensor) -> bool:
@@ -251,8 +244,8 @@ def _distinct(labels: str) -> bool:
 def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:
     listed = isinstance(tensors, (list, tuple))
     inner = list(tensors) if listed else [tensors, *rest]
-    live = sum(_live(t) for t in inner)
-    inner = [scaled(t, 1 / live) if _live(t) and live > 1 else t for t in inner]
+    live = sum(is_live(t) for t in inner)
+    inner = [scaled(t, 1 / live) if is_live(t) and live > 1 else t for t in inner]
     return call(inner, **kwargs) if listed else call(*inner, **kwargs)
 
 
@@ -276,12 +269,12 @@ def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
 
 
 def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
-    if _live(tensor1) and _live(tensor2):
+    if is_live(tensor1) and is_live(tensor2):
         found = chain(torch.mul, (tensor1, tensor2), {})
         if found is not None:
             way = input + value * along(call, found, lambda: tensor1.detach() * tensor2.detach())
-            y = grafted(call(*map(_plain, call.args), value=value), way)
-            if not _live(input) and input.ndim == 0:  # one elementwise function, in whatever spelling
+            y = grafted(call(*map(without_history, call.args), value=value), way)
+            if not is_live(input) and input.ndim == 0:  # one elementwise function, in whatever spelling
                 affine = chain(lambda a, b: torch.addcmul(input, a, b, value=value), (tensor1, tensor2), {})
                 return y if affine is None else remembered(call, y, affine)
             return y

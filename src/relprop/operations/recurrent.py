@@ -23,6 +23,7 @@ from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
+from relprop.engine.tensors import without_history
 from relprop.operations.joint import Content, Parts
 from relprop.torch_private.state import without_torch_function
 
@@ -166,7 +167,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
     def handler(call: Call, input: Tensor, second: Any, *rest: Any) -> Any:
         call.trait("recurrent")
         with torch.no_grad():
-            native = call(*map(_plain, call.args), **call.kwargs)
+            native = call(*map(without_history, call.args), **call.kwargs)
         packed = isinstance(second, Tensor) and not second.is_floating_point()
         if packed:
             hx, flat, bias, layers, dropout, training, bidirectional = rest
@@ -212,7 +213,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
     def handler(call: Call, input: Tensor, hx: Any, *weights: Any, **kwargs: Any) -> Any:
         call.trait("recurrent")
         with torch.no_grad():
-            native = call(*map(_plain, call.args), **{k: _plain(v) for k, v in kwargs.items()})
+            native = call(*map(without_history, call.args), **{k: without_history(v) for k, v in kwargs.items()})
         named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs
         state: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         with steps_of(call):
@@ -223,12 +224,6 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
         return tuple(grafted(n, s) if s.requires_grad else n for n, s in zip(native, state, strict=True))
 
     return handler
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return type(value)(_plain(item) for item in value)
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", Tanh, 1), ("rnn_relu", Relu, 1)):

@@ -11,19 +11,16 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import scaled
 from relprop.engine.registry import native, register
+from relprop.engine.tensors import is_live
 from relprop.engine.traits import REDUCES
 from relprop.operations.activations import STATISTIC
-
-
-def _live(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
 
 
 def degree(k: int) -> Callable[..., Any]:
     """Positively homogeneous of degree k, jointly in its live operands: the native gradient over k conserves (Euler)."""
 
     def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
-        args = tuple(scaled(a, 1 / k) if _live(a) and k > 1 else a for a in args)
+        args = tuple(scaled(a, 1 / k) if is_live(a) and k > 1 else a for a in args)
         y = call(*args, **kwargs) if args else call()
         for t in y if isinstance(y, tuple) else (y,):
             if isinstance(t, Tensor) and t.requires_grad:

@@ -7,7 +7,6 @@ work is done where nobody can see it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from relprop.engine.call import Made
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes
+from relprop.engine.tensors import tensors_in
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import known
 from relprop.torch_private.names import SET_GRAD_ENABLED
@@ -58,11 +58,11 @@ class Watched(Followed):
         return result
 
     def _keep(self, value: Any) -> None:
-        for t in _tensors(value):
+        for t in tensors_in(value):
             self._made[id(t)] = t, t.detach().clone()
 
     def check(self, value: Any) -> None:
-        for t in _tensors(value):
+        for t in tensors_in(value):
             if id(t) not in self._made and self.run.model.owns(t):
                 self._keep(t)  # a module that the function runs has its parameters at hand
             before = self._made.get(id(t))
@@ -76,7 +76,7 @@ def visible(call: Made, *args: Any) -> Any:
     call.zeros = True  # its steps have seen to them
     first = not call.followed(function)
     mode = Watched(call.run, args) if first else Followed(call.run)
-    versions = [(t, t._version) for t in _tensors(args)]
+    versions = [(t, t._version) for t in tensors_in(args)]
     before = call.value.detach().clone()
     try:
         with mode:
@@ -101,13 +101,3 @@ def visible(call: Made, *args: Any) -> Any:
 def same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal bit for bit, NaN included."""
     return a.dtype == b.dtype and a.shape == b.shape and known(((a == b) | ((a != a) & (b != b))).all(), True)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))

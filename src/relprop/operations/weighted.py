@@ -21,6 +21,7 @@ from relprop.engine.marks import NOTE
 from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import lookup, register
 from relprop.engine.run import Run
+from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
 from relprop.numerics import own
 from relprop.operations.layer_view import LayerView
@@ -236,39 +237,35 @@ def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | 
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())
 
 
-def _live(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
-
-
 def two_live(call: Call, a: Tensor, b: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     """A product of two operands that both carry relevance: half each."""
     return call(scaled(a, 0.5), scaled(b, 0.5), *rest, **kwargs)
 
 
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if _live(weight):
-        return two_live(call, input, weight, bias) if _live(input) else call()
-    return weighted(call, input, Dense(), weight, bias) if _live(input) and not _live(bias) else call()
+    if is_live(weight):
+        return two_live(call, input, weight, bias) if is_live(input) else call()
+    return weighted(call, input, Dense(), weight, bias) if is_live(input) and not is_live(bias) else call()
 
 
 def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if _live(weight) or (_live(input1) and _live(input2)):
-        live = [_live(t) for t in (input1, input2, weight)]
+    if is_live(weight) or (is_live(input1) and is_live(input2)):
+        live = [is_live(t) for t in (input1, input2, weight)]
         args = [scaled(t, 1 / sum(live)) if on else t for t, on in zip((input1, input2, weight), live, strict=True)]
         return call(*args, bias)
-    if _live(input1):
+    if is_live(input1):
         return weighted(call, input1, Bilinear(), torch.einsum("kij,...j->...ki", weight, input2), bias)
     return weighted(call, input2, Bilinear(), torch.einsum("kij,...i->...kj", weight, input1), bias)
 
 
 def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if _live(weight):
-        if not _live(input):
+    if is_live(weight):
+        if not is_live(input):
             return call()
         args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
         kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
         return call(*args, **kwargs)
-    return weighted(call, input, linear_map, weight, bias) if _live(input) else call()
+    return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
 
 
 def _conv(dims: int) -> Callable[..., Tensor]:
