@@ -281,6 +281,10 @@ def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 2
     return _used(program).spelled(random)
 
 
+DISTINCT = ("maximum", "choose")
+"""Operations that mean nothing with one value twice."""
+
+
 def _node(random: Random, name: str, values: list[Tensor], unread: list[int]) -> Node | None:
     operation = TABLE[name]
 
@@ -299,8 +303,8 @@ def _node(random: Random, name: str, values: list[Tensor], unread: list[int]) ->
         second = value(tuple(values[first].shape[1:]))
         assert second is not None  # a value fits itself
         operands.append(second)
-        if name in ("maximum", "choose") and operands[0] == second:
-            return None  # one of a value and itself
+        if name in DISTINCT and operands[0] == second:
+            return None
     settings, constants = operation.draw(random, *(tuple(values[n].shape[1:]) for n in operands))
     kinds = tuple((key, kind, tuple(shape)) for key, (kind, shape) in constants.items())
     return Node(name, tuple(operands), tuple(settings.items()), kinds, random.randrange(10**6))

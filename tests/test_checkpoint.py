@@ -124,10 +124,10 @@ def test_on_request(composite: str) -> None:
 @pytest.mark.parametrize("own", [False, True])
 def test_with_nothing_remembered_from_earlier_calls(own: bool) -> None:
     """The expansion of an activation at 0 is computed once: in the first pass, not in the second."""
-    from relprop.operations import activations
+    from relprop.operations import secants
 
     model, x = stacks()[own], torch.randn(2, 5, 6).double()
-    activations._remembered.cache_clear()
+    secants._remembered.cache_clear()
     relprop.attribute(model, x, 3, composite="attnlrp", checkpoint=not own)
 
 
