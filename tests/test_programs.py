@@ -10,7 +10,7 @@ import torch
 
 from program_operations import TABLE
 from program_properties import PROPERTIES, Broken, fault, nothing_stays_alive
-from programs import Node, Program, draw
+from programs import DISTINCT, Node, Program, draw
 
 FEW = 200
 """How many programs each property is tried on here."""
