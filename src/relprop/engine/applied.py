@@ -1,7 +1,8 @@
-"""Custom autograd functions, `class F(torch.autograd.Function)`: no mode sees `F.apply`, only what runs inside it.
+"""Custom autograd functions, `class F(torch.autograd.Function)`.
 
-While `F.forward` runs, this thread's stack holds the arguments. They are noted at the first torch operation inside, and
-belong to a result whose node in the graph leads to the very same places.
+The mode does not see `F.apply`, only the operations inside it. While `F.forward` runs, this thread's stack holds the
+arguments. They are noted at the first torch operation inside. A result belongs to the call if its node has the edges of
+these arguments.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from relprop.torch_private.custom import running_functions
 from relprop.torch_private.graph import function_of
 
 _AT_ONCE = 16
-"""How many calls may wait for an operation to meet their results."""
+"""How many calls may wait until an operation meets their results."""
 
 Edges = list[tuple[Node | None, int]]
 
@@ -29,28 +30,28 @@ Edges = list[tuple[Node | None, int]]
 class Applied:
     """One call of a custom function: its class, its arguments, and where its tensors' gradients would go."""
 
-    functions: tuple[type[torch.autograd.Function], ...]  # several where only the result can tell
-    args: Sequence[Any]  # no tuple: the stack may be searched for one that holds them
+    functions: tuple[type[torch.autograd.Function], ...]  # several if only the result can tell which
+    args: Sequence[Any]  # not a tuple: the stack may be searched for a tuple that holds them
     edges: Edges
     context: ref[Any] | None = None
 
     def returned(self, node: Any) -> bool:
-        """Whether a result with this node in the graph is this call's."""
+        """Whether a result with this node in the graph came from this call."""
         if self.context is not None:
             return self.context() is node
         return function_of(node) in self.functions and self.edges == list(node.next_functions)
 
 
 class Applications:
-    """The calls of custom functions whose results no operation has met yet, and the functions that were followed."""
+    """The calls of custom functions whose results no operation has met yet, and the functions already checked."""
 
     def __init__(self) -> None:
         self.followed: set[Any] = set()
         self._waiting: deque[Applied] = deque(maxlen=_AT_ONCE)
-        self._last: tuple[ref[Any], Applied] | None = None  # of a function with several results
+        self._last: tuple[ref[Any], Applied] | None = None  # for a function with several results
 
     def note(self) -> bool:
-        """Notes the custom functions whose forward runs now; whether there is one."""
+        """Notes the custom functions whose forward runs now. Returns whether there is one."""
         if torch.compiler.is_dynamo_compiling():
             return False
         within = False
@@ -86,7 +87,7 @@ def edge_or_none(tensor: Tensor) -> tuple[Node | None, int]:
 
 
 def _saved(node: Any) -> Applied | None:
-    """The call of a function with one argument, which it saved: no torch operation ran inside."""
+    """The call of a function that saved its only argument and ran no torch operation inside."""
     function = function_of(node)
     if function is None or len(node.needs_input_grad) != 1:
         return None
@@ -98,7 +99,7 @@ def _saved(node: Any) -> Applied | None:
 
 
 class Context:
-    """What stands for a function's context while its forward runs again: it takes notes that nobody reads."""
+    """Stands in for a function's context while its forward runs again. Nobody reads what it is given."""
 
     def __init__(self, args: tuple) -> None:
         self.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
@@ -110,18 +111,18 @@ class Context:
 
 
 def forward(function: type[torch.autograd.Function], args: tuple) -> Any:
-    """A function's forward, run as any Python is."""
+    """Runs a function's forward as ordinary Python."""
     if function.setup_context is not torch.autograd.Function.setup_context:
         return function.forward(*args)
     return function.forward(Context(args), *args)
 
 
 class Invisible(Exception):
-    """A function's forward is not made of visible steps alone."""
+    """A function's forward does not consist of visible steps alone."""
 
 
 def advice(function: type, why: str, known: bool, writes: bool = False) -> str:
-    """What to do about a custom function; one that writes into its argument is what its own backward pass says, or nothing."""
+    """What to do about a custom function. One that writes into its argument can only use its own backward pass."""
     name = function.__qualname__
     what = f"{function.__module__}.{name}, a custom autograd.Function, and {why}. "
     if known:

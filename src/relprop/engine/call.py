@@ -28,16 +28,16 @@ class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself.
 
     Attributes:
-        entry: what the register knows of the operation.
+        entry: the operation's entry in the register.
         function: the operation itself, as it was called.
         args: its positional operands; parameters of the model are constants here.
         kwargs: its named operands and options.
         live: the operands that carry relevance.
-        inplace: whether the handler shall write into the first operand.
-        zeros: set by a handler that has seen to what exact zeros carry.
-        place: where the call stands in the model; None for what only moves or selects.
+        inplace: whether the handler must write into the first operand.
+        zeros: set by a handler that has already dealt with the relevance of exact zeros.
+        place: where the call stands in the model; None for an operation that only moves or selects.
         rule: the rule at that place; None for the default.
-        run: the run as a whole. Handlers need no more of it than the methods below.
+        run: the whole run. Handlers need only the methods below.
     """
 
     __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run", "zeros")
@@ -68,26 +68,27 @@ class Call:
 
     @property
     def way(self) -> Way:
-        """What the rule makes of any operation."""
+        """How the rule treats any operation."""
         return Way.DEFAULT if self.rule is None else self.rule.way
 
     @property
     def formula(self) -> Any:
-        """The rule, where it has a formula for this family; else None."""
+        """The rule, if it has a formula for this family; else None."""
         rule, place = self.rule, self.place
         return rule if rule is not None and place is not None and place.family in rule.formulas else None
 
     @skipped
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The operation on these arguments, or on its own."""
+        """Runs the operation on these arguments, or on its own if none are given."""
         if args or kwargs:
             return self.function(*args, **kwargs)
         return self.function(*self.args, **self.kwargs)
 
     def settle(self, result: Any) -> Any:
-        """The result with the numbers that the model's own call gives, where torch chooses a kernel by who asks for a gradient.
+        """The result, with the numbers that the model's own call gives.
 
-        In the model parameters ask for one; while it is explained, what carries relevance does.
+        For some operations torch chooses the kernel by which operands require a gradient. In the model, parameters do;
+        while it is explained, live tensors do.
         """
         differs = KERNELS.get(self.entry.function)
         if differs is None or recording() or not isinstance(result, Tensor) or not differs(self):
@@ -98,16 +99,16 @@ class Call:
         return result
 
     def own(self, operand: Any) -> Any:
-        """An operand as the model has it: the parameter itself, and what carries relevance as a plain tensor."""
+        """An operand as the model has it: the parameter itself, or a live tensor detached."""
         if not isinstance(operand, Tensor):
             return operand
         if operand.requires_grad:
             return operand if self.run.gradients.asking else operand.detach()
         parameter = PARAMETER.of(operand)
-        if parameter is None and operand._base is not None:  # a view of a parameter asks for what that asks for
+        if parameter is None and operand._base is not None:  # a view asks for what its parameter asks for
             parameter = PARAMETER.of(operand._base)
         if parameter is None or parameter.untyped_storage().data_ptr() != operand.untyped_storage().data_ptr():
-            return operand  # none, or its numbers were exchanged since
+            return operand  # not a parameter, or its numbers were replaced since
         with torch.no_grad():
             return parameter.as_strided(operand.shape, operand.stride(), operand.storage_offset())
 
@@ -116,11 +117,11 @@ class Call:
         return self.run.where()
 
     def training(self, what: str) -> ModelStateError:
-        """The error of an operation that draws random numbers or changes statistics, as in training mode."""
+        """The error for an operation that draws random numbers or changes statistics, as in training mode."""
         return refuse_training(what, self.run)
 
     def trait(self, name: str) -> None:
-        """Notes something that the network has, by which "auto" chooses a composite."""
+        """Notes a property of the network, by which "auto" chooses a composite."""
         self.run.sites.met.add(name)
 
     @property
@@ -140,24 +141,24 @@ class Call:
 
     @property
     def zeros_carry_first(self) -> Callable[[], bool]:
-        """Whether exact zeros of the inputs carry relevance: a function for the backward pass to ask."""
-        sites = self.run.sites  # not the call, which would keep its operands
+        """A function that tells the backward pass whether exact zeros of the inputs carry relevance."""
+        sites = self.run.sites  # not the call, which would keep its operands alive
         return lambda: sites.nz_first
 
     @property
     def deferred(self) -> Callable[[], Any]:
-        """The rule at this place, once the forward pass has ended: a function for the backward pass to ask."""
+        """A function that gives the backward pass the rule at this place, once the forward pass has ended."""
         sites, place = self.run.sites, self.place
-        assert place is not None  # what has a rule has a place
+        assert place is not None  # a call with a rule has a place
         return lambda: sites.decide(place)
 
     @property
     def copies_are_kept(self) -> bool:
-        """Whether the model overwrites what a rule still needs."""
+        """Whether the model overwrites values that a rule still needs."""
         return self.run.writes.copying
 
     def is_model_constant(self, constant: Tensor) -> bool:
-        """Whether a constant is made of parameters and buffers alone, and so is no one sample's."""
+        """Whether a constant is made of parameters and buffers alone, and so is the same for all samples."""
         return self.run.model.owns(constant)
 
     def note(self, live: Tensor) -> Note:
@@ -165,7 +166,7 @@ class Call:
         return noted(self.run, live)
 
     def renew(self, live: Tensor) -> Note:
-        """A new note on a live tensor, of which nothing is known."""
+        """A new, empty note on a live tensor."""
         return renew(self.run, live)
 
     def give(self, live: Tensor, role: str, value: Any) -> None:
@@ -179,19 +180,19 @@ class Call:
 
     @property
     def reports_positions(self) -> bool:
-        """Whether encodings of positions report the relevance that ends in them."""
+        """Whether position encodings report the relevance that ends in them."""
         return self.run.inputs.positions
 
     def position_leaf(self, constant: Tensor) -> Tensor:
-        """An encoding of positions, made to report the relevance that ends in it."""
+        """A position encoding that reports the relevance that ends in it."""
         return begin(self.run, self.run.sink(constant))
 
     def positions_of(self, ids: Any) -> Any:
-        """Where the entries of a tensor of ids come from; None where they come from no input."""
+        """Where the entries of a tensor of ids come from; None if they do not come from an input."""
         return positions_of(ids, self.run)
 
     def look_up(self, positions: Any, rows: Tensor) -> Tensor:
-        """The rows of a table that ids of an input named: they start to carry relevance."""
+        """The rows of a table that an input's ids name. They start to carry relevance."""
         leaf = rows.detach().requires_grad_()
         if not replaying():
             self.trait("lookup")
@@ -204,7 +205,7 @@ class Call:
         self.run.trace.cut(name, how, operand, operand)
 
     def absorbs(self, step: Tensor) -> None:
-        """Books a step within the operation, from which other operations may start, so that the ledger knows it."""
+        """Records a step within the operation from which other operations may start, so that the ledger knows it."""
         recorder = self.run.trace.recorder
         if recorder is not None and not replaying():
             recorder.record(self.entry.family, called(self.function).strip("_"), self.where(), step)
@@ -214,19 +215,19 @@ class Call:
         return function in self.run.functions.followed
 
     def follows(self, function: Any) -> None:
-        """Notes that the steps of a custom function give what it gives."""
+        """Notes that the steps of a custom function give the function's own result."""
         self.run.functions.followed.add(function)
 
     def attended(self, heads: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Shows what the heads of an attention made, (N, heads, T, features), to whoever asked for it."""
+        """Shows the outputs of the heads of an attention, (N, heads, T, features), to whoever asked for them."""
         self.run.trace.attended(heads, arranged)
 
     def unattended(self) -> AbstractContextManager[bool]:
-        """A context in which nobody is shown what heads made; whether anybody asked for it."""
+        """A context in which the outputs of heads are not shown. Its value is whether anybody asked for them."""
         return self.run.trace.unattended()
 
     def relocate(self, family: str) -> None:
-        """Takes the call for one of another family, now that its handler has looked at the operands."""
+        """Moves the call to another family, after its handler has looked at the operands."""
         if self.place is not None:
             self.run.sites.forget(self.place)
         self.place = self.run.sites.locate(self.entry, family)
@@ -237,7 +238,7 @@ class Call:
 
 
 class Made(Call):
-    """A call of a custom autograd function that has returned: `call()` is the result, with its own way back."""
+    """A call of a custom autograd function that has returned. `call()` is its result, with its own backward pass."""
 
     __slots__ = ("value",)
     value: Tensor
@@ -247,9 +248,9 @@ class Made(Call):
 
 
 def _folds(call: Call) -> bool:
-    """Whether torch folds a product of a tensor and a matrix into one of two matrices here, and not there, or the reverse.
+    """Whether torch folds a tensor times a matrix into a product of matrices only here, or only in the model.
 
-    It does where the matrix asks for a gradient, and where the tensor lies in order.
+    It folds if the matrix requires a gradient, or if the tensor is contiguous.
     """
     operands = tuple(a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor))[:2]
     if len(operands) < 2 or operands[0].ndim == operands[1].ndim:
@@ -261,7 +262,7 @@ def _folds(call: Call) -> bool:
 
 
 def _nuclear(call: Call) -> bool:
-    """Whether it is a nuclear norm: without the gradient, torch computes no singular vectors."""
+    """Whether the call is a nuclear norm. Torch computes no singular vectors if no gradient is required."""
     named = (a for a in (*call.args, *call.kwargs.values()) if isinstance(a, str))
     return call.entry.function is torch.nuclear_norm or "nuc" in named
 
@@ -275,7 +276,7 @@ KERNELS: dict[Callable[..., Any], Callable[[Call], bool]] = {
     torch.linalg.norm: _nuclear,
     torch.linalg.matrix_norm: _nuclear,
 }
-"""The operations that choose a kernel by who asks for a gradient, and whether they do so now.
+"""The operations whose kernel depends on which operand requires a gradient, and whether it differs in a call.
 
-None of them has a way back that needs the result itself, but the norms, which it serves as well.
+Only the norms need the result itself in their backward pass, and there the replaced numbers serve as well.
 """

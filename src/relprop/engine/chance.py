@@ -1,4 +1,4 @@
-"""Random numbers that a model draws: noticed by the generators it moved, and by another output the next time."""
+"""Random numbers that a model draws. They show in generators that moved, and in a different output on the next call."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Chance:
     """The generators of a run.
 
     Attributes:
-        generators: those that the model was seen to draw from, by identity.
-        random: where all generators stood when the last checkpointed block began.
+        generators: the generators that the model was seen to use, by identity.
+        random: the states of all generators when the last checkpointed block began.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Chance:
 
 
 def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> State:
-    """The generators that a model may draw from, each as a function that sets it and where it stands."""
+    """The generators that a model may draw from, each as a function that sets its state, and that state."""
     found: State = [(torch.set_rng_state, torch.get_rng_state()), (random.setstate, random.getstate())]
     for device in {d for d in devices if d.type not in ("cpu", "meta")}:
         module = torch.get_device_module(device)
@@ -49,7 +49,7 @@ def _set_device(module: Any, args: tuple, where: Any) -> None:
 
 
 def moved(before: State, after: State) -> bool:
-    """Whether a generator stands elsewhere."""
+    """Whether the state of a generator changed."""
     return any(not _same(a, b) for (_, a), (_, b) in zip(before, after, strict=True))
 
 
@@ -57,21 +57,21 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     try:
-        return bool(a == b)  # Python's own: hundreds of numbers
-    except ValueError:  # NumPy's: an array among them
+        return bool(a == b)  # Python's own state: hundreds of numbers
+    except ValueError:  # NumPy's state, which contains an array
         pairs = zip(a, b, strict=True)
         return all(bool((x == y).all()) if hasattr(x, "all") else bool(x == y) for x, y in pairs)
 
 
 def put(where: State) -> None:
-    """Sets the generators back to where they stood."""
+    """Sets the generators back to these states."""
     for setter, stood in where:
         setter(stood)
 
 
 @contextmanager
 def undisturbed(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
-    """What is drawn meanwhile is drawn again afterwards."""
+    """A context after which the generators are in the same state as before."""
     before = state(devices, generators)
     with Undo() as undo:
         undo.later(lambda: put(before))

@@ -1,7 +1,7 @@
-"""Blocks that keep nothing but their inputs: what autograd would save is computed again in the backward pass.
+"""Blocks that keep only their inputs: the backward pass recomputes what autograd would save.
 
-The same idea as `torch.utils.checkpoint` (Chen et al. 2016), without a change to the model: hooks around each block,
-while the forward pass lasts, and torch's hooks on saved tensors. The recomputation runs under the same rules.
+The idea is that of `torch.utils.checkpoint` (Chen et al. 2016), without a change to the model. Hooks around each block,
+for the duration of the forward pass, set torch's hooks on saved tensors. The recomputation runs under the same rules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Open = list[tuple[nn.Module, saved_tensors_hooks]]
 
 
 class Segment:
-    """One run of one block: its arguments, its precision, and the shapes and dtypes of what autograd wanted to keep."""
+    """One run of one block: its arguments, its precision, and the shapes and dtypes of the tensors autograd saved."""
 
     def __init__(self, run: Run, name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.run, self.name, self.module, self.args, self.kwargs = run, name, module, args, kwargs
@@ -39,7 +39,7 @@ class Segment:
         now = state(self.devices)
         if len(now) != len(run.chance.random) or moved(run.chance.random, now):
             run.chance.random = now
-        self.random = run.chance.random  # one for all blocks of a model that draws nothing
+        self.random = run.chance.random  # shared by all blocks of a model that draws no random numbers
         self.kept: list[tuple[torch.Size, torch.dtype]] = []
         self.again: dict[int, Tensor] = {}
 
@@ -59,10 +59,10 @@ class Segment:
             tensors.append(tensor.detach())
             return len(tensors) - 1
 
-        mode = nullcontext() if _active(self.run) else Propagation(self.run)  # another thread starts without
+        mode = nullcontext() if _active(self.run) else Propagation(self.run)  # another thread starts without the mode
         with ExitStack() as stack:
             stack.enter_context(undisturbed(self.devices))
-            put(self.random)  # what was drawn is drawn again
+            put(self.random)  # the same random numbers again
             for casting in self.casting:
                 stack.enter_context(torch.autocast(**casting))
             for context in (torch.enable_grad(), mode, saved_tensors_hooks(keep, tensors.__getitem__)):
@@ -87,7 +87,7 @@ def _active(run: Run) -> bool:
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The outermost repeated parts: members of a ModuleList or Sequential that are made of several modules."""
+    """The outermost repeated parts: members of a ModuleList or Sequential that consist of several modules."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and not any(name.startswith(f"{b}.") for b in found):
@@ -101,14 +101,14 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
-    """While this lasts, these modules keep nothing but their inputs, in this thread."""
+    """A context in which these modules keep only their inputs, in this thread."""
     needs_saved_elsewhere()
     thread = threading.get_ident()
     opened: Open = []
     with Undo() as undo:
         undo.later(lambda: _leave(opened, None))
         for name, module in modules.items():
-            # without kwargs in another thread, while this one removes its hook
+            # in another thread kwargs may be missing, while this thread removes its hook
             def enter(m: nn.Module, args: tuple, kwargs: dict | None = None, name: str = name) -> None:
                 if threading.get_ident() == thread and kwargs is not None:
                     segment = Segment(run, name, m, args, kwargs)
@@ -126,7 +126,7 @@ def checkpointing(modules: dict[str, nn.Module], run: Run) -> Iterator[None]:
 
 
 def _leave(opened: Open, module: nn.Module | None) -> None:
-    """Leaves a block and what is still open inside it, or all: an interrupt ends a block without the hook that leaves it."""
+    """Leaves a block and those open inside it, or all blocks. An interrupt may keep a block's own hook from running."""
     while opened:
         inner, hooks = opened.pop()
         hooks.__exit__(None, None, None)
@@ -136,7 +136,7 @@ def _leave(opened: Open, module: nn.Module | None) -> None:
 
 @contextmanager
 def recomputing(run: Run) -> Iterator[None]:
-    """The backward pass: where something was checkpointed, the mode is on in it, and in one thread on every device."""
+    """The backward pass. If a block was checkpointed, it runs in the mode, and in one thread on all devices."""
     if not run.sites.checkpointed:
         yield
         return

@@ -1,8 +1,8 @@
-"""Where the numbers of an input go on without their relevance: a cast, a detach, a rounding, a comparison, an index.
+"""Graph breaks: where the numbers of an input continue without relevance, as in a cast, a detach or a comparison.
 
-Such a step is right where the same numbers reach the score on another way too, as in a relu written with a comparison. What
-reaches it on no other way gets 0, as if it did not matter. That is found after the forward pass: an operand of a cut whose
-node the scores do not lead back to, and the entries of the inputs it was made of.
+A break does no harm if the same numbers also reach the score on another path, as in a relu written with a comparison.
+Numbers that reach it on no other path get 0, as if they did not matter. The search for them follows the forward pass:
+it takes the operands of breaks whose nodes the scores do not lead back to, and finds the input entries they depend on.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from relprop.engine.tokens import Positions
 from relprop.torch_private.graph import function_of, leaf_of
 
 _MOST = 64
-"""How many cuts a run remembers: each keeps a part of the graph that might be free to go."""
+"""How many breaks a run remembers. Each keeps a part of the graph alive."""
 _NEAR = 24
-"""How many nodes may lie between an input and what is cast to integers, to look for the entries it was made of."""
+"""The most nodes between an input and a cast to integers for which the entries are still traced."""
 _FRESH = frozenset({
     "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
     "new_empty", "new_full", "new_tensor",
 })  # fmt: skip
-"""These take a shape from their operand, and no numbers."""
+"""These take a shape from their operand, but no numbers."""
 BY_ENTRY = frozenset({
     "long", "int", "short", "char", "byte", "to", "type", "type_as", "round", "floor", "ceil", "trunc", "fix", "detach",
     "floor_divide", "floordiv", "div", "divide",
 })  # fmt: skip
-"""Each entry of their result comes from the entry of their operand in the same place, and may name a row of a table."""
+"""Each entry of the result comes from the operand's entry at the same position, and may name a row of a table."""
 _NUMBERS = frozenset({"item", "tolist", "numpy", "float", "int", "index", "complex", "array", "bool"})
-"""These take numbers, and return no tensor."""
+"""These take numbers and do not return a tensor."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """One step at which numbers went on without relevance: what it was and where, and what its operand looked like.
+    """One graph break: its operation and place, and the shape, dtype and device of its operand.
 
-    `counts` where it made integers of each entry, which may name rows of a table; `vague` where it is not known of which
-    entries of an input its operand is made.
+    `counts`: it made an integer of each entry, which may name a row of a table.
+    `vague`: it is not known which entries of an input its operand depends on.
     """
 
     what: str
@@ -52,13 +52,13 @@ class Cut:
 
 
 class Cuts:
-    """The cuts of one run."""
+    """The graph breaks of one run."""
 
     def __init__(self) -> None:
         self._met: dict[Any, Cut] = {}
 
     def note(self, name: str, where: Callable[[], str], operand: Tensor, result: Any) -> None:
-        """Notes a cut, unless nothing but a shape was taken."""
+        """Notes a break, unless only a shape was taken."""
         name = name.strip("_")
         parts = result if isinstance(result, tuple) else (result,)
         takes = any(isinstance(t, Tensor) for t in parts) and name not in _FRESH
@@ -72,11 +72,11 @@ class Cuts:
     def entries(
         self, scores: Sequence[Tensor], leaves: list[Tensor], checkpointed: bool = False
     ) -> list[tuple[Cut, list[Tensor | None]]]:
-        """The cuts behind which nothing leads to the scores, each with the entries of the leaves that its operand is made of.
+        """The breaks without a path to the scores, each with the entries of the leaves that its operand depends on.
 
-        The entries are found by a pass through torch's own operations. A rule cannot act yet, and somebody's function need
-        not run backward at all: where one of these stands in between, or a part would be computed again, all entries count.
-        To be asked before the graph is given back.
+        A backward pass through torch's own operations finds the entries. Rules cannot act yet, and a custom function
+        need not have a backward pass. If one of these lies in between, or a part would be recomputed, all entries
+        count. This must run before the graph is released.
         """
         if not self._met or not leaves:
             return []
@@ -99,7 +99,7 @@ class Cuts:
                     retain_graph=True,
                     allow_unused=True,
                 )
-            except Exception:  # it was overwritten since, or a hook of somebody's would not run
+            except Exception:  # overwritten since, or a user's hook failed
                 continue
             found.append((cut, [None if g is None else g != 0 for g in made_of]))
         return found
@@ -109,7 +109,7 @@ class Cuts:
 
 
 def _behind(nodes: list[Any]) -> set[Any]:
-    """All nodes that some nodes lead back to."""
+    """All nodes that these nodes lead back to."""
     seen: set[Any] = set()
     while nodes:
         node = nodes.pop()
@@ -120,7 +120,7 @@ def _behind(nodes: list[Any]) -> set[Any]:
 
 
 def _starts(leaf: Tensor, nodes: set[Any]) -> bool:
-    """Whether one of some nodes is where a leaf enters the graph."""
+    """Whether one of these nodes is where a leaf enters the graph."""
     return any(leaf_of(node) is leaf for node in nodes)
 
 
@@ -129,7 +129,7 @@ def _all_of(leaf: Tensor) -> Tensor:
 
 
 def _made_of(node: Any, reached: set[Any], leaves: list[Tensor]) -> bool:
-    """Whether a node leads back to a leaf by nodes that the scores do not lead to: else what it is made of goes on."""
+    """Whether a node leads back to a leaf by nodes that no score reaches. If not, its sources reach a score."""
     if node in reached:
         return False
     mine, waiting, seen = {id(leaf) for leaf in leaves}, [node], set()
@@ -148,10 +148,10 @@ def _made_of(node: Any, reached: set[Any], leaves: list[Tensor]) -> bool:
 
 
 def traced(run: Any, operand: Tensor) -> Positions | None:
-    """Which entry of which input each entry of a tensor is made of, where that is one each; None where it is not so.
+    """Which entry of which input each entry of a tensor comes from; None unless each comes from exactly one.
 
-    Read off the graph: what ones and what 1, 2, 3, ... send back to an entry of the input have the number of its reader
-    as their quotient.
+    Two backward passes read it off the graph, one from ones, one from 1, 2, 3, ... At each entry of the input, the
+    quotient of the two gradients is the number of the entry that reads it.
     """
     count = operand.numel()
     if not 0 < count < 2**22 or not run.inputs.starts:
@@ -162,7 +162,7 @@ def traced(run: Any, operand: Tensor) -> Positions | None:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if len(seen) > _NEAR or function_of(node) is not None:  # a rule, which cannot act yet, or somebody's own
+        if len(seen) > _NEAR or function_of(node) is not None:  # a rule, which cannot act yet, or a custom function
             return None
         nodes += [before for before, _ in node.next_functions]
     numbers = torch.arange(1, count + 1, device=operand.device).reshape(operand.shape).to(torch.float32)
@@ -191,7 +191,7 @@ def traced(run: Any, operand: Tensor) -> Positions | None:
 
 
 def part(path: str, entries: Tensor) -> str:
-    """Entries of an input, the same for all samples, as one would index them; entries: bool, with the samples first."""
+    """An index expression for entries of an input, the same for all samples; entries: bool, with the samples first."""
     if bool(entries.all()):
         return path
     one = entries.any(0)

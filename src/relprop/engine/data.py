@@ -1,4 +1,4 @@
-"""`tensor.data`: what is written through it, past autograd, must be seen all the same."""
+"""`tensor.data`: writes through it bypass autograd, and must still be seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GET, SET = _DATA.__get__, _DATA.__set__
 
 
 def read(tensor: Tensor) -> Tensor:
-    """The same numbers in the same memory, under the same count of changes: a change shows where they are still needed."""
+    """The same numbers in the same memory, with the same version counter, so that later writes are noticed."""
     return GET(tensor) if is_lazy(tensor) else tensor.detach()
 
 
@@ -23,7 +23,7 @@ def assign(run: Run, tensor: Tensor, value: Tensor) -> None:
     """`tensor.data = value` for a parameter, a buffer or another constant.
 
     Raises:
-        UnsupportedOperationError: the tensor carries relevance, which would go on to what it was made from.
+        UnsupportedOperationError: the tensor carries relevance, which would go to its old operands.
     """
     if tensor.requires_grad and not tensor.is_leaf:
         raise UnsupportedOperationError(

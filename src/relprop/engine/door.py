@@ -1,4 +1,4 @@
-"""The door: what enters an operation. Parameters become constants; what was made where no mode sees is looked into."""
+"""The entry to an operation. Parameters become constants; custom functions, which the mode cannot see, are examined."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HOOKS = HOOK_FUNCTION
 
 
 def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
-    """An operand as the operation takes it; tensors that carry relevance are added to `live`."""
+    """An operand as the operation gets it. Live tensors are added to `live`."""
     if isinstance(value, Tensor):
         if value.is_inference():
             value = value.clone()
@@ -62,7 +62,7 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
 
 
 def write_inside(argument: Tensor) -> None:
-    """Notes that a custom function writes into a live argument, which it may return; else it is what it was, written into."""
+    """Notes that a custom function writes into a live argument, which may also be its result."""
     mark = object()
     if argument.grad_fn is not None:
         notes_on(argument.grad_fn)["relprop written"] = mark
@@ -71,7 +71,7 @@ def write_inside(argument: Tensor) -> None:
 
 
 def _written_inside(run: Run, value: Tensor) -> bool:
-    """Whether a custom function wrote into a tensor of this run, and did not say so (`mark_dirty`)."""
+    """Whether a custom function wrote into a tensor of this run without saying so (`mark_dirty`)."""
     mark, note = WRITTEN.of(value, (None, None))
     if note is None or note.run is not run:
         return False
@@ -106,7 +106,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         entry = TABLE.get(maker)
         if entry is not None and entry.family == REFUSED:
             _unseen(run, value, maker.__qualname__, f"{_full_name(maker)}: {entry.reason}")
-        if not torch.is_grad_enabled() or run.functions.note():  # inside one: met when that has returned
+        if not torch.is_grad_enabled() or run.functions.note():  # inside a custom function: its result is met later
             live.append(value)
             return value
         MET.put(value, weakref.ref(value.grad_fn))
@@ -126,7 +126,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
 
 
 def _handed_back(value: Tensor) -> bool:
-    """Whether somebody's function that was not met yet wrote into a tensor and returned it."""
+    """Whether a custom function whose result was not met yet wrote into a tensor and returned it."""
     maker, met = function_of(value.grad_fn), MET.of(value)
     if maker is None or maker.__module__.startswith("relprop."):
         return False
@@ -134,7 +134,7 @@ def _handed_back(value: Tensor) -> bool:
 
 
 def standing(value: Tensor) -> Tensor:
-    """What an operation takes for a tensor that it has met: another with the same numbers, or the tensor itself."""
+    """The tensor that operations use in place of one met before: another with the same numbers, or itself."""
     while (other := STAND_IN.of(value)) is not None:
         value = other
     return value
@@ -146,11 +146,11 @@ def _is_of(run: Run, tensor: Tensor) -> bool:
 
 
 def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
-    """Gives what a custom autograd function returned the way back of an operation of its family.
+    """Gives the output of a custom autograd function the backward pass of an operation of its family.
 
-    A view keeps its own history, whatever is done: another tensor, which is returned, stands for it in what follows.
+    A view keeps its own history in any case. Another tensor, which is returned, stands in for it from then on.
     """
-    if maker is _HOOKS:  # of hooks on gradients, which relevance passes by
+    if maker is _HOOKS:  # hooks on gradients; relevance passes by them
         found = run.functions.made(value)
         return value if found is None else found.args[value.output_nr]
     entry = TABLE.get(maker)
@@ -158,7 +158,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
         raise _unrecorded(run, maker)
     as_it_is = entry is not None and entry.handler is native
     found = run.functions.made(value)
-    # a checkpoint within another gets its input back as a new tensor; what made it was seen the first time
+    # a nested checkpoint gets its input back as a new tensor, whose origin was seen the first time
     if found is None and (as_it_is or replaying()):
         return value
     if found is None:
@@ -192,7 +192,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
         noted(run, result)
     elif result is not value:
         _replace(value, result)
-    run.inputs.mixing = True  # what it does with the samples is its own
+    run.inputs.mixing = True  # nothing is known of how it treats the samples
     if run.trace.recorder is not None and not replaying():
         family = "other" if entry is None else entry.family
         run.trace.recorder.record(family, maker.__qualname__, run.where(), stand_in)
@@ -208,13 +208,13 @@ def _unrecorded(run: Run, maker: Any) -> UnsupportedOperationError:
 
 
 def _is_parameters(run: Run, node: Any) -> bool:
-    """Whether a gradient ends there, in a tensor that is no input."""
+    """Whether a gradient ends at this node, in a tensor that is not an input."""
     variable = getattr(node, "variable", None)
     return variable is not None and not run.inputs.adopt and id(variable) not in run.inputs.live
 
 
 def _replace(value: Tensor, result: Tensor) -> None:
-    """Gives a tensor the history of another that equals it."""
+    """Gives a tensor the history of another with the same numbers."""
     note = note_of(result)
     value.detach_()
     if result.requires_grad:
@@ -228,7 +228,7 @@ def _replace(value: Tensor, result: Tensor) -> None:
 
 
 def _unseen(run: Run, value: Tensor, name: str, maker: str) -> None:
-    """Refuses a tensor whose making no mode can see."""
+    """Refuses a tensor that was made where the mode cannot see, or counts it if the run is not strict."""
     if run.trace.strict:
         raise unseen(run, value, maker)
     run.trace.unknown[name] += 1

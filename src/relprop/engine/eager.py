@@ -1,4 +1,4 @@
-"""Compiled code: the Python it was made of is what we follow, so while we explain a model it stands aside."""
+"""Compiled code is bypassed while a model is explained: relprop follows the Python it was made from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relprop.torch_private.compiled import compiler_loaded, within_compiled
 
 _lock = threading.Lock()
 _calls: set[object] = set()
-"""One for each call during which compiled code stands aside."""
+"""One for each call during which compiled code is bypassed."""
 _stance = ExitStack()
 _set_apart: dict[Any, Any] = {}
 P = ParamSpec("P")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorates what runs as it is, whole, also where a function that is compiled calls it: one break in its graph."""
+    """Decorates a function that compiled code must call as a whole, at the cost of one graph break."""
     name = getattr(function, "called", function.__name__)
     within = restoring(function)
 
@@ -38,7 +38,7 @@ def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _apart(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that torch's compiler does not look into. Made at need: the compiler takes a second to import."""
+    """A function that torch's compiler does not trace, made when needed: the compiler takes a second to import."""
     if function not in _set_apart:
         _set_apart[function] = torch.compiler.disable(function)
     return _set_apart[function]
@@ -46,8 +46,8 @@ def _apart(function: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """While this lasts, compiled code runs as the Python it was made of. Threads may overlap: torch has one switch."""
-    # in compiled code of one's own, torch keeps the switch to itself
+    """A context in which compiled code runs as its Python source. Threads may overlap, but torch has one switch."""
+    # inside the user's own compiled code, torch does not allow the switch
     if torch.compiler.is_compiling() or within_compiled() or not compiler_loaded():
         yield
         return

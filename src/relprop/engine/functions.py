@@ -1,4 +1,4 @@
-"""The autograd functions behind the families. Backward passes are made of torch operations, so they differentiate."""
+"""The autograd functions behind the families. Their backward passes are torch operations, hence differentiable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.torch_private.calls import applied
 
 Share = float | Callable[[], float]
-"""A factor, or where only the backward pass knows it, a function that gives it."""
+"""A factor, or a function that gives it if only the backward pass knows it."""
 
 
 class _Scaled(torch.autograd.Function):
@@ -33,7 +33,7 @@ class _Scaled(torch.autograd.Function):
 
 
 def scaled(x: Tensor, factor: Share) -> Tensor:
-    """`x` with `factor` of its gradient. The answer is for internal operands: it is a view."""
+    """`x` with its gradient times `factor`. The result is a view, for internal operands only."""
     return applied(_Scaled, x, factor)
 
 
@@ -59,7 +59,7 @@ class _Custom(torch.autograd.Function):
 
 
 def custom(x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A fresh tensor with the value `compute()`, whose relevance goes to `x` by `propagate(x, g)`."""
+    """A fresh tensor with the value `compute()`. Its relevance goes to `x` by `propagate(x, g)`."""
     return applied(_Custom, x, compute, propagate)
 
 
@@ -82,5 +82,5 @@ class _Grafted(torch.autograd.Function):
 
 
 def grafted(value: Tensor, history: Tensor) -> Tensor:
-    """`value`, bit for bit, with `history`'s way back: for operations rewritten as visible steps."""
+    """`value`, bit for bit, with the backward pass of `history`: for operations rewritten as visible steps."""
     return applied(_Grafted, history, value.detach())

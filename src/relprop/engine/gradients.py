@@ -1,8 +1,8 @@
-"""Gradients that a model takes itself, as of an energy for its forces.
+"""Gradients that a model takes itself, as of an energy to get forces.
 
-relprop's rules stand in the gradient's place, so a gradient of what carries relevance would be another number, and with
-it the model's output: it is refused. A gradient of tensors that carry none is the model's plain arithmetic: a leaf that
-the model makes, `x.detach().requires_grad_()`, keeps a plain graph of its own, beside that of relevance.
+relprop puts relevance in the gradient's place. A gradient of a live tensor would be a different number and change the
+model's output, so it is refused. A gradient of constants is ordinary arithmetic. A leaf that the model makes,
+`x.detach().requires_grad_()`, keeps a plain graph, separate from that of relevance.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ _NAMES = {
     GET_GRAD: "Tensor.grad",
 }
 TAKES = {*_NAMES, *_MARKS}
-"""The functions by which a model takes a gradient, or says that it will."""
+"""The functions with which a model takes a gradient, or announces that it will."""
 HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, GET_GRAD_FN}
-"""The functions by which a model asks to see a gradient later, when there is relevance in its place."""
+"""The functions with which a model asks to see a gradient later, when relevance has taken its place."""
 
 
 def own(run: Run) -> bool:
-    """Whether a gradient that is taken now is the model's own, and no backward pass of relevance."""
+    """Whether a gradient taken now is the model's own, not a backward pass of relevance."""
     return run.gradients.own_from is not None and not replaying() and module_depth() >= run.gradients.own_from
 
 
 def hooked(run: Run) -> bool:
-    """Whether a hook on a gradient that is registered now is the model's own, not the caller's, nor torch's."""
+    """Whether a hook on a gradient registered now is the model's own, not the caller's or torch's."""
     inside = run.gradients.calling or replaying() or (bool(run.gradients.own_from) and own(run))
     return inside and not called_by_torch()
 
 
 def pass_by(func: Any, args: tuple, kwargs: dict) -> Any:
-    """A hook that a model registers on a tensor, or on the node that made it: it is not called, and changes nothing.
+    """Answers a hook that a model registers on a tensor or on its node: it is never called.
 
-    It is meant for gradients, and the gradient's place holds relevance. `module.register_backward_hook` asks for the node.
+    It expects a gradient, but relevance is in its place. `module.register_backward_hook` asks for the node.
     """
     if func == GET_GRAD_FN:
         node = func(*args)
@@ -58,7 +58,7 @@ def pass_by(func: Any, args: tuple, kwargs: dict) -> Any:
 
 
 class Unhooked:
-    """A node of autograd's graph as a model sees it: it takes no hooks."""
+    """A node of autograd's graph as a model sees it. It ignores hooks."""
 
     def __init__(self, node: Any) -> None:
         self.node = node
@@ -79,10 +79,10 @@ class Unhooked:
 
 
 def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
-    """A gradient that the model takes, where it is one of plain tensors.
+    """A gradient that the model takes of plain tensors.
 
     Raises:
-        UnsupportedOperationError: what is differentiated carries relevance, or depends on nothing but parameters.
+        UnsupportedOperationError: the differentiated tensor carries relevance, or depends on parameters alone.
     """
     if func in _MARKS:
         result = func(*args, **kwargs)
@@ -90,7 +90,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
             keep_plain(run, args[0])
         return result
     name = _NAMES[func]
-    # what is differentiated, with respect to what, and what the gradient starts from: all count
+    # outputs, inputs and initial gradients of the differentiation all count
     carries = any(_carries(run, t) for t in tensors_in((args, kwargs)))
     if carries and (func != GET_GRAD or func(*args) is not None):
         raise _refused(run, name)
@@ -108,7 +108,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
 
 
 def keep_plain(run: Run, tensor: Tensor) -> None:
-    """Notes that a tensor has a plain graph of its own, which leads to no input."""
+    """Notes that a tensor has a plain graph, which leads to no input."""
     run.gradients.plain[id(tensor)] = tensor
 
 
@@ -117,7 +117,7 @@ def is_plain(run: Run, tensor: Tensor) -> bool:
 
 
 def without_plain(run: Run, value: Any) -> Any:
-    """Operands that meet what carries relevance: there, what has a plain graph is a constant."""
+    """Operands next to a live tensor: those with a plain graph become constants."""
     if isinstance(value, Tensor):
         return value.detach() if is_plain(run, value) else value
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""How a call is answered: by what its rule says of any operation, else by the handler of the operation or its family."""
+"""How a call is answered: by a rule that treats all operations alike, else by the operation's or family's handler."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from relprop.rules.base import WEIGHTED, Way
 
 
 def handle(call: Call) -> Any:
-    """What the operation returns, with the way back that its rule or its family's handler gives it."""
+    """The operation's result, with the backward pass that its rule or its handler gives it."""
     return call.settle(_handled(call))
 
 
 def _handled(call: Call) -> Any:
     if call.rule is not None:
-        softmax = call.entry.family == "softmax"  # of which some are scores: their handlers tell
+        softmax = call.entry.family == "softmax"  # a softmax may be a score: the handler decides
         native = call.way is Way.NATIVE and not (call.run.sites.nz_hidden and call.entry.family in WEIGHTED)
         if native or call.way is Way.BLOCKED or (call.way is Way.CONSTANT and not softmax):
             return decided(call.way, call())
-    zeros = call.run.sites.nz  # before the handler moves on
+    zeros = call.run.sites.nz  # before the handler reaches the next place
     result = call.entry.handler(call, *call.args, **call.kwargs)
     if zeros:
         result = preserved(call, result)
@@ -35,7 +35,7 @@ def _handled(call: Call) -> Any:
 
 
 def decided(way: Way, result: Any) -> Any:
-    """What an operation's native result becomes where a rule says it of any operation."""
+    """The result of an operation whose rule treats all operations alike, from its native result."""
     if way is Way.BLOCKED:
         return _map(lambda t: scaled(t, 0.0).clone(), result)
     if way is Way.CONSTANT:

@@ -22,14 +22,14 @@ from relprop.rules.base import Way
 
 
 def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
-    """Natively where the native gradient is the rule, else computed beside and written back."""
+    """Uses the native operation if its gradient is the rule; else computes a new tensor and copies it back."""
     target = args[0]
     kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
     options = {} if entry.spelling.inplace else {"inplace": True}
     call = Call(run, entry, function, args, kwargs | options, live, inplace=True)
     main = beside(entry.function) if entry.spelling.inplace else function
     found = _chained(entry, main, target, args, kwargs, live)
-    # a chain that starts here would lose its start, which other tensors may have in common with it
+    # a chain that starts here would lose its source, which other tensors may share
     starts = found is not None and found[0].source is target and _has_origin(target)
     if not starts and call.way in (Way.DEFAULT, Way.NATIVE, Way.UNDECIDED):
         if _linear(run, entry, target, live):
@@ -54,7 +54,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     note, old = note_of(result), note_of(target)
     target.copy_(result)
     if not result.requires_grad and target.requires_grad and target._base is None:
-        target.detach_()  # a rule made a constant of it
+        target.detach_()  # a rule made it a constant
         return target
     _renew(run, target)
     if note is not None:
@@ -69,7 +69,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
 def _chained(
     entry: Entry, main: Callable[..., Any], target: Any, args: tuple, kwargs: dict, live: list[Tensor]
 ) -> tuple[Origin, int] | None:
-    """The elementwise function that the target will be, where it is one of what it was, and its source's version."""
+    """The chain from a source to what the target will be, and the source's version; None if there is none."""
     entrywise = entry.family == "activation" or ADDS in entry.traits or SCALES in entry.traits
     if not entrywise or not any(t is target for t in live):
         return None
@@ -95,23 +95,23 @@ def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
         return not run.sites.nz or MOVES in entry.traits or SAME in entry.traits
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
-        return False  # a constant may merge with the layer that made the target
+        return False  # a constant may fold into the layer that made the target
     if run.sites.nz or (note is not None and note.forked and len(live) == 1):
-        return False  # zeros carry relevance; or what was made of the old numbers may meet the new ones
+        return False  # zeros carry relevance, or a tensor made from the old numbers may meet the new ones
     if run.inputs.positions and entry.family == "sum":
-        return False  # what is added may be an encoding of positions
+        return False  # the summand may be a position encoding
     return entry.family == "sum" or (entry.family == "product" and len(live) == 1 and live[0] is target)
 
 
 def _preserve(target: Any) -> None:
-    """Before a tensor is overwritten: what a layer's rule still needs of it is copied."""
+    """Copies what a layer's rule still needs of a tensor, before the tensor is overwritten."""
     note = note_of(target) if isinstance(target, Tensor) else None
     if note is not None and note.layer is not None:
         note.layer.preserve()
 
 
 def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> None:
-    """A new note on what was written into; the numbers that it was a function of may be gone with the old ones."""
+    """Writes a new note on a tensor that was overwritten. The source of its chain may be gone with the old numbers."""
     if not isinstance(target, Tensor) or not target.requires_grad:
         return
     note = renew(run, target)

@@ -1,4 +1,4 @@
-"""Where relevance starts and where it ends: the inputs, ids and the rows they look up, encodings of positions."""
+"""Where relevance starts and ends: the inputs, ids and the rows they look up, position encodings."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from relprop.engine.tokens import Lookup
 class Inputs:
     """The inputs of a run.
 
-    The constructor takes `live` as tensors; the other arguments are the attributes of that name.
+    The constructor takes `live` as tensors; its other arguments are the attributes of the same name.
 
     Attributes:
-        adopt: whether live tensors that come from outside are inputs (they are constants otherwise).
+        adopt: whether live tensors from outside the run count as inputs (they are constants otherwise).
         live: the inputs that carry relevance, by identity.
-        starts: the same, by their number among all inputs.
-        ids: whether there are tensors of ids, whose positions are followed.
-        lookups: the rows of tables that ids named, where relevance ends as well.
-        positions: whether encodings of positions report the relevance that ends in them.
-        sinks: the encodings that do, with the path of the module that added them.
-        samples: how many there are along the first axis of the inputs.
-        mixing: whether an operation did not show that it keeps them apart.
+        starts: the same inputs, with their number among all inputs.
+        ids: whether there are tensors of ids, whose positions are tracked.
+        lookups: the rows of tables that ids named, where relevance also ends.
+        positions: whether position encodings report the relevance that ends in them.
+        sinks: the encodings that report, with the path of the module that added them.
+        samples: how many samples there are along the first axis of the inputs.
+        mixing: whether an operation may mix samples: it did not show that it keeps them apart.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Inputs:
         self.mixing = mixing
 
     def sink(self, constant: Tensor, path: str) -> Tensor:
-        """A position encoding, made to report the relevance that ends in it."""
+        """A position encoding that reports the relevance that ends in it."""
         leaf = constant.detach().requires_grad_()
         self.sinks.append((path, leaf))
         return leaf
 
     def is_sink(self, tensor: Tensor) -> bool:
-        """Whether a tensor is the position encoding that was made to report last."""
+        """Whether a tensor is the position encoding most recently made to report."""
         return bool(self.sinks) and self.sinks[-1][1] is tensor
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the engine writes on tensors. No other file names these attributes."""
+"""The attributes that the engine sets on tensors. No other file names them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Mark:
-    """One attribute that the engine gives to tensors; it goes with the tensor."""
+    """One attribute that the engine sets on tensors. It lives as long as the tensor."""
 
     __slots__ = ("name",)
 
@@ -16,11 +16,11 @@ class Mark:
         self.name = f"_relprop_{name}"
 
     def of(self, tensor: Tensor, otherwise: Any = None) -> Any:
-        """What stands there; `otherwise` where nothing does."""
+        """Its value on a tensor; `otherwise` if it is not set."""
         return getattr(tensor, self.name, otherwise)
 
     def put(self, tensor: Tensor, value: Any) -> None:
-        """Writes it."""
+        """Sets it."""
         setattr(tensor, self.name, value)
 
 
@@ -31,10 +31,10 @@ POSITIONS = Mark("positions")
 PARAMETER = Mark("parameter")
 """The parameter that a constant stands for."""
 STAND_IN = Mark("stand_in")
-"""Another tensor with the same numbers, which operations take in its place."""
+"""Another tensor with the same numbers, which operations use in its place."""
 MET = Mark("met")
-"""The node, weakly, by which the result of a custom function was met."""
+"""A weak reference to the node with which the result of a custom function was met."""
 WRITTEN = Mark("written")
-"""Of an argument that a custom function writes into: a mark that its node has as well, and the note from before."""
+"""On an argument that a custom function writes into: a mark that its node also has, and its earlier note."""
 SEEN = Mark("seen")
-"""The counts of changes up to which all writes were seen (`engine.overwritten`)."""
+"""The version counters up to which all writes were seen (`engine.overwritten`)."""

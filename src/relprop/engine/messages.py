@@ -1,4 +1,4 @@
-"""What is told of an operation that cannot be followed: what was given, where, and what to do."""
+"""Errors for operations that cannot be followed: the operands, the place, and what to do."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COMPILED = (
 
 
 def unknown(run: Run, function: Callable[..., Any], args: tuple, reason: str = "") -> UnsupportedOperationError:
-    """Of an operation that is in no family, or refused for a reason."""
-    again = ", replace=True" if reason else ""  # it is registered already, as refused
-    register = (  # a reason with a colon gives advice of its own
+    """For an operation that is in no family, or is refused for a reason."""
+    again = ", replace=True" if reason else ""  # it is already registered, as refused
+    register = (  # a reason with a colon contains its own advice
         f'If you know how relevance passes it: relprop.register({_qualified(function)}, family="structure"{again}) where it '
         'is linear, "activation" where it is elementwise. '
     )
@@ -32,12 +32,12 @@ def unknown(run: Run, function: Callable[..., Any], args: tuple, reason: str = "
 
 
 def unseen(run: Run, value: Tensor, maker: str) -> UnsupportedOperationError:
-    """Of a tensor whose making no mode can see."""
+    """For a tensor that was made where the mode cannot see."""
     return UnsupportedOperationError(f"in {run.where()} a tensor of shape {tuple(value.shape)} was made by {maker}")
 
 
 def transformed(run: Run) -> UnsupportedOperationError:
-    """Of a torch.func transform."""
+    """For a torch.func transform."""
     return UnsupportedOperationError(
         f"a torch.func transform (vmap, grad, jvp, ...) runs in {run.where()}: relevance cannot be "
         "followed through it, and a gradient that it takes would be another number under relprop's rules. Write that part of "
@@ -46,7 +46,7 @@ def transformed(run: Run) -> UnsupportedOperationError:
 
 
 def written_out(run: Run, function: Callable[..., Any]) -> UnsupportedOperationError:
-    """Of `out=`."""
+    """For `out=`."""
     return UnsupportedOperationError(
         f"{called(function)}(out=...) in {run.where()}: relevance cannot follow a result that "
         "is written into another tensor. Use the returned value instead of out=."
@@ -54,7 +54,7 @@ def written_out(run: Run, function: Callable[..., Any]) -> UnsupportedOperationE
 
 
 def refuse_training(what: str, run: Run) -> ModelStateError:
-    """Of a layer that draws random numbers or changes its statistics."""
+    """For a layer that draws random numbers or changes its statistics."""
     return ModelStateError(
         f"{what} in {run.where()} is in training mode: call model.eval() before explaining a decision."
     )
@@ -74,12 +74,12 @@ def shapes(args: Any) -> str:
 
 
 def _qualified(function: Callable[..., Any]) -> str:
-    """The expression that gives a function."""
+    """The expression that names a function."""
     if registered(function):
         return f"torch.ops.{function}"
     try:
         name = torch.overrides.resolve_name(function)
-    except Exception:  # no function of torch's own namespaces
+    except Exception:  # not a function of torch's own namespaces
         name = None
     if name:
         return name

@@ -1,4 +1,4 @@
-"""The torch function mode, which every operation of a model passes on its way to its handler."""
+"""The torch function mode. Every operation of a model passes through it to its handler."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BACKWARD: dict[Any, Any] = {
 
 
 class Propagation(TorchFunctionMode):
-    """Inside this mode autograd carries relevance: `R(x) = x * G(x)` with `G` in the gradient's place."""
+    """Inside this mode autograd carries relevance: `R(x) = x * G(x)`, with `G` in the gradient's place."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
@@ -72,12 +72,12 @@ class Propagation(TorchFunctionMode):
         if live and torch.is_grad_enabled():
             return self._propagating(entry, func, operands, kwargs, live)
         result = self._constant(entry, func, operands, kwargs, live)
-        # as p.to(p.device) is p, and no constant beside it
+        # p.to(p.device) must return p itself, not the constant that stands for it
         return args[0] if args and result is operands[0] else result
 
     @skipped
     def _silent(self, entry: Entry, func: Any, args: tuple, kwargs: dict) -> Any:
-        """What carries no relevance, such as a shape or a comparison."""
+        """Answers an operation without relevance, such as a shape or a comparison."""
         run = self.run
         if func in TAKES and own(run):
             return take(run, func, args, kwargs)
@@ -86,9 +86,9 @@ class Propagation(TorchFunctionMode):
         if func == SET:
             return assign(run, *args)
         if run.sites.checkpointed and func in _BACKWARD:
-            with self:  # what a checkpoint computes again must be seen
+            with self:  # the mode must see a checkpoint's recomputation
                 return _BACKWARD[func](*args, **kwargs)
-        inside = not torch.is_grad_enabled() and run.functions.note()  # what a custom function does is its own business
+        inside = not torch.is_grad_enabled() and run.functions.note()  # the inside of a custom function does not count
         result = (func if inside or entry.answer is None else entry.answer)(*args, **kwargs)
         if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)
@@ -105,7 +105,7 @@ class Propagation(TorchFunctionMode):
                 if func in SHARES:
                     share(run, args[0])
                 result = result.detach() if result.requires_grad else result
-                if not inside:  # what the function returns is met when it has returned
+                if not inside:  # the function's result is met after it has returned
                     self._cut(func, args[0], result)
                 return result
             if not inside:
@@ -113,11 +113,11 @@ class Propagation(TorchFunctionMode):
             if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
                 run.trace.severed.append(f"{called(func)} in {run.where()}")
                 parts = [t.detach() if isinstance(t, Tensor) else t for t in result]
-                return tuple(parts) if type(result) is tuple else type(result)(parts)  # a named tuple of torch's
+                return tuple(parts) if type(result) is tuple else type(result)(parts)  # one of torch's named tuples
         return result
 
     def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
-        """Notes that numbers go on without relevance; what is cast or rounded may be ids, that an embedding looks up."""
+        """Notes a graph break. A cast or rounded tensor may hold ids that an embedding looks up."""
         run = self.run
         run.trace.cut(called(func), how, operand, result)
         if called(func).strip("_") in BY_ENTRY and result.shape == operand.shape and not recording():
@@ -128,7 +128,7 @@ class Propagation(TorchFunctionMode):
 
     @skipped
     def _constant(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
-        """An operation whose result carries no relevance: no operand does, or no gradients are recorded."""
+        """Runs an operation without relevance in its result: no operand is live, or gradients are off."""
         run = self.run
         inside = bool(live) and run.functions.note()
         written = _written(entry, func, args, kwargs)
@@ -152,7 +152,7 @@ class Propagation(TorchFunctionMode):
             run.model.derive(result, (*args, *kwargs.values()), written)
         if written is not None:
             if inside:
-                seen(written, inside=True)  # what a custom function does is its own business
+                seen(written, inside=True)  # the inside of a custom function does not count
             else:
                 unseen(run, func, written)
         if run.inputs.ids and entry is not None:
@@ -160,7 +160,7 @@ class Propagation(TorchFunctionMode):
         return result
 
     def _propagating(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
-        """An operation on what carries relevance."""
+        """Runs an operation with live operands."""
         run, written = self.run, _written(entry, func, args, kwargs)
         if transforms_active():
             raise transformed(run)
@@ -173,11 +173,11 @@ class Propagation(TorchFunctionMode):
         else:
             if run.trace.recorder is not None:
                 run.trace.recorder.meet(live)
-            notes = [note_of(t) for t in live]  # before what is written into changes
+            notes = [note_of(t) for t in live]  # before an in-place write changes them
             result = self._known(entry, func, args, kwargs, live)
             seen(written)
             rounded = kwargs.get("rounding_mode") is not None or _counts(result)
-            if rounded and not result.requires_grad:  # a normaliser, or what a rule made a constant, is no cut
+            if rounded and not result.requires_grad:  # a normaliser, or a constant by a rule, is not a break
                 self._cut(func, live[0], result)
             adopt(run, result)
             made = args[0] if result is None and args else result  # x[...] = y returns nothing
@@ -215,17 +215,17 @@ class Propagation(TorchFunctionMode):
 
 
 def steps_of(call: Call) -> Propagation:
-    """A context in which the steps that an operation stands for are followed, each by itself."""
+    """A context that follows each of the steps that an operation stands for."""
     return Propagation(call.run)
 
 
 def _counts(result: Any) -> bool:
-    """Whether a result holds integers or truth values."""
+    """Whether a result holds integers or booleans."""
     return isinstance(result, Tensor) and not result.is_floating_point() and not result.is_complex()
 
 
 def _written(entry: Entry | None, func: Any, args: tuple, kwargs: dict) -> Any:
-    """What an operation writes into; None where it makes new tensors."""
+    """The tensor that an operation writes into; None if it makes new tensors."""
     if args and (kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)):
         return args[0]
     return kwargs.get("out")
