@@ -1,4 +1,4 @@
-"""Tensors with a plain graph of their own, of which the model may take a gradient itself."""
+"""Tensors with a plain graph, of which the model may take a gradient itself."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class ModelGradients:
-    """What a run knows of gradients that its model takes.
+    """The gradients that the model of a run takes itself.
 
     Attributes:
         plain: tensors with a plain graph, by identity.
-        own_from: how many module calls deep a gradient that is taken is the model's own; None where none can be.
-        calling: whether the model's forward runs now, and nothing of the caller's.
-        asking: whether the caller's own tensors ask for a gradient, so that the model sees such.
+        own_from: the depth of module calls from which a gradient is the model's own; None if none can be.
+        calling: whether the model's forward runs now, and not code of the caller's.
+        asking: whether the caller's own tensors require a gradient, so that the model's operands do.
     """
 
     def __init__(self, own_from: int | None = None, asking: bool = True) -> None:
@@ -27,7 +27,7 @@ class ModelGradients:
 
     @contextmanager
     def within_model(self) -> Iterator[None]:
-        """While this lasts, the model's own forward runs."""
+        """A context in which the model's own forward runs."""
         self.calling = True
         try:
             yield
@@ -35,5 +35,5 @@ class ModelGradients:
             self.calling = False
 
     def end(self) -> None:
-        """The forward pass has ended: no gradient that is taken from now on is the model's own."""
+        """Ends the forward pass: no gradient taken from now on is the model's own."""
         self.own_from = None

@@ -1,4 +1,4 @@
-"""What a run knows of the model: the paths of its modules, which of them runs now, and which tensors are its own."""
+"""The model of a run: the paths of its modules, the module now running, and the tensors that are its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ModelView:
 
     Attributes:
         paths: the paths of each module, by its identity.
-        constants: tensors made of parameters and buffers alone, by identity; weakly, for offloaded weights must be free to go.
+        constants: tensors made of parameters and buffers alone, by identity; weak, so offloaded weights can be freed.
         of_data: masks, indices and other constants that depend on the inputs, by identity.
     """
 
@@ -35,7 +35,7 @@ class ModelView:
         return module, tuple(self.paths.get(id(module), ()))
 
     def path(self) -> str:
-        """The path of the module now running; "" for the model itself and for what is none of its modules."""
+        """The path of the module now running; "" for the model itself, or if no module of the model runs."""
         return next(iter(self.here()[1]), "")
 
     def where(self) -> str:
@@ -46,7 +46,7 @@ class ModelView:
         return "the model's own forward"
 
     def owns(self, constant: Tensor) -> bool:
-        """Whether a constant is the model's: a parameter, a buffer, or made of such alone. Then it is no one sample's."""
+        """Whether a constant is a model constant: a parameter, a buffer, or made of these alone."""
         if self._buffers is None:
             self._buffers = {id(t) for t in self._model.buffers()} if isinstance(self._model, nn.Module) else set()
         return (
@@ -60,13 +60,13 @@ class ModelView:
         return self.of_data.get(id(constant)) is constant
 
     def note_data(self, result: Any) -> None:
-        """Notes that a constant depends on the inputs: it was read off what carries relevance."""
+        """Notes that a constant depends on the inputs: it was computed from a live tensor."""
         for t in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(t, Tensor):
                 self.of_data[id(t)] = t
 
     def derive(self, result: Any, operands: Iterable[Any], written: Any) -> None:
-        """Notes that a result is a constant of the model where all its operands are; what is written into may cease."""
+        """Notes that a result is a model constant if all its operands are. A target of a write may cease to be one."""
         listed = (a if isinstance(a, (list, tuple)) else (a,) for a in operands)
         given = [t for some in listed for t in some if isinstance(t, Tensor)]
         owned = bool(given) and all(self.owns(t) for t in given)

@@ -15,7 +15,7 @@ from relprop.torch_private.recorded import recording
 
 
 def chained(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
-    """The note of the chain that made a tensor, and how it was moved since."""
+    """The note of the tensor that a chain made, and how its entries were moved since."""
     moves: list[Move] = []
     while note is not None and note.source is None:
         if note.move is None:
@@ -27,7 +27,7 @@ def chained(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
 
 
 def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
-    """Notes that the values of a result, (values, indices), are entries of the operand, moved to where the indices say."""
+    """Notes that the values of a result, (values, indices), are entries of the operand, gathered at the indices."""
     known = note_of(input)
     if isinstance(result, tuple) and len(result) == 2 and known is not None and result[0].requires_grad:
         values, indices = result
@@ -40,13 +40,13 @@ def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
 
 
 def joined(call: Call, parts: Any, result: Tensor, join: Callable[[Any], Tensor]) -> Tensor:
-    """Notes of a concatenation whose live parts are parts of one tensor that it is this tensor, its entries moved.
+    """Notes that a concatenation whose live parts all come from one tensor is this tensor, with its entries moved.
 
     Args:
-        call: of the operation.
+        call: the call of the operation.
         parts: its operands; constants may be among them.
-        result: what it returned.
-        join: the operation on other operands.
+        result: its result.
+        join: the operation as a function of other operands.
     """
     live = [t for t in parts if isinstance(t, Tensor) and t.requires_grad]
     known = [chained(note_of(t)) for t in live]
@@ -62,7 +62,7 @@ def joined(call: Call, parts: Any, result: Tensor, join: Callable[[Any], Tensor]
 
 
 class Joined:
-    """A concatenation of parts of one tensor, as a function of that tensor: each part by its moves, or a constant."""
+    """A concatenation of parts of one tensor, as a function of it. Each part is given by its moves or is a constant."""
 
     def __init__(self, pieces: list[Any], join: Callable[[Any], Tensor]) -> None:
         self.pieces, self._join = pieces, join
@@ -77,20 +77,20 @@ def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:
 
 
 def root(note: Note | None) -> Note | None:
-    """The note of the tensor that first held some numbers."""
+    """The note of the tensor that first held these numbers."""
     while note is not None and note.move is not None:
         note = note.move.note
     return note
 
 
 def history(note: Note | None, shape: torch.Size) -> tuple[torch.Size, list[Move]]:
-    """The shape of the tensor that first held some numbers, and how they were moved since."""
+    """The shape of the tensor that first held these numbers, and how they were moved since."""
     _, before, moves = first_held(note)
     return before or shape, moves
 
 
 def first_held(note: Note | None) -> tuple[Note | None, torch.Size | None, list[Move]]:
-    """The note of the tensor that first held some numbers, its shape, and how they were moved since."""
+    """The note of the tensor that first held these numbers, its shape, and how they were moved since."""
     shape, moves = None, []
     while note is not None and note.move is not None:
         shape = note.move.shape
@@ -101,7 +101,7 @@ def first_held(note: Note | None) -> tuple[Note | None, torch.Size | None, list[
 
 
 def stay(moves: tuple[Move, ...]) -> bool:
-    """Whether moves leave all entries where they were, whatever these are."""
+    """Whether moves leave every entry in its place, whatever the numbers are."""
     if not moves:
         return True
     if not all(map(fixed, moves)):
@@ -116,7 +116,7 @@ def stay(moves: tuple[Move, ...]) -> bool:
 
 
 def fixed(move: Move) -> bool:
-    """Whether a move is the same for all inputs: where a mask or an index depends on them, another sample may differ."""
+    """Whether a move is the same for all inputs. If a mask or an index depends on them, another sample may differ."""
     if isinstance(move.function, Joined):
         return all(fixed(m) for piece in move.function.pieces if isinstance(piece, tuple) for m in piece)
     given = [*move.args, *move.kwargs.values()]
@@ -138,7 +138,7 @@ def moved(t: Tensor, moves: tuple[Move, ...]) -> Tensor:
 
 
 def equal(a: Move, b: Move) -> bool:
-    """Whether two moves are one by how they were called."""
+    """Whether two moves are the same call."""
     return (
         a.function is b.function
         and a.part == b.part
@@ -152,7 +152,7 @@ def equal(a: Move, b: Move) -> bool:
 
 def _alike(x: Any, y: Any) -> bool:
     if isinstance(x, Tensor) and isinstance(y, Tensor):
-        indices = x.dtype is torch.int64 is y.dtype  # of one pick, asked for twice; a mask may fit by chance
+        indices = x.dtype is torch.int64 is y.dtype  # the same choice, computed twice; two masks may agree by chance
         return x is y or (indices and x.shape == y.shape and not recording() and torch.equal(x, y))
     if isinstance(x, Tensor) or isinstance(y, Tensor):
         return False

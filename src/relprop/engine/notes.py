@@ -1,4 +1,4 @@
-"""What the engine remembers of a tensor that carries relevance: a note, kept as an attribute of the tensor itself."""
+"""Notes: what the engine remembers of a live tensor, kept as an attribute of the tensor itself."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from relprop.torch_private.graph import leaf_of, notes_on
 class Note:
     """What the engine remembers of a live tensor.
 
-    It holds for the numbers the tensor had then: `version` tells whether it was written into since, be it through a view.
+    It holds for the tensor's numbers at that time. `version` shows whether they were overwritten since, even by a view.
 
     Attributes:
         run: the run that made the tensor.
         version: the tensor's version when the note was written.
-        move: where its entries were before they were moved or copied; None for numbers of its own.
-        source: the tensor it is an elementwise function of, by the chain `step`; with `source_note` and `source_version`
-            then, for what is written into it later is another number.
-        moves: where the entries of that function went since.
-        forked: whether something was made of the tensor that may meet it again.
+        move: where its entries were before they were moved or copied; None if they are new numbers.
+        source: the tensor it is an elementwise function of, by the chain `step`. `source_note` and `source_version` are
+            from that time, for a later write gives the source new numbers.
+        moves: how the entries of that function were moved since.
+        forked: whether a tensor was made from this one that may meet it again.
         later: the note of the same tensor after it was written into.
         layer: the weighted layer that made it, with that layer's `input`.
-        scaled: that layer and a factor per channel, where it is scaled.
+        scaled: that layer and a factor per channel, if the tensor was scaled.
         roles: what else it is known to be, by the name of the role (see `engine.roles`).
     """
 
@@ -73,7 +73,7 @@ class Note:
         self.roles: dict[str, Any] | None = None
 
     def role(self, name: str) -> Any:
-        """What is known of the tensor in this role; None where it has none."""
+        """What is known of the tensor in this role; None if it does not have the role."""
         return None if self.roles is None else self.roles.get(name)
 
     def give(self, name: str, value: Any) -> None:
@@ -85,7 +85,7 @@ class Note:
 
 
 class Move(NamedTuple):
-    """One operation that moved the entries of a tensor; `function` is None where they stayed."""
+    """One operation that moved the entries of a tensor; `function` is None if they stayed in place."""
 
     note: Note
     shape: torch.Size
@@ -95,7 +95,7 @@ class Move(NamedTuple):
     part: int | None
 
     def __call__(self, t: Tensor) -> Tensor:
-        """The same on another tensor of that shape."""
+        """Applies the same move to another tensor of that shape."""
         if self.function is None:
             return t
         result = self.function(t, *self.args, **self.kwargs)
@@ -104,17 +104,17 @@ class Move(NamedTuple):
 
 def note_of(tensor: Tensor) -> Note | None:
     """The engine's note on a tensor, if it has one."""
-    return getattr(tensor, NOTE.name, None)  # the engine asks at every operand
+    return getattr(tensor, NOTE.name, None)  # read directly: the engine asks for it at every operand
 
 
 def role_of(value: Any, name: str) -> Any:
-    """What is known of a live tensor in a role; None where it has none."""
+    """What is known of a live tensor in a role; None if it does not have the role."""
     note = note_of(value) if isinstance(value, Tensor) and value.requires_grad else None
     return None if note is None or note.roles is None else note.roles.get(name)
 
 
 def noted(run: Run, tensor: Tensor) -> Note:
-    """The note of this run on a live tensor, a new one where it has none."""
+    """This run's note on a live tensor; a new one if there is none."""
     note = note_of(tensor)
     if note is None or note.run is not run:
         note = renew(run, tensor)
@@ -135,7 +135,7 @@ def adopt(run: Run, result: Any) -> None:
 
 
 def renew(run: Run, tensor: Tensor) -> Note:
-    """A new note on a live tensor that was written into; a view still shows a part of what it is a view of."""
+    """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
     old = note_of(tensor)
     note = Note(run)
     NOTE.put(tensor, note)
@@ -152,7 +152,7 @@ def renew(run: Run, tensor: Tensor) -> Note:
 
 
 def begin(run: Run, tensor: Tensor) -> Tensor:
-    """A tensor that carries relevance into the run, with the values of a leaf."""
+    """A live tensor at which relevance enters the run, with the values of a leaf."""
     live = tensor.clone()
     notes_on(live.grad_fn)["relprop"] = run
     renew(run, live)
@@ -162,7 +162,7 @@ def begin(run: Run, tensor: Tensor) -> Tensor:
 
 
 def descends(run: Run, tensor: Tensor) -> bool:
-    """Whether a tensor's history leads to this run's inputs."""
+    """Whether a tensor's history leads back to this run's inputs."""
     stack, seen = [tensor.grad_fn], set()
     while stack:
         node = stack.pop()

@@ -1,10 +1,11 @@
 """Origins: the live tensor that another is an elementwise function of, by a chain of operations with scalars alone.
 
-An activation acts on what it is given, `x + 0.3` say, in which the 0.3 is a bias. So a chain starts at the operand of its
-first step that is not affine. Where operands meet, as in `x * relu6(x + 3)`, they have what they have in common: x.
+An activation acts on its operand, such as `x + 0.3`, in which the 0.3 is a bias. So a chain starts at the operand of
+its first step that is not affine. If operands meet, as in `x * relu6(x + 3)`, their origin is the tensor they share: x.
 
-Copies, casts and views keep an origin. Where entries change their place, a lone activation starts anew; what was moved in
-the same way still meets. Two tensors hold the same numbers where both come from one tensor by moves that amount to the same.
+Copies, casts and views keep an origin. After entries change places, an activation of one operand starts a new chain,
+but tensors moved in the same way still share an origin. Two tensors hold the same numbers if both come from one tensor
+by equivalent moves.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SOURCE = object()
 
 
 class Step:
-    """One operation of an elementwise chain; `SOURCE` among its operands stands for the source."""
+    """One operation of an elementwise chain. Among its operands, `SOURCE` stands for the source."""
 
     __slots__ = ("affine", "args", "function", "gate", "kwargs", "line")
     affine: bool
@@ -54,7 +55,7 @@ class Step:
         return found[id(self)]
 
     def steps(self) -> list[Step]:
-        """Every operation of the chain, operands before what reads them. A loop: a chain may be longer than Python's stack."""
+        """All operations of the chain, operands first. It is a loop: a chain may be longer than Python's stack."""
         order: dict[int, Step] = {}
         waiting = [self]
         while waiting:
@@ -75,9 +76,9 @@ class Step:
 
 
 class Origin(NamedTuple):
-    """A tensor as `step` of `source`, its entries moved by `moves` since; `SOURCE` as a step is the source itself.
+    """A tensor as `step` of `source`, with its entries then moved by `moves`. `SOURCE` as a step is the source itself.
 
-    `note` is the source's at that time. Where the source was written into since, it is `stale`.
+    `note` is the source's note at that time. An origin is `stale` if the source was written into since.
     """
 
     source: Tensor
@@ -87,28 +88,28 @@ class Origin(NamedTuple):
     stale: bool = False
 
     def __call__(self) -> Tensor:
-        """The source, its entries moved as those of the tensor: what a chain starts from."""
+        """The start of the chain: the source, with its entries moved as those of the tensor."""
         return moved(self.source, self.moves)
 
 
 _DEEPEST = 16
-"""How many affine steps, one behind the other, are looked through: each keeps its operand."""
+"""How many successive affine steps are looked through. Each keeps its operand alive."""
 
 
 def origin(t: Tensor) -> Origin:
-    """What an activation of a live tensor is a function of: the start of its chain, or itself."""
+    """The tensor that an activation of a live tensor is a function of: the start of its chain, or itself."""
     found = next(_levels(t))
     return Origin(t, SOURCE, (), note_of(t)) if found.stale else found
 
 
 def beyond(t: Tensor) -> Origin:
-    """The farthest that a live tensor is known to be a function of, beyond its affine steps."""
+    """The farthest tensor that a live tensor is known to be a function of, beyond its affine steps."""
     *_, last = (level for level in _levels(t) if not level.stale)
     return last
 
 
 def _levels(t: Tensor) -> Iterator[Origin]:
-    """What a live tensor is a function of: itself, unless a chain made it; that chain's start; what that is affine in."""
+    """The origins of a live tensor: itself, unless a chain made it; that chain's start; those this is affine in."""
     own = note_of(t)
     note, moved = chained(own)
     if note is None or note.step.affine or not stay(moved):
@@ -129,14 +130,14 @@ def _levels(t: Tensor) -> Iterator[Origin]:
 def chain(
     function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False, written: Tensor | None = None
 ) -> Origin | None:
-    """What the result of an elementwise function is, if all its live operands have something in common.
+    """The origin of an elementwise function's result, if all its live operands share one.
 
     Args:
         function: the operation.
         args: its operands.
         kwargs: its options.
         affine: whether it is a scale or a shift.
-        written: a tensor that is about to be overwritten: another with the same numbers is the better source.
+        written: a tensor about to be overwritten; another source with the same numbers is preferred.
     """
     live = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
     if not live or any(a.shape != live[0].shape for a in live[1:]):
@@ -153,7 +154,7 @@ def chain(
 
 
 def proportional(a: Tensor, b: Tensor) -> bool:
-    """Whether two live tensors are known to be multiples of one: `h` and `0.1 * h`, `h` and `-h`."""
+    """Whether two live tensors are known to be multiples of the same tensor: `h` and `0.1 * h`, `h` and `-h`."""
     found = None if a.shape != b.shape else _common([a, b])
     if found is None or found[0].moves != found[1].moves:
         return False
@@ -176,7 +177,7 @@ def _as_zero(a: Any) -> Any:
 
 
 def _common(live: list[Tensor]) -> list[Origin] | None:
-    """The nearest tensor that all of some tensors are functions of."""
+    """For each of several tensors, its origin in the nearest tensor that all are functions of."""
     first, *others = (list(_levels(t)) for t in live)
     for one in first:
         found = [one]
@@ -206,12 +207,12 @@ def remember(result: Tensor, run: Run, found: Origin) -> Tensor:
 
 
 def remembered(call: Call, result: Tensor, found: Origin) -> Tensor:
-    """As `remember`, for the result of a call."""
+    """The same as `remember`, for the result of a call."""
     return remember(result, call.run, found)
 
 
 def _same(a: Origin, b: Origin) -> bool:
-    """Whether two sources, moved, hold the same numbers."""
+    """Whether two sources, after their moves, hold the same numbers."""
     (one, shape, before), (other, there_shape, there) = first_held(a.note), first_held(b.note)
     if one is None or one is not other:
         return False
@@ -222,7 +223,7 @@ def _same(a: Origin, b: Origin) -> bool:
         return False
     shape = next(s for s in (shape, there_shape, (left or right)[0].shape) if s is not None)
     with aside(), torch.no_grad():
-        # one number for each entry, none of which a move would fill in
+        # a distinct number for each entry, which no move would use as a fill value
         at = math.pi * torch.arange(1, shape.numel() + 1, dtype=torch.float64).reshape(shape)
         try:
             one_way, other_way = (moved(at, tuple(moves)) for moves in (left, right))

@@ -1,8 +1,8 @@
 """Writes into a live tensor that autograd does not see: without gradients, or through `detach()` or `.data`.
 
-Neither autograd nor relevance follows them, so the map would be that of the tensor without the write. torch counts the
-changes of what a tensor and its views and aliases have in common. The count is noted after each operation of the run;
-where it is another when the tensor is read, something else has written.
+Neither autograd nor relevance follows them, so the map would be that of the tensor without the write. Torch has one
+version counter for a tensor, its views and its aliases. Its value is noted after each operation of the run. If it
+differs when the tensor is read, something else has written.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
 
 SHARES = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
-"""What makes a tensor without gradients in the memory of a live one."""
+"""These make a tensor without gradients in the memory of a live one."""
 EXPOSES = {
     Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage
 }  # fmt: skip
-"""What hands the memory of a tensor to others than torch."""
+"""These expose a tensor's memory outside torch."""
 
 
 def seen(value: Any, inside: bool = False) -> None:
-    """Notes that what was written into a tensor, or some, until now was seen by autograd or by a rule.
+    """Notes that autograd or a rule saw all writes into a tensor, or several, until now.
 
     Args:
         value: the tensor, or several.
-        inside: whether a custom function's forward wrote: where it says so (`mark_dirty`) torch counts it once more.
+        inside: whether a custom function's forward wrote. If it says so (`mark_dirty`), torch counts the write again.
     """
     if isinstance(value, Tensor):
         if not value.is_inference():
@@ -45,21 +45,21 @@ def seen(value: Any, inside: bool = False) -> None:
 
 
 def unseen(run: Run, func: Callable[..., Any], target: Any) -> None:
-    """Remembers an operation that writes without being followed, to name it if it was into what carries relevance."""
+    """Remembers an operation that writes without being followed, to name it if the target turns out to be live."""
     for t in target if isinstance(target, (list, tuple)) else (target,):
         if isinstance(t, Tensor) and (memory := memory_of(t)) is not None:
             run.writes.written.append((memory, f"{called(func)} in {run.where()}"))
 
 
 def share(run: Run, live: Tensor) -> None:
-    """Remembers that a tensor without gradients has the memory of a live one: `detach()` and `.data` make such."""
+    """Remembers that a tensor without gradients shares the memory of a live one, as after `detach()` or `.data`."""
     memory = memory_of(live)
     if memory is not None:
         run.writes.shared[memory] = weakref.ref(live)
 
 
 def expose(run: Run, tensor: Tensor, func: Callable[..., Any]) -> None:
-    """Keeps a copy of what leaves torch, as an array or an address, where a live tensor lies in the same memory."""
+    """Keeps a copy of a live tensor whose memory leaves torch, as an array or an address."""
     memory = memory_of(tensor)
     live = run.writes.shared[memory]() if memory in run.writes.shared else None
     if live is not None and memory_of(live) == memory:
@@ -70,10 +70,10 @@ def expose(run: Run, tensor: Tensor, func: Callable[..., Any]) -> None:
 
 
 def check_exposed(run: Run) -> None:
-    """Refuses what was written into a live tensor from outside torch, as through a NumPy array: torch does not count it.
+    """Refuses a write into a live tensor from outside torch, as through a NumPy array, which torch does not count.
 
     Raises:
-        UnsupportedOperationError: with where the array was made.
+        UnsupportedOperationError: there was one; the message says where the array was made.
     """
     for values, version, copy, name in run.writes.exposed:
         same = torch.equal(values.nan_to_num(), copy.nan_to_num()) and torch.equal(values.isnan(), copy.isnan())
@@ -83,10 +83,10 @@ def check_exposed(run: Run) -> None:
 
 
 def check(run: Run, value: Tensor) -> None:
-    """Refuses a live tensor, of whose note the count is not up to date, if a write into it was not seen.
+    """Refuses a live tensor with a newer version than its note, if not all writes into it were seen.
 
     Raises:
-        UnsupportedOperationError: with the operation that wrote, where the mode met it.
+        UnsupportedOperationError: some were not; the message names the operation that wrote, if the mode met it.
     """
     if value._version in SEEN.of(_whole(value), ()):
         return
@@ -107,6 +107,6 @@ def _refused(what: str, value: Tensor) -> UnsupportedOperationError:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """The tensor that a view is a view of."""
+    """The base of a view; else the tensor itself."""
     base = tensor._base if tensor._is_view() else None
     return tensor if base is None else base

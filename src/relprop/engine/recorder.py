@@ -1,8 +1,8 @@
-"""What each operation kept of the relevance that it was handed, read off the graph during a backward pass.
+"""How much relevance each operation absorbs, read off the graph during a backward pass.
 
-What arrives at an operation's results less what it hands to its live operands is what it absorbed. Both sides are
-read off the graph by hooks on the nodes at the edge between one operation and the next, so no handler takes part. One
-number is read per edge and sample, given by one side and taken by the other, so the books balance by construction.
+An operation absorbs what arrives at its results minus what it passes to its live operands. Hooks read both off the
+nodes at the edges between operations, so handlers take no part. At each edge one number per sample is read; one
+operation gives it and another takes it, so the totals balance by construction.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from relprop.numerics import nonzero, wide
 
 Edge = tuple[Node, int]
 INPUT = -1
-"""Stands for the inputs where an operation's number says what made a tensor."""
+"""Stands for the inputs in place of an operation's number."""
 SINK = "positions"
-"""The family of position encodings, with which relevance ends."""
+"""The family of position encodings, where relevance ends."""
 Made = tuple[str, str, str]
 """An operation: its family, its name, and the module that called it."""
 
 
 class Held:
-    """The value of a tensor on whose edge relevance is read: no copy, as long as nothing overwrites it."""
+    """The value of a tensor on whose edge relevance is read. No copy is made unless it may be overwritten."""
 
     __slots__ = ("maker", "value", "version")
 
@@ -43,19 +43,19 @@ class Held:
 
 
 class Overwritten(Exception):
-    """A value that the ledger reads was overwritten where no one saw it: it must be copied when it is made."""
+    """A value that the ledger reads was overwritten unseen. It must be copied when it is made."""
 
 
 class Recorder:
-    """Books what each operation of a run hands on, backward pass by backward pass.
+    """Records how much relevance each operation of a run passes on, in each backward pass.
 
     Args:
         copied: whether values are copied when they are made, for models that overwrite them unseen.
 
     Attributes:
         entries: one for each operation, in the order of the forward pass.
-        samples: of how many samples a pass reads relevance; 1 reads that of all as one.
-        apart: whether each tensor that was read had rows for each of the samples.
+        samples: the number of samples whose relevance a pass reads separately; 1 reads the total.
+        apart: whether each tensor that was read had separate rows for each sample.
         nz: whether exact zeros carry relevance.
     """
 
@@ -71,7 +71,7 @@ class Recorder:
         self._handed: list[tuple[int, int, Tensor]] = []
 
     def start(self, tensor: Tensor, sink: bool = False) -> None:
-        """A tensor with which relevance ends: an input, rows an embedding looked up, or a position encoding."""
+        """Registers a tensor where relevance ends: an input, rows of a lookup, or a position encoding."""
         maker = INPUT
         if sink:
             maker = len(self.entries)
@@ -79,7 +79,7 @@ class Recorder:
         self._hold(tensor, edge_of(tensor), maker)
 
     def meet(self, operands: list[Tensor]) -> None:
-        """Before an operation: a view that was written into through its base has another node; it is the writer's."""
+        """Before an operation: a view written into through its base has a new node, which belongs to the writer."""
         for t in operands:
             if t._base is not None and t._base.requires_grad and edge_of(t) not in self._held:
                 made = self._held.get(edge_of(t._base))
@@ -87,13 +87,13 @@ class Recorder:
                     self._hold(t, edge_of(t), made.maker)
 
     def copy(self, tensor: Tensor, of: Tensor) -> None:
-        """Books a copy under what made the original."""
+        """Records a copy under the operation that made the original."""
         made = self._held.get(edge_of(of))
         if made is not None:
             self._hold(tensor, edge_of(tensor), made.maker)
 
     def record(self, family: str, name: str, where: str, results: Any) -> None:
-        """Books one operation, just called."""
+        """Records an operation that has just run."""
         number = len(self.entries)
         made = {edge: t for t in with_bases(results) if (edge := edge_of(t)) not in self._held}
         if not made:
@@ -104,7 +104,7 @@ class Recorder:
         self.entries.append((family, name, where))
 
     def preserve(self, target: Any) -> None:
-        """Before a tensor is overwritten: values that lie in its memory are copied."""
+        """Copies values in a tensor's memory before the tensor is overwritten."""
         if isinstance(target, Tensor) and (stored := memory_of(target)) is not None:
             for held in self._stored.pop(stored, ()):
                 if held.intact:
@@ -118,7 +118,7 @@ class Recorder:
             self._stored[stored].append(held)
 
     def _watch(self, nodes: set[Node], number: int) -> None:
-        """Hooks on the nodes of one operation that hand gradients to operands known before."""
+        """Sets hooks on the nodes of one operation that pass gradients to operands known before."""
         stack, seen = list(nodes), set()
         while stack:
             node = stack.pop()
@@ -141,11 +141,11 @@ class Recorder:
                 self._handed.append((number, held.maker, self._per_sample(held, g)))
 
     def _per_sample(self, held: Held, g: Tensor) -> Tensor:
-        """Relevance per sample, (N,), summed in float64: of inputs rounded as it is in the result."""
+        """Relevance per sample, (N,), summed in float64. For inputs each product is rounded as in the result."""
         value = held.value if held.maker == INPUT else wide(held.value)
-        if value.is_complex():  # inside a Fourier transform; both parts are numbers that carry relevance
+        if value.is_complex():  # inside a Fourier transform: both parts carry relevance
             value, g = (torch.view_as_real(part.resolve_conj()) for part in (value, g))
-        half = value.dtype is torch.float16  # has no room for what stands in for a zero
+        half = value.dtype is torch.float16  # it cannot represent the stand-in for a zero
         relevance = (nonzero(value) if self.nz and not half else value) * g.detach()
         relevance = relevance.nan_to_num(0.0, torch.inf, -torch.inf)  # memory that was not filled yet, times 0
         total = torch.float64 if relevance.device.type != "mps" else torch.float32
@@ -157,20 +157,21 @@ class Recorder:
         return relevance.reshape(self.samples, -1).sum(1, dtype=total)
 
     def balance(self, edge: Edge, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The books since the last call, in float64 on the CPU.
+        """The totals since the last call, in float64 on the CPU.
 
         Args:
-            edge: the score's.
-            seed: what was handed to it, (N,).
+            edge: the score's edge.
+            seed: the relevance given to it, (N,).
 
         Returns:
-            What each operation absorbed, (operations, N); what ended in the inputs, (N,); what each edge handed on, (edges, N).
+            What each operation absorbed, (operations, N); what ended in the inputs, (N,); what each edge passed on,
+            (edges, N).
         """
         edges = torch.zeros(len(self._handed), self.samples, dtype=torch.float64)
         by_device: defaultdict[torch.device, list[int]] = defaultdict(list)
         for n, (_, _, handed) in enumerate(self._handed):
             by_device[handed.device].append(n)
-        for numbers in by_device.values():  # one transfer each
+        for numbers in by_device.values():  # one transfer per device
             edges[numbers] = torch.stack([self._handed[n][2] for n in numbers]).cpu().double()
         kept = torch.zeros(len(self.entries) + 1, self.samples, dtype=torch.float64)
         kept[self._held[edge].maker] += seed.detach().cpu().double()
@@ -181,15 +182,15 @@ class Recorder:
         return kept[:-1], kept[-1], edges
 
     def begin_pass(self, samples: int, nz: bool) -> None:
-        """Says before a backward pass of how many samples it reads relevance, and whether exact zeros carry some."""
+        """Sets, before a backward pass, the number of samples it reads and whether exact zeros carry relevance."""
         self.samples, self.apart, self.nz = samples, True, nz
 
     def forget(self) -> None:
-        """What the graph was asked in passing is no part of the books."""
+        """Discards what other backward passes through the graph have recorded."""
         self._handed.clear()
 
     def close(self) -> None:
-        """Lets go of the graph. Its nodes hold the hooks, and these the nodes: no garbage collector sees that circle."""
+        """Releases the graph. The garbage collector cannot see the cycle of its nodes and their hooks."""
         for hook in self._hooks:
             hook.remove()
         for holder in (self._hooks, self._held, self._stored, self._handed):
@@ -203,15 +204,15 @@ def edge_of(tensor: Tensor) -> Edge:
 
 
 def memory_of(tensor: Tensor) -> int | None:
-    """The memory a tensor lies in; None where it tells of none, as some subclasses."""
+    """The memory a tensor lies in; None if it cannot be told, as for some subclasses."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError, ValueError):  # the last for parameters that are made at the first call
+    except (NotImplementedError, RuntimeError, ValueError):  # ValueError: a parameter that is made at the first call
         return None
 
 
 def with_bases(value: Any) -> Iterator[Tensor]:
-    """The live tensors of a result, and those of which they are views: written into, or what the operation kept to itself."""
+    """The live tensors of a result and their bases, which were written into or are internal to the operation."""
     for t in tensors(value):
         yield t
         if t._base is not None and t._base.requires_grad:

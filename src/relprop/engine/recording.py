@@ -17,12 +17,12 @@ _lock = threading.Lock()
 
 
 def record(call: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) -> fx.GraphModule:
-    """What `call` does with tensors of these shapes, as a graph that does it with any numbers.
+    """Records `call` on tensors of these shapes as a graph, valid for any numbers.
 
-    Tensors that `call` reads from elsewhere, such as a model's parameters, are attributes of the graph: not copies.
+    Tensors that `call` reads from elsewhere, such as a model's parameters, become attributes of the graph, not copies.
 
     Raises:
-        UnsupportedOperationError: what is done, or its shapes, depends on the numbers.
+        UnsupportedOperationError: the operations or their shapes depend on the numbers.
     """
     try:
         graph = recorded(call, tensors)
@@ -44,7 +44,7 @@ def record(call: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) -> 
 
 
 def _check_shapes(graph: fx.GraphModule, tensors: Sequence[Tensor]) -> None:
-    """Refuses a graph in which the numbers decide on the shapes: it would be wrong for others."""
+    """Refuses a graph whose shapes depend on the numbers: it would be wrong for other numbers."""
     function = shape_that_depends_on_numbers(graph, tensors)
     if function is not None:
         raise UnsupportedOperationError(

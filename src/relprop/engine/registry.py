@@ -1,7 +1,7 @@
-"""The one table: torch function -> family and handler. `register` fills it, ours and yours alike.
+"""The register: torch function -> family and handler. `register` fills it, for relprop and for users.
 
-A family is declared once, with the handler of operations that name none. The order of registrations carries no meaning:
-a function that is named itself is never overwritten by a spelling of another.
+A family is declared once, with its default handler. The order of registrations does not matter: a function registered
+by its own name is never overwritten by a spelling of another.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_TRAITS: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of operation: what handles it, and what relevance does there by default."""
+    """A kind of operation: its default handler, and what relevance does there by default."""
 
     name: str
     handler: Handler | None
@@ -42,7 +42,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the table knows of one spelling of one operation; see `register`."""
+    """What the register knows of one spelling of one operation; see `register`."""
 
     function: Function
     family: str
@@ -74,12 +74,12 @@ _NAMEABLE = EVERYTHING | {SILENT, REFUSED}
 
 
 def declare(name: str, handler: Handler | None, says: str) -> None:
-    """Makes a family known.
+    """Declares a family.
 
     Args:
-        name: of the family; composites give rules by it.
-        handler: of its operations that have none of their own; None where each must have one.
-        says: what relevance does there where no rule says otherwise, for the documentation.
+        name: the name by which composites give it rules.
+        handler: the default handler of its operations; None if each must have its own.
+        says: what relevance does there without a rule, for the documentation.
     """
     if name in FAMILIES:
         raise InputError(f"the family {name!r} is declared already.")
@@ -87,7 +87,7 @@ def declare(name: str, handler: Handler | None, says: str) -> None:
 
 
 def native(call: Any, *args: Any, **kwargs: Any) -> Any:
-    """The operation as it is: its own gradient is the rule."""
+    """Runs the operation unchanged: its own gradient is the rule."""
     return call()
 
 
@@ -115,24 +115,24 @@ def register(
         family: what kind of operation it is: "structure" (linear in its live operands: the native gradient is exact),
             "activation" (elementwise), "linear" (a weighted layer, linear in the one operand that carries relevance),
             "product", "selection", "silent" (carries no relevance), or another family that composites name.
-        handler: a function `(call, *args, **kwargs) -> output` where the family's default does not do.
+        handler: a function `(call, *args, **kwargs) -> output`, if the family's default does not fit.
             `call()` runs the operation itself.
-        only: take this very function, not its other spellings (method, operator, in-place).
-        replace: overwrite what is registered. Without it a second registration is refused.
-        reason: for family "refused", why, and what to do instead.
-        weight: for family "linear", a function of the operation's arguments that returns its weight (out, in), or weight
-            and bias. Called in the backward pass, and only by rules that need the weight; without it they are refused.
-        traits: what the operation does to the entries of its operand (`relprop.engine.traits`): with these a result stays
-            what the operand was known to be.
-        gives: roles that its results have, by name.
-        in_place: a handler for the spellings that write into the first operand; it answers `NotImplemented` where the
-            result must be computed beside and written back.
-        on_constants: whether the handler wants to see the operation also where no operand carries relevance.
-        decomposes: whether the handler runs the visible steps that the operation stands for: rules act on these alone.
-        answer: for family "silent", a function that answers in the operation's place.
+        only: register this function alone, not its other spellings (method, operator, in-place).
+        replace: overwrite an existing registration. Without it a second registration is refused.
+        reason: for family "refused": why, and what to do instead.
+        weight: for family "linear": a function of the operation's arguments that returns its weight (out, in), or
+            weight and bias. Only rules that need the weight call it, in the backward pass; without it they are refused.
+        traits: what the operation does to the entries of its operand (`relprop.engine.traits`). They decide which roles
+            of the operand its result keeps.
+        gives: roles that its results get, by name.
+        in_place: a handler for the spellings that write into the first operand. It returns `NotImplemented` if the
+            result must be computed as a new tensor and copied back.
+        on_constants: whether the handler is also called when no operand carries relevance.
+        decomposes: whether the handler runs the visible steps that the operation stands for. Rules act on these alone.
+        answer: for family "silent": a function that answers in the operation's place.
 
     Raises:
-        InputError: the family is unknown, has no default handler and none is given, or a function is registered already.
+        InputError: the family is unknown or lacks a default handler, or a function is registered already.
     """
     if family not in _NAMEABLE:
         raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
@@ -168,14 +168,14 @@ def register(
 
 
 def owner(function: Function) -> Function:
-    """The class whose `apply` is given, or what is given."""
+    """The class whose `apply` is given; else the function itself."""
     holder = getattr(function, "__self__", None)
     bound = isinstance(holder, type) and getattr(function, "__name__", "") == "apply"
     return holder if bound else function  # type: ignore[return-value]
 
 
 def lookup(function: Function) -> Entry | None:
-    """The entry of a function, through any of its names."""
+    """The entry of a function under any of its names; None if there is none."""
     try:
         entry = TABLE.get(function)
     except TypeError:

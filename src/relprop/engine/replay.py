@@ -1,4 +1,4 @@
-"""Whether a backward pass of ours runs now, in which what a checkpoint computes again arrives a second time."""
+"""Whether one of relprop's backward passes runs now, so that operations are a checkpoint's recomputation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from relprop.engine.undo import Undo
 from relprop.torch_private.state import graph_task
 
 _outside: dict[int, set[object]] = {}
-"""The calls of ours that run in the hooks and functions of backward passes, by the numbers of these."""
+"""relprop's calls inside the hooks and functions of backward passes, by the number of the backward pass."""
 
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """A call of ours, as a whole: where it is made inside a backward pass, that is not the one of its own graph."""
+    """A whole relprop call. If it starts inside a backward pass, that pass is not one through its own graph."""
     task = graph_task()
     this = object()
     with Undo() as undo:
@@ -31,6 +31,6 @@ def _within(task: int, call: object) -> None:
 
 
 def replaying() -> bool:
-    """Whether our backward pass runs: what arrives now is a checkpoint's recomputation."""
+    """Whether relprop's own backward pass runs: operations that arrive now are a checkpoint's recomputation."""
     task = graph_task()
     return task != -1 and task not in _outside

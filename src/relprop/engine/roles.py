@@ -1,8 +1,8 @@
-"""Roles: what a tensor is known to be, and which operations it stays that through.
+"""Roles: what a tensor is known to be, and which operations preserve it.
 
 An operation declares its *traits* when it is registered: it moves entries, keeps their values, scales them, adds a
-constant to them, or reduces them. A *role* declares, once, which traits it survives, and what several operands in that
-role make together. After each operation, in whatever spelling, `carry` does the rest.
+constant to them, or reduces them. A *role* declares, once, which traits it survives, and how the roles of several
+operands join. After each operation, in any spelling, `carry` gives the roles to the result.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class Role:
     """Something that a tensor is known to be.
 
     Attributes:
-        name: by which notes know it.
-        given_by: what gives it, for people.
-        survives: the traits it survives, `ANY` for all operations.
-        asked_by: who asks for it, for people.
-        join: what an operation on several live operands makes of it, given what is known of each (None where nothing is).
+        name: its name in notes.
+        given_by: which operations give it, for the documentation.
+        survives: the traits it survives; `ANY` for all operations.
+        asked_by: what uses it, for the documentation.
+        join: what an operation on several live operands makes of it, from what is known of each (None if nothing is).
             Without it the role ends there.
         joined_by: the traits of the operations that join it; `ANY` for all.
-        scaled: what scaling makes of it, given the run, what is known, and the operation's arguments.
-        read: how it is read off a note, where it does not stand there by its name.
-        then: what an operation with these traits makes of it, given what is known and the operation as a function.
+        scaled: what scaling makes of it, from the run, what is known, and the operation's arguments.
+        read: how to read it off a note, if the note does not hold it by its name.
+        then: what an operation makes of it, from what is known, the operation as a function, and its traits.
     """
 
     name: str
@@ -61,7 +61,7 @@ def role(
     then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
     joined_by: Iterable[str] = (MOVES,),
 ) -> str:
-    """Declares a role, and returns its name."""
+    """Declares a role and returns its name."""
     ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
     if read is not None:
         _READ.append(ROLES[name])
@@ -80,7 +80,7 @@ def carry(
     run: Any, traits: frozenset[str], function: Callable[..., Any], operands: list[Tensor], notes: list[Note | None],
     args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
 ) -> None:  # fmt: skip
-    """Gives the results of an operation the roles that its live operands had before it."""
+    """Gives the results of an operation the roles of its live operands that survive it."""
     lone = len(operands) == 1 or (FIRST in traits and bool(args) and args[0] is operands[0])
     if lone and notes[0] is not None and (MOVES in traits or SAME in traits):
         _link(traits, function, operands[0], notes[0], args, kwargs, result)
@@ -89,7 +89,7 @@ def carry(
     found = _found(run, traits, notes[:1] if lone else notes, args)
     for name in [name for name in found if ROLES[name].then is not None]:
         value = found.pop(name)
-        written = bool(args) and result is args[0] and result is not operands[0]  # into something else
+        written = bool(args) and result is args[0] and result is not operands[0]  # into another operand
         if lone and isinstance(result, Tensor) and not written:
             found[name] = ROLES[name].then(value, _again(function, operands[0], args, kwargs), traits)  # type: ignore[misc]
     for t in result if isinstance(result, (tuple, list)) else (result,):
@@ -98,7 +98,7 @@ def carry(
             continue
         if found:
             note.roles = dict(found) if note.roles is None else {**found, **note.roles}
-        if note.step is None and note.move is None:  # else it is read off these
+        if note.step is None and note.move is None:  # else it is read off the step or the move
             for known in _READ:
                 value = _read(known, traits, notes[:1] if lone else notes)
                 if value is not None and note.role(known.name) is None:
@@ -106,15 +106,15 @@ def carry(
 
 
 def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result: Any) -> None:
-    """Notes that a result has the entries of a live operand, moved by `function`, and so its roles."""
+    """Notes that a result has the entries of a live operand, moved by `function`, and therefore its roles."""
     call.note(result)
     carry(call.run, frozenset({MOVES}), function, [operand], [note_of(operand)], (operand,), {}, result)
 
 
 def spread(run: Any, view: Tensor) -> None:
-    """After a write into a view: what both its values and those of the whole are known to be, the whole still is.
+    """After a write into a view, gives the base the roles that both the written values and the base have.
 
-    A constant that is written into for the first time has nothing to say: `y[:, :3] = a; y[:, 3:] = b` is a concatenation.
+    A constant base does not count at the first write: `y[:, :3] = a; y[:, 3:] = b` is a concatenation.
     """
     whole = view._base if view._is_view() else None
     if whole is None or not whole.requires_grad:
@@ -140,7 +140,7 @@ def _known(known: Role, note: Note | None) -> Any:
 
 
 def _again(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
-    """An operation as a function of one operand. It does not hold the operand, which may be where it is kept."""
+    """An operation as a function of one operand. It does not hold the operand, which may hold this function."""
 
     def put(value: Any, old: Any, new: Any) -> Any:
         if isinstance(value, (tuple, list)):
@@ -211,5 +211,5 @@ def _link(
 
 
 def _alias(t: Tensor, operand: Tensor, shape: torch.Size) -> bool:
-    """Whether a view shows the whole of a tensor as it is."""
+    """Whether a view shows the whole tensor unchanged."""
     return t.shape == shape and t.stride() == operand.stride() and t.data_ptr() == operand.data_ptr()

@@ -1,9 +1,9 @@
-"""Whether samples stay apart: each in its own rows along the first axis, through each operation.
+"""Whether samples stay apart through each operation, each in its own rows along the first axis.
 
-Results are read per sample, and that is right only if no sample's score sends relevance to another's rows. Where every
-operation shows it by its arguments, nothing needs to be measured; where one does not, the backward pass is asked.
+Results are read per sample, which is right only if no sample's score sends relevance to another's rows. If the
+arguments of every operation show this, no measurement is needed. Otherwise the backward pass is measured.
 
-A tensor counts as apart where its first axis is a multiple of the number of samples, those of the first sample first.
+Samples are apart in a tensor if their number divides the length of its first axis, with the first sample's rows first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Test = Callable[[tuple, dict, list[Tensor], Tensor], bool]
 
 
 def apart(samples: int, entry: Entry | None, args: tuple, kwargs: dict, live: list[Tensor], result: Any) -> bool:
-    """Whether an operation on live operands whose samples are apart shows that those of its results are."""
+    """Whether an operation shows that it keeps apart the samples of its live operands."""
     results = list(_live(result))
     if entry is None or any(r.ndim == 0 or r.shape[0] % samples for r in results):
         return False
@@ -30,7 +30,7 @@ def apart(samples: int, entry: Entry | None, args: tuple, kwargs: dict, live: li
 
 def _name(function: Any) -> str:
     name = getattr(function, "__name__", "")
-    if name == "__get__":  # of a property, such as x.mT
+    if name == "__get__":  # the getter of a property, such as x.mT
         name = getattr(function.__self__, "__name__", "")
     return name.strip("_")
 
@@ -45,17 +45,17 @@ def _live(value: Any) -> Iterator[Tensor]:
 
 
 def _alike(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
-    """Entry by entry, or along other axes than the first: all live operands have the result's first axis."""
+    """Entry by entry, or along axes other than the first: all live operands have the result's first axis."""
     return all(t.ndim == result.ndim and t.shape[0] == result.shape[0] for t in live)
 
 
 def _moved(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
-    """The same entries in the same order under another shape."""
+    """The same entries in the same order, in another shape."""
     return not isinstance(args[1] if len(args) > 1 else kwargs.get("dtype"), torch.dtype)
 
 
 def _dims(position: int, *names: str) -> Callable[[tuple, dict], list[int] | None]:
-    """Reads the axes an operation acts on: its arguments from `position` on, or the one of that name."""
+    """Reads the axes that an operation acts on: its arguments from `position` on, or one with these names."""
 
     def read(args: tuple, kwargs: dict) -> list[int] | None:
         given: Any = [a for a in args[position:]] or [kwargs[n] for n in names if kwargs.get(n) is not None]
@@ -67,7 +67,7 @@ def _dims(position: int, *names: str) -> Callable[[tuple, dict], list[int] | Non
 
 
 def _off_first(position: int, *names: str, count: int = 1, default: int | None = None) -> Test:
-    """Acts along axes that are not the first. `count` of the arguments from `position` on name axes, 0 for all."""
+    """Acts along axes other than the first. `count` arguments from `position` on name axes; 0 means all."""
     read = _dims(position, *names)
 
     def test(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
@@ -118,7 +118,7 @@ def _one_of_each(key: Any, count: int) -> bool:
 
 
 def _keeps_first(key: Any, ndim: int) -> bool:
-    """Whether an index leaves the first axis whole, and where it is."""
+    """Whether an index leaves the first axis whole and in place."""
     keys = key if isinstance(key, tuple) else (key,)
     if not keys:
         return False
@@ -130,7 +130,7 @@ def _keeps_first(key: Any, ndim: int) -> bool:
     numbers = sum(isinstance(k, int) for k in keys)
     return whole and (
         lists == 0 or lists + numbers == 1
-    )  # several lists apart from another move their axis to the front
+    )  # several lists that are not adjacent move their axis to the front
 
 
 def _product(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
@@ -143,14 +143,14 @@ def _product(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> b
 
 
 def _weighted(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
-    """A layer on its input alone, with an axis of samples."""
+    """A layer whose input alone is live, and has an axis of samples."""
     x, weight = args[0] if args else kwargs["input"], args[1] if len(args) > 1 else kwargs["weight"]
     axes = weight.ndim if weight.ndim > 2 else 2
     return len(live) == 1 and live[0] is x and x.ndim >= axes and x.shape[0] == result.shape[0]
 
 
 def _affine(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
-    """`addmm`, a layer's bias first."""
+    """`addmm`, whose first operand is a layer's bias."""
     return len(live) == 1 and live[0] is args[1] and result.shape[0] == live[0].shape[0]
 
 
@@ -162,7 +162,7 @@ def _pooled(dims: int) -> Test:
 
 
 def _normalised(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
-    """A layer norm or its like: over the last axes, given by their sizes."""
+    """A layer norm or similar, over the last axes, given by their sizes."""
     over: Any = args[1] if len(args) > 1 else kwargs.get("normalized_shape")
     return (
         isinstance(over, (tuple, list, torch.Size)) and len(over) < result.ndim and _alike(args, kwargs, live, result)
@@ -177,7 +177,7 @@ def _with_axes(least: int) -> Test:
 
 
 def _summed(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
-    """An einsum whose live operands and result all begin with one letter."""
+    """An einsum whose live operands and result all begin with the same letter."""
     equation = args[0]
     if not isinstance(equation, str) or "->" not in equation:
         return False

@@ -1,4 +1,4 @@
-"""The state of one forward pass and its backward passes, in parts that know one thing each."""
+"""The state of one forward pass and its backward passes, in parts with one subject each."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ class Run:
     """One forward pass and its backward passes.
 
     Args:
-        composite: the rules, or None to decide at the end of the forward pass ("auto").
-        model: for module paths; None for a plain function.
+        composite: the rules; None to choose them at the end of the forward pass ("auto").
+        model: the model, for module paths; None for a plain function.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
-        recorder: what records what each operation absorbs.
-        observed: whether each operation, its place and what is not known are logged.
-        inputs: where relevance starts and ends; by default nothing is known of it.
-        gradients: which gradients are the model's own; by default none.
-        writes: what was written into; by default no copies are kept.
+        recorder: records what each operation absorbs.
+        observed: whether each operation, its place and unknown operations are logged.
+        inputs: where relevance starts and ends; empty by default.
+        gradients: which gradients are the model's own; none by default.
+        writes: which tensors were written into; keeps no copies by default.
 
     Attributes:
-        model: the model's paths, the running module, which tensors are its own.
+        model: the model's paths, the module now running, the model's own tensors.
         sites: which call stands where, and which rule acts there.
         inputs: where relevance starts and ends.
         functions: calls of custom autograd functions.
         gradients: gradients that the model takes itself.
-        writes: what was written into.
-        trace: what is told of the run afterwards.
+        writes: which tensors were written into.
+        trace: what is reported of the run afterwards.
         chance: the generators that the model draws from.
-        final: whether the backward pass that runs is the last one, so that memory can be given back on the way.
+        final: whether the current backward pass is the last one, so that memory can be freed on the way.
     """
 
     def __init__(
@@ -73,22 +73,22 @@ class Run:
         return self.model.where()
 
     def sink(self, constant: Tensor) -> Tensor:
-        """A position encoding, made to report the relevance that ends in it."""
+        """A position encoding that reports the relevance that ends in it."""
         return self.inputs.sink(constant, self.model.path())
 
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
-        """The error of an operation that cannot be explained."""
+        """The error for an operation that cannot be explained."""
         place = Place(entry.family, entry.function, *self.model.here())
         return UnsupportedOperationError(f"{place}, given {shapes}: {what}")
 
     def begin_pass(self, samples: int, final: bool) -> None:
-        """Says before a backward pass how many samples it is for, and whether it is the last one."""
+        """Sets, before a backward pass, the number of its samples and whether it is the last one."""
         self.final = final
         if self.trace.recorder is not None:
             self.trace.recorder.begin_pass(samples, self.sites.nz_first)
 
     def close(self) -> None:
-        """Lets go of the graph, which holds this run: no garbage collector sees a circle that leads through its nodes."""
+        """Releases the graph, which holds this run: the garbage collector cannot see a cycle through its nodes."""
         self.functions = Applications()
         self.inputs.close()
         self.writes.close()

@@ -1,4 +1,4 @@
-"""Sites: which call of an operation stands where, which rule acts there, and what a checkpoint finds again."""
+"""Sites: where each call stands, which rule acts there, and what a checkpoint's recomputation must find again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from relprop.torch_private.state import saved_elsewhere, saving_hooks
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided at a place, for the recomputation of a checkpointed part."""
+    """The decision at a place, kept for the recomputation of a checkpointed part."""
 
     place: Place
     rule: Any
@@ -33,12 +33,12 @@ class Sites:
     """Where the operations of one run stand, and the rule of each.
 
     Attributes:
-        met: the families of operations that ran, and what else the network was seen to have; "auto" chooses by it.
+        met: the families of operations that ran, and other properties of the network, by which "auto" chooses.
         weighted: how many weighted layers ran.
-        placements: the places where a rule was asked for, by their order, and the rule that acts.
-        checkpointed: whether a part of the model was seen to be computed again in the backward pass.
-        log: every operation with its place, for those who observe; None where nobody does.
-        hooks: on saved tensors, the caller's or those that keep copies: all others are a checkpoint's.
+        placements: the places where a rule was requested, by their order, with the rule that acts.
+        checkpointed: whether a part of the model will be recomputed in the backward pass.
+        log: every operation with its place, for observers; None if there are none.
+        hooks: the hooks on saved tensors that the caller set or that keep copies; all others belong to a checkpoint.
     """
 
     def __init__(self, composite: Composite | None, model: ModelView, observed: bool = False) -> None:
@@ -63,7 +63,7 @@ class Sites:
         return self._composite
 
     def settle(self) -> None:
-        """Makes "auto" choose, by what the forward pass met; called where that has ended."""
+        """Makes "auto" choose by what the forward pass met. Called at its end."""
         if self._composite is None:
             self._composite = automatic(self.met)
 
@@ -74,7 +74,7 @@ class Sites:
 
     @property
     def nz(self) -> bool:
-        """Whether exact zeros may carry relevance at the place now reached."""
+        """Whether exact zeros may carry relevance at the current place."""
         if self._replayed is not None and replaying():
             return self._replayed.nz
         if self._composite is None:
@@ -91,10 +91,10 @@ class Sites:
         return self.nz_hidden or (self.weighted > 0 and self.composite.unproportional_first)
 
     def place(self, entry: Entry, operands: int) -> Place | None:
-        """Where the operation now being called stands; counts weighted layers.
+        """The place of the operation now being called. Counts weighted layers.
 
-        A weighted operation without a constant operand is a product. Operations that move or select values have no
-        rule and no place, unless the composite may name them and they are no mere frame around visible steps.
+        A weighted operation without a constant operand is a product. Operations that move or select values have no rule
+        and no place, unless the composite may name them and they do not decompose into visible steps.
         """
         if entry.family in ("structure", "selection") and (not self._names_everything or entry.decomposes):
             if self.log is not None:
@@ -107,7 +107,7 @@ class Sites:
         return place
 
     def locate(self, entry: Entry, family: str) -> Place:
-        """The place of an operation of any family."""
+        """The place of an operation, in this family."""
         module = running_module()
         if replaying():
             self._replayed = self._recall(entry, module)
@@ -123,7 +123,7 @@ class Sites:
         return place
 
     def rule(self, place: Place) -> Any:
-        """The rule for a place: a rule, None for the default, or `UNDECIDED` until the backward pass."""
+        """The rule for a place; None for the default; `UNDECIDED` until the backward pass."""
         if self._replayed is not None and replaying():
             return self._replayed.rule
         rule = self._rule(place)
@@ -132,7 +132,7 @@ class Sites:
         return rule
 
     def forget(self, place: Place) -> None:
-        """Takes back a place that an operation turned out not to stand at."""
+        """Takes back a place that turned out not to be the operation's."""
         if replaying():
             return
         self.placements.pop(place.order, None)
@@ -141,7 +141,7 @@ class Sites:
             met.pop()
 
     def _recall(self, entry: Entry, module: nn.Module | None) -> Decision:
-        """What was decided when a checkpointed operation ran for the first time."""
+        """The decision made when a checkpointed operation first ran."""
         met = self._journal.get(entry.function, [])
         found = [decision for decision in met if decision.place.module is module] or met
         if not found and entry.family in ("structure", "selection"):
@@ -165,7 +165,7 @@ class Sites:
         return rule
 
     def decide(self, place: Place) -> Rule | None:
-        """The rule for a place whose decision had to wait for the end of the forward pass."""
+        """The rule for a place that could not be decided before the end of the forward pass."""
         self.settle()
         if place.last is None:
             place.last = place.index == self.weighted - 1
@@ -175,14 +175,14 @@ class Sites:
 
     @property
     def rules(self) -> list[tuple[Place, Rule | None]]:
-        """Where a rule was asked for, and which one acted, in the order of execution; places without their modules."""
+        """Each place where a rule was requested, without its module, and the rule that acted, in order of execution."""
         return [(place.recorded(), rule) for place, rule in self._acted()]
 
     def _acted(self) -> list[tuple[Place, Rule | None]]:
         return [self.placements[order] for order in sorted(self.placements)]
 
     def unmatched(self) -> None:
-        """Refuses an entry that named places but could act on none of them."""
+        """Refuses an entry that matches places but cannot act on any of them."""
         composite = self.composite
         for key, rule in composite.entries:
             met = [place for place, _ in self._acted() if key.match(place)]

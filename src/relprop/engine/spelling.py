@@ -37,7 +37,7 @@ _OPERATORS = {
 
 @dataclass(frozen=True)
 class Spelling:
-    """How one spelling differs from the main one."""
+    """How a spelling differs from the main one."""
 
     inplace: bool = False
     reflected: bool = False
@@ -61,13 +61,13 @@ def spellings(function: Function) -> Iterator[tuple[Function, Spelling]]:
 
 
 def writes(function: Function) -> bool:
-    """Whether a function writes into its first argument, by torch's naming."""
+    """Whether a function writes into its first argument, judging by torch's naming."""
     name = getattr(function, "__name__", "")
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
 def beside(function: Function) -> Function:
-    """What a function that writes into its first argument does, with the result as a new tensor; itself, if nothing does."""
+    """The version of an in-place function that returns a new tensor; the function itself if there is none."""
     name = getattr(function, "__name__", "")
     if not writes(function) or name.startswith("__"):
         return function
@@ -75,7 +75,7 @@ def beside(function: Function) -> Function:
 
 
 def named(names: str) -> list[Function]:
-    """The functions with these names, in every place that spells them; names this torch lacks are passed over."""
+    """The functions with these names, in all namespaces. Names that this torch lacks are skipped."""
     found: dict[Function, None] = {}
     for name in names.split():
         for space in (*_SPACES, torch.fft):

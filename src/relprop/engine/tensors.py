@@ -1,4 +1,4 @@
-"""Small questions about operands: is it live, what is it without its history, which tensors are in a nest."""
+"""Small helpers for operands: liveness, detaching, and the tensors in a nest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def is_live(value: Any) -> bool:
-    """Whether a value is a tensor that asks for a gradient."""
+    """Whether a value is a tensor that requires a gradient."""
     return isinstance(value, Tensor) and value.requires_grad
 
 
 def without_history(value: Any) -> Any:
-    """A tensor detached, a tuple or list of them likewise; all else as it is."""
+    """A tensor detached, a tuple or list of tensors likewise; any other value unchanged."""
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, (tuple, list)):
@@ -35,5 +35,5 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def per_axis(value: Any, axes: int) -> list[int]:
-    """A size for each axis: a number counts for all, a shorter list is repeated."""
+    """A size for each axis: a number holds for all axes, a shorter list is repeated."""
     return list(value) * (axes // len(value)) if isinstance(value, (tuple, list)) else [value] * axes

@@ -1,8 +1,8 @@
-"""Integer inputs: where their entries go until a lookup turns them into numbers that carry relevance.
+"""Integer inputs: their entries are tracked until a lookup turns them into numbers that carry relevance.
 
-Integers have no gradient. Each tensor of ids therefore carries the positions of its entries in the input; a view, a
-slice or a concatenation moves the positions as it moves the ids. At a lookup the rows start to carry relevance, and
-what they receive is added up at the positions their ids came from.
+Integers have no gradient. Each tensor of ids therefore carries the positions of its entries in the input. A view, a
+slice or a concatenation moves the positions with the ids. At a lookup the rows start to carry relevance, and the
+relevance they receive is added up at the positions of their ids.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relprop.engine.spelling import writes
 from relprop.engine.tensors import tensors_in
 
 NOWHERE = 0
-"""The position of an entry that came from no input, such as a padding the model itself adds; others count from 1."""
+"""The position of an entry that comes from no input, such as padding that the model adds; others count from 1."""
 
 _SAME = {
     "to",
@@ -51,9 +51,9 @@ _HASHED = {
     "floordiv",
     "floor_divide",
 }
-"""With a constant of the model these turn each id into another, as tables addressed by hashes and offsets need."""
+"""With a model constant, these turn each id into another, as tables addressed by hashes and offsets need."""
 _OTHERS = {"cumsum", "diff", "neg", "negative", "sum_to_size", "index_add", "scatter_add", "resize", "resize_as"}
-"""Linear, but their results are other numbers than their operands: positions counted from a mask are no ids of it."""
+"""Linear, but the results are different numbers: positions counted from a mask are not ids of the mask."""
 
 
 _VALUES = {
@@ -61,13 +61,13 @@ _VALUES = {
     "put": 2, "masked_scatter": 2, "select_scatter": 1, "slice_scatter": 1, "diagonal_scatter": 1, "pad": 3,
     "as_strided_scatter": 1,
 }  # fmt: skip
-"""Where the operations that write take what they write; the other operands say where."""
+"""The position of the argument that these operations write; the other operands say where."""
 _VALUE_NAMES = ("value", "values", "src", "source")
 
 
 @dataclass
 class Positions:
-    """Where the entries of a tensor of ids come from: which input, and which of its entries, flattened."""
+    """Where the entries of a tensor of ids come from: which input, and which of its flattened entries."""
 
     run: Any
     input: int
@@ -76,7 +76,7 @@ class Positions:
 
 @dataclass
 class Lookup:
-    """One lookup of input ids: the rows that start to carry relevance, where their ids come from, what looked them up."""
+    """One lookup of input ids: the live rows, the positions of their ids, the operation, and the module's path."""
 
     positions: Positions
     rows: Tensor
@@ -91,7 +91,7 @@ class Lookup:
 
 
 def track(ids: Tensor, run: Any, number: int) -> Tensor:
-    """An alias of input number `number` whose entries are followed."""
+    """An alias of input `number` whose entries are tracked."""
     alias = ids.detach()
     POSITIONS.put(alias, Positions(run, number, torch.arange(1, ids.numel() + 1, device=ids.device).reshape(ids.shape)))
     return alias
@@ -119,7 +119,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
             and result.shape == source.at.shape
             and result is not whole
         ):
-            _note(result, source, source.at.clone())  # its own, as what it holds is
+            _note(result, source, source.at.clone())  # its own copy, as the result has its own memory
         return
     values = [kwargs.get(key) for key in _VALUE_NAMES] if name in _VALUES else []
     values += args[_VALUES[name] : _VALUES[name] + 1] if name in _VALUES else []
@@ -130,7 +130,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
     adds = kwargs.get("accumulate") or (name in ("put", "index_put") and len(args) > 3 and args[3])
     if not moves or name in _OTHERS or adds or kwargs.get("reduce") or len({p.input for p in sources}) > 1:
         if writing and source is not None:
-            source.at.fill_(NOWHERE)  # other numbers stand there now, for views as well
+            source.at.fill_(NOWHERE)  # it holds other numbers now, as do its views
         return
     if writing and source is None:
         _blank(whole, sources[0])
@@ -143,7 +143,7 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
 
 
 def _chosen(run: Any, args: tuple, result: Tensor) -> None:
-    """`where(condition, a, b)`: what a constant takes the place of stays where it was, as under `masked_fill`."""
+    """`where(condition, a, b)`: entries replaced by a constant keep their positions, as under `masked_fill`."""
     condition, *options = args
     found = [positions_of(t, run) for t in options]
     sources = [p for p in found if p is not None and p.at.shape == result.shape]
@@ -159,12 +159,12 @@ def _with_constant(run: Any, args: tuple, kwargs: dict) -> bool:
 
 
 def _written(value: Any, run: Any) -> Any:
-    """The positions of what is written: nowhere, where it is a constant."""
+    """The positions of the written values; nowhere for constants."""
     return _moved(value, run) if isinstance(value, Tensor) else NOWHERE
 
 
 def _blank(target: Tensor, source: Positions) -> None:
-    """Positions for a tensor, and what it is a view of, whose entries came from no input so far."""
+    """Adds blank positions to a tensor whose entries come from no input so far, and to its base."""
     base = target if target._base is None else target._base
     at = torch.full_like(base, NOWHERE, dtype=torch.int64)
     _note(base, source, at)

@@ -1,4 +1,4 @@
-"""What a run leaves to be told: where the graph was cut, what was not known, what each operation absorbed."""
+"""What is reported of a run afterwards: graph breaks, unknown operations, what each operation absorbed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from relprop.torch_private.calls import running_module
 
 
 class Trace:
-    """What is noticed while a run goes on.
+    """What is noticed during a run.
 
     Attributes:
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
-        unknown: the operations that no table knows, and how often each ran.
-        severed: the last places where the graph was cut, for messages.
-        cuts: the same, with what is needed to say which input was cut off.
-        log: every operation that is not known, its arguments, where it ran and why it is refused; None where nobody observes.
-        recorder: what records what each operation absorbs.
-        heads: who asked for what the heads of an attention made, by the identity of the attention's module.
+        unknown: the operations that are not in the register, and how often each ran.
+        severed: the last places where the graph broke, for messages.
+        cuts: the graph breaks, with what is needed to tell which input was cut off.
+        log: each unknown operation, its arguments, its place and why it is refused; None without an observer.
+        recorder: records what each operation absorbs.
+        heads: who asked for the outputs of an attention's heads, by the identity of the attention's module.
     """
 
     def __init__(self, model: ModelView, strict: bool, recorder: Recorder | None, observed: bool = False) -> None:
@@ -40,14 +40,14 @@ class Trace:
         self.heads: dict[int, Callable[..., None]] = {}
 
     def cut(self, name: str, how: str, operand: Tensor, result: Any) -> None:
-        """Remembers where relevance could not follow: for messages, and to say which input it was."""
+        """Remembers a graph break, for messages and to tell which input was cut off."""
         if replaying():
             return
         self.severed.append(f"{name}{how} in {self._model.where()}")
         self.cuts.note(f"{name}{how}", self._model.where, operand, result)
 
     def attended(self, result: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Shows what the heads of an attention made to whom asked for it in this module, (N, heads, T, features)."""
+        """Shows the outputs of an attention's heads, (N, heads, T, features), to whoever asked in this module."""
         if self.heads and not replaying():
             see = self.heads.get(id(running_module()))
             if see is not None:
@@ -55,7 +55,7 @@ class Trace:
 
     @contextmanager
     def unattended(self) -> Iterator[bool]:
-        """While this lasts, nobody is shown what heads made; whether anybody asked for it."""
+        """A context in which the outputs of heads are not shown. Its value is whether anybody asked for them."""
         wanted, self.heads = self.heads, {}
         try:
             yield bool(wanted)
@@ -63,7 +63,7 @@ class Trace:
             self.heads = wanted
 
     def close(self) -> None:
-        """Lets go of the graph."""
+        """Releases the graph."""
         self.heads.clear()
         self.cuts.close()
         if self.recorder is not None:

@@ -1,6 +1,6 @@
-"""An explanation inside of something that records or transforms programs: refused, with what to use instead.
+"""Refuses an explanation inside code that records or transforms programs, and says what to use instead.
 
-A trace would hold the explanation of one input, frozen; a transform of torch.func hides what the model does.
+A trace would freeze the explanation of one input. A torch.func transform hides what the model does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def refuse_traced(inputs: Iterable[Any]) -> None:
     """Refuses to explain while something records or transforms the program.
 
     Raises:
-        TracedError: it does.
+        TracedError: something does.
     """
     what = ""
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
@@ -44,19 +44,19 @@ def refuse_traced(inputs: Iterable[Any]) -> None:
 
 @constant_when_traced
 def whole_graph(name: str) -> bool:
-    """Refuses, where torch's compiler is asked for one graph without breaks (`fullgraph=True`, `torch.export`).
+    """Refuses if torch's compiler must make one graph without breaks (`fullgraph=True`, `torch.export`).
 
-    The compiler calls this while it traces, as a function whose answer is constant. Elsewhere it does nothing.
+    The compiler calls this while it traces, as a function with a constant result. Elsewhere it does nothing.
 
     Raises:
-        TracedError: one graph is asked for. It is an error of the compiler's kind as well: others it would wrap.
+        TracedError: it must. The error is also of a class of the compiler's own, which would otherwise wrap it.
     """
     if not breaks_forbidden():
         return False
     kind: Any = unsupported()
 
     class Refused(TracedError, kind):
-        """A `TracedError` that torch's compiler hands on as it is."""
+        """A `TracedError` that torch's compiler passes on unchanged."""
 
         def __init__(self, said: str) -> None:
             kind.__init__(self, said)

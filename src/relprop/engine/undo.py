@@ -1,8 +1,8 @@
-"""What a call changed is undone, also where an interrupt arrives after the end of a `with` block and before its exit runs.
+"""Undoes what a call changed, even if an interrupt arrives between the end of a `with` block and its exit.
 
-Python may raise KeyboardInterrupt between any two lines: also where a block has ended and its context was not left yet, or
-in the middle of leaving it. So what is to be undone stays noted until it is done, and the outermost function of ours looks
-after it where an exception passes.
+Python may raise KeyboardInterrupt between any two lines: also after a block has ended but before its context is left,
+or while it is being left. So each task stays on a list until it is done. On an exception, relprop's outermost function
+completes the list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Calls(threading.local):
-    """The contexts of the call that runs in this thread; None outside of one."""
+    """The contexts of the call that runs in this thread; None outside a call."""
 
     contexts: list[Undo] | None = None
 
@@ -28,10 +28,10 @@ _calls = _Calls()
 
 
 class Undo:
-    """A context that calls what it was given, the last first. Each must bear to be called twice.
+    """A context that calls the functions on its list when it is left, the last first. Each must tolerate a second call.
 
     Attributes:
-        later: takes what to call when the context is left. The list's own method: no line of Python runs in between.
+        later: adds a function. It is the list's own method, so that no line of Python runs in between.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Undo:
         return self
 
     def now(self) -> None:
-        """Calls what was not called, or not to its end."""
+        """Calls the functions that have not yet run to their end."""
         while self._todo:
             self._todo[-1]()
             self._todo.pop()
@@ -54,7 +54,7 @@ class Undo:
 
 
 def restoring(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorates what users call: whatever is raised, the thread has the modes and settings of before, and no hook is left."""
+    """Decorates a public function: an exception restores the thread's modes and settings, and no hook is left."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""What a run remembers of tensors that are written into, so that relevance is that of the numbers that were read."""
+"""What a run remembers of writes into tensors, so that relevance belongs to the numbers that were read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch.autograd.graph import increment_version
 
 
 class Writes:
-    """The notes of a run, and the memory they tell of.
+    """The notes of a run, and the memory of its tensors.
 
     Attributes:
-        notes: all that were written, weakly. Where a model writes into a tensor, a node that holds one may be held by it.
-        rewritten: what was written into, weakly.
-        shared: live tensors, by the memory in which a tensor without gradients lies as well; weakly.
-        exposed: those whose memory left torch, with their count of changes, a copy, and what is told of it.
-        written: the last operations that wrote without being followed: into which memory, and what is told of them.
-        copying: whether the model overwrites what a rule still needs, so that copies are kept.
+        notes: all notes, weakly. After an in-place write, a note may hold a node that holds the note.
+        rewritten: the tensors that were written into, weakly.
+        shared: live tensors, weakly, by their memory, if a tensor without gradients shares it.
+        exposed: tensors whose memory left torch, with their version, a copy, and a text for messages.
+        written: the last operations that wrote without being followed: the memory, and a text for messages.
+        copying: whether the model overwrites values that a rule still needs, so that copies are kept.
     """
 
     def __init__(self, copying: bool = False) -> None:
@@ -31,11 +31,10 @@ class Writes:
         self.copying = copying
 
     def abandon(self) -> None:
-        """Takes what was written into out of the graph.
+        """Detaches the tensors that were written into.
 
-        A node holds what it was given: its saved tensors until its backward pass, its operation's operands as long as it
-        lives. Where these were written into with what the node returned, they hold the node in turn, and torch has no
-        way to see that.
+        A node holds its saved tensors until its backward pass, and its operation's operands for as long as it lives. If
+        such a tensor was overwritten with the node's result, it holds the node in turn. Torch cannot see this cycle.
         """
         for written in self.rewritten:
             tensor = written()
@@ -44,12 +43,12 @@ class Writes:
             whole = tensor if tensor._base is None else tensor._base
             if whole.grad_fn is not None:
                 whole.detach_()
-            if whole is not tensor:  # a view asks for its history anew where its base has changed
+            if whole is not tensor:  # a view rebuilds its history when its base has changed
                 increment_version(whole)
                 _ = tensor.grad_fn
 
     def close(self) -> None:
-        """Lets go of all tensors."""
+        """Releases all tensors."""
         self.shared.clear()
         self.exposed.clear()
         for reference in self.notes:

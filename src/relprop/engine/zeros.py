@@ -1,9 +1,9 @@
 """Relevance of exact zeros on its way back to the input.
 
-A rule that gives relevance to an exact zero hands back `G = R / tiny` there (see `numerics`). Of `y = A x + b`, a zero
-of `y` hands what it carries to the zeros of `x` that made it, in shares that sum to one; where it came about otherwise, as
-`1 - 1`, no share can be told, and it keeps it. The plain gradient would multiply by `A` instead, and so lose some, make
-some up, or turn signs. Moved entries need nothing; what is not known to keep zeros apart drops what they carry.
+A rule that gives relevance to an exact zero returns `G = R / tiny` there (see `numerics`). Let `y = A x + b`. A zero of
+`y` passes its relevance to the zeros of `x` that made it, in shares that sum to one. If it came about otherwise, as
+`1 - 1`, no share can be told, and it keeps its relevance. The plain gradient would multiply by `A` instead, and so lose
+relevance, create it, or flip its sign. Moved entries need no change. Operations not known to keep zeros apart drop it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WITH_CONSTANTS = ("product", "linear", "structure")
 
 
 def preserved(call: Call, result: Any) -> Any:
-    """The result of an operation whose gradient is its own, with a way back on which zeros keep what they carry."""
+    """The result of an operation with its own gradient, corrected so that zeros keep their relevance."""
     if call.zeros or call.entry.decomposes or not call.live:
         return result
     x = call.live[0]
@@ -58,7 +58,7 @@ def _preserve(call: Call, y: Tensor, x: Tensor) -> None:
 
 
 def _rescaled(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor whose zeros hand on `scale` times what they carry."""
+    """A tensor whose zeros pass on `scale` times their relevance."""
     if not t.requires_grad:
         return t
     seen = t.view_as(t)
@@ -67,7 +67,7 @@ def _rescaled(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = No
 
 
 def _scale_at_zeros(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = None) -> None:
-    """Scales what the zeros of a tensor carry, where they turn out to carry relevance."""
+    """Scales the relevance of a tensor's zeros, if they turn out to carry any."""
     t.register_hook(
         lambda g: (
             g * torch.where(carrying(g, dtype), scale, 1.0).to(g.dtype) if g is not None and run.sites.nz_first else g
@@ -76,14 +76,14 @@ def _scale_at_zeros(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | Non
 
 
 def _narrowed(call: Call, x: Tensor) -> Tensor:
-    """A cast to a dtype whose stand-in for a zero is larger: what a zero carries is scaled where there is room for it."""
+    """A cast to a dtype whose stand-in for a zero is larger: the relevance of zeros is scaled in the wider dtype."""
     y = call.function(*map(without_history, call.args), **{k: without_history(a) for k, a in call.kwargs.items()})
     scale = torch.ones_like(x).masked_fill_(x.detach() == 0, tiny(y.dtype) / tiny(x.dtype))
     return _on(call, x, _rescaled(x, call.run, scale, y.dtype))
 
 
 def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: torch.dtype) -> None:
-    """Scales `G` at the zeros of a tensor, where they turn out to carry relevance."""
+    """Scales `G` at the zeros of a tensor, if they turn out to carry relevance."""
     dead = y.detach() == 0
     if not known(dead.any(), True):
         return
@@ -96,14 +96,14 @@ def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: 
 
 
 def _of_affine(call: Call, x: Tensor, dead: Tensor) -> Tensor:
-    """`y = a x + b`, entry by entry: all to x where x is 0 as well."""
+    """`y = a x + b`, entry by entry: all goes to x if x is also 0."""
     slope = _on(call, x, torch.ones_like(x)) - _on(call, x, torch.zeros_like(x))
     alone = _on(call, x, (x.detach() == 0).to(x.dtype)) - _on(call, x, torch.zeros_like(x)) != 0
     return torch.where(alone & dead, 1 / slope, 0.0)
 
 
 def _of_sum(call: Call) -> Tensor:
-    """A sum with weights: by these, where all summands are 0 and the weights have one sign."""
+    """A weighted sum: shares by the weights, if all summands are 0 and the weights have one sign."""
     zeros = _on_each(call, lambda x: (x == 0).to(x.dtype), lambda c: c)
     sizes, others = (_on_each(call, lambda x, z=z: ((x == 0) == z).to(x.dtype), torch.abs) for z in (True, False))  # type: ignore[misc]
     clear = (others == 0) & (zeros != 0) & torch.isclose(zeros.abs(), sizes, rtol=1e-6, atol=0.0)
@@ -111,7 +111,7 @@ def _of_sum(call: Call) -> Tensor:
 
 
 def _on(call: Call, x: Tensor, value: Tensor) -> Tensor:
-    """The operation with another value in the place of an operand."""
+    """The operation with another value for one operand."""
     args = tuple(value if a is x else without_history(a) for a in call.args)
     return call.function(*args, **{k: value if a is x else without_history(a) for k, a in call.kwargs.items()})
 
@@ -130,7 +130,7 @@ def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[
 
 
 def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
-    """`y = a + b` or `a - b`, as `add` does it: where both are 0, half each, whatever the sign."""
+    """`y = a + b` or `a - b`, computed by `add`: where both are 0, half to each, whatever the sign."""
     call.zeros = True
     run = call.run
     a, b = torch.broadcast_tensors(a, b)
@@ -147,11 +147,11 @@ def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **k
 
 
 def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tensor:
-    """`y = a b`: each factor gets its share of what a zero carries, also where the other factor is the zero."""
+    """`y = a b`: each factor gets its share of a zero's relevance, even if the other factor is the zero."""
     call.zeros = True
     run = call.run
     a, b = torch.broadcast_tensors(a, b)
-    left, right = a.detach().clone(), b.detach().clone()  # the model may write into its own
+    left, right = a.detach().clone(), b.detach().clone()  # the model may overwrite its own
     y = call(left, right)
     dead = y == 0
 
