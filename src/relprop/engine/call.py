@@ -248,9 +248,9 @@ class Made(Call):
 
 
 def _folds(call: Call) -> bool:
-    """Whether torch folds a tensor times a matrix into a product of matrices only here, or only in the model.
+    """Whether torch flattens a tensor times a matrix into a product of matrices only here, or only in the model.
 
-    It folds if the matrix requires a gradient, or if the tensor is contiguous.
+    It does so if the matrix requires a gradient, or if the tensor is contiguous.
     """
     operands = tuple(a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor))[:2]
     if len(operands) < 2 or operands[0].ndim == operands[1].ndim:

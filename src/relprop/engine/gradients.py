@@ -117,7 +117,7 @@ def is_plain(run: Run, tensor: Tensor) -> bool:
 
 
 def without_plain(run: Run, value: Any) -> Any:
-    """Operands next to a live tensor: those with a plain graph become constants."""
+    """Operands of an operation with live tensors. Those with a plain graph become constants."""
     if isinstance(value, Tensor):
         return value.detach() if is_plain(run, value) else value
     if isinstance(value, (list, tuple)):

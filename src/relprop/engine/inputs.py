@@ -57,7 +57,7 @@ class Inputs:
         return bool(self.sinks) and self.sinks[-1][1] is tensor
 
     def close(self) -> None:
-        """Lets go of all tensors."""
+        """Releases all tensors."""
         self.lookups.clear()
         self.sinks.clear()
         self.starts.clear()

@@ -57,7 +57,7 @@ class Note:
         run.writes.notes.append(weakref.ref(self))
 
     def clear(self) -> None:
-        """Forgets everything but the run, and lets go of all tensors."""
+        """Forgets everything but the run, and releases all tensors."""
         self.version = 0
         self.move: Move | None = None
         self.source: Tensor | None = None

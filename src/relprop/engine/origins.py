@@ -109,7 +109,7 @@ def beyond(t: Tensor) -> Origin:
 
 
 def _levels(t: Tensor) -> Iterator[Origin]:
-    """The origins of a live tensor: itself, unless a chain made it; that chain's start; those this is affine in."""
+    """The origins of a live tensor: itself unless a chain made it, that chain's start, and on through affine chains."""
     own = note_of(t)
     note, moved = chained(own)
     if note is None or note.step.affine or not stay(moved):

@@ -1,4 +1,4 @@
-"""The operations: one file per family, each registering what it knows in the engine's table."""
+"""The operations: one file per family. Each registers its operations with the engine."""
 
 from relprop.operations import (  # noqa: F401
     activations,

@@ -1,8 +1,9 @@
 """Elementwise functions: the secant from zero, `G_x = G_y (f(x) - f(0)) / x`, and `f'(0)` at 0.
 
-An activation is one activation however it is spelled. Each tensor remembers its *origin*: the live tensor `s` it is an
-elementwise function `h` of, through scalars only. A product or quotient whose operands share one origin is again
-`h(s)`, and gets the secant of the whole chain, straight to `s`; so `x * sigmoid(x)` equals `F.silu(x)`.
+An activation is the same activation in every spelling. Each tensor remembers its *origin*: the live tensor `s` of which
+it is an elementwise function `h`, with scalars alone as other operands. A product or quotient whose operands share an
+origin is again such an `h(s)`. It gets the secant of the whole chain, straight to `s`; so `x * sigmoid(x)` equals
+`F.silu(x)`.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ STATISTIC = role(
     given_by="sums, means, variances and lengths",
     asked_by="elementwise functions, which start anew from a statistic, and divisions",
 )  # fmt: skip
-"""What is computed from it elementwise may be a normaliser."""
+"""An elementwise function of a statistic may be a normaliser."""
 
 
 def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
-    """The result of a chain: value of the operation itself, secant straight to the source."""
+    """The result of a chain: the operation's own value, with the secant straight to the source."""
     step, nz, first = found.step, call.zeros_carry, call.zeros_carry_first
     y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and first()))
     call.zeros = True
@@ -42,14 +43,14 @@ def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
 
 
 def alone(call: Call, x: Tensor, step: Step, compute: Callable[[], Tensor]) -> Tensor:
-    """As `along`, with the secant to the operand itself, whatever the operand is a function of."""
+    """Like `along`, but with the secant to the operand itself, even if the operand has an origin."""
     whole = chain(step.function, tuple(x if a is SOURCE else a for a in step.args), step.kwargs)
     y = along(call, Origin(x, step), compute)
     return y if whole is None else remembered(call, y, whole)
 
 
 def detached(call: Call) -> Callable[[], Tensor]:
-    """The operation on operands that carry nothing: its value alone."""
+    """The operation on detached operands: its value alone."""
     args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
     return lambda: call(*args, **call.kwargs)
 
@@ -67,7 +68,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if found is None:
         return call()
     if found.source is x and found.note is not None and found.note.source is not None and jumps(found.step, x):
-        # no secant stands for a jump at 0, as a threshold's: it is taken of what was shifted
+        # no secant describes a jump at 0, as a threshold's: it starts at the tensor before the shift
         far = beyond(x)
         found = far._replace(step=Step(call.function, (far.step, *args[1:]), kwargs))
     if not finite_at_zero(found.step, x):
@@ -76,14 +77,14 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def jumps(step: Step, x: Tensor) -> bool:
-    """Whether a function has two values at 0, one on either side."""
+    """Whether a function has different limits on the two sides of 0."""
     with aside(), torch.no_grad():
         before, after = (step(x.new_full((1,), near, dtype=torch.float64)) for near in (-1e-6, 1e-6))
         return bool(((after - before).abs() > 1e-3 * (1 + before.abs())).any())
 
 
 def ruled(call: Call, x: Tensor) -> Tensor:
-    """An activation with a rule of its own (guided backpropagation and the like)."""
+    """An activation with its own rule, such as guided backpropagation."""
     rule = call.formula
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """`max(x, 0)`, by whatever name: homogeneous, and the layer before may keep its output as the relu's."""
+    """`max(x, 0)`, in any spelling. It is homogeneous, and the layer before it may save its output as the relu's."""
     if (plain := _ruled_or_zero(call, input, torch.relu)) is not None:
         return plain
     layer, before = maker(input), origin(input)
@@ -121,7 +122,7 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
-    """Where a rule acts on the activation, or zeros carry relevance: no native gradient."""
+    """The result if a rule acts on the activation or zeros carry relevance; None if the native gradient is right."""
     if call.formula is not None:
         return ruled(call, x)
     if not call.zeros_carry:
@@ -134,7 +135,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
         ratio = nonzero(apply(s, *rest, **kwargs)) / nonzero(s)
-        # what torch's own gradient is at 0: the slope on the left, and none of abs
+        # torch's own gradient at 0: the slope on the left, and 0 for abs
         slope = -apply(-torch.ones_like(s), *rest, **kwargs) if slanted else torch.zeros_like(s)
         at_zero = torch.where(carrying(g), 1.0, slope) if first() else slope
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
@@ -144,7 +145,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
 
 
 def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
-    """Notes the chain that a piecewise linear function continues; one that starts here is not worth the memory."""
+    """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
     if before.step is not SOURCE or (note is not None and note.source is not None):
         remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
@@ -152,7 +153,7 @@ def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, 
 
 
 def maker(x: Tensor) -> Any:
-    """The weighted layer that made a tensor, if one did."""
+    """The weighted layer that made a tensor; None if none did."""
     note = note_of(x)
     return note.layer if note is not None else None
 
@@ -181,9 +182,9 @@ def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
 
 
 def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-    """A function of several variables: the secant from zero along the one that carries relevance, the others constants.
+    """A function of several variables: the secant from zero along its live operand, with the others as constants.
 
-    Of `atan2(y, x)`, which is `atan(y / x)`, the second is a divisor: a constant, as in any quotient.
+    The second operand of `atan2(y, x)`, which is `atan(y / x)`, is a divisor: a constant, as in any quotient.
     """
     if not call.live[0].is_floating_point():
         return call()

@@ -1,4 +1,4 @@
-"""Norms whose scale and shift may carry relevance themselves, as in adaptive layer or instance norm."""
+"""Norms whose scale and shift may themselves carry relevance, as in adaptive layer or instance norm."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def instance_norm(
 
 
 def adaptive(usual: Handler, definition: Callable[..., Tensor]) -> Handler:
-    """A norm whose scale and shift may carry relevance themselves: then they are a product and a sum."""
+    """A norm whose scale and shift may themselves carry relevance. If so, they become a product and a sum."""
     followed, wanted = by_steps(definition), inspect.signature(definition)
 
     def handler(call: Call, *args: Any, **kwargs: Any) -> Tensor:
@@ -72,7 +72,7 @@ def in_torchs_order(
     call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
     running_var: Tensor | None, use_input_stats: bool, momentum: float, eps: float, *rest: Any,
 ) -> Tensor:  # fmt: skip
-    """`torch.instance_norm`, which takes weight and bias before the statistics."""
+    """`torch.instance_norm`, whose weight and bias come before the statistics."""
     call.function = F.instance_norm
     call.args = (input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     call.kwargs = {}

@@ -1,4 +1,4 @@
-"""Sums, and products with a constant: affine maps, which merge with the weighted layer before where they are one per channel."""
+"""Sums, and products with a constant. One with a number per channel folds into the weighted layer before it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from relprop.rules.base import UNDECIDED
 
 
 def with_constant(call: Call, input: Any, other: Any) -> Tensor:
-    """Native; a scalar keeps the origin, a tensor per channel merges into the weighted layer before."""
+    """Native. A scalar keeps the origin; one number per channel folds into the weighted layer before."""
     live, constant = (input, other) if is_live(input) else (other, input)
     if not is_scalar(constant):
         return _per_channel(call, live, constant, input is live)
@@ -37,13 +37,13 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
 
 
 def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
-    """A bias written by hand, or a scale and then a shift as a BatchNorm's: one map with the weighted layer before."""
+    """Folds a bias, or a scale and then a shift, into the weighted layer before it, like a BatchNorm."""
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
     if layer is None or not (constant.ndim < live.ndim or call.is_model_constant(constant)):
-        return call()  # it may be one sample's own
+        return call()  # it may differ between samples
     if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
-        with aside():  # repeated per sample, it is what it is for one
+        with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
     if call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
         return call()
@@ -92,7 +92,7 @@ def sub(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
 
 
 def _positioned(call: Call, constant: Any, live: Any) -> Any:
-    """A constant that is added along the steps of a sequence as well as along its features, ready to report."""
+    """A constant added along the steps of a sequence and along its features, made to report its relevance."""
     if not isinstance(constant, Tensor) or is_live(constant) or not is_live(live):
         return constant
     if are_scores(live) and torch.broadcast_shapes(constant.shape, live.shape) == live.shape:
@@ -105,7 +105,7 @@ def _positioned(call: Call, constant: Any, live: Any) -> Any:
 def diff(
     call: Call, input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
 ) -> Tensor:
-    """Neighbours subtracted: where zeros carry relevance, a sum of two as any other."""
+    """Differences of neighbours. If zeros carry relevance, each is a sum of two."""
     if not call.zeros_carry or n < 1:
         return call()
     x = torch.cat([t for t in (prepend, input, append) if t is not None], dim)
@@ -116,7 +116,7 @@ def diff(
 
 
 def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
-    """`a + w (b - a)`: linear in both ends, the weight a gate."""
+    """`a + w (b - a)`: linear in both ends, with the weight as a gate."""
     return call(input, end, weight.detach() if isinstance(weight, Tensor) else weight)
 
 

@@ -1,8 +1,8 @@
-"""Attention: `softmax(q k^T) v`, fused or written out, and the modules torch makes of it.
+"""Attention: `softmax(q k^T) v`, fused or written out, and torch's attention modules.
 
-With the softmax's Jacobian (AttnLRP, Achtibat et al. 2024) the two products give half to each side: the values get 1/2 of
-the native gradient, queries and keys 1/2 (product with the values) of 1/2 (their own product). The fused kernel does
-the backward pass. With the softmax a constant (CP-LRP, Ali et al. 2022) the values get all.
+With the softmax's Jacobian (AttnLRP, Achtibat et al. 2024) the two products give half to each side. The values get 1/2
+of the native gradient; queries and keys get 1/2 (product with the values) of 1/2 (their own product). The backward pass
+is the fused kernel's. With the softmax a constant (CP-LRP, Ali et al. 2022) the values get all.
 
 Index letters: b batch, h head, t query position, s key position, d feature.
 """
@@ -60,7 +60,7 @@ def _attention(
     if call.formula is not None:
         return _with_temperature(call, q, k, v, mask, is_causal, scale, enable_gqa)
     result = call(q, k, v, mask, **options)
-    if mask is not None and is_live(mask) and not is_live(attn_mask):  # another kernel takes masks that carry relevance
+    if mask is not None and is_live(mask) and not is_live(attn_mask):  # a live mask needs another kernel
         return grafted(
             call(*map(without_history, call.args), **{n: without_history(a) for n, a in call.kwargs.items()}), result
         )
@@ -70,7 +70,7 @@ def _attention(
 def _with_temperature(
     call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None, gqa: bool
 ) -> Tensor:
-    """The fused value, and the visible steps for the way back: the kernel knows one temperature only."""
+    """The fused value, with the backward pass of the visible steps: the kernel supports only one temperature."""
     if gqa:
         groups = q.shape[-3] // k.shape[-3]
         k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
@@ -80,7 +80,7 @@ def _with_temperature(
         scores = scores.masked_fill(torch.ones(t, s, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    blind = scores.isneginf().all(-1, keepdim=True)  # a query that may see nothing gets zeros
+    blind = scores.isneginf().all(-1, keepdim=True)  # a query that sees no key gets zeros
     weights = softened(scores.masked_fill(blind, 0.0), -1, call.formula).masked_fill(blind, 0.0)
     return grafted(call(*map(without_history, call.args), **call.kwargs), weights @ v)
 
@@ -89,7 +89,7 @@ _multi_head_attention_forward = unfolded(F.multi_head_attention_forward)
 
 
 class _Projected(Propagation):
-    """Remembers what entered the last linear layer: in torch's attention, the projection of all heads."""
+    """Remembers the input of the last linear layer, which in torch's attention is the projection of all heads."""
 
     entered: Tensor | None = None
 
@@ -100,10 +100,10 @@ class _Projected(Propagation):
 
 
 def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """One opaque call made of visible steps: projections, attention per head, projection."""
+    """One opaque call that stands for visible steps: projections, attention per head, projection."""
     heads = kwargs["num_heads"] if "num_heads" in kwargs else args[3]
     mode = _Projected(call.run)
-    with call.unattended() as wanted, mode:  # the fused attention inside is shown here
+    with call.unattended() as wanted, mode:  # the fused attention inside is shown below
         result = _multi_head_attention_forward(query, *args, **kwargs)
     if wanted and mode.entered is not None:
         t, n = query.shape[0], query.shape[1:-1]

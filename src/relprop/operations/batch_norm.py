@@ -1,4 +1,4 @@
-"""BatchNorm in eval mode: merged with the weighted layer before it, else a diagonal layer of its own."""
+"""BatchNorm in eval mode: folded into the weighted layer before it, else a diagonal layer of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def batch_norm(
     eps: float = 1e-5, *rest: object,
 ) -> Tensor:  # fmt: skip
     if running_mean is None or running_var is None:
-        if not call.live:  # weights, standardised
+        if not call.live:  # weight standardisation
             return call()
         raise ModelStateError(
             f"batch_norm in {call.where()} has no running statistics (track_running_stats=False): its output depends on "
@@ -50,13 +50,13 @@ def batch_norm(
 
 
 def _follows(layer: Weighted, z: Tensor) -> bool:
-    """Whether the channels that are normalised, axis 1, are those that the layer made."""
+    """Whether the normalised channels, axis 1, are the layer's output channels."""
     axis = layer.linear.channel_axis
     return axis is not None and z.ndim + axis == 1 and layer.merges
 
 
 def _native(call: Call) -> Tensor:
-    """The operation itself. For a lone sample, torch 2.13 reads a transposed gradient as if it lay in order."""
+    """The operation itself. For a single sample, torch 2.13 reads a transposed gradient as if it were contiguous."""
     y = call()
     if len(y) == 1 and y.requires_grad:
         y.register_hook(lambda g: g.contiguous())
@@ -67,7 +67,7 @@ def in_torchs_order(
     call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
     running_var: Tensor | None, training: bool, momentum: float, eps: float, *rest: object,
 ) -> Tensor:  # fmt: skip
-    """`torch.batch_norm`, which takes weight and bias before the statistics."""
+    """`torch.batch_norm`, whose weight and bias come before the statistics."""
     call.function = F.batch_norm
     call.args, call.kwargs = (input, running_mean, running_var, weight, bias, training, momentum, eps), {}
     return batch_norm(call, *call.args)

@@ -1,9 +1,9 @@
 """Biases of attention scores that stand for positions, such as ALiBi's, as sinks of relevance.
 
-Such a bias is a constant of the model, or counted from the mask: added to the scores, it takes `b / (s + b)` of what
-arrives at their sum. On request (`positions=True`) that is reported per text and key: the bias is multiplied by ones,
-and what arrives at a one is the relevance of its position (as for rotary encodings: PA-LRP, Bakish et al. 2025). What a
-mask hides, by the lowest number or by minus infinity, is no position.
+Such a bias is a model constant, or is computed from the mask. Added to the scores, it takes `b / (s + b)` of the
+relevance that arrives at their sum. On request (`positions=True`) this is reported per text and key. The bias is
+multiplied by ones, and the relevance of a one is that of its position (as for rotary encodings: PA-LRP, Bakish et al.
+2025). Entries that a mask hides, with the lowest number or minus infinity, are not positions.
 
 Index letters: n text, h head, t query, s key.
 """
@@ -29,7 +29,7 @@ SCORES = role(
 
 
 def scored(call: Call, result: Any) -> Any:
-    """Notes on a product of two live matrices that it may be the scores of an attention."""
+    """Notes that a product of two live matrices may be the scores of an attention."""
     if call.reports_positions and isinstance(result, Tensor) and result.requires_grad:
         call.give(result, SCORES, True)
     return result
@@ -40,7 +40,7 @@ def are_scores(value: Any) -> bool:
 
 
 def positioned(call: Call, bias: Any, shape: torch.Size) -> Any:
-    """A constant bias of scores of this shape, (n, h, t, s) or (n h, t, s), ready to report; others as they are."""
+    """A constant bias of scores of this shape, (n, h, t, s) or (n h, t, s), made to report; others unchanged."""
     if not call.reports_positions or replaying() or not isinstance(bias, Tensor) or bias.requires_grad:
         return bias
     if bias.ndim < 2 or not bias.is_floating_point() or bias.shape[-1] != shape[-1] or len(shape) < 3:

@@ -1,4 +1,4 @@
-"""Activations by bounds: clamps, caps, thresholds, and the larger or smaller of two."""
+"""Activations with bounds: clamps, caps, thresholds, and the maximum or minimum of two operands."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from relprop.torch_private.recorded import recording
 
 
 def bounded(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Kept within bounds: a relu; a relu with a cap, as relu6; else the secant from what was given to it."""
+    """Clipped to bounds: a relu; a relu with a cap, such as relu6; else the secant from zero to the operand."""
     low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
     return within(call, input, low, high, (call.function, args, kwargs))
 
 
 def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple, dict]) -> Any:
-    """`min(max(x, low), high)`, where `how` is a function of `x` that does it, with its other arguments."""
+    """`min(max(x, low), high)`, where `how` gives the function of `x` that computes it and its other arguments."""
     rectifies = isinstance(low, (int, float)) and low == 0 and input.is_floating_point()
     if rectifies and (high is None or high == float("inf")):
         return relu(call, input)
@@ -47,7 +47,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
 
 
 def capped_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The same, written into the operand where that needs no copy."""
+    """The same, written into the operand if that needs no copy."""
     low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
     if not (isinstance(low, (int, float)) and low == 0 and input.is_floating_point()) or call.rule is not None:
         return NotImplemented
@@ -60,14 +60,14 @@ def capped_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any
 
 
 def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None:
-    """A relu, but for the few entries that the cap cut, whose secant is `high / x`; None where they are not few."""
+    """A relu, except for the few capped entries, whose secant is `high / x`. None if they are not few."""
     cut = Capped(input, high) if input.numel() and input.ndim and not recording() else None
     if cut is None or 8 * len(cut.index) > input.numel():
         return None
     cut = cut if len(cut.index) else None
     layer, before = maker(input), origin(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
-    y.data.clamp_(max=high)  # where the relu is open does not change, so its saved result stays good
+    y.data.clamp_(max=high)  # unchanged where the relu is open, so its saved result stays valid
     if cut is not None:
         _slope_where_cut(y, cut, high)
     if layer is not None:
@@ -79,7 +79,7 @@ def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None
 
 
 def as_number(value: Any) -> Any:
-    """A bound as a number, where it is one for all entries."""
+    """A bound as a number, if all its entries are equal."""
     if not isinstance(value, Tensor) or value.requires_grad or recording():
         return value
     if value.numel() == 1:
@@ -89,7 +89,7 @@ def as_number(value: Any) -> Any:
 
 
 def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
-    """Notes that the larger or smaller of two multiples of one tensor is an activation of it: a leaky relu, or `|x|`."""
+    """Notes that the maximum or minimum of two multiples of a tensor is an activation of it: a leaky relu, or `|x|`."""
     if isinstance(result, Tensor) and result.requires_grad and proportional(a, b):
         found = chain(call.function, call.args, call.kwargs)
         if found is not None:
@@ -98,7 +98,7 @@ def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
 
 
 def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """`where(a > b, a, b)` is `maximum(a, b)`, a leaky relu say; another condition selects."""
+    """`where(a > b, a, b)` is `maximum(a, b)`, for example a leaky relu; any other condition selects."""
     result = call()
     live = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
     if len(live) != 2 or recording() or not isinstance(result, Tensor) or not proportional(*live):
@@ -112,13 +112,13 @@ def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 def extremum(largest: bool) -> Callable[..., Any]:
-    """The larger or smaller of two: with a number, a bound; else the winner takes all."""
+    """The maximum or minimum of two operands: a bound if one is a number; else the winner takes all."""
 
     def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
         other = kwargs.get("other", args[1] if len(args) > 1 else None)
         pair: tuple[Any, Any] = (args[0] if args else kwargs.get("input"), other)
         live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
-        if live and not isinstance(other, Tensor):  # along an axis, which is the argument of that place
+        if live and not isinstance(other, Tensor):  # along the axis that the second argument gives
             return picked(call, live[0], call(), kwargs.get("dim", 0 if other is None else other))
         if len(live) == 2:
             return multiples(call, call(), *live)
@@ -159,7 +159,7 @@ def _sixth(z: Tensor) -> Tensor:
 
 
 def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """A relu where both numbers are 0."""
+    """A relu if both numbers are 0."""
     if threshold == 0 and value == 0 and input.is_floating_point():
         return relu(call, input)
     if call.way is not Way.DEFAULT:
@@ -169,7 +169,7 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any,
 
 
 def _slope_where_cut(y: Tensor, cut: Capped, high: float) -> None:
-    """Lets the relu that made `y` hand back `G c / x` where the cap cut."""
+    """Makes the relu that made `y` return `G c / x` at the capped entries."""
     slope = high / cut.values
 
     def scale(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor] | None:
@@ -191,7 +191,7 @@ BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
     torch.clamp_min: lambda min, **k: (min, None),
     torch.clamp_max: lambda max, **k: (None, max),
 }
-"""The interval to which a function clips its input, from its other arguments."""
+"""The interval to which a function clips its input, as a function of its other arguments."""
 
 
 register(*BOUNDS, family="activation", handler=bounded, in_place=capped_in_place, traits={BOUNDS_TRAIT})

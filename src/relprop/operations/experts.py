@@ -1,4 +1,4 @@
-"""Grouped matrix products, as mixtures of experts use them: each run of rows meets the weight of its own expert."""
+"""Grouped matrix products, as in mixtures of experts: each run of rows has the weight of its own expert."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relprop.operations.weighted import weighted
 class Grouped:
     """`y_r = x_r w_e` for the rows r of expert e, up to `offsets[e]`: weight (e, i, j).
 
-    A rule may put several operands on top of one another: each has as many rows as the offsets count.
+    A rule may stack several operands. Each has as many rows as the offsets count.
     """
 
     channel_axis = None

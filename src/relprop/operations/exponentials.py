@@ -1,9 +1,9 @@
-"""A softmax, however it is written: `exp(s) / sum(exp(s))` over axes or groups, `exp(s - logsumexp(s))`, `exp(log_softmax)`.
+"""A softmax written out: `exp(s) / sum(exp(s))` over axes or groups, `exp(s - logsumexp(s))`, `exp(log_softmax)`.
 
-An exponential is an activation with its secant, unless it turns out to be a numerator or a part of the denominator of a
-softmax. So the steps since an exponential are remembered, as long as they are linear; where two such meet in a quotient,
-or a logarithm ends one, they are run again on an exponential with the gradient of torch, and that is what counts. Written
-so, a softmax has the family, and the rule, of `torch.softmax`.
+An exponential is an activation with its secant, unless it turns out to be in the numerator or the denominator of a
+softmax. So the linear steps after an exponential are remembered. If two such chains meet in a quotient, or one ends in
+a logarithm, their steps are rerun on an exponential with torch's gradient, and this result is used. A softmax written
+out thus has the family, and the rule, of `torch.softmax`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Steps = tuple[Callable[[Tensor], Tensor], ...]
 
 
 class Exponential(NamedTuple):
-    """What is linear in `exp(scores)`: the scores, the steps since, and whether one of them added entries up."""
+    """A linear function of `exp(scores)`: the scores, the steps since, and whether one of them summed entries."""
 
     scores: Tensor
     steps: Steps = ()
     summed: bool = False
 
     def again(self, e: Tensor) -> Tensor:
-        """The same of another exponential."""
-        e = e.clone()  # a step may write
+        """The same steps from another exponential."""
+        e = e.clone()  # a step may write in place
         for step in self.steps:
             e = step(e)
         return e
@@ -85,7 +85,7 @@ SOFTMAX = role(
 
 
 def scores_of(t: Tensor) -> Note | None:
-    """By what the scores are known from which a tensor was shifted."""
+    """The note of the scores that a tensor was shifted from."""
     shifted = role_of(t, SHIFTED)
     return shifted if shifted is not None else root(note_of(t))
 
@@ -97,7 +97,7 @@ def native_exp(z: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """An activation; of logarithms of a softmax, that softmax."""
+    """An activation; of the logarithms of a softmax, that softmax."""
     decaying(call, input)
     logs = role_of(input, LOG_SOFTMAX)
     if logs is not None:
@@ -110,7 +110,7 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> Tensor:
-    """A softmax of value and native gradient `y`, by the rule of its place; `history` is its way back at a temperature."""
+    """A softmax under the rule of its place, from its native `y`. `history` gives it at a temperature."""
     call.zeros = True
     if call.formula is not None and history is not None:
         temperature = getattr(call.formula, "temperature", None)
@@ -134,7 +134,7 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
 
 
 def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
-    """The softmax that a quotient is, or a product with a reciprocal; None where it is none."""
+    """The softmax that a quotient, or a product with a reciprocal, stands for; None if it is not a softmax."""
     above, below = role_of(numerator, EXPONENTIAL), known_below(denominator)
     if above is None or below is None or not below.summed or above.summed or above.scores is not below.scores:
         return None
@@ -150,7 +150,7 @@ def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
 
 
 def known_below(denominator: Any) -> Exponential | None:
-    """The sum of exponentials that a denominator is, or that a reciprocal was taken of."""
+    """The sum of exponentials that a denominator is, or whose reciprocal it is."""
     found: Exponential | None = role_of(denominator, EXPONENTIAL)
     if found is None and isinstance(denominator, Tensor) and not denominator.requires_grad:
         note = note_of(denominator)
@@ -159,7 +159,7 @@ def known_below(denominator: Any) -> Exponential | None:
 
 
 def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) -> Tensor:
-    """Notes of which sum of exponentials a constant is the reciprocal, `times` a constant."""
+    """Notes that a constant is the reciprocal of a sum of exponentials, `times` a constant."""
     below = role_of(sum_of, EXPONENTIAL)
     if below is not None and below.summed:
         below = below._replace(steps=(*below.steps, lambda t: t / times))
@@ -168,19 +168,19 @@ def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) ->
 
 
 def as_softmax(call: Call, result: Tensor, logs: Callable[[], Tensor | None]) -> Tensor:
-    """Notes that a result is a softmax, and what its logarithm's way back is."""
+    """Notes that a result is a softmax, and a function that gives its logarithm."""
     if result.requires_grad:
         call.give(result, SOFTMAX, (logs,))
     return result
 
 
 def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """An activation; of a softmax a log-softmax, of a sum of exponentials a score."""
+    """An activation; of a softmax, its log-softmax; of a sum of exponentials, a score."""
     if (known := role_of(input, SOFTMAX)) is not None:
         call.zeros = True
         logs, *steps = known
         way = logs()
-        if way is None:  # the scores are gone: through the softmax, as it is
+        if way is None:  # the scores are gone: go through the softmax itself
             return call()
         for step in steps:
             way = step(way)
@@ -195,7 +195,7 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def log_softmax(call: Call, input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> Tensor:
-    """A score, not a weight: the native Jacobian whatever the composite."""
+    """A score, not a weight: it keeps the native Jacobian under any composite."""
     y: Tensor = call()
     if y.requires_grad:
         call.give(y, LOG_SOFTMAX, (weakref.ref(input), dim))
@@ -210,7 +210,7 @@ def logsumexp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def difference(call: Call, result: Tensor, a: Any, b: Any) -> Tensor:
-    """Notes of what scores a difference is, and whether it is the logarithm of their softmax."""
+    """Notes the scores that a difference shifts, and whether it is the logarithm of their softmax."""
     if isinstance(a, Tensor) and isinstance(b, Tensor) and a.requires_grad and result.requires_grad:
         whole, scores = role_of(b, LOG_SUM), scores_of(a)
         note = call.note(result)

@@ -1,4 +1,4 @@
-"""The families of operations: what handles their operations, and what relevance does there where no rule says otherwise."""
+"""The families of operations: the default handler of each, and what relevance does there without a rule."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Flex attention: an attention whose scores pass a Python function, unfolded into the steps it stands for.
+"""Flex attention, whose scores pass through a Python function, decomposed into the steps it stands for.
 
 Index letters: b batch, h head, t query position, s key position. `score_mod(score, b, h, t, s)` is written for one
-score; here it runs once, on all of them.
+score; here it runs once, on all scores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def flex_attention(
     call: Call, query: Tensor, key: Tensor, value: Tensor, score_mod: Callable[..., Tensor], block_mask: tuple,
     scale: float, options: dict, captured: tuple = (), captured_by_mask: tuple = (),
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The fused kernel where the scores are left as they are, else matrix product, function, softmax, matrix product."""
+    """The fused kernel if the scores are not changed; else matrix product, function, softmax, matrix product."""
     if not torch.is_grad_enabled():
         return call()
     batch, heads, queries, keys = *query.shape[:3], key.shape[2]
@@ -54,7 +54,7 @@ def flex_attention(
             out = F.scaled_dot_product_attention(query, key, value, allowed, scale=scale, enable_gqa=groups > 1)
         else:
             out = _attended(scores, _repeated(value, groups))
-        found = (  # as the operator hands them on: in base 2
+        found = (  # in base 2, as the operator returns them
             scores.logsumexp(-1) / math.log(2) if wants[0] else query.new_empty(0),
             scores.amax(-1) / math.log(2) if wants[1] else query.new_empty(0),
         )
@@ -72,8 +72,8 @@ def _scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
 
 
 def _attended(scores: Tensor, value: Tensor) -> Tensor:
-    """A query that may see nothing gets zeros."""
-    with without_torch_function():  # a question of ours, that cuts nothing off
+    """A query that sees no key gets zeros."""
+    with without_torch_function():  # the engine's own question, not a graph break
         blind = scores.isneginf().all(-1, keepdim=True)
     weights = torch.softmax(scores.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)
     return weights.to(value.dtype) @ value
@@ -84,9 +84,9 @@ def _repeated(t: Tensor, groups: int) -> Tensor:
 
 
 def _checked(call: Call, found: Tensor) -> Tensor:
-    """The steps' result, if it is the operator's own: what a score_mod may hold is not limited to what we can run."""
+    """The result of the steps, if it equals the operator's own: not every score_mod can run on all scores at once."""
     if recording():
-        return found  # after a call step by step, which is held against it
+        return found  # a call outside the recording is compared with it
     with torch.no_grad():
         native = call()[0]
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(native.dtype, 5e-2)
@@ -100,9 +100,9 @@ def _checked(call: Call, found: Tensor) -> Tensor:
 
 
 class _ForEveryScore(TorchFunctionMode):
-    """Runs a function of one score and its indices on all: what depends on these has four leading axes, b h t s.
+    """Runs a function of one score and its indices on all scores at once, with four leading axes, b h t s.
 
-    Elementwise operations broadcast. Only a look-up, as in `mask[b][0][t][s]`, must leave the four axes alone.
+    Elementwise operations broadcast. Only a lookup, as in `mask[b][0][t][s]`, must index the axes behind these four.
     """
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -131,7 +131,7 @@ class _ForEveryScore(TorchFunctionMode):
 
 
 def requires_grad(tensor: Tensor) -> bool:
-    """Torch's door to flex attention on CPU refuses what requires grad, and we need no gradient of its own."""
+    """Hides gradients from flex attention, which refuses them on a CPU. Its own backward pass is not needed."""
     return not read_by_flex_attention() and tensor.requires_grad
 
 

@@ -1,4 +1,4 @@
-"""Gates: factors that say how much of another passes, known by the values of the activation that made them."""
+"""Gates: factors that say how much of another passes, recognised by the values of their activation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ZERO = _GRID.index(0.0)
 
 
 class Gating(NamedTuple):
-    """A chain of elementwise steps, and what its source was as a gate."""
+    """A chain of elementwise steps, and the gate that its source was."""
 
     step: Step
     source: Any
 
 
 def known_gate(note: Note | None) -> Any:
-    """What a tensor is as a gate, by its note: a number, a chain that tells, or None."""
+    """What a tensor's note says of it as a gate: a number, a chain that decides, or None."""
     while note is not None and note.step is None and note.move is not None:
         note = note.move.note
     if note is None:
@@ -37,7 +37,7 @@ def known_gate(note: Note | None) -> Any:
 
 
 def gating(t: Tensor) -> int:
-    """How much of a gate a factor is: 2 out of a sigmoid, 1 out of another activation, else 0."""
+    """How much of a gate a factor is: 2 for a sigmoid, 1 for another activation, else 0."""
     return _level(known_gate(note_of(t)))
 
 
@@ -50,9 +50,9 @@ def _level(gate: Any) -> int:
 
 
 def _level_of(step: Step) -> int:
-    """By its values: a sigmoid is bounded, of one sign, and half open at 0; an affine function is no activation.
+    """Judged by its values. A sigmoid is bounded, of one sign, and not 0 at 0. An affine function is not an activation.
 
-    What has one value for all inputs, as `exp(x - x)`, says nothing of its source: a gate like a sigmoid.
+    A chain with one value for all inputs, such as `exp(x - x)`, does not depend on its source: a gate like a sigmoid.
     """
     with aside(), torch.no_grad():
         x = torch.tensor(_GRID, dtype=torch.float64)
@@ -70,7 +70,7 @@ def _level_of(step: Step) -> int:
 
 
 def sigmoidal(step: Step) -> bool:
-    """Whether a chain is a sigmoid by its values: a gate that is open on one side and shut on the other."""
+    """Whether the values of a chain are those of a sigmoid: a gate that is open on one side and shut on the other."""
     if step.gate is None:
         step.gate = _level_of(step)
     if step.gate != 2:

@@ -1,7 +1,7 @@
 """The weighted layer of a recurrent cell, `z = W x + r (U h + c) + b`: one layer over input and state together.
 
-So it is in the papers on recurrent networks (Arras et al. 2017): a rule sees the contributions of `[x; h]` to one `z`, not
-two halves that each conserve by themselves. `r` is the reset gate of a GRU, a constant; elsewhere it is 1.
+This follows the papers on recurrent networks (Arras et al. 2017). A rule sees the contributions of `[x; h]` to one `z`,
+not two halves that each conserve by themselves. `r` is the reset gate of a GRU, a constant; in other cells it is 1.
 
 Index letters: b sample, i input, h hidden unit, j row of z.
 """
@@ -68,7 +68,7 @@ class Joint(Weighted):
 
 
 class Content:
-    """The layer at all steps: one place, so that a composite's rule acts on it as on one layer."""
+    """The layer at all steps: a single place, so that a composite's rule acts on it as on one layer."""
 
     def __init__(self, parts: Parts, run: Run) -> None:
         self._parts, self._run = parts, run
@@ -77,13 +77,13 @@ class Content:
         self._rule: Any = self._call.rule
         way = self._call.way
         self._of_output = self._rule.of_output if way is Way.FORMULA else None
-        # of these the layer's value is all that is needed: the halves keep torch's own gradients
+        # these rules need only the layer's value: the halves keep torch's own gradients
         plain = way in (Way.DEFAULT, Way.NATIVE, Way.BLOCKED)
         self._halves = not run.sites.nz_hidden and (plain or self._of_output is not None)
         self._whole: Tensor | None = None
 
     def from_input(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the input gives to `z` at all steps, and the input as the steps need it."""
+        """The input's part of `z` at all steps, and the input as the steps need it."""
         with without_torch_function():
             given = F.linear(x if self._halves else x.detach(), self._parts.input, self._parts.input_bias)
         return given, x

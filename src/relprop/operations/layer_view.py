@@ -59,14 +59,14 @@ class LayerView:
         layer = self._layer
         if layer.scale is None or "weight itself" in self._memo or s.numel() > layer.plain.numel():
             return layer.linear.transpose(s, self.weight, self.x)
-        # merged with a BatchNorm: scaling the few outputs is less work than scaling the weight
+        # folded with a BatchNorm: scaling the few outputs is less work than scaling the weight
         s = s * layer.linear.along_result(layer.scale).to(s.dtype)
         return layer.linear.transpose(s, layer.plain.to(s.dtype), self.x)
 
     def relevance(self, g: Tensor) -> Tensor:
         if not self.nz:
             return wide(self.output) * g
-        # a slope at a zero is no relevance
+        # a slope at a zero is not relevance
         return wide(nonzero(self.output)) * torch.where((self.output == 0) & ~carrying(g), 0.0, g)
 
     def share(self, g: Tensor, denominator: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class LayerView:
         if isinstance(epsilon, Tensor) or epsilon < torch.finfo(z.dtype).tiny:
             size = z.abs()
             return quotient(size * g, size.add_(epsilon))
-        # |z| / (|z| + eps) = 1 - eps / (|z| + eps); where a relu follows, z stands for |z|
+        # |z| / (|z| + eps) = 1 - eps / (|z| + eps); if a relu follows, z stands for |z|
         g, below = wide(g), z + epsilon if self.rectified else z.abs().add_(epsilon)
         return torch.addcdiv(g, g, below, value=-epsilon, out=below)
 

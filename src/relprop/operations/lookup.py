@@ -16,7 +16,7 @@ from relprop.engine.traits import MOVES
 
 
 def _looked_up(call: Call, ids: Tensor, rows: Tensor) -> Tensor:
-    """The rows of a table named by `ids`: where these come from an input, they start to carry relevance."""
+    """The rows of a table named by `ids`. If the ids come from an input, the rows start to carry relevance."""
     positions = call.positions_of(ids)
     if not torch.is_grad_enabled() or (positions is None and not call.reports_positions):
         return rows
@@ -35,7 +35,7 @@ def embedding_bag(
     norm_type: float = 2, scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
     per_sample_weights: Tensor | None = None, include_last_offset: bool = False, padding_idx: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """The rows of each bag summed, averaged, or the largest entry of each column."""
+    """The rows of each bag, summed or averaged, or the largest entry of each column."""
     bags = call()
     if call.positions_of(input) is None:
         return bags
@@ -45,7 +45,7 @@ def embedding_bag(
     if input.ndim == 2:
         bag = torch.arange(input.shape[0], device=ids.device).repeat_interleave(input.shape[1])
     else:
-        assert offsets is not None  # torch has refused ids of one dimension without offsets
+        assert offsets is not None  # torch refuses one-dimensional ids without offsets
         starts = torch.zeros(ids.numel() + 1, dtype=torch.int64, device=ids.device)
         starts.index_add_(0, offsets[: len(bags)], torch.ones_like(offsets[: len(bags)]))
         bag = starts.cumsum(0)[:-1] - 1
@@ -64,7 +64,7 @@ def embedding_bag(
 
 
 def _largest(rows: Tensor, bag: Tensor, bags: Tensor) -> Tensor:
-    """The winner takes all, the first of equals."""
+    """The winner takes all: the first of equal entries."""
     wins = rows.detach() == bags[bag]
     order = torch.arange(len(bag), device=bag.device)[:, None].expand_as(wins)
     first = torch.full(bags.shape, len(bag), device=bag.device)
@@ -73,7 +73,7 @@ def _largest(rows: Tensor, bag: Tensor, bags: Tensor) -> Tensor:
 
 
 def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """`table[ids]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: a lookup by another name."""
+    """`table[ids]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: other spellings of a lookup."""
     rows = call()
     if len(call.live) == 1:
         return rows

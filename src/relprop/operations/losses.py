@@ -17,7 +17,7 @@ _REDUCTIONS = ("none", "mean", "sum")
 
 
 def _kind(size_average: bool | None, reduce: bool | None, reduction: str | int) -> str:
-    """How entries are reduced, by the new argument or the two old ones."""
+    """How entries are reduced, by the new argument or the two deprecated ones."""
     if size_average is not None or reduce is not None:
         if reduce is False:
             return "none"
@@ -48,7 +48,7 @@ def _of_difference(function: Callable[[Tensor, Any], Tensor]) -> Callable[..., T
 
 
 def _rounded(d: Tensor, width: float, slope: float) -> Tensor:
-    """`d^2 / 2` near 0 and straight beyond, over `width / slope`: as one product, whose other factor is a constant."""
+    """`d^2 / 2` near 0 and linear beyond, over `width / slope`: one product, with a constant as its other factor."""
     size = d.detach().abs()
     beyond = slope * (1 - width / 2 / size.clamp_min(width))
     factor = torch.where(size < width, d.detach() * (slope / 2 / width if width else 0), beyond * d.detach().sign())
@@ -91,7 +91,7 @@ def cross_entropy_of_probabilities(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None,
     reduction: Any = "mean",
 ) -> Tensor:  # fmt: skip
-    # torch cuts logarithms at -100; what it cuts is a constant
+    # torch clips logarithms at -100; a clipped one is a constant
     yes = torch.where(input > math.exp(-100), input, torch.ones_like(input))
     no = torch.where(input < 1, input, torch.zeros_like(input))
     loss = -(target * yes.log() + (1 - target) * torch.log1p(-no))
@@ -266,7 +266,7 @@ _BENEATH: dict[Any, tuple[Callable[..., Tensor], str]] = {
     torch.poisson_nll_loss: (poisson, "input target log_input full eps reduction"),
     torch.triplet_margin_loss: (triplet, "anchor positive negative margin p eps swap reduction"),
 }
-"""What those call: the same by other arguments, in this order."""
+"""The functions that these call: the same losses, with their arguments in this order."""
 
 
 def _beneath(definition: Callable[..., Tensor], names: str) -> Callable[..., Tensor]:

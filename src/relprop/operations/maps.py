@@ -1,7 +1,7 @@
 """Weighted layers as linear maps: forward and transpose for any weight of the same shape.
 
-Biases and scales come shaped by `along_result`, to broadcast with the output. `channel_axis` is the axis of the output
-along which a scale or a shift, one number per channel, makes another map of the same kind; None where there is none.
+`along_result` shapes biases and scales to broadcast with the output. `channel_axis` is an axis of the output: a scale
+or shift along it, one number per channel, gives another map of the same kind. It is None if there is no such axis.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Dense:
 
 
 class Bilinear:
-    """`y_k = x1 w_k x2` with a constant operand folded into a weight of its own per sample: weight (..., j, i)."""
+    """`y_k = x1 w_k x2`, with the constant operand folded into a weight for each sample: weight (..., j, i)."""
 
     channel_axis = None
 
@@ -55,15 +55,15 @@ class Bilinear:
 
 
 class Contraction:
-    """An einsum of a live tensor and a constant one that share no index of the result: a matrix, however it is laid out."""
+    """An einsum of a live and a constant tensor that share no index of the result: a matrix in any layout."""
 
     def __init__(self, live: str, constant: str, output: str) -> None:
         self.live, self.constant, self.output = live, constant, output
-        self.channel_axis = -1 if output[-1] in constant else None  # `...` ends in a dot, which no constant has
+        self.channel_axis = -1 if output[-1] in constant else None  # `...` ends in a dot, which no constant contains
 
     @staticmethod
     def parse(equation: Any, position: int) -> Contraction | None:
-        """The map of an equation of two operands, the one at `position` live; None where it is no such map."""
+        """The map of an equation of two operands, with the live one at `position`; None if it is not such a map."""
         if not isinstance(equation, str) or equation.count(",") != 1 or equation.count("->") != 1:
             return None
         operands, output = equation.replace(" ", "").split("->")

@@ -22,7 +22,7 @@ from relprop.operations.exponentials import as_softmax
 
 
 def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The native value; `back(x, g)` hands relevance on."""
+    """The native value; `back(x, g)` is its backward pass."""
     args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
     kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
     if (rule := call.formula) is not None:
@@ -32,7 +32,7 @@ def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor])
 
 
 def _centred(x: Tensor, dims: tuple[int, ...], eps: float, g: Tensor) -> Tensor:
-    """Through `(x - mean) / std` with `std` a constant: `G / std`, less its mean."""
+    """Through `(x - mean) / std` with `std` a constant: `G / std`, minus its mean."""
     wide_x = wide(x)
     rstd = (wide_x.var(dims, correction=0, keepdim=True) + eps).rsqrt()
     g = wide(g) * rstd
@@ -63,7 +63,7 @@ def rms_norm(
 
 
 def _kept_at_zeros(call: Call, x: Tensor, g: Tensor, found: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Through `x` times a constant a zero keeps what it carries, whatever the constant, unless that is 0."""
+    """Through `x` times a constant, a zero keeps its relevance, unless the constant is 0."""
     if not call.zeros_carry_first():
         return found
     zeros = x == 0 if weight is None else (x == 0) & (weight != 0)
@@ -105,7 +105,7 @@ def instance_norm(
 
 
 def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, so `y / x` is."""
+    """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, and so is `y / x`."""
     value = call(input.detach(), *args, **kwargs)
     call.zeros = True
     return custom(input, lambda: value.clone(), lambda x, g: _kept_at_zeros(call, x, g, g * value / nonzero(x)))
@@ -119,7 +119,7 @@ def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: floa
 
 
 def cosine_similarity(call: Call, x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """A product of two vectors over their lengths: half each where both are live, the lengths constants."""
+    """A product of two vectors over their lengths: half to each if both are live; the lengths are constants."""
     both = x1.requires_grad and x2.requires_grad
     a, b = (scaled(x1, 0.5), scaled(x2, 0.5)) if both else (x1, x2)
     lengths = [t.detach().norm(2, dim, keepdim=True).clamp_min(eps) for t in (x1, x2)]
@@ -127,7 +127,7 @@ def cosine_similarity(call: Call, x1: Tensor, x2: Tensor, dim: int = 1, eps: flo
 
 
 def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """Weights of an attention: the native Jacobian (AttnLRP), a constant (CP-LRP), or a Jacobian at a temperature."""
+    """The weights of an attention: native Jacobian (AttnLRP), constant (CP-LRP), or a Jacobian at a temperature."""
     x = args[0] if args else kwargs["input"]
     dim: Any = kwargs["dim"] if "dim" in kwargs else args[1] if len(args) > 1 else None
     smallest = call.entry.function is F.softmin
@@ -136,7 +136,7 @@ def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
         y = grafted(call(*map(without_history, call.args), **call.kwargs), way)
     else:
         y = decided(call.way, call())
-    scores = weakref.ref(x)  # attention would keep them for nothing
+    scores = weakref.ref(x)  # weak: attention would keep them for nothing
 
     def logs() -> Tensor | None:
         x = scores()
@@ -150,7 +150,7 @@ def softened(x: Tensor, dim: int, rule: Any) -> Tensor:
 
 
 def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """A score, not a weight: the native Jacobian whatever the composite; of a number and a score, an activation."""
+    """A score, not a weight: the native Jacobian under any composite; of a number and a score, an activation."""
     live = [t for t in args if isinstance(t, Tensor) and t.requires_grad]
     return elementwise(call, *args, **kwargs) if len(live) == 1 and len(args) == 2 and args[0] is live[0] else call()
 

@@ -1,8 +1,8 @@
-"""Weighted layers that keep their weight to themselves: quantised matrix products, extensions, `autograd.Function`s.
+"""Weighted layers that hide their weight: quantised matrix products, extensions, `autograd.Function`s.
 
-Such a layer is linear in the one operand that carries relevance. Its transpose is its own backward pass, and its output
-`z` is there, so LRP-0 and LRP-epsilon need no more: `R_i = x_i sum_j w_ij R_j / (z_j + eps sgn z_j)`. Rules that change
-the weight need to see it, which `register(..., weight=)` tells how to.
+Such a layer is linear in its one live operand. Its transpose is its own backward pass, and its output `z` is known.
+LRP-0 and LRP-epsilon need no more: `R_i = x_i sum_j w_ij R_j / (z_j + eps sgn z_j)`. Rules that change the weight get
+it from `register(..., weight=)`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OpaqueView(LayerView):
 
 
 class Opaque(Weighted):
-    """A weighted layer known by what it returned and by its backward pass; `scale` and `bias` are what follows it."""
+    """A weighted layer known by its output and its backward pass. `scale` and `bias` come from folded operations."""
 
     def __init__(self, call: Call, x: Tensor, y: Tensor) -> None:
         super().__init__(call, x, Dense(), _NO_WEIGHT, None)
@@ -66,7 +66,7 @@ class Opaque(Weighted):
         )[0]
 
     def again(self, x: Tensor) -> Tensor:
-        """The output, computed again."""
+        """Computes the output again."""
         z: Tensor = self._with(x, self._function)
         z = z if self.scale is None else z * self.scale
         return z if self.bias is None else z + self.bias
@@ -80,7 +80,7 @@ class Opaque(Weighted):
         return function(*args, **kwargs)
 
     def _parts(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias, as `register(weight=)` tells them."""
+        """Weight and bias, as `register(weight=)` gives them."""
         if self._dequantise is None:
             raise RuleError(
                 f"{self.place}: the rule needs the weight, and {self._name} keeps it to itself. Tell how to read it: "

@@ -1,7 +1,7 @@
 """Whether a first layer embeds patches: several positions of the input in each row, and several rows for each sample.
 
-A convolution does; so does a linear layer on a picture that was cut up and laid out anew. The default composite must not
-depend on which of the two a network is written with.
+A convolution does; so does a linear layer on an image cut into patches. The default composite must not depend on which
+of the two a network uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relprop.operations.maps import Contraction, Dense
 
 
 def embeds_patches(x: Tensor, linear: Any) -> bool:
-    """Whether a dense layer on `x`, or a contraction of it, takes patches of what `x` was before its entries moved."""
+    """Whether a dense layer on `x`, or a contraction of it, takes patches of the tensor that `x` was before moves."""
     if isinstance(linear, Contraction):
         summed = set(linear.live) & set(linear.constant)
         kept = set(linear.live) & set(linear.output)
@@ -39,5 +39,5 @@ def embeds_patches(x: Tensor, linear: Any) -> bool:
         for axis in range(1, len(before)):
             places = rows // before[axis + 1 :].numel() % before[axis]
             if bool((places[0] != places[0, 0]).any() and (places.sort(1)[0] != places[0].sort()[0]).any()):
-                return True  # a row takes some of this axis, and another row takes others
+                return True  # a row takes part of this axis, and another row takes another part
         return False

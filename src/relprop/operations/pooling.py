@@ -1,4 +1,4 @@
-"""Pooling: averages are linear, the winner of a maximum takes all unless a rule shares it out."""
+"""Pooling: averages are linear; the winner of a maximum takes all unless a rule shares its relevance."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def adaptive_max_pool(dims: int) -> Callable[..., Any]:
 
 
 def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """`(sum |x|^p)^(1/p)` is homogeneous of degree 1: the native gradient conserves; a window of zeros gets none."""
+    """`(sum |x|^p)^(1/p)` is homogeneous of degree 1: the native gradient conserves. A window of zeros gets none."""
 
     def back(x: Tensor, g: Tensor) -> Tensor:
         with torch.enable_grad():

@@ -1,7 +1,7 @@
 """Products and quotients.
 
-A product of two operands that both carry relevance gives half to each (the uniform rule). A quotient gives all to the
-numerator: the divisor is a normaliser, a constant. Operands of one origin make one elementwise function (`activations`).
+A product of two live operands gives half to each (the uniform rule). A quotient gives all to the numerator: the divisor
+is a normaliser, a constant. Operands that share an origin make one elementwise function (`activations`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from relprop.rules.base import Way
 
 
 def shares(call: Call, operands: list[Tensor]) -> list[Share]:
-    """Equal shares of a product; nothing to what turns out to be a constant of a selective scan."""
+    """Equal shares of a product. An operand that turns out to be a constant of a selective scan gets nothing."""
     count = len(operands)
     usual: list[Share] = list(_gated(call, *operands)) if count == 2 else [1 / count] * count
     constants = certain(operands)
@@ -53,7 +53,7 @@ def shares(call: Call, operands: list[Tensor]) -> list[Share]:
 
 
 def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
-    """Of two factors, half each, or what a rule for products gives them."""
+    """The shares of two factors: half each, or those of a rule for products."""
     if call.formula is not None:
         return call.formula.product((gating(a), gating(b)))
     gates = (gating(a), gating(b)) if call.way is Way.UNDECIDED else (0, 0)
@@ -109,7 +109,7 @@ def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
 
 
 def _activates(found: Origin) -> bool:
-    """Whether the reciprocal of a chain is an activation: of a statistic it is a normaliser, but for a sigmoid of it."""
+    """Whether a chain that ends in a reciprocal is an activation. Of a statistic, only a sigmoid is one."""
     return not role_of(found.source, STATISTIC) or sigmoidal(found.step)
 
 
@@ -134,7 +134,7 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
 
 
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
-    """`x @ w` with a constant matrix is a weighted layer; with two live operands a product."""
+    """`x @ w` with a constant matrix is a weighted layer; with two live operands it is a product."""
     if is_live(input) and is_live(other):
         call.trait("matrix product")
         a, b = shares(call, [input, other])
@@ -153,7 +153,7 @@ def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float 
 
 
 def factors(first: int) -> Callable[..., Tensor]:
-    """A product of the operands from position `first` on: equal shares; those before are summands."""
+    """A product of the operands from position `first` on, with equal shares; those before it are summands."""
 
     def product(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         args, kwargs = _positional(args, kwargs)
@@ -191,7 +191,7 @@ _OPERANDS = (
 
 
 def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Operands given by name, put where they stand."""
+    """Moves operands given by name to their positions."""
     named = tuple(kwargs[name] for name in _OPERANDS if isinstance(kwargs.get(name), Tensor))
     return args + named, {k: v for k, v in kwargs.items() if not (k in _OPERANDS and isinstance(v, Tensor))}
 
@@ -221,7 +221,7 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
 
 
 def _by_entry(equation: Any, a: Tensor, b: Tensor) -> bool:
-    """Whether an einsum multiplies entry by entry, as torch then does by `mul`."""
+    """Whether an einsum multiplies entry by entry, which torch then does by `mul`."""
     terms = equation.replace(" ", "").replace("->", ",").split(",") if isinstance(equation, str) else []
     aligned = a.ndim == b.ndim or (bool(terms) and terms[0].startswith("..."))
     return len(terms) == 3 and len(set(terms)) == 1 and _distinct(terms[0]) and aligned
@@ -250,7 +250,7 @@ def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:
 
 
 def prod(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """A product of `n` elements gives each `1 / n`."""
+    """A product of `n` elements gives `1 / n` to each."""
     y = call()
     count = max(1, input.numel() // max(1, y.numel()))
     return call(scaled(input, 1 / count), *args, **kwargs) if count > 1 else y
@@ -274,7 +274,7 @@ def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: flo
         if found is not None:
             way = input + value * along(call, found, lambda: tensor1.detach() * tensor2.detach())
             y = grafted(call(*map(without_history, call.args), value=value), way)
-            if not is_live(input) and input.ndim == 0:  # one elementwise function, in whatever spelling
+            if not is_live(input) and input.ndim == 0:  # one elementwise function, in any spelling
                 affine = chain(lambda a, b: torch.addcmul(input, a, b, value=value), (tensor1, tensor2), {})
                 return y if affine is None else remembered(call, y, affine)
             return y

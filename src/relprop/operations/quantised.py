@@ -1,4 +1,4 @@
-"""Linear layers with quantised weights: relevance passes as through the numbers they stand for, at the real input."""
+"""Linear layers with quantised weights: relevance passes by the dequantised weights, from the unrounded input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLAIN = (Tensor, nn.Parameter, type(None))
 
 
 def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """Of `torch.ao.quantization.quantize_dynamic`: the operator's own value, steps that do not round the input."""
+    """For `torch.ao.quantization.quantize_dynamic`: the operator's own value, and steps that do not round the input."""
     weight, bias = packed.unpack()
     with steps_of(call):
         steps = F.linear(input, weight.dequantize() if weight.is_quantized else weight, bias)
@@ -26,7 +26,7 @@ def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs:
 
 
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Where the weight is a tensor of a class of its own that can be dequantised, as torchao's are."""
+    """For weights of a tensor subclass that can be dequantised, such as torchao's."""
     if type(weight) in _PLAIN or getattr(type(weight), "dequantize", Tensor.dequantize) is Tensor.dequantize:
         return weighted.linear(call, input, weight, bias)
     value = call(input.detach(), weight, bias)
@@ -36,7 +36,7 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
 
 register(F.linear, family="linear", handler=linear)
 for _name in ("linear_dynamic", "linear_dynamic_fp16"):
-    if hasattr(torch.ops.quantized, _name):  # a build without quantised kernels has none
+    if hasattr(torch.ops.quantized, _name):  # missing in builds without quantised kernels
         register(
             getattr(torch.ops.quantized, _name), family="structure", handler=linear_dynamic, only=True, decomposes=True
         )

@@ -1,7 +1,7 @@
-"""LSTM, GRU, RNN and their cells: opaque calls, run again as their visible steps, the gates as constants.
+"""LSTM, GRU, RNN and their cells: opaque calls, rerun as their visible steps, with the gates as constants.
 
-What a gate lets through carries the relevance, the gate itself none (Arras et al. 2017 and 2019). The weights of the
-content meet the rules of a composite as any linear layer does. torch's own result is what the model goes on with.
+The gated operand carries the relevance, the gate none (Arras et al. 2017 and 2019). The weights of the content get the
+rules of a composite as any linear layer does. The model continues with torch's own result.
 
 Index letters: t step, b sample (at step t the first `sizes[t]` of a packed batch are still running), h hidden unit.
 """
@@ -37,7 +37,7 @@ class Weights(Parts):
     projection: Tensor | None = None
 
     def rows(self, gates: int, chosen: Sequence[int]) -> Weights:
-        """Those of some of the gates."""
+        """The parameters of some of the gates."""
         w, u, b, c = (
             None if t is None else torch.cat([t.chunk(gates)[n] for n in chosen])
             for t in (self.input, self.hidden, self.input_bias, self.hidden_bias)
@@ -47,7 +47,7 @@ class Weights(Parts):
 
 
 class Cell:
-    """One kind of recurrent cell: `content` are the rows that carry relevance, the others make gates."""
+    """One kind of recurrent cell: the rows `content` carry relevance, the others make gates."""
 
     gates: int
     content: tuple[int, ...]
@@ -60,7 +60,7 @@ class Cell:
         self.gating = weights.rows(self.gates, others) if others else None
 
     def prepare(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the input says to content and gates, for all steps at once, and the input itself."""
+        """The input's part of content and gates, for all steps at once, and the input itself."""
         given, x = self.joint.from_input(x)
         if self.gating is None:
             return given, x, None
@@ -68,13 +68,13 @@ class Cell:
 
     def opened(self, x: Tensor | None, h: Tensor) -> list[Tensor]:
         """The gates at one step."""
-        assert self.gating is not None and x is not None  # only cells with gates ask
-        with without_torch_function():  # constants concern nobody
+        assert self.gating is not None and x is not None  # only cells with gates call this
+        with without_torch_function():  # constants need no handling
             from_h = F.linear(h.detach(), self.gating.hidden, self.gating.hidden_bias)
             return list((x + from_h).sigmoid().chunk(self.gates - len(self.content), -1))
 
     def mixed(self, mix: Callable[[], Tensor]) -> Tensor:
-        """Sums and products with constants: native, so they need not be looked at unless zeros carry relevance."""
+        """Sums and products with constants: native, so the mode need not see them unless zeros carry relevance."""
         if self.run.sites.nz:
             return mix()
         with without_torch_function():
@@ -128,7 +128,7 @@ class Relu(Cell):
 
 
 def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
-    """All steps in one direction over packed rows `x`: the output of each step, packed alike, and the last state."""
+    """All steps in one direction over packed rows `x`: the output of each step, also packed, and the last state."""
     start, ended = state, []
     of_content, x, of_gates = cell.prepare(x)
     with without_torch_function():

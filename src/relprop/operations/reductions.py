@@ -16,20 +16,20 @@ from relprop.operations.steps import by_steps
 
 
 def _by_count(y: Tensor, counts: Tensor) -> Tensor:
-    """A product of `counts` factors that carry relevance: an equal share to each."""
+    """A product of `counts` live factors: an equal share to each."""
     y = y + 0
     y.register_hook(lambda g: g / counts)
     return y
 
 
 def _ones(t: Any, like: Tensor) -> Any:
-    """1 for each entry that carries relevance."""
+    """A one for each live entry."""
     live = isinstance(t, Tensor) and t.requires_grad
     return torch.full_like(t if isinstance(t, Tensor) else like, float(live), requires_grad=False)
 
 
 def by_index(counting: Callable[..., Tensor]) -> Callable[..., Any]:
-    """A reduction of `source` at `index` into `input`: linear, a selection, or a product by its last argument."""
+    """A reduction of `source` at `index` into `input`: linear, a selection, or a product, by its last argument."""
 
     def reduce(
         call: Call, input: Tensor, dim: int, index: Tensor, source: Any = None, reduce: str = "", *,
@@ -54,7 +54,7 @@ def _indexed(a: Tensor, dim: int, index: Tensor, b: Tensor, include_self: bool) 
 
 
 def segment_reduce(call: Call, data: Tensor, reduce: str, **kwargs: Any) -> Tensor:
-    """A sum, a mean, an extreme or a product of each run of entries along an axis."""
+    """A sum, mean, extreme or product of each run of entries along an axis."""
     y: Tensor = call()
     if reduce != "prod":
         return y
@@ -63,7 +63,7 @@ def segment_reduce(call: Call, data: Tensor, reduce: str, **kwargs: Any) -> Tens
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, reduce: str = "", value: Any = None) -> Tensor:
-    """With `reduce=`, for which torch has no gradient: as `scatter_reduce`."""
+    """`scatter` with `reduce=`, for which torch has no gradient: treated as `scatter_reduce`."""
     source = value if src is None else src
     if not isinstance(source, Tensor):
         source = torch.full(index.shape, source, dtype=input.dtype, device=input.device)

@@ -1,4 +1,4 @@
-"""Operations known to have no propagation yet: each raises with its reason instead of guessing."""
+"""Operations for which propagation is not known: each raises an error with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of a layer, kept for its rule without a copy."""
+"""The saved output of a layer, kept for its rule without a copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relprop.torch_private.recorded import recording
 
 
 class Kept:
-    """A layer's output, kept without a copy as long as nothing overwrites it."""
+    """A layer's saved output, without a copy as long as nothing overwrites it."""
 
     __slots__ = ("alone", "capped", "rectified", "value", "version")
 
@@ -25,7 +25,7 @@ class Kept:
         self.capped = capped
 
     def read(self, g: Tensor, whole: bool) -> Tensor | None:
-        """The output, or None where it was overwritten, or stands for one that it does not equal where it matters."""
+        """The output. None if it was overwritten, or if the relu's output in its place differs where it matters."""
         if self.value is None or self.value._version != self.version:
             return None
         if self.rectified and whole:
@@ -36,13 +36,13 @@ class Kept:
 
 
 class Capped:
-    """The few entries that a cap cut, as relu6 cuts at 6: where they are, and what they were."""
+    """The few entries that a cap such as relu6 cut: their positions and their earlier values."""
 
     __slots__ = ("index", "values")
 
     def __init__(self, x: Tensor, high: float) -> None:
         planes = x.detach().reshape(-1, x.shape[2:].numel()) if x.ndim > 2 else x.detach().reshape(len(x), -1)
-        reach = (planes.amax(1) > high).nonzero()[:, 0]  # few channels do: only there look closer
+        reach = (planes.amax(1) > high).nonzero()[:, 0]  # few channels exceed it; only these are searched
         beyond = planes[reach]
         at = (beyond > high).nonzero()
         self.index = reach[at[:, 0]] * planes.shape[1] + at[:, 1]

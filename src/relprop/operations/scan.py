@@ -1,8 +1,8 @@
-"""Selective scans (Mamba, Mamba-2), known by what they compute: the step size and the matrices B and C are constants.
+"""Selective scans (Mamba, Mamba-2), recognised by their arithmetic: step size and matrices B and C are constants.
 
-A step size is a softplus `d` of which two things are made: the decay `exp(d A)`, with A the model's, and a product with
-what enters the state. B and C are split off together, equally wide, in the module that does so. Both are certain only
-when the forward pass is over, so it is the backward pass that asks (MambaLRP, Jafari et al. 2024).
+A step size is a softplus `d` with two uses: the decay `exp(d A)`, with A a model constant, and a product with the input
+of the state. B and C are parts of equal width of one split, in the module of the scan. All this is certain only after
+the forward pass, so the backward pass decides (MambaLRP, Jafari et al. 2024).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _SCANS: WeakKeyDictionary[Run, set[int | None]] = WeakKeyDictionary()
 
 
 class Suspect:
-    """What may be a constant of a scan: a softplus, or a part of a split; the backward pass knows."""
+    """A possible constant of a scan: a softplus, or a part of a split. The backward pass decides."""
 
     def __init__(self, call: Call) -> None:
         self._run, self._here = call.run, _here()
-        run = call.run  # not the call, which would keep its operands
+        run = call.run  # not the call, which would keep its operands alive
         place = run.sites.locate(call.entry, "structure") if call.place is None else call.place
         self._ruled = cache(lambda: isinstance(run.sites.decide(place), ScanConstants))
 
@@ -63,16 +63,16 @@ class StepSize(Suspect):
 
 
 def _suspected_all(known: list[Any]) -> Any:
-    """What is made of nothing but tensors that may turn out to be constants may turn out to be one."""
+    """A tensor made only of possible constants may also turn out to be one."""
     return frozenset().union(*known) if all(known) else None
 
 
 Mark = tuple[StepSize, bool]
-"""What a tensor has of a step size: the step size itself, or times A, the exponent of a decay."""
+"""A tensor's part in a step size: the step size itself (False), or the step size times A (True)."""
 
 
 def _times(run: Run, mark: Mark, args: tuple) -> Mark:
-    """A step size times a constant of the model may be the exponent of a decay."""
+    """A step size times a model constant may be the exponent of a decay."""
     return (
         (mark[0], True)
         if any(isinstance(a, Tensor) and not a.requires_grad and run.model.owns(a) for a in args)
@@ -99,14 +99,14 @@ def mark_of(value: Any) -> Mark | None:
 
 
 def scaled_by_model(call: Call, result: Tensor, live: Tensor, constant: Tensor) -> None:
-    """What is scaled by a contraction is scaled."""
+    """A contraction with a constant scales a step size."""
     mark = mark_of(live)
     if mark is not None:
         call.give(result, STEP_SIZE, (mark[0], True) if call.is_model_constant(constant) else mark)
 
 
 def multiplied(call: Call, operands: Any) -> None:
-    """A step size times what carries relevance lets it enter the state."""
+    """A step size times a live operand: the input of the state."""
     for operand in operands:
         mark = mark_of(operand)
         if mark is not None and not mark[1] and not mark[0].enters:
@@ -115,7 +115,7 @@ def multiplied(call: Call, operands: Any) -> None:
 
 
 def decaying(call: Call, exponent: Tensor) -> None:
-    """`exp` of a step size times A."""
+    """`exp` of a step size times A: a decay."""
     mark = mark_of(exponent)
     if mark is not None and mark[1] and not mark[0].decays:
         mark[0].decays = True
@@ -134,7 +134,7 @@ def _here() -> int | None:
 
 
 def certain(operands: list[Tensor]) -> Callable[[], list[bool]] | None:
-    """Which operands are constants of a scan, for the backward pass to ask; None if none can be."""
+    """A function by which the backward pass asks which operands are constants of a scan; None if none can be."""
     suspects = [role_of(t, SUSPECTS) for t in operands]
     if not any(suspects):
         return None
@@ -146,7 +146,7 @@ def _suspected(call: Call) -> bool:
 
 
 def _watch(call: Call, t: Tensor, suspect: Suspect) -> None:
-    """Takes away the relevance of a tensor that turns out to be a constant."""
+    """Removes the relevance of a tensor that turns out to be a constant."""
     if t.requires_grad:
         call.give(t, SUSPECTS, frozenset({suspect}))
         t.register_hook(lambda g: torch.zeros_like(g) if suspect.found else None)

@@ -1,4 +1,4 @@
-"""Secants from zero, `(f(x) - f(0)) / x`, near 0 by the first terms of the Taylor series."""
+"""Secants from zero, `(f(x) - f(0)) / x`; near 0 by the first terms of the Taylor series."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def is_scalar(value: Any) -> bool:
 
 
 def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
-    """`(h(s) - h(0)) / s`, with the slope at 0 where `s` is 0; with `nz`, a zero output passes on what it received."""
+    """`(h(s) - h(0)) / s`, with the slope at 0 if `s` is 0. With `nz`, a zero output passes on its relevance."""
     exact = s if s.dtype == torch.float64 or s.device.type == "mps" else None
     if exact is None and s.dtype == torch.float32 and _taylor(step, s).null:
-        exact = s  # h(0) = 0: no digits are lost to a difference
+        exact = s  # h(0) = 0: the difference loses no digits
     x = s.double() if exact is None else exact
     slope, curve, at_zero, _, null = _taylor(step, x)
     y = step(x)
@@ -51,10 +51,10 @@ class Expansion(NamedTuple):
 
 
 def _taylor(step: Step, x: Tensor) -> Expansion:
-    """The expansion of a chain at 0, remembered for functions with plain numbers as parameters."""
+    """The expansion of a chain at 0, cached for functions whose parameters are plain numbers."""
     try:
         return _remembered(step.function, step.args, tuple(step.kwargs.items()), x.dtype, x.device)
-    except TypeError:  # a parameter that cannot be a key
+    except TypeError:  # a parameter that is not hashable
         return _expand(step, x.dtype, x.device)
 
 
@@ -90,7 +90,7 @@ def finite_at_zero(step: Step, s: Tensor) -> bool:
 
 
 def secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
-    """`(f(s) - f(0)) / s`, with the slope at 0 where `s` is near it."""
+    """`(f(s) - f(0)) / s`, with the slope at 0 if `s` is near 0."""
     with torch.enable_grad(), kept_here():
         zero = torch.zeros_like(s, requires_grad=True)
         at_zero = function(zero)

@@ -48,7 +48,7 @@ register(
 _ANSWERS = {"data": data.read, "requires_grad": requires_grad}
 _VIEWS = ("T", "H", "mT", "mH", "real", "imag")
 for _name in dir(Tensor):
-    # properties: shape, device, T, ... arrive as their getters; those that return a view are structure
+    # properties (shape, device, T, ...) arrive as their getters; those that return a view are structure
     _property: Any = getattr(Tensor, _name, None)
     if type(_property).__name__ not in ("getset_descriptor", "property"):
         continue

@@ -1,4 +1,4 @@
-"""Linear systems: linear in the right side where the matrix is a constant. Powers of a matrix: a product of equal factors."""
+"""Linear systems, linear in the right side if the matrix is a constant; matrix powers, products of equal factors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relprop.engine.spelling import named
 
 
 def right_side(position: int, name: str) -> Callable[..., Any]:
-    """Of an operation whose operand at `position`, or of that `name`, is what it is linear in."""
+    """For an operation that is linear in its operand at `position`, or of that `name`."""
 
     def solve(call: Call, *args: Any, **kwargs: Any) -> Any:
         side = args[position] if len(args) > position else kwargs.get(name)
@@ -35,7 +35,7 @@ def _named(call: Call) -> str:
 
 
 def matrix_power(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-    """`A A ... A` gives an n-th to each factor, as any product; a negative power is an inverse."""
+    """`A A ... A` gives `1 / n` to each of its n factors, as any product does. A negative power is an inverse."""
     n = args[1] if len(args) > 1 else kwargs["n"]
     if n < 0:
         raise call.error(

@@ -24,7 +24,7 @@ def degree(k: int) -> Callable[..., Any]:
         y = call(*args, **kwargs) if args else call()
         for t in y if isinstance(y, tuple) else (y,):
             if isinstance(t, Tensor) and t.requires_grad:
-                # one of several results may be unused: nothing arrives there
+                # of several results, an unused one receives nothing
                 t.register_hook(lambda g: g if g is None else g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
         return y
 

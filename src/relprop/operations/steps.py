@@ -1,4 +1,4 @@
-"""Operations that stand for visible steps: these are followed, and the value is the operation's own."""
+"""Operations that stand for visible steps. The steps are followed; the value is the operation's own."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from relprop.operations import normalisation  # noqa: F401  (whose norms are rep
 
 
 def by_steps(definition: Callable[..., Any]) -> Handler:
-    """A handler for an operation that `definition` writes out; what that leaves None carries no relevance."""
+    """A handler for an operation that `definition` writes out. Results that are None there carry no relevance."""
 
     def handler(call: Call, *args: Any, **kwargs: Any) -> Any:
-        # written out on other tensors than its operands: a step may not write into these
+        # the steps run on the operands themselves, and must not write into them
         with steps_of(call):
             history = definition(*args, **kwargs)
         value = call(*map(plain, args), **{key: plain(a) for key, a in kwargs.items()})
@@ -35,7 +35,7 @@ def by_steps(definition: Callable[..., Any]) -> Handler:
 
 
 def plain(value: Any) -> Any:
-    """An operand that carries nothing."""
+    """An operand without relevance."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value.detach() if isinstance(value, Tensor) else value
@@ -46,7 +46,7 @@ def _with_history(value: Any, history: Any) -> Any:
         return value
     history = history if history.shape == value.shape else history.reshape(value.shape)
     known = note_of(history)
-    # a layer that made it may merge with what comes next
+    # the layer that made it may fold with the next operation
     if known is not None and known.layer is not None and _equal(value, history):
         return history
     return grafted(value, history)
@@ -61,7 +61,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def cov(
     input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
 ) -> Tensor:
-    """Centred rows, multiplied with one another: a product of two."""
+    """The product of centred rows with one another: a product of two."""
     rows = input if input.ndim > 1 else input.reshape(1, -1)
     weights = torch.ones(rows.shape[1], dtype=rows.dtype, device=rows.device)
     counts = weights if fweights is None else fweights.to(rows.dtype)
@@ -91,7 +91,7 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = True) -> Tensor:
 
 
 def xlog1py(input: Any, other: Any) -> Tensor:
-    """`x log(1 + y)`, and 0 where x is."""
+    """`x log(1 + y)`, and 0 where x is 0."""
     if isinstance(input, Tensor) and isinstance(other, Tensor):
         other = torch.where(input.detach() == 0, torch.zeros_like(other), other)
     if not isinstance(other, Tensor):

@@ -29,7 +29,7 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, training: bool = True, *r
 
 
 def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Linear in the picture; where to look is a constant."""
+    """Linear in the image; the grid is a constant."""
     if grid.requires_grad:
         call.cut("grid_sample", " as the places to look at", grid)
     return call(input, grid.detach(), *args, **kwargs)
@@ -43,7 +43,7 @@ def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """Parts, one behind the other."""
+    """Concatenates or stacks parts."""
     result: Tensor = call()
     if not result.requires_grad or not isinstance(tensors, (tuple, list)):
         return result
@@ -59,7 +59,7 @@ def resized(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """The nearest entry is a move; all other ways weigh several."""
+    """The nearest mode moves entries; all other modes average several."""
     result: Tensor = call()
     if mode.startswith("nearest"):
         rest, options = call.args[1:], call.kwargs
@@ -68,7 +68,7 @@ def resized(
 
 
 def picking(position: int) -> Callable[..., Any]:
-    """A handler for what picks entries along an axis and tells which: they are moved. The axis is the argument of that place."""
+    """A handler for operations that pick entries along the axis at `position`, and return their indices."""
 
     def pick(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         return picked(call, input, call(), kwargs.get("dim", args[position - 1] if len(args) >= position else -1))
@@ -118,7 +118,7 @@ register(
         "__setitem__ index gather take take_along_dim masked_select masked_fill "
         "masked_scatter index_copy index_fill index_put put select_scatter slice_scatter "
         "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
-        # beneath the public names, and beside them
+        # private and alternative names
         "pad_sequence reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
         "replication_pad2d replication_pad3d _pad_circular _pad_enum flatten_dense_tensors unflatten_dense_tensors to_padded_tensor "
         "_nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged _nested_from_padded "
@@ -136,7 +136,7 @@ register(
     traits={SCALES},
     in_place=native,
 )
-# sums with weights that are not negative
+# sums with nonnegative weights
 register(
     *named(
         "cumsum sum_to_size scatter_add index_add fold col2im upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "

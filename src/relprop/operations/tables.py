@@ -1,4 +1,4 @@
-"""The register as a table that can be read."""
+"""The register as a readable table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Row:
     Attributes:
         operation: its name.
         family: the family it belongs to.
-        handler: the function that handles it, as "module.function" within `relprop.operations` where it is ours.
+        handler: the function that handles it, as "module.function" within `relprop.operations` if it is relprop's own.
         traits: what it does to the entries of its operand.
         gives: the roles of its result.
-        spellings: the names under which it arrives, its own among them.
+        spellings: the names under which it arrives, including its own.
         reason: why it is refused; "" for all other families.
     """
 
@@ -38,7 +38,7 @@ class Row:
 
 
 class Table(tuple[Row, ...]):
-    """The rows of `table()`; `print` shows them with what the families do by default."""
+    """The rows of `table()`. `print` shows them with the defaults of the families."""
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -53,7 +53,7 @@ class Table(tuple[Row, ...]):
 
 
 def table(family: str | None = None) -> Table:
-    """Every operation that is known: its family, its handler, and what it does to what tensors are known to be.
+    """Every known operation: its family, its handler, and its traits.
 
     Args:
         family: show this family alone.

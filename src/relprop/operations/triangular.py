@@ -1,4 +1,4 @@
-"""Triangular systems `A X = B`: forward substitution, as delta rules solve it for the values that they write.
+"""Triangular systems `A X = B`: forward substitution, with which delta rules compute the values that they write.
 
 With `A = D + L`, each row is `x_i = (b_i - sum_j l_ij x_j) / d_ii`: a product gives half to each factor, and the
 divisor is a constant. What arrives at B is then `u = (D + L/2)^-T G`, and at L `-u X^T / 2`.
@@ -20,7 +20,7 @@ from relprop.operations.gates import gating
 def solve_triangular(
     call: Call, A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Tensor:
-    """Native where only `B` carries relevance: the solution is linear in it."""
+    """Native if only `B` carries relevance: the solution is linear in it."""
     if not A.requires_grad:
         return call()
     if call.formula is not None and call.formula.product((gating(A), gating(B))) == (0.0, 1.0):

@@ -1,8 +1,8 @@
-"""Custom autograd functions that nobody registered: where their forward is made of operations, those are what counts.
+"""Custom autograd functions that nobody registered: if their forward consists of operations, these are followed.
 
-The forward runs once more, step by step, and must give the function's own result bit for bit. In a run, the first call of
-each function is watched: a step that takes what no step before it has made, or has changed since, means that part of the
-work is done where nobody can see it.
+The forward runs once more, step by step, and must give the function's own result bit for bit. In each run, the first
+call of each function is checked. A step may not take a tensor that no earlier step made, or that has changed since:
+part of the work would be invisible.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TO_NUMPY = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
 class Followed(Propagation):
     """The visible steps of a custom function.
 
-    Autograd records nothing while a forward runs, so `no_grad`, `detach` and `.data` in it cut nothing off.
+    Autograd records nothing while a forward runs, so `no_grad`, `detach` and `.data` inside it are not graph breaks.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -43,7 +43,7 @@ class Followed(Propagation):
 
 
 class Watched(Followed):
-    """The visible steps of a custom function, none of which may take what no step before has made."""
+    """The visible steps of a custom function, none of which may take a tensor that no earlier step made."""
 
     def __init__(self, run: Run, args: tuple) -> None:
         super().__init__(run)
@@ -64,16 +64,16 @@ class Watched(Followed):
     def check(self, value: Any) -> None:
         for t in tensors_in(value):
             if id(t) not in self._made and self.run.model.owns(t):
-                self._keep(t)  # a module that the function runs has its parameters at hand
+                self._keep(t)  # a module that the function runs can read its parameters
             before = self._made.get(id(t))
             if before is None or not same(before[1], t):
                 raise Invisible("its forward computes by code that is no torch operation")
 
 
 def visible(call: Made, *args: Any) -> Any:
-    """A custom function that nobody registered: where its forward is made of operations, those are what counts."""
+    """A custom function that nobody registered: if its forward consists of operations, these are followed."""
     function = call.entry.function
-    call.zeros = True  # its steps have seen to them
+    call.zeros = True  # its steps have dealt with them
     first = not call.followed(function)
     mode = Watched(call.run, args) if first else Followed(call.run)
     versions = [(t, t._version) for t in tensors_in(args)]

@@ -1,7 +1,7 @@
 """Weighted layers: linear, bilinear, convolutions. The rule acts in the backward pass; the forward is torch's own.
 
-Nothing is computed or kept for a rule during the forward pass: the input is saved, as torch saves it, and the
-output is remembered through the relu that follows (`Kept`), so memory stays that of a gradient.
+The forward pass computes and stores nothing extra for a rule. The input is saved, as torch saves it, and the output is
+remembered through the relu that follows (`Kept`), so memory stays that of a gradient.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import saved_elsewhere
 
 PART = 4 * 2**20
-"""Entries from which on a CPU works off a layer in parts: more is slower in page faults than in arithmetic."""
+"""The most entries that a CPU processes at once: with more, page faults cost more than arithmetic."""
 
 
 class Weighted:
-    """What a weighted layer's output remembers: how it was made, so that a BatchNorm can be merged into it."""
+    """What a weighted layer's output remembers: how it was made, so that a BatchNorm can be folded into it."""
 
     def __init__(self, call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> None:
         self.run: Run = call.run
@@ -54,7 +54,7 @@ class Weighted:
         self.linear, self.plain = linear, weight.clone() if call.copies_are_kept else weight
         self._weight_version = self.plain._version
         self.positive = recording() and never_negative(x)
-        self._x, self._version = weakref.ref(x), x._version  # the note of the output holds it, so the graph does not
+        self._x, self._version = weakref.ref(x), x._version  # the output's note holds it, so the graph need not
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
         self.channels = -1
@@ -66,7 +66,7 @@ class Weighted:
 
     def apply(self, compute: Callable[[], Tensor]) -> Tensor:
         x = self._x()
-        assert x is not None  # the output that is merged into this layer's is alive, and holds it
+        assert x is not None  # the output that was folded is alive, and its note holds it
         y = custom(x, compute, self.propagate)
         axis = self.linear.channel_axis
         self.channels = -1 if axis is None else y.shape[axis]
@@ -92,34 +92,34 @@ class Weighted:
 
     @property
     def weight(self) -> Tensor:
-        """The weight, merged with what follows: made when asked for, so that no copy outlives its use."""
+        """The weight with folded scales. It is made on demand, so that no copy outlives its use."""
         return self.plain if self.scale is None else self.plain * self.linear.along_output(self.scale, self.plain)
 
     @property
     def merges(self) -> bool:
-        """Whether what follows can become a part of this layer: its input has the numbers it had."""
+        """Whether the next operation can be folded into this layer: its input still has the same numbers."""
         x = self._x()
         return x is not None and x._version == self._version
 
     def per_channel(self, constant: Tensor, ndim: int) -> bool:
-        """Whether a constant holds one number per channel of the output, whose axes are `ndim`."""
+        """Whether a constant holds one number per channel of the output, which has `ndim` axes."""
         axis = self.linear.channel_axis
         if axis is None or constant.ndim < -axis or constant.ndim > ndim or not self.merges:
             return False
         return constant.numel() == constant.shape[axis] == self.channels
 
     def alone(self) -> bool:
-        """Whether relus were the output's only readers, and none can come: its relevance is 0 where theirs is."""
+        """Whether relus are the output's only readers, now and later. Its relevance is 0 where theirs is."""
         return self.readers == self.rectifiers and (self.output is None or self.output() is None)
 
     def preserve(self) -> None:
-        """The output is about to be overwritten: keep a copy."""
+        """Copies the saved output before an overwrite."""
         if self.kept is not None and self.kept.value is not None:
             kept = self.kept
             kept.hold(self.kept.value.clone(), rectified=kept.rectified, capped=kept.capped)
 
     def rectify(self, y: Tensor, inplace: bool, capped: Capped | None = None) -> None:
-        """A relu made `y` of the output: where relevance can arrive, `y` is the output."""
+        """Notes that a relu made `y` of the output. Where relevance can arrive, `y` equals the output."""
         self.rectifiers += 1
         if inplace:
             self.output = None
@@ -160,20 +160,20 @@ class Weighted:
         return rule
 
     def _native(self, x: Tensor, g: Tensor) -> Tensor:
-        """LRP-0, and torch's gradient."""
+        """LRP-0, which is torch's gradient."""
         view = LayerView(self, x, self._kept(g, whole=True)[0] if self.probes or self.nz else None, False, {})
         self._report(view, g)
-        if self.nz:  # what arrives at an exact zero has no share in any input
+        if self.nz:  # relevance at an exact zero has no share in any input
             g = g * (view.z != 0)
         return view.transpose(g)
 
     def _kept(self, g: Tensor, whole: bool) -> tuple[Tensor | None, bool]:
-        """The output if it was kept, and whether entries below 0 may read 0."""
+        """The saved output if there is one, and whether its entries below 0 may read 0."""
         kept = self.kept
         if kept is None or torch.is_grad_enabled():
             return None, False
         kept.alone = self.alone()
-        if self.run.final:  # the graph is not walked again: give the memory back as autograd does
+        if self.run.final:  # the graph is not used again: free the memory as autograd does
             self.kept = None
         z = kept.read(g, whole)
         return z, z is not None and kept.rectified
@@ -183,7 +183,7 @@ class Weighted:
             probe(view.relevance(g).to(g.dtype))
 
     def _by_output(self, x: Tensor, g: Tensor, z: Tensor | None, rectified: bool, rule: WeightedRule) -> Tensor:
-        """A dense layer some outputs at a time, so that no modified copy of its whole weight is ever there."""
+        """Processes a dense layer some outputs at a time, so that a modified copy of the whole weight never exists."""
         out = torch.zeros_like(x)
         per = max(1, PART // self.plain.shape[1])
         for start in range(0, self.plain.shape[0], per):
@@ -197,11 +197,11 @@ class Weighted:
         return out
 
     def _heavy(self, x: Tensor) -> bool:
-        """Whether a dense layer's memory is in its weight."""
+        """Whether a dense layer's memory is mostly its weight."""
         return isinstance(self.linear, Dense) and self.plain.numel() > max(PART, 8 * x.numel())
 
     def _wide(self, x: Tensor, g: Tensor) -> bool:
-        """Whether the batch is so large that its samples, some after the others, save memory."""
+        """Whether the batch is so large that processing its samples in parts saves memory."""
         wide = isinstance(self.linear, Convolution) and x.ndim == self.plain.ndim and len(x) > 1
         return wide and max(x.numel(), g.numel()) > PART
 
@@ -216,7 +216,7 @@ _KEEPS_SIGNS = {
 
 
 def never_negative(x: Tensor) -> bool:
-    """Whether a tensor can hold nothing below 0, by how it was made: for a graph that must be right for all numbers."""
+    """Whether a tensor cannot hold negative numbers, by how it was made: for a graph that must hold for all numbers."""
     note = note_of(x)
     entry = None if note is None or note.step is None else lookup(note.step.function)
     if entry is not None and entry.function in _ABOVE_ZERO:
@@ -229,7 +229,7 @@ def never_negative(x: Tensor) -> bool:
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
-    call.zeros = True  # its rules know of them
+    call.zeros = True  # its rules deal with them
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.trait("patches")
     if not call.zeros_carry_hidden and call.way is Way.DEFAULT:
