@@ -19,7 +19,7 @@ COMPILED = (
 
 
 def unknown(run: Run, function: Callable[..., Any], args: tuple, reason: str = "") -> UnsupportedOperationError:
-    """For an operation that is in no family, or is refused for a reason."""
+    """The error for an operation that is in no family, or is refused for a reason."""
     again = ", replace=True" if reason else ""  # it is already registered, as refused
     register = (  # a reason with a colon contains its own advice
         f'If you know how relevance passes it: relprop.register({_qualified(function)}, family="structure"{again}) where it '
@@ -32,12 +32,12 @@ def unknown(run: Run, function: Callable[..., Any], args: tuple, reason: str = "
 
 
 def unseen(run: Run, value: Tensor, maker: str) -> UnsupportedOperationError:
-    """For a tensor that was made where the mode cannot see."""
+    """The error for a tensor that was made where the mode cannot see."""
     return UnsupportedOperationError(f"in {run.where()} a tensor of shape {tuple(value.shape)} was made by {maker}")
 
 
 def transformed(run: Run) -> UnsupportedOperationError:
-    """For a torch.func transform."""
+    """The error for a torch.func transform."""
     return UnsupportedOperationError(
         f"a torch.func transform (vmap, grad, jvp, ...) runs in {run.where()}: relevance cannot be "
         "followed through it, and a gradient that it takes would be another number under relprop's rules. Write that part of "
@@ -46,7 +46,7 @@ def transformed(run: Run) -> UnsupportedOperationError:
 
 
 def written_out(run: Run, function: Callable[..., Any]) -> UnsupportedOperationError:
-    """For `out=`."""
+    """The error for `out=`."""
     return UnsupportedOperationError(
         f"{called(function)}(out=...) in {run.where()}: relevance cannot follow a result that "
         "is written into another tensor. Use the returned value instead of out=."
@@ -54,7 +54,7 @@ def written_out(run: Run, function: Callable[..., Any]) -> UnsupportedOperationE
 
 
 def refuse_training(what: str, run: Run) -> ModelStateError:
-    """For a layer that draws random numbers or changes its statistics."""
+    """The error for a layer that draws random numbers or changes its statistics."""
     return ModelStateError(
         f"{what} in {run.where()} is in training mode: call model.eval() before explaining a decision."
     )

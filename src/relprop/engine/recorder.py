@@ -79,7 +79,7 @@ class Recorder:
         self._hold(tensor, edge_of(tensor), maker)
 
     def meet(self, operands: list[Tensor]) -> None:
-        """Before an operation: a view written into through its base has a new node, which belongs to the writer."""
+        """Before an operation, registers views written into through their bases: the new node belongs to the writer."""
         for t in operands:
             if t._base is not None and t._base.requires_grad and edge_of(t) not in self._held:
                 made = self._held.get(edge_of(t._base))

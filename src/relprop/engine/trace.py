@@ -21,10 +21,10 @@ class Trace:
 
     Attributes:
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
-        unknown: the operations that are not in the register, and how often each ran.
+        unknown: the operations that could not be followed, and how often each ran.
         severed: the last places where the graph broke, for messages.
         cuts: the graph breaks, with what is needed to tell which input was cut off.
-        log: each unknown operation, its arguments, its place and why it is refused; None without an observer.
+        log: each unknown or refused operation, its arguments, place and reason; None without an observer.
         recorder: records what each operation absorbs.
         heads: who asked for the outputs of an attention's heads, by the identity of the attention's module.
     """

@@ -49,7 +49,7 @@ def whole_graph(name: str) -> bool:
     The compiler calls this while it traces, as a function with a constant result. Elsewhere it does nothing.
 
     Raises:
-        TracedError: it must. The error is also of a class of the compiler's own, which would otherwise wrap it.
+        TracedError: it must. The error is also of the compiler's own class, because the compiler wraps all others.
     """
     if not breaks_forbidden():
         return False

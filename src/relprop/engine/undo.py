@@ -2,7 +2,7 @@
 
 Python may raise KeyboardInterrupt between any two lines: also after a block has ended but before its context is left,
 or while it is being left. So each task stays on a list until it is done. On an exception, relprop's outermost function
-completes the list.
+carries out the rest.
 """
 
 from __future__ import annotations

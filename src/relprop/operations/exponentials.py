@@ -110,7 +110,7 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> Tensor:
-    """A softmax under the rule of its place, from its native `y`. `history` gives it at a temperature."""
+    """A softmax under the rule of its place. `y` has the native gradient; `history` gives it at a temperature."""
     call.zeros = True
     if call.formula is not None and history is not None:
         temperature = getattr(call.formula, "temperature", None)

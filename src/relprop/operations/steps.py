@@ -46,7 +46,7 @@ def _with_history(value: Any, history: Any) -> Any:
         return value
     history = history if history.shape == value.shape else history.reshape(value.shape)
     known = note_of(history)
-    # the layer that made it may fold with the next operation
+    # the next operation may be folded into the layer that made it
     if known is not None and known.layer is not None and _equal(value, history):
         return history
     return grafted(value, history)
