@@ -12,6 +12,8 @@ from relprop.engine.functions import custom, scaled
 from relprop.engine.zeros import preserved
 from relprop.rules.base import WEIGHTED, Way
 
+_OF_ANY = (Way.NATIVE, Way.BLOCKED, Way.CONSTANT)
+
 
 def handle(call: Call) -> Any:
     """The operation's result, with the backward pass that its rule or its handler gives it."""
@@ -19,11 +21,12 @@ def handle(call: Call) -> Any:
 
 
 def _handled(call: Call) -> Any:
-    if call.rule is not None:
+    way = call.way
+    if way in _OF_ANY:
         softmax = call.entry.family == "softmax"  # a softmax may be a score: the handler decides
-        native = call.way is Way.NATIVE and not (call.run.sites.nz_hidden and call.entry.family in WEIGHTED)
-        if native or call.way is Way.BLOCKED or (call.way is Way.CONSTANT and not softmax):
-            return decided(call.way, call())
+        native = way is Way.NATIVE and not (call.run.sites.nz_hidden and call.entry.family in WEIGHTED)
+        if native or way is Way.BLOCKED or (way is Way.CONSTANT and not softmax):
+            return decided(way, call())
     zeros = call.run.sites.nz  # before the handler reaches the next place
     result = call.entry.handler(call, *call.args, **call.kwargs)
     if zeros:

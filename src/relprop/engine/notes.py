@@ -138,7 +138,7 @@ def renew(run: Run, tensor: Tensor) -> Note:
     """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
     old = note_of(tensor)
     note = Note(run)
-    NOTE.put(tensor, note)
+    setattr(tensor, NOTE.name, note)  # as `NOTE.put`, at every operation
     note.version = tensor._version
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))
