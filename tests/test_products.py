@@ -110,3 +110,18 @@ def test_a_product_over_an_axis_shares_equally() -> None:
     x = torch.randn(2, 3, 4, dtype=torch.float64)
     relevance = relprop.attribute(lambda x: x.prod(2).sum(1), x, composite="zero")
     close(relevance.values, (x.prod(2, keepdim=True) / 4).expand_as(x))
+
+
+def test_an_einsum_by_entry_is_a_product() -> None:
+    """Also where an ellipsis lines up otherwise than broadcasting does, which is no product by entry."""
+    a, b = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 4, 3, dtype=torch.float64)
+    same = relprop.attribute(lambda a, c: torch.einsum("n...,n...->n...", a, c).sum(1), (a, a + 1), composite="zero")
+    plain = relprop.attribute(lambda a, c: (a * c).sum(1), (a, a + 1), composite="zero")
+    for one, other in zip(same.values, plain.values, strict=True):
+        torch.testing.assert_close(one, other)
+    apart = relprop.attribute(lambda a, b: torch.einsum("n...,n...->n...", a, b).sum((1, 2)), (a, b), composite="zero")
+    of_a, of_b = apart.values
+    wanted = a[:, None] * b / 2
+    torch.testing.assert_close(apart.output, (a[:, None] * b).sum((1, 2)))
+    torch.testing.assert_close(of_b, wanted)
+    torch.testing.assert_close(of_a, wanted.sum(1))
