@@ -276,3 +276,24 @@ def test_what_is_added_for_each_sample_is_no_bias(written: bool, rule: str) -> N
         one = slice(n, n + 1)
         alone = relprop.attribute(model, x[one], 1, composite=composite, forward_args=(times[one],)).values
         close(alone, together[one])
+
+
+def test_a_rule_of_its_own_keeps_a_batch_norm_apart() -> None:
+    """It is not folded into the layer before it, whose rule would act on both."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(4).double().eval()
+    norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr, operator]
+    model = nn.Sequential(nn.Linear(3, 4).double(), norm, nn.Linear(4, 1).double())
+    x = torch.randn(2, 3, dtype=torch.float64)
+    folded = relprop.Composite({"linear": relprop.Epsilon(0.3)})
+    apart = relprop.Composite({"batch_norm": relprop.Zero(), "linear": relprop.Epsilon(0.3)})
+    R, S = (relprop.attribute(model, x, composite=composite) for composite in (folded, apart))
+    assert [place.merged for place, _ in R.rules if place.family == "batch_norm"] in ([], [True])
+    assert [place.merged for place, _ in S.rules if place.family == "batch_norm"] == [False]
+    z = model[0](x)
+    stabilised = z / (z + 0.3 * z.sign())
+    y = model[1](z)
+    g = model[2].weight * ((o := model[2](y)) / (o + 0.3 * o.sign()))  # G at the BatchNorm's output
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
+    wanted = x * ((g * scale * stabilised) @ model[0].weight)
+    torch.testing.assert_close(S.values, wanted.detach())

@@ -153,3 +153,17 @@ def test_sums_means_and_maxima_over_dimensions() -> None:
         (lambda x: x.cumsum(2)[:, :, 2], torch.cat([x[:, :, :3], 0 * x[:, :, 3:]], 2)),
     ):
         close(relprop.attribute(Pooled(reduce), x, lambda y: y.sum(1), composite="zero").values, expected)
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_proportional_pooling_of_a_sample_without_its_batch_axis(dims: int) -> None:
+    """What a model pools without the axis of samples is pooled as with it."""
+    pool = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d)[dims - 1]
+    x = torch.rand(1, 3, *[4] * dims, dtype=torch.float64)
+    composite = relprop.Composite({"max_pool": relprop.Proportional()})
+    lone, batch = (
+        relprop.attribute(f, x, composite=composite).values
+        for f in (lambda x: pool(x[0], 2).sum().reshape(1), lambda x: pool(x, 2).flatten(1).sum(1))
+    )
+    torch.testing.assert_close(lone, batch)
+    assert (lone != 0).all()

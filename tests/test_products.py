@@ -125,3 +125,20 @@ def test_an_einsum_by_entry_is_a_product() -> None:
     torch.testing.assert_close(apart.output, (a[:, None] * b).sum((1, 2)))
     torch.testing.assert_close(of_b, wanted)
     torch.testing.assert_close(of_a, wanted.sum(1))
+
+
+def test_three_factors_take_a_third_each() -> None:
+    a, b, c = torch.randn(3, 2, 4, dtype=torch.float64)
+    found = relprop.attribute(lambda a, b, c: torch.einsum("nd,nd,nd->n", a, b, c), (a, b, c), composite="zero")
+    for values in found.values:
+        torch.testing.assert_close(values, a * b * c / 3)
+
+
+def test_a_sum_scaled_by_alpha_is_a_step_of_a_chain() -> None:
+    x = torch.randn(2, 4, dtype=torch.float64)
+    forms = [
+        lambda x: (x * torch.sigmoid(torch.add(x, 0.5, alpha=2.0))).sum(1),
+        lambda x: (x * torch.sigmoid(x + 1.0)).sum(1),
+    ]
+    one, other = (relprop.attribute(f, x, composite="zero").values for f in forms)
+    torch.testing.assert_close(one, other)
