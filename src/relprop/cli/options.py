@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from relprop.cli import models, reading
-from relprop.cli.network import Pictures
 from relprop.composites import NAMES
 from relprop.errors import CompositeError, InputError
+from relprop.loading import models, samples
+from relprop.loading.network import Pictures
 
 
 def composite_names(incomplete: str) -> list[str]:
@@ -111,4 +111,4 @@ def numbers_of(text: str, option: str, convert: type) -> tuple[Any, ...]:
 
 def names_of(path: Path) -> list[str]:
     """The names in a file, one a line."""
-    return reading.text_of(path).splitlines()
+    return samples.text_of(path).splitlines()

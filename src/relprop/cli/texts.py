@@ -12,10 +12,10 @@ from typing import Any
 import relprop
 from relprop import Contrast
 from relprop.cli.explaining import Explained, find_class
-from relprop.cli.network import Loaded
-from relprop.cli.reading import SUFFIXES, check_file, piped, text_of
 from relprop.cli.trying import Tried
 from relprop.errors import InputError, TargetError
+from relprop.loading.network import Loaded
+from relprop.loading.samples import SUFFIXES, check_file, piped, text_of
 from relprop.rendering.visible import visible
 from relprop.text import TextRelevance
 from relprop.text.batch import answers_alone, collate, decoder_start, decodes

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from relprop.cli.network import Loaded
 from relprop.errors import InputError
+from relprop.loading.network import Loaded
 from relprop.rendering.visible import visible
 from relprop.zoo.images import load_image
 

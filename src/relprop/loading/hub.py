@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from relprop.attribution.targets import known_labels
-from relprop.cli.network import Loaded, Pictures, library, no_picture, padded, picture_reading
 from relprop.errors import InputError, RelpropError
+from relprop.loading.network import Loaded, Pictures, library, no_picture, padded, picture_reading
 
 # The class of transformers that loads a model, by the end of its own class's name.
 _TASKS = {

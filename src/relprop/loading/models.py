@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from relprop.attribution.targets import known_labels
-from relprop.cli.hub import from_transformers
-from relprop.cli.network import Loaded, Pictures, library, no_picture, padded, picture_reading
 from relprop.errors import InputError, ModelStateError
+from relprop.loading.hub import from_transformers
+from relprop.loading.network import Loaded, Pictures, library, no_picture, padded, picture_reading
 from relprop.zoo import efficientnet_lite0
 from relprop.zoo.efficientnet_lite import imagenet_classes
 from relprop.zoo.images import preprocess, square
