@@ -26,6 +26,7 @@ from relprop.rendering.view import Options, Row, View, by_cause
 from relprop.rendering.visible import visible
 from relprop.rendering.volume import volume
 from relprop.results.contrast import Contrast, target_at
+from relprop.results.forms import Form
 from relprop.results.ledger import Ledger
 from relprop.trees import leaves
 
@@ -279,6 +280,8 @@ def _indices(values: Tensor) -> list[str]:
 def _in_words(target: Any, labels: Sequence[str] | None) -> str:
     if isinstance(target, Contrast):
         return f"{_in_words(target.positive, labels)} rather than {_in_words(target.negative, labels)}"
+    if isinstance(target, Form):
+        return visible(target.in_words(lambda one: _class_in_words(one, labels)))
     if isinstance(target, Tensor) and target.numel() == 1:
         target = target.item()
     if target is None:
@@ -288,3 +291,9 @@ def _in_words(target: Any, labels: Sequence[str] | None) -> str:
     if callable(target):
         return f"target {visible(getattr(target, '__name__', 'function'))}"
     return visible(target) if isinstance(target, str) else f"target {visible(target)}"
+
+
+def _class_in_words(target: Any, labels: Sequence[str] | None) -> str:
+    """A class within a longer phrase."""
+    named = isinstance(target, int) and (labels is None or not 0 <= target < len(labels))
+    return f"class {target}" if named else _in_words(target, labels)
