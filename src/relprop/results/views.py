@@ -220,7 +220,9 @@ def _series(result: _Tensors, sample: int, values: Tensor, given: Any, options: 
 
 def _table(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     flat = values.reshape(-1)
-    names = list(options.names) or (_indices(values) if values.ndim > 1 else [])
+    known = getattr(result, "names", None) or ()
+    names = list(options.names) or (list(known) if len(known) == len(flat) else [])
+    names = names or (_indices(values) if values.ndim > 1 else [])
     features = None if given is None else given.reshape(-1)
     rest = absorbed(result, sample)
     score = total(result, sample) + sum(rest.values())

@@ -21,6 +21,7 @@ from relprop.rendering.visible import cell
 from relprop.results.files import atomic
 from relprop.results.files.encoding import as_json, plain
 from relprop.results.files.folder import save_folder
+from relprop.results.frames import parquet
 from relprop.results.picture import drawing
 from relprop.results.protocol import Result
 from relprop.results.report import report_page
@@ -122,27 +123,45 @@ def _npz(result: Result, options: dict[str, Any]) -> bytes:
 
 def _csv(result: Result, options: dict[str, Any]) -> bytes:
     """A row for each feature or token. Only tables and texts fit; use `.npz` for pictures."""
-    chosen = Options(**{"most": result.samples, **options})
+    own = getattr(result, "records", None)
+    columns, rows = (own(options) if own is not None else None) or _records(result, options)
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["sample", "target", "name", "relevance"])
+    writer.writerow(columns)
+    writer.writerows([cell(each) if isinstance(each, str) else _plain(each) for each in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def _plain(each: Any) -> Any:
+    return repr(each) if isinstance(each, float) else each
+
+
+def _records(result: Result, options: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """The columns and rows of the CSV file of a result that has none of its own: those of its views."""
+    chosen = Options(**{"most": result.samples, **options})
+    rows: list[list[Any]] = []
     for view in result.views(chosen):
         if isinstance(view.data, TokenMatrix):
-            writer.writerows(_cells(view.data))
+            rows += _cells(view.data)
             continue
         if view.kind not in ("table", "text"):
             raise InputError(f"CSV holds tables and texts; this is drawn as {view.kind}: save it as .npz or .json.")
-        target = cell(result.subject(view.sample))
-        writer.writerows([view.sample, target, cell(name), repr(value)] for name, value in view.entries)
-    return text.getvalue().encode()
+        target = result.subject(view.sample)
+        rows += [[view.sample, target, name, float(value)] for name, value in view.entries]
+    return ["sample", "target", "name", "relevance"], rows
 
 
 def _cells(shown: TokenMatrix) -> list[list[Any]]:
     """A row for each generated token and each token read before it. The column "sample" numbers the generated one."""
     return [
-        [int(r), cell(shown.rows[r]), cell(shown.columns[c]), repr(float(shown.values[r, c]))]
+        [int(r), str(shown.rows[r]), str(shown.columns[c]), float(shown.values[r, c])]
         for r, c in np.argwhere(shown.read)
     ]
+
+
+def _parquet(result: Result, options: dict[str, Any]) -> bytes:
+    _no_options("Parquet", options)
+    return parquet(result)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -162,4 +181,5 @@ _WRITERS: dict[str, Callable[[Result, dict[str, Any]], bytes]] = {
     ".json": _json,
     ".npz": _npz,
     ".csv": _csv,
+    ".parquet": _parquet,
 }
