@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,13 +17,30 @@ from relprop.results.frames import library
 from relprop.results.summary import Summary, labelled, sums
 from relprop.trees import leaves
 
-if TYPE_CHECKING:
-    from relprop.results.relevance import Relevance
-
 _MOST_CLASSES = 50
 
 
-def one_input(result: Relevance, path: str | None = None) -> tuple[Tensor, Tensor | None]:
+class Batch(Protocol):
+    """What is needed of the relevance of a batch. It is a dataclass."""
+
+    values: Any
+    inputs: Any
+    score: Tensor
+    residual: Tensor
+    composite: Any
+    rules: Any
+    unknown: Any
+    model: Any
+    notices: list[str]
+    names: Sequence[str] | None
+
+    def __len__(self) -> int: ...
+
+    def subject(self, n: int) -> str:
+        """What was explained of a sample."""
+
+
+def one_input(result: Batch, path: str | None = None) -> tuple[Tensor, Tensor | None]:
     """The relevance of one input, and the input itself where the result holds it.
 
     Raises:
@@ -42,7 +59,7 @@ def one_input(result: Relevance, path: str | None = None) -> tuple[Tensor, Tenso
     return values, given
 
 
-def grouped(result: Relevance, groups: Any, names: Sequence[str] | None = None, input: str | None = None) -> Relevance:
+def grouped(result: Batch, groups: Any, names: Sequence[str] | None = None, input: str | None = None) -> Any:
     """The result with one column per group; see `Relevance.grouped`."""
     values, _ = one_input(result, input)
     wide = values.double() if values.is_floating_point() else values
@@ -54,10 +71,11 @@ def grouped(result: Relevance, groups: Any, names: Sequence[str] | None = None, 
         if len(names) != found.shape[1]:
             raise InputError(f"{len(names)} names for {found.shape[1]} groups.")
         called = [str(name) for name in names]
-    return replace(result, values=found.to(values.dtype), inputs=None, names=called)
+    made: Any = result
+    return replace(made, values=found.to(values.dtype), inputs=None, names=called)
 
 
-def _of_mapping(result: Relevance, values: Tensor, groups: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
+def _of_mapping(result: Batch, values: Tensor, groups: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
     """Groups by name: of features by name or index, or masks of positions."""
     if not groups:
         raise InputError("groups is empty.")
@@ -113,7 +131,7 @@ def _spread(mask: Tensor, values: Tensor) -> Tensor:
     raise InputError(f"a mask has the shape {tuple(mask.shape)}; relevance of a sample has {tuple(shape)}.")
 
 
-def _of_labels(result: Relevance, values: Tensor, groups: Any) -> tuple[Tensor, list[str]]:
+def _of_labels(result: Batch, values: Tensor, groups: Any) -> tuple[Tensor, list[str]]:
     """Groups by a label for each feature or position, such as superpixels: (F,), (H, W), or (N, ...)."""
     named: list[str] | None = None
     if isinstance(groups, (list, tuple)) and groups and all(isinstance(one, str) for one in groups):
@@ -149,7 +167,7 @@ def _of_labels(result: Relevance, values: Tensor, groups: Any) -> tuple[Tensor, 
     return found, named or [f"group {g}" for g in range(count)]
 
 
-def summary(result: Relevance, groups: Any, names: Sequence[str] | None, input: str | None) -> Summary:
+def summary(result: Batch, groups: Any, names: Sequence[str] | None, input: str | None) -> Summary:
     """The summary of a batch; see `Relevance.summary`."""
     if groups is not None:
         result, names, input = grouped(result, groups, names, input), None, None
@@ -192,7 +210,7 @@ def summary(result: Relevance, groups: Any, names: Sequence[str] | None, input: 
     )
 
 
-def frame(result: Relevance, groups: Any, names: Sequence[str] | None, input: str | None) -> Any:
+def frame(result: Batch, groups: Any, names: Sequence[str] | None, input: str | None) -> Any:
     """The data frame of a batch; see `Relevance.to_pandas`."""
     pandas = library()
     if groups is not None:
