@@ -53,6 +53,7 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -110,6 +111,8 @@ __all__ = [
     "operations",
     "path",
     "propagate",
+    "read_image",
+    "read_volume",
     "register",
     "report",
     "rules",
@@ -120,6 +123,8 @@ __all__ = [
 
 _LATER = {
     "load": "relprop.results.files.loading",
+    "read_image": "relprop.loading.reading",
+    "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""

@@ -24,6 +24,7 @@ from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
 from relprop.results.identity import Identity
 from relprop.results.relevance import Relevance
+from relprop.results.remembered import recalled
 from relprop.signatures import public
 from relprop.torch_private.compiled import original
 from relprop.trees import leaves, map_tree
@@ -165,6 +166,7 @@ def attribute_each(
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, names = as_table(model, inputs)
+    inputs, pictures, affine = recalled(inputs)
     inputs, chosen = admit(model, inputs, composite)
     plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
 
@@ -181,8 +183,14 @@ def attribute_each(
             watched.check(result.score)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
-    identity = Identity.of(model)
-    return [replace(result, inputs=copied, labels=plan.labels, model=identity, names=names) for result in results]
+    about: dict[str, Any] = {
+        "labels": plan.labels,
+        "model": Identity.of(model),
+        "names": names,
+        "pictures": pictures,
+        "affine": affine,
+    }
+    return [replace(result, inputs=copied, **about) for result in results]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.composites import Composite, Place, acting
 from relprop.errors import InputError
 from relprop.results.contrast import target_at
-from relprop.results.files.checks import check_scores, require
+from relprop.results.files.checks import check_scores, check_seen, require
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger
 from relprop.results.outputs import Outputs
@@ -59,6 +59,8 @@ class Relevance(Outputs):
         labels: names of the classes, if the model or the caller knows them.
         model: the name of the model that was explained.
         names: the names of the features, if the inputs were a table that has them.
+        pictures: the pictures that the inputs were read from, (N, 3, H, W) in bytes, if `read_image` read them.
+        affine: the map from voxels to space, (4, 4), if `read_volume` read the inputs.
     """
 
     kind: ClassVar[str] = "relevance"
@@ -79,6 +81,8 @@ class Relevance(Outputs):
     labels: Sequence[str] | None = None
     model: Identity | None = None
     names: Sequence[str] | None = None
+    pictures: Tensor | None = None
+    affine: Tensor | None = None
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -110,6 +114,7 @@ class Relevance(Outputs):
             map_tree(pick, self.positions),
             self.ledger.sample(index), self.notices,
             inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model, names=self.names,
+            pictures=None if self.pictures is None else self.pictures[index], affine=self.affine,
         )  # fmt: skip
 
     @property
@@ -232,8 +237,8 @@ class Relevance(Outputs):
 
     def kept(self) -> dict[str, Any]:
         """What a folder stores."""
-        named = {} if self.names is None else {"names": list(self.names)}
-        return {name: getattr(self, name) for name in _KEPT} | named
+        seen = {"names": self.names, "pictures": self.pictures, "affine": self.affine}
+        return {name: getattr(self, name) for name in _KEPT} | {n: part for n, part in seen.items() if part is not None}
 
     def exported(self) -> Exported:
         """The content of the files for other programs."""
@@ -244,6 +249,7 @@ class Relevance(Outputs):
             ("output", self.output),
         ]
         arrays = {path: part for path, part in found if isinstance(part, Tensor)}
+        arrays |= {} if self.affine is None else {"affine": self.affine}
         return Exported({name: getattr(self, name) for name in _TOLD}, arrays, {"target": self.target})
 
     @classmethod
@@ -254,7 +260,9 @@ class Relevance(Outputs):
         names = content.get("names")  # folders have it for tables alone
         if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise ValueError("the names of its features are not names")
-        return cls(**{name: content[name] for name in _KEPT}, **made, ledger=ledger(samples), names=names)
+        pictures, affine = check_seen(content, samples)
+        own = {name: content[name] for name in _KEPT}
+        return cls(**own, **made, ledger=ledger(samples), names=names, pictures=pictures, affine=affine)
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))

@@ -16,6 +16,7 @@ from relprop.errors import InputError
 from relprop.rendering.audio import audio
 from relprop.rendering.colours import Floats
 from relprop.rendering.drawing import Drawing
+from relprop.rendering.frames import frames
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.panels import Panel, strip
 from relprop.rendering.scale import Scale, note, number, to_array
@@ -142,7 +143,12 @@ def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, 
     answered = _largest_outputs(result, sample)
     row = _row(result, sample, title)
     channels = to_array(values) if kind in ("series", "audio") else None
-    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [row], channels)
+    moving = None
+    if kind == "volume":
+        moving = partial(
+            frames, values, given, percentile=options.percentile, limit=options.limit, colours=options.palette
+        )
+    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [row], channels, moving)
 
 
 def _largest_outputs(result: _Tensors, sample: int) -> str:
@@ -165,6 +171,8 @@ _Made = tuple[Callable[[], Drawing], list[tuple[str, float]], "Heatmap | TokenMa
 
 def _image(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     heatmap = Heatmap.of(values, percentile=options.percentile, limit=options.limit, palette=options.palette)
+    if options.pictures is None and getattr(result, "pictures", None) is not None:
+        given = result.pictures[sample].float() / 255  # type: ignore[attr-defined]  # of those that remember them
     picture, said = _picture(sample, values, given, options)
 
     def draw() -> Drawing:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.rendering.frames import gif
 from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.view import ELSEWHERE, Options
 from relprop.rendering.visible import cell
 from relprop.results.files import atomic
 from relprop.results.files.encoding import as_json, plain
 from relprop.results.files.folder import save_folder
+from relprop.results.files.nifti import nifti, nifti_compressed
 from relprop.results.frames import parquet
 from relprop.results.picture import drawing
 from relprop.results.protocol import Result
@@ -32,7 +34,7 @@ from relprop.version import versions
 def save(result: Result, path: str | PathLike[str], **options: Any) -> None:
     """Writes a result; see `Relevance.save`."""
     place = Path(path)
-    suffix = place.suffix.lower()
+    suffix = ".nii.gz" if place.name.lower().endswith(".nii.gz") else place.suffix.lower()
     if str(fspath(path)).endswith(("/", "\\")) or not suffix or place.is_dir():
         inputs = options.pop("inputs", True)
         if options:
@@ -84,6 +86,24 @@ def _png(result: Result, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     result.to_image(**options).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _jpg(result: Result, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    result.to_image(**options).convert("RGB").save(buffer, format="JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def _gif(result: Result, options: dict[str, Any]) -> bytes:
+    """The slices of a volume, or the frames of a video, one after the other."""
+    chosen = Options(**{**options, "rate": None})
+    views = result.views(chosen)
+    if len(views) != 1 or views[0].frames is None:
+        what = f"{len(views)} drawings" if len(views) != 1 else f"drawn as {views[0].kind}"
+        raise InputError(
+            f"a GIF holds the slices of one volume or video; this is {what}: save one sample, R[0].save('map.gif')."
+        )
+    return gif(views[0].frames(), options.get("rate"))
 
 
 def _svg(result: Result, options: dict[str, Any]) -> bytes:
@@ -175,6 +195,9 @@ def _no_options(what: str, options: dict[str, Any]) -> None:
 
 _WRITERS: dict[str, Callable[[Result, dict[str, Any]], bytes]] = {
     ".png": _png,
+    ".jpg": _jpg,
+    ".jpeg": _jpg,
+    ".gif": _gif,
     ".svg": _svg,
     ".pdf": _pdf,
     ".html": _html,
@@ -182,4 +205,6 @@ _WRITERS: dict[str, Callable[[Result, dict[str, Any]], bytes]] = {
     ".npz": _npz,
     ".csv": _csv,
     ".parquet": _parquet,
+    ".nii": nifti,
+    ".nii.gz": nifti_compressed,
 }
