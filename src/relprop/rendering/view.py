@@ -147,6 +147,7 @@ class View:
         said: the model's answer, in words.
         rows: the numbers of the scores that it explains.
         series: the relevance of a series or a sound, channels by steps.
+        frames: makes the frames of an animation, of a volume or a video.
     """
 
     kind: str
@@ -160,3 +161,4 @@ class View:
     said: str = ""
     rows: Sequence[Row] = ()
     series: Floats | None = None
+    frames: Callable[[], list[Drawing]] | None = None

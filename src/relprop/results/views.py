@@ -16,6 +16,7 @@ from relprop.errors import InputError
 from relprop.rendering.audio import audio
 from relprop.rendering.colours import Floats
 from relprop.rendering.drawing import Drawing
+from relprop.rendering.frames import frames
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.panels import Panel, strip
 from relprop.rendering.scale import Scale, note, number, to_array
@@ -26,6 +27,7 @@ from relprop.rendering.view import Options, Row, View, by_cause
 from relprop.rendering.visible import visible
 from relprop.rendering.volume import volume
 from relprop.results.contrast import Contrast, target_at
+from relprop.results.forms import Form
 from relprop.results.ledger import Ledger
 from relprop.trees import leaves
 
@@ -141,7 +143,12 @@ def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, 
     answered = _largest_outputs(result, sample)
     row = _row(result, sample, title)
     channels = to_array(values) if kind in ("series", "audio") else None
-    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [row], channels)
+    moving = None
+    if kind == "volume":
+        moving = partial(
+            frames, values, given, percentile=options.percentile, limit=options.limit, colours=options.palette
+        )
+    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [row], channels, moving)
 
 
 def _largest_outputs(result: _Tensors, sample: int) -> str:
@@ -164,6 +171,8 @@ _Made = tuple[Callable[[], Drawing], list[tuple[str, float]], "Heatmap | TokenMa
 
 def _image(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     heatmap = Heatmap.of(values, percentile=options.percentile, limit=options.limit, palette=options.palette)
+    if options.pictures is None and getattr(result, "pictures", None) is not None:
+        given = result.pictures[sample].float() / 255  # type: ignore[attr-defined]  # of those that remember them
     picture, said = _picture(sample, values, given, options)
 
     def draw() -> Drawing:
@@ -219,7 +228,9 @@ def _series(result: _Tensors, sample: int, values: Tensor, given: Any, options: 
 
 def _table(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     flat = values.reshape(-1)
-    names = list(options.names) or (_indices(values) if values.ndim > 1 else [])
+    known = getattr(result, "names", None) or ()
+    names = list(options.names) or (list(known) if len(known) == len(flat) else [])
+    names = names or (_indices(values) if values.ndim > 1 else [])
     features = None if given is None else given.reshape(-1)
     rest = absorbed(result, sample)
     score = total(result, sample) + sum(rest.values())
@@ -279,6 +290,8 @@ def _indices(values: Tensor) -> list[str]:
 def _in_words(target: Any, labels: Sequence[str] | None) -> str:
     if isinstance(target, Contrast):
         return f"{_in_words(target.positive, labels)} rather than {_in_words(target.negative, labels)}"
+    if isinstance(target, Form):
+        return visible(target.in_words(lambda one: _class_in_words(one, labels)))
     if isinstance(target, Tensor) and target.numel() == 1:
         target = target.item()
     if target is None:
@@ -288,3 +301,9 @@ def _in_words(target: Any, labels: Sequence[str] | None) -> str:
     if callable(target):
         return f"target {visible(getattr(target, '__name__', 'function'))}"
     return visible(target) if isinstance(target, str) else f"target {visible(target)}"
+
+
+def _class_in_words(target: Any, labels: Sequence[str] | None) -> str:
+    """A class within a longer phrase."""
+    named = isinstance(target, int) and (labels is None or not 0 <= target < len(labels))
+    return f"class {target}" if named else _in_words(target, labels)
