@@ -15,8 +15,8 @@ from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Bytes, Floats, Palette
 from relprop.rendering.scale import Scale, note, scale_for, to_array
 
-# The picture's lightness is compressed into this range: pure black and pure white cannot take a tint.
-_PICTURE_LIGHTNESS = (30.0, 88.0)
+# The picture is paper for the map: its lightness is compressed into this range, on which every colour of a map shows.
+_PICTURE_LIGHTNESS = (62.0, 98.0)
 # The height of a panel in pixels.
 PANEL = 224
 
@@ -47,11 +47,12 @@ class Heatmap:
         limit: float | Scale | None = None,
         palette: Palette | str = RED_BLUE,
     ) -> Heatmap:
-        """Sums the channels of `(H, W)`, `(C, H, W)` or `(1, C, H, W)`, and scales by the largest size.
+        """Sums the channels of `(H, W)`, `(C, H, W)` or `(1, C, H, W)`, and scales them by the usual scale of pictures.
 
         Args:
             relevance: the relevance of one picture.
-            percentile: scale by this percentile of absolute relevance instead, and clip larger values.
+            percentile: scale by this percentile of absolute relevance instead, and clip larger values. 100 clips
+                nothing.
             limit: scale by this size instead, or by another scale.
             palette: the colours, or their name.
 
@@ -59,7 +60,7 @@ class Heatmap:
             InputError: the shape is not that of a map, or there is no such palette or scale.
         """
         values = channel_sum(relevance)
-        scale = scale_for([values], percentile=percentile, limit=limit)
+        scale = scale_for([values], percentile=percentile, limit=limit, pictures=True)
         return cls(values, scale, colours.palette(palette))
 
     @property
@@ -90,15 +91,16 @@ class Heatmap:
 
 
 def overlay(heatmap: Heatmap, picture: Image.Image) -> Image.Image:
-    """Draws the picture in grey, tinted by relevance: red for, blue against.
+    """Draws the map on the picture, as if printed on it: red for, blue against.
 
-    A tint does not change luminance, so the picture is as visible under strong relevance as under none.
+    The picture is a pale grey that darkens the colours of the map. So relevance is as strong as in the map alone, and
+    the picture's contrasts are the same under strong relevance as under none.
     """
     height, width_ = heatmap.values.shape
     rgb: Bytes = np.asarray(picture.convert("RGB").resize((width_, height), Image.Resampling.BICUBIC))
     low, high = _PICTURE_LIGHTNESS
     lightness = low + (high - low) * colours.lightness_of_luminance(colours.luminance(rgb)) / 100.0
-    return Image.fromarray(colours.tinted(heatmap.scaled, colours.luminance_of_lightness(lightness), heatmap.palette))
+    return Image.fromarray(colours.printed(heatmap.scaled, colours.luminance_of_lightness(lightness), heatmap.palette))
 
 
 def contour(
@@ -148,7 +150,7 @@ def channels(
     values = to_array(relevance)
     if values.ndim != 3:
         raise InputError(f"relevance has the shape {values.shape}; channels are shown of (C, H, W).")
-    scale = scale_for(values, percentile=percentile, limit=limit)
+    scale = scale_for(values, percentile=percentile, limit=limit, pictures=True)
     labels = list(names) or [f"channel {c}" for c in range(len(values))]
     if len(labels) != len(values):
         raise InputError(f"{len(labels)} names for {len(values)} channels.")

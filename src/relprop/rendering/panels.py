@@ -93,7 +93,7 @@ def grid(
         maps: the rows of maps.
         rows: a label for each row.
         columns: a label for each column.
-        shared: draw all maps on the scale of the largest size, instead of each on its own scale with its own colour
+        shared: draw all maps on one scale, instead of each on its own scale with its own colour
             bar. Maps of different rules may differ in size by orders of magnitude; the text under a small one then
             says that it looks white.
         picture: a picture to tint with each map, instead of drawing the maps alone.
@@ -108,7 +108,7 @@ def grid(
     if (rows and len(rows) != len(maps)) or (columns and len(columns) != longest):
         raise InputError(f"{len(rows)} and {len(columns)} labels for {len(maps)} rows and {longest} columns of maps.")
     if shared:
-        scale = Scale.of(*(heatmap.values for line in maps for heatmap in line))
+        scale = Scale.usual(*(heatmap.values for line in maps for heatmap in line))
         maps = [[Heatmap(heatmap.values, scale, heatmap.palette) for heatmap in line] for line in maps]
     side = max((width(label, SIZE) for label in rows), default=0.0)
     left = min(side, 150.0) + 10 if rows else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -56,11 +57,21 @@ def _mark(mark: Mark) -> str:
     box = f'x="{_n(mark.x)}" y="{_n(mark.y)}" width="{_n(mark.width)}" height="{_n(mark.height)}"'
     title = f"<title>{escape(mark.title)}</title>" if mark.title else ""
     if isinstance(mark, Picture):
-        kind = "" if mark.smooth else ' image-rendering="pixelated"'
-        return f'<image {box} preserveAspectRatio="none"{kind} href="{png_address(mark.image)}">{title}</image>'
+        image = mark.image if mark.smooth else _whole_pixels(mark)
+        return f'<image {box} preserveAspectRatio="none" href="{png_address(image)}">{title}</image>'
     if mark.fill is None and mark.edge is None and not title:
         return ""
     return f"<rect {box}{_paint(mark)}>{title}</rect>" if title else f"<rect {box}{_paint(mark)}/>"
+
+
+def _whole_pixels(mark: Picture) -> Image.Image:
+    """The picture with each pixel repeated, so that it has at least those of its rectangle.
+
+    A browser may then average pixels but never leaves any out. `image-rendering="pixelated"` would: on a narrow screen
+    it makes a map smaller than itself, and draws grids that are not there.
+    """
+    across, down = (max(1, math.ceil(n)) for n in (mark.width / mark.image.width, mark.height / mark.image.height))
+    return mark.image.resize((mark.image.width * across, mark.image.height * down), Image.Resampling.NEAREST)
 
 
 def _paint(mark: Rect) -> str:

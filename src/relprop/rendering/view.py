@@ -33,7 +33,9 @@ class Options:
             None takes those of the result.
         pictures: what maps are drawn on: one Pillow image, or one per sample. None takes the input itself.
         rate: samples per second of a sound or a series.
-        percentile: end of each scale, as a percentile of absolute relevance. A note counts the values beyond it.
+        percentile: end of each scale, as a percentile of absolute relevance. A note counts the values beyond it. None
+            is the usual scale: of pictures and volumes it ends at percentile 99.5 of the values that are not 0; that of
+            others at the largest size. 100 clips nothing.
         limit: end of every scale, as a number or a `Scale`.
         shared: whether all samples have one scale.
         palette: "red_blue", "orange_purple" or "grey".

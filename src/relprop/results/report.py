@@ -25,8 +25,8 @@ Groups = Mapping[str, Sequence[Result]]
 
 _ABOUT = (
     "Relevance takes the score of what was explained and hands it back, operation by operation, to the inputs. "
-    "Red, on a solid line, spoke for it; blue, on a dotted line, against it; white had no say. Each map is scaled by its "
-    "own largest value unless its note says otherwise. The residual is the part of the score that did not arrive at the "
+    "Red, on a solid line, spoke for it; blue, on a dotted line, against it; white had no say. Each map has its own scale; "
+    "a note counts what lies beyond it. The residual is the part of the score that did not arrive at the "
     "inputs: biases inside the network, stabilisers and other constants kept it."
 )
 _NUMBERS = ("Score", "Relevance", "Residual", "Scale")

@@ -18,7 +18,7 @@ from relprop.rendering.colours import Floats
 from relprop.rendering.drawing import Drawing
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.panels import Panel, strip
-from relprop.rendering.scale import Scale, note, number, to_array
+from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 from relprop.rendering.series import series
 from relprop.rendering.table import bars, waterfall
 from relprop.rendering.text import TokenMap
@@ -123,7 +123,7 @@ def _shared(result: _Tensors, options: Options) -> Scale:
     every = [leaf.cpu().double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
     images = [_kind(leaf[0], options) == "image" and leaf.ndim == 4 for leaf in every]
     maps = [(one.sum(0) if image else one) for leaf, image in zip(every, images, strict=True) for one in leaf]
-    return Scale.of(*maps, percentile=options.percentile)
+    return scale_for(maps, percentile=options.percentile, pictures=all(images))
 
 
 def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, options: Options) -> View:
@@ -263,7 +263,8 @@ def _volume(result: _Tensors, sample: int, values: Tensor, given: Any, options: 
 def _rows(array: Floats, options: Options) -> Heatmap:
     """Channels by time as a map for the terminal. Each row is repeated so that it can be seen."""
     rows = np.repeat(array if array.ndim == 2 else array.reshape(1, -1), 4, axis=0)
-    return Heatmap.of(rows, percentile=options.percentile, limit=options.limit, palette=options.palette)
+    scale = scale_for([rows], percentile=options.percentile, limit=options.limit)
+    return Heatmap.of(rows, limit=scale, palette=options.palette)
 
 
 def _strongest(values: Floats) -> list[tuple[str, float]]:
