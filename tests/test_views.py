@@ -244,3 +244,20 @@ def test_ids_of_tokens_have_relevance_each() -> None:
     R = relprop.attribute(model, torch.tensor([[1, 5, 8]]), 0)
     assert "feature 1 = 5" in texts(R.views(Options())[0].draw())
     assert R.views(Options(tokens=["a", "b", "c"]))[0].entries[1][0] == " b"
+
+
+def test_the_repr_names_classes_and_functions() -> None:
+    model, x = nn.Linear(3, 4), torch.randn(2, 3)
+    names = ["cat", "dog\x1b[31m", "cow", "hen"]
+    assert "sample 0: cat (0), score" in repr(relprop.attribute(model, x, 0, labels=names))
+    found = repr(relprop.attribute(model, x, [1, 2], labels=names))
+    assert "dog?[31m (1)" in found and "cow (2)" in found
+    of_contrast = relprop.attribute(model, x, relprop.Contrast(3, 0), labels=names)
+    assert "hen (3) rather than cat (0)" in repr(of_contrast)
+
+    def margin(output: torch.Tensor) -> torch.Tensor:
+        return output[:, 0] - output[:, 1]
+
+    called = relprop.attribute(model, x, margin)
+    assert f"sample 1: target {margin.__qualname__}" in repr(called) and "0x" not in repr(called)
+    assert called.subject(0) == f"target {margin.__qualname__}"

@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
         "drawing needs Pillow and NumPy: pip install 'relprop[images]'", name=error.name
     ) from error
 
+from relprop.rendering.account import account_bar, sentence
 from relprop.rendering.audio import audio
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import Heatmap, channels, contour, overlay
@@ -38,6 +39,7 @@ __all__ = [
     "Token",
     "TokenMap",
     "TokenMatrix",
+    "account_bar",
     "audio",
     "bars",
     "channel_bars",
@@ -50,6 +52,7 @@ __all__ = [
     "layer_bars",
     "overlay",
     "row",
+    "sentence",
     "series",
     "strip",
     "titled",

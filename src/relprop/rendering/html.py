@@ -98,7 +98,8 @@ def view_html(view: View, *, heading: str = "h3") -> str:
         shown = matrix_html(view.data)
     else:
         shown = f'<div class="scroll">{view.draw().to_svg()}</div>{_listed(view)}'
-    return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{shown}\n</section>"
+    account = f"<div class=account>{view.account.to_svg()}</div>\n" if view.account is not None else ""
+    return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{account}{shown}\n</section>"
 
 
 def tokens_html(shown: TokenMap) -> str:

@@ -14,9 +14,12 @@ from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Bytes, Floats, Palette
 from relprop.rendering.scale import Scale, note, scale_for, to_array
+from relprop.rendering.smoothing import dotted, smoothed
 
 # The picture is paper for the map: its lightness is compressed into this range, on which every colour of a map shows.
 _PICTURE_LIGHTNESS = (62.0, 98.0)
+GRID = "dots: the stride of the network's first layer (smooth=2 evens them out)"
+"""The note on a map in which every second pixel stands out."""
 # The height of a panel in pixels.
 PANEL = 224
 
@@ -32,11 +35,13 @@ class Heatmap:
         values: the relevance of each pixel. NaN stays NaN and is drawn yellow.
         scale: its limit, and every size beyond it, is drawn in the deepest colour.
         palette: the colours.
+        smooth: the side of the box over which each pixel was spread, in pixels.
     """
 
     values: Floats
     scale: Scale
     palette: Palette = RED_BLUE
+    smooth: int = 1
 
     @classmethod
     def of(
@@ -46,6 +51,7 @@ class Heatmap:
         percentile: float | None = None,
         limit: float | Scale | None = None,
         palette: Palette | str = RED_BLUE,
+        smooth: int = 1,
     ) -> Heatmap:
         """Sums the channels of `(H, W)`, `(C, H, W)` or `(1, C, H, W)`, and scales them by the usual scale of pictures.
 
@@ -55,13 +61,14 @@ class Heatmap:
                 nothing.
             limit: scale by this size instead, or by another scale.
             palette: the colours, or their name.
+            smooth: the side of a box, in pixels, over which each pixel's relevance is spread evenly. The total stays.
 
         Raises:
-            InputError: the shape is not that of a map, or there is no such palette or scale.
+            InputError: the shape is not that of a map, or there is no such palette, scale or box.
         """
-        values = channel_sum(relevance)
+        values = smoothed(channel_sum(relevance), smooth)
         scale = scale_for([values], percentile=percentile, limit=limit, pictures=True)
-        return cls(values, scale, colours.palette(palette))
+        return cls(values, scale, colours.palette(palette), smooth)
 
     @property
     def limit(self) -> float:
@@ -73,7 +80,9 @@ class Heatmap:
         """What a reader should know before trusting the colours; empty for an ordinary map."""
         said = note(self.values, self.scale, "pixel")
         unsigned = "signs are not shown" if self.palette.positive == self.palette.negative else ""
-        return "; ".join(filter(None, [said, unsigned]))
+        box = f"each pixel spread over {self.smooth} x {self.smooth}" if self.smooth > 1 else ""
+        grid = GRID if self.smooth == 1 and dotted(self.values) else ""
+        return "; ".join(filter(None, [said, unsigned, box, grid]))
 
     @property
     def scaled(self) -> Floats:
@@ -87,7 +96,7 @@ class Heatmap:
     def part(self, sign: float) -> Heatmap:
         """Its positive or negative part, on the same scale."""
         side = np.maximum(self.values, 0.0) if sign > 0 else np.minimum(self.values, 0.0)
-        return Heatmap(side, self.scale, self.palette)
+        return Heatmap(side, self.scale, self.palette, self.smooth)
 
 
 def overlay(heatmap: Heatmap, picture: Image.Image) -> Image.Image:

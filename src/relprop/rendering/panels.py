@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -109,7 +109,7 @@ def grid(
         raise InputError(f"{len(rows)} and {len(columns)} labels for {len(maps)} rows and {longest} columns of maps.")
     if shared:
         scale = Scale.usual(*(heatmap.values for line in maps for heatmap in line))
-        maps = [[Heatmap(heatmap.values, scale, heatmap.palette) for heatmap in line] for line in maps]
+        maps = [[replace(heatmap, scale=scale) for heatmap in line] for line in maps]
     side = max((width(label, SIZE) for label in rows), default=0.0)
     left = min(side, 150.0) + 10 if rows else 0.0
     top = SIZE + 8.0 if columns else 0.0

@@ -43,6 +43,8 @@ class Options:
         beside: whether an image's input is drawn next to its map.
         merge: whether the tokens of a word are joined, and their relevance added up.
         room: the length of a text's lines in drawings, in pixels.
+        smooth: the side of a box, in pixels, over which each pixel of a picture's map is spread evenly. The total stays.
+            It evens out the dots that a first layer with a stride leaves.
 
     Raises:
         InputError: an option has no valid value.
@@ -61,12 +63,15 @@ class Options:
     beside: bool = True
     merge: bool = False
     room: float = 720
+    smooth: int = 1
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
         if not isinstance(self.most, int) or self.most < 1:
             raise InputError(f"most is {self.most!r}; at least one sample is drawn: an int above 0.")
+        if not isinstance(self.smooth, int) or isinstance(self.smooth, bool) or self.smooth < 1:
+            raise InputError(f"smooth is {self.smooth!r}; it is the side of a box in pixels: an int above 0.")
         for name in ("rate", "percentile", "room"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) and not (value is None and name != "room"):
@@ -119,10 +124,14 @@ def chance(probability: float) -> str:
     return ">0.999" if probability > 0.9995 else number(probability)
 
 
+UNKNOWN = "absorbed by constants"
+"""What kept a residual whose causes were not asked for."""
+
+
 def by_cause(rest: float, causes: dict[str, float]) -> dict[str, float]:
     """A residual by cause, if the causes are known. The parts add up to it."""
     if not causes:
-        return {"absorbed by constants": rest}
+        return {UNKNOWN: rest}
     largest = max(abs(rest), *map(abs, causes.values()))
     # Amounts below the rounding error of float32 go into the last entry, as does the rounding itself.
     kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
@@ -149,6 +158,7 @@ class View:
         said: the model's answer, in words.
         rows: the numbers of the scores that it explains.
         series: the relevance of a series or a sound, channels by steps.
+        account: what became of the score, as a bar; None where nothing adds up to it or the drawing shows it.
     """
 
     kind: str
@@ -162,3 +172,4 @@ class View:
     said: str = ""
     rows: Sequence[Row] = ()
     series: Floats | None = None
+    account: Drawing | None = None

@@ -28,7 +28,7 @@ class Outputs:
     """The methods that draw and write results, and defaults for some methods of `Result`.
 
     Those that draw take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`,
-    `rate`, `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`.
+    `rate`, `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`, `smooth`.
     """
 
     @property

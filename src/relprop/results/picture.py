@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from relprop.rendering.drawing import Drawing, column, framed, titled
-from relprop.rendering.view import Options
+from relprop.rendering.view import Options, View
 from relprop.results.protocol import Result
 
 
 def drawing(result: Result, options: Options) -> Drawing:
     """All views in a column, each under its title and its numbers."""
-    parts = [titled(view.draw(), view.title, lines=view.lines) for view in result.views(options)]
+    parts = [titled(_accounted(view), view.title, lines=view.lines) for view in result.views(options)]
     if more := left_out(result, options):
         parts.append(titled(Drawing(300, 1), "", lines=[f"{more} more samples are not drawn (most=)"]))
     return framed(column(parts, 20))
+
+
+def _accounted(view: View) -> Drawing:
+    """A view's drawing, and below it what became of the score."""
+    return view.draw() if view.account is None else column([view.draw(), view.account], 8)
 
 
 def left_out(result: Result, options: Options) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.composites import Composite, Place, acting
 from relprop.errors import InputError
-from relprop.results.contrast import target_at
+from relprop.results.contrast import in_words, target_at
 from relprop.results.files.checks import check_scores, require
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger
@@ -187,9 +187,10 @@ class Relevance(Outputs):
         shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))
         lines = [f"Relevance of {shapes} by composite {self.composite.name!r}"]
         for n in range(min(len(self), 3)):
-            target = target_at(self.target, n, len(self))
+            target = in_words(target_at(self.target, n, len(self)), self.labels)
+            shown = "".join(letter if letter.isprintable() else "?" for letter in target)  # a label may be anything
             score, rest = float(self.score[n]), float(self.residual[n])
-            lines.append(f"  sample {n}: target {target}, score {score:.4g}, residual {rest:.4g}")
+            lines.append(f"  sample {n}: {shown}, score {score:.4g}, residual {rest:.4g}")
         if len(self) > 3:
             lines.append(f"  ... {len(self) - 3} more samples")
         if self.unknown:

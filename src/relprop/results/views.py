@@ -13,24 +13,29 @@ from torch import Tensor
 
 from relprop.composites import Composite
 from relprop.errors import InputError
+from relprop.rendering.account import account
 from relprop.rendering.audio import audio
 from relprop.rendering.colours import Floats
-from relprop.rendering.drawing import Drawing
+from relprop.rendering.drawing import Drawing, column, row
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.panels import Panel, strip
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 from relprop.rendering.series import series
+from relprop.rendering.smoothing import smoothed
 from relprop.rendering.table import bars, waterfall
 from relprop.rendering.text import TokenMap
 from relprop.rendering.view import Options, Row, View, by_cause
 from relprop.rendering.visible import visible
 from relprop.rendering.volume import volume
-from relprop.results.contrast import Contrast, target_at
+from relprop.results.contrast import in_words, target_at
 from relprop.results.ledger import Ledger
 from relprop.trees import leaves
 
 # How many entries of a view are listed as text; a table of all pixels helps nobody.
 _LISTED = 20
+_UNITS = {
+    "image": "pixels", "text": "tokens", "series": "steps", "table": "features", "audio": "samples", "volume": "voxels"
+}  # fmt: skip
 
 
 class _Tensors(Protocol):
@@ -89,7 +94,7 @@ def _titled(result: _Tensors, sample: int) -> str:
 
 def target_of(result: _Tensors, sample: int) -> str:
     """What was explained of a sample, in words: the class's name if it is known."""
-    return _in_words(target_at(result.target, sample, len(result)), result.labels)
+    return visible(in_words(target_at(result.target, sample, len(result)), result.labels))
 
 
 def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str, float]]:
@@ -99,7 +104,10 @@ def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str
         return []
     row = output[sample].float()
     best = row.topk(min(count, len(row)))
-    return [(_in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    return [
+        (visible(in_words(i, result.labels)), v)
+        for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
 def total(result: _Tensors, sample: int) -> float:
@@ -122,12 +130,18 @@ def _shared(result: _Tensors, options: Options) -> Scale:
     """One scale for all samples as they are drawn: images with their channels summed."""
     every = [leaf.cpu().double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
     images = [_kind(leaf[0], options) == "image" and leaf.ndim == 4 for leaf in every]
-    maps = [(one.sum(0) if image else one) for leaf, image in zip(every, images, strict=True) for one in leaf]
+    maps: list[Any] = [
+        smoothed(to_array(one.sum(0)), options.smooth) if image else one
+        for leaf, image in zip(every, images, strict=True)
+        for one in leaf
+    ]
     return scale_for(maps, percentile=options.percentile, pictures=all(images))
 
 
 def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, options: Options) -> View:
     kind = _kind(values, options)
+    if options.smooth > 1 and kind != "image":
+        raise InputError(f"smooth={options.smooth} is for pictures; this is a {kind}.")
     title = f"{_titled(result, sample)}{f', input {path}' if path else ''}"
     numbers = (
         f"score {number(float(result.score[sample]))}, relevance {number(total(result, sample))}, "
@@ -137,11 +151,23 @@ def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, 
         kind
     ]
     draw, entries, data, said, picture = make(result, sample, values, given, options)
-    lines = tuple(line for line in (numbers, said) if line)
+    first = leaves(result.values)[0][0].removeprefix("inputs")
+    kept, shown = _account(result, sample, kind, options) if path in (first, "") else ("", None)
+    lines = tuple(line for line in (numbers, kept, said) if line)
     answered = _largest_outputs(result, sample)
-    row = _row(result, sample, title)
+    numbers_of = _row(result, sample, title)
     channels = to_array(values) if kind in ("series", "audio") else None
-    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [row], channels)
+    # The drawing of a picture holds its bar; the bars of a table show what became of the score already.
+    bar = None if kind in ("image", "table") else shown
+    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [numbers_of], channels, bar)
+
+
+def _account(result: _Tensors, sample: int, kind: str, options: Options) -> tuple[str, Drawing | None]:
+    """What became of a score, as a sentence and a bar. Gradients do not add up to it."""
+    if not result.composite.multiply_by_inputs:
+        return "", None
+    unit = _UNITS[kind] if len(leaves(result.values)) == 1 else "inputs"
+    return account(_row(result, sample, ""), unit, options.palette)
 
 
 def _largest_outputs(result: _Tensors, sample: int) -> str:
@@ -163,14 +189,22 @@ _Made = tuple[Callable[[], Drawing], list[tuple[str, float]], "Heatmap | TokenMa
 
 
 def _image(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
-    heatmap = Heatmap.of(values, percentile=options.percentile, limit=options.limit, palette=options.palette)
+    heatmap = Heatmap.of(
+        values, percentile=options.percentile, limit=options.limit, palette=options.palette, smooth=options.smooth
+    )
     picture, said = _picture(sample, values, given, options)
+    bar = _account(result, sample, "image", options)[1]
 
     def draw() -> Drawing:
-        if picture is None:
-            return strip([Panel(heatmap)])
-        shown = [Panel(picture, "input", smooth=True)] if options.beside else []
-        return strip([*shown, Panel(overlay(heatmap, picture), "relevance on it"), Panel(heatmap, "relevance")])
+        alone = strip([Panel(heatmap, "" if picture is None else "relevance")])
+        pictures = []
+        if picture is not None:
+            pictures = [Panel(picture, "input", smooth=True)] if options.beside else []
+            pictures.append(Panel(overlay(heatmap, picture), "relevance on it"))
+        beside = [strip(pictures)] if pictures else []
+        if bar is not None:
+            beside.append(bar)
+        return row([column(beside, 8), alone] if pictures else [column([alone, *beside], 8)])
 
     return draw, _strongest(heatmap.values), heatmap, f"input: {said}" if said else "", picture
 
@@ -275,17 +309,3 @@ def _strongest(values: Floats) -> list[tuple[str, float]]:
 
 def _indices(values: Tensor) -> list[str]:
     return [", ".join(map(str, index)) for index in np.ndindex(tuple(values.shape))]
-
-
-def _in_words(target: Any, labels: Sequence[str] | None) -> str:
-    if isinstance(target, Contrast):
-        return f"{_in_words(target.positive, labels)} rather than {_in_words(target.negative, labels)}"
-    if isinstance(target, Tensor) and target.numel() == 1:
-        target = target.item()
-    if target is None:
-        return "the output"
-    if isinstance(target, int) and labels is not None and 0 <= target < len(labels):
-        return f"{visible(labels[target])} ({target})"
-    if callable(target):
-        return f"target {visible(getattr(target, '__name__', 'function'))}"
-    return visible(target) if isinstance(target, str) else f"target {visible(target)}"
