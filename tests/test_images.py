@@ -202,8 +202,12 @@ def test_parts_of_a_map_tell_their_sum() -> None:
     heatmap = ramp()
     titles = [m.title for m in strip([Panel(heatmap)]).marks if isinstance(m, Rect) and m.title]
     sums = [float(title.rpartition(": ")[2]) for title in titles]
-    assert len(sums) == 144
+    assert len(sums) == 24 * 32 and titles[33].startswith("row 1, column 1: ")  # of a small map, each pixel
     assert sum(sums) == pytest.approx(heatmap.values.sum(), abs=0.1)
+    large = Heatmap.of(np.arange(100 * 90.0).reshape(100, 90))
+    titles = [m.title for m in strip([Panel(large)]).marks if isinstance(m, Rect) and m.title]
+    assert len(titles) == 144 and titles[0].startswith("rows 0-8, columns 0-7: ")
+    assert sum(float(title.rpartition(": ")[2]) for title in titles) == pytest.approx(large.values.sum(), rel=1e-2)
 
 
 def test_a_grid_has_one_scale_or_many() -> None:

@@ -61,9 +61,9 @@ class Drawing:
             _paint(mark, sheet, draw, scale)
         return sheet
 
-    def to_svg(self) -> str:
-        """Writes it as SVG: one self-contained element."""
-        return svg(self.width, self.height, self.marks, self.description)
+    def to_svg(self, *, stretch: bool = False) -> str:
+        """Writes it as SVG: one self-contained element; with `stretch`, one that fills any width and keeps its height."""
+        return svg(self.width, self.height, self.marks, self.description, stretch=stretch)
 
     def to_pdf(self) -> bytes:
         """Writes it as a PDF of one page."""

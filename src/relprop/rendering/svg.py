@@ -18,13 +18,14 @@ _FONTS = "Helvetica, Arial, sans-serif"
 _BASELINE = 0.95
 
 
-def svg(width: float, height: float, marks: Sequence[Mark], description: str = "") -> str:
+def svg(width: float, height: float, marks: Sequence[Mark], description: str = "", *, stretch: bool = False) -> str:
     """Marks on white paper as one `<svg>` element, for a file or a page."""
     drawn = "\n".join(filter(None, map(_mark, marks)))
     about = f"<title>{escape(visible(description))}</title>" if description else ""
     wide, high = _n(width), _n(height)
+    size = f'width="100%" height="{high}" preserveAspectRatio="none"' if stretch else f'width="{wide}" height="{high}"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {wide} {high}" '
         f'role="img" font-family="{_FONTS}">\n{about}\n'
         f'<rect width="{wide}" height="{high}" fill="#ffffff"/>\n{drawn}\n</svg>\n'
     )

@@ -13,6 +13,7 @@ from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.drawing import Drawing
 from relprop.rendering.image import Heatmap
 from relprop.rendering.matrix import TokenMatrix
+from relprop.rendering.panels import Panel
 from relprop.rendering.scale import Scale, number
 from relprop.rendering.text import TokenMap
 from relprop.signatures import public
@@ -158,7 +159,9 @@ class View:
         said: the model's answer, in words.
         rows: the numbers of the scores that it explains.
         series: the relevance of a series or a sound, channels by steps.
-        account: what became of the score, as a bar; None where nothing adds up to it or the drawing shows it.
+        account: what became of the score, as a bar; None where nothing adds up to it, or the drawing ends at the score.
+        kept: the same as a sentence.
+        panels: the pictures of an image, side by side: the input, relevance on it, and relevance.
     """
 
     kind: str
@@ -173,3 +176,5 @@ class View:
     rows: Sequence[Row] = ()
     series: Floats | None = None
     account: Drawing | None = None
+    kept: str = ""
+    panels: Sequence[Panel] = ()

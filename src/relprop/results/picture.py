@@ -17,7 +17,9 @@ def drawing(result: Result, options: Options) -> Drawing:
 
 def _accounted(view: View) -> Drawing:
     """A view's drawing, and below it what became of the score."""
-    return view.draw() if view.account is None else column([view.draw(), view.account], 8)
+    if view.account is None or view.panels:  # the drawing of a picture holds the bar
+        return view.draw()
+    return column([view.draw(), view.account], 8)
 
 
 def left_out(result: Result, options: Options) -> int:

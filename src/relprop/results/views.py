@@ -157,9 +157,12 @@ def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, 
     answered = _largest_outputs(result, sample)
     numbers_of = _row(result, sample, title)
     channels = to_array(values) if kind in ("series", "audio") else None
-    # The drawing of a picture holds its bar; the bars of a table show what became of the score already.
-    bar = None if kind in ("image", "table") else shown
-    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [numbers_of], channels, bar)
+    # The bars of a table show what became of the score already.
+    bar = None if kind == "table" else shown
+    panels = _panels(data, picture, options) if kind == "image" and isinstance(data, Heatmap) else ()
+    return View(
+        kind, sample, title, lines, draw, entries, data, picture, answered, [numbers_of], channels, bar, kept, panels
+    )
 
 
 def _account(result: _Tensors, sample: int, kind: str, options: Options) -> tuple[str, Drawing | None]:
@@ -196,17 +199,22 @@ def _image(result: _Tensors, sample: int, values: Tensor, given: Any, options: O
     bar = _account(result, sample, "image", options)[1]
 
     def draw() -> Drawing:
-        alone = strip([Panel(heatmap, "" if picture is None else "relevance")])
-        pictures = []
-        if picture is not None:
-            pictures = [Panel(picture, "input", smooth=True)] if options.beside else []
-            pictures.append(Panel(overlay(heatmap, picture), "relevance on it"))
-        beside = [strip(pictures)] if pictures else []
-        if bar is not None:
-            beside.append(bar)
-        return row([column(beside, 8), alone] if pictures else [column([alone, *beside], 8)])
+        *pictures, alone = _panels(heatmap, picture, options)
+        below = [bar] if bar is not None else []
+        if not pictures:
+            return column([strip([alone]), *below], 8)
+        return row([column([strip(pictures), *below], 8), strip([alone])])
 
     return draw, _strongest(heatmap.values), heatmap, f"input: {said}" if said else "", picture
+
+
+def _panels(heatmap: Heatmap, picture: Image.Image | None, options: Options) -> list[Panel]:
+    """What is shown of a picture, side by side: itself, relevance on it, relevance."""
+    if picture is None:
+        return [Panel(heatmap)]
+    given = [Panel(picture, "input", smooth=True)] if options.beside else []
+    on_it = Panel(overlay(heatmap, picture), "relevance on it", heatmap, bar=False)
+    return [*given, on_it, Panel(heatmap, "relevance")]
 
 
 def _picture(sample: int, values: Tensor, given: Any, options: Options) -> tuple[Image.Image | None, str]:
