@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 import relprop.operations as operations
 from relprop import captum, composites, errors, rules
 from relprop.attribution import (
+    Comparison,
     Compiled,
     Contrast,
     Relevance,
     Survey,
     attribute,
     attribute_each,
+    compare,
     compile,
     propagate,
     survey,
@@ -56,6 +58,7 @@ __all__ = [
     "AlphaBeta",
     "BetaSmooth",
     "Block",
+    "Comparison",
     "Compiled",
     "Composite",
     "Constant",
@@ -84,6 +87,7 @@ __all__ = [
     "attribute",
     "attribute_each",
     "captum",
+    "compare",
     "compile",
     "composites",
     "errors",

@@ -44,7 +44,7 @@ def account_bar(row: Row, *, unit: str = "inputs", palette: Palette | str = RED_
     for place, (name, value) in enumerate(parts):
         fill = colours.hexadecimal(math.copysign(0.75, value), palette) if place == 0 else _GREYS[min(place - 1, 2)]
         long = abs(value) / ahead * wide
-        said = f"{name}: {number(value)} ({_percent(value / row.score)} of the score)"
+        said = f"{name}: {number(value)} ({percent(value / row.score)} of the score)"
         if sign * value >= 0:
             marks.append(Rect(forth, 0, long, _BAR, fill, None, said))
             forth += long
@@ -53,7 +53,7 @@ def account_bar(row: Row, *, unit: str = "inputs", palette: Palette | str = RED_
             marks.append(Rect(max(back / ahead * wide, 0.0), _BAR, min(long, wide), _BAR, fill, None, said))
         legend.append(Rect(0, top + 3, 8, 8, fill))
         legend.append(Text(12, top + 1, fit(f"{name} {number(value)}", wide - 66, SMALL), SMALL, FAINT))
-        legend.append(Text(wide, top + 1, _percent(value / row.score), SMALL, FAINT, "end"))
+        legend.append(Text(wide, top + 1, percent(value / row.score), SMALL, FAINT, "end"))
         top += _ROW
     at = min(max(abs(row.score) / ahead * wide, 1.0), wide)
     marks.append(Line(((at - 0.5, 0), (at - 0.5, _BAR * (1 + over))), INK))
@@ -70,12 +70,12 @@ def sentence(row: Row, unit: str = "inputs") -> str:
     if abs(kept) < _LEAST:
         return f"The whole score arrived at the {unit}, which add up to it."
     if kept < 0:
-        return f"The {unit} hold {_percent(arrived)} of the score: {where} {verb} against it, with {_percent(-kept)}."
+        return f"The {unit} hold {percent(arrived)} of the score: {where} {verb} against it, with {percent(-kept)}."
     if kept > 1:
         held = "holds" if verb == "speaks" else "hold"
-        return f"{_capital(where)} {held} {_percent(kept)} of the score; the {unit} speak against it, with {_percent(-arrived)}."
-    rest = f"the map ranks the {unit}." if kept > 0.5 else f"the {unit} hold the other {_percent(arrived)}."
-    return f"{_percent(kept)} of the score stayed in {where}; {rest}"
+        return f"{_capital(where)} {held} {percent(kept)} of the score; the {unit} speak against it, with {percent(-arrived)}."
+    rest = f"the map ranks the {unit}." if kept > 0.5 else f"the {unit} hold the other {percent(arrived)}."
+    return f"{percent(kept)} of the score stayed in {where}; {rest}"
 
 
 def _parts(row: Row, unit: str) -> list[tuple[str, float]]:
@@ -109,7 +109,7 @@ def _keepers(row: Row) -> tuple[str, str]:
     return " and ".join(found), "speaks" if single else "speak"
 
 
-def _percent(part: float) -> str:
+def percent(part: float) -> str:
     """A part of the score as a percentage of three digits, which rounding does not turn into all of it."""
     if 0.9995 <= part < 1.0:
         return ">99.9 %"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from html import escape
 from importlib import resources
@@ -16,7 +17,7 @@ import numpy as np
 
 from relprop.rendering import colours
 from relprop.rendering.colours import Floats, Palette
-from relprop.rendering.figures import figures
+from relprop.rendering.figures import figures, grid_html
 from relprop.rendering.matrix import TokenMatrix, label
 from relprop.rendering.scale import Scale, number
 from relprop.rendering.text import UNDERLINED, TokenMap
@@ -97,6 +98,12 @@ def view_html(view: View, *, heading: str = "h3", many: bool = False) -> str:
         shown = tokens_html(view.data, many=many)
     elif isinstance(view.data, TokenMatrix):
         shown = matrix_html(view.data)
+    elif view.cells and all(cell.panels for cell in view.cells.values()):
+        shown = grid_html(view.cells, heading="h4" if heading == "h3" else heading)
+    elif view.cells:
+        shown = "\n".join(
+            view_html(replace(cell, title=f"{row}: {name}"), heading="h4") for (row, name), cell in view.cells.items()
+        )
     elif view.panels:
         shown = f"{figures(view.panels)}{_listed(view)}"
     else:

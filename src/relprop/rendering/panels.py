@@ -67,10 +67,10 @@ def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
     return Drawing(wide + 2, top, tuple(marks), _described(shown))
 
 
-def picture_of_panel(shown: Panel, height: int) -> Drawing:
+def picture_of_panel(shown: Panel, height: float, wide: float | None = None) -> Drawing:
     """The picture of a panel in a frame, without bar and caption. A map tells the sums of its parts on hover."""
     image = shown.image.image() if isinstance(shown.image, Heatmap) else shown.image
-    wide = max(1, round(image.width * height / image.height))
+    wide = max(1, round(image.width * height / image.height)) if wide is None else wide
     marks: list[Mark] = [
         # White maps on white paper need an edge.
         Rect(0, 0, wide + 2, height + 2, None, LINE),

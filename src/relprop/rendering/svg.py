@@ -18,12 +18,24 @@ _FONTS = "Helvetica, Arial, sans-serif"
 _BASELINE = 0.95
 
 
-def svg(width: float, height: float, marks: Sequence[Mark], description: str = "", *, stretch: bool = False) -> str:
+def svg(
+    width: float,
+    height: float,
+    marks: Sequence[Mark],
+    description: str = "",
+    *,
+    stretch: bool = False,
+    scale: float = 1.0,
+) -> str:
     """Marks on white paper as one `<svg>` element, for a file or a page."""
     drawn = "\n".join(filter(None, map(_mark, marks)))
     about = f"<title>{escape(visible(description))}</title>" if description else ""
     wide, high = _n(width), _n(height)
-    size = f'width="100%" height="{high}" preserveAspectRatio="none"' if stretch else f'width="{wide}" height="{high}"'
+    size = (
+        f'width="100%" height="{high}" preserveAspectRatio="none"'
+        if stretch
+        else (f'width="{_n(width * scale)}" height="{_n(height * scale)}"')
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {wide} {high}" '
         f'role="img" font-family="{_FONTS}">\n{about}\n'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ class Options:
         most: the number of samples to draw. The output says how many are left out.
         beside: whether an image's input is drawn next to its map.
         merge: whether the tokens of a word are joined, and their relevance added up.
-        room: the length of a text's lines in drawings, in pixels.
+        room: the length of a text's lines, or the width of a comparison, in drawings, in pixels.
         smooth: the side of a box, in pixels, over which each pixel of a picture's map is spread evenly. The total stays.
             It evens out the dots that a first layer with a stride leaves.
 
@@ -84,8 +84,8 @@ class Options:
 
 
 ELSEWHERE = {
-    "dpi": "Drawings are made of pixels: scale=2 draws twice as many, in to_image and in save to a .png.",
-    "figsize": "Drawings are as large as what they show: scale=2 draws twice as many pixels, in to_image and in save to a .png.",
+    "dpi": "It belongs to save: R.save('map.png', width='170mm', dpi=300). Elsewhere scale=2 draws twice as many pixels.",
+    "figsize": "The size in a file is R.save('map.png', width='170mm'), or in pixels width=800.",
     "cmap": 'Colours are chosen by palette="red_blue", "orange_purple" or "grey".',
     "vmax": "The end of a scale is limit=, a number, or percentile=.",
     "vmin": "Scales end at the same number on both sides: limit=, or percentile=.",
@@ -162,6 +162,7 @@ class View:
         account: what became of the score, as a bar; None where nothing adds up to it, or the drawing ends at the score.
         kept: the same as a sentence.
         panels: the pictures of an image, side by side: the input, relevance on it, and relevance.
+        cells: of a comparison, the views by row and column.
     """
 
     kind: str
@@ -178,3 +179,4 @@ class View:
     account: Drawing | None = None
     kept: str = ""
     panels: Sequence[Panel] = ()
+    cells: Mapping[tuple[str, str], View] = field(default_factory=dict)

@@ -6,13 +6,20 @@ from relprop.rendering.drawing import Drawing, column, framed, titled
 from relprop.rendering.view import Options, View
 from relprop.results.protocol import Result
 
+MARGIN = 12.0
+
 
 def drawing(result: Result, options: Options) -> Drawing:
     """All views in a column, each under its title and its numbers."""
-    parts = [titled(_accounted(view), view.title, lines=view.lines) for view in result.views(options)]
+    parts = [_titled(view) for view in result.views(options)]
     if more := left_out(result, options):
         parts.append(titled(Drawing(300, 1), "", lines=[f"{more} more samples are not drawn (most=)"]))
-    return framed(column(parts, 20))
+    return framed(column(parts, 20), MARGIN)
+
+
+def _titled(view: View) -> Drawing:
+    # The rows of a comparison have titles of their own.
+    return titled(_accounted(view), "" if view.cells else view.title, lines=view.lines)
 
 
 def _accounted(view: View) -> Drawing:
