@@ -25,7 +25,7 @@ from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.panels import Panel, grid, strip
 from relprop.rendering.scale import Scale
 from relprop.rendering.series import series
-from relprop.rendering.table import bars, waterfall
+from relprop.rendering.table import bar_ends, bars, waterfall
 from relprop.rendering.text import Token, TokenMap
 from relprop.rendering.view import Options
 from relprop.rendering.volume import volume
@@ -41,6 +41,7 @@ __all__ = [
     "TokenMatrix",
     "account_bar",
     "audio",
+    "bar_ends",
     "bars",
     "channel_bars",
     "channels",

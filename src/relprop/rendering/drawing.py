@@ -181,5 +181,7 @@ def _stretched(mark: Picture, size: tuple[int, int]) -> Image.Image:
         return image.resize(size, Image.Resampling.BICUBIC)
     # An enlarged map keeps its pixels: smoothing would invent relevance between them. A map that is made smaller is
     # averaged, so that none of it is left out; the triangle of BILINEAR shows less of a beat with a fine grid than BOX.
-    enlarged = size[0] >= image.width and size[1] >= image.height
-    return image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR)
+    smaller = min(size[0], image.width), min(size[1], image.height)
+    if smaller != image.size:
+        image = image.resize(smaller, Image.Resampling.BILINEAR)
+    return image.resize(size, Image.Resampling.NEAREST)

@@ -20,7 +20,7 @@ from relprop.rendering.colours import Floats, Palette
 from relprop.rendering.figures import figures, grid_html
 from relprop.rendering.matrix import TokenMatrix, label
 from relprop.rendering.scale import Scale, number
-from relprop.rendering.text import UNDERLINED, TokenMap
+from relprop.rendering.text import UNDERLINED, TokenMap, spaces
 from relprop.rendering.view import View
 from relprop.rendering.visible import visible
 
@@ -116,11 +116,11 @@ def view_html(view: View, *, heading: str = "h3", many: bool = False) -> str:
 
 def tokens_html(shown: TokenMap, *, many: bool = False) -> str:
     """A text on its colours. The relevance of each token is shown on hover, and listed below."""
-    parts = [
-        f"<{tag}{level} title={number(token.value)}>{_token(token.text)}</{tag}>"
-        for token, level in zip(shown.tokens, _levels(shown.scaled), strict=True)
-        for tag in ("i" if token.special else "b",)
-    ]
+    parts = []
+    for token, level in zip(shown.tokens, _levels(shown.scaled), strict=True):
+        tag = "i" if token.special else "b"
+        before, word, after = spaces(token.text)  # the colour ends with the word
+        parts.append(f"{before}<{tag}{level} title={number(token.value)}>{_token(word)}</{tag}>{after}")
     listed = [(token.text, token.value) for token in shown.tokens]
     return (
         f'<p class="tokens" dir="auto">{"".join(parts)}</p>\n{legend(shown.scale, "dotted line", "solid line")}\n'

@@ -22,7 +22,7 @@ from relprop.rendering.panels import Panel, strip
 from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 from relprop.rendering.series import series
 from relprop.rendering.smoothing import smoothed
-from relprop.rendering.table import bars, waterfall
+from relprop.rendering.table import bar_ends, bars, waterfall
 from relprop.rendering.text import TokenMap
 from relprop.rendering.view import Options, Row, View, by_cause
 from relprop.rendering.visible import visible
@@ -271,12 +271,28 @@ def _table(result: _Tensors, sample: int, values: Tensor, given: Any, options: O
     adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1 and finite
 
     def draw() -> Drawing:
+        ends = _bar_ends(result, options, adds_up)
         if not adds_up:
-            return bars(flat, names, features, palette=options.palette)
-        return waterfall(flat, score, rest, names, features, palette=options.palette)
+            return bars(flat, names, features, palette=options.palette, ends=ends)
+        return waterfall(flat, score, rest, names, features, palette=options.palette, ends=ends)
 
     labels = names or [f"feature {i}" for i in range(len(flat))]
     return draw, list(zip(labels, flat.tolist(), strict=False)), None, note(flat), None
+
+
+def _bar_ends(result: _Tensors, options: Options, adds_up: bool) -> tuple[float, float] | None:
+    """One scale for the bars of all samples that are drawn. Of several inputs, each has its own."""
+    ((_, values), *more) = leaves(result.values)
+    if more or len(result) < 2 or values.ndim == 0 or values.shape[0] != len(result):
+        return None
+    found = []
+    for sample in range(min(len(result), options.most)):
+        flat, rest = values[sample].reshape(-1), absorbed(result, sample)
+        score = total(result, sample) + sum(rest.values())
+        if adds_up and not np.isfinite(score):
+            return None
+        found.append(bar_ends(flat, score, rest) if adds_up else bar_ends(flat))
+    return min(low for low, _ in found), max(high for _, high in found)
 
 
 def _audio(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
