@@ -49,20 +49,16 @@ app = typer.Typer(
 )
 
 
-# LRP's maps are heavy-tailed. This puts 251 of 224 x 224 pixels beyond the scale, so that the rest is visible.
-_DEMO_PERCENTILE = 99.5
-
-
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-demo"),
     composite: Composites = None,
-    percentile: Annotated[float, typer.Option(help="End of the colour scale; 100 clips nothing.")] = _DEMO_PERCENTILE,
+    percentile: Percentile = None,
     json: AsJson = False,
 ) -> None:
     """Explain photographs with EfficientNet-Lite0: its class, another one, and one against the other."""
     with errors_in_one_line():
-        options = Options(percentile=percentile)
+        options = Options(percentile=percentile_of(percentile))
         loaded = models.load(models.DEFAULT)
         explained = []
         for photograph in printing.progress(photographs.PHOTOGRAPHS, "explaining", len(photographs.PHOTOGRAPHS)):
