@@ -124,7 +124,7 @@ def test_the_network_of_that_figure_hands_its_whole_score_to_the_pixels() -> Non
     model, x = sums.Network().double().eval(), torch.rand(1, 1, 28, 28, dtype=torch.float64)
     expected, found = sums.definition(model, x, 3), sums.by_relprop(model, x, 3)
     assert (found - expected).norm() < 1e-3 * expected.norm()
-    assert float(found.sum()) == pytest.approx(float(model(x)[0, 3]), rel=1e-3)
+    assert float(found.sum()) == pytest.approx(model(x)[0, 3].item(), rel=1e-3)
 
 
 @pytest.mark.slow

@@ -23,9 +23,10 @@ _HIGH = 448
 MOST = 6
 
 
-def figures(shown: Sequence[Panel]) -> str:
-    """Pictures side by side."""
-    return _row([figure(each) for each in shown])
+def figures(view: View) -> str:
+    """The pictures of a view side by side; what became of the score is under the first."""
+    first, *rest = view.panels
+    return _row([figure(first, _account(view)), *map(figure, rest)])
 
 
 def figure(shown: Panel, *more: str, noted: bool = True) -> str:
@@ -81,8 +82,11 @@ def _cell(column: str, view: View | None, *, noted: bool) -> str:
         return "<div class=empty></div>"
     alone = next(panel for panel in reversed(view.panels) if panel.map is not None)
     kept = f"<p>{escape(visible(view.kept))}</p>" if view.kept else ""
-    account = f"<div class=account>{view.account.to_svg()}</div>" if view.account is not None else ""
-    return figure(replace(alone, caption=column), kept, account, noted=noted)
+    return figure(replace(alone, caption=column), kept, _account(view), noted=noted)
+
+
+def _account(view: View) -> str:
+    return f"<div class=account>{view.account.to_svg()}</div>" if view.account is not None else ""
 
 
 def _row(shown: Sequence[str]) -> str:

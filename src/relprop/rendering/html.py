@@ -105,12 +105,11 @@ def view_html(view: View, *, heading: str = "h3", many: bool = False) -> str:
             view_html(replace(cell, title=f"{row}: {name}"), heading="h4") for (row, name), cell in view.cells.items()
         )
     elif view.panels:
-        shown = f"{figures(view.panels)}{_listed(view)}"
+        shown = f"{figures(view)}{_listed(view)}"
     else:
         shown = f'<div class="scroll">{view.draw().to_svg()}</div>{_listed(view)}'
-    account = f"<div class=account>{view.account.to_svg()}</div>\n" if view.account is not None else ""
-    if view.panels:
-        return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{shown}\n{account}</section>"
+    above = None if view.panels else view.account
+    account = f"<div class=account>{above.to_svg()}</div>\n" if above is not None else ""
     return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{account}{shown}\n</section>"
 
 

@@ -130,11 +130,28 @@ def _group(heading: str, place: int, pairs: Sequence[tuple[Result, View]], optio
     for result in {id(result): result for result, _ in pairs}.values():
         if more := left_out(result, options):
             parts.append(f'<p class="note">{more} more samples are not shown.</p>')
-    columns = ("Explained", "Composite", "Score", "Relevance", "Residual", "Absorbed by", "Scale", "Note")
-    # A grid has the scale and the note of each map under it.
-    shown = len(columns) if cells is None else columns.index("Scale")
-    rows = [row[:shown] for result, view in pairs for row in _rows(result, view)]
-    parts.append(html.table(columns[:shown], rows, numbers=_NUMBERS))
+    columns: tuple[str, ...] = (
+        "Explained",
+        "Composite",
+        "Score",
+        "Relevance",
+        "Residual",
+        "Absorbed by",
+        "Scale",
+        "Note",
+    )
+    rows = [row for result, view in pairs for row in _rows(result, view)]
+    # A grid has the scale and the note of each map under it. Columns without an entry are left out.
+    last = len(columns) if cells is None else columns.index("Scale")
+    used = [n for n in range(last) if any(row[n] != "" for row in rows)]
+    # Of many results with one score each, the line above it says the same.
+    if not (many and len(rows) == 1):
+        named = [columns[n] for n in used]
+        parts.append(
+            html.table(
+                named, [[row[n] for n in used] for row in rows], numbers=[name for name in _NUMBERS if name in named]
+            )
+        )
     return "\n".join(filter(None, parts))
 
 
