@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.labels import FEW, near_labels
 from relprop.attribution.mistaken import REFUSALS
 from relprop.errors import RelpropError, TargetError, TargetIndexError
 from relprop.results.contrast import Contrast
@@ -277,12 +278,16 @@ def class_of(label: str, labels: Sequence[str] | None) -> int:
         )
     names = list(labels)
     if label not in names:
-        import difflib
-
-        near = difflib.get_close_matches(label, names, 3)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise TargetError(f"there is no class {label!r} among the {len(names)} labels.{hint}")
+        raise TargetError(f"there is no class {label!r} among the {len(names)} labels.{_other(label, names)}")
     return names.index(label)
+
+
+def _other(label: str, names: list[str]) -> str:
+    """What to write in the place of a label that is none."""
+    if len(names) <= FEW:
+        return f" There are: {', '.join(map(repr, names))}."
+    near = near_labels(label, names)[:3]
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def known_labels(model: Any) -> Sequence[str] | None:
