@@ -119,7 +119,7 @@ def _cuts(job: Job, answer: Answer) -> Any:
     """The cuts after which nothing leads to the scores; none while a graph is recorded."""
     run, found = job.run, []
     if not recording():
-        found = run.trace.cuts.entries(answer.scores, [leaf for _, leaf in run.inputs.starts], run.sites.checkpointed)
+        found = run.trace.cuts.entries(answer.scores, [leaf for _, leaf in run.inputs.starts], run.sites.journal.active)
     if run.trace.recorder is not None:
         run.trace.recorder.forget()  # the search for cuts ran gradients through the graph
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.handling import handle
 from relprop.engine.marks import NOTE
-from relprop.engine.notes import note_of, noted, renew
+from relprop.engine.notes import Chain, continues, note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.replay import replaying
@@ -84,7 +84,7 @@ def _chained(
 
 def _has_origin(target: Tensor) -> bool:
     note = note_of(target)
-    return note is not None and note.source is not None
+    return note is not None and continues(note)
 
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
@@ -120,4 +120,4 @@ def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> 
         if found.source._version == version:
             remember(target, run, found)
         elif not found.step.affine:
-            note.step = found.step
+            note.chain = Chain(found.step)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.notes import note_of
+from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remembered
 from relprop.engine.registry import register
 from relprop.engine.roles import role
@@ -38,7 +38,7 @@ def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     """The result of a chain: the operation's own value, with the secant straight to the source."""
     step, nz, first = found.step, call.zeros_carry, call.zeros_carry_first
     y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and first()))
-    call.zeros = True
+    call.keeps_zeros()
     return remembered(call, y, found)
 
 
@@ -67,7 +67,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
-    if found.source is x and found.note is not None and found.note.source is not None and jumps(found.step, x):
+    if found.source is x and found.note is not None and continues(found.note) and jumps(found.step, x):
         # no secant describes a jump at 0, as a threshold's: it starts at the tensor before the shift
         far = beyond(x)
         found = far._replace(step=Step(call.function, (far.step, *args[1:]), kwargs))
@@ -131,7 +131,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
     rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
     apply = call.function if function is None else function
     slanted = call.entry.function not in (torch.abs, torch.absolute)
-    call.zeros = True
+    call.keeps_zeros()
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
         ratio = nonzero(apply(s, *rest, **kwargs)) / nonzero(s)
@@ -147,7 +147,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
 def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
     """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
-    if before.step is not SOURCE or (note is not None and note.source is not None):
+    if before.step is not SOURCE or (note is not None and continues(note)):
         remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
     return y
 

@@ -143,7 +143,7 @@ def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     if affine is not None:
         remembered(call, shifted, affine)
     call.absorbs(shifted)
-    call.zeros = True
+    call.keeps_zeros()
 
     def propagate(z: Tensor, g: Tensor) -> Tensor:
         y = _sixth(z)

@@ -26,14 +26,14 @@ class Gating(NamedTuple):
 
 def known_gate(note: Note | None) -> Any:
     """What a tensor's note says of it as a gate: a number, a chain that decides, or None."""
-    while note is not None and note.step is None and note.move is not None:
+    while note is not None and note.chain is None and note.move is not None:
         note = note.move.note
     if note is None:
         return None
-    if note.step is None:
+    if note.chain is None:
         return note.role(GATE)
-    source = None if note.source is None else note_of(note.source)
-    return Gating(note.step, None if source is None or source is note else known_gate(source))
+    source = None if note.chain.source is None else note_of(note.chain.source)
+    return Gating(note.chain.step, None if source is None or source is note else known_gate(source))
 
 
 def gating(t: Tensor) -> int:
