@@ -29,6 +29,7 @@ from relprop.engine.writes import Writes
 from relprop.results.places import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
+from relprop.torch_private.saved import copied_before_writes
 from relprop.trees import leaves, map_tree
 
 _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
@@ -54,7 +55,7 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
         if not any(said in str(error) for said in _OVERWRITTEN):
             raise
     # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+    with copied_before_writes():
         return _explain(model, inputs, targets, seed, plan, copied=True)
 
 

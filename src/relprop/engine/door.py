@@ -16,7 +16,7 @@ from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
-from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, native
+from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, Handlers, native
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
@@ -177,7 +177,9 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
     if as_it_is and list(map(applied.edge_or_none, live)) == carrying:
         return value
-    call = Made(run, entry or Entry(maker, "structure", FAMILIES[CUSTOM].handler), maker.apply, args, {}, live)
+    call = Made(
+        run, entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler)), maker.apply, args, {}, live
+    )
     call.value = value
     try:
         result = call(*args) if as_it_is else handle(call)

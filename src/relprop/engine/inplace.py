@@ -37,8 +37,8 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
             result = function(*args, **kwargs)
             _renew(run, target, found)
             return result
-        if entry.in_place is not None and not run.sites.nz:
-            result = entry.in_place(call, *call.args, **call.kwargs)
+        if entry.handlers.in_place is not None and not run.sites.nz:
+            result = entry.handlers.in_place(call, *call.args, **call.kwargs)
             if result is not NotImplemented:
                 _renew(run, target, found)
                 return result
@@ -90,7 +90,7 @@ def _has_origin(target: Tensor) -> bool:
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
-        if entry.handler is not native and entry.in_place is None:
+        if entry.handler is not native and entry.handlers.in_place is None:
             return False  # its handler gives it another gradient
         return not run.sites.nz or MOVES in entry.traits or SAME in entry.traits
     note = note_of(target)

@@ -85,7 +85,7 @@ class Propagation(TorchFunctionMode):
             with self:  # the mode must see a checkpoint's recomputation
                 return _BACKWARD[func](*args, **kwargs)
         inside = not torch.is_grad_enabled() and run.functions.note()  # the inside of a custom function does not count
-        result = (func if inside or entry.answer is None else entry.answer)(*args, **kwargs)
+        result = (func if inside or entry.handlers.answer is None else entry.handlers.answer)(*args, **kwargs)
         if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)
         if kwargs.get("requires_grad") and not run.inputs.adopt:

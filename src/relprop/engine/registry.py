@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from relprop.engine.spelling import Function, Spelling, spellings, writes
 from relprop.engine.traits import EVERY_TRAIT
@@ -40,27 +40,42 @@ class Family:
     says: str
 
 
+class Handlers(NamedTuple):
+    """What answers a call. Each is None where the operation has none of its own.
+
+    Attributes:
+        own: propagates relevance; None for the handler of the family.
+        in_place: writes into the first operand.
+        answer: answers in the place of torch's function, for operations that carry no relevance.
+        weight: gives the weight of an opaque layer.
+    """
+
+    own: Handler | None = None
+    in_place: Handler | None = None
+    answer: Handler | None = None
+    weight: Handler | None = None
+
+
+NO_HANDLERS = Handlers()
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the register knows of one spelling of one operation; see `register`."""
 
     function: Function
     family: str
-    own: Handler | None = None
-    """The operation's own handler; None for that of its family."""
+    handlers: Handlers = NO_HANDLERS
     spelling: Spelling = MAIN
     reason: str = ""
-    weight: Handler | None = None
     traits: frozenset[str] = NO_TRAITS
     gives: tuple[tuple[str, Any], ...] = ()
-    in_place: Handler | None = None
     on_constants: bool = False
     decomposes: bool = False
-    answer: Handler | None = None
 
     @cached_property
     def handler(self) -> Handler:
-        found = self.own or FAMILIES[self.family].handler
+        found = self.handlers.own or FAMILIES[self.family].handler
         if found is None:
             raise InputError(
                 f"family {self.family!r} has no default handler, and {self.function!r} has none of its own."
@@ -162,8 +177,8 @@ def register(
         for name, spelling in names:
             if replace or name not in TABLE or name is function:
                 TABLE[name] = Entry(
-                    function, family, handler, spelling, reason, weight,
-                    frozenset(traits), given_roles, in_place, on_constants, decomposes, answer,
+                    function, family, Handlers(handler, in_place, answer, weight), spelling, reason,
+                    frozenset(traits), given_roles, on_constants, decomposes,
                 )  # fmt: skip
 
 

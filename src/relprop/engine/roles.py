@@ -69,10 +69,10 @@ def role(
 
 
 def give(result: Any, name: str, value: Any) -> None:
-    """Notes a role on all live tensors of a result."""
+    """Notes a role on all live tensors of a result, unless the handler gave them one that says more."""
     for t in result if isinstance(result, (tuple, list)) else (result,):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
-        if note is not None:
+        if note is not None and note.role(name) is None:
             note.give(name, value)
 
 

@@ -23,7 +23,7 @@ from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, nonzero
-from relprop.operations.gates import GATE
+from relprop.operations.gates import GATE, gated
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
 STATISTIC = role(
@@ -107,7 +107,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         layer.preserve()
     before = origin(x)
     y: Tensor = call()
-    return y if y is x else _kept_on(call, before, y, call.function, args[1:], kwargs)
+    return y if y is x else _kept_on(call, before, y, x, call.function, args[1:], kwargs)
 
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -118,7 +118,7 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     if layer is not None:
         layer.rectify(y, inplace=call.inplace)
-    return y if call.inplace else _kept_on(call, before, y, torch.relu, (), {})
+    return y if call.inplace else _kept_on(call, before, y, input, torch.relu, (), {})
 
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
@@ -141,15 +141,16 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
-    return _kept_on(call, before, custom(x, value, propagate), apply, rest, kwargs)
+    return _kept_on(call, before, custom(x, value, propagate), x, apply, rest, kwargs)
 
 
-def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
+def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
     """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
+    call.note(y)
     if before.step is not SOURCE or (note is not None and continues(note)):
-        remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
-    return y
+        return remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
+    return gated(y, x, function, args, kwargs)
 
 
 def maker(x: Tensor) -> Any:
