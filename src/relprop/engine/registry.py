@@ -150,11 +150,11 @@ def register(
         InputError: the family is unknown or lacks a default handler, or a function is registered already.
     """
     if family not in _NAMEABLE:
-        raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
+        raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}.")
     if handler is None and family in FAMILIES and FAMILIES[family].handler is None:
-        raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
+        raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output.")
     if weight is not None and family != "linear":
-        raise InputError(f'weight= is for family "linear"; got family {family!r}')
+        raise InputError(f'weight= is for family "linear"; got family {family!r}.')
     unknown = set(traits) - set(EVERY_TRAIT)
     if unknown:
         raise InputError(f"unknown traits {sorted(unknown)}; known ones: {', '.join(EVERY_TRAIT)}")
@@ -167,7 +167,7 @@ def register(
         function = owner(given)
         if not replace and function in TABLE and TABLE[function].function is function:
             raise InputError(
-                f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True"
+                f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True."
             )
         names: list[tuple[Function, Spelling]] = (
             [(function, Spelling(inplace=writes(function)))]
