@@ -370,3 +370,10 @@ def test_a_compiled_function_takes_them() -> None:
     ):
         with pytest.raises(TargetError, match=message):
             steps(x, target)
+
+
+def test_targets_are_printed_as_they_are_written() -> None:
+    for target in (Step(3, 1), Step((1, 2), 2, axis=2), Node(3, 1), Graph(target=1), Detection(4, "dog"), Detection(target=2, skip=4), Logit(3), Logit()):  # fmt: skip
+        assert eval(repr(target)) == target
+    assert repr(Graph(target=1)) == "Graph(target=1)" and repr(Detection(4, 1)) == "Detection(4, 1)"
+    assert repr(Logit(Over(3, mean=True))) == "Logit(Over(3, mean=True))"

@@ -112,6 +112,15 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
             for view in one.views(options)
         ]
 
+    def to_html(self, title: str = "Relevance", **options: Any) -> str:
+        """A page about all of them, each under its own heading, however many there are."""
+        from relprop.rendering.view import Options
+        from relprop.results.report import report_page
+
+        self._check(options, "title")
+        headings = {f"{n}: {one.subject(0)}": [one] for n, one in enumerate(self.flat)}
+        return report_page(headings, title=title, options=Options(**options))
+
     def rows(self) -> list[Row]:
         """The numbers of each score."""
         return [row for one in self.flat for row in one.rows()]
