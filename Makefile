@@ -9,7 +9,7 @@
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.9.1   another torch than the one of constraints-dev.txt (TORCH=torch is the newest)
 
-.PHONY: demo test lint format types bench gallery examples programs coverage coverage-packages docs picture clean
+.PHONY: demo test lint format types bench gallery examples programs coverage coverage-packages docs picture sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -70,6 +70,10 @@ picture: $(VENV)/.stamp-gallery
 	$(BIN)/python docs/picture.py
 	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation
 	cp $(GALLERY)/text-*.png docs/images/
+
+# The figure that compares libraries, with those that the benchmarks compare with.
+sums: $(VENV)/.stamp-gallery $(VENV)/.stamp-bench
+	PYTHONPATH=. $(BIN)/python docs/sums.py
 
 # The one that needs no large package; examples/README.md says what the others need.
 examples: $(VENV)/.stamp-examples

@@ -173,7 +173,10 @@ def test_arguments_that_do_not_exist(name: str) -> None:
 
 OUTPUTS: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     "show": (lambda R, _: R.show(dpi=200), r"Relevance\.show: there is no argument 'dpi'.*scale=2"),
-    "save": (lambda R, at: R.save(at / "x.png", dpi=200), r"Relevance\.save: there is no argument 'dpi'.*scale=2"),
+    "save": (
+        lambda R, at: R.save(at / "x.png", figsize=(3, 3)),
+        r"Relevance\.save: there is no argument 'figsize'.*width=",
+    ),
     "svg": (lambda R, _: R.to_svg(cmap="hot"), r"Relevance\.to_svg: .*palette=\"red_blue\""),
     "html": (lambda R, _: R.to_html(titel="x"), r"Relevance\.to_html: .*Did you mean 'title'"),
     "image": (lambda R, _: R.to_image(scal=2), r"Relevance\.to_image: .*Did you mean 'scale'"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import relprop.operations as operations
 from relprop import captum, composites, errors, rules
 from relprop.attribution import (
+    Comparison,
     Compiled,
     Contrast,
     Detection,
@@ -19,6 +20,7 @@ from relprop.attribution import (
     Survey,
     attribute,
     attribute_each,
+    compare,
     compile,
     propagate,
     survey,
@@ -64,6 +66,7 @@ __all__ = [
     "AlphaBeta",
     "BetaSmooth",
     "Block",
+    "Comparison",
     "Compiled",
     "Composite",
     "Constant",
@@ -99,6 +102,7 @@ __all__ = [
     "attribute",
     "attribute_each",
     "captum",
+    "compare",
     "compile",
     "composites",
     "errors",

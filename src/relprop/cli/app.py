@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import comparing, explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -51,20 +51,16 @@ app = typer.Typer(
 )
 
 
-# LRP's maps are heavy-tailed. This puts 251 of 224 x 224 pixels beyond the scale, so that the rest is visible.
-_DEMO_PERCENTILE = 99.5
-
-
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-demo"),
     composite: Composites = None,
-    percentile: Annotated[float, typer.Option(help="End of the colour scale; 100 clips nothing.")] = _DEMO_PERCENTILE,
+    percentile: Percentile = None,
     json: AsJson = False,
 ) -> None:
     """Explain photographs with EfficientNet-Lite0: its class, another one, and one against the other."""
     with errors_in_one_line():
-        options = Options(percentile=percentile)
+        options = Options(percentile=percentile_of(percentile))
         loaded = models.load(models.DEFAULT)
         credits = " ".join(f"{p.title}: {p.credit}" for p in photographs.PHOTOGRAPHS)
         names = composite or ["auto", "epsilon_plus_flat"]
@@ -259,6 +255,7 @@ def check(
         raise typer.Exit(1)
 
 
+app.command()(comparing.compare)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)

@@ -33,7 +33,7 @@ Percentile = Annotated[
     float | None,
     typer.Option(
         help="End of the colour scale, as a percentile of |relevance|; what is beyond is counted in the note of each map.",
-        show_default="the largest: nothing is clipped",
+        show_default="99.5 for pictures; 100 clips nothing",
     ),
 ]
 Model = Annotated[

@@ -51,7 +51,7 @@ def volume(
     cube = None if values is None else summed(values, "the volume")
     if cube is not None and cube.shape != found.shape:
         raise InputError(f"relevance has the shape {found.shape}, the volume {cube.shape}: they must be the same.")
-    scale = scale_for([found], percentile=percentile, limit=limit)
+    scale = scale_for([found], percentile=percentile, limit=limit, pictures=True)
     stack = np.moveaxis(found, axis, 0)
     sizes = np.where(np.isfinite(stack), np.abs(stack), 0.0)
     strength = sizes.sum(axis=(1, 2))

@@ -17,6 +17,7 @@ from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger
 from relprop.results.outputs import Outputs
 from relprop.results.protocol import Exported, loadable
+from relprop.results.target_words import in_words
 from relprop.rules import Rule
 from relprop.signatures import public
 from relprop.trees import leaves, map_tree
@@ -215,21 +216,21 @@ class Relevance(Outputs):
 
     def rows(self) -> list[Row]:
         """The numbers of each sample's score."""
-        from relprop.results import views
+        from relprop.results import numbers
 
-        return views.rows(self)
+        return numbers.rows(self)
 
     def subject(self, n: int) -> str:
         """What was explained of a sample, in words: the class's name if it is known."""
-        from relprop.results import views
+        from relprop.results import numbers
 
-        return views.target_of(self, n)
+        return numbers.target_of(self, n)
 
     def facts(self, n: int) -> dict[str, Any]:
         """The largest outputs of a sample."""
-        from relprop.results import views
+        from relprop.results import numbers
 
-        return {"largest_outputs": dict(views.predictions(self, n))}
+        return {"largest_outputs": dict(numbers.predictions(self, n))}
 
     def given(self) -> Any:
         """The inputs."""
@@ -268,9 +269,10 @@ class Relevance(Outputs):
         shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))
         lines = [f"Relevance of {shapes} by composite {self.composite.name!r}"]
         for n in range(min(len(self), 3)):
-            target = target_at(self.target, n, len(self))
+            target = in_words(target_at(self.target, n, len(self)), self.labels)
+            shown = "".join(letter if letter.isprintable() else "?" for letter in target)  # a label may be anything
             score, rest = float(self.score[n]), float(self.residual[n])
-            lines.append(f"  sample {n}: target {target}, score {score:.4g}, residual {rest:.4g}")
+            lines.append(f"  sample {n}: {shown}, score {score:.4g}, residual {rest:.4g}")
         if len(self) > 3:
             lines.append(f"  ... {len(self) - 3} more samples")
         if self.unknown:

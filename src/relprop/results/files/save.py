@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.rendering.drawing import Drawing
 from relprop.rendering.frames import gif
 from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.view import ELSEWHERE, Options
@@ -23,8 +24,9 @@ from relprop.results.files import atomic
 from relprop.results.files.encoding import as_json, plain
 from relprop.results.files.folder import save_folder
 from relprop.results.files.nifti import nifti, nifti_compressed
+from relprop.results.files.size import Size
 from relprop.results.frames import parquet
-from relprop.results.picture import drawing
+from relprop.results.picture import MARGIN, drawing
 from relprop.results.protocol import Result
 from relprop.results.report import report_page
 from relprop.signatures import check_options, parameters, public
@@ -84,7 +86,14 @@ def report(
 
 def _png(result: Result, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    result.to_image(**options).save(buffer, format="PNG", optimize=True)
+    size, drawn = _sized(result, options)
+    if size is None:
+        result.to_image(**options).save(buffer, format="PNG", optimize=True)
+        return buffer.getvalue()
+    if "scale" in options:
+        raise InputError("give scale or width, not both: each of them sets the number of pixels.")
+    image = drawn.to_image(size.pixels / drawn.width)
+    image.save(buffer, format="PNG", optimize=True, dpi=(size.dpi, size.dpi))
     return buffer.getvalue()
 
 
@@ -107,15 +116,30 @@ def _gif(result: Result, options: dict[str, Any]) -> bytes:
 
 
 def _svg(result: Result, options: dict[str, Any]) -> bytes:
-    return result.to_svg(**options).encode()
+    size, drawn = _sized(result, options)
+    return (result.to_svg(**options) if size is None else drawn.to_svg(scale=size.drawn / drawn.width)).encode()
 
 
 def _pdf(result: Result, options: dict[str, Any]) -> bytes:
-    return drawing(result, Options(**options)).to_pdf()
+    size, drawn = _sized(result, options)
+    return drawn.to_pdf(1.0 if size is None else size.drawn / drawn.width)
 
 
 def _html(result: Result, options: dict[str, Any]) -> bytes:
+    if "width" in options or "dpi" in options:
+        raise InputError("a page is as wide as its window: width and dpi are for .png, .svg and .pdf.")
     return result.to_html(**options).encode()
+
+
+def _sized(result: Result, options: dict[str, Any]) -> tuple[Size | None, Drawing]:
+    """The size that was asked for, taken out of the options, and the drawing laid out for it."""
+    width, dpi = options.pop("width", None), options.pop("dpi", None)
+    if width is None and dpi is not None:
+        raise InputError("dpi needs width=, such as '170mm': without it a drawing has no size on paper.")
+    size = None if width is None else Size.of(width, dpi)
+    given = {name: value for name, value in options.items() if name != "scale"}
+    room = {} if size is None else {"room": max(size.drawn - 2 * MARGIN, 1.0)}
+    return size, drawing(result, Options(**{**room, **given}))
 
 
 def _json(result: Result, options: dict[str, Any]) -> bytes:
