@@ -289,3 +289,11 @@ def test_a_read_tensor_is_a_tensor(photograph: Path) -> None:
     assert isinstance(x, torch.Tensor) and isinstance(x, ReadTensor)
     assert "tensor" in repr(x).lower()
     assert x.shape == (1, 3, 8, 8) and x.ndim == 4 and float(x.sum()) == pytest.approx(float(x.numpy().sum()), rel=1e-4)
+
+
+def test_a_comparison_keeps_the_photograph(photograph: Path, model: nn.Module, tmp_path: Path) -> None:
+    found = relprop.compare(model, relprop.read_image(photograph, size=32), 1, ["epsilon", "epsilon_plus"])
+    found.save(tmp_path / "kept")
+    back = relprop.load(tmp_path / "kept")
+    assert torch.equal(back[0, 1].pictures, found[0, 1].pictures)
+    np.testing.assert_array_equal(np.asarray(back.to_image()), np.asarray(found.to_image()))

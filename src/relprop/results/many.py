@@ -118,8 +118,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         from relprop.results.report import report_page
 
         self._check(options, "title")
-        headings = {f"{n}: {one.subject(0)}": [one] for n, one in enumerate(self.flat)}
-        return report_page(headings, title=title, options=Options(**options))
+        return report_page(self.flat, title=title, options=Options(**options))
 
     def rows(self) -> list[Row]:
         """The numbers of each score."""
