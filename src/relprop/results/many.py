@@ -44,6 +44,11 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         """The results of all texts and targets, one after the other."""
         return [one for each in self for one in (each if isinstance(each, list) else [each])]
 
+    def _at(self, n: int) -> TextRelevance:
+        """The n-th result of all texts and targets."""
+        nested = isinstance(list.__getitem__(self, 0), list) if len(self) else False
+        return self.flat[n] if nested else list.__getitem__(self, n)
+
     @overload
     def __getitem__(self, index: SupportsIndex) -> Any: ...
     @overload
@@ -102,7 +107,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
 
     def alone(self, sample: int) -> Any:
         """The result of one text and target."""
-        return self.flat[sample]
+        return self._at(sample)
 
     def views(self, options: Options) -> list[View]:
         """The drawings of at most `options.most` of them."""
@@ -126,7 +131,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
 
     def subject(self, n: int) -> str:
         """What was explained of the n-th, in words."""
-        return self.flat[n].subject(0)
+        return self._at(n).subject(0)
 
     def heading(self) -> str:
         """The name of the kind, for file names."""
@@ -134,7 +139,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
 
     def facts(self, n: int) -> dict[str, Any]:
         """Plain data about the n-th, for programs."""
-        return self.flat[n].facts(0)
+        return self._at(n).facts(0)
 
     def to_pandas(self, *, merge: bool = True) -> pandas.DataFrame:
         """A row for each word of each text: sample, target, score, residual, position, name, special, relevance.
