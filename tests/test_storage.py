@@ -297,8 +297,8 @@ def test_a_cell_that_starts_a_formula_is_quoted(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_answered(result: relprop.Relevance, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there are: \.png, \.svg, \.pdf, \.html, \.json, \.npz, \.csv"):
-        result.save(tmp_path / "r.jpg")
+    with pytest.raises(InputError, match=r"there are: \.png, \.jpg"):
+        result.save(tmp_path / "r.bmp")
     with pytest.raises(InputError, match="drawn as image"):
         result.save(tmp_path / "r.csv")
     with pytest.raises(InputError, match=r"ends in \.html"):

@@ -31,7 +31,7 @@ from relprop.rendering.audio import spectrogram
 from relprop.rendering.fonts import width
 from relprop.rendering.marks import FAINT, Line, Rect, Text
 from relprop.rendering.series import binned
-from relprop.results.views import absorbed
+from relprop.results.numbers import absorbed
 
 TIME = np.linspace(0, 1, 50)
 

@@ -9,7 +9,14 @@ from relprop.attribution import (
     Comparison,
     Compiled,
     Contrast,
+    Detection,
+    Edge,
+    Graph,
+    Logit,
+    Node,
+    Over,
     Relevance,
+    Step,
     Survey,
     attribute,
     attribute_each,
@@ -48,6 +55,7 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -64,17 +72,24 @@ __all__ = [
     "Constant",
     "Contrast",
     "Deconvnet",
+    "Detection",
+    "Edge",
     "Epsilon",
     "Flat",
     "Gamma",
     "Gate",
+    "Graph",
     "GuidedBackprop",
     "LayerLRP",
+    "Logit",
     "Native",
+    "Node",
+    "Over",
     "Pass",
     "Proportional",
     "Relevance",
     "ScanConstants",
+    "Step",
     "Survey",
     "Temperature",
     "WSquare",
@@ -100,6 +115,8 @@ __all__ = [
     "operations",
     "path",
     "propagate",
+    "read_image",
+    "read_volume",
     "register",
     "report",
     "rules",
@@ -110,6 +127,8 @@ __all__ = [
 
 _LATER = {
     "load": "relprop.results.files.loading",
+    "read_image": "relprop.loading.reading",
+    "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""

@@ -159,6 +159,7 @@ class View:
         said: the model's answer, in words.
         rows: the numbers of the scores that it explains.
         series: the relevance of a series or a sound, channels by steps.
+        frames: makes the frames of an animation, of a volume or a video.
         account: what became of the score, as a bar; None where nothing adds up to it, or the drawing ends at the score.
         kept: the same as a sentence.
         panels: the pictures of an image, side by side: the input, relevance on it, and relevance.
@@ -176,6 +177,7 @@ class View:
     said: str = ""
     rows: Sequence[Row] = ()
     series: Floats | None = None
+    frames: Callable[[], list[Drawing]] | None = None
     account: Drawing | None = None
     kept: str = ""
     panels: Sequence[Panel] = ()

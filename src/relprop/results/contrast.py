@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.signatures import public
@@ -34,16 +35,31 @@ def target_at(target: Any, index: int | slice, count: int) -> Any:
     return target[index] if isinstance(target, list) and len(target) == count else target
 
 
-def in_words(target: Any, labels: Sequence[str] | None) -> str:
-    """The target of one sample in words: the class's name if it is known, a function's as files have it."""
-    if isinstance(target, Contrast):
-        return f"{in_words(target.positive, labels)} rather than {in_words(target.negative, labels)}"
-    if isinstance(target, Tensor) and target.numel() == 1:
-        target = target.item()
-    if target is None:
-        return "the output"
-    if isinstance(target, int) and labels is not None and 0 <= target < len(labels):
-        return f"{labels[target]} ({target})"
-    if callable(target):
-        return f"target {getattr(target, '__qualname__', None) or repr(target)}"
-    return target if isinstance(target, str) else f"target {target}"
+def targets_of(parts: Sequence[Any], counts: Sequence[int]) -> Any:
+    """The target of several batches of that many samples. It is a list with one per sample where they differ."""
+    if all(isinstance(part, Contrast) for part in parts):
+        positive, negative = (
+            targets_of([getattr(part, side) for part in parts], counts) for side in ("positive", "negative")
+        )
+        return Contrast(positive, negative)
+    if all(isinstance(part, Tensor) and part.ndim and len(part) == n for part, n in zip(parts, counts, strict=True)):
+        return torch.cat(list(parts))
+    lists = [isinstance(part, list) and len(part) == count for part, count in zip(parts, counts, strict=True)]
+    if not any(lists) and all(_same(part, parts[0]) for part in parts):
+        return parts[0]
+    return [
+        one
+        for part, count, several in zip(parts, counts, lists, strict=True)
+        for one in (part if several else [part] * count)
+    ]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return False
+    try:
+        return bool(a == b)
+    except (TypeError, ValueError, RuntimeError):  # such as arrays
+        return False

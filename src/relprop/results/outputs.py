@@ -83,8 +83,10 @@ class Outputs:
         An interruption leaves no partial file: it is written whole or not at all.
 
         Args:
-            path: its suffix is the format. `.png`, `.svg`, `.pdf` and `.html` are drawings; `.json`, `.npz` and `.csv`
-                hold the numbers. A path without a suffix, or one that ends in a slash, is a folder with tensors
+            path: its suffix is the format. `.png`, `.jpg`, `.svg`, `.pdf` and `.html` are drawings, and `.gif`
+                is the animation of one volume or video, with `rate=` frames per second; `.json`, `.npz`, `.csv`
+                and `.parquet` (tables and texts; needs pandas and pyarrow) hold the numbers,
+                and `.nii` and `.nii.gz` those of one volume (needs nibabel). A path without a suffix, or one that ends in a slash, is a folder with tensors
                 (safetensors) and a manifest (JSON).
             **options: see `relprop.rendering.Options`; also `scale` for `.png`, `title` for `.html`, and `inputs` for a
                 folder, where False leaves the inputs out. `width` makes a `.png`, `.svg` or `.pdf` so wide: pixels, or a

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,7 @@ def show(result: Result, where: str | None = None, **options: Any) -> None:
     elif place == "terminal":
         print(in_terminal(result, chosen))
     elif place == "browser":
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="relprop-", suffix=".html", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(report_page([result], title="Relevance", options=chosen))
-        webbrowser.open(Path(file.name).as_uri())
+        in_browser({"": result}, chosen)
     else:
         raise InputError(f"where is {where!r}; a result is shown in 'notebook', 'terminal' or 'browser'.")
 
@@ -68,6 +65,13 @@ def in_terminal(result: Result, options: Options, *, colour: bool | None = None)
 def _parts(view: View) -> list[View]:
     """The views of a comparison, under the names of their rows and columns; another view itself."""
     return [replace(part, title=f"{row}: {name}") for (row, name), part in view.cells.items()] or [view]
+
+
+def in_browser(results: Mapping[str, Result], options: Options) -> None:
+    """Opens a page about results, by headings, in the browser."""
+    with tempfile.NamedTemporaryFile("w", prefix="relprop-", suffix=".html", delete=False, encoding="utf-8") as file:
+        file.write(report_page({name: [each] for name, each in results.items()}, title="Relevance", options=options))
+    webbrowser.open(Path(file.name).as_uri())
 
 
 def fragment_of(result: Result, **options: Any) -> str:
