@@ -553,6 +553,14 @@ def test_a_table_that_does_not_fit_is_told_line_by_line(here: Path, monkeypatch:
     assert "━" not in narrow and "Relevance: " in narrow and "Composite: auto (gamma_flat)\n" in narrow
 
 
+def test_smooth_maps(here: Path) -> None:
+    good("explain", "one.png", "-m", "mine:small", "--keep", "--smooth", "2", "--out", "a")
+    assert "each pixel spread over 2 x 2" in (here / "a" / "index.html").read_text(encoding="utf-8")
+    for command in (("report", "a"), ("show", next((here / "a").glob("*/manifest.json")).parent.as_posix())):
+        good(*command, "--smooth", "3", "--out", "p.html")
+        assert "each pixel spread over 3 x 3" in (here / "p.html").read_text(encoding="utf-8")
+
+
 def test_a_folder_of_results_stands_for_them(here: Path) -> None:
     for out in ("a", "b"):
         good("explain", "one.png", "-m", "mine:small", "-t", "cat", "-t", "dog", "--keep", "--out", out)

@@ -37,6 +37,14 @@ Percentile = Annotated[
         show_default="99.5 for pictures; 100 clips nothing",
     ),
 ]
+Smooth = Annotated[
+    int | None,
+    typer.Option(
+        help="Spread each pixel of a picture's map over a box of that side. The total stays.",
+        min=1,
+        show_default="1: as it is",
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
