@@ -7,6 +7,7 @@ import relprop.operations as operations
 from relprop import captum, composites, errors, rules
 from relprop.attribution import (
     Compiled,
+    Condition,
     Contrast,
     Relevance,
     Survey,
@@ -15,6 +16,7 @@ from relprop.attribution import (
     compile,
     propagate,
     survey,
+    units,
 )
 from relprop.captum import LRP, LayerLRP
 from relprop.composites import Composite, first, last, operation, path, where
@@ -58,6 +60,7 @@ __all__ = [
     "Block",
     "Compiled",
     "Composite",
+    "Condition",
     "Constant",
     "Contrast",
     "Deconvnet",
@@ -100,6 +103,7 @@ __all__ = [
     "report",
     "rules",
     "survey",
+    "units",
     "where",
 ]
 

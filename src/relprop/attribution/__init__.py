@@ -2,6 +2,7 @@
 
 from relprop.attribution.attribute import attribute, attribute_each
 from relprop.attribution.compiled import Compiled, compile
+from relprop.attribution.conditions import Condition, units
 from relprop.attribution.propagate import propagate
 from relprop.attribution.survey import Survey, survey
 from relprop.results.contrast import Contrast
@@ -9,6 +10,7 @@ from relprop.results.relevance import Relevance
 
 __all__ = [
     "Compiled",
+    "Condition",
     "Contrast",
     "Relevance",
     "Survey",
@@ -17,4 +19,5 @@ __all__ = [
     "compile",
     "propagate",
     "survey",
+    "units",
 ]

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from relprop.attribution.batches import in_batches
 from relprop.attribution.checks import admit, check_flags, check_further
+from relprop.attribution.conditions import Condition, words
 from relprop.attribution.explain import explain
 from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
 from relprop.attribution.targets import several
+from relprop.attribution.through import Conditions, paired
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
@@ -50,6 +52,7 @@ def attribute(
     batch_size: int | None = None,
     progress: bool = False,
     ledger: bool = False,
+    through: Condition | Sequence[Condition | None] | None = None,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -86,6 +89,9 @@ def attribute(
         ledger: whether to record in `Relevance.ledger` which operation absorbed how much. This keeps the results of all
             operations until the backward pass. Where rows of the inputs exchange relevance, each row takes a backward
             pass of its own.
+        through: the hidden units that relevance must pass, as a condition made by `units`; or a list with one condition
+            per sample. What goes around them is left out, and the residual is the relevance that passed the units less
+            what reached the inputs. `layers` above the units report what arrives there from the score.
 
     Returns:
         Relevance whose `values` have the structure of the inputs.
@@ -108,7 +114,7 @@ def attribute(
         model, inputs, [target], composite=composite, layers=layers, layers_at=layers_at, seed=seed,
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
-        batch_size=batch_size, progress=progress, ledger=ledger,
+        batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
     )[0]  # fmt: skip
 
 
@@ -117,7 +123,7 @@ def attribute(
 def attribute_each(
     model: Any,
     inputs: Any,
-    targets: Sequence[Any],
+    targets: Any,
     *,
     composite: Composite | str = "auto",
     layers: Any = None,
@@ -134,6 +140,7 @@ def attribute_each(
     batch_size: int | None = None,
     progress: bool = False,
     ledger: bool = False,
+    through: Sequence[Any] | None = None,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
@@ -142,11 +149,14 @@ def attribute_each(
         model: as in `attribute`, like all arguments that are not listed here.
         inputs: as in `attribute`.
         targets: a list of targets, each in any form that `attribute` takes.
+        through: a list of conditions, one per result, each in any form that `attribute` takes. They share one forward pass,
+            and the backward passes above their layers. With it, `targets` may be a single target; a list must have one
+            target per condition.
         targets_at_once: how many targets share a batched backward pass. That is faster where inputs are few or short,
-            and takes that many times the memory. With layers, checkpoint or ledger, each target has its own pass.
+            and takes that many times the memory. With layers, checkpoint, ledger or through, each target has its own pass.
 
     Returns:
-        One `Relevance` per target, in their order.
+        One `Relevance` per target or condition, in their order.
 
     Raises:
         RelpropError: as in `attribute`. A `TargetError` also where the list of targets is empty.
@@ -155,6 +165,9 @@ def attribute_each(
         composite=composite, layers=layers, layers_at=layers_at, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions, ledger=ledger,
     )  # fmt: skip
+    each = None
+    if through is not None:
+        targets, each = paired(targets, through)
     targets = several(targets)
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
@@ -164,9 +177,13 @@ def attribute_each(
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
     plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
+    if each is not None:
+        plan = replace(plan, through=Conditions.of(model, each))
 
-    def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
-        return explain(model, part, some, start, plan)
+    def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
+        if rows is None or plan.through is None:
+            return explain(model, part, some, start, plan)
+        return explain(model, part, some, start, replace(plan, through=plan.through.part(*rows)))
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         with _advised(model, inputs, plan) as watched:
@@ -179,7 +196,11 @@ def attribute_each(
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
     identity = Identity.of(model)
-    return [replace(result, inputs=copied, labels=plan.labels, model=identity) for result in results]
+    said = [None] * len(results) if plan.through is None else [words(one) for _, one in plan.through.each]
+    return [
+        replace(result, inputs=copied, labels=plan.labels, model=identity, through=through)
+        for result, through in zip(results, said, strict=True)
+    ]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from relprop.trees import batch_of, join, leaves, map_tree
 def in_batches(
     whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool
 ) -> list[Relevance]:
-    """Calls `whole(inputs, targets, seed)` on `size` samples at a time; returns one result per target, as one call would."""
+    """Calls `whole(inputs, targets, seed, (rows, count))` on `size` samples at a time; returns one result per target, as one call would."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"batch_size must be a positive int; got {size!r}.")
     lengths = {len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
@@ -44,13 +44,14 @@ def in_batches(
             map_tree(lambda t, s=s: t[s : s + size], inputs),  # type: ignore[misc]
             [cut(t, s) for t in targets],
             cut(seed, s),
+            (slice(s, min(s + size, count)), count),
         )
         for s in starts
     ]
-    return [_joined([part[i] for part in parts], targets[i]) for i in range(len(targets))]
+    return [_joined(list(of_one)) for of_one in zip(*parts, strict=True)]
 
 
-def _joined(parts: list[Relevance], target: Any) -> Relevance:
+def _joined(parts: list[Relevance]) -> Relevance:
     first = parts[0]
     found = [t for part in parts for t in part.target] if isinstance(first.target, list) else first.target
     return Relevance(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.attribution.books import Bookkeeper, Gradients, asks
+from relprop.attribution.books import Bookkeeper, Books, Gradients, asks
 from relprop.attribution.checks import check_relevance
+from relprop.attribution.conditioned import Conditioned
 from relprop.attribution.forward import Answer, Job, check, detached, forward, start_inputs
 from relprop.attribution.notices import EXCHANGED, exploded, unreached
 from relprop.attribution.reading import Reader
@@ -54,6 +56,8 @@ def _explain(
     def close() -> None:
         for catch in itertools.chain(*job.caught.values()):
             catch.close()
+        if job.watch is not None:
+            job.watch.close()
         if not recording():
             job.run.writes.abandon()
         job.run.close()
@@ -70,7 +74,10 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     answer = forward(job, live, targets)
     notices = check(job, answer)
     starts = [Start.of(score, target, seed) for score, target in answer.asked]
-    reader, cuts = Reader(job, answer), _cuts(job, answer)
+    reader = Reader(job, answer)
+    if job.watch is not None:
+        return conditioned(job, answer, reader, starts, notices)
+    cuts = _cuts(job, answer)
     passes = backward(job.run, starts, reader.wanted, job.plan)
     return [
         read(job, answer, reader, start, gradients, cuts, notices)
@@ -140,9 +147,41 @@ def read(
     books = keeper.books(values)
     cut_off = unreached(inputs, reader.numbers, cuts, gradients, values)
     grown = exploded(values, start.handed) if reader.multiplies and not recording() else []
+    said = [*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])]
+    return _result(job, answer, start, values, positions, layers, books, said)
+
+
+def conditioned(job: Job, answer: Answer, reader: Reader, starts: list[Start], notices: list[str]) -> list[Relevance]:
+    """The results under conditions."""
+    plan, run, found = job.plan, job.run, []
+    assert job.watch is not None and plan.through is not None  # the caller asked
+    passes = Conditioned(run, job.watch, reader, plan.through, list(plan.layers), plan.settings.layers_at)
+    for number, (target, _) in enumerate(plan.through.each):
+        start = starts[target]
+        ends, layers, books, handed = passes.found(number, start)
+        values = [v.detach() for v in reader.inputs(ends, start.score)]
+        check_relevance(values, job.inputs)
+        reader.check(ends)
+        start = replace(start, handed=handed.to(start.handed))
+        found.append(_result(job, answer, start, values, reader.positions(ends), layers, books, notices))
+    run.sites.unmatched()
+    return found
+
+
+def _result(
+    job: Job,
+    answer: Answer,
+    start: Start,
+    values: list[Tensor],
+    positions: Any,
+    layers: Any,
+    books: Books,
+    notices: list[str],
+) -> Relevance:
+    run = job.run
     taken = iter(values)
     return Relevance(
-        values=map_tree(lambda _: next(taken), inputs),
+        values=map_tree(lambda _: next(taken), job.inputs),
         output=detached(answer.output),
         score=start.score.detach(),
         target=start.target,
@@ -153,5 +192,5 @@ def read(
         unknown=dict(run.trace.unknown),
         positions=positions,
         ledger=books.ledger,
-        notices=[*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])],
+        notices=notices,
     )

@@ -14,6 +14,7 @@ from relprop.attribution.checks import check_labels, check_lengths, check_output
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import drawn
+from relprop.attribution.points import Watch
 from relprop.attribution.seeds import check_batch
 from relprop.attribution.settings import Plan
 from relprop.attribution.targets import scores, select_output
@@ -38,6 +39,7 @@ class Job:
         plan: how to explain.
         run: the engine's state of the forward pass and the backward passes.
         caught: what passed the layers whose relevance is wanted, by path.
+        watch: what passes the layers that conditions name; None without conditions.
         generators: the states of the random generators before the forward pass; None while a graph is recorded.
     """
 
@@ -46,12 +48,16 @@ class Job:
     plan: Plan
     run: Run
     caught: dict[str, list[Catch]]
+    watch: Watch | None
     generators: State | None
 
     @classmethod
     def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> Job:
         generators = None if recording() else state(devices_of(inputs))
-        return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, generators)
+        if plan.through is None:
+            return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, None, generators)
+        watch = plan.through.watch(plan.layers, plan.settings.layers_at)
+        return cls(model, inputs, plan, run, {}, watch, generators)
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,10 @@ def forward(job: Job, live: Any, targets: Sequence[Any]) -> Answer:
     """Runs the model inside the mode, and reads the scores of the targets off its output."""
     run, plan, settings = job.run, job.plan, job.plan.settings
     nz = plan.composite is not None and run.sites.nz
-    watched = catching(job.caught, plan.layers, settings.layers_at, run)
+    if job.watch is None:
+        watched = catching(job.caught, plan.layers, settings.layers_at, run)
+    else:
+        watched = job.watch.watching(run)
     with checkpointing(plan.checkpointed, run), watched, Propagation(run):
         raw = _called(job, live)
         output = select_output(raw, settings.select)

@@ -11,6 +11,7 @@ from torch import nn
 from relprop.attribution.checks import arguments, check_flags, check_names
 from relprop.attribution.layers import wanted
 from relprop.attribution.targets import known_labels
+from relprop.attribution.through import Conditions
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
 from relprop.errors import InputError
@@ -70,6 +71,7 @@ class Plan:
         args: further positional arguments of the model.
         kwargs: further keyword arguments.
         at_once: how many targets share a backward pass.
+        through: the conditions, one per result; None for a result per target.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
 
@@ -82,6 +84,7 @@ class Plan:
     kwargs: dict[str, Any] = field(default_factory=dict)
     at_once: int = 1
     exchanged: bool = False
+    through: Conditions | None = None
 
     @classmethod
     def of(cls, model: Any, settings: Settings, composite: Composite | None, at_once: int = 1) -> Plan:

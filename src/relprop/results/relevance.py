@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relprop.rendering.view import Options, Row, View
 
 # What a folder stores in addition to how the result was made.
-_KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions", "inputs")
+_KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions", "inputs", "through")
 # What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
@@ -54,6 +54,7 @@ class Relevance(Outputs):
         inputs: a copy of the inputs, for drawing relevance on them.
         labels: names of the classes, if the model or the caller knows them.
         model: the name of the model that was explained.
+        through: the condition under which it was explained, in words, or a list with one per sample; None without one.
     """
 
     kind: ClassVar[str] = "relevance"
@@ -73,6 +74,7 @@ class Relevance(Outputs):
     inputs: Any = None
     labels: Sequence[str] | None = None
     model: Identity | None = None
+    through: str | list[str] | None = None
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -104,6 +106,7 @@ class Relevance(Outputs):
             map_tree(pick, self.positions),
             self.ledger.sample(index), self.notices,
             inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
+            through=target_at(self.through, index, count),
         )  # fmt: skip
 
     @property
@@ -174,11 +177,15 @@ class Relevance(Outputs):
             ("output", self.output),
         ]
         arrays = {path: part for path, part in found if isinstance(part, Tensor)}
-        return Exported({name: getattr(self, name) for name in _TOLD}, arrays, {"target": self.target})
+        data, about = {name: getattr(self, name) for name in _TOLD}, {"target": self.target}
+        if self.through is not None:
+            data["through"] = about["through"] = self.through
+        return Exported(data, arrays, about)
 
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
         """Rebuilds the result from the content of a folder."""
+        content.setdefault("through", None)  # folders of earlier versions have none
         require(content, _KEPT)
         samples = check_scores(content)
         return cls(**{name: content[name] for name in _KEPT}, **made, ledger=ledger(samples))
@@ -192,6 +199,8 @@ class Relevance(Outputs):
             lines.append(f"  sample {n}: target {target}, score {score:.4g}, residual {rest:.4g}")
         if len(self) > 3:
             lines.append(f"  ... {len(self) - 3} more samples")
+        if self.through is not None:
+            lines.append(f"  {self.through if isinstance(self.through, str) else '; '.join(self.through[:3])}")
         if self.unknown:
             lines.append(f"  native gradient used for unknown operations: {', '.join(self.unknown)}")
         lines += [f"  {notice}" for notice in self.notices]

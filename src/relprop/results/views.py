@@ -89,7 +89,9 @@ def _titled(result: _Tensors, sample: int) -> str:
 
 def target_of(result: _Tensors, sample: int) -> str:
     """What was explained of a sample, in words: the class's name if it is known."""
-    return _in_words(target_at(result.target, sample, len(result)), result.labels)
+    said = _in_words(target_at(result.target, sample, len(result)), result.labels)
+    through = target_at(getattr(result, "through", None), sample, len(result))
+    return said if through is None else f"{said}, {through}"
 
 
 def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str, float]]:

@@ -51,6 +51,8 @@ def check_scores(content: dict[str, Any]) -> int:
             for path, value in values.items()
         ):
             raise ValueError("inputs do not fit the values")
+    if not _said(content.get("through"), len(score)):
+        raise ValueError("through is neither a text nor one per sample")
     for name in ("layers", "positions"):
         if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
             raise ValueError(f"{name} are not numbers under names")
@@ -63,6 +65,12 @@ def check_scores(content: dict[str, Any]) -> int:
     if labels is not None and not plain:
         raise ValueError("labels are not names")
     return len(score)
+
+
+def _said(through: Any, samples: int) -> bool:
+    if isinstance(through, list):
+        return len(through) == samples and all(type(one) is str for one in through)
+    return through is None or type(through) is str
 
 
 def _named(value: Any) -> bool:
