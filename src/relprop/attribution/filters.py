@@ -99,6 +99,9 @@ def filter_of(units: Units, shape: torch.Size, samples: int) -> Filter:
 
 def _check_index(units: Units, index: tuple[Any, ...], shape: tuple[int, ...]) -> None:
     """Refuses numbers that lie outside of the layer."""
+    for one in index:
+        if not (one is Ellipsis or isinstance(one, (slice, list, range, Tensor)) or hasattr(one, "__index__")):
+            raise InputError(f"{units.said}: units are numbers, slices, lists, tensors and booleans; got {one!r}.")
     given = [i for i in index if i is not Ellipsis]
     if len(given) > len(shape) and not any(isinstance(i, Tensor) and i.dtype == torch.bool for i in given):
         raise InputError(f"{units.said}: {len(given)} indices, but the layer gives {shape} for one sample.")
