@@ -282,7 +282,7 @@ def test_a_layer_that_runs_several_times() -> None:
     both = units("cell", run=0)[1] & units("cell", run=2)[3]
     assert "in run 2" in str(both)
     relprop.attribute(net, (a, b), 1, composite="zero", through=both)
-    with pytest.raises(InputError, match="ran 3 times. Say which run"):
+    with pytest.raises(InputError, match=r"ran 3 times. Say which run"):
         relprop.attribute(net, (a, b), 1, through=units("cell")[1])
     with pytest.raises(InputError, match="there is no run 3"):
         relprop.attribute(net, (a, b), 1, through=units("cell", run=3)[1])
@@ -502,7 +502,7 @@ def test_parallel_layers_have_no_common_path() -> None:
             return y
 
     net, x = Parallel().double(), vectors()
-    with pytest.raises(InputError, match="no path passes both: .* lie side by side"):
+    with pytest.raises(InputError, match=r"no path passes both: .* lie side by side"):
         relprop.attribute(net, x, 1, through=units("a")[1] & units("b")[1])
     with pytest.raises(InputError, match="does not lie on the way"):
         relprop.attribute(net, x, 1, through=units("unused")[1])
