@@ -6,6 +6,7 @@ Index letters: b sample, i input, j and k hidden units of the first and second l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,3 +47,19 @@ def conditioned(
         layer, hand_down = steps[n]
         r = hand_down(layer, inputs[n], r)
     return r
+
+
+def relp_of_gated(net: Any, x: Tensor, target: int) -> dict[str, Tensor]:
+    """The coefficients of RelP for `out(x + down(silu(gate(n)) * up(n)))` with `n = RMSNorm(x)`, written out.
+
+    Norm: its denominator is constant. Activation: `f(a) / a`. Product: half to each factor. Layers: their transpose.
+    """
+    scale = net.norm.weight / (x.square().mean(1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt()
+    n = x * scale
+    a, b = net.gate(n), net.up(n)
+    at_sum = net.out.weight[target].expand(len(x), -1)
+    at_product = at_sum @ net.down.weight
+    at_gate = at_product * b / 2 * (torch.sigmoid(a))
+    at_up = at_product * (a * torch.sigmoid(a)) / 2
+    at_norm = at_gate @ net.gate.weight + at_up @ net.up.weight
+    return {"x": at_sum + at_norm * scale, "norm": at_norm, "gate": at_gate, "up": at_up}

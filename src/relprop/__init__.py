@@ -48,6 +48,7 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.patching import patch
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -97,6 +98,7 @@ __all__ = [
     "load",
     "operation",
     "operations",
+    "patch",
     "path",
     "propagate",
     "register",
@@ -110,6 +112,7 @@ __all__ = [
 
 _LATER = {
     "load": "relprop.results.files.loading",
+    "patch": "relprop.concepts.patching",
     "report": "relprop.results.files.save",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""

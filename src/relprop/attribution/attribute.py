@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.against import check_against
 from relprop.attribution.batches import in_batches
 from relprop.attribution.checks import admit, check_flags, check_further
 from relprop.attribution.conditions import Condition, words
@@ -53,6 +54,7 @@ def attribute(
     progress: bool = False,
     ledger: bool = False,
     through: Condition | Sequence[Condition | None] | None = None,
+    against: Any = None,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -92,6 +94,10 @@ def attribute(
         through: the hidden units that relevance must pass, as a condition made by `units`; or a list with one condition
             per sample. What goes around them is left out, and the residual is the relevance that passed the units less
             what reached the inputs. `layers` above the units report what arrives there from the score.
+        against: other inputs of the same shape, such as a corrupted text. Then `values` and `layers` hold
+            `(a_against - a) G`, an estimate of how the score changes if `a` is replaced by its value for the other
+            inputs (relevance patching, Jafari et al. 2025); `effect` is the true change of the score if all inputs
+            are replaced. composite="auto" is then "relp"; "gradient" is attribution patching.
 
     Returns:
         Relevance whose `values` have the structure of the inputs.
@@ -115,6 +121,7 @@ def attribute(
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
         batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
+        against=against,
     )[0]  # fmt: skip
 
 
@@ -141,6 +148,7 @@ def attribute_each(
     progress: bool = False,
     ledger: bool = False,
     through: Sequence[Any] | None = None,
+    against: Any = None,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
@@ -175,15 +183,17 @@ def attribute_each(
     check_further(forward_args, forward_kwargs)
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
+    if against is not None:
+        composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     inputs, chosen = admit(model, inputs, composite)
+    against = _admitted(model, inputs, against, chosen, settings, through)
     plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
+    plan = replace(plan, against=against)
     if each is not None:
         plan = replace(plan, through=Conditions.of(model, each))
 
     def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
-        if rows is None or plan.through is None:
-            return explain(model, part, some, start, plan)
-        return explain(model, part, some, start, replace(plan, through=plan.through.part(*rows)))
+        return explain(model, part, some, start, plan if rows is None else plan.part(*rows))
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         with _advised(model, inputs, plan) as watched:
@@ -201,6 +211,28 @@ def attribute_each(
         replace(result, inputs=copied, labels=plan.labels, model=identity, through=through)
         for result, through in zip(results, said, strict=True)
     ]
+
+
+def _admitted(
+    model: Any, inputs: Any, against: Any, composite: Composite | None, settings: Settings, through: Any
+) -> Any:
+    """The other inputs as plain containers, after checks; None without."""
+    if against is None:
+        return None
+    against, _ = admit(model, against, "relp")
+    check_against(inputs, against)
+    for name, given in (("through", through), ("ledger", settings.ledger), ("positions", settings.positions)):
+        if given:
+            raise InputError(
+                f"against= and {name}= exclude each other: a difference of activations is no part of the score."
+            )
+    for key, rule in composite.entries if composite is not None else ():
+        if not getattr(rule, "proportional", True):
+            raise InputError(
+                f"composite {composite.name!r} has {rule!r} at '{key}', which gives relevance to inputs of 0 as well, so there "  # type: ignore[union-attr]
+                "is no factor to multiply a difference by. With against=, take composite='relp', 'cp_lrp' or 'gradient'."
+            )
+    return against
 
 
 @contextmanager

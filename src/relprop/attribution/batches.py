@@ -59,6 +59,7 @@ def _joined(parts: list[Relevance]) -> Relevance:
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
         {name: _along(parts, name) for name in first.positions},
         Ledger.joined([p.ledger for p in parts]), list(dict.fromkeys(n for p in parts for n in p.notices)),
+        effect=None if first.effect is None else torch.cat([p.effect for p in parts if p.effect is not None]),
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution.books import Bookkeeper, Books, Gradients, asks
+from relprop.attribution.against import Differences, Other, effect, gradients_of, other_of
+from relprop.attribution.books import Bookkeeper, Books, Gradients, asks, per_sample
 from relprop.attribution.checks import check_relevance
 from relprop.attribution.conditioned import Conditioned
 from relprop.attribution.forward import Answer, Job, check, detached, forward, start_inputs
@@ -26,6 +27,7 @@ from relprop.engine.recorder import Overwritten, Recorder
 from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
+from relprop.results.ledger import Ledger
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
 from relprop.trees import leaves, map_tree
@@ -70,10 +72,16 @@ def _explain(
 
 def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
+    other = None
+    if job.plan.against is not None:
+        again = Job.of(job.model, job.plan.against, job.plan, _run(job.model, job.plan.against, job.plan, False))
+        other = other_of(again, job.plan.against)
     live = start_inputs(job.run, job.inputs)
     answer = forward(job, live, targets)
     notices = check(job, answer)
     starts = [Start.of(score, target, seed) for score, target in answer.asked]
+    if other is not None:
+        return compared(job, answer, Differences(job, answer, other), starts, other, notices)
     reader = Reader(job, answer)
     if job.watch is not None:
         return conditioned(job, answer, reader, starts, notices)
@@ -165,6 +173,25 @@ def conditioned(job: Job, answer: Answer, reader: Reader, starts: list[Start], n
         start = replace(start, handed=handed.to(start.handed))
         found.append(_result(job, answer, start, values, reader.positions(ends), layers, books, notices))
     run.sites.unmatched()
+    return found
+
+
+def compared(
+    job: Job, answer: Answer, reader: Differences, starts: list[Start], other: Other, notices: list[str]
+) -> list[Relevance]:
+    """The results against other inputs."""
+    found = []
+    for start in starts:
+        gradients = gradients_of(job, start, reader.wanted)
+        reader.check(gradients)
+        values = [v.detach() for v in reader.inputs(gradients, start.score)]
+        check_relevance(values, job.inputs)
+        change = effect(other, start, job.plan.labels)
+        start = replace(start, handed=change)
+        books = Books(per_sample(values, len(change)), Ledger([]))
+        made = _result(job, answer, start, values, {}, reader.layers(gradients), books, notices)
+        found.append(replace(made, effect=change))
+    job.run.sites.unmatched()
     return found
 
 

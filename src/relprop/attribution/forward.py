@@ -18,6 +18,7 @@ from relprop.attribution.points import Watch
 from relprop.attribution.seeds import check_batch
 from relprop.attribution.settings import Plan
 from relprop.attribution.targets import scores, select_output
+from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
 from relprop.engine.chance import State, moved, state
 from relprop.engine.checkpoint import checkpointing
@@ -39,7 +40,7 @@ class Job:
         plan: how to explain.
         run: the engine's state of the forward pass and the backward passes.
         caught: what passed the layers whose relevance is wanted, by path.
-        watch: what passes the layers that conditions name; None without conditions.
+        watch: what passes the layers that conditions name; None if `caught` has the layers.
         generators: the states of the random generators before the forward pass; None while a graph is recorded.
     """
 
@@ -54,9 +55,9 @@ class Job:
     @classmethod
     def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> Job:
         generators = None if recording() else state(devices_of(inputs))
-        if plan.through is None:
+        if plan.through is None and plan.against is None:
             return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, None, generators)
-        watch = plan.through.watch(plan.layers, plan.settings.layers_at)
+        watch = (plan.through or Conditions([], {})).watch(plan.layers, plan.settings.layers_at)
         return cls(model, inputs, plan, run, {}, watch, generators)
 
 

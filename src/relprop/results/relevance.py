@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from relprop.rendering.view import Options, Row, View
 
 # What a folder stores in addition to how the result was made.
-_KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions", "inputs", "through")
+_KEPT = (
+    "values",
+    "output",
+    "score",
+    "target",
+    "residual",
+    "layers",
+    "labels",
+    "positions",
+    "inputs",
+    "through",
+    "effect",
+)
 # What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
@@ -55,6 +67,8 @@ class Relevance(Outputs):
         labels: names of the classes, if the model or the caller knows them.
         model: the name of the model that was explained.
         through: the condition under which it was explained, in words, or a list with one per sample; None without one.
+        effect: with `against=`, the score of the other inputs less that of these, (N,). Then `values` and `layers` are
+            estimates of changes, and the residual is the effect less the sum of `values`. None otherwise.
     """
 
     kind: ClassVar[str] = "relevance"
@@ -75,6 +89,7 @@ class Relevance(Outputs):
     labels: Sequence[str] | None = None
     model: Identity | None = None
     through: str | list[str] | None = None
+    effect: Tensor | None = None
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -106,7 +121,7 @@ class Relevance(Outputs):
             map_tree(pick, self.positions),
             self.ledger.sample(index), self.notices,
             inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
-            through=target_at(self.through, index, count),
+            through=target_at(self.through, index, count), effect=pick(self.effect),
         )  # fmt: skip
 
     @property
@@ -178,6 +193,8 @@ class Relevance(Outputs):
         ]
         arrays = {path: part for path, part in found if isinstance(part, Tensor)}
         data, about = {name: getattr(self, name) for name in _TOLD}, {"target": self.target}
+        if self.effect is not None:
+            data["effect"] = arrays["effect"] = self.effect
         if self.through is not None:
             data["through"] = about["through"] = self.through
         return Exported(data, arrays, about)
@@ -185,7 +202,8 @@ class Relevance(Outputs):
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
         """Rebuilds the result from the content of a folder."""
-        content.setdefault("through", None)  # folders of earlier versions have none
+        for name in ("through", "effect"):
+            content.setdefault(name, None)  # folders of earlier versions have none
         require(content, _KEPT)
         samples = check_scores(content)
         return cls(**{name: content[name] for name in _KEPT}, **made, ledger=ledger(samples))
@@ -201,6 +219,9 @@ class Relevance(Outputs):
             lines.append(f"  ... {len(self) - 3} more samples")
         if self.through is not None:
             lines.append(f"  {self.through if isinstance(self.through, str) else '; '.join(self.through[:3])}")
+        if self.effect is not None:
+            changes = ", ".join(f"{float(change):.4g}" for change in self.effect[:3])
+            lines.append(f"  against other inputs, for which the score changes by {changes}")
         if self.unknown:
             lines.append(f"  native gradient used for unknown operations: {', '.join(self.unknown)}")
         lines += [f"  {notice}" for notice in self.notices]
