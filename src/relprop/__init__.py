@@ -48,6 +48,8 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.graph import Graph
+    from relprop.concepts.graphs import graph
     from relprop.concepts.patching import patch
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
@@ -69,6 +71,7 @@ __all__ = [
     "Flat",
     "Gamma",
     "Gate",
+    "Graph",
     "GuidedBackprop",
     "LayerLRP",
     "Native",
@@ -94,6 +97,7 @@ __all__ = [
     "explain_generation",
     "explain_text",
     "first",
+    "graph",
     "last",
     "load",
     "operation",
@@ -111,6 +115,8 @@ __all__ = [
 
 
 _LATER = {
+    "Graph": "relprop.concepts.graph",
+    "graph": "relprop.concepts.graphs",
     "load": "relprop.results.files.loading",
     "patch": "relprop.concepts.patching",
     "report": "relprop.results.files.save",

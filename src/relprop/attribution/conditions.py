@@ -166,6 +166,7 @@ class Units(Condition):
     directions: Tensor | None = None
     axis: int | None = None
     rows: tuple[int, int] | None = None
+    per: tuple[int, ...] | None = None
 
     def __getitem__(self, index: Any) -> Units:
         """The units at this index into what the layer gives for one sample, as NumPy and torch index."""
@@ -175,6 +176,12 @@ class Units(Condition):
                 "units of either of two choices are a | b."
             )
         return replace(self, index=index)
+
+    def each(self, *axes: int) -> Units:
+        """For graphs: one node for each index along these axes of one sample, such as tokens and neurons, `each(0, 1)`."""
+        if not axes or not all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes):
+            raise InputError(f"each takes the axes of one sample whose entries are nodes, as each(0, 1); got {axes!r}.")
+        return replace(self, per=axes)
 
     @property
     def path(self) -> str:

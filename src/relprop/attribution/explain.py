@@ -53,7 +53,7 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
 def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan, copied: bool = False
 ) -> list[Relevance]:
-    job = Job.of(model, inputs, plan, _run(model, inputs, plan, copied))
+    job = Job.of(model, inputs, plan, new_run(model, inputs, plan, copied))
 
     def close() -> None:
         for catch in itertools.chain(*job.caught.values()):
@@ -74,7 +74,7 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
     other = None
     if job.plan.against is not None:
-        again = Job.of(job.model, job.plan.against, job.plan, _run(job.model, job.plan.against, job.plan, False))
+        again = Job.of(job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, False))
         other = other_of(again, job.plan.against)
     live = start_inputs(job.run, job.inputs)
     answer = forward(job, live, targets)
@@ -93,7 +93,7 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     ]
 
 
-def _run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
+def new_run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
     """The run of one explanation."""
     settings, tensors = plan.settings, [t for _, t in leaves(inputs) if isinstance(t, Tensor)]
     samples = next((len(t) for t in tensors if t.ndim), 1)

@@ -111,6 +111,10 @@ class Plan:
         """The plan with further arguments of the model."""
         return replace(self, args=tuple(args), kwargs=dict(kwargs or {}))
 
+    def watching(self, through: Conditions) -> Plan:
+        """The plan with conditions."""
+        return replace(self, through=through)
+
     def part(self, rows: slice, count: int) -> Plan:
         """The plan for some of `count` samples."""
         through = None if self.through is None else self.through.part(rows, count)

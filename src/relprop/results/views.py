@@ -89,7 +89,7 @@ def _titled(result: _Tensors, sample: int) -> str:
 
 def target_of(result: _Tensors, sample: int) -> str:
     """What was explained of a sample, in words: the class's name if it is known."""
-    said = _in_words(target_at(result.target, sample, len(result)), result.labels)
+    said = in_words(target_at(result.target, sample, len(result)), result.labels)
     through = target_at(getattr(result, "through", None), sample, len(result))
     return said if through is None else f"{said}, {through}"
 
@@ -101,7 +101,7 @@ def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str
         return []
     row = output[sample].float()
     best = row.topk(min(count, len(row)))
-    return [(_in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    return [(in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
 
 def total(result: _Tensors, sample: int) -> float:
@@ -278,9 +278,10 @@ def _indices(values: Tensor) -> list[str]:
     return [", ".join(map(str, index)) for index in np.ndindex(tuple(values.shape))]
 
 
-def _in_words(target: Any, labels: Sequence[str] | None) -> str:
+def in_words(target: Any, labels: Sequence[str] | None) -> str:
+    """A target in words."""
     if isinstance(target, Contrast):
-        return f"{_in_words(target.positive, labels)} rather than {_in_words(target.negative, labels)}"
+        return f"{in_words(target.positive, labels)} rather than {in_words(target.negative, labels)}"
     if isinstance(target, Tensor) and target.numel() == 1:
         target = target.item()
     if target is None:
