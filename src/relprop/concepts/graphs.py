@@ -7,6 +7,7 @@ hands on plus what was absorbed on the way (by biases, stabilisers, softmax and 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.conditions import Condition, Units
 from relprop.attribution.filters import Filter
+from relprop.attribution.layers import Heads
 from relprop.attribution.opened import Opened, opened
 from relprop.attribution.points import Point, below, modules_of, named
 from relprop.attribution.settings import Settings
@@ -130,7 +132,10 @@ class _Tracer:
             if not point.edges:
                 raise InputError(f"{units.said}: the layer does not lie on the way from the inputs to the score.")
         under = {id(point): below([point]) for _, point in found}
-        self.groups = [Group(u, p) for u, p in sorted(found, key=lambda one: -len(under[id(one[1])]))]
+        self.groups = [
+            Group(u, p, isinstance(state.watch.layers[u.path, u.at], Heads))
+            for u, p in sorted(found, key=lambda one: -len(under[id(one[1])]))
+        ]
         self._under = [under[id(group.point)] for group in self.groups]
         for n, group in enumerate(self.groups):
             for other in self.groups[:n]:
@@ -183,25 +188,33 @@ class _Tracer:
 
     def _kept(self, relevance: list[Tensor]) -> list[list[int]]:
         """The numbers of the nodes that are kept, for each group."""
-        sizes = [(abs(float(r)), g, i) for g, some in enumerate(relevance) for i, r in enumerate(some.tolist())]
-        sizes = [one for one in sizes if not (self._fold and self._position(self.groups[one[1]], one[2]) == 0)]
-        sizes.sort(key=lambda one: (-one[0], one[1], one[2]))
+        sizes = [self._sizes(group, some) for group, some in zip(self.groups, relevance, strict=True)]
+        every = torch.cat(sizes)
+        order = every.argsort(descending=True, stable=True)
+        live = int((every > 0).sum())
         if isinstance(self._keep, int) or self._keep >= 1:
-            sizes = sizes[: int(self._keep)]
+            count = min(int(self._keep), live)
         else:
-            total, running = sum(size for size, _, _ in sizes), 0.0
-            count = 0
-            while count < len(sizes) and running < self._keep * total:
-                running += sizes[count][0]
-                count += 1
-            sizes = sizes[:count]
-        if len(sizes) > MOST:
-            raise InputError(f"the graph would have {len(sizes)} nodes; {MOST} are the most. Keep fewer: keep=200.")
-        kept: list[list[int]] = [[] for _ in self.groups]
-        for size, g, i in sizes:
-            if size > 0:
-                kept[g].append(i)
-        return [sorted(some) for some in kept]
+            running = every[order].cumsum(0)
+            count = min(int((running < self._keep * running[-1]).sum()) + 1, live)
+        if count > MOST:
+            raise InputError(f"the graph would have {count} nodes; {MOST} are the most. Keep fewer: keep=200.")
+        chosen = torch.zeros(len(every), dtype=torch.bool)
+        chosen[order[:count]] = True
+        return [part.nonzero()[:, 0].tolist() for part in chosen.split([len(some) for some in sizes])]
+
+    def _sizes(self, group: Group, relevance: Tensor) -> Tensor:
+        """How strong each node of a group is; 0 for those that are folded."""
+        sizes = relevance.detach().abs().double().cpu()
+        if not self._fold:
+            return sizes
+        if group.count == 1:
+            return sizes * float(self._position(group, 0) != 0)
+        axis = self._axis(group)
+        if axis in group.axes and group.point.shape[1 + axis] == self._length:
+            sizes = sizes.reshape(group.shape).clone()
+            sizes.select(group.axes.index(axis), 0).zero_()
+        return sizes.flatten()
 
     def _edges(
         self, kept: list[list[int]], arrived: Any
@@ -209,33 +222,44 @@ class _Tracer:
         """For the score (None) and each kept node: the weights of its edges to lower nodes, and to the inputs."""
         stops = {g: self.groups[g].stop(some) for g, some in enumerate(kept) if some}
         start = self._state.start
-        yield None, *self._read(*self._pass([start.score], [start.gradient], list(stops), stops), kept, list(stops))
-        for g, group in enumerate(self.groups):
-            lower = [
-                h
-                for h in stops
-                if h != g
-                and group.point.nodes.isdisjoint(self.groups[h].point.nodes)
-                and self.groups[h].point.nodes & self._under[g]
-            ]
-            others = {h: stops[h] for h in stops if h != g}
-            for first in range(0, len(kept[g]), AT_ONCE):
-                some = kept[g][first : first + AT_ONCE]
-                marks = torch.stack([group.chosen([i]) for i in some])
-                live = [
-                    (GradientEdge(*edge), gs)
-                    for (edge, _), gs in zip(group.point.edges, arrived[g], strict=True)
-                    if gs is not None
-                ]
-                seeds = [gs * marks.to(gs) for _, gs in live]
-                batched = len(some) > 1
-                ends, found = self._pass(
-                    [edge for edge, _ in live], seeds if batched else [s[0] for s in seeds], lower, others, batched
-                )
-                for n, i in enumerate(some):
-                    one = [e[n] if batched and e is not None else e for e in ends]
-                    parts = [[x[n] if batched and x is not None else x for x in xs] for xs in found]
-                    yield (g, i), *self._read(one, parts, kept, lower)
+        ends, found = self._pass([start.score], [start.gradient], list(stops), stops)
+        yield None, *self._read(ends, found, kept, list(stops))
+        every = [(g, i) for g, some in enumerate(kept) for i in some]
+        for first in range(0, len(every), AT_ONCE):
+            yield from self._from(every[first : first + AT_ONCE], kept, arrived, stops)
+
+    def _from(
+        self, some: list[tuple[int, int]], kept: list[list[int]], arrived: Any, stops: dict[int, Filter]
+    ) -> Iterator[tuple[Any, dict[tuple[int, int], float], list[float]]]:
+        """The edges of some nodes, from one batched pass: each row starts at one node."""
+        seeds: dict[tuple[int, int], Tensor] = {}
+        for row, (g, i) in enumerate(some):
+            for n, given in enumerate(arrived[g]):
+                if given is not None:
+                    whole = seeds.setdefault((g, n), given.new_zeros(len(some), *given.shape))
+                    whole[row] = given * self.groups[g].chosen([i]).to(given)
+        starts = list(seeds)
+        lower = [h for h in stops if any(self.groups[h].point.nodes & self._under[g] for g, _ in some)]
+        outputs = [GradientEdge(*self.groups[g].point.edges[n][0]) for g, n in starts]
+        answered: list[bool] = []
+
+        def run(*rows: Tensor) -> tuple[Tensor, ...]:
+            ends, found = self._pass(outputs, list(rows), lower, stops, dict(zip(starts, rows, strict=True)))
+            flat = [*ends, *(g for gs in found for g in gs)]
+            answered[:] = [g is not None for g in flat]
+            return tuple(g for g in flat if g is not None)
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # an operation runs row by row
+            given = iter(torch.func.vmap(run)(*seeds.values()))
+        flat = [next(given) if there else None for there in answered]
+        count = len(self._state.reader.ends)
+        for row, (g, i) in enumerate(some):
+            one = iter([x if x is None else x[row] for x in flat[count:]])
+            parts = [[next(one) for _ in self.groups[h].point.edges] for h in lower]
+            others = [(h, gs) for h, gs in zip(lower, parts, strict=True) if h != g]
+            ends = [x if x is None else x[row] for x in flat[:count]]
+            yield (g, i), *self._read(ends, [gs for _, gs in others], kept, [h for h, _ in others])
 
     def _read(
         self, ends: Any, found: Any, kept: list[list[int]], groups: Sequence[int]
@@ -248,17 +272,16 @@ class _Tracer:
         return weights, [float(r) for r in self._inputs(ends)]
 
     def _pass(
-        self, outputs: Any, seeds: Any, groups: Sequence[int], stops: dict[int, Filter], batched: bool = False
-    ) -> tuple[list[Any], list[list[Any]]]:
-        """`G` at the ends and at the points of some groups; relevance goes no further at the stops."""
+        self, outputs: Any, seeds: Any, groups: Sequence[int], stops: dict[int, Filter],
+        own: dict[tuple[int, int], Tensor] | None = None,
+    ) -> tuple[list[Any], list[list[Any]]]:  # fmt: skip
+        """`G` at the ends and at the points of some groups. Relevance goes no further at the stops, unless it starts there."""
         ends = self._state.reader.ends
         edges: list[Any] = [GradientEdge(*edge) for g in groups for edge, _ in self.groups[g].point.edges]
-        self._state.run.begin_pass(1, False)
         wanted: list[Any] = [*ends, *edges]
-        with _stopped([(self.groups[g].point, stop) for g, stop in stops.items()]):
-            found = torch.autograd.grad(
-                outputs, wanted, seeds, retain_graph=True, allow_unused=True, is_grads_batched=batched
-            )
+        self._state.run.begin_pass(1, False)
+        with _stopped({g: (self.groups[g].point, stop) for g, stop in stops.items()}, own or {}):
+            found = torch.autograd.grad(outputs, wanted, seeds, retain_graph=True, allow_unused=True)
         rest = iter(found[len(ends) :])
         return list(found[: len(ends)]), [[next(rest) for _ in self.groups[g].point.edges] for g in groups]
 
@@ -289,18 +312,21 @@ class _Tracer:
                 found.append((f"input{prefix} {named_}", i))
         return found
 
+    @staticmethod
+    def _axis(group: Group) -> int:
+        """The axis of a sample along which positions lie, if the layer has positions."""
+        return 1 if group.heads else 0
+
     def _position(self, group: Group, number: int) -> int | None:
         """The position of a node in the sequence; None if it has none."""
-        axis = 1 if group.units.path.endswith(".heads") else 0
-        if not self._ids and len(group.point.shape) != 3 + (axis == 1):
+        axis = self._axis(group)
+        if (not self._ids and len(group.point.shape) != 3 + axis) or group.point.shape[1 + axis] != self._length:
             return None
-        if axis not in group.axes or group.point.shape[1 + axis] != self._length:
-            index = group.units.index
-            first = index[0] if isinstance(index, tuple) and index else index
-            if axis == 0 and isinstance(first, int) and group.point.shape[1] == self._length:
-                return first % self._length
-            return None
-        return group.index(number)[group.axes.index(axis)]
+        if axis in group.axes:
+            return group.index(number)[group.axes.index(axis)]
+        index = group.units.index if isinstance(group.units.index, tuple) else (group.units.index,)
+        first = index[axis] if len(index) > axis else None
+        return first % self._length if isinstance(first, int) else None
 
 
 def _parts(t: Tensor) -> Tensor:
@@ -318,14 +344,20 @@ def _relevance(point: Point, gradients: Sequence[Tensor | None]) -> Tensor:
 
 
 @contextmanager
-def _stopped(stops: Sequence[tuple[Point, Filter]]) -> Iterator[None]:
-    """While this lasts, relevance goes no further at some units."""
+def _stopped(stops: dict[int, tuple[Point, Filter]], own: dict[tuple[int, int], Tensor]) -> Iterator[None]:
+    """While this lasts, relevance goes no further at some units; what starts there does."""
     with Undo() as undo:
-        for point, stop in stops:
-            for edge, _ in point.edges:
+        for number, (point, stop) in stops.items():
+            for n, (edge, value) in enumerate(point.edges):
+                kept, seed = stop.weights, own.get((number, n))
+                kept = kept if kept is None else kept.to(value)
 
-                def close(gradients: Any, edge: Any = edge, stop: Filter = stop) -> Any:
-                    return tuple(stop(g) if n == edge[1] and g is not None else g for n, g in enumerate(gradients))
+                def close(gradients: Any, at: int = edge[1], kept: Any = kept, seed: Any = seed) -> Any:
+                    g = gradients[at]
+                    if g is None:
+                        return gradients
+                    passed = g * kept if seed is None else g * kept + seed
+                    return tuple(passed if m == at else one for m, one in enumerate(gradients))
 
                 undo.later(edge[0].register_prehook(close).remove)
         yield

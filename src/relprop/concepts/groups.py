@@ -20,13 +20,14 @@ class Group:
     Attributes:
         units: the units, as they were given.
         point: where they are.
+        heads: whether its units are the heads of an attention.
         axes: the axes of one sample whose entries are nodes; empty for one node.
         shape: the number of nodes along each of these axes.
         count: the number of nodes.
     """
 
-    def __init__(self, units: Units, point: Point) -> None:
-        self.units, self.point = units, point
+    def __init__(self, units: Units, point: Point, heads: bool) -> None:
+        self.units, self.point, self.heads = units, point, heads
         inner = tuple(point.shape[1:])
         self.axes = self._axes(inner)
         self.shape = tuple(inner[axis] for axis in self.axes)
@@ -44,7 +45,7 @@ class Group:
             return tuple(sorted(axes))
         if self.units.index is not None or self.units.mask is not None or not inner:
             return ()
-        return (0, 1) if self.units.path.endswith(".heads") else (0,)
+        return (0, 1) if self.heads else (0,)
 
     def sums(self, relevance: Tensor) -> Tensor:
         """The relevance of each node, (..., count), from that of the units, (..., 1, *units)."""
@@ -57,7 +58,11 @@ class Group:
 
     def index(self, number: int) -> tuple[int, ...]:
         """The place of a node along the axes."""
-        return tuple(int(i) for i in torch.unravel_index(torch.tensor(number), self.shape)) if self.axes else ()
+        found: list[int] = []
+        for size in reversed(self.shape):
+            number, i = divmod(number, size)
+            found.append(i)
+        return tuple(reversed(found))
 
     def chosen(self, numbers: Sequence[int]) -> Tensor:
         """1 at the units of some nodes, else 0, in the shape of the tensor in the graph."""

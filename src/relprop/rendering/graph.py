@@ -66,8 +66,14 @@ def _layout(nodes: Sequence[Node], shown: Sequence[int]) -> tuple[dict[int, tupl
     for n in shown:
         cells[nodes[n][3], nodes[n][2]].append(n)
     columns = sorted({p for _, p in cells if p is not None})
-    across: dict[int | None, float] = {p: i * (BOX + GAP) for i, p in enumerate(columns)}
-    side = len(columns) * (BOX + GAP)
+    beside: dict[int | None, int] = {
+        p: min(4, max(len(some) for (_, q), some in cells.items() if q == p)) for p in columns
+    }
+    across: dict[int | None, float] = {}
+    side = 0.0
+    for column in columns:
+        across[column] = side
+        side += beside[column] * (BOX + GAP) + GAP
     widest = max((len(some) for (_, p), some in cells.items() if p is None), default=0)
     room = max(side if columns else 0.0, 0.0) + (min(widest, 10) * (BOX + GAP) if widest else 0.0)
     places: dict[int, tuple[float, float]] = {}
@@ -85,9 +91,10 @@ def _layout(nodes: Sequence[Node], shown: Sequence[int]) -> tuple[dict[int, tupl
                     places[n] = start + (i % per) * (BOX + GAP), y + (i // per) * (TALL + GAP)
                 rows = max(rows, -(-len(some) // per))
             else:
+                first = across[p] + (beside[p] - min(len(some), beside[p])) * (BOX + GAP) / 2
                 for i, n in enumerate(ordered):
-                    places[n] = across[p], y + i * (TALL + GAP)
-                rows = max(rows, len(some))
+                    places[n] = first + (i % beside[p]) * (BOX + GAP), y + (i // beside[p]) * (TALL + GAP)
+                rows = max(rows, -(-len(some) // beside[p]))
         y += rows * (TALL + GAP) - GAP + (STEP - TALL)
     return places, max(room - GAP, BOX), max(y - (STEP - TALL), TALL)
 
@@ -104,7 +111,10 @@ def _curve(x0: float, y0: float, x1: float, y1: float) -> tuple[tuple[float, flo
 
 
 def _short(name: str) -> str:
-    """A name that fits a node: the end of a path says most."""
-    while width(name, SMALL) > BOX - 8 and "." in name.split("[")[0]:
-        name = name.partition(".")[2]
+    """A name that fits a node: of a path, its last number and its last part."""
+    path, bracket, index = name.partition("[")
+    if width(name, SMALL) > BOX - 8 and "." in path:
+        parts = path.replace(" (input)", "").split(".")
+        numbers = [part for part in parts[:-1] if part.isdigit()]
+        name = ".".join([*numbers[-1:], *parts[-1:]]) + bracket + index
     return fit(name, BOX - 8, SMALL)
