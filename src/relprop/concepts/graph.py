@@ -12,42 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from relprop.concepts.nodes import Node
 from relprop.errors import InputError
 from relprop.results.files.atomic import write
 from relprop.signatures import public
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node.
-
-    Attributes:
-        name: its name.
-        kind: "score", "unit" or "input".
-        layer: the path of its layer.
-        index: its place in what the layer gives for one sample.
-        position: its position in a sequence, if it has one.
-        depth: 0 for inputs; larger nearer to the score.
-        relevance: its relevance.
-        activation: the sum of its units' numbers; the score itself for the score.
-        absorbed: the relevance that neither a node nor an input below it received.
-        rest: the relevance that went to nodes which were pruned.
-    """
-
-    name: str
-    kind: str
-    layer: str
-    index: tuple[int, ...]
-    position: int | None
-    depth: int
-    relevance: float
-    activation: float
-    absorbed: float = 0.0
-    rest: float = 0.0
-
-    def absorbing(self, amount: float) -> Node:
-        """The node with what it absorbs."""
-        return replace(self, absorbed=amount)
 
 
 @dataclass
@@ -217,7 +185,7 @@ class Graph:
 
     def to_svg(self) -> str:
         """The drawing as SVG."""
-        svg: str = self._titled().to_svg()
+        svg: str = self.titled_drawing().to_svg()
         return svg
 
     def to_html(self) -> str:
@@ -226,7 +194,8 @@ class Graph:
 
         return html(self)
 
-    def _titled(self) -> Any:
+    def titled_drawing(self) -> Any:
+        """The drawing under its subject and its books."""
         from relprop.rendering.drawing import framed, titled
 
         lines = [f"score {self.score:.4g}, absorbed {self.absorbed:.4g}; {self.composite}", *self.notices]

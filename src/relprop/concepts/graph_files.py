@@ -7,16 +7,35 @@ import io
 import json
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from xml.sax.saxutils import escape as xml
 
+from relprop.concepts.nodes import Node
 from relprop.rendering.html import page, table
 
-if TYPE_CHECKING:
-    from relprop.concepts.graph import Graph, Node
+
+class _Graph(Protocol):
+    """What files need of a graph (`concepts.graph.Graph`)."""
+
+    nodes: list[Node]
+    edges: list[tuple[int, int, float]]
+    subject: str
+    tokens: list[str]
+    composite: str
+    model: str
+
+    def __len__(self) -> int: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def absorbed(self) -> float: ...
+    def below(self, number: int) -> list[tuple[int, float]]: ...
+    def paths(self, most: int = 10) -> list[tuple[float, list[int]]]: ...
+    def to_svg(self) -> str: ...
+    def titled_drawing(self) -> Any: ...
 
 
-def circuit(graph: Graph) -> dict[str, Any]:
+def circuit(graph: _Graph) -> dict[str, Any]:
     """The graph in the JSON format of circuit-tracer's viewer and of Neuronpedia.
 
     Hidden nodes are "cross layer transcoder" features there, with what they are in `clerp`; the inputs are embeddings and
@@ -73,7 +92,7 @@ def circuit(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _identity(graph: Graph, n: int) -> str:
+def _identity(graph: _Graph, n: int) -> str:
     """Layer, number and position, as circuit-tracer names nodes."""
     node = graph.nodes[n]
     position = node.position if node.position is not None else 0
@@ -81,14 +100,14 @@ def _identity(graph: Graph, n: int) -> str:
     return f"{layer}_{n}_{position}"
 
 
-def _json(graph: Graph) -> bytes:
+def _json(graph: _Graph) -> bytes:
     return json.dumps(circuit(graph), ensure_ascii=False, allow_nan=False).encode()
 
 
 _KEYS = ("name", "kind", "layer", "position", "depth", "relevance", "activation", "absorbed", "rest")
 
 
-def _graphml(graph: Graph) -> bytes:
+def _graphml(graph: _Graph) -> bytes:
     kinds = {
         "position": "int",
         "depth": "int",
@@ -121,7 +140,7 @@ def _plain(text: str) -> str:
     )
 
 
-def _dot(graph: Graph) -> bytes:
+def _dot(graph: _Graph) -> bytes:
     def quoted(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
@@ -133,7 +152,7 @@ def _dot(graph: Graph) -> bytes:
     return "\n".join(["digraph relevance {", "  rankdir=TB;", *nodes, *edges, "}", ""]).encode()
 
 
-def _csv(graph: Graph) -> bytes:
+def _csv(graph: _Graph) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["source", "target", "weight", "source_relevance", "target_relevance"])
@@ -144,7 +163,7 @@ def _csv(graph: Graph) -> bytes:
     return out.getvalue().encode()
 
 
-def html(graph: Graph) -> str:
+def html(graph: _Graph) -> str:
     """A page: the drawing, the books of the nodes, and the strongest walks."""
     rows = [
         (
@@ -173,13 +192,13 @@ def html(graph: Graph) -> str:
     return page(f"Graph of {graph.subject}", "\n".join(body))
 
 
-def _png(graph: Graph) -> bytes:
+def _png(graph: _Graph) -> bytes:
     out = io.BytesIO()
-    graph._titled().to_image(2.0).save(out, format="PNG")
+    graph.titled_drawing().to_image(2.0).save(out, format="PNG")
     return out.getvalue()
 
 
-WRITERS: dict[str, Callable[[Graph], bytes]] = {
+WRITERS: dict[str, Callable[[_Graph], bytes]] = {
     ".json": _json,
     ".graphml": _graphml,
     ".dot": _dot,
