@@ -23,7 +23,7 @@ from test_conditions import Attending, Branch, Twice, convolutional, mlp, pictur
 near = partial(pytest.approx, rel=1e-9, abs=1e-12)
 
 
-def balanced(graph: relprop.Graph, accuracy: float = 1e-10) -> None:
+def balanced(graph: relprop.AttributionGraph, accuracy: float = 1e-10) -> None:
     """What a node hands on and absorbs is its relevance, and so is what comes from above."""
     size = max(abs(node.relevance) for node in graph.nodes)
     for n, node in enumerate(graph.nodes):

@@ -6,13 +6,22 @@ from typing import TYPE_CHECKING, Any
 import relprop.operations as operations
 from relprop import captum, composites, errors, rules
 from relprop.attribution import (
+    Comparison,
     Compiled,
     Condition,
     Contrast,
+    Detection,
+    Edge,
+    Graph,
+    Logit,
+    Node,
+    Over,
     Relevance,
+    Step,
     Survey,
     attribute,
     attribute_each,
+    compare,
     compile,
     propagate,
     survey,
@@ -48,9 +57,10 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
-    from relprop.concepts.graph import Graph
+    from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
     from relprop.concepts.patching import patch
+    from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -59,14 +69,18 @@ __version__ = VERSION
 __all__ = [
     "LRP",
     "AlphaBeta",
+    "AttributionGraph",
     "BetaSmooth",
     "Block",
+    "Comparison",
     "Compiled",
     "Composite",
     "Condition",
     "Constant",
     "Contrast",
     "Deconvnet",
+    "Detection",
+    "Edge",
     "Epsilon",
     "Flat",
     "Gamma",
@@ -74,11 +88,15 @@ __all__ = [
     "Graph",
     "GuidedBackprop",
     "LayerLRP",
+    "Logit",
     "Native",
+    "Node",
+    "Over",
     "Pass",
     "Proportional",
     "Relevance",
     "ScanConstants",
+    "Step",
     "Survey",
     "Temperature",
     "WSquare",
@@ -91,6 +109,7 @@ __all__ = [
     "attribute",
     "attribute_each",
     "captum",
+    "compare",
     "compile",
     "composites",
     "errors",
@@ -105,6 +124,8 @@ __all__ = [
     "patch",
     "path",
     "propagate",
+    "read_image",
+    "read_volume",
     "register",
     "report",
     "rules",
@@ -115,10 +136,12 @@ __all__ = [
 
 
 _LATER = {
-    "Graph": "relprop.concepts.graph",
+    "AttributionGraph": "relprop.concepts.graph",
     "graph": "relprop.concepts.graphs",
     "load": "relprop.results.files.loading",
     "patch": "relprop.concepts.patching",
+    "read_image": "relprop.loading.reading",
+    "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""

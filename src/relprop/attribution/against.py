@@ -18,6 +18,7 @@ from relprop.attribution.targets import Entries, scores
 from relprop.engine.checkpoint import recomputing
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
+from relprop.results.places import without_logits
 from relprop.trees import leaves
 
 
@@ -58,13 +59,13 @@ def check_against(inputs: Any, against: Any) -> None:
             )
 
 
-def other_of(job: Job, against: Any) -> Other:
+def other_of(job: Job, against: Any, final: Any) -> Other:
     """Runs the model on the other inputs, and keeps what is compared."""
     with Undo() as undo:
         undo.later(job.run.close)
         assert job.watch is not None
         undo.later(job.watch.close)
-        found: Answer = forward(job, start_inputs(job.run, against), [lambda output: torch.zeros(())])
+        found: Answer = forward(job, start_inputs(job.run, against), [lambda output: torch.zeros(())], final)
         carriers = [*(leaf for _, leaf in job.run.inputs.starts), *(lookup.rows for lookup in job.run.inputs.lookups)]
         points = [[value for _, value in point.edges] for point in _points(job)]
         return Other([t.detach() for t in carriers], points, detached(found.output))
@@ -121,7 +122,7 @@ def effect(other: Other, start: Any, labels: Sequence[str] | None) -> Tensor:
     target = start.target
     if isinstance(target, Entries):
         return (target(other.output) - start.score).detach()
-    score, _ = scores(other.output, target, labels)
+    score, _ = scores(other.output, without_logits(target), labels)
     return (score.reshape(-1) - start.score).detach()
 
 

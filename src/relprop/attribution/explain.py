@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from relprop.attribution.against import Differences, Other, effect, gradients_of
 from relprop.attribution.books import Bookkeeper, Books, Gradients, asks, per_sample
 from relprop.attribution.checks import check_relevance
 from relprop.attribution.conditioned import Conditioned
-from relprop.attribution.forward import Answer, Job, check, detached, forward, start_inputs
+from relprop.attribution.final import find, left_out, saturated
+from relprop.attribution.forward import Answer, Job, check, detached, devices_of, forward, start_inputs
 from relprop.attribution.notices import EXCHANGED, exploded, unreached
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
@@ -27,7 +29,9 @@ from relprop.engine.recorder import Overwritten, Recorder
 from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
+from relprop.errors import InputError
 from relprop.results.ledger import Ledger
+from relprop.results.places import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
 from relprop.trees import leaves, map_tree
@@ -38,6 +42,17 @@ _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
     """One `Relevance` per target. It has no copy of the inputs, no labels and no model yet."""
+    behind = [any(logits_in(target)) for target in targets]
+    if any(behind) and not all(behind) and plan.through is not None:
+        raise InputError("with through=, the targets of one call are all Logits or none is.")
+    if any(behind) and not all(behind):  # the model runs once with its final softmax, and once without it
+        parts = {
+            kind: iter(
+                explain(model, inputs, [t for t, b in zip(targets, behind, strict=True) if b == kind], seed, plan)
+            )
+            for kind in (False, True)
+        }
+        return [next(parts[kind]) for kind in behind]
     try:
         return _explain(model, inputs, targets, seed, plan)
     except Overwritten:
@@ -72,12 +87,14 @@ def _explain(
 
 def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
+    last = cache(lambda: find(job.again, devices_of(job.inputs)))
     other = None
     if job.plan.against is not None:
         again = Job.of(job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, False))
-        other = other_of(again, job.plan.against)
+        other = other_of(again, job.plan.against, left_out(targets, last, bool(job.plan.checkpointed)))
+    final = left_out(targets, last, bool(job.plan.checkpointed))
     live = start_inputs(job.run, job.inputs)
-    answer = forward(job, live, targets)
+    answer = forward(job, live, targets, final)
     notices = check(job, answer)
     starts = [Start.of(score, target, seed) for score, target in answer.asked]
     if other is not None:
@@ -87,10 +104,13 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
         return conditioned(job, answer, reader, starts, notices)
     cuts = _cuts(job, answer)
     passes = backward(job.run, starts, reader.wanted, job.plan)
-    return [
+    results = [
         read(job, answer, reader, start, gradients, cuts, notices)
         for start, gradients in zip(starts, passes, strict=False)
     ]
+    for result in results:
+        result.notices += saturated(result, answer.output, last)
+    return results
 
 
 def new_run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:

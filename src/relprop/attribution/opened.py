@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ import torch
 from relprop.attribution.checks import admit, check_further
 from relprop.attribution.conditioned import check_linear
 from relprop.attribution.explain import new_run
-from relprop.attribution.forward import Job, check, forward, start_inputs
+from relprop.attribution.final import find, left_out
+from relprop.attribution.forward import Job, check, devices_of, forward, start_inputs
 from relprop.attribution.points import Watch
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
@@ -91,7 +93,8 @@ def opened(
         assert job.watch is not None  # the plan watches
         undo.later(job.watch.close)
         with outside():
-            answer = forward(job, start_inputs(job.run, inputs), [target])
+            last = cache(lambda: find(job.again, devices_of(job.inputs)))
+            answer = forward(job, start_inputs(job.run, inputs), [target], left_out([target], last, False))
             notices = check(job, answer)
             check_linear(job.run)
             start = Start.of(answer.scores[0], answer.asked[0][1], seed)

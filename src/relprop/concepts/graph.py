@@ -19,7 +19,7 @@ from relprop.signatures import public
 
 
 @dataclass
-class Graph:
+class AttributionGraph:
     """An attribution graph. Each node's relevance is the sum of its edges, plus what it absorbed, plus the rest.
 
     Attributes:
@@ -78,7 +78,7 @@ class Graph:
         return names.index(str(name))
 
     @public(".prune")
-    def prune(self, keep: int | float = 0.8, edges: int | float | None = None) -> Graph:
+    def prune(self, keep: int | float = 0.8, edges: int | float | None = None) -> AttributionGraph:
         """A smaller graph that still balances: relevance that goes to pruned nodes counts as `rest`.
 
         Args:
@@ -97,7 +97,7 @@ class Graph:
         return self._with(stay, linked)
 
     @public(".subgraph")
-    def subgraph(self, node: str | int) -> Graph:
+    def subgraph(self, node: str | int) -> AttributionGraph:
         """The part of the graph from which relevance comes to a node, and to which it goes."""
         at = self.number(node)
         stay = (
@@ -107,7 +107,7 @@ class Graph:
         )
         return self._with(stay, [e for e in self.edges if e[0] in stay and e[1] in stay])
 
-    def _with(self, stay: set[int], linked: list[tuple[int, int, float]]) -> Graph:
+    def _with(self, stay: set[int], linked: list[tuple[int, int, float]]) -> AttributionGraph:
         order = sorted(stay)
         new = {n: i for i, n in enumerate(order)}
         had: dict[int, float] = {}

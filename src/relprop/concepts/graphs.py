@@ -17,7 +17,7 @@ from relprop.attribution.opened import opened
 from relprop.attribution.points import modules_of, named
 from relprop.attribution.settings import Settings
 from relprop.composites import Composite
-from relprop.concepts.graph import Graph
+from relprop.concepts.graph import AttributionGraph
 from relprop.concepts.tracing import Tracer
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError
@@ -42,7 +42,7 @@ def graph(
     labels: Sequence[str] | None = None,
     forward_args: Sequence[Any] = (),
     forward_kwargs: dict[str, Any] | None = None,
-) -> Graph:
+) -> AttributionGraph:
     """The attribution graph of one score: direct relevance from node to node, from the score down to the inputs.
 
     Args:
@@ -65,7 +65,7 @@ def graph(
         forward_kwargs: further keyword arguments.
 
     Returns:
-        A `Graph` with the score, the kept nodes and the inputs.
+        A `AttributionGraph` with the score, the kept nodes and the inputs.
 
     Raises:
         InputError: nodes overlap, are off the way from the inputs to the score, or more than 5,000; the inputs are

@@ -16,13 +16,13 @@ from relprop.attribution.filters import Filter
 from relprop.attribution.layers import Heads
 from relprop.attribution.opened import Opened
 from relprop.attribution.points import Point, below
-from relprop.concepts.graph import Graph
+from relprop.concepts.graph import AttributionGraph
 from relprop.concepts.groups import Group
 from relprop.concepts.nodes import Node
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
 from relprop.results.identity import Identity
-from relprop.results.views import in_words
+from relprop.results.target_words import in_words
 from relprop.trees import leaves
 
 MOST = 5000
@@ -58,7 +58,7 @@ class Tracer:
         )
         self._tokens, self._fold = tokens, self._ids if fold_first is None else fold_first
 
-    def graph(self) -> Graph:
+    def graph(self) -> AttributionGraph:
         """The whole graph."""
         state, start = self._state, self._state.start
         ends, arrived = self._pass([start.score], [start.gradient], range(len(self.groups)), {})
@@ -95,7 +95,7 @@ class Tracer:
         made = state.start.target
         said = in_words(made, state.labels)
         tokens = list(self._tokens) if self._tokens is not None else []
-        return Graph(nodes, [e for e in edges if e[2] != 0.0], said, tokens, state.run.sites.composite.name, str(Identity.of(state.model)), list(state.notices))  # fmt: skip
+        return AttributionGraph(nodes, [e for e in edges if e[2] != 0.0], said, tokens, state.run.sites.composite.name, str(Identity.of(state.model)), list(state.notices))  # fmt: skip
 
     def _kept(self, relevance: list[Tensor]) -> list[list[int]]:
         """The numbers of the nodes that are kept, for each group."""
