@@ -59,6 +59,8 @@ from relprop.version import VERSION
 if TYPE_CHECKING:
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
+    from relprop.concepts.index import Index, load_index
+    from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
@@ -87,6 +89,7 @@ __all__ = [
     "Gate",
     "Graph",
     "GuidedBackprop",
+    "Index",
     "LayerLRP",
     "Logit",
     "Native",
@@ -117,8 +120,10 @@ __all__ = [
     "explain_text",
     "first",
     "graph",
+    "index",
     "last",
     "load",
+    "load_index",
     "operation",
     "operations",
     "patch",
@@ -137,8 +142,11 @@ __all__ = [
 
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
+    "Index": "relprop.concepts.index",
     "graph": "relprop.concepts.graphs",
+    "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
+    "load_index": "relprop.concepts.index",
     "patch": "relprop.concepts.patching",
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",

@@ -226,6 +226,26 @@ class Relevance(Outputs):
         width = max((len(place) for place, _ in rows), default=0)
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
 
+    def concepts(self, index: Any, layer: str | None = None, most: int = 4, references: int = 4) -> Any:
+        """The strongest hidden units of one picture's explanation, with their maps and reference samples.
+
+        Beside each unit's map is what is its own: its map less its share of the whole. With z+ rules the maps of late
+        channels look alike otherwise.
+
+        Args:
+            index: what `relprop.index` made, with model and data at hand.
+            layer: the path of a layer of the index; None for its first.
+            most: how many units.
+            references: how many reference samples of each.
+
+        Returns:
+            The page, with `show` and `save`.
+
+        Raises:
+            InputError: this is no single picture, or the index lacks the layer, the model or the data.
+        """
+        return index.concepts_of(self, layer, most, references)
+
     def views(self, options: Options) -> list[View]:
         """Its drawings, for `show`, `save` and the other outputs."""
         from relprop.results import views
