@@ -18,7 +18,8 @@ from relprop.attribution.opened import Opened, opened
 from relprop.attribution.points import Point
 from relprop.attribution.settings import Settings
 from relprop.composites import Composite
-from relprop.concepts.index import MANIFEST, Index, Layer, fingerprint, load_index
+from relprop.concepts.index import Index, fingerprint, load_index
+from relprop.concepts.index_files import MANIFEST, Layer
 from relprop.concepts.tops import Tops
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError
