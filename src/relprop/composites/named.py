@@ -183,6 +183,15 @@ def cp_lrp() -> Composite:
     return Composite({**rules, "softmax": Constant(), "product": Gate()}, name="cp_lrp")
 
 
+def relp() -> Composite:
+    """LRP-0 with attention as a constant and half of a gated product to each factor. Jafari et al. 2025.
+
+    For relevance patching, `attribute(..., against=)`.
+    """
+    rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
+    return Composite({**rules, "softmax": Constant()}, name="relp")
+
+
 def mamba_lrp() -> Composite:
     """`attnlrp`, with the step size and the matrices B and C of a selective scan as constants. Jafari et al. 2024."""
     rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
@@ -219,6 +228,7 @@ NAMES: dict[str, Callable[..., Composite]] = {
         attnlrp,
         attnlrp_gamma,
         cp_lrp,
+        relp,
         mamba_lrp,
         lstm,
     )

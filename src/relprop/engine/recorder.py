@@ -185,6 +185,24 @@ class Recorder:
         self._handed.clear()
         return kept[:-1], kept[-1], edges
 
+    def balance_of(
+        self, started: list[tuple[Edge, Tensor]], stopped: list[tuple[Edge, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """The totals of a pass that started at several edges, and in which some relevance was stopped at others.
+
+        Args:
+            started: edges with the relevance that started there, (N,).
+            stopped: edges with the relevance that went no further, (N,).
+        """
+        (first, seed), *more = started
+        kept, ended, _ = self.balance(first, seed)
+        for sign, some in ((1, more), (-1, stopped)):
+            for edge, amount in some:
+                (kept if (maker := self._held[edge].maker) != INPUT else ended[None])[maker] += (
+                    sign * amount.cpu().double()
+                )
+        return kept, ended
+
     def begin_pass(self, samples: int, nz: bool) -> None:
         """Sets, before a backward pass, the number of samples it reads and whether exact zeros carry relevance."""
         self.samples, self.apart, self.nz = samples, True, nz

@@ -62,6 +62,8 @@ class Weighted:
         self.output: weakref.ref[Tensor] | None = None
         self.kept: Kept | None = None
         self.probes: list[Callable[[Tensor], None]] = []
+        self.followers: list[Callable[[Tensor], None]] = []
+        """Who is shown the output of each map into which this layer is merged: relevance passes there, not here."""
 
     def apply(self, compute: Callable[[], Tensor]) -> Tensor:
         x = self._x()
@@ -76,6 +78,8 @@ class Weighted:
         note = Note(self.run)
         note.layer, note.input = self, x
         NOTE.put(y, note)
+        for follow in self.followers:
+            follow(y)
         return y
 
     def read(self) -> None:
