@@ -87,6 +87,7 @@ def test_handlers_do_not_reach_into_the_run() -> None:
 
 
 RECORDS = {
+    "found",
     "note",
     "known",
     "old",
