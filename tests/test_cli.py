@@ -306,7 +306,7 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "one.png", "-m", "mine:small", "--size", "8"], "--size is the side of the pictures"),
         (["explain", "one.png", "-m", "mine:small", "--mean", "1,2"], "three numbers"),
         (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
-        (["composites", "nothing"], "There is no composite named 'nothing'"),
+        (["composites", "nothing"], "there is no composite named 'nothing'"),
         (["show", "empty"], "no saved result"),
         (["report", "empty"], "no saved result"),
     ],

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import comparing, explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -258,6 +258,7 @@ def check(
         raise typer.Exit(1)
 
 
+app.command()(comparing.compare)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)

@@ -16,6 +16,7 @@ from relprop.cli.trying import Tried
 from relprop.errors import InputError
 from relprop.rendering import Options
 from relprop.rendering.visible import quoted, visible
+from relprop.results.report import report_page
 from relprop.results.show import in_browser, in_terminal
 
 
@@ -53,7 +54,7 @@ def show(
                     next(iter(loaded.values()))[0].save(out, **options)
             typer.echo(str(out))
         elif where == "browser":
-            in_browser({name: each for name, (each,) in loaded.items()}, Options(**options))
+            in_browser(report_page(loaded, title="Relevance", options=Options(**options)))
         else:
             for name, (each,) in loaded.items():
                 typer.echo(f"{visible(name)}\n" * (len(paths) > 1) + in_terminal(each, Options(**options)), color=True)
