@@ -188,7 +188,7 @@ def _rows(result: Result, view: View) -> list[tuple[object, ...]]:
     noted = view.data.note if view.data is not None else ""
     return [
         (
-            row.title, result.composite.name, number(row.score), number(row.relevance), number(row.residual),
+            row.title, "" if view.cells else result.composite.name, number(row.score), number(row.relevance), number(row.residual),
             _absorbed(row), scale, noted,
         )
         for row in view.rows
