@@ -39,9 +39,9 @@ _KEPT = (
     "labels",
     "positions",
     "inputs",
-    "through",
-    "effect",
 )
+# What it stores only if there is one, so that folders of earlier versions are read as they are.
+_OPTIONAL = ("names", "pictures", "affine", "through", "effect")
 # What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
@@ -276,8 +276,8 @@ class Relevance(Outputs):
 
     def kept(self) -> dict[str, Any]:
         """What a folder stores."""
-        seen = {"names": self.names, "pictures": self.pictures, "affine": self.affine}
-        return {name: getattr(self, name) for name in _KEPT} | {n: part for n, part in seen.items() if part is not None}
+        optional = {name: part for name in _OPTIONAL if (part := getattr(self, name)) is not None}
+        return {name: getattr(self, name) for name in _KEPT} | optional
 
     def exported(self) -> Exported:
         """The content of the files for other programs."""
@@ -299,13 +299,12 @@ class Relevance(Outputs):
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
         """Rebuilds the result from the content of a folder."""
-        for name in ("through", "effect"):
-            content.setdefault(name, None)  # folders of earlier versions have none
         require(content, _KEPT)
         samples = check_scores(content)
         names = check_feature_names(content)
         pictures, affine = check_seen(content, samples)
         own = {name: content[name] for name in _KEPT}
+        own |= {name: content.get(name) for name in ("through", "effect")}
         return cls(**own, **made, ledger=ledger(samples), names=names, pictures=pictures, affine=affine)
 
     def __repr__(self) -> str:
