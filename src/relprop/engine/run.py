@@ -43,6 +43,7 @@ class Run:
         writes: which tensors were written into.
         trace: what is reported of the run afterwards.
         chance: the generators that the model draws from.
+        weights: collects the relevance of parameters (`operations.parameters`); None unless asked for.
         final: whether the current backward pass is the last one, so that memory can be freed on the way.
     """
 
@@ -67,6 +68,7 @@ class Run:
         self.trace = Trace(self.model, strict, recorder, observed)
         self.chance = Chance()
         self.final = False
+        self.weights: Any = None
 
     def where(self) -> str:
         """The module now running, for messages."""

@@ -41,6 +41,7 @@ _KEPT = (
     "inputs",
     "through",
     "effect",
+    "weights",
 )
 # What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
@@ -74,6 +75,8 @@ class Relevance(Outputs):
         through: the condition under which it was explained, in words, or a list with one per sample; None without one.
         effect: with `against=`, the score of the other inputs less that of these, (N,). Then `values` and `layers` are
             estimates of changes, and the residual is the effect less the sum of `values`. None otherwise.
+        weights: with `weights=True`, the relevance that went through each entry of each weight, by the parameter's name,
+            summed over all samples and positions; tied parameters have their sum under each name. `R[3]` has none.
         names: the names of the features, if the inputs were a table that has them.
         pictures: the pictures that the inputs were read from, (N, 3, H, W) in bytes, if `read_image` read them.
         affine: the map from voxels to space, (4, 4), if `read_volume` read the inputs.
@@ -98,6 +101,7 @@ class Relevance(Outputs):
     model: Identity | None = None
     through: str | list[str] | None = None
     effect: Tensor | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
     names: Sequence[str] | None = None
     pictures: Tensor | None = None
     affine: Tensor | None = None
@@ -299,6 +303,7 @@ class Relevance(Outputs):
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
         """Rebuilds the result from the content of a folder."""
+        content.setdefault("weights", {})
         for name in ("through", "effect"):
             content.setdefault(name, None)  # folders of earlier versions have none
         require(content, _KEPT)
