@@ -35,6 +35,7 @@ from relprop.results.ledger import Ledger
 from relprop.results.places import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
+from relprop.torch_private.saved import copied_before_writes
 from relprop.trees import leaves, map_tree
 
 _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
@@ -62,7 +63,7 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
         if not any(said in str(error) for said in _OVERWRITTEN):
             raise
     # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+    with copied_before_writes():
         return _explain(model, inputs, targets, seed, plan, copied=True)
 
 
@@ -140,7 +141,7 @@ def _cuts(job: Job, answer: Answer) -> Any:
     """The cuts after which nothing leads to the scores; none while a graph is recorded."""
     run, found = job.run, []
     if not recording():
-        found = run.trace.cuts.entries(answer.scores, [leaf for _, leaf in run.inputs.starts], run.sites.checkpointed)
+        found = run.trace.cuts.entries(answer.scores, [leaf for _, leaf in run.inputs.starts], run.sites.journal.active)
     if run.trace.recorder is not None:
         run.trace.recorder.forget()  # the search for cuts ran gradients through the graph
     return found

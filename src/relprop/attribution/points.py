@@ -51,7 +51,7 @@ class Point:
         if note is not None and note.version == tensor._version and (note.layer or note.scaled):
             self._layer = note.layer if note.scaled is None else note.scaled[0]
             self._layer.followers.append(self.follow)
-            self._layer.readers += 1  # other relevance than that of its relu may arrive
+            self._layer.read()  # other relevance than that of its relu may arrive
 
     def follow(self, tensor: Tensor) -> None:
         """Adds the edge of a tensor through which the relevance passes as well."""
@@ -121,8 +121,8 @@ class Watch:
                         self.seen[key].append([Point(t, run) for t in some])
 
                 if isinstance(module, Heads):
-                    run.trace.heads[id(module.module)] = lambda t, arranged, key=key: self.seen[key].append(
-                        [Point(t, run, arranged)]
+                    run.trace.show_heads(
+                        module.module, lambda t, arranged, key=key: self.seen[key].append([Point(t, run, arranged)])
                     )
                 elif key[1] == "input":
                     before = module.register_forward_pre_hook

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
@@ -234,6 +235,13 @@ NAMES: dict[str, Callable[..., Composite]] = {
 }
 
 
+def unknown(name: str) -> CompositeError:
+    """The error for a name that no composite has."""
+    near = get_close_matches(name, NAMES, 1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return CompositeError(f"there is no composite named {name!r}.{meant} Named composites: auto, {', '.join(NAMES)}.")
+
+
 def by_name(name: str) -> Composite:
     """The composite of that name, with its default parameters.
 
@@ -241,7 +249,7 @@ def by_name(name: str) -> Composite:
         CompositeError: no composite has that name, or it needs parameters.
     """
     if name not in NAMES:
-        raise CompositeError(f"There is no composite named {name!r}. Named composites: auto, {', '.join(NAMES)}.")
+        raise unknown(name)
     needed = [p.name for p in signature(NAMES[name]).parameters.values() if p.default is Parameter.empty]
     if needed:
         raise CompositeError(

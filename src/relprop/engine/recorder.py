@@ -41,6 +41,11 @@ class Held:
     def intact(self) -> bool:
         return self.value._version == self.version
 
+    def copy(self) -> None:
+        """Copies the value, before an overwrite."""
+        self.value = self.value.clone()
+        self.version = self.value._version
+
 
 class Overwritten(Exception):
     """A value that the ledger reads was overwritten unseen. It must be copied when it is made."""
@@ -108,8 +113,7 @@ class Recorder:
         if isinstance(target, Tensor) and (stored := memory_of(target)) is not None:
             for held in self._stored.pop(stored, ()):
                 if held.intact:
-                    held.value = held.value.clone()
-                    held.version = held.value._version
+                    held.copy()
 
     def _hold(self, tensor: Tensor, edge: Edge, maker: int) -> None:
         stored = memory_of(tensor)

@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.composites import Composite, Place, acting
 from relprop.errors import InputError
 from relprop.results.contrast import target_at
-from relprop.results.files.checks import check_scores, check_seen, require
+from relprop.results.files.checks import check_feature_names, check_scores, check_seen, require
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger
 from relprop.results.outputs import Outputs
@@ -308,9 +308,7 @@ class Relevance(Outputs):
             content.setdefault(name, None)  # folders of earlier versions have none
         require(content, _KEPT)
         samples = check_scores(content)
-        names = content.get("names")  # folders have it for tables alone
-        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise ValueError("the names of its features are not names")
+        names = check_feature_names(content)
         pictures, affine = check_seen(content, samples)
         own = {name: content[name] for name in _KEPT}
         return cls(**own, **made, ledger=ledger(samples), names=names, pictures=pictures, affine=affine)

@@ -70,6 +70,18 @@ def check_scores(content: dict[str, Any]) -> int:
     return len(score)
 
 
+def check_feature_names(content: dict[str, Any]) -> list[str] | None:
+    """The names of the features of a folder's content, which has them for tables alone.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    names = content.get("names")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("the names of its features are not names")
+    return names
+
+
 def _said(through: Any, samples: int) -> bool:
     if isinstance(through, list):
         return len(through) == samples and all(type(one) is str for one in through)
