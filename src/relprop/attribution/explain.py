@@ -81,8 +81,6 @@ def _explain(
             job.run.writes.abandon()
         job.run.close()
 
-    if plan.weights:
-        job.run.weights = Parameters()
     with Undo() as undo:
         undo.later(close)
         with outside():
@@ -134,6 +132,7 @@ def new_run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
         ),
         gradients=ModelGradients(own_from=0, asking=False),
         writes=Writes(copying=copied),
+        weights=Parameters() if plan.weights else None,
     )
 
 
@@ -164,7 +163,7 @@ def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> It
                 scores, wanted, seeds, retain_graph=not final, allow_unused=True, is_grads_batched=count > 1
             )
         if run.weights is not None:
-            run.weights.active = False
+            run.weights.end()
         if first == 0:
             run.sites.unmatched()  # a place may get its rule in the backward pass
         yield from ([g if g is None or count == 1 else g[j] for g in found] for j in range(count))

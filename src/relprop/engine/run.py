@@ -33,6 +33,7 @@ class Run:
         inputs: where relevance starts and ends; empty by default.
         gradients: which gradients are the model's own; none by default.
         writes: which tensors were written into; keeps no copies by default.
+        weights: collects the relevance of parameters (`operations.parameters`); None unless asked for.
 
     Attributes:
         model: the model's paths, the module now running, the model's own tensors.
@@ -43,7 +44,6 @@ class Run:
         writes: which tensors were written into.
         trace: what is reported of the run afterwards.
         chance: the generators that the model draws from.
-        weights: collects the relevance of parameters (`operations.parameters`); None unless asked for.
         final: whether the current backward pass is the last one, so that memory can be freed on the way.
     """
 
@@ -58,6 +58,7 @@ class Run:
         inputs: Inputs | None = None,
         gradients: ModelGradients | None = None,
         writes: Writes | None = None,
+        weights: Any = None,
     ) -> None:
         self.model = ModelView(model)
         self.sites = Sites(composite, self.model, observed)
@@ -68,7 +69,7 @@ class Run:
         self.trace = Trace(self.model, strict, recorder, observed)
         self.chance = Chance()
         self.final = False
-        self.weights: Any = None
+        self.weights = weights
 
     def where(self) -> str:
         """The module now running, for messages."""

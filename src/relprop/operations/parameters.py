@@ -34,6 +34,10 @@ class Parameters:
         """Starts to collect anew."""
         self.found, self.active = {}, True
 
+    def end(self) -> None:
+        """Collects no more."""
+        self.active = False
+
     def add(self, layer: Any, relevance: Tensor) -> None:
         """Adds the relevance of a layer's weight, an entry for each of its entries."""
         weight, parameter = layer.source, PARAMETER.of(layer.source)
