@@ -26,6 +26,7 @@ from relprop.errors import RuleError
 from relprop.numerics import own
 from relprop.operations.layer_view import LayerView
 from relprop.operations.maps import Bilinear, Convolution, Dense
+from relprop.operations.parameters import weigh
 from relprop.operations.patches import embeds_patches
 from relprop.operations.saved_output import Capped, Kept
 from relprop.rules import Rule, WeightedRule, Zero
@@ -52,6 +53,7 @@ class Weighted:
             )
         self.linear, self.plain = linear, weight.clone() if call.copies_are_kept else weight
         self._weight_version = self.plain._version
+        self.source = weight
         self.positive = recording() and never_negative(x)
         self._x, self._version = weakref.ref(x), x._version  # the output's note holds it, so the graph need not
         self.bias: Tensor | None = bias
@@ -154,6 +156,9 @@ class Weighted:
         way = Way.DEFAULT if rule is None else rule.way
         if way is Way.BLOCKED:
             return torch.zeros_like(x)
+        if self.run.weights is not None and self.run.weights.active:
+            plain = way is Way.NATIVE or (way is Way.DEFAULT and not self.nz)
+            return self._weighed(x, g, None if plain else self.weighted_rule(rule or Zero()))
         if way is Way.NATIVE or (way is Way.DEFAULT and not self.nz):
             return self._native(x, g)
         rule = self.weighted_rule(rule or Zero())
@@ -173,6 +178,15 @@ class Weighted:
             view = LayerView(self, x[part], None if z is None else z[part], rectified, memo)
             out[part] = rule.propagate(view, g[part])
         return out
+
+    def _weighed(self, x: Tensor, g: Tensor, rule: Any) -> Tensor:
+        """`G` at the input, while the relevance of the weight is taken as well. `rule` is None for LRP-0."""
+        z, rectified = self._kept(g, rule is None or rule.whole_output)
+        view = LayerView(self, x, z, rectified, {})
+        self._report(view, g)
+        if rule is None and self.nz:
+            g = g * (view.z != 0)
+        return weigh(self.run.weights, self, x, g, view, rule)
 
     def weighted_rule(self, rule: Any) -> WeightedRule:
         """The rule, which must have a formula for weighted layers."""
@@ -253,7 +267,7 @@ def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | 
     call.keeps_zeros()  # its rules deal with them
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.trait("patches")
-    if not call.zeros_carry_hidden and call.way is Way.DEFAULT:
+    if not call.zeros_carry_hidden and call.way is Way.DEFAULT and not call.weighs:
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())
 
