@@ -46,6 +46,7 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.evaluation import evaluate
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -87,6 +88,7 @@ __all__ = [
     "compile",
     "composites",
     "errors",
+    "evaluate",
     "explain_generation",
     "explain_text",
     "first",
@@ -107,11 +109,14 @@ __all__ = [
 _LATER = {
     "load": "relprop.results.files.loading",
     "report": "relprop.results.files.save",
+    "evaluate": "relprop.evaluation",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load":
+        import_module("relprop.evaluation.result")  # a kind of result that no other module brings along
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches
