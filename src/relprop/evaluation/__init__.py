@@ -1,8 +1,13 @@
 """How far an explanation can be trusted, in numbers; and which composite is best for a model."""
 
 from relprop.evaluation.call import Evaluate
+from relprop.evaluation.erasing import Erasure, SoftErasure
 from relprop.evaluation.flipping import Flipping
+from relprop.evaluation.localising import Localisation
+from relprop.evaluation.looking import ClassContrast, Complexity, Conservation
 from relprop.evaluation.methods import Method
+from relprop.evaluation.normalised import NormalisedFlipping
+from relprop.evaluation.randomising import Randomisation
 from relprop.evaluation.replacing import (
     Blur,
     Conditional,
@@ -18,23 +23,36 @@ from relprop.evaluation.replacing import (
     Unattended,
 )
 from relprop.evaluation.result import Evaluation
+from relprop.evaluation.sizes import Infidelity, SensitivityN
+from relprop.evaluation.stability import Stability
 from relprop.evaluation.work import Metric
 
 __all__ = [
     "Blur",
+    "ClassContrast",
+    "Complexity",
     "Conditional",
+    "Conservation",
     "Constant",
     "DataMean",
     "Delete",
+    "Erasure",
     "Evaluation",
     "Flipping",
+    "Infidelity",
     "Inpainting",
+    "Localisation",
     "Marginal",
     "Method",
     "Metric",
     "NoisyLinear",
+    "NormalisedFlipping",
+    "Randomisation",
     "Replacement",
     "SampleMean",
+    "SensitivityN",
+    "SoftErasure",
+    "Stability",
     "Token",
     "Unattended",
     "evaluate",

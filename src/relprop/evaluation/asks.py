@@ -97,8 +97,9 @@ class Changed(Ask):
 
     Attributes:
         samples: the sample of each row, (m,).
-        make: gives the main input of some rows.
+        make: gives the main input of some rows; with a replacement, which of its entries are replaced, boolean.
         what: says what is made, for the keys.
+        replacement: what takes the place of entries.
     """
 
     samples: Tensor

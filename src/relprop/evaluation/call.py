@@ -17,7 +17,7 @@ from relprop.evaluation.adapters import as_quantus, attributor, from_quantus
 from relprop.evaluation.asks import Ask
 from relprop.evaluation.baselines import beside
 from relprop.evaluation.batches import batches, chunks, plain
-from relprop.evaluation.columns import Column, joined
+from relprop.evaluation.columns import Column, Cost, joined
 from relprop.evaluation.guard import guarded
 from relprop.evaluation.journal import Journal
 from relprop.evaluation.memory import Size
@@ -25,7 +25,7 @@ from relprop.evaluation.methods import Method, method, methods_of
 from relprop.evaluation.metrics import metrics_of
 from relprop.evaluation.replacements import Replacement
 from relprop.evaluation.replacing import replacements_of
-from relprop.evaluation.result import Cost, Evaluation, nothing
+from relprop.evaluation.result import Evaluation, nothing
 from relprop.evaluation.stream import Stream, usual_size
 from relprop.evaluation.subject import Subject, subject
 from relprop.evaluation.truth import truth_of

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.evaluation.columns import Column, Measured
 from relprop.rendering.drawing import Drawing, column, row, titled, wrapped
 from relprop.rendering.fonts import fit
 from relprop.rendering.marks import FAINT, INK, LINE, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number
 from relprop.rendering.view import Options, View
-
-if TYPE_CHECKING:
-    from relprop.evaluation.columns import Column
-    from relprop.evaluation.result import Evaluation
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; repeated lines are dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#141414")
@@ -23,7 +20,7 @@ _WIDE, _HIGH = 360.0, 220.0
 _NAME = 190.0
 
 
-def views(found: Evaluation, options: Options) -> list[View]:
+def views(found: Measured, options: Options) -> list[View]:
     """A table of the main score, and a panel of curves for each score that has some."""
     score = found.main()
     values = found[score]
@@ -55,7 +52,7 @@ def _spread(values: Tensor) -> float:
     return float(kept.std() / len(kept) ** 0.5) if len(kept) > 1 else 0.0
 
 
-def _ranking(found: Evaluation, score: str) -> Drawing:
+def _ranking(found: Measured, score: str) -> Drawing:
     """A line per method: the mean with two standard errors, and the passes it took."""
     values = found[score]
     means, errors = [_mean(one) for one in values], [_spread(one) for one in values]
@@ -86,7 +83,7 @@ def _ranking(found: Evaluation, score: str) -> Drawing:
     return Drawing(_NAME + _WIDE + 190, 20.0 * len(means) + 6, tuple(marks), words)
 
 
-def _panel(found: Evaluation, each: Column) -> Drawing:
+def _panel(found: Measured, each: Column) -> Drawing:
     """The mean curves of all methods."""
     assert each.curve is not None and each.at is not None
     means = each.curve.mean(1)
@@ -126,7 +123,7 @@ def _names(names: list[str]) -> Drawing:
     return Drawing(4 * 185.0, 18.0 * ((len(names) + 3) // 4), tuple(marks))
 
 
-def plot(found: Evaluation, ax: Any, score: str | None) -> Any:
+def plot(found: Measured, ax: Any, score: str | None) -> Any:
     """Draws one panel of curves on matplotlib axes."""
     try:
         from matplotlib import pyplot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -57,3 +58,48 @@ def joined(parts: Sequence[Sequence[Column]]) -> list[Column]:
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method cost per sample.
+
+    Attributes:
+        forwards: samples that went through the model forward.
+        backwards: samples that went backward.
+    """
+
+    forwards: float
+    backwards: float
+
+    @property
+    def passes(self) -> float:
+        """Both together."""
+        return self.forwards + self.backwards
+
+
+class Measured(Protocol):
+    """What drawings and tables need of an evaluation."""
+
+    methods: list[str]
+    free: list[str]
+    columns: list[Column]
+    cost: dict[str, Cost]
+    units: str
+    of: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, score: str) -> Tensor: ...
+
+    def find(self, score: str) -> list[Column]:
+        """All columns of a score."""
+
+    def main(self) -> str:
+        """The score that ranks methods first."""
+
+    def best(self, score: str | None = None) -> list[str]:
+        """The methods that are best within error."""
+
+    def warnings(self) -> list[str]:
+        """What speaks against trusting the numbers."""

@@ -201,7 +201,7 @@ def method(given: Any, name: str | None = None, **options: Any) -> Method:
     if hasattr(given, "attribute"):
         return Method(name or type(given).__name__, given, "captum", options)
     if callable(given):
-        return Method(name or getattr(given, "__name__", type(given).__name__), given, "function", options)
+        return Method(name or str(getattr(given, "__name__", type(given).__name__)), given, "function", options)
     raise InputError(
         f"a method is the name of a composite, a Composite, a function of inputs and targets, an object of captum's or "
         f"shap's, or a finished map; got {given!r}."

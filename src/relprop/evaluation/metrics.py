@@ -5,10 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from relprop.errors import InputError
+from relprop.evaluation.erasing import Erasure, SoftErasure
 from relprop.evaluation.flipping import Flipping
+from relprop.evaluation.localising import Localisation
+from relprop.evaluation.looking import ClassContrast, Complexity, Conservation
+from relprop.evaluation.normalised import NormalisedFlipping
+from relprop.evaluation.randomising import Randomisation
+from relprop.evaluation.sizes import Infidelity, SensitivityN
+from relprop.evaluation.stability import Stability
 from relprop.evaluation.work import Metric
 
-METRICS: dict[str, type[Metric]] = {made.name: made for made in (Flipping,)}
+METRICS: dict[str, type[Metric]] = {
+    made.name: made
+    for made in (
+        Flipping,
+        NormalisedFlipping,
+        SensitivityN,
+        Infidelity,
+        Erasure,
+        SoftErasure,
+        Stability,
+        Randomisation,
+        Localisation,
+        Complexity,
+        ClassContrast,
+        Conservation,
+    )
+}
 
 
 def metrics_of(given: Any) -> list[Metric]:

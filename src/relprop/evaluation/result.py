@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
+from relprop.evaluation.columns import Column, Cost
+from relprop.evaluation.restoring import restored_columns, restored_cost
 from relprop.evaluation.statistics import Difference, best_of, differences, mean, spearman, standard_error
-from relprop.results.files.checks import holds, require
+from relprop.results.files.checks import require
 from relprop.results.ledger import Ledger
 from relprop.results.made import Made
 from relprop.results.protocol import loadable
@@ -26,24 +27,6 @@ if TYPE_CHECKING:
 FEW = 20
 """Below this number of samples, a comparison says little."""
 _KEPT = ("methods", "free", "columns", "cost", "score", "relevance", "units", "of", "cautions")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a method cost per sample.
-
-    Attributes:
-        forwards: samples that went through the model forward.
-        backwards: samples that went backward.
-    """
-
-    forwards: float
-    backwards: float
-
-    @property
-    def passes(self) -> float:
-        """Both together."""
-        return self.forwards + self.backwards
 
 
 @loadable
@@ -301,7 +284,7 @@ class Evaluation(Made):
         relevance = content["relevance"]
         if relevance is not None and not (isinstance(relevance, Tensor) and relevance.shape[:2] == shape):
             raise ValueError("relevance does not fit")
-        columns, cost = _columns(content["columns"], shape), _cost(content["cost"], content["methods"])
+        columns, cost = restored_columns(content["columns"], shape), restored_cost(content["cost"], content["methods"])
         plain = {name: content[name] for name in _KEPT} | {"columns": columns, "cost": cost}
         return cls(**plain, **made, ledger=ledger(len(score)))
 
@@ -319,34 +302,3 @@ def _beats(values: Tensor, one: int, other: int, better: int) -> bool:
     gaps = gaps[~gaps.isnan()]
     error = standard_error(gaps)
     return mean(gaps) > 0 and not mean(gaps) < 2 * error
-
-
-def _columns(found: Any, shape: tuple[int, int]) -> list[Column]:
-    types = {"metric": str, "score": str, "replacement": str, "better": int, "values": Tensor}
-    if not isinstance(found, list) or not found:
-        raise ValueError("it has no columns")
-    made = []
-    for each in found:
-        if not isinstance(each, dict) or not holds(each, types) or each["values"].shape != shape:
-            raise ValueError("one of its columns is not described")
-        curve, at = each.get("curve"), each.get("at")
-        if curve is not None and not (
-            isinstance(curve, Tensor) and curve.ndim == 3 and curve.shape[:2] == shape
-            and isinstance(at, Tensor) and at.shape == curve.shape[2:]
-        ):  # fmt: skip
-            raise ValueError("one of its curves does not fit")
-        made.append(
-            Column(
-                each["metric"], each["score"], each["values"], each["better"], each["replacement"], curve, at
-            )
-        )  # fmt: skip
-    return made
-
-
-def _cost(found: Any, methods: Sequence[str]) -> dict[str, Cost]:
-    if not isinstance(found, dict) or set(found) != set(methods):
-        raise ValueError("its costs do not fit its methods")
-    for pair in found.values():
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, (int, float)) for one in pair):
-            raise ValueError("a cost is not two numbers")
-    return {name: Cost(float(pair[0]), float(pair[1])) for name, pair in found.items()}

@@ -104,7 +104,7 @@ def wilcoxon(values: Tensor) -> float:
         from scipy import stats
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("comparisons need SciPy: pip install 'relprop[evaluation]'", name="scipy") from error
-    method = "exact" if len(values) <= 25 and not bool((values == 0).any()) else "asymptotic"
+    method = "exact" if len(values) <= 50 and not bool((values == 0).any()) else "asymptotic"
     return float(stats.wilcoxon(values.numpy(), zero_method="pratt", method=method).pvalue)
 
 

@@ -111,7 +111,11 @@ class Stream:
             drawn = self._drawn_for(ask.replacement).index_select(0, samples)
             return ask.replacement.rows(self.subject, self.units, samples, ask.units(rows), drawn)
         assert isinstance(ask, Changed)
-        return self.subject.rows(samples, ask.make(rows))
+        if ask.replacement is None:
+            return self.subject.rows(samples, ask.make(rows))
+        x, gone = self.subject.main.index_select(0, samples), ask.make(rows)
+        drawn = self._drawn_for(ask.replacement).index_select(0, samples)
+        return self.subject.rows(samples, torch.where(gone, ask.replacement.values(x, gone, drawn).to(x.dtype), x))
 
     def _drawn_for(self, replacement: Replacement) -> Tensor:
         """What a replacement draws for each sample, by a generator of the sample's own."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from relprop.errors import InputError
+from relprop.evaluation.columns import Measured
 from relprop.evaluation.statistics import best_of, mean, standard_error
-
-if TYPE_CHECKING:
-    from relprop.evaluation.result import Evaluation
 
 FORMS = ("text", "rich", "latex", "csv", "pandas")
 
 
-def table(found: Evaluation, form: str = "text") -> Any:
+def table(found: Measured, form: str = "text") -> Any:
     """The table in one of the forms.
 
     Raises:
@@ -28,7 +26,7 @@ def table(found: Evaluation, form: str = "text") -> Any:
     return makers[form](found)
 
 
-def rows(found: Evaluation) -> tuple[list[str], list[list[str]]]:
+def rows(found: Measured) -> tuple[list[str], list[list[str]]]:
     """The heads of the columns, and a row of text for each method. `*` marks what is best within error."""
     heads = ["method", *(column.name + _arrow(column.better) for column in found.columns), "passes"]
     best = [best_of(column.values, found.methods, column.better) for column in found.columns]
@@ -53,7 +51,7 @@ def _number(value: float) -> str:
     return "?" if math.isnan(value) else f"{value:.3g}"
 
 
-def _notes(found: Evaluation) -> list[str]:
+def _notes(found: Measured) -> list[str]:
     return [
         f"{len(found)} samples; mean ± standard error; * best within two standard errors of the paired difference; (in "
         "brackets) knows nothing of the model; passes: forward + backward per sample.",
@@ -62,7 +60,7 @@ def _notes(found: Evaluation) -> list[str]:
     ]
 
 
-def _text(found: Evaluation) -> str:
+def _text(found: Measured) -> str:
     """A block for each replacement, because lines would be long."""
     heads, lines = rows(found)
     blocks: dict[str, list[int]] = {}
@@ -79,7 +77,7 @@ def _text(found: Evaluation) -> str:
     return "\n".join([*laid, *_notes(found)])
 
 
-def _rich(found: Evaluation) -> Any:
+def _rich(found: Measured) -> Any:
     from rich.table import Table
 
     heads, lines = rows(found)
@@ -91,7 +89,7 @@ def _rich(found: Evaluation) -> Any:
     return made
 
 
-def _latex(found: Evaluation) -> str:
+def _latex(found: Measured) -> str:
     """For the package booktabs."""
     heads, lines = rows(found)
     laid = [" & ".join(map(_escaped, line)) + r" \\" for line in [heads, *lines]]
@@ -108,7 +106,7 @@ def _escaped(cell: str) -> str:
     return "".join(signs.get(letter, f"\\{letter}" if letter in "_%&#${}" else letter) for letter in cell)
 
 
-def _csv(found: Evaluation) -> str:
+def _csv(found: Measured) -> str:
     """A row for each method and score."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -126,7 +124,7 @@ def _csv(found: Evaluation) -> str:
     return text.getvalue()
 
 
-def _pandas(found: Evaluation) -> Any:
+def _pandas(found: Measured) -> Any:
     """A row for each method, score and sample."""
     try:
         import pandas
