@@ -313,7 +313,7 @@ def test_metrics_share_rows_and_do_not_change_each_other() -> None:
     options: dict[str, Any] = {"methods": ["zero", "gamma_flat"], "replace": ["mean", "blur"], "units": ("patches", 2)}
     together = evaluated(model, x, names, **options)
     for name in names:
-        alone = evaluated(model, x, name, **options, batch_size=5)
+        alone = evaluated(model, x, name, **options, batch_size=2)
         mine = [c for c in together.columns if c.metric == name]
         for a, b in zip(mine, alone.columns, strict=True):
             torch.testing.assert_close(a.values, b.values, rtol=1e-8, atol=1e-9, equal_nan=True)

@@ -46,7 +46,7 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
-    from relprop.evaluation import evaluate
+    from relprop.evaluation import evaluate, sanity
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -101,6 +101,7 @@ __all__ = [
     "register",
     "report",
     "rules",
+    "sanity",
     "survey",
     "where",
 ]
@@ -110,13 +111,14 @@ _LATER = {
     "load": "relprop.results.files.loading",
     "report": "relprop.results.files.save",
     "evaluate": "relprop.evaluation",
+    "sanity": "relprop.evaluation",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        import_module("relprop.evaluation.result")  # a kind of result that no other module brings along
+        import_module("relprop.evaluation")  # its kinds of results, which no other package brings along
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches

@@ -23,6 +23,7 @@ from relprop.evaluation.replacing import (
     Unattended,
 )
 from relprop.evaluation.result import Evaluation
+from relprop.evaluation.sanity import Sanity, sanity
 from relprop.evaluation.sizes import Infidelity, SensitivityN
 from relprop.evaluation.stability import Stability
 from relprop.evaluation.work import Metric
@@ -50,12 +51,14 @@ __all__ = [
     "Randomisation",
     "Replacement",
     "SampleMean",
+    "Sanity",
     "SensitivityN",
     "SoftErasure",
     "Stability",
     "Token",
     "Unattended",
     "evaluate",
+    "sanity",
 ]
 
 evaluate = Evaluate()

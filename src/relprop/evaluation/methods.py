@@ -20,7 +20,7 @@ from relprop.evaluation.baselines import BASELINES
 from relprop.evaluation.counting import Passes, counted
 from relprop.evaluation.memory import Size
 from relprop.evaluation.seeds import chance, same, seed_of, seeded
-from relprop.evaluation.subject import Subject, batch
+from relprop.evaluation.subject import Subject, batch, targets_of
 from relprop.results.contrast import Contrast
 from relprop.trees import leaves, map_tree
 
@@ -108,7 +108,7 @@ class Method:
         if self.kind == "free":
             return BASELINES[self.given](subject, samples, seed, changed.get("main"))
         inputs = subject.rows(rows, changed.get("main"))
-        targets = changed["target"] if "target" in changed else subject.targets(samples)
+        targets = targets_of(changed.get("target", subject.target), samples, len(subject))
         model = changed.get("model", subject.model)
         if self.kind == "composite":
             return self._by_composite(subject, model, inputs, targets)
@@ -148,7 +148,7 @@ class Method:
 
     def of_model(self, model: Any) -> Any:
         """The same object for a copy of the model, or None if it cannot be had."""
-        if self.kind == "composite":
+        if self.kind in ("composite", "free"):
             return self
         if self.kind == "captum" and hasattr(self.given, "forward_func") and not hasattr(self.given, "layer"):
             moved = copy.copy(self.given)

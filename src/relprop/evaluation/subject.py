@@ -76,7 +76,7 @@ class Subject:
 
     def targets(self, samples: Sequence[int]) -> Any:
         """The targets of some rows, in a form that `relprop.attribute` takes."""
-        return _rows_of(self.target, samples, len(self))
+        return targets_of(self.target, samples, len(self))
 
     def output(self, inputs: Any) -> Any:
         """The part of the model's output that is explained. Gradients are off."""
@@ -197,9 +197,10 @@ def _picked(target: Any, samples: Tensor) -> Any:
     return Entries(target.at[samples.cpu()]) if isinstance(target, Entries) else target
 
 
-def _rows_of(target: Any, samples: Sequence[int], count: int) -> Any:
+def targets_of(target: Any, samples: Sequence[int], count: int) -> Any:
+    """The targets of some of `count` samples. A list has one per sample; any other target is the same for all."""
     if isinstance(target, Contrast):
-        return Contrast(_rows_of(target.positive, samples, count), _rows_of(target.negative, samples, count))
+        return Contrast(targets_of(target.positive, samples, count), targets_of(target.negative, samples, count))
     if hasattr(target, "__array__"):
         target = torch.as_tensor(target)
         target = target.tolist() if target.ndim else int(target)
