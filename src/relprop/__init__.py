@@ -46,7 +46,7 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
-    from relprop.evaluation import evaluate, sanity
+    from relprop.evaluation import evaluate, sanity, search
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -102,6 +102,7 @@ __all__ = [
     "report",
     "rules",
     "sanity",
+    "search",
     "survey",
     "where",
 ]
@@ -112,6 +113,7 @@ _LATER = {
     "report": "relprop.results.files.save",
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",
+    "search": "relprop.evaluation",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 

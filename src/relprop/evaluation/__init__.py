@@ -24,6 +24,7 @@ from relprop.evaluation.replacing import (
 )
 from relprop.evaluation.result import Evaluation
 from relprop.evaluation.sanity import Sanity, sanity
+from relprop.evaluation.search import Search, search
 from relprop.evaluation.sizes import Infidelity, SensitivityN
 from relprop.evaluation.stability import Stability
 from relprop.evaluation.work import Metric
@@ -52,6 +53,7 @@ __all__ = [
     "Replacement",
     "SampleMean",
     "Sanity",
+    "Search",
     "SensitivityN",
     "SoftErasure",
     "Stability",
@@ -59,6 +61,7 @@ __all__ = [
     "Unattended",
     "evaluate",
     "sanity",
+    "search",
 ]
 
 evaluate = Evaluate()
