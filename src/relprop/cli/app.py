@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import evaluating, explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
     AsJson,
     Composites,
@@ -245,6 +245,7 @@ def check(
         raise typer.Exit(1)
 
 
+app.command()(evaluating.evaluate)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)
