@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,12 @@ class Replacement:
     A subclass defines `draw`, which is called once per sample, and `values`, which is called on many rows at once. If
     what takes an entry's place does not depend on what else is gone, `draw` returns it all and `values` need not be
     defined.
+
+    Attributes:
+        alone: whether `draw` takes one sample at a time, as it must where it draws random numbers.
     """
+
+    alone: ClassVar[bool] = True
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """What is needed for a sample `x` of shape (1, ...), whatever is removed from it."""
@@ -79,6 +84,8 @@ def _said(value: Any) -> str:
 class Constant(Replacement):
     """A number, the same everywhere."""
 
+    alone: ClassVar[bool] = False
+
     value: float = 0.0
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -89,6 +96,8 @@ class Constant(Replacement):
 @dataclass(frozen=True, eq=False, repr=False)
 class SampleMean(Replacement):
     """The mean of the sample; of pictures and series, that of each channel."""
+
+    alone: ClassVar[bool] = False
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The mean in the shape of the sample."""
@@ -107,6 +116,8 @@ class DataMean(Replacement):
     Args:
         data: samples, (D, ...).
     """
+
+    alone: ClassVar[bool] = False
 
     data: Tensor
 
@@ -127,6 +138,8 @@ class Blur(Replacement):
     Args:
         sigma: its standard deviation in entries; None takes a twentieth of the longest axis.
     """
+
+    alone: ClassVar[bool] = False
 
     sigma: float | None = None
 
@@ -194,6 +207,8 @@ class Inpainting(Replacement):
         function: takes rows (m, ...) and what is gone, boolean (m, ...), which broadcasts with the rows; returns the
             rows with new values. Only those of missing entries are used.
     """
+
+    alone: ClassVar[bool] = False
 
     function: Callable[[Tensor, Tensor], Tensor]
 

@@ -24,8 +24,8 @@ from relprop.evaluation.units import Units
 from relprop.trees import join
 
 # Entries of the main inputs in a batch, where the user names no size. More per batch was slower on a CPU: its cache is small.
-_ENTRIES = {"cpu": 2**20, "cuda": 2**25}
-_MOST = 1024
+_ENTRIES = {"cpu": 2**17, "cuda": 2**25}
+_LEAST, _MOST = 4, 1024
 
 
 @dataclass(eq=False)
@@ -76,30 +76,31 @@ class Stream:
 
     def _run(self, asks: Sequence[Ask], new: dict[Any, tuple[int, int]]) -> None:
         """Runs new rows, those of one ask after those of another. Batches are cut before looking at what is kept."""
-        rows = list(new.items())
+        keys = list(new)
+        places = torch.tensor(list(new.values()), dtype=torch.long).reshape(-1, 2)
         start = 0
-        while start < len(rows):
-            some = rows[start : start + self.size.rows]
-            missing = [(key, place) for key, place in some if not self._recall(key)]
-            if missing:
-                places = [place for _, place in missing]
-                found = self.size.attempt(lambda places=places: self._batch(asks, places).cpu().tolist())  # type: ignore[misc]
+        while start < len(keys):
+            some, chosen = keys[start : start + self.size.rows], places[start : start + self.size.rows]
+            if self.journal is not None:
+                missing = [n for n, key in enumerate(some) if not self._recall(key)]
+                needed, chosen = [some[n] for n in missing], chosen[missing]
+            else:
+                needed = some
+            if needed:
+                found = self.size.attempt(lambda chosen=chosen: self._batch(asks, chosen).cpu())  # type: ignore[misc]
                 if found is None:
                     continue
-                self._keep([key for key, _ in missing], found)
+                self._keep(needed, found)
                 self.batches += 1
             self.tick(len(some))
             start += len(some)
 
-    def _batch(self, asks: Sequence[Ask], places: list[tuple[int, int]]) -> Tensor:
-        """The scores of one batch."""
-        grouped: dict[int, list[int]] = {}
-        for number, row in places:
-            grouped.setdefault(number, []).append(row)
+    def _batch(self, asks: Sequence[Ask], places: Tensor) -> Tensor:
+        """The scores of one batch. `places` has the number of an ask and of its row, in the order of asks."""
         parts, samples = [], []
-        for number, some in grouped.items():
+        for number in places[:, 0].unique_consecutive().tolist():
             ask = asks[number]
-            rows = torch.tensor(some, device=ask.samples.device)
+            rows = places[places[:, 0] == number, 1].to(ask.samples.device)
             chosen = ask.samples.index_select(0, rows)
             samples.append(chosen)
             parts.append(self._rows(ask, rows, chosen))
@@ -122,12 +123,15 @@ class Stream:
         key = self._print(replacement)
         if key not in self._drawn:
             main = self.subject.main
-            self._drawn[key] = torch.cat(
-                [
-                    replacement.draw(main[n : n + 1], generator(self.seed, f"replacement {replacement!r}", self.subject.fingerprint(n)))
-                    for n in range(len(main))
-                ]
-            )  # fmt: skip
+            purpose = f"replacement {replacement!r}"
+            if not replacement.alone:
+                self._drawn[key] = replacement.draw(main, generator(self.seed, purpose))
+                return self._drawn[key]
+            rows = [
+                replacement.draw(main[n : n + 1], generator(self.seed, purpose, self.subject.fingerprint(n)))
+                for n in range(len(main))
+            ]
+            self._drawn[key] = torch.cat(rows)
         return self._drawn[key]
 
     def _print(self, replacement: Replacement | None) -> bytes:
@@ -149,14 +153,15 @@ class Stream:
                 return True
         return False
 
-    def _keep(self, keys: Sequence[tuple[int, bytes, tuple[int, int]]], values: Sequence[float]) -> None:
-        for key, value in zip(keys, values, strict=True):
-            if value != value or value in (float("inf"), float("-inf")):
-                raise NonFiniteError(
-                    f"the score of sample {key[0]} with some of its units replaced is NaN or infinite. Another replacement "
-                    "may suit the model."
-                )
-            self.known[key] = value
+    def _keep(self, keys: Sequence[tuple[int, bytes, tuple[int, int]]], found: Tensor) -> None:
+        finite = torch.isfinite(found)
+        if not bool(finite.all()):
+            raise NonFiniteError(
+                f"the score of sample {keys[int((~finite).nonzero()[0])][0]} with some of its units replaced is NaN or "
+                "infinite. Another replacement may suit the model."
+            )
+        values = found.tolist()
+        self.known.update(zip(keys, values, strict=True))
         if self.journal is not None:
             self.journal.keep(
                 [(self.keys[sample], replaced, self.seed, a, b) for sample, replaced, (a, b) in keys], values
@@ -166,4 +171,4 @@ class Stream:
 def usual_size(main: Tensor) -> int:
     """Rows in a batch: a power of two, by the number of entries of a sample."""
     most = _ENTRIES.get(main.device.type, _ENTRIES["cpu"]) // max(1, main[0].numel())
-    return max(1, min(_MOST, 2 ** max(0, most.bit_length() - 1)))
+    return max(_LEAST, min(_MOST, 2 ** max(0, most.bit_length() - 1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class Token(Replacement):
     Args:
         id: its id.
     """
+
+    alone: ClassVar[bool] = False
 
     id: int
 
@@ -44,6 +46,8 @@ class Delete(Replacement):
         pad: the id of padding.
         side: where padding goes: "right" or "left".
     """
+
+    alone: ClassVar[bool] = False
 
     pad: int = 0
     side: str = "right"
@@ -76,6 +80,8 @@ class Delete(Replacement):
 @dataclass(frozen=True, eq=False, repr=False)
 class Unattended(Replacement):
     """The token stays where it is, and the attention mask hides it."""
+
+    alone: ClassVar[bool] = False
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Nothing."""
