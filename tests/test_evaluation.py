@@ -373,6 +373,32 @@ def test_methods_in_every_form() -> None:
     assert E.cost["map"].passes == 0
 
 
+def test_any_composite_has_captums_interface() -> None:
+    model, x = convolutional(), torch.rand(3, 3, 8, 8)
+    given = relprop.evaluate.attributor(model, "epsilon_plus")
+    classes = torch.tensor([0, 1, 2])
+    maps = given.attribute(x, target=classes)
+    assert torch.equal(maps, relprop.attribute(model, x, classes, composite="epsilon_plus").values)
+
+
+def test_shap_on_tables_is_found_by_its_class_axis() -> None:
+    """An explainer answers with a list of arrays, one per class, or with one array that has classes last."""
+    model, x = linear(), tables()
+    R = torch.stack([relprop.attribute(model, x, c, composite="zero").values for c in range(3)])
+
+    class Old:
+        def shap_values(self, array: Any) -> Any:
+            return [one.numpy() for one in R]
+
+    class New:
+        def shap_values(self, array: Any) -> Any:
+            return R.permute(1, 2, 0).numpy()
+
+    targets = [2, 0, 1, 2]
+    E = evaluated(model, x, targets, {"zero": "zero", "old": Old(), "new": New()})
+    torch.testing.assert_close(E["abpc"][1:], E["abpc"][:1].expand(2, -1))
+
+
 def test_passes_are_counted() -> None:
     model, x = convolutional(), torch.rand(4, 3, 8, 8)
     given = relprop.evaluate.method(IntegratedGradients(model), n_steps=7)

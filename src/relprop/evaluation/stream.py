@@ -24,7 +24,7 @@ from relprop.evaluation.units import Units
 from relprop.trees import join
 
 # Entries of the main inputs in a batch, where the user names no size. More per batch was slower on a CPU: its cache is small.
-_ENTRIES = {"cpu": 2**17, "cuda": 2**25}
+_ENTRIES = {"cpu": 2**15, "cuda": 2**25}
 _LEAST, _MOST = 4, 1024
 
 
