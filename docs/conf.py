@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jupytext
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -21,7 +22,12 @@ author = "The relprop developers"
 copyright = "the relprop developers"
 version = release = relprop.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+# The tutorials run when the pages are built. A cell that raises fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_output_stderr = "remove"  # progress bars
 myst_heading_anchors = 3
 
 default_role = "code"  # single backticks in docstrings are code
@@ -73,6 +79,33 @@ def check_the_reference(app: Sphinx, env: Any) -> None:
             )
 
 
+TUTORIALS = Path(__file__).parent / "tutorials"
+
+
+def offer_the_notebook(app: Sphinx, page: str, source: list[str]) -> None:
+    """Puts a link to the notebook under the title of a tutorial."""
+    if page.startswith("tutorials/") and page != "tutorials/index":
+        head, title, rest = source[0].partition("\n# ")
+        name, _, text = rest.partition("\n")
+        link = f'<a class="reference download" download href="{Path(page).name}.ipynb">Download this page as a notebook</a>'
+        source[0] = (
+            f"{head}{title}{name}\n\n```{{raw}} html\n<p>{link}</p>\n```\n{text}"
+        )
+
+
+def write_the_notebooks(app: Sphinx, error: Exception | None) -> None:
+    """Writes each tutorial as a notebook, without outputs, beside its page."""
+    if error is None and app.builder.format == "html":
+        for path in TUTORIALS.glob("*.md"):
+            if path.name != "index.md":
+                jupytext.write(
+                    jupytext.read(path),
+                    Path(app.outdir) / "tutorials" / f"{path.stem}.ipynb",
+                )
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", fill_tables)
+    app.connect("source-read", offer_the_notebook)
+    app.connect("build-finished", write_the_notebooks)
     app.connect("env-check-consistency", check_the_reference)

@@ -15,9 +15,6 @@ from relprop.zoo import efficientnet_lite0
 from relprop.zoo.images import preprocess, square
 
 WHERE = Path(__file__).parent / "images" / "demo.png"
-PERCENTILE = (
-    99.5  # as the command draws: the few strongest pixels would leave the others pale
-)
 COMPOSITES = {
     "gamma_flat, gamma 0.1": gamma_flat(0.1),
     "gamma_flat, gamma 0.25": gamma_flat(),
@@ -36,7 +33,7 @@ def draw() -> Image.Image:
         panels = [Panel(square(picture), photograph.title, smooth=True)]
         for name, composite in COMPOSITES.items():
             R = relprop.attribute(model, preprocess(picture), composite=composite)
-            heatmap = Heatmap.of(R.values, percentile=PERCENTILE)
+            heatmap = Heatmap.of(R.values)
             panels[0] = Panel(
                 panels[0].image,
                 f"{photograph.title}\n{model.labels[R.target[0]]}, score {R.score.item():.2f}",

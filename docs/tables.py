@@ -47,7 +47,7 @@ def guides() -> str:
     found = [
         page
         for page in sorted(pages)
-        if page not in listed and not page.startswith("reference/")
+        if page not in listed and not page.startswith(("reference/", "tutorials/"))
     ]
     return (
         "\n".join(["```{toctree}", ":caption: Guides", ":hidden:", "", *found, "```"])

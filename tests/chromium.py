@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -54,14 +56,42 @@ class Chromium:
         self.process.wait(10)
         shutil.rmtree(self.profile, ignore_errors=True)
 
+    def measured(self, path: Path, width: int, expression: str, *, dark: bool = False) -> Any:
+        """What a JavaScript expression gives on a page of that width."""
+        with self._loaded(path, width, dark) as (page, seen):
+            return page.ask("Runtime.evaluate", seen, expression=expression, returnByValue=True)["result"]["value"]
+
+    def printed(self, path: Path) -> bytes:
+        """The page on A4 paper, as PDF."""
+        with self._loaded(path, 1200) as (page, seen):
+            printed = page.ask("Page.printToPDF", seen, paperWidth=8.27, paperHeight=11.69, printBackground=True)
+            return base64.b64decode(printed["data"])
+
+    @contextmanager
+    def _loaded(self, path: Path, width: int, dark: bool = False) -> Iterator[tuple[_Socket, Seen]]:
+        seen = Seen()
+        with _Socket(self._tab()) as page:
+            page.ask("Page.enable", seen)
+            page.ask(
+                "Emulation.setDeviceMetricsOverride", seen, width=width, height=1000, deviceScaleFactor=1, mobile=False
+            )
+            scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+            page.ask("Emulation.setEmulatedMedia", seen, features=scheme)
+            page.ask("Page.navigate", seen, url=path.as_uri())
+            page.until("Page.loadEventFired", seen)
+            yield page, seen
+
+    def _tab(self) -> str:
+        """The address of a new tab: an old one would tell again what it said before."""
+        new = urllib.request.Request(f"http://127.0.0.1:{self.port}/json/new?about:blank", method="PUT")
+        with urllib.request.urlopen(new, timeout=10) as answer:
+            address: str = json.load(answer)["webSocketDebuggerUrl"]
+        return address
+
     def open(self, path: Path) -> Seen:
         """Opens a file and waits until it is loaded."""
         seen = Seen()
-        # A tab of its own: an old one would tell again what it said before.
-        new = urllib.request.Request(f"http://127.0.0.1:{self.port}/json/new?about:blank", method="PUT")
-        with urllib.request.urlopen(new, timeout=10) as answer:
-            address = json.load(answer)["webSocketDebuggerUrl"]
-        with _Socket(address) as page:
+        with _Socket(self._tab()) as page:
             for domain in ("Page", "Runtime", "Log", "Network"):
                 page.ask(f"{domain}.enable", seen)
             page.ask("Network.setCacheDisabled", seen, cacheDisabled=True)

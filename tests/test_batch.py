@@ -120,7 +120,7 @@ def test_both_sides_of_a_contrast_follow_their_samples(images: torch.Tensor) -> 
     wanted = relprop.Contrast([0, 1, 2, 0, 1], 2)
     R = relprop.attribute(model, images, wanted, labels=["a", "b", "c", "d", "e"])
     assert R[1].target == relprop.Contrast([1], 2) and R[3:].target == relprop.Contrast([0, 1], 2)
-    assert "sample 1: target Contrast(positive=1, negative=2)" in repr(R)
+    assert "sample 1: b (1) rather than c (2)" in repr(R)
     alone = relprop.attribute(model, images[1:2], relprop.Contrast(1, 2))
     close(R[1].values, alone.values)
     assert [row.explained for row in R.rows()][1] == "sample 1: b (1) rather than c (2)"

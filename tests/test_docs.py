@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import pages
@@ -15,6 +17,7 @@ import relprop
 from relprop.composites import NAMES
 from relprop.engine.registry import TABLE
 from relprop.operations.refused import REASONS
+from relprop.rendering.scale import number
 from relprop.rules.base import EVERYTHING
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -98,6 +101,30 @@ def test_the_costs_are_counted(tables: ModuleType) -> None:
     assert tables.convolutions(relprop.Native(), mixed=False) == (0, 1)
     assert tables.convolutions(relprop.Zero(), mixed=True) == (0, 1)
     assert tables.convolutions(relprop.ZPlus(), mixed=True) > (1, 1)
+
+
+def test_the_figure_that_compares_libraries_says_what_the_text_says() -> None:
+    sums = load("sums")
+    numbers = json.loads((DOCS / "images" / "sums.json").read_text(encoding="utf-8"))
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    said = text[text.index("Here is a small residual network") : text.index("`make sums`")]
+    words = " ".join(said.split())
+    assert f"The score of the *{sums.DIGIT}* is {number(numbers['score'])}:" in words
+    assert f"captum's map adds up to {number(numbers['captum']['sum'])}" in words
+    assert f"zennit's to {number(numbers['zennit']['sum'])}," in words
+    assert f"off by {sums.off(numbers['autolrp']['distance'])} of the map" in words
+    assert f"relprop's adds up to {number(numbers['relprop']['sum'])}" in words
+    assert numbers["relprop"]["distance"] < 1e-3 > abs(numbers["relprop"]["sum"] / numbers["score"] - 1)
+
+
+def test_the_network_of_that_figure_hands_its_whole_score_to_the_pixels() -> None:
+    sums = load("sums")
+    sums.EPSILON = 1e-12  # in float64; the scores of a network that is not trained are small
+    torch.manual_seed(0)
+    model, x = sums.Network().double().eval(), torch.rand(1, 1, 28, 28, dtype=torch.float64)
+    expected, found = sums.definition(model, x, 3), sums.by_relprop(model, x, 3)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+    assert float(found.sum()) == pytest.approx(model(x)[0, 3].item(), rel=1e-3)
 
 
 @pytest.mark.slow

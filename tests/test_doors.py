@@ -173,7 +173,10 @@ def test_arguments_that_do_not_exist(name: str) -> None:
 
 OUTPUTS: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     "show": (lambda R, _: R.show(dpi=200), r"Relevance\.show: there is no argument 'dpi'.*scale=2"),
-    "save": (lambda R, at: R.save(at / "x.png", dpi=200), r"Relevance\.save: there is no argument 'dpi'.*scale=2"),
+    "save": (
+        lambda R, at: R.save(at / "x.png", figsize=(3, 3)),
+        r"Relevance\.save: there is no argument 'figsize'.*width=",
+    ),
     "svg": (lambda R, _: R.to_svg(cmap="hot"), r"Relevance\.to_svg: .*palette=\"red_blue\""),
     "html": (lambda R, _: R.to_html(titel="x"), r"Relevance\.to_html: .*Did you mean 'title'"),
     "image": (lambda R, _: R.to_image(scal=2), r"Relevance\.to_image: .*Did you mean 'scale'"),
@@ -474,7 +477,7 @@ def test_a_class_at_all_positions(dense: nn.Module) -> None:
     for target in (3, None):
         with pytest.raises(TargetError, match="Summed over positions, a class is") as caught:
             relprop.attribute(dense, x, target)
-        advice = re.search(r"target=(lambda output: .*)\.$", str(caught.value))
+        advice = re.search(r"target=(relprop\.Over\(.*\))\.$", str(caught.value))
         assert advice is not None
         R = relprop.attribute(dense, x, eval(advice[1]))
         torch.testing.assert_close(R.score, dense(x)[:, target or 0].sum((1, 2)).detach())
@@ -484,7 +487,8 @@ def test_a_class_of_all_steps() -> None:
     model, x = Recurrent(True).eval(), torch.randn(2, 5, 4)
     with pytest.raises(TargetError, match="Summed over positions") as caught:
         relprop.attribute(model, x, 1)
-    last, first = re.findall(r"target=(lambda output: .*?sum\(1\)) where", str(caught.value))
+    last = re.findall(r"target=(relprop\.Over\(.*?\)) where", str(caught.value))[0]
+    first = last.replace("axis=-1", re.findall(r"and (axis=1) where", str(caught.value))[0])
     y = model(x).detach()
     torch.testing.assert_close(relprop.attribute(model, x, eval(last)).score, y[..., 1].sum(1))
     torch.testing.assert_close(relprop.attribute(model, x, eval(first)).score, y[:, 1].sum(1))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -107,12 +111,36 @@ def test_an_all_zero_map_is_white() -> None:
     assert np.asarray(Heatmap.of(torch.zeros(3, 4)).image()).min() == 255
 
 
-def test_an_overlay_keeps_the_luminance_of_the_picture() -> None:
-    picture = photograph()
+def test_an_overlay_is_as_strong_as_the_map_and_keeps_the_contrasts_of_the_picture() -> None:
+    picture, heatmap = photograph(), Heatmap.of(torch.randn(48, 64))
     plain = np.asarray(overlay(Heatmap.of(torch.zeros(48, 64)), picture))
-    tinted = np.asarray(overlay(Heatmap.of(torch.randn(48, 64)), picture))
-    assert (plain == plain[..., :1]).all() and (tinted != tinted[..., :1]).any()
-    assert np.abs(colours.luminance(tinted) - colours.luminance(plain)).max() < ROUNDING
+    printed, alone = np.asarray(overlay(heatmap, picture)), np.asarray(heatmap.image())
+    assert (plain == plain[..., :1]).all() and (printed != printed[..., :1]).any()
+    expected = colours.luminance(plain) * colours.luminance(alone)
+    assert np.abs(colours.luminance(printed) - expected).max() < ROUNDING
+    white = np.asarray(overlay(heatmap, Image.new("RGB", (64, 48), "white"))).astype(int)
+    assert np.abs(white - alone).max() < 8  # on white paper it is the map
+
+
+def test_the_usual_scale_of_a_picture_keeps_its_tail_visible() -> None:
+    values = torch.cat([torch.zeros(5000), torch.linspace(1.0, 2.0, 996), torch.full((4,), 100.0)]).view(60, 100)
+    heatmap = Heatmap.of(values)
+    assert 1.99 < heatmap.limit <= 2.0 and heatmap.note == "scale clipped at percentile 99.5; 4 pixels beyond"
+    assert Heatmap.of(values, percentile=100).limit == 100.0 and not Heatmap.of(values, percentile=100).note
+    few = torch.tensor([[1.0, 0.0], [0.0, 50.0]])
+    assert Heatmap.of(few).limit == 50.0 and not Heatmap.of(few).note
+    assert Scale.usual(values, 3 * values).how == "clipped at percentile 99.5, shared by 2 maps"
+    assert Scale.usual(torch.zeros(3)).limit == 0.0
+
+
+def test_no_pixel_of_a_map_is_left_out_on_a_small_screen() -> None:
+    dots = torch.zeros(30, 30)
+    dots[::2, ::2] = 1.0
+    drawn = strip([Panel(Heatmap.of(dots))], height=100).to_svg()
+    assert "pixelated" not in drawn
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", drawn)[1])
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (120, 120) and (np.asarray(image)[::4, ::4] == np.asarray(Heatmap.of(dots).image())).all()
 
 
 def test_an_overlay_fits_the_picture_to_the_map() -> None:
@@ -174,8 +202,12 @@ def test_parts_of_a_map_tell_their_sum() -> None:
     heatmap = ramp()
     titles = [m.title for m in strip([Panel(heatmap)]).marks if isinstance(m, Rect) and m.title]
     sums = [float(title.rpartition(": ")[2]) for title in titles]
-    assert len(sums) == 144
+    assert len(sums) == 24 * 32 and titles[33].startswith("row 1, column 1: ")  # of a small map, each pixel
     assert sum(sums) == pytest.approx(heatmap.values.sum(), abs=0.1)
+    large = Heatmap.of(np.arange(100 * 90.0).reshape(100, 90))
+    titles = [m.title for m in strip([Panel(large)]).marks if isinstance(m, Rect) and m.title]
+    assert len(titles) == 144 and titles[0].startswith("rows 0-8, columns 0-7: ")
+    assert sum(float(title.rpartition(": ")[2]) for title in titles) == pytest.approx(large.values.sum(), rel=1e-2)
 
 
 def test_a_grid_has_one_scale_or_many() -> None:

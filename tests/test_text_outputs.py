@@ -313,7 +313,7 @@ def test_hostile_pages_hold_no_tag_but_ours(tmp_path: Path) -> None:
     assert {tag for tag, _ in read.tags} <= ALLOWED_TAGS | {"span"}
     for tag, attributes in read.tags:
         assert set(attributes) <= {
-            "class", "title", "scope", "open", "dir", "name", "content", "http-equiv", "charset", "lang", "rel", "href",
+            "class", "title", "scope", "open", "dir", "name", "content", "http-equiv", "charset", "lang", "rel", "href", "id",
         }, (tag, attributes)  # fmt: skip
     assert not STEERING.search("".join(read.text))
     assert not STEERING.search("".join(filter(None, (a.get("title") for _, a in read.tags))))

@@ -13,11 +13,25 @@ from torch import nn
 import relprop
 from golden import same_picture
 from relprop.errors import InputError
-from relprop.rendering import Drawing, Options, audio, bars, channel_bars, layer_bars, series, volume, waterfall
+from relprop.rendering import (
+    Drawing,
+    Options,
+    TokenMap,
+    audio,
+    bar_ends,
+    bars,
+    channel_bars,
+    html,
+    layer_bars,
+    series,
+    volume,
+    waterfall,
+)
 from relprop.rendering.audio import spectrogram
-from relprop.rendering.marks import Line, Rect, Text
+from relprop.rendering.fonts import width
+from relprop.rendering.marks import FAINT, Line, Rect, Text
 from relprop.rendering.series import binned
-from relprop.results.views import absorbed
+from relprop.results.numbers import absorbed
 
 TIME = np.linspace(0, 1, 50)
 
@@ -59,7 +73,7 @@ def test_a_series_must_match_its_signal() -> None:
 def test_bars_are_sorted_and_the_rest_is_summed() -> None:
     values = np.array([0.1, -3.0, 2.0, 0.2, 0.3, 0.4])
     drawing = bars(values, list("abcdef"), [1, 2.5, "red", 4, 5, 6], most=2)
-    assert texts(drawing) == ["b = 2.5", "-3", "c = red", "2", "4 others", "1"]
+    assert texts(drawing) == ["b = 2.5", "-3", "c = red", "2", "(sum of 4 others)", "1"]
     widths = [mark.width for mark in drawing.marks if isinstance(mark, Rect)]
     assert widths[0] / widths[1] == pytest.approx(1.5) and widths[2] / widths[1] == pytest.approx(0.5)
     bars([np.nan, np.inf, 0.0]).to_image()
@@ -244,3 +258,58 @@ def test_ids_of_tokens_have_relevance_each() -> None:
     R = relprop.attribute(model, torch.tensor([[1, 5, 8]]), 0)
     assert "feature 1 = 5" in texts(R.views(Options())[0].draw())
     assert R.views(Options(tokens=["a", "b", "c"]))[0].entries[1][0] == " b"
+
+
+def test_the_repr_names_classes_and_functions() -> None:
+    model, x = nn.Linear(3, 4), torch.randn(2, 3)
+    names = ["cat", "dog\x1b[31m", "cow", "hen"]
+    assert "sample 0: cat (0), score" in repr(relprop.attribute(model, x, 0, labels=names))
+    found = repr(relprop.attribute(model, x, [1, 2], labels=names))
+    assert "dog?[31m (1)" in found and "cow (2)" in found
+    of_contrast = relprop.attribute(model, x, relprop.Contrast(3, 0), labels=names)
+    assert "hen (3) rather than cat (0)" in repr(of_contrast)
+
+    def margin(output: torch.Tensor) -> torch.Tensor:
+        return output[:, 0] - output[:, 1]
+
+    called = relprop.attribute(model, x, margin)
+    assert f"sample 1: target {margin.__qualname__}" in repr(called) and "0x" not in repr(called)
+    assert called.subject(0) == f"target {margin.__qualname__}"
+
+
+def test_the_bars_of_one_table_share_a_scale() -> None:
+    torch.manual_seed(0)
+    R = relprop.attribute(nn.Linear(3, 2), torch.tensor([[9.0, -9.0, 3.0], [0.1, 0.2, -0.1]]), 0)
+    lengths = []
+    for view in R.views(Options()):
+        bars_of = [mark for mark in view.draw().marks if isinstance(mark, Rect)]
+        lengths.append({mark.title.rpartition(": ")[0]: mark.width for mark in bars_of})
+    for sample, drawn in enumerate(lengths):
+        for n in range(3):
+            ratio = drawn[f"feature {n} = {R.inputs[sample, n]:.4g}"] / abs(float(R.values[sample, n]))
+            expected = lengths[0][f"feature 0 = {R.inputs[0, 0]:.4g}"] / abs(float(R.values[0, 0]))
+            assert (
+                ratio == pytest.approx(expected, rel=0.05) or drawn[f"feature {n} = {R.inputs[sample, n]:.4g}"] == 0.5
+            )
+    low, high = bar_ends(R.values[0])
+    assert low == pytest.approx(min(0.0, float(R.values[0].min()))) and high == pytest.approx(
+        max(0.0, float(R.values[0].max()))
+    )
+    assert bar_ends([3.0, -1.0], 1.5, {"softmax": -0.5}) == (0.0, 3.0)
+
+
+def test_the_sum_of_others_is_an_outline() -> None:
+    drawn = waterfall(np.array([3.0, -2.0, 0.5, 0.25]), 1.75, {}, list("abcd"), most=2)
+    outlined = [mark for mark in drawn.marks if isinstance(mark, Rect) and mark.edge]
+    assert [mark.title for mark in outlined] == ["(sum of 2 others): 0.75"]
+    (label,) = [mark for mark in drawn.marks if isinstance(mark, Text) and "others" in mark.text]
+    assert label.colour == FAINT
+
+
+def test_the_colour_of_a_word_ends_with_it() -> None:
+    shown = TokenMap.of(["good", " film", "  ", "end "], [1.0, -1.0, 0.5, 0.5], style="plain")
+    page = html.tokens_html(shown)
+    assert "</b> <b" in page and ">film</b>" in page and ">  </b>" in page and ">end</b> </p>" in page
+    rects = [mark for mark in shown.drawing().marks if isinstance(mark, Rect) and mark.title]
+    space = width(" ", 15)
+    assert rects[1].x == pytest.approx(rects[0].x + rects[0].width + space, abs=1.5)

@@ -14,8 +14,6 @@ from relprop.rendering import Drawing, Heatmap, Options, Panel, channels, column
 from relprop.results.picture import drawing
 from relprop.zoo.images import preprocess, square
 
-# Of the heavy-tailed maps of photographs this leaves 251 of 224 x 224 pixels beyond the scale; each map says so.
-CLIPPED = 99.5
 # `gamma_flat` without the flat first layer, which would share relevance out evenly among channels.
 GAMMA = Composite({"conv": Gamma(0.25), "linear": Epsilon()}, name="gamma")
 
@@ -32,25 +30,20 @@ def explained(name: str, target: object = None, composite: Composite | str = "au
     return relprop.attribute(networks.efficientnet(0), x, target, composite=composite), picture
 
 
-def clipped(R: Relevance) -> Heatmap:
-    """The map of a photograph, its scale clipped."""
-    return Heatmap.of(R.values[0], percentile=CLIPPED)
-
-
 @entry("Photographs", "A cup of coffee is an espresso")
 def coffee() -> Drawing:
     """The picture, relevance on it, relevance alone. Red spoke for espresso: the liquid, its edge and the cup's rim. The
     merged biases of this network absorb most of the score, and the residual says so.
     """
     R, picture = explained("coffee.png")
-    return drawing(R, Options(percentile=CLIPPED, pictures=picture))
+    return drawing(R, Options(pictures=picture))
 
 
 @entry("Photographs", "Contours around what is relevant")
 def cat() -> Drawing:
     """Lines run where the blurred relevance is a quarter of its largest: the eyes make the cat, then the nose."""
     R, picture = explained("chelsea.png")
-    heatmap = clipped(R)
+    heatmap = Heatmap.of(R.values[0])
     outlined = contour(heatmap, picture, size=448)
     return headed(strip([Panel(outlined, "contours", smooth=True), Panel(heatmap, "relevance")], height=320), R)
 
@@ -65,7 +58,7 @@ def contrast() -> Drawing:
     found = relprop.attribute_each(model, x, [967, 968, Contrast(967, 968)])
     names = ["espresso", "cup", "espresso rather than cup"]
     panels = [Panel(picture, "input", smooth=True)]
-    panels += [Panel(clipped(R), f"{name}\n{numbers(R)}") for name, R in zip(names, found, strict=True)]
+    panels += [Panel(Heatmap.of(R.values[0]), f"{name}\n{numbers(R)}") for name, R in zip(names, found, strict=True)]
     return strip(panels, height=200)
 
 
@@ -73,7 +66,7 @@ def contrast() -> Drawing:
 def signs() -> Drawing:
     """The positive and the negative part on one scale: with epsilon on every layer they are of one size, and noisy."""
     R, picture = explained("rocket.jpg", composite="epsilon")
-    heatmap = clipped(R)
+    heatmap = Heatmap.of(R.values[0])
     panels = [Panel(picture, "input", smooth=True), Panel(heatmap.part(1), "for"), Panel(heatmap.part(-1), "against")]
     return headed(strip(panels, height=240), R)
 
@@ -82,7 +75,7 @@ def signs() -> Drawing:
 def colours() -> Drawing:
     """Relevance of the red, green and blue channel on one scale. Green holds the most; in red, for and against alternate."""
     R, picture = explained("coffee.png", composite=GAMMA)
-    parts = channels(R.values[0], ["red", "green", "blue"], percentile=CLIPPED)
+    parts = channels(R.values[0], ["red", "green", "blue"])
     panels = [Panel(heatmap, name) for name, heatmap in parts]
     return headed(strip([Panel(picture, "input", smooth=True), *panels], height=180), R)
 
@@ -94,7 +87,7 @@ def targets_by_composites() -> Drawing:
     picture, x = seen("coffee.png")
     composites = ["auto", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "epsilon"]
     columns = [relprop.attribute_each(model, x, [967, 504], composite=name) for name in composites]
-    maps = [[clipped(found[target]) for found in columns] for target in range(2)]
+    maps = [[Heatmap.of(found[target].values[0]) for found in columns] for target in range(2)]
     rows = [
         f"{name}, {float(R.score):.1f}" for name, R in zip(("espresso", "coffee mug"), columns[0], strict=True)
     ]  # the score is that of the output, whatever the composite
@@ -109,7 +102,7 @@ def three_networks() -> Drawing:
     for variant in range(3):
         model = networks.efficientnet(variant)
         R = relprop.attribute(model, preprocess(photograph, model.size), label)
-        heatmap = clipped(R)
+        heatmap = Heatmap.of(R.values[0])
         shown = overlay(heatmap, square(photograph, model.size))
         panels.append(Panel(shown, f"Lite{variant}: {model.labels[label]}\n{numbers(R)}", heatmap))
     return strip(panels, height=200)
@@ -128,7 +121,7 @@ def mistake() -> Drawing:
     found = relprop.attribute_each(model, x, [said, label, Contrast(said, label)])
     names = [f"said: {model.labels[said]}", f"is: {model.labels[label]}", "the one rather than the other"]
     panels = [Panel(square(photograph), "input", smooth=True)]
-    panels += [Panel(clipped(R), f"{name}\n{numbers(R)}") for name, R in zip(names, found, strict=True)]
+    panels += [Panel(Heatmap.of(R.values[0]), f"{name}\n{numbers(R)}") for name, R in zip(names, found, strict=True)]
     return strip(panels, height=200)
 
 
@@ -142,7 +135,7 @@ def six() -> Drawing:
         panels = []
         for photograph, label in part:
             R = relprop.attribute(model, preprocess(photograph), label)
-            heatmap, picture = clipped(R), square(photograph)
+            heatmap, picture = Heatmap.of(R.values[0]), square(photograph)
             caption = f"{model.labels[label]}\n{numbers(R)}"
             panels += [Panel(picture, caption, smooth=True), Panel(overlay(heatmap, picture), "", heatmap)]
         rows.append(strip(panels, height=160))

@@ -6,9 +6,9 @@ import torch
 
 import relprop
 from gallery.catalogue import entry, numbers
-from gallery.maps.photographs import clipped, explained
+from gallery.maps.photographs import explained
 from relprop import Composite, Epsilon, Flat, Gamma, first
-from relprop.rendering import Drawing, Panel, column, strip, titled
+from relprop.rendering import Drawing, Heatmap, Panel, column, strip, titled
 
 
 @entry("Rules", "Gamma, from none to much")
@@ -18,13 +18,13 @@ def gammas() -> Drawing:
     for gamma in (0.0, 0.05, 0.1, 0.25, 1.0):
         composite = Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon()}, name=f"gamma {gamma:g}")
         R, _ = explained("chelsea.png", composite=composite)
-        panels.append(Panel(clipped(R), f"gamma {gamma:g}\n{numbers(R)}"))
+        panels.append(Panel(Heatmap.of(R.values[0]), f"gamma {gamma:g}\n{numbers(R)}"))
     return titled(strip(panels, height=170), R.subject(0))
 
 
 @entry("Rules", "Eight composites")
 def eight() -> Drawing:
-    """One cat, one class, eight ways to ask. Scales are each map's own, clipped at the same percentile. `zero` and `epsilon`
+    """One cat, one class, eight ways to ask. Each map has its own scale. `zero` and `epsilon`
     look the same because they are: a stabiliser as small as 1e-6 changes nothing that is seen.
     """
     low, high = torch.full((1, 3, 1, 1), -127 / 128), torch.full((1, 3, 1, 1), 1.0)
@@ -33,7 +33,7 @@ def eight() -> Drawing:
         "epsilon_plus", "excitation_backprop", "epsilon", "zero",
     ]  # fmt: skip
     found = [explained("chelsea.png", composite=composite)[0] for composite in composites]
-    panels = [Panel(clipped(R), f"{R.composite.name}\n{numbers(R)}") for R in found]
+    panels = [Panel(Heatmap.of(R.values[0]), f"{R.composite.name}\n{numbers(R)}") for R in found]
     shown = column([strip(panels[:4], height=180), strip(panels[4:], height=180)])
     return titled(shown, found[0].subject(0))
 
@@ -47,7 +47,7 @@ def gradients() -> Drawing:
     for name in ("gradient", "guided_backprop", "deconvnet", "gamma_flat"):
         R, _ = explained("coffee.png", composite=name)
         said = numbers(R) if R.composite.multiply_by_inputs else "not multiplied by the input"
-        panels.append(Panel(clipped(R), f"{name}\n{said}"))
+        panels.append(Panel(Heatmap.of(R.values[0]), f"{name}\n{said}"))
     return titled(strip(panels, height=200), R.subject(0))
 
 
@@ -64,5 +64,5 @@ def parts() -> Drawing:
         ("gamma 2 in blocks 10 to 15", late | base),
     ):
         R, _ = explained("coffee.png", composite=composite)
-        panels.append(Panel(clipped(R), f"{name}\n{numbers(R)}"))
+        panels.append(Panel(Heatmap.of(R.values[0]), f"{name}\n{numbers(R)}"))
     return titled(strip(panels, height=220), R.subject(0))

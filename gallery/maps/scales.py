@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 from gallery.catalogue import entry, headed
-from gallery.maps.photographs import CLIPPED, clipped, explained
+from gallery.maps.photographs import explained
 from relprop.rendering import Drawing, Heatmap, Panel, Scale, strip
 
 
 @entry("Scales", "The same map on three scales")
 def scales() -> Drawing:
-    """Nothing clipped; clipped at a percentile, which the note says; and on a scale that is too large, which it says too."""
+    """Nothing clipped; the usual scale, whose note says what is clipped; and on a scale that is too large, which it says too."""
     R, _ = explained("coffee.png")
-    largest = Heatmap.of(R.values[0])
+    largest = Heatmap.of(R.values[0], percentile=100)
     wide = Heatmap(largest.values, Scale.fixed(50 * largest.limit))
-    panels = [Panel(h, name) for name, h in (("largest", largest), ("percentile", clipped(R)), ("fixed", wide))]
+    panels = [Panel(h, name) for name, h in (("largest", largest), ("usual", Heatmap.of(R.values[0])), ("fixed", wide))]
     return headed(strip(panels, height=220), R)
 
 
@@ -24,7 +24,7 @@ def palettes() -> Drawing:
     """Red and blue, orange and purple, and grey, which shows sizes only. Luminance is the same in all three."""
     R, _ = explained("coffee.png", composite="epsilon_alpha2_beta1_flat")
     names = ("red_blue", "orange_purple", "grey")
-    panels = [Panel(Heatmap.of(R.values[0], percentile=CLIPPED, palette=n), n) for n in names]
+    panels = [Panel(Heatmap.of(R.values[0], palette=n), n) for n in names]
     return headed(strip(panels, height=220), R)
 
 

@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, Any
 import relprop.operations as operations
 from relprop import captum, composites, errors, rules
 from relprop.attribution import (
+    Comparison,
     Compiled,
     Contrast,
+    Detection,
+    Edge,
+    Graph,
+    Logit,
+    Node,
+    Over,
     Relevance,
+    Step,
     Survey,
     attribute,
     attribute_each,
+    compare,
     compile,
     propagate,
     survey,
@@ -47,6 +56,7 @@ from relprop.version import VERSION
 
 if TYPE_CHECKING:
     from relprop.evaluation import evaluate, sanity, search
+    from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
 
@@ -57,22 +67,30 @@ __all__ = [
     "AlphaBeta",
     "BetaSmooth",
     "Block",
+    "Comparison",
     "Compiled",
     "Composite",
     "Constant",
     "Contrast",
     "Deconvnet",
+    "Detection",
+    "Edge",
     "Epsilon",
     "Flat",
     "Gamma",
     "Gate",
+    "Graph",
     "GuidedBackprop",
     "LayerLRP",
+    "Logit",
     "Native",
+    "Node",
+    "Over",
     "Pass",
     "Proportional",
     "Relevance",
     "ScanConstants",
+    "Step",
     "Survey",
     "Temperature",
     "WSquare",
@@ -85,6 +103,7 @@ __all__ = [
     "attribute",
     "attribute_each",
     "captum",
+    "compare",
     "compile",
     "composites",
     "errors",
@@ -98,6 +117,8 @@ __all__ = [
     "operations",
     "path",
     "propagate",
+    "read_image",
+    "read_volume",
     "register",
     "report",
     "rules",
@@ -110,6 +131,8 @@ __all__ = [
 
 _LATER = {
     "load": "relprop.results.files.loading",
+    "read_image": "relprop.loading.reading",
+    "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",

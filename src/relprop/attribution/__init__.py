@@ -3,17 +3,31 @@
 from relprop.attribution.attribute import attribute, attribute_each
 from relprop.attribution.compiled import Compiled, compile
 from relprop.attribution.propagate import propagate
+from relprop.attribution.side_by_side import compare
 from relprop.attribution.survey import Survey, survey
+from relprop.results.comparison import Comparison
 from relprop.results.contrast import Contrast
+from relprop.results.detection import Detection
+from relprop.results.over import Over
+from relprop.results.places import Edge, Graph, Logit, Node, Step
 from relprop.results.relevance import Relevance
 
 __all__ = [
+    "Comparison",
     "Compiled",
     "Contrast",
+    "Detection",
+    "Edge",
+    "Graph",
+    "Logit",
+    "Node",
+    "Over",
     "Relevance",
+    "Step",
     "Survey",
     "attribute",
     "attribute_each",
+    "compare",
     "compile",
     "propagate",
     "survey",

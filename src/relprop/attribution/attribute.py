@@ -16,6 +16,7 @@ from relprop.attribution.explain import explain
 from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.tables import as_table
 from relprop.attribution.targets import several
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
@@ -23,6 +24,7 @@ from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
 from relprop.results.identity import Identity
 from relprop.results.relevance import Relevance
+from relprop.results.remembered import recalled
 from relprop.signatures import public
 from relprop.torch_private.compiled import original
 from relprop.trees import leaves, map_tree
@@ -58,7 +60,8 @@ def attribute(
         inputs: tensors with the batch first: a tensor (`model(x)`), a tuple (`model(*x)`), a dict or a tokenizer's
             answer (`model(**x)`), or a list (`model([..])`), nested as the model takes them. Integers, such as the ids
             of tokens, get the relevance of the rows that an embedding looks up for them, summed over features;
-            integers that nothing looks up, such as an attention mask, get 0.
+            integers that nothing looks up, such as an attention mask, get 0. A data frame, or a dict of columns (lists,
+            arrays), is a table of numbers; the result keeps the names of its columns.
         target: which output. An int; a list or 1-D tensor with one per sample; a tuple for outputs with more
             dimensions, or a list of tuples; a label; a callable `output -> (N,)`; a `Contrast`; None for the only
             output, else the arg-max.
@@ -162,6 +165,8 @@ def attribute_each(
     check_further(forward_args, forward_kwargs)
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
+    inputs, names = as_table(model, inputs)
+    inputs, pictures, affine = recalled(inputs)
     inputs, chosen = admit(model, inputs, composite)
     plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
 
@@ -178,8 +183,14 @@ def attribute_each(
             watched.check(result.score)
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
-    identity = Identity.of(model)
-    return [replace(result, inputs=copied, labels=plan.labels, model=identity) for result in results]
+    about: dict[str, Any] = {
+        "labels": plan.labels,
+        "model": Identity.of(model),
+        "names": names,
+        "pictures": pictures,
+        "affine": affine,
+    }
+    return [replace(result, inputs=copied, **about) for result in results]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.results.contrast import target_at, targets_of
 from relprop.results.ledger import Ledger
 from relprop.results.relevance import Relevance
 from relprop.trees import batch_of, join, leaves, map_tree
@@ -36,23 +37,23 @@ def in_batches(
         starts = tqdm(starts, desc="relprop", unit="batch")
 
     def cut(value: Any, start: int) -> Any:
-        per_sample = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
+        per_sample = hasattr(value, "__array__") and bool(getattr(value, "ndim", 0))
         return value[start : start + size] if per_sample and len(value) == count else value
 
     parts = [
         whole(
             map_tree(lambda t, s=s: t[s : s + size], inputs),  # type: ignore[misc]
-            [cut(t, s) for t in targets],
+            [target_at(cut(t, s), slice(s, s + size), count) for t in targets],
             cut(seed, s),
         )
         for s in starts
     ]
-    return [_joined([part[i] for part in parts], targets[i]) for i in range(len(targets))]
+    return [_joined([part[i] for part in parts]) for i in range(len(targets))]
 
 
-def _joined(parts: list[Relevance], target: Any) -> Relevance:
+def _joined(parts: list[Relevance]) -> Relevance:
     first = parts[0]
-    found = [t for part in parts for t in part.target] if isinstance(first.target, list) else first.target
+    found = targets_of([part.target for part in parts], [len(part) for part in parts])
     return Relevance(
         join([p.values for p in parts]), join([p.output for p in parts]), torch.cat([p.score for p in parts]), found,
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from relprop.attribution.books import Bookkeeper, Gradients, asks
 from relprop.attribution.checks import check_relevance
-from relprop.attribution.forward import Answer, Job, check, detached, forward, start_inputs
+from relprop.attribution.final import find, left_out, saturated
+from relprop.attribution.forward import Answer, Job, check, detached, devices_of, forward, start_inputs
 from relprop.attribution.notices import EXCHANGED, exploded, unreached
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
@@ -24,6 +26,7 @@ from relprop.engine.recorder import Overwritten, Recorder
 from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
+from relprop.results.places import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
 from relprop.trees import leaves, map_tree
@@ -34,6 +37,15 @@ _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
     """One `Relevance` per target. It has no copy of the inputs, no labels and no model yet."""
+    behind = [any(logits_in(target)) for target in targets]
+    if any(behind) and not all(behind):  # the model runs once with its final softmax, and once without it
+        parts = {
+            kind: iter(
+                explain(model, inputs, [t for t, b in zip(targets, behind, strict=True) if b == kind], seed, plan)
+            )
+            for kind in (False, True)
+        }
+        return [next(parts[kind]) for kind in behind]
     try:
         return _explain(model, inputs, targets, seed, plan)
     except Overwritten:
@@ -66,16 +78,21 @@ def _explain(
 
 def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
+    last = cache(lambda: find(job.again, devices_of(job.inputs)))
+    final = left_out(targets, last, bool(job.plan.checkpointed))
     live = start_inputs(job.run, job.inputs)
-    answer = forward(job, live, targets)
+    answer = forward(job, live, targets, final)
     notices = check(job, answer)
     starts = [Start.of(score, target, seed) for score, target in answer.asked]
     reader, cuts = Reader(job, answer), _cuts(job, answer)
     passes = backward(job.run, starts, reader.wanted, job.plan)
-    return [
+    results = [
         read(job, answer, reader, start, gradients, cuts, notices)
         for start, gradients in zip(starts, passes, strict=False)
     ]
+    for result in results:
+        result.notices += saturated(result, answer.output, last)
+    return results
 
 
 def _run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:

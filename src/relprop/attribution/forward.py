@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.checks import check_labels, check_lengths, check_output, unequal
+from relprop.attribution.final import Finals
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import drawn
@@ -24,6 +25,7 @@ from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError
+from relprop.results.places import as_logits, without_logits
 from relprop.torch_private.recorded import recording
 from relprop.trees import leaves, map_tree
 
@@ -52,6 +54,11 @@ class Job:
     def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> Job:
         generators = None if recording() else state(devices_of(inputs))
         return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, generators)
+
+    def again(self) -> Any:
+        """Runs the model once more, outside the mode; returns the part of its output that is explained."""
+        args, kwargs = self.plan.arguments(detached(self.inputs))
+        return select_output(self.model(*args, **kwargs), self.plan.settings.select)
 
 
 @dataclass(frozen=True)
@@ -91,17 +98,27 @@ def start_inputs(run: Run, inputs: Any) -> Any:
     return map_tree(start, inputs)
 
 
-def forward(job: Job, live: Any, targets: Sequence[Any]) -> Answer:
-    """Runs the model inside the mode, and reads the scores of the targets off its output."""
+def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
+    """Runs the model inside the mode, and reads the scores of the targets off its output.
+
+    Args:
+        job: what is explained.
+        live: the inputs, as leaves of the graph.
+        targets: the targets.
+        final: the context that leaves out the final softmax or sigmoid, where the targets are Logits.
+    """
     run, plan, settings = job.run, job.plan, job.plan.settings
     nz = plan.composite is not None and run.sites.nz
     watched = catching(job.caught, plan.layers, settings.layers_at, run)
     with checkpointing(plan.checkpointed, run), watched, Propagation(run):
-        raw = _called(job, live)
+        with final:
+            raw = _called(job, live)
         output = select_output(raw, settings.select)
         if settings.labels is not None:
             check_labels(plan.labels, output)
-        asked = [scores(output, target, plan.labels) for target in targets]
+        asked = [scores(output, without_logits(target), plan.labels) for target in targets]
+        if isinstance(final, Finals):
+            asked = [(score, as_logits(target)) for score, target in asked]
         # an operation meets what a custom function returned here at the latest
         asked = [(s.view_as(s) if s.requires_grad and note_of(s) is None else s, target) for s, target in asked]
     check_exposed(run)
@@ -136,8 +153,7 @@ def check(job: Job, answer: Answer) -> list[str]:
     args, kwargs = job.plan.arguments(detached(inputs))
     devices = devices_of(inputs)
     if job.generators is not None and (run.chance.generators or moved(job.generators, state(devices))):
-        select = job.plan.settings.select
-        notices = drawn(lambda: select_output(job.model(*args, **kwargs), select), answer.output, run, devices)
+        notices = drawn(job.again, answer.output, run, devices)
     check_output(job.model, answer.raw, inputs, args, kwargs)
     if run.inputs.ids and not run.inputs.starts and not run.inputs.lookups:
         raise InputError(_unread(inputs))

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.labels import FEW, near_labels
 from relprop.attribution.mistaken import REFUSALS
 from relprop.errors import RelpropError, TargetError, TargetIndexError
 from relprop.results.contrast import Contrast
+from relprop.results.forms import Form
 from relprop.torch_private.recorded import recording
+from relprop.trees import batch_of
 
 
 def several(targets: Any) -> Sequence[Any]:
@@ -46,6 +49,39 @@ class Entries:
         return output[tuple([rows, *self.at.to(output.device).unbind(1)])]
 
 
+@dataclass(frozen=True)
+class Classes:
+    """Finds classes by their labels or numbers."""
+
+    labels: Sequence[str] | None
+
+    @property
+    def known(self) -> int | None:
+        return None if self.labels is None else len(self.labels)
+
+    def __call__(self, target: Any, count: int) -> int:
+        """The index of a class among that many.
+
+        Raises:
+            TargetError: there is no such class.
+        """
+        index = class_of(target, self.labels) if isinstance(target, str) else target
+        if not -count <= index < count:
+            raise TargetIndexError(f"target {target} is out of range: the model has {count} classes, 0 to {count - 1}.")
+        return int(index) % count
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A target with a form of its own as a function of the output."""
+
+    target: Form
+    labels: Sequence[str] | None
+
+    def __call__(self, output: Any) -> Tensor:
+        return self.target.score(output, Classes(self.labels))[0]
+
+
 def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any:
     """The target with `Entries` in the place of classes, for an output of this shape. Callables and None stay.
 
@@ -54,6 +90,8 @@ def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any
     """
     if isinstance(target, Contrast):
         return Contrast(as_entries(target.positive, output, labels), as_entries(target.negative, output, labels))
+    if isinstance(target, Form):
+        return Scored(target, labels)
     if callable(target) or target is None or output.ndim == 0:
         return target
     return Entries(torch.tensor(_indices(output, target, labels)).reshape(output.shape[0], -1))
@@ -77,15 +115,19 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
                 f"a callable target must return one score per sample, shape ({batch},); got {tuple(score.shape)}."
             )
         return score, target
+    if isinstance(target, Form):
+        return target.score(output, Classes(labels))
+    if isinstance(target, list) and any(isinstance(one, Form) for one in target):
+        return _per_sample(output, target, labels)
+    if isinstance(target, Contrast):
+        a, first = scores(output, target.positive, labels)
+        b, second = scores(output, target.negative, labels)
+        return a - b, Contrast(first, second)
     if not isinstance(output, Tensor):
         raise TargetError(
             f"the model returned a {type(output).__name__}, not a tensor: pass select=, a key, index or function that "
             "picks the tensor to explain."
         )
-    if isinstance(target, Contrast):
-        a, first = scores(output, target.positive, labels)
-        b, second = scores(output, target.negative, labels)
-        return a - b, Contrast(first, second)
     if output.ndim == 0:
         return _lone(output, target)
     if target is None:
@@ -94,6 +136,27 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
     rows = torch.arange(output.shape[0], device=output.device)
     columns = [torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)]
     return output[tuple([rows, *columns])] if columns else output, target
+
+
+def _per_sample(output: Any, targets: list[Any], labels: Sequence[str] | None) -> tuple[Tensor, list[Any]]:
+    """The score of each sample's own target, where some have a form of their own."""
+    first = next(one for one in targets if isinstance(one, Form))
+    batch = len(output) if isinstance(output, (list, tuple)) else batch_of(output)
+    if len(targets) != batch:
+        raise TargetError(_counted(len(targets), batch))
+    found, understood = [], []
+    for n, target in enumerate(targets):
+        score, one = scores(first.alone(output, n), target, labels)
+        found.append(score.reshape(1))
+        understood.append(one[0] if isinstance(one, list) else one)
+    return torch.cat(found), understood
+
+
+def _counted(targets: int, batch: int) -> str:
+    return (
+        f"{targets} targets for a batch of {batch} samples: give one per sample, or a single one. Several of each "
+        "sample are relprop.attribute_each(model, inputs, targets)."
+    )
 
 
 def _called(target: Callable[[Any], Any], output: Any) -> Any:
@@ -148,10 +211,7 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
         target = target.tolist() if target.ndim and target.numel() != 1 else int(target)
     if isinstance(target, list):
         if len(target) != batch:
-            raise TargetError(
-                f"{len(target)} targets for a batch of {batch} samples: give one per sample, or a single one. Several of each "
-                "sample are relprop.attribute_each(model, inputs, targets)."
-            )
+            raise TargetError(_counted(len(target), batch))
         return [_index(output, one, labels) for one in target]
     return [_index(output, target, labels)] * batch
 
@@ -166,7 +226,7 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
         target = (int(target),)
     if not isinstance(target, tuple) or not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in target):
         raise TargetError(
-            f"target must be an int, a tuple of ints, a list with one per sample, a label, a callable, a Contrast or None; "
+            f"target must be an int, a tuple of ints, a list with one per sample, a label, a callable, a Contrast, an Over or its like, or None; "
             f"got {target!r}.{_meant(target)}"
         )
     if len(target) != len(shape):
@@ -189,12 +249,11 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
 
 def _summed(output: Tensor, target: Any) -> str:
     """How to explain a class at all positions."""
-    first = f"target=lambda output: output[:, {target}].flatten(1).sum(1)"
     if output.ndim > 3:
-        return f"Summed over positions, a class is {first}."
+        return f"Summed over positions, a class is target=relprop.Over({target!r})."
     return (
-        f"Summed over positions, a class is target=lambda output: output[..., {target}].sum(1) where classes are the last "
-        f"axis, and {first} where they come before positions."
+        f"Summed over positions, a class is target=relprop.Over({target!r}, axis=-1) where classes are the last axis, and "
+        f"axis=1 where they come before positions. At one step it is relprop.Step(step, {target!r})."
     )
 
 
@@ -219,12 +278,16 @@ def class_of(label: str, labels: Sequence[str] | None) -> int:
         )
     names = list(labels)
     if label not in names:
-        import difflib
-
-        near = difflib.get_close_matches(label, names, 3)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise TargetError(f"there is no class {label!r} among the {len(names)} labels.{hint}")
+        raise TargetError(f"there is no class {label!r} among the {len(names)} labels.{_other(label, names)}")
     return names.index(label)
+
+
+def _other(label: str, names: list[str]) -> str:
+    """What to write in the place of a label that is none."""
+    if len(names) <= FEW:
+        return f" There are: {', '.join(map(repr, names))}."
+    near = near_labels(label, names)[:3]
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def known_labels(model: Any) -> Sequence[str] | None:

@@ -16,6 +16,7 @@ import typer
 import relprop
 from relprop.cli import evaluating, explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
+    BOUNDED,
     AsJson,
     Composites,
     Mean,
@@ -35,6 +36,7 @@ from relprop.cli.options import (
 )
 from relprop.cli.printing import Commands, errors_in_one_line, say_what_is_missing
 from relprop.cli.trying import Tried
+from relprop.cli.writing import Writer
 from relprop.errors import InputError
 from relprop.loading import models, network, samples
 from relprop.rendering import Options
@@ -49,34 +51,39 @@ app = typer.Typer(
 )
 
 
-# LRP's maps are heavy-tailed. This puts 251 of 224 x 224 pixels beyond the scale, so that the rest is visible.
-_DEMO_PERCENTILE = 99.5
-
-
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-demo"),
     composite: Composites = None,
-    percentile: Annotated[float, typer.Option(help="End of the colour scale; 100 clips nothing.")] = _DEMO_PERCENTILE,
+    percentile: Percentile = None,
     json: AsJson = False,
 ) -> None:
     """Explain photographs with EfficientNet-Lite0: its class, another one, and one against the other."""
     with errors_in_one_line():
-        options = Options(percentile=percentile)
+        options = Options(percentile=percentile_of(percentile))
         loaded = models.load(models.DEFAULT)
-        explained = []
-        for photograph in printing.progress(photographs.PHOTOGRAPHS, "explaining", len(photographs.PHOTOGRAPHS)):
+        credits = " ".join(f"{p.title}: {p.credit}" for p in photographs.PHOTOGRAPHS)
+        names = composite or ["auto", "epsilon_plus_flat"]
+
+        def of_one(photograph: photographs.Photograph) -> list[explaining.Explained]:
             picture = photograph.open()
             seen = samples.Sample(photograph.title, photograph.title, loaded.tensor(picture), loaded.seen(picture))
-            names = composite or ["auto", "epsilon_plus_flat"]
-            explained += explaining.explain(
-                loaded.model, [seen], loaded.labels, against=photograph.against, composites=names
+            return explaining.explain(
+                loaded.model,
+                [seen],
+                loaded.labels,
+                against=photograph.against,
+                composites=names,
+                bounds=loaded.bounds(),
             )
-        credits = " ".join(f"{p.title}: {p.credit}" for p in photographs.PHOTOGRAPHS)
-        paths = explaining.write(
-            explained, out, "Which pixels spoke for the class?", keep=False, paragraphs=[credits],
+
+        all_of_them = printing.progress(photographs.PHOTOGRAPHS, "explaining", len(photographs.PHOTOGRAPHS))
+        writer = Writer(
+            out, lambda _: "Which pixels spoke for the class?", keep=False, paragraphs=lambda: [credits],
             percentile=options.percentile,
         )  # fmt: skip
+        explained = list(writer.each(each for photograph in all_of_them for each in of_one(photograph)))
+        paths = [*writer.paths, writer.page]
         _finish(explained, paths, json, Tried())
 
 
@@ -174,19 +181,18 @@ def explain(
                 with network.taking(loaded, chunk[0].inputs, fix):
                     return explaining.explain(
                         loaded.model, chunk, names, targets=target or (), against=against,
-                        composites=composite or ("auto",), strict=not loose, batch_size=batch_size,
+                        composites=composite or ("auto",), strict=not loose, batch_size=batch_size, bounds=loaded.bounds(),
                     )  # fmt: skip
 
             chunks = explaining.chunks(read_in, batch_size)
             found, count = (each for chunk in chunks for each in tried.together(chunk, of_some)), len(read_in)
-        explained = list(printing.progress(found, "explaining", count))
-        tried.check(len(explained))
-        more = len(explained) - 1
-        title = f"What spoke for the decision? {explained[0].name}{f' and {more} more' * (more > 0)}"
-        written = explaining.write(
-            explained, out, title, keep=keep, paragraphs=[f"Network: {loaded.name}.", *tried.lines()],
+        writer = Writer(
+            out, _title, keep=keep, paragraphs=lambda: [f"Network: {loaded.name}.", *tried.lines()],
             percentile=percentile, kind=kind, rate=rate, merge=words or None,
         )  # fmt: skip
+        explained = list(writer.each(printing.progress(found, "explaining", count)))
+        tried.check(len(explained))
+        written = [*writer.paths, writer.page]
         _finish(explained, written, json, tried)
 
 
@@ -224,8 +230,12 @@ def check(
             side = getattr(loaded.model, "size", 224)
             sample = network.sample_of(numbers_of(shape, "--shape", int) if shape else (1, 3, side, side))
         reads = loaded.tokenizer is not None
+        rules: Any = composite
+        if composite in BOUNDED and not reads:
+            low, high = loaded.bounds()
+            rules = relprop.composites.NAMES[composite](low=low, high=high)
         with nullcontext() if reads else network.taking(loaded, sample, "Give a sample, or another --shape."):
-            found = relprop.survey(loaded.model, sample, composite, forward_kwargs=further)
+            found = relprop.survey(loaded.model, sample, rules, forward_kwargs=further)
         unknown = [vars(each) for each in found.unknown]
         columns = ("operation", "family", "rule", "calls", "modules")
         if json:
@@ -259,6 +269,11 @@ def _options(
     if version:
         typer.echo(relprop.__version__)
         raise typer.Exit
+
+
+def _title(explained: Sequence[explaining.Explained]) -> str:
+    more = len(explained) - 1
+    return f"What spoke for the decision? {explained[0].name}{f' and {more} more' * (more > 0)}"
 
 
 def _finish(explained: list[explaining.Explained], paths: list[Path], json: bool, tried: Tried) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -15,9 +14,13 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import Relevance
+from relprop.attribution.labels import instead
+from relprop.cli.options import BOUNDED
 from relprop.cli.trying import Tried, said
-from relprop.errors import InputError, TargetError
+from relprop.composites import NAMES
+from relprop.errors import CompositeError, InputError, TargetError
 from relprop.loading.samples import Sample
+from relprop.rendering.visible import quoted
 from relprop.results.files.folder import MANIFEST
 from relprop.results.protocol import Result
 
@@ -56,6 +59,7 @@ def explain(
     composites: Sequence[str] = ("auto",),
     strict: bool = True,
     batch_size: int | None = None,
+    bounds: tuple[Tensor, Tensor] | None = None,
 ) -> list[Explained]:
     """Explains the targets (or the top class), `against`, and the contrast of the first target and `against`.
 
@@ -68,6 +72,7 @@ def explain(
         composites: names of composites.
         strict: whether unknown operations are errors.
         batch_size: how many inputs go through the network at once, if a sample holds several.
+        bounds: the inputs of black and of white, of a network of pictures, for composites that need them.
 
     Raises:
         TargetError: there is no such class, or `against` is the target itself.
@@ -86,7 +91,7 @@ def explain(
     asked: list[str] = []
     for composite in dict.fromkeys(composites):
         results = relprop.attribute_each(
-            model, inputs, classes or [None], composite=composite, labels=labels, strict=strict, ledger=True,
+            model, inputs, classes or [None], composite=composite_of(composite, samples[0], bounds), labels=labels, strict=strict, ledger=True,
             batch_size=batch_size,
         )  # fmt: skip
         asked += [composite] * len(results)
@@ -99,6 +104,22 @@ def explain(
         Explained(sample.name, sample.stem, mine, asked, _drawing(sample))
         for sample, mine in zip(samples, found, strict=True)
     ]
+
+
+def composite_of(name: str, sample: Sample, bounds: tuple[Tensor, Tensor] | None) -> Any:
+    """A composite by its name, with the bounds of pictures if it needs bounds of its input.
+
+    Raises:
+        CompositeError: it needs them, and the input is no picture.
+    """
+    if name not in BOUNDED:
+        return name
+    if bounds is None or sample.picture is None:
+        raise CompositeError(
+            f"{name!r} needs the bounds of the input, which are known of pictures alone; {sample.name} is none. Use it from Python, "
+            f"relprop.composites.{name}(low=..., high=...)."
+        )
+    return NAMES[name](low=bounds[0], high=bounds[1])
 
 
 def chunks(samples: Sequence[Sample], batch_size: int | None) -> list[list[Sample]]:
@@ -120,33 +141,6 @@ def chunks(samples: Sequence[Sample], batch_size: int | None) -> list[list[Sampl
     return found
 
 
-def write(
-    explained: Sequence[Explained], folder: Path, title: str, *, keep: bool, paragraphs: Sequence[str], **options: Any
-) -> list[Path]:
-    """Writes a picture of each result, its folder if `keep`, and last `index.html`."""
-    check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    groups: dict[str, list[Result]] = {}
-    given = {name: value for name, value in options.items() if value is not None}
-    for each in explained:
-        own = {**given, **each.drawing}
-        for result, composite in zip(each.results, each.asked, strict=True):
-            stem = "-".join(slug(part) for part in (each.stem, result.heading(), composite))
-            path = _free(folder / f"{stem}.png", paths)
-            result.save(path, **own)
-            paths.append(path)
-            if keep:
-                result.save(path.with_suffix(""))
-                paths.append(path.with_suffix(""))
-        groups.setdefault(each.name, []).extend(each.results)
-    page = folder / "index.html"
-    # All rows of a table have the same column names. Pictures differ, so the page draws them from the inputs.
-    first = {name: value for name, value in explained[0].drawing.items() if name != "pictures"}
-    relprop.report(groups, page, title=title, paragraphs=paragraphs, **given, **first)
-    return [*paths, page]
-
-
 def check_folder(folder: Path) -> None:
     """Refuses a folder that cannot be written to, before there is anything to write.
 
@@ -161,10 +155,23 @@ def check_folder(folder: Path) -> None:
 
 
 def kept(paths: Sequence[Path]) -> list[Path]:
-    """The folders of results. Another folder stands for the results in it, in the order of their names."""
+    """The folders of results. Another folder stands for the results in it, in the order of their names.
+
+    Raises:
+        InputError: there is no such folder, or it holds no result.
+    """
     found: list[Path] = []
     for path in paths:
+        if not path.is_dir():
+            what = (
+                f"{quoted(path)} is a file, and results are folders"
+                if path.exists()
+                else f"there is no folder {quoted(path)}"
+            )
+            raise InputError(f"{what}: `relprop explain --keep` and R.save('folder/') write them.")
         inside = [] if (path / MANIFEST).exists() else sorted(each.parent for each in path.glob(f"*/{MANIFEST}"))
+        if not inside and path.name and not (path / MANIFEST).exists() and (path / "index.html").exists():
+            raise InputError(f"{quoted(path)} holds a page and no results: run `relprop explain` with --keep.")
         found += inside or [path]
     return found
 
@@ -222,25 +229,12 @@ def find_class(text: str, labels: Sequence[str] | None) -> int:
     wanted = text.strip().lower()
     if lowered.count(wanted) == 1:
         return lowered.index(wanted)
-    near = [index for index, label in enumerate(lowered) if wanted and wanted in label][:5]
-    near += [lowered.index(label) for label in difflib.get_close_matches(wanted, lowered, n=3)]
-    names = ", ".join(repr(labels[index]) for index in dict.fromkeys(near))
-    raise TargetError(
-        f"there is no class {text!r}; " + (f"near it: {names}" if names else "use one of its names or numbers")
-    )
+    raise TargetError(f"there is no class {text!r}{instead(text, labels)}")
 
 
 def slug(text: str) -> str:
     """A text in a form for file names."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "input"
-
-
-def _free(path: Path, taken: Sequence[Path]) -> Path:
-    """The path, with a number if this run has written it already: inputs from two folders may have the same name."""
-    number, found = 2, path
-    while found in taken:
-        found, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    return found
 
 
 def _top(model: nn.Module, inputs: Tensor, samples: int) -> int | list[int]:

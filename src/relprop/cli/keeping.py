@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,37 +11,52 @@ import typer
 import relprop
 from relprop.cli import explaining
 from relprop.cli.options import Percentile, Title, percentile_of
-from relprop.cli.printing import errors_in_one_line, say_what_is_missing
+from relprop.cli.printing import errors_in_one_line, say_what_is_missing, writing
 from relprop.cli.trying import Tried
 from relprop.errors import InputError
 from relprop.rendering import Options
-from relprop.rendering.visible import visible
-from relprop.results.show import in_terminal
+from relprop.rendering.visible import quoted, visible
+from relprop.results.show import in_browser, in_terminal
 
 
 def show(
-    result: Annotated[Path, typer.Argument(help="A folder that R.save or `relprop explain --keep` wrote.")],
+    result: Annotated[
+        Path, typer.Argument(help="A folder that R.save or `relprop explain --keep` wrote, or a folder of them.")
+    ],
     where: Annotated[str, typer.Option("--in", help="terminal or browser.")] = "terminal",
     out: Annotated[
-        Path | None, typer.Option(help="Write it there instead: .png, .svg, .pdf, .html, .json, .npz or .csv.")
+        Path | None,
+        typer.Option(
+            help="Write it there instead: .png, .jpg, .svg, .pdf, .html, .json, .npz or .csv; several, .html."
+        ),
     ] = None,
     percentile: Percentile = None,
     kind: Annotated[str | None, typer.Option(help="What it is drawn as.", show_default="as its shape says")] = None,
 ) -> None:
-    """Show a saved result."""
+    """Show a saved result, or all of a folder."""
     with errors_in_one_line():
-        loaded = relprop.load(result)
         options: dict[str, Any] = {"percentile": percentile_of(percentile), "kind": kind}
         options = {name: value for name, value in options.items() if value is not None}
-        if out is not None:
-            loaded.save(out, **options)
-            typer.echo(str(out))
-        elif where == "terminal":
-            typer.echo(in_terminal(loaded, Options(**options)), color=True)
-        elif where == "browser":
-            loaded.show("browser", **options)
-        else:
+        paths = explaining.kept([result])
+        if where not in ("terminal", "browser"):
             raise InputError(f"--in {where}: a result is shown in the terminal or in the browser.")
+        if out is not None and len(paths) > 1 and out.suffix.lower() not in (".html", ".htm"):
+            raise InputError(f"{quoted(result)} holds {len(paths)} results, which go into one page: --out page.html.")
+        tried = Tried()
+        loaded = _loaded(paths, tried)
+        if out is not None:
+            with writing(out):
+                if len(paths) > 1:
+                    relprop.report(loaded, out, title=visible(result.name), paragraphs=tried.lines(), **options)
+                else:
+                    next(iter(loaded.values()))[0].save(out, **options)
+            typer.echo(str(out))
+        elif where == "browser":
+            in_browser({name: each for name, (each,) in loaded.items()}, Options(**options))
+        else:
+            for name, (each,) in loaded.items():
+                typer.echo(f"{visible(name)}\n" * (len(paths) > 1) + in_terminal(each, Options(**options)), color=True)
+        say_what_is_missing(tried)
 
 
 def report(
@@ -54,13 +70,20 @@ def report(
     """Write a page about saved results: inputs, outputs, maps, rules, versions."""
     with errors_in_one_line():
         paths = explaining.kept(results)
-        names = [path.name for path in paths]
         tried = Tried()
-        loaded = {}
-        for name, path in zip(names, paths, strict=True):
-            with tried.each(visible(str(path))):
-                loaded[name if name and names.count(name) == 1 else str(path)] = [relprop.load(path)]
-        tried.check(len(loaded))
-        relprop.report(loaded, out, title=title, paragraphs=tried.lines(), percentile=percentile_of(percentile))
+        loaded = _loaded(paths, tried)
+        with writing(out):
+            relprop.report(loaded, out, title=title, paragraphs=tried.lines(), percentile=percentile_of(percentile))
         typer.echo(str(out))
         say_what_is_missing(tried)
+
+
+def _loaded(paths: Sequence[Path], tried: Tried) -> dict[str, list[Any]]:
+    """The results of folders by name. Those that cannot be read are left out; it is an error if that is all of them."""
+    names = [path.name for path in paths]
+    loaded: dict[str, list[Any]] = {}
+    for name, path in zip(names, paths, strict=True):
+        with tried.each(visible(str(path))):
+            loaded[name if name and names.count(name) == 1 else str(path)] = [relprop.load(path)]
+    tried.check(len(loaded))
+    return loaded

@@ -33,7 +33,7 @@ Percentile = Annotated[
     float | None,
     typer.Option(
         help="End of the colour scale, as a percentile of |relevance|; what is beyond is counted in the note of each map.",
-        show_default="the largest: nothing is clipped",
+        show_default="99.5 for pictures; 100 clips nothing",
     ),
 ]
 Model = Annotated[
@@ -44,7 +44,12 @@ Model = Annotated[
         help=f"The network: {models.DEFAULT}, {', '.join(models.SOURCES[:-1])} or {models.SOURCES[-1]}.",
     ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default="its own")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Its weights: .safetensors, or .pt, .pth and .bin that hold tensors alone.", show_default="its own"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data for a program, not a table.")]
 Without = Annotated[list[str] | None, typer.Option(help="Column of a table to leave out.")]
 Title = Annotated[str, typer.Option(help="Title of the page.")]
@@ -70,20 +75,24 @@ def percentile_of(value: float | None) -> float | None:
     return value
 
 
+def _needed(make: Any) -> list[str]:
+    """The parameters of a composite that have no default."""
+    return [name for name, p in inspect.signature(make).parameters.items() if p.default is p.empty]
+
+
+BOUNDED = frozenset(name for name, make in NAMES.items() if set(_needed(make)) == {"low", "high"})
+"""The composites that need the bounds of the input. Of pictures they are known."""
+
+
 def check_composite(name: str) -> None:
     """Refuses a composite that does not exist, or that needs parameters."""
     if name != "auto" and name not in NAMES:
         raise CompositeError(f"there is no composite {name!r}; there are: auto, {', '.join(NAMES)}")
-    if name != "auto" and (needed := _needed(NAMES[name])):
+    if name != "auto" and name not in BOUNDED and (needed := _needed(NAMES[name])):
         raise CompositeError(
             f"{name!r} needs {' and '.join(needed)}, which depend on the inputs: use it from Python, "
             f"relprop.composites.{name}({', '.join(f'{p}=...' for p in needed)})."
         )
-
-
-def _needed(make: Any) -> list[str]:
-    """The parameters of a composite that have no default."""
-    return [name for name, p in inspect.signature(make).parameters.items() if p.default is p.empty]
 
 
 def pictures_of(size: int | None, mean: str | None, std: str | None) -> Pictures | None:

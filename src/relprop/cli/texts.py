@@ -16,7 +16,7 @@ from relprop.cli.trying import Tried
 from relprop.errors import InputError, TargetError
 from relprop.loading.network import Loaded
 from relprop.loading.samples import SUFFIXES, check_file, piped, text_of
-from relprop.rendering.visible import visible
+from relprop.rendering.visible import quoted, visible
 from relprop.text import TextRelevance
 from relprop.text.batch import answers_alone, collate, decoder_start, decodes
 from relprop.text.tokens import tokenize
@@ -206,7 +206,7 @@ def _is(given: str, kind: Callable[[Path], bool]) -> bool:
 
 def _file(path: Path, lines: bool) -> list[TextSample]:
     if path.suffix.lower() in SUFFIXES:
-        raise InputError(f"{path.name!r} is no text: this model reads texts and {', '.join(TEXTS)} files.")
+        raise InputError(f"{quoted(path.name)} is no text: this model reads texts and {', '.join(TEXTS)} files.")
     return _of_file(visible(path.name), path.stem, text_of(path), lines)
 
 

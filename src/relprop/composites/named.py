@@ -23,6 +23,7 @@ from relprop.rules import (
     GuidedBackprop,
     Native,
     ScanConstants,
+    WeightedRule,
     WSquare,
     ZBox,
     Zero,
@@ -140,6 +141,31 @@ def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
 
 
+def zero_bias(base: Composite | str = "gamma_flat") -> Composite:
+    """The rules of another composite, in which the biases of weighted layers get no share and the inputs get it.
+
+    In a convolutional residual network the whole score then arrives. What stays behind in other networks: the biases of
+    normalisation layers, stabilisers, softmax, and units whose inputs are all 0, as depthwise convolutions have them,
+    for these have no input to hand their relevance to. A bias is a part of the score that no input caused, so this is
+    another map, and not a more faithful one.
+
+    Args:
+        base: the composite, or its name. "auto" depends on the model and is none.
+
+    Raises:
+        CompositeError: no composite has that name, or it needs parameters.
+    """
+    if base == "auto":
+        raise CompositeError(
+            "zero_bias takes a composite that is the same for all models, such as 'gamma_flat'; got 'auto'."
+        )
+    given = by_name(base) if isinstance(base, str) else base
+    entries = [(key, ZeroBias(rule) if isinstance(rule, WeightedRule) else rule) for key, rule in given.entries]
+    rest = [(family, ZeroBias(Zero())) for family in ("conv", "linear", "bilinear")]
+    name = "zero_bias" if given.name == "gamma_flat" else f"zero_bias({given.name})"
+    return Composite([*entries, *rest], name=name, multiply_by_inputs=given.multiply_by_inputs)
+
+
 def attnlrp() -> Composite:
     """LRP-0 on weighted layers, the softmax's Jacobian, half of a product to each factor. Achtibat et al. 2024."""
     return Composite({family: Zero() for family in ("conv", "linear", "bilinear")}, name="attnlrp")
@@ -188,6 +214,7 @@ NAMES: dict[str, Callable[..., Composite]] = {
         excitation_backprop,
         beta_smooth,
         gamma_flat,
+        zero_bias,
         attnlrp,
         attnlrp_gamma,
         cp_lrp,

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from relprop.attribution.targets import known_labels
 from relprop.errors import InputError, ModelStateError
 from relprop.loading.hub import from_transformers
 from relprop.loading.network import Loaded, Pictures, library, no_picture, padded, picture_reading
+from relprop.loading.weights import load_weights
 from relprop.zoo import efficientnet_lite0
 from relprop.zoo.efficientnet_lite import imagenet_classes
 from relprop.zoo.images import preprocess, square
@@ -34,7 +35,7 @@ def load(spec: str, weights: Path | None = None, pictures: Pictures | None = Non
 
     Args:
         spec: "efficientnet_lite0", or one of the forms in `SOURCES`.
-        weights: a safetensors file with its weights; None takes those that come with the model.
+        weights: a file with its weights; None takes those that come with the model.
         pictures: overrides size and normalisation.
         trusted: whether a model of transformers may run code that comes with it, and have pickled weights.
 
@@ -71,36 +72,6 @@ def load(spec: str, weights: Path | None = None, pictures: Pictures | None = Non
     if found.tokenizer is not None:
         raise InputError(f"--size, --mean and --std are for pictures; {spec} reads text.")
     return Loaded(spec, model, found.labels, *picture_reading(model, pictures))
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a safetensors file into a model. Every name and shape must fit."""
-    if path.suffix != ".safetensors":
-        raise InputError(
-            f"{path.name!r} is not a .safetensors file. Others may run code when they are read: load it where you trust it, and "
-            "write safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
-        )
-    if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r}.")
-    try:
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("weights need safetensors: pip install safetensors", name="safetensors") from error
-    try:
-        stored = load_file(path)
-    except Exception as error:
-        raise InputError(f"{path.name!r} cannot be read as safetensors: {error}.") from error
-    missing, unexpected = model.load_state_dict(stored, strict=False) if not _wrong(model, stored) else ([], [])
-    wrong = _wrong(model, stored)
-    if missing or unexpected or wrong:
-        said = [f"{what} {', '.join(names[:3])}{', ...' * (len(names) > 3)}" for what, names in
-                (("it lacks", missing), ("the model lacks", unexpected), ("other shapes:", wrong)) if names]  # fmt: skip
-        raise ModelStateError(f"{path.name!r} does not fit {type(model).__name__}: {'; '.join(said)}.")
-
-
-def _wrong(model: nn.Module, stored: dict[str, Tensor]) -> list[str]:
-    own = model.state_dict()
-    return [name for name, tensor in stored.items() if name in own and own[name].shape != tensor.shape]
 
 
 def _torchvision(spec: str, source: str, name: str, pretrained: bool) -> Loaded:

@@ -41,6 +41,11 @@ class Loaded:
     tokenizer: Any = None
     classes: bool = True
 
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The network's inputs for black and for white, (1, 3, 1, 1) each: the bounds of pictures."""
+        low, high = (self.tensor(Image.new("RGB", (32, 32), colour))[:, :, :1, :1] for colour in ("black", "white"))
+        return low, high
+
 
 @dataclass(frozen=True)
 class Pictures:

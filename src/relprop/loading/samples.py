@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.loading.network import Loaded
-from relprop.rendering.visible import visible
+from relprop.rendering.visible import quoted, visible
 from relprop.zoo.images import load_image
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -56,13 +56,13 @@ def files(paths: Sequence[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
             if not inside:
-                raise InputError(f"{str(path)!r} holds no file we read ({', '.join(SUFFIXES)}).")
+                raise InputError(f"{quoted(path)} holds no file we read ({', '.join(SUFFIXES)}).")
             found += inside
         elif path.is_file():
             found.append(path)
         else:
             hint = " To explain a text, name a network that reads it: --model hf:FOLDER." if not path.suffix else ""
-            raise InputError(f"there is no file {str(path)!r}.{hint}")
+            raise InputError(f"there is no file {quoted(path)}.{hint}")
     return found
 
 
@@ -94,13 +94,13 @@ def _array(path: Path) -> Tensor:
     except PermissionError:
         raise
     except Exception as error:  # whatever NumPy raises, the file is at fault
-        raise InputError(f"{path.name!r} is no array of numbers we open: {error}") from error
+        raise InputError(f"{quoted(path.name)} is no array of numbers we open: {error}") from error
     if not isinstance(array, np.ndarray):
         array.close()
-        raise InputError(f"{path.name!r} is an archive of arrays: save the one that is meant with numpy.save.")
+        raise InputError(f"{quoted(path.name)} is an archive of arrays: save the one that is meant with numpy.save.")
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array) or array.ndim == 0:
         raise InputError(
-            f"{path.name!r} holds {array.dtype} of shape {array.shape}; it must hold real numbers, samples first."
+            f"{quoted(path.name)} holds {array.dtype} of shape {array.shape}; it must hold real numbers, samples first."
         )
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
@@ -110,27 +110,27 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name!r} is no table we read, UTF-8 text with commas: {error}") from error
+        raise InputError(f"{quoted(name)} is no table we read, UTF-8 text with commas: {error}") from error
     lines = [line for line in lines if line]
     if len(lines) < 2:
-        raise InputError(f"{name!r} needs a line of names and at least one row of numbers.")
+        raise InputError(f"{quoted(name)} needs a line of names and at least one row of numbers.")
     header, body = lines[0], lines[1:]
     if lost := [column for column in without if column not in header]:
-        raise InputError(f"{name!r} has no column {lost[0]!r}; it has: {', '.join(map(visible, header))}.")
+        raise InputError(f"{quoted(name)} has no column {lost[0]!r}; it has: {', '.join(map(visible, header))}.")
     kept = [i for i, column in enumerate(header) if column not in without]
     samples = []
     for row in rows or range(len(body)):
         if not 0 <= row < len(body):
-            raise InputError(f"{name!r} has no row {row}: they are numbered from 0 to {len(body) - 1}.")
+            raise InputError(f"{quoted(name)} has no row {row}: they are numbered from 0 to {len(body) - 1}.")
         line = body[row]
         if len(line) != len(header):
-            raise InputError(f"{name!r}, row {row}: {len(line)} cells for {len(header)} columns.")
+            raise InputError(f"{quoted(name)}, row {row}: {len(line)} cells for {len(header)} columns.")
         try:
             numbers = [float(line[i]) for i in kept]
         except ValueError:
             bad = next(i for i in kept if not _is_number(line[i]))
             raise InputError(
-                f"{name!r}, row {row}: {visible(line[bad], longest=40)!r} in column {visible(header[bad])!r} is no number; "
+                f"{quoted(name)}, row {row}: {visible(line[bad], longest=40)!r} in column {visible(header[bad])!r} is no number; "
                 "leave a column out with --without."
             ) from None
         title = f"{name}, row {row}"
@@ -143,12 +143,12 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
 def check_file(path: Path, most: int = _LARGEST) -> None:
     """Refuses a path that is not a regular file, such as a pipe or a device, and a file that is too large."""
     if not path.exists():
-        raise InputError(f"there is no file {str(path)!r}.")
+        raise InputError(f"there is no file {quoted(path)}.")
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no ordinary file"
-        raise InputError(f"{path.name!r} is {what}.")
+        raise InputError(f"{quoted(path.name)} is {what}.")
     if path.stat().st_size > most:
-        raise InputError(f"{path.name!r} has more than the {most // 2**20} MiB we open.")
+        raise InputError(f"{quoted(path.name)} has more than the {most // 2**20} MiB we open.")
 
 
 def text_of(path: Path) -> str:
@@ -162,7 +162,7 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path.name!r} is no text in UTF-8: {error}.") from error
+        raise InputError(f"{quoted(path.name)} is no text in UTF-8: {error}.") from error
 
 
 def piped(stream: TextIO) -> str:

@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
         "drawing needs Pillow and NumPy: pip install 'relprop[images]'", name=error.name
     ) from error
 
+from relprop.rendering.account import account_bar, sentence
 from relprop.rendering.audio import audio
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import Heatmap, channels, contour, overlay
@@ -24,7 +25,7 @@ from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.panels import Panel, grid, strip
 from relprop.rendering.scale import Scale
 from relprop.rendering.series import series
-from relprop.rendering.table import bars, waterfall
+from relprop.rendering.table import bar_ends, bars, waterfall
 from relprop.rendering.text import Token, TokenMap
 from relprop.rendering.view import Options
 from relprop.rendering.volume import volume
@@ -38,7 +39,9 @@ __all__ = [
     "Token",
     "TokenMap",
     "TokenMatrix",
+    "account_bar",
     "audio",
+    "bar_ends",
     "bars",
     "channel_bars",
     "channels",
@@ -50,6 +53,7 @@ __all__ = [
     "layer_bars",
     "overlay",
     "row",
+    "sentence",
     "series",
     "strip",
     "titled",

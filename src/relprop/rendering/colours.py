@@ -60,9 +60,14 @@ def palette(chosen: Palette | str) -> Palette:
 
 def diverging(values: Floats, pigments: Palette | str = RED_BLUE) -> Bytes:
     """Colours of values from -1 to 1 (larger ones as ±1), as sRGB bytes `(..., 3)`. NaN is yellow."""
+    return printed(values, np.ones(np.shape(values)), pigments)
+
+
+def printed(values: Floats, paper: Floats, pigments: Palette | str = RED_BLUE) -> Bytes:
+    """The same colours on grey paper, whose luminance is 1 where it is white. It multiplies that of the colours."""
     size = np.minimum(np.abs(np.nan_to_num(values)), 1.0)
     lightness = _LIGHTEST + (_DARKEST - _LIGHTEST) * size
-    colours = to_bytes(pure(values, luminance_of_lightness(lightness), pigments))
+    colours = to_bytes(pure(values, luminance_of_lightness(lightness), pigments) * paper[..., None])
     colours[np.isnan(values)] = _NAN
     return colours
 

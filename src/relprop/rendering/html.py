@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from html import escape
 from importlib import resources
@@ -16,9 +17,10 @@ import numpy as np
 
 from relprop.rendering import colours
 from relprop.rendering.colours import Floats, Palette
+from relprop.rendering.figures import figures, grid_html
 from relprop.rendering.matrix import TokenMatrix, label
 from relprop.rendering.scale import Scale, number
-from relprop.rendering.text import UNDERLINED, TokenMap
+from relprop.rendering.text import UNDERLINED, TokenMap, spaces
 from relprop.rendering.view import View
 from relprop.rendering.visible import visible
 
@@ -89,29 +91,41 @@ def lines(value: object) -> str:
     return escape(visible(value, longest=100_000, lines=True))
 
 
-def view_html(view: View, *, heading: str = "h3") -> str:
-    """A view under its title and its numbers."""
+def view_html(view: View, *, heading: str = "h3", many: bool = False) -> str:
+    """A view under its title and its numbers. If it is one of many, the numbers of its tokens are folded away."""
     notes = "".join(f"<p class=note>{text(line)}</p>" for line in view.lines)
     if isinstance(view.data, TokenMap):
-        shown = tokens_html(view.data)
+        shown = tokens_html(view.data, many=many)
     elif isinstance(view.data, TokenMatrix):
         shown = matrix_html(view.data)
+    elif view.cells and all(cell.panels for cell in view.cells.values()):
+        shown = grid_html(view.cells, heading="h4" if heading == "h3" else heading)
+    elif view.cells:
+        shown = "\n".join(
+            view_html(replace(cell, title=f"{row}: {name}"), heading="h4") for (row, name), cell in view.cells.items()
+        )
+    elif view.panels:
+        shown = f"{figures(view)}{_listed(view)}"
     else:
         shown = f'<div class="scroll">{view.draw().to_svg()}</div>{_listed(view)}'
-    return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{shown}\n</section>"
+    above = None if view.panels else view.account
+    account = f"<div class=account>{above.to_svg()}</div>\n" if above is not None else ""
+    return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{account}{shown}\n</section>"
 
 
-def tokens_html(shown: TokenMap) -> str:
+def tokens_html(shown: TokenMap, *, many: bool = False) -> str:
     """A text on its colours. The relevance of each token is shown on hover, and listed below."""
-    parts = [
-        f"<{tag}{level} title={number(token.value)}>{_token(token.text)}</{tag}>"
-        for token, level in zip(shown.tokens, _levels(shown.scaled), strict=True)
-        for tag in ("i" if token.special else "b",)
-    ]
+    parts = []
+    for token, level in zip(shown.tokens, _levels(shown.scaled), strict=True):
+        tag = "i" if token.special else "b"
+        before, word, after = spaces(token.text)  # the colour ends with the word
+        parts.append(f"{before}<{tag}{level} title={number(token.value)}>{_token(word)}</{tag}>{after}")
     listed = [(token.text, token.value) for token in shown.tokens]
     return (
         f'<p class="tokens" dir="auto">{"".join(parts)}</p>\n{legend(shown.scale, "dotted line", "solid line")}\n'
-        + values_table(listed, f"Relevance of {len(listed)} tokens", folded=len(listed) > _FOLDED)
+        + values_table(
+            listed, f"Relevance of {len(listed)} tokens", folded=many or len(listed) > _FOLDED, on_paper=not many
+        )
     )
 
 
@@ -168,10 +182,20 @@ def legend(scale: Scale, against: str, towards: str, more: str = "") -> str:
     )
 
 
-def values_table(entries: Sequence[tuple[str, float]], title: str, *, folded: bool = True) -> str:
-    """Names and values as a table. On the screen it may be folded; in print it is shown."""
+def key() -> str:
+    """What the colours of a page mean, shown in these colours."""
+    return (
+        f'<p class="note">Colours: <b class="p{LEVELS}">&nbsp;for&nbsp;</b> what is explained, '
+        f'<b class="n{LEVELS}">&nbsp;against&nbsp;</b> it; <b>white</b>: no say. Maps tell their numbers under the pointer.</p>'
+    )
+
+
+def values_table(
+    entries: Sequence[tuple[str, float]], title: str, *, folded: bool = True, on_paper: bool = True
+) -> str:
+    """Names and values as a table. On the screen it may be folded; in print it is shown, or left out."""
     rows = "\n".join(f"<tr><td>{_token(name)}<td>{number(value)}" for name, value in entries)
-    opened = "" if folded else " open"
+    opened = f"{'' if folded else ' open'}{'' if on_paper else ' class=screen'}"
     return f"<details{opened}><summary>{text(title)}</summary><table class=values>\n{rows}\n</table></details>"
 
 
@@ -208,4 +232,5 @@ def _listed(view: View) -> str:
         strongest = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:_LONGEST]
         return values_table(strongest, f"The {_LONGEST} strongest of {len(view.entries)} features")
     where = {"image": "row, column", "series": "channel, step", "volume": "slice, row, column"}.get(view.kind, "index")
-    return values_table(view.entries, f"The {len(view.entries)} strongest ({where})")
+    # Places of pixels help nobody on paper, where they could not be folded.
+    return values_table(view.entries, f"The {len(view.entries)} strongest ({where})", on_paper=False)

@@ -14,9 +14,12 @@ from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Bytes, Floats, Palette
 from relprop.rendering.scale import Scale, note, scale_for, to_array
+from relprop.rendering.smoothing import dotted, smoothed
 
-# The picture's lightness is compressed into this range: pure black and pure white cannot take a tint.
-_PICTURE_LIGHTNESS = (30.0, 88.0)
+# The picture is paper for the map: its lightness is compressed into this range, on which every colour of a map shows.
+_PICTURE_LIGHTNESS = (62.0, 98.0)
+GRID = "dots: the stride of the network's first layer (smooth=2 evens them out)"
+"""The note on a map in which every second pixel stands out."""
 # The height of a panel in pixels.
 PANEL = 224
 
@@ -32,11 +35,13 @@ class Heatmap:
         values: the relevance of each pixel. NaN stays NaN and is drawn yellow.
         scale: its limit, and every size beyond it, is drawn in the deepest colour.
         palette: the colours.
+        smooth: the side of the box over which each pixel was spread, in pixels.
     """
 
     values: Floats
     scale: Scale
     palette: Palette = RED_BLUE
+    smooth: int = 1
 
     @classmethod
     def of(
@@ -46,21 +51,24 @@ class Heatmap:
         percentile: float | None = None,
         limit: float | Scale | None = None,
         palette: Palette | str = RED_BLUE,
+        smooth: int = 1,
     ) -> Heatmap:
-        """Sums the channels of `(H, W)`, `(C, H, W)` or `(1, C, H, W)`, and scales by the largest size.
+        """Sums the channels of `(H, W)`, `(C, H, W)` or `(1, C, H, W)`, and scales them by the usual scale of pictures.
 
         Args:
             relevance: the relevance of one picture.
-            percentile: scale by this percentile of absolute relevance instead, and clip larger values.
+            percentile: scale by this percentile of absolute relevance instead, and clip larger values. 100 clips
+                nothing.
             limit: scale by this size instead, or by another scale.
             palette: the colours, or their name.
+            smooth: the side of a box, in pixels, over which each pixel's relevance is spread evenly. The total stays.
 
         Raises:
-            InputError: the shape is not that of a map, or there is no such palette or scale.
+            InputError: the shape is not that of a map, or there is no such palette, scale or box.
         """
-        values = channel_sum(relevance)
-        scale = scale_for([values], percentile=percentile, limit=limit)
-        return cls(values, scale, colours.palette(palette))
+        values = smoothed(channel_sum(relevance), smooth)
+        scale = scale_for([values], percentile=percentile, limit=limit, pictures=True)
+        return cls(values, scale, colours.palette(palette), smooth)
 
     @property
     def limit(self) -> float:
@@ -72,7 +80,9 @@ class Heatmap:
         """What a reader should know before trusting the colours; empty for an ordinary map."""
         said = note(self.values, self.scale, "pixel")
         unsigned = "signs are not shown" if self.palette.positive == self.palette.negative else ""
-        return "; ".join(filter(None, [said, unsigned]))
+        box = f"each pixel spread over {self.smooth} x {self.smooth}" if self.smooth > 1 else ""
+        grid = GRID if self.smooth == 1 and dotted(self.values) else ""
+        return "; ".join(filter(None, [said, unsigned, box, grid]))
 
     @property
     def scaled(self) -> Floats:
@@ -86,19 +96,20 @@ class Heatmap:
     def part(self, sign: float) -> Heatmap:
         """Its positive or negative part, on the same scale."""
         side = np.maximum(self.values, 0.0) if sign > 0 else np.minimum(self.values, 0.0)
-        return Heatmap(side, self.scale, self.palette)
+        return Heatmap(side, self.scale, self.palette, self.smooth)
 
 
 def overlay(heatmap: Heatmap, picture: Image.Image) -> Image.Image:
-    """Draws the picture in grey, tinted by relevance: red for, blue against.
+    """Draws the map on the picture, as if printed on it: red for, blue against.
 
-    A tint does not change luminance, so the picture is as visible under strong relevance as under none.
+    The picture is a pale grey that darkens the colours of the map. So relevance is as strong as in the map alone, and
+    the picture's contrasts are the same under strong relevance as under none.
     """
     height, width_ = heatmap.values.shape
     rgb: Bytes = np.asarray(picture.convert("RGB").resize((width_, height), Image.Resampling.BICUBIC))
     low, high = _PICTURE_LIGHTNESS
     lightness = low + (high - low) * colours.lightness_of_luminance(colours.luminance(rgb)) / 100.0
-    return Image.fromarray(colours.tinted(heatmap.scaled, colours.luminance_of_lightness(lightness), heatmap.palette))
+    return Image.fromarray(colours.printed(heatmap.scaled, colours.luminance_of_lightness(lightness), heatmap.palette))
 
 
 def contour(
@@ -148,7 +159,7 @@ def channels(
     values = to_array(relevance)
     if values.ndim != 3:
         raise InputError(f"relevance has the shape {values.shape}; channels are shown of (C, H, W).")
-    scale = scale_for(values, percentile=percentile, limit=limit)
+    scale = scale_for(values, percentile=percentile, limit=limit, pictures=True)
     labels = list(names) or [f"channel {c}" for c in range(len(values))]
     if len(labels) != len(values):
         raise InputError(f"{len(labels)} names for {len(values)} channels.")

@@ -12,6 +12,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("plot() needs matplotlib: pip install 'relprop[plot]'", name="matplotlib") from error
 
+from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.image import Heatmap
@@ -34,6 +35,8 @@ def colour_map(palette: Palette | str = RED_BLUE) -> Colormap:
 
 def draw(view: View, ax: Any, options: Options) -> Any:
     """Draws a view on the given axes, or on the current ones, and returns the axes."""
+    if view.cells:
+        raise InputError("a comparison is several maps: plot one of them, as in C[0, 1].plot().")
     axes = ax if ax is not None else pyplot.gca()
     if isinstance(view.data, TokenMatrix):
         _matrix(axes, view.data)

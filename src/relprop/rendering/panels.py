@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,8 @@ from relprop.rendering.legend import colour_bar
 from relprop.rendering.marks import FAINT, INK, LINE, SIZE, SMALL, Mark, Picture, Rect, Text
 from relprop.rendering.scale import Scale, note, number
 
-# On hover, a map shows the sum of relevance of a part; each side has this many parts.
-_PARTS = 12
+# On hover, a map shows the sum of relevance of a part; each side has this many parts. Those of a small map are its pixels.
+_PARTS, _SMALL = 12, 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +30,14 @@ class Panel:
             wrapped.
         heatmap: the map whose colour bar and values belong to a picture; None draws neither.
         smooth: whether it is a photograph, which may be smoothed when it is enlarged.
+        bar: whether a map gets a colour bar.
     """
 
     image: Image.Image | Heatmap
     caption: str = ""
     heatmap: Heatmap | None = None
     smooth: bool = False
+    bar: bool = True
 
     @property
     def map(self) -> Heatmap | None:
@@ -45,20 +47,14 @@ class Panel:
 
 def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
     """One picture with its caption, and a colour bar if it has a map."""
-    image = shown.image.image() if isinstance(shown.image, Heatmap) else shown.image
-    wide = max(1, round(image.width * height / image.height))
-    marks: list[Mark] = [
-        # White maps on white paper need an edge.
-        Rect(0, 0, wide + 2, height + 2, None, LINE),
-        Picture(1, 1, wide, height, image, shown.smooth, ""),
-    ]
-    top = float(height + 6)
-    if shown.map is not None:
-        marks += _hover(shown.map, wide, height)
-        if bar:
-            legend = colour_bar(wide + 2, shown.map.scale, shown.map.palette)
-            marks += legend.at(0, top)
-            top += legend.height + 2
+    bar = bar and shown.bar
+    drawn = picture_of_panel(shown, height)
+    marks = list(drawn.marks)
+    wide, top = drawn.width - 2, float(height + 6)
+    if shown.map is not None and bar:
+        legend = colour_bar(wide + 2, shown.map.scale, shown.map.palette)
+        marks += legend.at(0, top)
+        top += legend.height + 2
     first, *rest = shown.caption.split("\n")
     if shown.map is not None and bar and shown.map.note:
         rest.append(shown.map.note)  # clipping is always stated
@@ -69,6 +65,20 @@ def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
         marks.append(Text(0, top, line, SMALL, FAINT))
         top += SMALL + 4
     return Drawing(wide + 2, top, tuple(marks), _described(shown))
+
+
+def picture_of_panel(shown: Panel, height: float, wide: float | None = None) -> Drawing:
+    """The picture of a panel in a frame, without bar and caption. A map tells the sums of its parts on hover."""
+    image = shown.image.image() if isinstance(shown.image, Heatmap) else shown.image
+    wide = max(1, round(image.width * height / image.height)) if wide is None else wide
+    marks: list[Mark] = [
+        # White maps on white paper need an edge.
+        Rect(0, 0, wide + 2, height + 2, None, LINE),
+        Picture(1, 1, wide, height, image, shown.smooth, ""),
+    ]
+    if shown.map is not None:
+        marks += _hover(shown.map, wide, height)
+    return Drawing(wide + 2, height + 2, tuple(marks), _described(shown))
 
 
 def strip(panels: Sequence[Panel], *, height: int = PANEL) -> Drawing:
@@ -93,7 +103,7 @@ def grid(
         maps: the rows of maps.
         rows: a label for each row.
         columns: a label for each column.
-        shared: draw all maps on the scale of the largest size, instead of each on its own scale with its own colour
+        shared: draw all maps on one scale, instead of each on its own scale with its own colour
             bar. Maps of different rules may differ in size by orders of magnitude; the text under a small one then
             says that it looks white.
         picture: a picture to tint with each map, instead of drawing the maps alone.
@@ -108,8 +118,8 @@ def grid(
     if (rows and len(rows) != len(maps)) or (columns and len(columns) != longest):
         raise InputError(f"{len(rows)} and {len(columns)} labels for {len(maps)} rows and {longest} columns of maps.")
     if shared:
-        scale = Scale.of(*(heatmap.values for line in maps for heatmap in line))
-        maps = [[Heatmap(heatmap.values, scale, heatmap.palette) for heatmap in line] for line in maps]
+        scale = Scale.usual(*(heatmap.values for line in maps for heatmap in line))
+        maps = [[replace(heatmap, scale=scale) for heatmap in line] for line in maps]
     side = max((width(label, SIZE) for label in rows), default=0.0)
     left = min(side, 150.0) + 10 if rows else 0.0
     top = SIZE + 8.0 if columns else 0.0
@@ -145,17 +155,23 @@ def grid(
 def _hover(heatmap: Heatmap, wide: float, height: float) -> list[Mark]:
     """Invisible rectangles that show the sum of each part of a map on hover."""
     marks: list[Mark] = []
-    rows = np.array_split(np.arange(heatmap.values.shape[0]), min(_PARTS, heatmap.values.shape[0]))
-    columns = np.array_split(np.arange(heatmap.values.shape[1]), min(_PARTS, heatmap.values.shape[1]))
+    high, across_ = heatmap.values.shape
+    most = max(high, across_) if high * across_ <= _SMALL else _PARTS
+    rows = np.array_split(np.arange(high), min(most, high))
+    columns = np.array_split(np.arange(across_), min(most, across_))
     down, across = height / heatmap.values.shape[0], wide / heatmap.values.shape[1]
     for y in rows:
         for x in columns:
             with np.errstate(invalid="ignore", over="ignore"):
                 total = float(heatmap.values[y[0] : y[-1] + 1, x[0] : x[-1] + 1].sum())
-            where = f"rows {y[0]}-{y[-1]}, columns {x[0]}-{x[-1]}: {number(total)}"
+            where = f"{_range('row', y)}, {_range('column', x)}: {number(total)}"
             place = 1 + x[0] * across, 1 + y[0] * down, len(x) * across, len(y) * down
             marks.append(Rect(*place, title=where))
     return marks
+
+
+def _range(what: str, places: np.ndarray) -> str:
+    return f"{what} {places[0]}" if len(places) == 1 else f"{what}s {places[0]}-{places[-1]}"
 
 
 def _described(shown: Panel) -> str:

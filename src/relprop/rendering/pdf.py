@@ -22,11 +22,12 @@ _POINT = 0.75
 _DETAIL = 4
 
 
-def pdf(width: float, height: float, marks: Sequence[Mark]) -> bytes:
+def pdf(width: float, height: float, marks: Sequence[Mark], scale: float = 1.0) -> bytes:
     """Marks on white paper as the bytes of a PDF file."""
     pictures: list[Image.Image] = []
-    page_width, page_height = width * _POINT, height * _POINT
-    commands = [f"{_POINT} 0 0 -{_POINT} 0 {page_height:.3f} cm"]
+    unit = _POINT * scale
+    page_width, page_height = width * unit, height * unit
+    commands = [f"{unit:.6g} 0 0 -{unit:.6g} 0 {page_height:.3f} cm"]
     for mark in marks:
         commands += _mark(mark, pictures)
     content = zlib.compress("\n".join(commands).encode("latin-1"))

@@ -14,6 +14,11 @@ from relprop.rendering.colours import Floats
 
 # A map looks white if its largest size is below this fraction of its scale.
 _FAINT = 0.05
+USUAL = 99.5
+"""Where the scale of a picture ends: the percentile of the sizes that are not 0.
+
+Maps of pictures are heavy-tailed: on the scale of its largest pixel, a map of a photograph is nearly white.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,21 @@ class Scale:
         return cls(float(np.percentile(sizes, percentile)), f"{how}, {shared}" if shared else how)
 
     @classmethod
+    def usual(cls, *maps: torch.Tensor | ArrayLike) -> Scale:
+        """The usual scale of pictures: of the pixels that are not 0, at most one in 200 lies beyond it.
+
+        A map of fewer pixels is not clipped.
+        """
+        arrays = [to_array(m) for m in maps]
+        sizes = np.concatenate([np.abs(a[np.isfinite(a) & (a != 0.0)]).ravel() for a in arrays] or [np.array([])])
+        shared = f"shared by {len(arrays)} maps" if len(arrays) > 1 else ""
+        if sizes.size == 0:
+            return cls(0.0, shared)
+        limit = float(np.percentile(sizes, USUAL, method="higher"))
+        clipped = f"clipped at percentile {USUAL:g}" if limit < sizes.max() else ""
+        return cls(limit, ", ".join(filter(None, [clipped, shared])))
+
+    @classmethod
     def fixed(cls, limit: float) -> Scale:
         """A scale with a given limit.
 
@@ -80,16 +100,23 @@ class Scale:
 
 
 def scale_for(
-    maps: Iterable[torch.Tensor | ArrayLike], *, percentile: float | None = None, limit: float | Scale | None = None
+    maps: Iterable[torch.Tensor | ArrayLike],
+    *,
+    percentile: float | None = None,
+    limit: float | Scale | None = None,
+    pictures: bool = False,
 ) -> Scale:
-    """One scale for some maps: the given limit or scale, else one chosen from their values."""
+    """One scale for some maps: the given limit or scale, else one chosen from their values.
+
+    Without limit and percentile it is the usual one for pictures, and that of the largest size for others.
+    """
     if isinstance(limit, Scale):
         return limit
     if limit is not None:
         if percentile is not None:
             raise InputError("give percentile or limit, not both: each of them sets the end of the scale.")
         return Scale.fixed(limit)
-    return Scale.of(*maps, percentile=percentile)
+    return Scale.usual(*maps) if pictures and percentile is None else Scale.of(*maps, percentile=percentile)
 
 
 def note(values: torch.Tensor | ArrayLike, scale: Scale | None = None, unit: str = "value") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -17,13 +18,26 @@ _FONTS = "Helvetica, Arial, sans-serif"
 _BASELINE = 0.95
 
 
-def svg(width: float, height: float, marks: Sequence[Mark], description: str = "") -> str:
+def svg(
+    width: float,
+    height: float,
+    marks: Sequence[Mark],
+    description: str = "",
+    *,
+    stretch: bool = False,
+    scale: float = 1.0,
+) -> str:
     """Marks on white paper as one `<svg>` element, for a file or a page."""
     drawn = "\n".join(filter(None, map(_mark, marks)))
     about = f"<title>{escape(visible(description))}</title>" if description else ""
     wide, high = _n(width), _n(height)
+    size = (
+        f'width="100%" height="{high}" preserveAspectRatio="none"'
+        if stretch
+        else (f'width="{_n(width * scale)}" height="{_n(height * scale)}"')
+    )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {wide} {high}" '
         f'role="img" font-family="{_FONTS}">\n{about}\n'
         f'<rect width="{wide}" height="{high}" fill="#ffffff"/>\n{drawn}\n</svg>\n'
     )
@@ -56,11 +70,21 @@ def _mark(mark: Mark) -> str:
     box = f'x="{_n(mark.x)}" y="{_n(mark.y)}" width="{_n(mark.width)}" height="{_n(mark.height)}"'
     title = f"<title>{escape(mark.title)}</title>" if mark.title else ""
     if isinstance(mark, Picture):
-        kind = "" if mark.smooth else ' image-rendering="pixelated"'
-        return f'<image {box} preserveAspectRatio="none"{kind} href="{png_address(mark.image)}">{title}</image>'
+        image = mark.image if mark.smooth else _whole_pixels(mark)
+        return f'<image {box} preserveAspectRatio="none" href="{png_address(image)}">{title}</image>'
     if mark.fill is None and mark.edge is None and not title:
         return ""
     return f"<rect {box}{_paint(mark)}>{title}</rect>" if title else f"<rect {box}{_paint(mark)}/>"
+
+
+def _whole_pixels(mark: Picture) -> Image.Image:
+    """The picture with each pixel repeated, so that it has at least those of its rectangle.
+
+    A browser may then average pixels but never leaves any out. `image-rendering="pixelated"` would: on a narrow screen
+    it makes a map smaller than itself, and draws grids that are not there.
+    """
+    across, down = (max(1, math.ceil(n)) for n in (mark.width / mark.image.width, mark.height / mark.image.height))
+    return mark.image.resize((mark.image.width * across, mark.image.height * down), Image.Resampling.NEAREST)
 
 
 def _paint(mark: Rect) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ def bars(
     most: int = 20,
     palette: Palette | str = RED_BLUE,
     wide: float = 420,
+    ends: tuple[float, float] | None = None,
 ) -> Drawing:
-    """Draws a bar for each feature, the largest first. One more bar is the sum of those left out.
+    """Draws a bar for each feature, the largest first. One more bar, in outline, is the sum of those left out.
 
     Args:
         relevance: `(F,)`, the relevance of each feature.
@@ -40,17 +41,17 @@ def bars(
         most: the number of features to draw.
         palette: the colours, or their name.
         wide: the width of the bars with their numbers, in pixels.
+        ends: the smallest and the largest value of the scale, for several drawings on one scale; see `bar_ends`.
 
     Raises:
         InputError: the shapes or names do not match, or there is no such palette.
     """
     values, labels = _named(relevance, names, features)
     entries = _largest(values, labels, most)
-    # The sum of the others may exceed every drawn bar: it gets a bar only if that leaves the others room.
-    drawn = entries[:-1] if len(entries) < len(values) and abs(entries[-1][1]) > 2 * abs(entries[0][1]) else entries
-    finite = np.array([value for _, value in drawn if np.isfinite(value)])
-    low, high = min(float(finite.min(initial=0.0)), 0.0), max(float(finite.max(initial=0.0)), 0.0)
+    drawn = _in_bars(entries, len(values))
+    low, high = _range(entry[1] for entry in drawn) if ends is None else ends
     span = (high - low) or 1.0
+    others = len(entries) - 1 if len(entries) < len(values) else len(entries)
     left, room = _label_room(entries), wide - 56.0
     marks: list[Mark] = []
     # The number of a bar stands at its end: negative bars need room on the left.
@@ -60,14 +61,14 @@ def bars(
     zero = start + room * -low / span
     for place, (label, value) in enumerate(entries):
         y = place * _ROW
-        marks.append(Text(left - 8, y + 3, fit(label, left - 8, SIZE), SIZE, INK, "end"))
+        marks.append(Text(left - 8, y + 3, fit(label, left - 8, SIZE), SIZE, INK if place < others else FAINT, "end"))
         if not np.isfinite(value) or place >= len(drawn):
             said = f"{number(value)}, not drawn to scale" if np.isfinite(value) else "not finite"
             marks.append(Text(zero + 5, y + 4, said, SMALL, FAINT))
             continue
         long = room * abs(value) / span
         x = zero if value >= 0 else zero - long
-        marks.append(Rect(x, y + 2, max(long, 0.5), _BAR, _colour(value, palette), None, f"{label}: {number(value)}"))
+        marks.append(_bar(x, y + 2, long, value, palette, f"{label}: {number(value)}", of_feature=place < others))
         marks.append(
             Text(zero + long + 5, y + 4, number(value), SMALL, FAINT)
             if value >= 0
@@ -88,6 +89,7 @@ def waterfall(
     most: int = 12,
     palette: Palette | str = RED_BLUE,
     wide: float = 420,
+    ends: tuple[float, float] | None = None,
 ) -> Drawing:
     """Draws how the features' relevance and the residual add up to the score.
 
@@ -100,6 +102,7 @@ def waterfall(
         most: the number of features to draw; the sum of the rest is one step.
         palette: the colours, or their name.
         wide: the width of the bars with their numbers, in pixels.
+        ends: the smallest and the largest value of the scale, for several drawings on one scale; see `bar_ends`.
 
     Raises:
         InputError: relevance and residual do not add up to the score or are not finite, the shapes or names do not
@@ -120,13 +123,11 @@ def waterfall(
             f"relevance {number(total)} and residual {number(sum(absorbed.values()))} do not add up to the score "
             f"{number(score)}: the bars would not end there."
         )
-    of_features = _largest(values, labels, most)
-    # A step narrower than a pixel is not drawn.
-    least = 1e-3 * max(abs(score), *map(abs, absorbed.values()), 1e-300)
-    entries = of_features + [(label, value) for label, value in absorbed.items() if abs(value) > least]
-    ends = np.cumsum([0.0, *(value for _, value in entries)])
-    low, high = min(float(ends.min()), 0.0), max(float(ends.max()), 0.0)
+    of_features, entries = _steps(values, labels, score, absorbed, most)
+    sums = np.cumsum([0.0, *(value for _, value in entries)])
+    low, high = _range(sums) if ends is None else ends
     span = (high - low) or 1.0
+    others = len(of_features) - 1 if len(of_features) < len(values) else len(of_features)
     rows = [*entries, ("score", score)]
     left, room = _label_room(rows), wide - 70.0
 
@@ -137,11 +138,15 @@ def waterfall(
     for place, (label, value) in enumerate(rows):
         y = place * _ROW
         last = place == len(entries)
-        begin, end = (0.0, score) if last else (float(ends[place]), float(ends[place + 1]))
+        begin, end = (0.0, score) if last else (float(sums[place]), float(sums[place + 1]))
         x0, x1 = sorted((place_of(begin), place_of(end)))
-        fill = INK if last else _colour(value, palette) if place < len(of_features) else "#b4b4b4"
-        marks.append(Text(left - 8, y + 3, fit(label, left - 8, SIZE), SIZE, INK, "end"))
-        marks.append(Rect(x0, y + 2, max(x1 - x0, 0.5), _BAR, fill, None, f"{label}: {number(value)}"))
+        is_feature = place < others or last
+        marks.append(Text(left - 8, y + 3, fit(label, left - 8, SIZE), SIZE, INK if is_feature else FAINT, "end"))
+        hover = f"{label}: {number(value)}"
+        if place < len(of_features):
+            marks.append(_bar(x0, y + 2, x1 - x0, value, palette, hover, of_feature=place < others))
+        else:
+            marks.append(Rect(x0, y + 2, max(x1 - x0, 0.5), _BAR, INK if last else "#b4b4b4", None, hover))
         said = number(value) if last or value < 0 else f"+{number(value)}"
         marks.append(Text(x1 + 5, y + 4, said, SMALL, FAINT))
         if not last:
@@ -150,6 +155,56 @@ def waterfall(
     marks.append(Line(((place_of(0.0), 0), (place_of(0.0), bottom)), LINE))
     about = f"Waterfall from 0 to the score {number(score)}. {_described(entries)}"
     return Drawing(left + wide, bottom + 2, tuple(marks), about)
+
+
+def bar_ends(
+    relevance: torch.Tensor | ArrayLike,
+    score: float | None = None,
+    residual: dict[str, float] | None = None,
+    *,
+    most: int | None = None,
+) -> tuple[float, float]:
+    """The smallest and the largest value on the scale of `bars`, or with a score and a residual of `waterfall`.
+
+    Args:
+        relevance: `(F,)`, the relevance of each feature.
+        score: the score.
+        residual: what was absorbed, by cause.
+        most: the number of features that are drawn: by default 20 in bars and 12 in a waterfall.
+    """
+    values, labels = _named(relevance, (), None)
+    if score is None:
+        return _range(value for _, value in _in_bars(_largest(values, labels, most or 20), len(values)))
+    _, entries = _steps(values, labels, score, residual or {}, most or 12)
+    return _range(np.cumsum([0.0, *(value for _, value in entries)]))
+
+
+def _in_bars(entries: list[tuple[str, float]], count: int) -> list[tuple[str, float]]:
+    """The entries that get a bar. The sum of the others may exceed every bar: it gets one only if that leaves room."""
+    return entries[:-1] if len(entries) < count and abs(entries[-1][1]) > 2 * abs(entries[0][1]) else entries
+
+
+def _steps(
+    values: Floats, labels: list[str], score: float, absorbed: dict[str, float], most: int
+) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """The steps of a waterfall: those of features, and all. A step narrower than a pixel is left out."""
+    of_features = _largest(values, labels, most)
+    least = 1e-3 * max(abs(score), *map(abs, absorbed.values()), 1e-300)
+    return of_features, of_features + [(label, value) for label, value in absorbed.items() if abs(value) > least]
+
+
+def _range(values: Iterable[float]) -> tuple[float, float]:
+    """The smallest and the largest finite value, and 0."""
+    finite = [float(value) for value in values if np.isfinite(value)]
+    return min([0.0, *finite]), max([0.0, *finite])
+
+
+def _bar(
+    x: float, y: float, long: float, value: float, palette: Palette | str, title: str, *, of_feature: bool
+) -> Rect:
+    """A bar. The sum of others is pale and has an outline, so that it does not look like a feature."""
+    fill = _colour(value, palette) if of_feature else colours.hexadecimal(0.15 * float(np.sign(value)), palette)
+    return Rect(x, y, max(long, 0.5), _BAR, fill, None if of_feature else _colour(value, palette), title)
 
 
 def _named(relevance: torch.Tensor | ArrayLike, names: Sequence[str], features: object) -> tuple[Floats, list[str]]:
@@ -174,7 +229,7 @@ def _largest(values: Floats, labels: list[str], most: int) -> list[tuple[str, fl
     count = len(order) if len(order) <= most + 1 else most
     entries = [(labels[i], float(values[i])) for i in order[:count]]
     if count < len(order):
-        entries.append((f"{len(order) - count} others", float(np.nansum(values[order[count:]]))))
+        entries.append((f"(sum of {len(order) - count} others)", float(np.nansum(values[order[count:]]))))
     return entries
 
 

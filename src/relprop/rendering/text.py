@@ -137,16 +137,24 @@ class TokenMap:
                 x, y = 0.0, y + _LINE_HEIGHT
                 text = text.lstrip(" ") or text
                 long = min(width(text, _LETTERS), room - width(sign, _LETTERS)) + width(sign, _LETTERS)
+            ahead, _, behind = spaces(text)
+            before = width(ahead, _LETTERS) if text[:1] == " " else 0.0
+            tinted = max(
+                long - before - (width(behind, _LETTERS) if behind else 0.0), 1.0
+            )  # the colour ends with the word
             fill, ink = colours.hexadecimal(float(scaled), self.palette), colours.ink_on(float(scaled))
             edge = LINE if token.special else None
             grounds.append(
-                Rect(x, y, long, _LINE_HEIGHT - 5, fill, edge, f"{visible(token.text)}: {number(token.value)}")
+                Rect(
+                    x + before, y, tinted, _LINE_HEIGHT - 5, fill, edge, f"{visible(token.text)}: {number(token.value)}"
+                )
             )
             marks.append(Text(x, y + 3, fit(text, long - width(sign, _LETTERS), _LETTERS), _LETTERS, ink))
             if sign:
                 marks.append(Text(x + long, y + 3, sign, _LETTERS, ink, "end"))
             if abs(scaled) >= UNDERLINED:
-                ends = (x + 1, y + _LINE_HEIGHT - 4), (x + long - 1, y + _LINE_HEIGHT - 4)
+                start, stop = x + before + 1, x + before + tinted - 1
+                ends = (start, y + _LINE_HEIGHT - 4), (stop, y + _LINE_HEIGHT - 4)
                 marks.append(Line(ends, INK, 1, dashed=bool(scaled < 0)))
             x, gap = x + long, token.special
             longest = max(longest, x)
@@ -166,6 +174,15 @@ class TokenMap:
         order = np.argsort(-np.abs(np.nan_to_num(self.values)))[:5]
         strongest = ", ".join(f"{visible(self.tokens[i].text).strip()} {number(self.tokens[i].value)}" for i in order)
         return f"Text with relevance; strongest: {strongest}."
+
+
+def spaces(text: str) -> tuple[str, str, str]:
+    """The spaces before a word, the word, and the spaces after it. A token of spaces alone is a word."""
+    word = text.strip(" ")
+    if not word:
+        return "", text, ""
+    start = text.index(word)
+    return text[:start], word, text[start + len(word) :]
 
 
 def _word_width(tokens: Sequence[Token], start: int) -> float:

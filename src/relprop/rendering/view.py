@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.drawing import Drawing
 from relprop.rendering.image import Heatmap
 from relprop.rendering.matrix import TokenMatrix
+from relprop.rendering.panels import Panel
 from relprop.rendering.scale import Scale, number
 from relprop.rendering.text import TokenMap
 from relprop.signatures import public
@@ -33,14 +34,18 @@ class Options:
             None takes those of the result.
         pictures: what maps are drawn on: one Pillow image, or one per sample. None takes the input itself.
         rate: samples per second of a sound or a series.
-        percentile: end of each scale, as a percentile of absolute relevance. A note counts the values beyond it.
+        percentile: end of each scale, as a percentile of absolute relevance. A note counts the values beyond it. None
+            is the usual scale: of pictures and volumes it ends at percentile 99.5 of the values that are not 0; that of
+            others at the largest size. 100 clips nothing.
         limit: end of every scale, as a number or a `Scale`.
         shared: whether all samples have one scale.
         palette: "red_blue", "orange_purple" or "grey".
         most: the number of samples to draw. The output says how many are left out.
         beside: whether an image's input is drawn next to its map.
         merge: whether the tokens of a word are joined, and their relevance added up.
-        room: the length of a text's lines in drawings, in pixels.
+        room: the length of a text's lines, or the width of a comparison, in drawings, in pixels.
+        smooth: the side of a box, in pixels, over which each pixel of a picture's map is spread evenly. The total stays.
+            It evens out the dots that a first layer with a stride leaves.
 
     Raises:
         InputError: an option has no valid value.
@@ -59,12 +64,15 @@ class Options:
     beside: bool = True
     merge: bool = False
     room: float = 720
+    smooth: int = 1
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             raise InputError(f"there is no kind {self.kind!r} of input; there are: {', '.join(KINDS)}.")
         if not isinstance(self.most, int) or self.most < 1:
             raise InputError(f"most is {self.most!r}; at least one sample is drawn: an int above 0.")
+        if not isinstance(self.smooth, int) or isinstance(self.smooth, bool) or self.smooth < 1:
+            raise InputError(f"smooth is {self.smooth!r}; it is the side of a box in pixels: an int above 0.")
         for name in ("rate", "percentile", "room"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) and not (value is None and name != "room"):
@@ -76,8 +84,8 @@ class Options:
 
 
 ELSEWHERE = {
-    "dpi": "Drawings are made of pixels: scale=2 draws twice as many, in to_image and in save to a .png.",
-    "figsize": "Drawings are as large as what they show: scale=2 draws twice as many pixels, in to_image and in save to a .png.",
+    "dpi": "It belongs to save: R.save('map.png', width='170mm', dpi=300). Elsewhere scale=2 draws twice as many pixels.",
+    "figsize": "The size in a file is R.save('map.png', width='170mm'), or in pixels width=800.",
     "cmap": 'Colours are chosen by palette="red_blue", "orange_purple" or "grey".',
     "vmax": "The end of a scale is limit=, a number, or percentile=.",
     "vmin": "Scales end at the same number on both sides: limit=, or percentile=.",
@@ -117,10 +125,14 @@ def chance(probability: float) -> str:
     return ">0.999" if probability > 0.9995 else number(probability)
 
 
+UNKNOWN = "absorbed by constants"
+"""What kept a residual whose causes were not asked for."""
+
+
 def by_cause(rest: float, causes: dict[str, float]) -> dict[str, float]:
     """A residual by cause, if the causes are known. The parts add up to it."""
     if not causes:
-        return {"absorbed by constants": rest}
+        return {UNKNOWN: rest}
     largest = max(abs(rest), *map(abs, causes.values()))
     # Amounts below the rounding error of float32 go into the last entry, as does the rounding itself.
     kept = {cause: amount for cause, amount in causes.items() if abs(amount) > 1e-5 * largest}
@@ -147,6 +159,11 @@ class View:
         said: the model's answer, in words.
         rows: the numbers of the scores that it explains.
         series: the relevance of a series or a sound, channels by steps.
+        frames: makes the frames of an animation, of a volume or a video.
+        account: what became of the score, as a bar; None where nothing adds up to it, or the drawing ends at the score.
+        kept: the same as a sentence.
+        panels: the pictures of an image, side by side: the input, relevance on it, and relevance.
+        cells: of a comparison, the views by row and column.
     """
 
     kind: str
@@ -160,3 +177,8 @@ class View:
     said: str = ""
     rows: Sequence[Row] = ()
     series: Floats | None = None
+    frames: Callable[[], list[Drawing]] | None = None
+    account: Drawing | None = None
+    kept: str = ""
+    panels: Sequence[Panel] = ()
+    cells: Mapping[tuple[str, str], View] = field(default_factory=dict)

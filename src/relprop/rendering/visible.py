@@ -46,6 +46,11 @@ def sign(letter: str) -> str:
     return f"⟨U+{code:04X}⟩"
 
 
+def quoted(path: object) -> str:
+    """A path in a message: between quotes, as it was typed. `repr` would double the backslashes of Windows."""
+    return f"'{visible(path, longest=400)}'"
+
+
 def cell(text: object) -> str:
     """Text for a cell of a CSV file. A leading quote keeps a spreadsheet from reading it as a formula.
 

@@ -45,13 +45,13 @@ def volume(
     Raises:
         InputError: the shapes do not match, or there is no such axis, palette or scale.
     """
-    found = _summed(relevance, "relevance")
+    found = summed(relevance, "relevance")
     if axis not in (0, 1, 2) or slices < 1:
         raise InputError(f"axis is {axis}, slices {slices}; a volume is cut across axis 0, 1 or 2, at least once.")
-    cube = None if values is None else _summed(values, "the volume")
+    cube = None if values is None else summed(values, "the volume")
     if cube is not None and cube.shape != found.shape:
         raise InputError(f"relevance has the shape {found.shape}, the volume {cube.shape}: they must be the same.")
-    scale = scale_for([found], percentile=percentile, limit=limit)
+    scale = scale_for([found], percentile=percentile, limit=limit, pictures=True)
     stack = np.moveaxis(found, axis, 0)
     sizes = np.where(np.isfinite(stack), np.abs(stack), 0.0)
     strength = sizes.sum(axis=(1, 2))
@@ -86,7 +86,12 @@ def volume(
     return replace(column([body, foot], 8), description=f"Slices of a volume: {', '.join(captions)}.")
 
 
-def _summed(values: torch.Tensor | ArrayLike, what: str) -> Floats:
+def summed(values: torch.Tensor | ArrayLike, what: str) -> Floats:
+    """A volume (D, H, W): channels are summed.
+
+    Raises:
+        InputError: it has another shape.
+    """
     array = to_array(values)
     if array.ndim == 4:
         with np.errstate(invalid="ignore", over="ignore"):

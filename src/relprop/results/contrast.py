@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from relprop.signatures import public
 
@@ -29,3 +33,33 @@ def target_at(target: Any, index: int | slice, count: int) -> Any:
     if isinstance(target, Contrast):
         return Contrast(target_at(target.positive, index, count), target_at(target.negative, index, count))
     return target[index] if isinstance(target, list) and len(target) == count else target
+
+
+def targets_of(parts: Sequence[Any], counts: Sequence[int]) -> Any:
+    """The target of several batches of that many samples. It is a list with one per sample where they differ."""
+    if all(isinstance(part, Contrast) for part in parts):
+        positive, negative = (
+            targets_of([getattr(part, side) for part in parts], counts) for side in ("positive", "negative")
+        )
+        return Contrast(positive, negative)
+    if all(isinstance(part, Tensor) and part.ndim and len(part) == n for part, n in zip(parts, counts, strict=True)):
+        return torch.cat(list(parts))
+    lists = [isinstance(part, list) and len(part) == count for part, count in zip(parts, counts, strict=True)]
+    if not any(lists) and all(_same(part, parts[0]) for part in parts):
+        return parts[0]
+    return [
+        one
+        for part, count, several in zip(parts, counts, lists, strict=True)
+        for one in (part if several else [part] * count)
+    ]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return False
+    try:
+        return bool(a == b)
+    except (TypeError, ValueError, RuntimeError):  # such as arrays
+        return False

@@ -28,7 +28,7 @@ class Outputs:
     """The methods that draw and write results, and defaults for some methods of `Result`.
 
     Those that draw take the keyword arguments of `relprop.rendering.Options`: `kind`, `names`, `tokens`, `pictures`,
-    `rate`, `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`.
+    `rate`, `percentile`, `limit`, `shared`, `palette`, `most`, `beside`, `merge`, `room`, `smooth`.
     """
 
     @property
@@ -83,18 +83,21 @@ class Outputs:
         An interruption leaves no partial file: it is written whole or not at all.
 
         Args:
-            path: its suffix is the format. `.png`, `.svg`, `.pdf` and `.html` are drawings; `.json`, `.npz` and `.csv`
-                hold the numbers. A path without a suffix, or one that ends in a slash, is a folder with tensors
+            path: its suffix is the format. `.png`, `.jpg`, `.svg`, `.pdf` and `.html` are drawings, and `.gif`
+                is the animation of one volume or video, with `rate=` frames per second; `.json`, `.npz`, `.csv`
+                and `.parquet` (tables and texts; needs pandas and pyarrow) hold the numbers,
+                and `.nii` and `.nii.gz` those of one volume (needs nibabel). A path without a suffix, or one that ends in a slash, is a folder with tensors
                 (safetensors) and a manifest (JSON).
             **options: see `relprop.rendering.Options`; also `scale` for `.png`, `title` for `.html`, and `inputs` for a
-                folder, where False leaves the inputs out.
+                folder, where False leaves the inputs out. `width` makes a `.png`, `.svg` or `.pdf` so wide: pixels, or a
+                length such as "170mm", with `dpi` pixels per inch (300 on paper).
 
         Raises:
             InputError: the suffix is unknown, or the options do not fit.
         """
         from relprop.results.files.save import save
 
-        self._check(options, "path", "scale", "title", "inputs")
+        self._check(options, "path", "scale", "title", "inputs", "width", "dpi")
         if not isinstance(path, (str, PathLike)):
             raise InputError(f"path is where the result goes, as in 'map.png' or 'folder/'; got {path!r}.")
         _check_scale(options.get("scale", 1.0))

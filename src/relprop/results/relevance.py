@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,16 +12,21 @@ from torch import Tensor
 from relprop.composites import Composite, Place, acting
 from relprop.errors import InputError
 from relprop.results.contrast import target_at
-from relprop.results.files.checks import check_scores, require
+from relprop.results.files.checks import check_scores, check_seen, require
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger
 from relprop.results.outputs import Outputs
 from relprop.results.protocol import Exported, loadable
+from relprop.results.target_words import in_words
 from relprop.rules import Rule
+from relprop.signatures import public
 from relprop.trees import leaves, map_tree
 
 if TYPE_CHECKING:
+    import pandas
+
     from relprop.rendering.view import Options, Row, View
+    from relprop.results.summary import Summary
 
 # What a folder stores in addition to how the result was made.
 _KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions", "inputs")
@@ -54,6 +59,9 @@ class Relevance(Outputs):
         inputs: a copy of the inputs, for drawing relevance on them.
         labels: names of the classes, if the model or the caller knows them.
         model: the name of the model that was explained.
+        names: the names of the features, if the inputs were a table that has them.
+        pictures: the pictures that the inputs were read from, (N, 3, H, W) in bytes, if `read_image` read them.
+        affine: the map from voxels to space, (4, 4), if `read_volume` read the inputs.
     """
 
     kind: ClassVar[str] = "relevance"
@@ -73,6 +81,9 @@ class Relevance(Outputs):
     inputs: Any = None
     labels: Sequence[str] | None = None
     model: Identity | None = None
+    names: Sequence[str] | None = None
+    pictures: Tensor | None = None
+    affine: Tensor | None = None
 
     def __len__(self) -> int:
         return self.score.shape[0]
@@ -103,7 +114,8 @@ class Relevance(Outputs):
             self.residual[index], map_tree(pick, self.layers), self.rules, self.unknown,
             map_tree(pick, self.positions),
             self.ledger.sample(index), self.notices,
-            inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model,
+            inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model, names=self.names,
+            pictures=None if self.pictures is None else self.pictures[index], affine=self.affine,
         )  # fmt: skip
 
     @property
@@ -123,6 +135,69 @@ class Relevance(Outputs):
         """Relevance summed over axis 1, the channels of pictures and signals."""
         return map_tree(lambda t: t.sum(1) if t.ndim > 1 else t, self.values)
 
+    @public(".grouped")
+    def grouped(self, groups: Any, *, names: Sequence[str] | None = None, input: str | None = None) -> Relevance:
+        """The result with one column per group: superpixels, spans, groups of features. Sums stay what they were.
+
+        Args:
+            groups: a dict from names to features (by name or index) or to boolean masks of positions; a list with the name of
+                a group for each feature; or integers with the group of each feature or position, for all samples or for each,
+                such as superpixels (H, W) or (N, H, W). What is in no group of a dict is a column of its own.
+            names: the names of the groups, where they are numbers.
+            input: the path of the input, as `inputs[0]`, if there are several.
+
+        Raises:
+            InputError: the groups do not fit, or share a feature.
+        """
+        from relprop.results.grouping import grouped
+
+        return grouped(self, groups, names, input)
+
+    @public(".summary")
+    def summary(self, *, groups: Any = None, names: Sequence[str] | None = None, input: str | None = None) -> Summary:
+        """Relevance over the batch: the mean and the mean size per feature, and per class.
+
+        Features of pictures are their channels, and maps are averaged per class; those of series are their channels.
+
+        Args:
+            groups: sum over groups first, as in `grouped`.
+            names: the names of the features, or of the groups.
+            input: the path of the input, if there are several.
+        """
+        from relprop.results.grouping import summary
+
+        return summary(self, groups, names, input)
+
+    @public(".to_pandas")
+    def to_pandas(
+        self, *, groups: Any = None, names: Sequence[str] | None = None, input: str | None = None
+    ) -> pandas.DataFrame:
+        """A row for each sample: what was explained, score, residual, and the relevance of each feature. Needs pandas.
+
+        Args:
+            groups: sum over groups first, as in `grouped`.
+            names: the names of the columns.
+            input: the path of the input, if there are several.
+
+        Raises:
+            InputError: relevance is that of pictures or series, and there are no groups.
+        """
+        from relprop.results.grouping import frame
+
+        return frame(self, groups, names, input)
+
+    def records(self, options: dict[str, Any]) -> tuple[list[str], Iterable[list[Any]]] | None:
+        """The columns and rows of a CSV file of a table; None for others, which are written as they are drawn."""
+        if options or not isinstance(self.values, Tensor) or self.values.ndim != 2 or len(self.values) != len(self):
+            return None
+        names = self.names or [f"feature {f}" for f in range(self.values.shape[1])]
+        rows = (
+            [n, self.subject(n), name, value]
+            for n, row in enumerate(self.values.tolist())
+            for name, value in zip(names, row, strict=True)
+        )
+        return ["sample", "target", "name", "relevance"], rows
+
     def table(self) -> str:
         """Which rule acted where: a line for each place for which a rule was looked up, in that order.
 
@@ -141,21 +216,21 @@ class Relevance(Outputs):
 
     def rows(self) -> list[Row]:
         """The numbers of each sample's score."""
-        from relprop.results import views
+        from relprop.results import numbers
 
-        return views.rows(self)
+        return numbers.rows(self)
 
     def subject(self, n: int) -> str:
         """What was explained of a sample, in words: the class's name if it is known."""
-        from relprop.results import views
+        from relprop.results import numbers
 
-        return views.target_of(self, n)
+        return numbers.target_of(self, n)
 
     def facts(self, n: int) -> dict[str, Any]:
         """The largest outputs of a sample."""
-        from relprop.results import views
+        from relprop.results import numbers
 
-        return {"largest_outputs": dict(views.predictions(self, n))}
+        return {"largest_outputs": dict(numbers.predictions(self, n))}
 
     def given(self) -> Any:
         """The inputs."""
@@ -163,7 +238,8 @@ class Relevance(Outputs):
 
     def kept(self) -> dict[str, Any]:
         """What a folder stores."""
-        return {name: getattr(self, name) for name in _KEPT}
+        seen = {"names": self.names, "pictures": self.pictures, "affine": self.affine}
+        return {name: getattr(self, name) for name in _KEPT} | {n: part for n, part in seen.items() if part is not None}
 
     def exported(self) -> Exported:
         """The content of the files for other programs."""
@@ -174,6 +250,7 @@ class Relevance(Outputs):
             ("output", self.output),
         ]
         arrays = {path: part for path, part in found if isinstance(part, Tensor)}
+        arrays |= {} if self.affine is None else {"affine": self.affine}
         return Exported({name: getattr(self, name) for name in _TOLD}, arrays, {"target": self.target})
 
     @classmethod
@@ -181,15 +258,21 @@ class Relevance(Outputs):
         """Rebuilds the result from the content of a folder."""
         require(content, _KEPT)
         samples = check_scores(content)
-        return cls(**{name: content[name] for name in _KEPT}, **made, ledger=ledger(samples))
+        names = content.get("names")  # folders have it for tables alone
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError("the names of its features are not names")
+        pictures, affine = check_seen(content, samples)
+        own = {name: content[name] for name in _KEPT}
+        return cls(**own, **made, ledger=ledger(samples), names=names, pictures=pictures, affine=affine)
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(t.shape)) for _, t in leaves(self.values) if isinstance(t, Tensor))
         lines = [f"Relevance of {shapes} by composite {self.composite.name!r}"]
         for n in range(min(len(self), 3)):
-            target = target_at(self.target, n, len(self))
+            target = in_words(target_at(self.target, n, len(self)), self.labels)
+            shown = "".join(letter if letter.isprintable() else "?" for letter in target)  # a label may be anything
             score, rest = float(self.score[n]), float(self.residual[n])
-            lines.append(f"  sample {n}: target {target}, score {score:.4g}, residual {rest:.4g}")
+            lines.append(f"  sample {n}: {shown}, score {score:.4g}, residual {rest:.4g}")
         if len(self) > 3:
             lines.append(f"  ... {len(self) - 3} more samples")
         if self.unknown:

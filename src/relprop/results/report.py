@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from relprop.composites import acting
 from relprop.errors import InputError
 from relprop.rendering import html
+from relprop.rendering.figures import grid_html
 from relprop.rendering.html import text
 from relprop.rendering.scale import number
-from relprop.rendering.view import Options, View
+from relprop.rendering.text import TokenMap
+from relprop.rendering.view import Options, Row, View
 from relprop.results.picture import left_out
 from relprop.results.protocol import Result
 from relprop.trees import leaves
@@ -25,10 +28,13 @@ Groups = Mapping[str, Sequence[Result]]
 
 _ABOUT = (
     "Relevance takes the score of what was explained and hands it back, operation by operation, to the inputs. "
-    "Red, on a solid line, spoke for it; blue, on a dotted line, against it; white had no say. Each map is scaled by its "
-    "own largest value unless its note says otherwise. The residual is the part of the score that did not arrive at the "
+    "Each map has its own scale; a note counts what lies beyond it. The residual is the part of the score that did not arrive at the "
     "inputs: biases inside the network, stabilisers and other constants kept it."
 )
+# A report of more results or headings than this begins with its contents, and folds the numbers of tokens.
+_FEW = 3
+# The letters of a text in a heading.
+_LONGEST = 80
 _NUMBERS = ("Score", "Relevance", "Residual", "Scale")
 
 
@@ -57,8 +63,11 @@ def report_page(
     if strangers := [result for result in every if not isinstance(result, Result)]:
         raise InputError(f"a report is about results, such as attribute returns; got {type(strangers[0]).__name__}.")
     chosen = options or Options()
-    body = [f"<p>{text(paragraph)}</p>" for paragraph in (*paragraphs, _ABOUT)]
-    body += [_group(heading, group, chosen) for heading, group in groups.items()]
+    body = [f"<p>{text(paragraph)}</p>" for paragraph in (*paragraphs, _ABOUT)] + [html.key()]
+    drawn = {heading: _drawn(group, chosen) for heading, group in groups.items()}
+    many = len(every) > _FEW
+    body += [_contents(drawn)] if len(drawn) > _FEW else []
+    body += [_group(heading, place, pairs, chosen, many) for place, (heading, pairs) in enumerate(drawn.items())]
     body += [_composites(every), _environment(every)]
     return html.page(title, "\n".join(body), palette=chosen.palette)
 
@@ -72,24 +81,89 @@ def rule_counts(result: Result) -> list[tuple[str, str, str, int]]:
 
 
 def _numbered(results: Sequence[Result]) -> Groups:
-    return {f"Result {n}": [result] for n, result in enumerate(results, 1)} if len(results) > 1 else {"": list(results)}
+    if len(results) < 2:
+        return {"": list(results)}
+    return {f"Result {n}{_quoted(result)}": [result] for n, result in enumerate(results, 1)}
 
 
-def _group(heading: str, group: Sequence[Result], options: Options) -> str:
-    parts = [f"<h2>{text(heading)}</h2>"] if heading else []
-    rows: list[tuple[object, ...]] = []
-    for number_, result in enumerate(group):
-        # The text about an input, and its picture, are not repeated for each of its targets.
-        again = any(_same_inputs(result, before) for before in group[:number_])
+def _quoted(result: Result) -> str:
+    """The beginning of a text that was explained, for a heading; empty for anything else."""
+    view = next(iter(result.views(Options(most=1))), None)
+    if view is None or not isinstance(view.data, TokenMap):
+        return ""
+    words = " ".join("".join(token.text for token in view.data.tokens if not token.special).split())
+    return f": {words if len(words) <= _LONGEST else words[:_LONGEST].rstrip() + '…'}"
+
+
+def _contents(drawn: Mapping[str, list[tuple[Result, View]]]) -> str:
+    """An overview of a long report: a line for each heading, with a link, what was explained, and what was strongest."""
+    lines = []
+    for number_, (heading, pairs) in enumerate(drawn.items()):
+        titles = dict.fromkeys(row.title for _, view in pairs for row in view.rows)
+        listed = next((view for _, view in pairs if view.kind in ("text", "table")), None)
+        strongest = sorted(listed.entries if listed else [], key=lambda entry: -abs(np.nan_to_num(entry[1])))[:3]
+        words = ", ".join(f"{name.strip()} {number(value)}" for name, value in strongest)
+        link = f'<a href="#part{number_}">{text(heading)}</a>'
+        lines.append(f"<tr><td>{link}</td><td>{text('; '.join(titles))}</td><td>{text(words)}</td></tr>")
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Contents", "Explained", "Strongest"))
+    return f'<div class="scroll"><table class=contents><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _drawn(group: Sequence[Result], options: Options) -> list[tuple[Result, View]]:
+    """The views of a group. The text about an input, and its picture, are not repeated for each of its targets."""
+    found = []
+    for place, result in enumerate(group):
+        again = any(_same_inputs(result, before) for before in group[:place])
         for view in result.views(replace(options, beside=options.beside and not again)):
-            parts.append("" if again or not view.said else f"<p>{text(view.said)}</p>")
-            parts.append(html.view_html(view))
-            rows += _rows(result, view)
+            found.append((result, replace(view, said="") if again else view))
+    return found
+
+
+def _group(heading: str, place: int, pairs: Sequence[tuple[Result, View]], options: Options, many: bool) -> str:
+    parts = [f'<h2 id="part{place}">{text(heading)}</h2>'] if heading else []
+    parts += [f"<p>{text(view.said)}</p>" for _, view in pairs if view.said]
+    cells = _cells(pairs)
+    if cells is not None:
+        parts.append(grid_html(cells))
+    else:
+        parts += [html.view_html(view, many=many) for _, view in pairs]
+    for result in {id(result): result for result, _ in pairs}.values():
         if more := left_out(result, options):
             parts.append(f'<p class="note">{more} more samples are not shown.</p>')
-    columns = ("Explained", "Composite", "Score", "Relevance", "Residual", "Absorbed by", "Scale", "Note")
-    parts.append(html.table(columns, rows, numbers=_NUMBERS))
+    columns: tuple[str, ...] = (
+        "Explained",
+        "Composite",
+        "Score",
+        "Relevance",
+        "Residual",
+        "Absorbed by",
+        "Scale",
+        "Note",
+    )
+    rows = [row for result, view in pairs for row in _rows(result, view)]
+    # A grid has the scale and the note of each map under it. Columns without an entry are left out.
+    last = len(columns) if cells is None else columns.index("Scale")
+    used = [n for n in range(last) if any(row[n] != "" for row in rows)]
+    # Of many results with one score each, the line above it says the same.
+    if not (many and len(rows) == 1):
+        named = [columns[n] for n in used]
+        parts.append(
+            html.table(
+                named, [[row[n] for n in used] for row in rows], numbers=[name for name in _NUMBERS if name in named]
+            )
+        )
     return "\n".join(filter(None, parts))
+
+
+def _cells(pairs: Sequence[tuple[Result, View]]) -> dict[tuple[str, str], View] | None:
+    """The maps of one input by what was explained and by composite; None if they are no grid."""
+    first = pairs[0][0]
+    if len(pairs) < 2 or any(not view.panels or result.samples != 1 for result, view in pairs):
+        return None
+    if not all(result is first or _same_inputs(result, first) for result, _ in pairs):
+        return None
+    cells = {(view.title, result.composite.name): view for result, view in pairs}
+    return cells if len(cells) == len(pairs) else None
 
 
 def _same_inputs(one: Result, other: Result) -> bool:
@@ -112,14 +186,20 @@ def _rows(result: Result, view: View) -> list[tuple[object, ...]]:
     return [
         (
             row.title, result.composite.name, number(row.score), number(row.relevance), number(row.residual),
-            "; ".join(f"{cause} {number(amount)}" for cause, amount in row.absorbed.items()), scale, noted,
+            _absorbed(row), scale, noted,
         )
         for row in view.rows
     ]  # fmt: skip
 
 
+def _absorbed(row: Row) -> str:
+    """What kept how much. Amounts that vanish beside the largest are rounding, and are left out."""
+    least = 1e-4 * max(map(abs, row.absorbed.values()), default=0.0)
+    return "; ".join(f"{cause} {number(kept)}" for cause, kept in row.absorbed.items() if not abs(kept) < least)
+
+
 def _composites(results: Sequence[Result]) -> str:
-    parts = ["<h2>Rules</h2>"]
+    parts = ["<h2>Rules</h2>", "<div class=rules>"]
     seen: set[str] = set()
     for result in results:
         described = str(result.composite)
@@ -128,13 +208,14 @@ def _composites(results: Sequence[Result]) -> str:
         if key in seen:
             continue
         seen.add(key)
-        parts.append(f"<h3>{text(result.composite.name)}</h3><pre>{html.lines(described)}</pre>")
+        parts.append(f"<div><h3>{text(result.composite.name)}</h3><pre>{html.lines(described)}</pre>")
         if rows:
             parts.append(html.table(("Operation", "Family", "Rule", "Calls"), rows, numbers=("Calls",)))
         if result.unknown:
             names = ", ".join(f"{name} ({count})" for name, count in result.unknown.items())
             parts.append(f"<p><strong>Unknown operations, their own gradient used: {text(names)}.</strong></p>")
-    return "\n".join(parts)
+        parts.append("</div>")
+    return "\n".join([*parts, "</div>"])
 
 
 def _environment(results: Sequence[Result]) -> str:

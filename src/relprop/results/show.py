@@ -6,6 +6,8 @@ import shutil
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from relprop.rendering import html, terminal
 from relprop.rendering.image import Heatmap
 from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.text import TokenMap
-from relprop.rendering.view import Options
+from relprop.rendering.view import Options, View
 from relprop.rendering.visible import visible
 from relprop.results.picture import left_out
 from relprop.results.protocol import Result
@@ -32,11 +34,7 @@ def show(result: Result, where: str | None = None, **options: Any) -> None:
     elif place == "terminal":
         print(in_terminal(result, chosen))
     elif place == "browser":
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="relprop-", suffix=".html", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(report_page([result], title="Relevance", options=chosen))
-        webbrowser.open(Path(file.name).as_uri())
+        in_browser({"": result}, chosen)
     else:
         raise InputError(f"where is {where!r}; a result is shown in 'notebook', 'terminal' or 'browser'.")
 
@@ -46,7 +44,7 @@ def in_terminal(result: Result, options: Options, *, colour: bool | None = None)
     coloured = terminal.has_colour() if colour is None else colour
     columns = max(20, min(shutil.get_terminal_size().columns - 2, 96))
     parts = []
-    for view in result.views(options):
+    for view in (part for whole in result.views(options) for part in _parts(whole)):
         if view.kind == "table":
             entries = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:20]
             shown = terminal.bars(entries, columns // 4, colour=coloured)
@@ -62,6 +60,18 @@ def in_terminal(result: Result, options: Options, *, colour: bool | None = None)
     if more := left_out(result, options):
         parts.append(f"{more} more samples are not shown")
     return "\n\n".join(parts)
+
+
+def _parts(view: View) -> list[View]:
+    """The views of a comparison, under the names of their rows and columns; another view itself."""
+    return [replace(part, title=f"{row}: {name}") for (row, name), part in view.cells.items()] or [view]
+
+
+def in_browser(results: Mapping[str, Result], options: Options) -> None:
+    """Opens a page about results, by headings, in the browser."""
+    with tempfile.NamedTemporaryFile("w", prefix="relprop-", suffix=".html", delete=False, encoding="utf-8") as file:
+        file.write(report_page({name: [each] for name, each in results.items()}, title="Relevance", options=options))
+    webbrowser.open(Path(file.name).as_uri())
 
 
 def fragment_of(result: Result, **options: Any) -> str:

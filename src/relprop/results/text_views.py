@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.composites import Composite
+from relprop.rendering.account import account
 from relprop.rendering.matrix import TokenMatrix, label
 from relprop.rendering.scale import Scale, number, scale_for
 from relprop.rendering.text import TokenMap
@@ -75,6 +76,8 @@ def text_views(result: _Text, options: Options) -> list[View]:
     scale: Scale = scale_for(values, percentile=options.percentile, limit=options.limit)
     (row,) = rows_of_text(result)
     numbers = [_numbers(row, result.composite.name)]
+    said, bar = account(row, "tokens", options.palette) if result.composite.multiply_by_inputs else ("", None)
+    numbers += [said] if said else []
     if result.positions:
         ended = ", ".join(f"{name} {number(float(r.sum()))}" for name, r in result.positions.items())
         numbers.append(f"in positions: {ended}")
@@ -87,6 +90,7 @@ def text_views(result: _Text, options: Options) -> list[View]:
                 "text", 0, row.title if first else f"{row.title}: written so far", tuple(numbers if first else []),
                 partial(shown.drawing, options.room), [(token.text, token.value) for token in shown.tokens], shown,
                 said=_likeliest(result.predictions) if first else "", rows=[row] if first else (),
+                account=bar if first else None,
             )
         )  # fmt: skip
     return found

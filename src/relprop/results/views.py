@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from relprop.composites import Composite
 from relprop.errors import InputError
+from relprop.rendering.account import account
 from relprop.rendering.audio import audio
 from relprop.rendering.colours import Floats
-from relprop.rendering.drawing import Drawing
+from relprop.rendering.drawing import Drawing, column, row
+from relprop.rendering.frames import frames
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.panels import Panel, strip
-from relprop.rendering.scale import Scale, note, number, to_array
+from relprop.rendering.scale import Scale, note, number, scale_for, to_array
 from relprop.rendering.series import series
-from relprop.rendering.table import bars, waterfall
+from relprop.rendering.smoothing import smoothed
+from relprop.rendering.table import bar_ends, bars, waterfall
 from relprop.rendering.text import TokenMap
-from relprop.rendering.view import Options, Row, View, by_cause
-from relprop.rendering.visible import visible
+from relprop.rendering.view import Options, View
 from relprop.rendering.volume import volume
-from relprop.results.contrast import Contrast, target_at
-from relprop.results.ledger import Ledger
+from relprop.results.numbers import Tensors, absorbed, predictions, row_of, titled, total
 from relprop.trees import leaves
 
 # How many entries of a view are listed as text; a table of all pixels helps nobody.
 _LISTED = 20
+_UNITS = {
+    "image": "pixels", "text": "tokens", "series": "steps", "table": "features", "audio": "samples", "volume": "voxels"
+}  # fmt: skip
 
 
-class _Tensors(Protocol):
-    """What drawing needs of the relevance of tensors."""
-
-    values: Any
-    inputs: Any
-    output: Any
-    score: Tensor
-    residual: Tensor
-    target: Any
-    labels: Sequence[str] | None
-    composite: Composite
-    ledger: Ledger
-
-    def __len__(self) -> int: ...
-
-
-def views(result: _Tensors, options: Options) -> list[View]:
+def views(result: Tensors, options: Options) -> list[View]:
     """The views of a result, of at most `options.most` samples.
 
     Raises:
@@ -71,64 +58,23 @@ def views(result: _Tensors, options: Options) -> list[View]:
     return found
 
 
-def rows(result: _Tensors) -> list[Row]:
-    """The numbers of every score that a result explains."""
-    return [_row(result, n, _titled(result, n)) for n in range(len(result))]
-
-
-def _row(result: _Tensors, sample: int, title: str) -> Row:
-    score, residual = float(result.score[sample]), float(result.residual[sample])
-    return Row(title, score, total(result, sample), residual, absorbed(result, sample))
-
-
-def _titled(result: _Tensors, sample: int) -> str:
-    """What was explained of a sample, with its number if there are several."""
-    target = target_of(result, sample)
-    return f"sample {sample}: {target}" if len(result) > 1 else target
-
-
-def target_of(result: _Tensors, sample: int) -> str:
-    """What was explained of a sample, in words: the class's name if it is known."""
-    return _in_words(target_at(result.target, sample, len(result)), result.labels)
-
-
-def predictions(result: _Tensors, sample: int, count: int = 5) -> list[tuple[str, float]]:
-    """The largest outputs of a sample, by name; empty unless the output is one row of scores per sample."""
-    output = result.output
-    if not isinstance(output, Tensor) or output.is_complex() or output.ndim != 2 or output.shape[0] != len(result):
-        return []
-    row = output[sample].float()
-    best = row.topk(min(count, len(row)))
-    return [(_in_words(i, result.labels), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
-
-
-def total(result: _Tensors, sample: int) -> float:
-    """The relevance of a sample that arrived at the inputs."""
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs add up to NaN
-        return sum(
-            float(to_array(leaf[sample] if leaf.ndim and leaf.shape[0] == len(result) else leaf).sum())
-            for _, leaf in leaves(result.values)
-            if isinstance(leaf, Tensor)
-        )
-
-
-def absorbed(result: _Tensors, sample: int) -> dict[str, float]:
-    """The part of the score that did not arrive, by cause; the parts add up to the residual."""
-    causes = {cause: float(amounts[sample]) for cause, amounts in result.ledger.items()}
-    return by_cause(float(result.residual[sample]), causes)
-
-
-def _shared(result: _Tensors, options: Options) -> Scale:
+def _shared(result: Tensors, options: Options) -> Scale:
     """One scale for all samples as they are drawn: images with their channels summed."""
     every = [leaf.cpu().double() for _, leaf in leaves(result.values) if isinstance(leaf, Tensor) and leaf.ndim]
     images = [_kind(leaf[0], options) == "image" and leaf.ndim == 4 for leaf in every]
-    maps = [(one.sum(0) if image else one) for leaf, image in zip(every, images, strict=True) for one in leaf]
-    return Scale.of(*maps, percentile=options.percentile)
+    maps: list[Any] = [
+        smoothed(to_array(one.sum(0)), options.smooth) if image else one
+        for leaf, image in zip(every, images, strict=True)
+        for one in leaf
+    ]
+    return scale_for(maps, percentile=options.percentile, pictures=all(images))
 
 
-def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, options: Options) -> View:
+def _view(result: Tensors, sample: int, path: str, values: Tensor, given: Any, options: Options) -> View:
     kind = _kind(values, options)
-    title = f"{_titled(result, sample)}{f', input {path}' if path else ''}"
+    if options.smooth > 1 and kind != "image":
+        raise InputError(f"smooth={options.smooth} is for pictures; this is a {kind}.")
+    title = f"{titled(result, sample)}{f', input {path}' if path else ''}"
     numbers = (
         f"score {number(float(result.score[sample]))}, relevance {number(total(result, sample))}, "
         f"residual {number(float(result.residual[sample]))}; {result.composite.name}"
@@ -137,14 +83,48 @@ def _view(result: _Tensors, sample: int, path: str, values: Tensor, given: Any, 
         kind
     ]
     draw, entries, data, said, picture = make(result, sample, values, given, options)
-    lines = tuple(line for line in (numbers, said) if line)
+    first = leaves(result.values)[0][0].removeprefix("inputs")
+    kept, shown = _account(result, sample, kind, options) if path in (first, "") else ("", None)
+    lines = tuple(line for line in (numbers, kept, said) if line)
     answered = _largest_outputs(result, sample)
-    row = _row(result, sample, title)
+    numbers_of = row_of(result, sample, title)
     channels = to_array(values) if kind in ("series", "audio") else None
-    return View(kind, sample, title, lines, draw, entries, data, picture, answered, [row], channels)
+    moving = None
+    if kind == "volume":
+        moving = partial(
+            frames, values, given, percentile=options.percentile, limit=options.limit, colours=options.palette
+        )
+    # The bars of a table show what became of the score already.
+    bar = None if kind == "table" else shown
+    panels = _panels(data, picture, options) if kind == "image" and isinstance(data, Heatmap) else ()
+    return View(
+        kind,
+        sample,
+        title,
+        lines,
+        draw,
+        entries,
+        data,
+        picture,
+        answered,
+        [numbers_of],
+        channels,
+        moving,
+        bar,
+        kept,
+        panels,
+    )
 
 
-def _largest_outputs(result: _Tensors, sample: int) -> str:
+def _account(result: Tensors, sample: int, kind: str, options: Options) -> tuple[str, Drawing | None]:
+    """What became of a score, as a sentence and a bar. Gradients do not add up to it."""
+    if not result.composite.multiply_by_inputs:
+        return "", None
+    unit = _UNITS[kind] if len(leaves(result.values)) == 1 else "inputs"
+    return account(row_of(result, sample, ""), unit, options.palette)
+
+
+def _largest_outputs(result: Tensors, sample: int) -> str:
     found = ", ".join(f"{name} {number(value)}" for name, value in predictions(result, sample))
     return f"Largest outputs{f' of sample {sample}' if len(result) > 1 else ''}: {found}." if found else ""
 
@@ -162,17 +142,32 @@ def _kind(values: Tensor, options: Options) -> str:
 _Made = tuple[Callable[[], Drawing], list[tuple[str, float]], "Heatmap | TokenMap | None", str, "Image.Image | None"]
 
 
-def _image(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
-    heatmap = Heatmap.of(values, percentile=options.percentile, limit=options.limit, palette=options.palette)
+def _image(result: Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+    heatmap = Heatmap.of(
+        values, percentile=options.percentile, limit=options.limit, palette=options.palette, smooth=options.smooth
+    )
+    if options.pictures is None and getattr(result, "pictures", None) is not None:
+        given = result.pictures[sample].float() / 255  # type: ignore[attr-defined]  # of those that remember them
     picture, said = _picture(sample, values, given, options)
+    bar = _account(result, sample, "image", options)[1]
 
     def draw() -> Drawing:
-        if picture is None:
-            return strip([Panel(heatmap)])
-        shown = [Panel(picture, "input", smooth=True)] if options.beside else []
-        return strip([*shown, Panel(overlay(heatmap, picture), "relevance on it"), Panel(heatmap, "relevance")])
+        *pictures, alone = _panels(heatmap, picture, options)
+        below = [bar] if bar is not None else []
+        if not pictures:
+            return column([strip([alone]), *below], 8)
+        return row([column([strip(pictures), *below], 8), strip([alone])])
 
     return draw, _strongest(heatmap.values), heatmap, f"input: {said}" if said else "", picture
+
+
+def _panels(heatmap: Heatmap, picture: Image.Image | None, options: Options) -> list[Panel]:
+    """What is shown of a picture, side by side: itself, relevance on it, relevance."""
+    if picture is None:
+        return [Panel(heatmap)]
+    given = [Panel(picture, "input", smooth=True)] if options.beside else []
+    on_it = Panel(overlay(heatmap, picture), "relevance on it", heatmap, bar=False)
+    return [*given, on_it, Panel(heatmap, "relevance")]
 
 
 def _picture(sample: int, values: Tensor, given: Any, options: Options) -> tuple[Image.Image | None, str]:
@@ -188,7 +183,7 @@ def _picture(sample: int, values: Tensor, given: Any, options: Options) -> tuple
     return (None, "") if given is None or given.ndim not in (2, 3) else picture_of(given)
 
 
-def _text(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _text(result: Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     tokens = options.tokens
     if tokens is None:
         raise InputError("text needs its tokens: tokens=[...], one per entry of the relevance.")
@@ -206,7 +201,7 @@ def _text(result: _Tensors, sample: int, values: Tensor, given: Any, options: Op
     )
 
 
-def _series(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _series(result: Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     def draw() -> Drawing:
         return series(
             values, given, names=options.names, rate=options.rate, percentile=options.percentile, limit=options.limit,
@@ -217,9 +212,11 @@ def _series(result: _Tensors, sample: int, values: Tensor, given: Any, options: 
     return draw, _strongest(array), _rows(array, options), note(array), None
 
 
-def _table(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _table(result: Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     flat = values.reshape(-1)
-    names = list(options.names) or (_indices(values) if values.ndim > 1 else [])
+    known = getattr(result, "names", None) or ()
+    names = list(options.names) or (list(known) if len(known) == len(flat) else [])
+    names = names or (_indices(values) if values.ndim > 1 else [])
     features = None if given is None else given.reshape(-1)
     rest = absorbed(result, sample)
     score = total(result, sample) + sum(rest.values())
@@ -229,15 +226,31 @@ def _table(result: _Tensors, sample: int, values: Tensor, given: Any, options: O
     adds_up = result.composite.multiply_by_inputs and len(leaves(result.values)) == 1 and finite
 
     def draw() -> Drawing:
+        ends = _bar_ends(result, options, adds_up)
         if not adds_up:
-            return bars(flat, names, features, palette=options.palette)
-        return waterfall(flat, score, rest, names, features, palette=options.palette)
+            return bars(flat, names, features, palette=options.palette, ends=ends)
+        return waterfall(flat, score, rest, names, features, palette=options.palette, ends=ends)
 
     labels = names or [f"feature {i}" for i in range(len(flat))]
     return draw, list(zip(labels, flat.tolist(), strict=False)), None, note(flat), None
 
 
-def _audio(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _bar_ends(result: Tensors, options: Options, adds_up: bool) -> tuple[float, float] | None:
+    """One scale for the bars of all samples that are drawn. Of several inputs, each has its own."""
+    ((_, values), *more) = leaves(result.values)
+    if more or len(result) < 2 or values.ndim == 0 or values.shape[0] != len(result):
+        return None
+    found = []
+    for sample in range(min(len(result), options.most)):
+        flat, rest = values[sample].reshape(-1), absorbed(result, sample)
+        score = total(result, sample) + sum(rest.values())
+        if adds_up and not np.isfinite(score):
+            return None
+        found.append(bar_ends(flat, score, rest) if adds_up else bar_ends(flat))
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _audio(result: Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     if given is None or options.rate is None:
         raise InputError("audio needs the sound itself (the result of a loaded folder has it) and rate=, in Hz.")
     rate = options.rate
@@ -249,7 +262,7 @@ def _audio(result: _Tensors, sample: int, values: Tensor, given: Any, options: O
     return draw, _strongest(array), _rows(array, options), "", None
 
 
-def _volume(result: _Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
+def _volume(result: Tensors, sample: int, values: Tensor, given: Any, options: Options) -> _Made:
     def draw() -> Drawing:
         return volume(values, given, percentile=options.percentile, limit=options.limit, colours=options.palette)
 
@@ -263,7 +276,8 @@ def _volume(result: _Tensors, sample: int, values: Tensor, given: Any, options: 
 def _rows(array: Floats, options: Options) -> Heatmap:
     """Channels by time as a map for the terminal. Each row is repeated so that it can be seen."""
     rows = np.repeat(array if array.ndim == 2 else array.reshape(1, -1), 4, axis=0)
-    return Heatmap.of(rows, percentile=options.percentile, limit=options.limit, palette=options.palette)
+    scale = scale_for([rows], percentile=options.percentile, limit=options.limit)
+    return Heatmap.of(rows, limit=scale, palette=options.palette)
 
 
 def _strongest(values: Floats) -> list[tuple[str, float]]:
@@ -274,17 +288,3 @@ def _strongest(values: Floats) -> list[tuple[str, float]]:
 
 def _indices(values: Tensor) -> list[str]:
     return [", ".join(map(str, index)) for index in np.ndindex(tuple(values.shape))]
-
-
-def _in_words(target: Any, labels: Sequence[str] | None) -> str:
-    if isinstance(target, Contrast):
-        return f"{_in_words(target.positive, labels)} rather than {_in_words(target.negative, labels)}"
-    if isinstance(target, Tensor) and target.numel() == 1:
-        target = target.item()
-    if target is None:
-        return "the output"
-    if isinstance(target, int) and labels is not None and 0 <= target < len(labels):
-        return f"{visible(labels[target])} ({target})"
-    if callable(target):
-        return f"target {visible(getattr(target, '__name__', 'function'))}"
-    return visible(target) if isinstance(target, str) else f"target {visible(target)}"

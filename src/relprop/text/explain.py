@@ -15,6 +15,7 @@ from relprop.composites import Composite
 from relprop.engine.undo import restoring
 from relprop.errors import InputError, TargetError
 from relprop.results.contrast import Contrast
+from relprop.results.many import together
 from relprop.results.texts import ROTARY, TextRelevance
 from relprop.signatures import check_options, parameters, public
 from relprop.text import positions as sinks
@@ -62,7 +63,7 @@ def explain_text(
     Args:
         model: a model of the transformers library, or any other that takes token ids. It is not changed.
         tokenizer: its tokenizer, slow or fast.
-        text: one of these, or a list of them:
+        text: one of these, or a list of them; an array or a column of texts is such a list:
 
             - a str;
             - a tuple of two texts (question and context, premise and hypothesis);
@@ -95,8 +96,8 @@ def explain_text(
         **options: further arguments of `relprop.attribute`, such as `checkpoint`, `strict` and `seed`.
 
     Returns:
-        A `TextRelevance`; a list of them for several targets or `top`; for a list of texts, a list with one such entry
-        per text.
+        A `TextRelevance`; for several targets or `top`, for a list of texts, or for both, a `TextResults`: a list of such
+        entries that is one result as well, with `save`, `show`, `to_pandas` and `summary`.
 
     Raises:
         InputError: the text is empty or too long, an argument is not valid, or the tokenizer cannot pad or does not
@@ -111,6 +112,8 @@ def explain_text(
     _check(mask, decoder_text, parts, max_length, longest_answer, template, batch_size)
     check_flags(positions=positions)
     check_names(labels)
+    if hasattr(text, "__array__") and not isinstance(text, Tensor):  # an array or a column of texts
+        text = text.tolist()
     alone = not isinstance(text, list) or is_chat(text)
     texts = [text] if alone else list(text)
     if not texts:
@@ -145,7 +148,8 @@ def explain_text(
                 for answer, question in zip(answers, questions, strict=True)
             ])  # fmt: skip
     shaped: list[Any] = results if many else [row[0] for row in results]
-    return shaped[0] if alone else shaped
+    made = together(shaped)
+    return made[0] if alone else made
 
 
 def _check(

@@ -35,7 +35,7 @@ def load_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r}")
+        raise InputError(f"there is no file '{path}'")
     size = path.stat().st_size
     if size > MAX_BYTES:
         limit = MAX_BYTES // 2**20

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
 from relprop.trees import leaves
@@ -63,6 +64,23 @@ def check_scores(content: dict[str, Any]) -> int:
     if labels is not None and not plain:
         raise ValueError("labels are not names")
     return len(score)
+
+
+def check_seen(content: dict[str, Any], samples: int) -> tuple[Any, Any]:
+    """The pictures and the affine map of a folder's content, which has them where the inputs were read from files.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    pictures, affine = content.get("pictures"), content.get("affine")
+    if pictures is not None and not (
+        isinstance(pictures, Tensor) and pictures.dtype == torch.uint8 and pictures.ndim == 4
+        and pictures.shape[:2] == (samples, 3) and pictures.numel()
+    ):  # fmt: skip
+        raise ValueError("its pictures are not pictures")
+    if affine is not None and not real(affine, (4, 4)):
+        raise ValueError("its affine map is not one")
+    return pictures, affine
 
 
 def _named(value: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.results.contrast import Contrast
+from relprop.results.forms import FORMS, Form
 
 # Inputs and outputs of models are some ten levels deep at most.
 _DEEPEST = 64
@@ -24,6 +25,8 @@ def encode(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": key}
     if isinstance(tree, Contrast):
         return {"contrast": [encode(part, name, tensors) for part in (tree.positive, tree.negative)]}
+    if isinstance(tree, Form):
+        return {"form": [type(tree).__name__, encode(tree.kept(), name, tensors)]}
     if isinstance(tree, (list, tuple)):
         items = [encode(item, name, tensors) for item in tree]
         return {"tuple": items} if isinstance(tree, tuple) else items
@@ -61,6 +64,8 @@ def decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
         return float(content)
     if kind == "text" and isinstance(content, str):
         return content
+    if kind == "form":
+        return _form(content, tensors, depth)
     if kind in ("tuple", "dict", "contrast") and isinstance(content, list):
         items = [decode(item, tensors, depth + 1) for item in content]
         if kind == "tuple":
@@ -70,6 +75,15 @@ def decode(data: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
         if kind == "dict" and all(isinstance(item, list) and len(item) == 2 for item in items):
             return _table(items)
     raise ValueError(f"an entry is a {kind[:20]!r} of {type(content).__name__}")
+
+
+def _form(content: Any, tensors: dict[str, Tensor], depth: int) -> Form:
+    if not isinstance(content, list) or len(content) != 2 or content[0] not in FORMS:
+        raise ValueError("a target has a form that is not known")
+    fields = decode(content[1], tensors, depth + 1)
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise ValueError("a target is not described")
+    return FORMS[content[0]].restored(fields)
 
 
 def _table(items: list[list[Any]]) -> dict[Any, Any]:
@@ -87,6 +101,8 @@ def plain(tree: Any) -> Any:
         return plain(tree.detach().cpu().to(torch.float64 if tree.is_floating_point() else tree.dtype).tolist())
     if isinstance(tree, Contrast):
         return {"positive": plain(tree.positive), "negative": plain(tree.negative)}
+    if isinstance(tree, Form):
+        return {"form": type(tree).__name__, **plain(tree.kept())}
     if isinstance(tree, (list, tuple)):
         return [plain(item) for item in tree]
     if isinstance(tree, dict):

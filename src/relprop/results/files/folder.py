@@ -63,7 +63,7 @@ def save_folder(result: Result, path: Path, *, inputs: bool = True) -> None:
     tensors: dict[str, Tensor] = {}
     kept = result.kept()
     if not inputs and "inputs" in kept:
-        kept["inputs"] = None
+        kept |= {name: None for name in ("inputs", "pictures") if name in kept}
     kept |= {"unknown": result.unknown, "ledger": [vars(entry) for entry in result.ledger.entries]}
     kept["notices"] = list(result.notices)
     content = {name: encode(part, name, tensors) for name, part in kept.items()}

@@ -53,6 +53,8 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     shown = repr(os.fspath(path)[:400])
     try:
         place = atomic.whole(Path(path), MANIFEST)
+        if not os.path.lexists(place):
+            raise FormatError(f"there is no folder {shown}.")
         if not os.path.lexists(place / MANIFEST):
             raise FormatError(f"{shown} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
         with opened(place / MANIFEST, _MANIFEST) as (file, size):

@@ -15,13 +15,18 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.rendering.drawing import Drawing
+from relprop.rendering.frames import gif
 from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.view import ELSEWHERE, Options
 from relprop.rendering.visible import cell
 from relprop.results.files import atomic
 from relprop.results.files.encoding import as_json, plain
 from relprop.results.files.folder import save_folder
-from relprop.results.picture import drawing
+from relprop.results.files.nifti import nifti, nifti_compressed
+from relprop.results.files.size import Size
+from relprop.results.frames import parquet
+from relprop.results.picture import MARGIN, drawing
 from relprop.results.protocol import Result
 from relprop.results.report import report_page
 from relprop.signatures import check_options, parameters, public
@@ -31,7 +36,7 @@ from relprop.version import versions
 def save(result: Result, path: str | PathLike[str], **options: Any) -> None:
     """Writes a result; see `Relevance.save`."""
     place = Path(path)
-    suffix = place.suffix.lower()
+    suffix = ".nii.gz" if place.name.lower().endswith(".nii.gz") else place.suffix.lower()
     if str(fspath(path)).endswith(("/", "\\")) or not suffix or place.is_dir():
         inputs = options.pop("inputs", True)
         if options:
@@ -81,20 +86,60 @@ def report(
 
 def _png(result: Result, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    result.to_image(**options).save(buffer, format="PNG", optimize=True)
+    size, drawn = _sized(result, options)
+    if size is None:
+        result.to_image(**options).save(buffer, format="PNG", optimize=True)
+        return buffer.getvalue()
+    if "scale" in options:
+        raise InputError("give scale or width, not both: each of them sets the number of pixels.")
+    image = drawn.to_image(size.pixels / drawn.width)
+    image.save(buffer, format="PNG", optimize=True, dpi=(size.dpi, size.dpi))
     return buffer.getvalue()
 
 
+def _jpg(result: Result, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    result.to_image(**options).convert("RGB").save(buffer, format="JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def _gif(result: Result, options: dict[str, Any]) -> bytes:
+    """The slices of a volume, or the frames of a video, one after the other."""
+    chosen = Options(**{**options, "rate": None})
+    views = result.views(chosen)
+    if len(views) != 1 or views[0].frames is None:
+        what = f"{len(views)} drawings" if len(views) != 1 else f"drawn as {views[0].kind}"
+        raise InputError(
+            f"a GIF holds the slices of one volume or video; this is {what}: save one sample, R[0].save('map.gif')."
+        )
+    return gif(views[0].frames(), options.get("rate"))
+
+
 def _svg(result: Result, options: dict[str, Any]) -> bytes:
-    return result.to_svg(**options).encode()
+    size, drawn = _sized(result, options)
+    return (result.to_svg(**options) if size is None else drawn.to_svg(scale=size.drawn / drawn.width)).encode()
 
 
 def _pdf(result: Result, options: dict[str, Any]) -> bytes:
-    return drawing(result, Options(**options)).to_pdf()
+    size, drawn = _sized(result, options)
+    return drawn.to_pdf(1.0 if size is None else size.drawn / drawn.width)
 
 
 def _html(result: Result, options: dict[str, Any]) -> bytes:
+    if "width" in options or "dpi" in options:
+        raise InputError("a page is as wide as its window: width and dpi are for .png, .svg and .pdf.")
     return result.to_html(**options).encode()
+
+
+def _sized(result: Result, options: dict[str, Any]) -> tuple[Size | None, Drawing]:
+    """The size that was asked for, taken out of the options, and the drawing laid out for it."""
+    width, dpi = options.pop("width", None), options.pop("dpi", None)
+    if width is None and dpi is not None:
+        raise InputError("dpi needs width=, such as '170mm': without it a drawing has no size on paper.")
+    size = None if width is None else Size.of(width, dpi)
+    given = {name: value for name, value in options.items() if name != "scale"}
+    room = {} if size is None else {"room": max(size.drawn - 2 * MARGIN, 1.0)}
+    return size, drawing(result, Options(**{**room, **given}))
 
 
 def _json(result: Result, options: dict[str, Any]) -> bytes:
@@ -122,27 +167,45 @@ def _npz(result: Result, options: dict[str, Any]) -> bytes:
 
 def _csv(result: Result, options: dict[str, Any]) -> bytes:
     """A row for each feature or token. Only tables and texts fit; use `.npz` for pictures."""
-    chosen = Options(**{"most": result.samples, **options})
+    own = getattr(result, "records", None)
+    columns, rows = (own(options) if own is not None else None) or _records(result, options)
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["sample", "target", "name", "relevance"])
+    writer.writerow(columns)
+    writer.writerows([cell(each) if isinstance(each, str) else _plain(each) for each in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def _plain(each: Any) -> Any:
+    return repr(each) if isinstance(each, float) else each
+
+
+def _records(result: Result, options: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """The columns and rows of the CSV file of a result that has none of its own: those of its views."""
+    chosen = Options(**{"most": result.samples, **options})
+    rows: list[list[Any]] = []
     for view in result.views(chosen):
         if isinstance(view.data, TokenMatrix):
-            writer.writerows(_cells(view.data))
+            rows += _cells(view.data)
             continue
         if view.kind not in ("table", "text"):
             raise InputError(f"CSV holds tables and texts; this is drawn as {view.kind}: save it as .npz or .json.")
-        target = cell(result.subject(view.sample))
-        writer.writerows([view.sample, target, cell(name), repr(value)] for name, value in view.entries)
-    return text.getvalue().encode()
+        target = result.subject(view.sample)
+        rows += [[view.sample, target, name, float(value)] for name, value in view.entries]
+    return ["sample", "target", "name", "relevance"], rows
 
 
 def _cells(shown: TokenMatrix) -> list[list[Any]]:
     """A row for each generated token and each token read before it. The column "sample" numbers the generated one."""
     return [
-        [int(r), cell(shown.rows[r]), cell(shown.columns[c]), repr(float(shown.values[r, c]))]
+        [int(r), str(shown.rows[r]), str(shown.columns[c]), float(shown.values[r, c])]
         for r, c in np.argwhere(shown.read)
     ]
+
+
+def _parquet(result: Result, options: dict[str, Any]) -> bytes:
+    _no_options("Parquet", options)
+    return parquet(result)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -156,10 +219,16 @@ def _no_options(what: str, options: dict[str, Any]) -> None:
 
 _WRITERS: dict[str, Callable[[Result, dict[str, Any]], bytes]] = {
     ".png": _png,
+    ".jpg": _jpg,
+    ".jpeg": _jpg,
+    ".gif": _gif,
     ".svg": _svg,
     ".pdf": _pdf,
     ".html": _html,
     ".json": _json,
     ".npz": _npz,
     ".csv": _csv,
+    ".parquet": _parquet,
+    ".nii": nifti,
+    ".nii.gz": nifti_compressed,
 }

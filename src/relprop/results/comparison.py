@@ -1,0 +1,215 @@
+"""One input explained for several targets by several composites, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from relprop.composites import Composite
+from relprop.errors import InputError
+from relprop.results.files.checks import check_scores, require
+from relprop.results.files.folder import RecordedComposite
+from relprop.results.ledger import Entry, Ledger
+from relprop.results.made import Made
+from relprop.results.protocol import loadable
+from relprop.results.relevance import Relevance
+
+if TYPE_CHECKING:
+    from relprop.rendering.view import Options, Row, View
+
+_KEPT = ("values", "score", "residual", "targets", "columns", "tables", "rules_each", "output", "labels", "inputs")
+
+
+@loadable
+@dataclass(kw_only=True)
+class Comparison(Made):
+    """Results for the same inputs: a row for each target and a column for each composite.
+
+    `C[1, 0]` is the result of the second target by the first composite, a `Relevance`. `C.save` also takes
+    `width="170mm"` (or pixels) and `dpi=`. With `shared=True` all maps are on one scale.
+
+    Attributes:
+        results: the results, by target and then by composite.
+        columns: the names of the composites.
+    """
+
+    kind: ClassVar[str] = "comparison"
+
+    results: list[list[Relevance]]
+    columns: list[str]
+
+    @classmethod
+    def of(cls, results: Sequence[Sequence[Relevance]], columns: Sequence[str]) -> Comparison:
+        """The comparison of results that have the same inputs."""
+        first = results[0]
+        every = [result for line in results for result in line]
+        composite = RecordedComposite(
+            ", ".join(columns),
+            "\n\n".join(str(result.composite) for result in first),
+            all(result.composite.multiply_by_inputs for result in first),
+        )
+        return cls(
+            results=[list(line) for line in results],
+            columns=list(columns),
+            composite=composite,
+            rules=[pair for result in first for pair in result.rules],
+            unknown={name: count for result in first for name, count in result.unknown.items()},
+            model=first[0].model,
+            ledger=_joined(every),
+            notices=list(dict.fromkeys(notice for result in every for notice in result.notices)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.results[0][0])
+
+    def __getitem__(self, place: tuple[int, int]) -> Relevance:
+        """The result of a target by a composite, `C[row, column]`.
+
+        Raises:
+            InputError: this is not a pair of numbers.
+            IndexError: there is no such row or column.
+        """
+        if not (isinstance(place, tuple) and len(place) == 2 and all(isinstance(i, int) for i in place)):
+            raise InputError(f"a result of a comparison is C[row, column], as in C[0, 1]; got C[{place!r}].")
+        return self.results[place[0]][place[1]]
+
+    @property
+    def samples(self) -> int:
+        """The number of samples, as `len`."""
+        return len(self)
+
+    def alone(self, sample: int) -> Comparison:
+        """The comparison of one sample."""
+        return Comparison.of([[result[sample] for result in line] for line in self.results], self.columns)
+
+    def views(self, options: Options) -> list[View]:
+        """One drawing for each sample."""
+        from relprop.results import comparison_views
+
+        return comparison_views.views(self, options)
+
+    def rows(self) -> list[Row]:
+        """The numbers of each score, by target, then composite, then sample."""
+        from dataclasses import replace
+
+        return [
+            replace(row, explained=f"{row.explained} by {column}")
+            for line in self.results
+            for column, result in zip(self.columns, line, strict=True)
+            for row in result.rows()
+        ]
+
+    def subject(self, n: int) -> str:
+        """What the n-th score is, and the composite."""
+        cell, sample = divmod(n, len(self))
+        row, column = divmod(cell, len(self.columns))
+        return f"{self.results[row][column].subject(sample)} by {self.columns[column]}"
+
+    def heading(self) -> str:
+        """The first target, for file names."""
+        return f"{self.results[0][0].subject(0)} compared"
+
+    def given(self) -> Any:
+        """The inputs."""
+        return self.results[0][0].inputs
+
+    def kept(self) -> dict[str, Any]:
+        """What a folder stores."""
+        first = self.results[0]
+        every = [result for line in self.results for result in line]
+        return {
+            "values": [result.values for result in every],
+            "score": torch.cat([result.score.float() for result in every]),
+            "residual": torch.cat([result.residual.float() for result in every]),
+            "targets": [line[0].target for line in self.results],
+            "columns": self.columns,
+            "tables": [[r.composite.name, str(r.composite), r.composite.multiply_by_inputs] for r in first],
+            "rules_each": [len(result.rules) for result in first],
+            "output": first[0].output,
+            "labels": first[0].labels,
+            "inputs": first[0].inputs,
+        }
+
+    @classmethod
+    def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Comparison:
+        """Rebuilds the comparison from the content of a folder."""
+        require(content, _KEPT)
+        columns, targets, values = content["columns"], content["targets"], content["values"]
+        tables, counts = content["tables"], content["rules_each"]
+        if not all(isinstance(part, list) and part for part in (columns, targets, values)):
+            raise ValueError("it has no rows or columns")
+        if len(values) != len(targets) * len(columns) or not all(isinstance(name, str) for name in columns):
+            raise ValueError("its values do not fit its rows and columns")
+        composites, rules = _composites(tables, len(columns)), _split(made["rules"], counts, len(columns))
+        scores, rest = content["score"], content["residual"]
+        if not all(isinstance(part, Tensor) and part.ndim == 1 for part in (scores, rest)):
+            raise ValueError("its scores are not rows of numbers")
+        samples, left = divmod(len(scores), len(values))
+        if left or not samples or scores.shape != rest.shape:
+            raise ValueError("its scores do not fit its values")
+        whole = ledger(len(scores))
+        cells = []
+        for place, value in enumerate(values):
+            part = slice(place * samples, (place + 1) * samples)
+            own = {
+                "values": value, "score": scores[part], "residual": rest[part], "inputs": content["inputs"],
+                "labels": content["labels"], "layers": {}, "positions": {},
+            }  # fmt: skip
+            check_scores(own)
+            row, column = divmod(place, len(columns))
+            cells.append(
+                Relevance(
+                    **own,
+                    output=content["output"],
+                    target=targets[row],
+                    composite=composites[column],
+                    rules=rules[column],
+                    ledger=whole.sample(part),
+                    model=made["model"],
+                )
+            )
+        lines = [cells[start : start + len(columns)] for start in range(0, len(cells), len(columns))]
+        return cls(results=lines, columns=columns, **made, ledger=whole)
+
+    def __repr__(self) -> str:
+        shown = [f"Comparison of {len(self.columns)} composites: {', '.join(self.columns)}"]
+        shown += [f"  {line[0].subject(n)}" for line in self.results for n in range(min(len(self), 3))]
+        return "\n".join([*shown, *(f"  {notice}" for notice in self.notices)])
+
+
+def _joined(every: Sequence[Relevance]) -> Ledger:
+    """One ledger of all scores. Composites differ in the operations that absorb something, so it sums by family."""
+    families = dict.fromkeys(entry.family for result in every for entry in result.ledger.entries)
+    found = []
+    for family in families:
+        parts = []
+        for result in every:
+            kept = torch.zeros(len(result), dtype=torch.float64)
+            for entry in result.ledger.entries:
+                if entry.family == family:
+                    kept += entry.absorbed.detach().cpu().double()
+            parts.append(kept)
+        found.append(Entry(family, family, "", torch.cat(parts)))
+    return Ledger(found)
+
+
+def _composites(tables: Any, count: int) -> list[Composite]:
+    kinds = (str, str, bool)
+    if not isinstance(tables, list) or len(tables) != count:
+        raise ValueError("its composites do not fit its columns")
+    for table in tables:
+        if not isinstance(table, list) or [type(part) for part in table] != list(kinds):
+            raise ValueError("one of its composites is not described")
+    return [RecordedComposite(*table) for table in tables]
+
+
+def _split(rules: list[Any], counts: Any, columns: int) -> list[list[Any]]:
+    plain = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
+    if not plain or len(counts) != columns or sum(counts) != len(rules):
+        raise ValueError("its rules do not fit its columns")
+    ends = [sum(counts[: n + 1]) for n in range(columns)]
+    return [rules[end - count : end] for end, count in zip(ends, counts, strict=True)]
