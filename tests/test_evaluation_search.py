@@ -113,9 +113,10 @@ def test_auto_stays_where_nothing_is_better() -> None:
 
 
 def test_a_better_composite_is_chosen() -> None:
-    """Here `auto` is made to be bad: the space holds the truth of a linear model, and what is compared with is flat."""
-    model, x = nn.Sequential(nn.Conv1d(1, 1, 8, bias=False), nn.Flatten()).eval(), torch.randn(30, 1, 8)
-    S = relprop.search(model, x, space={"conv": [relprop.Zero(), relprop.WSquare()]}, replace=[0.0])
+    """The space holds the truth of a linear model, and what `auto` takes for pictures is flat."""
+    model, x = nn.Sequential(nn.Conv2d(1, 1, (1, 8), bias=False), nn.Flatten()).eval(), torch.randn(30, 1, 1, 8)
+    rules = [relprop.Zero(), relprop.WSquare()]
+    S = relprop.search(model, x, space={"conv": rules}, replace=[0.0], units="pixels")
     assert S.chosen and "Zero" in str(S.best)
     first = S.candidates[0]
     assert first.held_out > 2 * first.held_out_error > 0
