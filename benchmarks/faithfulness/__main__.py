@@ -43,6 +43,8 @@ a z-box first layer with the bounds observed in each channel.
 
 The samples are few and the networks small, so read the errors: a gain below two of them is no gain. [Evaluate
 explanations](evaluate.md) shows how to measure this for your own network.
+
+Language models, BERT and sounds are not in it yet.
 """
 
 
