@@ -164,6 +164,7 @@ def test_folders_hold_it_all(found: Evaluation, tmp_path: Path) -> None:
     for a, b in zip(found.columns, again.columns, strict=True):
         torch.testing.assert_close(a.values, b.values, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(again.relevance, found.relevance)
+    assert torch.equal(again.layout, found.layout)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,7 @@ def test_folders_hold_it_all(found: Evaluation, tmp_path: Path) -> None:
         lambda c: c.update(cost={"dict": []}),
         lambda c: c.pop("units"),
         lambda c: c.update(of=3),
+        lambda c: c.update(layout=c["score"]),
     ],
 )
 def test_a_damaged_folder_is_refused(found: Evaluation, tmp_path: Path, damage: Any) -> None:
@@ -195,6 +197,15 @@ def test_drawings_and_reports(found: Evaluation, tmp_path: Path) -> None:
     relprop.report({"Map": [R], "How far it can be trusted": [found]}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "How far it can be trusted" in page and "most relevant first" in page
+
+
+def test_maps_are_drawn_where_methods_disagree(found: Evaluation) -> None:
+    from relprop.rendering import Options
+
+    titles = [view.title for view in found.views(Options())]
+    assert titles[-1] == "Where the methods disagree most"
+    lone = relprop.evaluate(convolutional(), torch.rand(3, 3, 8, 8), 0, ["zero"])
+    assert len(lone.views(Options())) == 2
 
 
 def test_matplotlib(found: Evaluation) -> None:

@@ -258,6 +258,8 @@ def _result(job: Job, parts: list[tuple[Work, list[Column]]]) -> Evaluation:
     relevance = None
     if len({work.relevance.shape[2] for work in works}) == 1 and sum(w.relevance.numel() for w in works) <= _KEPT:
         relevance = torch.cat([work.relevance.cpu().float() for work in works], 1)
+    at = works[0].units.at
+    shared = relevance is not None and at.ndim == 4 and len(at) == at.shape[1] == 1
     costs = {
         each.name: Cost(each.forwards / max(1, each.explained), each.backwards / max(1, each.explained))
         for each in job.methods
@@ -267,6 +269,7 @@ def _result(job: Job, parts: list[tuple[Work, list[Column]]]) -> Evaluation:
         methods=[each.name for each in job.methods], free=[each.name for each in job.methods if each.free],
         columns=columns, cost=costs, score=torch.cat([work.subject.score for work in works]), units=job.said,
         relevance=relevance, of=job.of if isinstance(job.of, str) else _name(job.of), cautions=job.cautions,
+        layout=at[0, 0].cpu() if shared else None,
     )  # fmt: skip
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.columns import Column, Measured
+from relprop.rendering.colours import RED_BLUE, diverging
 from relprop.rendering.drawing import Drawing, column, row, titled, wrapped
 from relprop.rendering.fonts import fit
-from relprop.rendering.marks import FAINT, INK, LINE, SMALL, Line, Mark, Rect, Text
+from relprop.rendering.marks import FAINT, INK, LINE, SMALL, Line, Mark, Picture, Rect, Text
 from relprop.rendering.scale import number
 from relprop.rendering.view import Options, View
 
@@ -18,6 +20,7 @@ from relprop.rendering.view import Options, View
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#141414")
 _WIDE, _HIGH = 360.0, 220.0
 _NAME = 190.0
+_SIDE = 116.0
 
 
 def views(found: Measured, options: Options) -> list[View]:
@@ -39,7 +42,28 @@ def views(found: Measured, options: Options) -> list[View]:
                 entries=entries,
             )
         )  # fmt: skip
+    if found.layout is not None and len(found.asked) > 1:
+        drawn.append(
+            View("image", 0, "Where the methods disagree most", (), lambda: _disagreeing(found), entries=entries)
+        )
     return drawn
+
+
+def _disagreeing(found: Measured) -> Drawing:
+    """The maps of the samples on which they agree least, a row each; of each map the largest value is dark."""
+    assert found.layout is not None and found.relevance is not None
+    rows = []
+    for sample in found.disagreements(2):
+        maps = []
+        for name in found.asked[:6]:
+            units = found.relevance[found.methods.index(name), sample].double()
+            values = units[found.layout.clamp(min=0)].masked_fill(found.layout < 0, 0.0)
+            picture = Image.fromarray(diverging((values / (float(values.abs().max()) or 1.0)).numpy(), RED_BLUE))
+            high = _SIDE * picture.height / picture.width
+            marks = (Picture(0, 0, _SIDE, high, picture), Rect(0, 0, _SIDE, high, None, LINE))
+            maps.append(titled(Drawing(_SIDE, high, marks), "", lines=[fit(name, _SIDE, SMALL + 1)]))
+        rows.append(titled(row(maps, 12), "", lines=[f"sample {sample}"]))
+    return column(rows, 14)
 
 
 def _mean(values: Tensor) -> float:

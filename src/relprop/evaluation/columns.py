@@ -87,6 +87,12 @@ class Measured(Protocol):
     cost: dict[str, Cost]
     units: str
     of: str
+    relevance: Tensor | None
+    layout: Tensor | None
+
+    @property
+    def asked(self) -> list[str]:
+        """The methods that were asked for."""
 
     def __len__(self) -> int: ...
 
@@ -100,6 +106,9 @@ class Measured(Protocol):
 
     def best(self, score: str | None = None) -> list[str]:
         """The methods that are best within error."""
+
+    def disagreements(self, count: int = 3) -> list[int]:
+        """The samples on which the methods' maps agree least."""
 
     def warnings(self) -> list[str]:
         """What speaks against trusting the numbers."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FEW = 20
 """Below this number of samples, a comparison says little."""
-_KEPT = ("methods", "free", "columns", "cost", "score", "relevance", "units", "of", "cautions")
+_KEPT = ("methods", "free", "columns", "cost", "score", "relevance", "units", "of", "cautions", "layout")
 
 
 @loadable
@@ -44,6 +44,7 @@ class Evaluation(Made):
         units: what was removed as one, and how relevance was gathered in it, in words.
         of: what was read off the output.
         cautions: what the reader should know.
+        layout: of pictures whose samples share their units, the number of the unit of each pixel, (H, W); else None.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -57,6 +58,7 @@ class Evaluation(Made):
     relevance: Tensor | None = None
     of: str = "logit"
     cautions: list[str] = field(default_factory=list)
+    layout: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -284,6 +286,12 @@ class Evaluation(Made):
         relevance = content["relevance"]
         if relevance is not None and not (isinstance(relevance, Tensor) and relevance.shape[:2] == shape):
             raise ValueError("relevance does not fit")
+        layout = content["layout"]
+        if layout is not None and not (
+            isinstance(layout, Tensor) and layout.ndim == 2 and layout.dtype == torch.int64 and relevance is not None
+            and layout.numel() and int(layout.min()) >= -1 and int(layout.max()) < relevance.shape[2]
+        ):  # fmt: skip
+            raise ValueError("its layout does not fit")
         columns, cost = restored_columns(content["columns"], shape), restored_cost(content["cost"], content["methods"])
         plain = {name: content[name] for name in _KEPT} | {"columns": columns, "cost": cost}
         return cls(**plain, **made, ledger=ledger(len(score)))
