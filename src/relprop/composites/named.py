@@ -273,13 +273,14 @@ def automatic(traits: set[str]) -> Composite:
     """The composite that `"auto"` picks for a network with these traits.
 
     A trait is a family of operations, or "attention", "gated", "lookup", "matrix product", "patches", "recurrent",
-    "scan" or "series". "series" stands for a first layer that is a convolution along one axis. "patches" stands for a linear first layer on patches of the input, which counts as a convolution.
+    "scan" or "series". "series" stands for a first layer that is a convolution along one axis. "patches" stands for a
+    linear first layer on patches of the input, which counts as a convolution.
 
     A moderate gamma with a flat first layer was the most faithful on ImageNet photographs. On series it was not: a flat
     layer cannot tell which channel it was that mattered, and blurs by the width of its kernel, which there is long for
     what is looked for (docs/faithfulness.md, 60 sequences with planted motifs: ABPC +1.58 ± 0.09 and +1.67 ± 0.11 without
-    it). Attention takes AttnLRP,
-    with gamma where pictures or sounds enter through convolutions or patches; token ids have no noise to filter.
+    it). Attention takes AttnLRP, with gamma where pictures or sounds enter through convolutions or patches; token ids
+    have no noise to filter.
     Recurrent layers have gates. Other networks take a stabiliser of a hundredth of each layer's scale, because LRP-0
     is too noisy for most.
     """

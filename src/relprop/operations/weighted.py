@@ -18,8 +18,8 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.marks import NOTE
-from relprop.engine.notes import Note, note_of
-from relprop.engine.registry import lookup, register
+from relprop.engine.notes import Note
+from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
@@ -29,6 +29,7 @@ from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.operations.parameters import weigh
 from relprop.operations.patches import embeds_patches
 from relprop.operations.saved_output import Capped, Kept
+from relprop.operations.signs import never_negative
 from relprop.rules import Rule, WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
 from relprop.torch_private.recorded import recording
@@ -239,27 +240,6 @@ class Weighted:
         """Whether the batch is so large that processing its samples in parts saves memory."""
         wide = isinstance(self.linear, Convolution) and x.ndim == self.plain.ndim and len(x) > 1
         return wide and max(x.numel(), g.numel()) > PART
-
-
-_ABOVE_ZERO = (F.relu6, torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus)
-_POSITIVE = {"ReluBackward0", "SigmoidBackward0", "SoftmaxBackward0", "ExpBackward0"}
-_KEEPS_SIGNS = {
-    "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "TransposeBackward0",
-    "PermuteBackward0", "MaxPool1DBackward0", "MaxPool2DWithIndicesBackward0", "MaxPool3DWithIndicesBackward0",
-    "AvgPool2DBackward0", "AvgPool3DBackward0", "AdaptiveAvgPool2DBackward0", "MeanBackward0", "MeanBackward1",
-}  # fmt: skip
-
-
-def never_negative(x: Tensor) -> bool:
-    """Whether a tensor cannot hold negative numbers, by how it was made: for a graph that must hold for all numbers."""
-    note = note_of(x)
-    entry = None if note is None or note.chain is None else lookup(note.chain.step.function)
-    if entry is not None and entry.function in _ABOVE_ZERO:
-        return True
-    node = x.grad_fn
-    while node is not None and type(node).__name__ in _KEEPS_SIGNS:
-        node = node.next_functions[0][0]
-    return type(node).__name__ in _POSITIVE
 
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
