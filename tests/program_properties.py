@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import allow_mutation_on_saved_tensors
+from torch.autograd.graph import saved_tensors_hooks
 
 import reference as ref
 import relprop
@@ -63,7 +63,7 @@ def close(got: Tensor, wanted: Tensor, within: float, what: str, size: Tensor | 
 def gradient(program: Program) -> Tensor:
     """Torch's own, of the score with respect to the input."""
     x = program.inputs().requires_grad_()
-    with allow_mutation_on_saved_tensors():
+    with saved_tensors_hooks(lambda t: t.detach().clone(), lambda t: t):  # a program may overwrite them
         (g,) = torch.autograd.grad(target(program.build()(x)).sum(), x, allow_unused=True)
     return torch.zeros_like(x) if g is None else g
 

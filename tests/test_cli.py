@@ -306,7 +306,7 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "one.png", "-m", "mine:small", "--size", "8"], "--size is the side of the pictures"),
         (["explain", "one.png", "-m", "mine:small", "--mean", "1,2"], "three numbers"),
         (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
-        (["composites", "nothing"], "There is no composite named 'nothing'"),
+        (["composites", "nothing"], "there is no composite named 'nothing'"),
         (["show", "empty"], "no saved result"),
         (["report", "empty"], "no saved result"),
     ],
@@ -551,6 +551,14 @@ def test_a_table_that_does_not_fit_is_told_line_by_line(here: Path, monkeypatch:
     monkeypatch.setenv("COLUMNS", "30")
     narrow = good("explain", "one.png", "-m", "mine:small", "--out", "out")
     assert "━" not in narrow and "Relevance: " in narrow and "Composite: auto (gamma_flat)\n" in narrow
+
+
+def test_smooth_maps(here: Path) -> None:
+    good("explain", "one.png", "-m", "mine:small", "--keep", "--smooth", "2", "--out", "a")
+    assert "each pixel spread over 2 x 2" in (here / "a" / "index.html").read_text(encoding="utf-8")
+    for command in (("report", "a"), ("show", next((here / "a").glob("*/manifest.json")).parent.as_posix())):
+        good(*command, "--smooth", "3", "--out", "p.html")
+        assert "each pixel spread over 3 x 3" in (here / "p.html").read_text(encoding="utf-8")
 
 
 def test_a_folder_of_results_stands_for_them(here: Path) -> None:

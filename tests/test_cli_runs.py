@@ -259,6 +259,62 @@ def test_the_box_rule_has_the_bounds_of_pictures(many: Path) -> None:
     assert done.exit_code == 2 and "needs the bounds of the input, which are known of pictures alone" in done.stderr
 
 
+# --------------------------------------------------------------------------------------------------------- compare
+
+
+def test_compare_is_what_the_library_gives(many: Path) -> None:
+    from mine import small as network  # type: ignore[import-not-found]
+
+    arguments = (
+        "compare",
+        "many/0.png",
+        "-m",
+        "mine:small",
+        "-t",
+        "cat",
+        "-t",
+        "dog",
+        "-c",
+        "epsilon",
+        "-c",
+        "epsilon_gamma_box",
+    )
+    found = json.loads(good(*arguments, "--json", "--out", "figure.png"))
+    x = relprop.read_image("many/0.png", size=16)
+    for n, one in enumerate(found["results"][:3:2]):
+        wanted = relprop.attribute(network().eval(), x, n, composite="epsilon")
+        assert one["explained"] == f"{'cat' if n == 0 else 'dog'} ({n}) by epsilon"
+        assert one["score"] == pytest.approx(float(wanted.score)) and one["residual"] == pytest.approx(
+            float(wanted.residual), abs=1e-5
+        )
+    assert len(found["results"]) == 4 and found["files"] == ["figure.png"]
+    with Image.open("figure.png") as figure:
+        wide = figure.width
+    good(*arguments, "--out", "figure.png", "--width", wide * 2, "--shared")
+    with Image.open("figure.png") as figure:
+        assert figure.width == wide * 2
+    assert "by epsilon_gamma_box" in good(*arguments, "--out", "figure.svg")
+
+
+def test_compare_several_inputs(many: Path) -> None:
+    printed = good("compare", "many", "-m", "mine:small", "--out", "c.png")
+    assert len(list(many.glob("c-*.png"))) == 6 and "c-0-0.png" in printed
+    (many / "many" / "3.png").write_bytes(b"broken")
+    done = run("compare", "many", "-m", "mine:small", "--out", "c.html")
+    assert done.exit_code == 1 and "3.png was left out" in done.stderr
+    page = (many / "c.html").read_text(encoding="utf-8")
+    assert "3.png was left out" in page and page.count("<h2") >= 5
+    good("compare", "signal.npy", "-m", "mine:table", "--out", "table.pdf")
+    for arguments, says in (
+        (["--out", "c.txt"], "a figure is a .png"),
+        (["-c", "nothing"], "there is no composite"),
+        (["-t", "bird"], "there are: 'cat'"),
+        (["--out", "c.html", "--width", "170mm"], "--width is for a figure"),
+    ):
+        done = run("compare", "many/0.png", "many/1.png", "-m", "mine:small", *arguments)
+        assert done.exit_code == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 # ---------------------------------------------------------------------------------------------------------- output
 
 

@@ -130,6 +130,9 @@ def test_files_are_as_wide_as_asked(compared: Comparison, tmp_path: Path) -> Non
     compared.save(tmp_path / "a.png", width="85mm", dpi=300)
     with Image.open(tmp_path / "a.png") as image:
         assert image.width == 1004 and image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    compared.save(tmp_path / "a.jpg", width="85mm")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.width == 1004 and image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     compared.save(tmp_path / "b.png", width=700)
     with Image.open(tmp_path / "b.png") as image:
         assert image.width == 700

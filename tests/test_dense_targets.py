@@ -278,6 +278,8 @@ def test_a_saturated_probability_is_noticed_and_logits_are_not() -> None:
     assert any("relprop.Logit" in notice for notice in found.notices)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        unsure = nn.Sequential(nn.Linear(6, 3), nn.Softmax(1)).eval()
+        assert not relprop.attribute(unsure, x).notices  # what a softmax keeps there is another matter
         assert not relprop.attribute(model[:3], x).notices
         assert not relprop.attribute(model, x, Logit()).notices
 
@@ -285,7 +287,7 @@ def test_a_saturated_probability_is_noticed_and_logits_are_not() -> None:
 def test_logits_beside_probabilities_and_in_lists() -> None:
     model, x = steep(nn.Softmax(1)), torch.randn(2, 6)
     with pytest.warns(RelpropWarning):
-        logit, probability = relprop.attribute_each(model, x, [Logit(1), 1])
+        logit, probability = relprop.attribute_each(model, x, [Logit(1), None])
     assert torch.equal(logit.values, relprop.attribute(model[:3], x, 1).values)
     torch.testing.assert_close(probability.output.sum(1), torch.ones(2))
     some = relprop.attribute(model, x, [Logit(1), Logit(2)])
@@ -370,3 +372,28 @@ def test_a_compiled_function_takes_them() -> None:
     ):
         with pytest.raises(TargetError, match=message):
             steps(x, target)
+
+
+def test_targets_are_printed_as_they_are_written() -> None:
+    for target in (Step(3, 1), Step((1, 2), 2, axis=2), Node(3, 1), Graph(target=1), Detection(4, "dog"), Detection(target=2, skip=4), Logit(3), Logit()):  # fmt: skip
+        assert eval(repr(target)) == target
+    assert repr(Graph(target=1)) == "Graph(target=1)" and repr(Detection(4, 1)) == "Detection(4, 1)"
+    assert repr(Logit(Over(3, mean=True))) == "Logit(Over(3, mean=True))"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        [0, 1, 2], torch.tensor([2, 0, 1]), None, Contrast([0, 1, 2], [1, 2, 0]), Contrast(None, 2), Contrast(2, None),
+        [Logit(0), Logit(1), Logit(2)], Logit(), Contrast(Logit(), Logit(1)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_targets_in_batches_are_what_they_are_at_once(target: Any) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(1)).eval()
+    x = torch.randn(3, 6)
+    whole = relprop.attribute(model, x, target)
+    parts = relprop.attribute(model, x, target, batch_size=1)
+    torch.testing.assert_close(parts.values, whole.values)
+    assert [parts.subject(n) for n in range(3)] == [whole.subject(n) for n in range(3)]
+    assert [parts[n].subject(0) for n in range(3)] == [whole.subject(n) for n in range(3)]

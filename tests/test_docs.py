@@ -134,3 +134,18 @@ def test_the_picture_is_what_its_script_draws() -> None:
     assert kept.shape == drawn.shape, "run: make picture"
     # Another torch or Pillow may move a grey level here and there; another rule or photograph moves many.
     assert np.abs(kept - drawn).mean() < 0.5, "run: make picture"
+
+
+@pytest.mark.slow
+def test_what_the_pages_say_stays_in_the_biases_of_the_cat_does() -> None:
+    from relprop.cli.photographs import PHOTOGRAPHS
+    from relprop.rendering import sentence
+    from relprop.zoo import efficientnet_lite0
+    from relprop.zoo.images import preprocess
+
+    model, x = efficientnet_lite0(), preprocess(PHOTOGRAPHS[0].open())
+    auto, without = (sentence(relprop.attribute(model, x, composite=c).rows()[0]) for c in ("auto", "zero_bias"))
+    assert auto.startswith("98.7 %") and without.startswith("62.8 %")
+    pages_of = [DOCS.parent / "README.md", DOCS / "composites.md", DOCS / "pictures.md"]
+    texts = [" ".join(page.read_text(encoding="utf-8").split()) for page in pages_of]
+    assert all("98.7 %" in text for text in texts) and "62.8 %" in texts[1]

@@ -106,7 +106,7 @@ def test_every_text_is_in_the_page_as_itself(text: str) -> None:
     # In the table as it is, and in the line without the spaces around it, which have no colour.
     word = expected.strip(" ") or expected
     assert read.text.count(expected) == 1 + (word == expected) or not text
-    assert word in read.text
+    assert word in read.text or not text
 
 
 @pytest.mark.parametrize("text", CORPUS, ids=range(len(CORPUS)))

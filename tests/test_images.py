@@ -24,6 +24,7 @@ from relprop.rendering import (
     grid,
     overlay,
     strip,
+    titled,
 )
 from relprop.rendering.image import picture_of
 from relprop.rendering.marks import Rect, Text
@@ -246,3 +247,20 @@ def test_layouts_are_what_they_were() -> None:
     same_picture(grid([[heatmap, heatmap.part(1)], [heatmap.part(-1), heatmap]], shared=True, size=40), "grid")
     purple = Heatmap(heatmap.values, heatmap.scale, colours.palette("orange_purple"))
     same_picture(strip([Panel(purple)], height=48), "strip-orange-purple")
+
+
+def test_what_is_said_of_every_map_of_a_strip_is_said_once() -> None:
+    first, second = (Heatmap.of(torch.arange(400.0).reshape(20, 20) + n, percentile=90) for n in range(2))
+    assert first.note == second.note
+    texts = [m.text for m in strip([Panel(first, "a"), Panel(second, "b")]).marks if isinstance(m, Text)]
+    assert " ".join(texts).count("clipped at percentile 90") == 1 and "Each map: " in " ".join(texts)
+    other = Heatmap.of(torch.arange(400.0).reshape(20, 20), percentile=80)
+    apart = [m.text for m in strip([Panel(first, "a"), Panel(other, "b")]).marks if isinstance(m, Text)]
+    assert " ".join(apart).count("clipped at percentile") == 2
+
+
+def test_no_caption_is_cut() -> None:
+    long = "a tabby cat, which is a domestic cat with stripes, seen from the front, on a red carpet"
+    drawn = titled(strip([Panel(ramp(), long + "\nand its numbers")], height=80), long + " at night", lines=[long])
+    words = " ".join(mark.text for mark in drawn.marks if isinstance(mark, Text))
+    assert words.count("on a red carpet") == 3 and "…" not in words and "at night" in words

@@ -365,6 +365,22 @@ def test_words_over_a_data_set_against_their_definition(results: TextResults) ->
     assert summary.to_svg() and summary.by_class().to_svg()
 
 
+def test_spans_of_a_text(results: TextResults) -> None:
+    one = results[1]
+    found = one.grouped({"begin": (0, 3), "middle": (3, 5)})
+    assert list(found) == ["begin", "middle", "in no group"]
+    assert found["begin"] == pytest.approx(float(one.relevance[:3].sum()))
+    assert sum(found.values()) == pytest.approx(float(one.relevance.sum()))
+    assert list(one.grouped({"all": (0, len(one))})) == ["all"]
+    for spans, message in (
+        ({"a": (0, 99)}, "within the"),
+        ({"a": (0, 2), "b": (1, 3)}, "shares a token"),
+        ({"a": 3}, "within the"),
+    ):
+        with pytest.raises(InputError, match=message):
+            one.grouped(spans)
+
+
 def test_a_thousand_texts(tmp_path: Path) -> None:
     tokenizer = words()
     found = relprop.explain_text(Plain(len(tokenizer)).eval(), tokenizer, TEXTS[:1] * 1000, batch_size=100)

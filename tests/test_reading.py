@@ -17,6 +17,8 @@ from torch import nn
 import relprop
 from relprop.errors import FormatError, InputError
 from relprop.rendering import Options
+from relprop.rendering.frames import frames
+from relprop.rendering.marks import Picture
 from relprop.results.remembered import ReadTensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -284,8 +286,27 @@ def test_gif_of_a_volume(cube: nn.Module, tmp_path: Path) -> None:
         table.save(tmp_path / "table.gif")
 
 
+def test_a_video_is_in_colour() -> None:
+    video = torch.zeros(3, 4, 6, 6)
+    video[0], video[2, :, 3:] = 1, 1  # red above, magenta below
+    drawn = frames(torch.ones(3, 4, 6, 6) * 1e-9, video, limit=1.0)
+    first = next(mark.image for mark in drawn[2].marks if isinstance(mark, Picture))
+    assert len(drawn) == 4
+    assert first.getpixel((0, 0)) == (255, 0, 0) and first.getpixel((0, 5)) == (255, 0, 255)
+    with pytest.raises(InputError, match="they must be the same"):
+        frames(torch.ones(3, 4, 6, 6), video[:, :2])
+
+
 def test_a_read_tensor_is_a_tensor(photograph: Path) -> None:
     x = relprop.read_image(photograph, size=8)
     assert isinstance(x, torch.Tensor) and isinstance(x, ReadTensor)
     assert "tensor" in repr(x).lower()
     assert x.shape == (1, 3, 8, 8) and x.ndim == 4 and float(x.sum()) == pytest.approx(float(x.numpy().sum()), rel=1e-4)
+
+
+def test_a_comparison_keeps_the_photograph(photograph: Path, model: nn.Module, tmp_path: Path) -> None:
+    found = relprop.compare(model, relprop.read_image(photograph, size=32), 1, ["epsilon", "epsilon_plus"])
+    found.save(tmp_path / "kept")
+    back = relprop.load(tmp_path / "kept")
+    assert torch.equal(back[0, 1].pictures, found[0, 1].pictures)
+    np.testing.assert_array_equal(np.asarray(back.to_image()), np.asarray(found.to_image()))

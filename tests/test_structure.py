@@ -84,3 +84,75 @@ def test_handlers_do_not_reach_into_the_run() -> None:
         if re.search(r"\bcall\.run\.", line)
     ]
     assert not reaching
+
+
+RECORDS = {
+    "found",
+    "note",
+    "known",
+    "old",
+    "source",
+    "ctx",
+    "step",
+    "kept",
+    "twin",
+    "some",
+    "view",
+    "call",
+    "result",
+    "func",
+    "_calls",
+    "Refused",
+}
+"""What is filled in by the function that made or looked it up: notes on tensors, copies of oneself, contexts of autograd."""
+
+
+def test_nobody_sets_the_attributes_of_another_object() -> None:
+    wrong = [
+        f"{named(path)}:{node.lineno}: {ast.unparse(target)}"
+        for path in FILES
+        if path.parent.name in ("engine", "operations", "attribution", "composites", "rules")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for target in assigned(node)
+        if isinstance(target, ast.Attribute)
+        and not (isinstance(target.value, ast.Name) and target.value.id in RECORDS | {"self", "cls"})
+        and not (isinstance(target.value, ast.Call) and getattr(target.value.func, "id", "") == "noted")
+    ]
+    assert not wrong, wrong
+
+
+def assigned(node: ast.AST) -> Iterator[ast.AST]:
+    """What a statement assigns to; of `x.y[i] = ...` that is `x.y`."""
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+        targets = [node.target]
+    for target in targets:
+        for one in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
+            yield one.value if isinstance(one, ast.Subscript) else one
+
+
+def test_a_class_of_the_engine_holds_ten_things_at_most() -> None:
+    large = [
+        f"{named(path)}: {node.name} holds {len(held)}"
+        for path in FILES
+        if path.parent.name == "engine"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and len(held := attributes_of(node)) > 10
+    ]
+    assert not large, large
+
+
+def attributes_of(node: ast.ClassDef) -> set[str]:
+    """What a class's own methods assign on `self`, and its annotated fields."""
+    fields = {
+        part.target.id for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+    }
+    own = {
+        target.attr
+        for part in ast.walk(node)
+        for target in assigned(part)
+        if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self"
+    }
+    return fields | own

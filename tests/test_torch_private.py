@@ -21,7 +21,7 @@ import relprop
 from relprop.engine.eager import uncompiled
 from relprop.engine.replay import replaying
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private import calls, compiled, custom, flex, graph, modules, names, parts, recorded, state
+from relprop.torch_private import calls, compiled, custom, flex, graph, modules, names, parts, recorded, saved, state
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 ROOT = Path(relprop.__file__).parent
@@ -112,7 +112,9 @@ def test_the_search_finds_each_way_to_name_one(line: str) -> None:
     assert list(private_names(ast.parse(line), set()))
 
 
-@pytest.mark.parametrize("module", [calls, compiled, custom, flex, graph, modules, names, parts, recorded, state])
+@pytest.mark.parametrize(
+    "module", [calls, compiled, custom, flex, graph, modules, names, parts, recorded, saved, state]
+)
 def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
     """`Seen on 2.9 to 2.14`: what a public entry is for, where it is there, what is done without it."""
     tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
@@ -433,6 +435,35 @@ def test_breaks_forbidden() -> None:
 
 
 # --- recorded
+
+
+def test_what_is_saved_is_copied_before_it_is_overwritten() -> None:
+    """By every way to write, and although memory is used again at once."""
+
+    def whole(w: Tensor) -> None:
+        w.mul_(1000.0)
+
+    def by_a_view(w: Tensor) -> None:
+        w[1:] = 7.0
+
+    def several(w: Tensor) -> None:
+        torch._foreach_mul_([w], 3.0)
+
+    def given(w: Tensor) -> None:
+        torch.exp(w, out=w)
+
+    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    scores = []
+    with saved.copied_before_writes():
+        for k in range(40):
+            w = torch.full((2,), float(k), dtype=torch.float64)
+            scores.append((x * w).sum() + (x * w).exp().sum() * 0.0)
+            (whole, by_a_view, several, given)[k % 4](w)
+            del w
+        slopes = [torch.autograd.grad(score, x, retain_graph=True)[0] for score in scores]
+    assert [g.tolist() for g in slopes] == [[float(k), float(k)] for k in range(40)]
+    with pytest.raises(AssertionError, match="outside of the context"):  # which holds nothing any more
+        torch.autograd.grad(scores[1], x)
 
 
 def test_recorded() -> None:

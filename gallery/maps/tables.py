@@ -9,7 +9,7 @@ import relprop
 from gallery import data, networks
 from gallery.catalogue import entry, headed
 from relprop import Contrast
-from relprop.rendering import Drawing, bars, column, waterfall
+from relprop.rendering import Drawing, bar_ends, bars, column, waterfall
 
 
 def trained_table(table: tuple[Tensor, Tensor, list[str], list[str]]) -> tuple[nn.Module, Tensor, Tensor, Tensor, str]:
@@ -44,9 +44,11 @@ def wines() -> Drawing:
     table = data.wine()
     model, raw, scaled, y, said = trained_table(table)
     parts = []
-    for label, name in enumerate(table[3]):
-        n = int((y == label).nonzero()[0])
-        R = relprop.attribute(model, scaled[n : n + 1], label, composite="epsilon")
-        shown = bars(R.values[0], table[2], raw[n], most=5)
+    chosen = [int((y == label).nonzero()[0]) for label in range(len(table[3]))]
+    found = relprop.attribute(model, scaled[chosen], list(range(len(chosen))), composite="epsilon")
+    ends = [bar_ends(values, most=5) for values in found.values]
+    shared = min(low for low, _ in ends), max(high for _, high in ends)
+    for n, name, R in zip(chosen, table[3], found, strict=True):
+        shown = bars(R.values[0], table[2], raw[n], most=5, ends=shared)
         parts.append(headed(shown, R, f"the {name} grower", *([said] if not parts else [])))
     return column(parts, 10)

@@ -8,6 +8,7 @@ from relprop import captum, composites, errors, rules
 from relprop.attribution import (
     Comparison,
     Compiled,
+    Condition,
     Contrast,
     Detection,
     Edge,
@@ -24,6 +25,7 @@ from relprop.attribution import (
     compile,
     propagate,
     survey,
+    units,
 )
 from relprop.captum import LRP, LayerLRP
 from relprop.composites import Composite, first, last, operation, path, where
@@ -55,6 +57,11 @@ from relprop.text import explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.graph import AttributionGraph
+    from relprop.concepts.graphs import graph
+    from relprop.concepts.index import Index, load_index
+    from relprop.concepts.indexing import index
+    from relprop.concepts.patching import patch
     from relprop.evaluation import evaluate, sanity, search
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
@@ -65,11 +72,13 @@ __version__ = VERSION
 __all__ = [
     "LRP",
     "AlphaBeta",
+    "AttributionGraph",
     "BetaSmooth",
     "Block",
     "Comparison",
     "Compiled",
     "Composite",
+    "Condition",
     "Constant",
     "Contrast",
     "Deconvnet",
@@ -81,6 +90,7 @@ __all__ = [
     "Gate",
     "Graph",
     "GuidedBackprop",
+    "Index",
     "LayerLRP",
     "Logit",
     "Native",
@@ -111,10 +121,14 @@ __all__ = [
     "explain_generation",
     "explain_text",
     "first",
+    "graph",
+    "index",
     "last",
     "load",
+    "load_index",
     "operation",
     "operations",
+    "patch",
     "path",
     "propagate",
     "read_image",
@@ -125,12 +139,19 @@ __all__ = [
     "sanity",
     "search",
     "survey",
+    "units",
     "where",
 ]
 
 
 _LATER = {
+    "AttributionGraph": "relprop.concepts.graph",
+    "Index": "relprop.concepts.index",
+    "graph": "relprop.concepts.graphs",
+    "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
+    "load_index": "relprop.concepts.index",
+    "patch": "relprop.concepts.patching",
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",

@@ -2,6 +2,7 @@
 
 from relprop.attribution.attribute import attribute, attribute_each
 from relprop.attribution.compiled import Compiled, compile
+from relprop.attribution.conditions import Condition, units
 from relprop.attribution.propagate import propagate
 from relprop.attribution.side_by_side import compare
 from relprop.attribution.survey import Survey, survey
@@ -15,6 +16,7 @@ from relprop.results.relevance import Relevance
 __all__ = [
     "Comparison",
     "Compiled",
+    "Condition",
     "Contrast",
     "Detection",
     "Edge",
@@ -31,4 +33,5 @@ __all__ = [
     "compile",
     "propagate",
     "survey",
+    "units",
 ]

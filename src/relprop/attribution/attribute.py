@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.against import check_against
 from relprop.attribution.batches import in_batches
 from relprop.attribution.checks import admit, check_flags, check_further
+from relprop.attribution.conditions import Condition, words
 from relprop.attribution.explain import explain
 from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
 from relprop.attribution.tables import as_table
 from relprop.attribution.targets import several
+from relprop.attribution.through import Conditions, paired
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
@@ -52,6 +55,8 @@ def attribute(
     batch_size: int | None = None,
     progress: bool = False,
     ledger: bool = False,
+    through: Condition | Sequence[Condition | None] | None = None,
+    against: Any = None,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -89,6 +94,13 @@ def attribute(
         ledger: whether to record in `Relevance.ledger` which operation absorbed how much. This keeps the results of all
             operations until the backward pass. Where rows of the inputs exchange relevance, each row takes a backward
             pass of its own.
+        through: the hidden units that relevance must pass, as a condition made by `units`; or a list with one condition
+            per sample. What goes around them is left out, and the residual is the relevance that passed the units less
+            what reached the inputs. `layers` above the units report what arrives there from the score.
+        against: other inputs of the same shape, such as a corrupted text. Then `values` and `layers` hold
+            `(a_against - a) G`, an estimate of how the score changes if `a` is replaced by its value for the other
+            inputs (relevance patching, Jafari et al. 2025); `effect` is the true change of the score if all inputs
+            are replaced. composite="auto" is then "relp"; "gradient" is attribution patching.
 
     Returns:
         Relevance whose `values` have the structure of the inputs.
@@ -111,7 +123,8 @@ def attribute(
         model, inputs, [target], composite=composite, layers=layers, layers_at=layers_at, seed=seed,
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
-        batch_size=batch_size, progress=progress, ledger=ledger,
+        batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
+        against=against,
     )[0]  # fmt: skip
 
 
@@ -120,7 +133,7 @@ def attribute(
 def attribute_each(
     model: Any,
     inputs: Any,
-    targets: Sequence[Any],
+    targets: Any,
     *,
     composite: Composite | str = "auto",
     layers: Any = None,
@@ -137,6 +150,8 @@ def attribute_each(
     batch_size: int | None = None,
     progress: bool = False,
     ledger: bool = False,
+    through: Sequence[Any] | None = None,
+    against: Any = None,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
@@ -145,11 +160,14 @@ def attribute_each(
         model: as in `attribute`, like all arguments that are not listed here.
         inputs: as in `attribute`.
         targets: a list of targets, each in any form that `attribute` takes.
+        through: a list of conditions, one per result, each in any form that `attribute` takes. They share one forward pass,
+            and the backward passes above their layers. With it, `targets` may be a single target; a list must have one
+            target per condition.
         targets_at_once: how many targets share a batched backward pass. That is faster where inputs are few or short,
-            and takes that many times the memory. With layers, checkpoint or ledger, each target has its own pass.
+            and takes that many times the memory. With layers, checkpoint, ledger or through, each target has its own pass.
 
     Returns:
-        One `Relevance` per target, in their order.
+        One `Relevance` per target or condition, in their order.
 
     Raises:
         RelpropError: as in `attribute`. A `TargetError` also where the list of targets is empty.
@@ -158,6 +176,9 @@ def attribute_each(
         composite=composite, layers=layers, layers_at=layers_at, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions, ledger=ledger,
     )  # fmt: skip
+    each = None
+    if through is not None:
+        targets, each = paired(targets, through)
     targets = several(targets)
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
@@ -167,11 +188,17 @@ def attribute_each(
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, names = as_table(model, inputs)
     inputs, pictures, affine = recalled(inputs)
+    if against is not None:
+        composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     inputs, chosen = admit(model, inputs, composite)
+    against = _admitted(model, inputs, against, chosen, settings, through)
     plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
+    plan = replace(plan, against=against)
+    if each is not None:
+        plan = replace(plan, through=Conditions.of(model, each))
 
-    def whole(part: Any, some: Sequence[Any], start: Any) -> list[Relevance]:
-        return explain(model, part, some, start, plan)
+    def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
+        return explain(model, part, some, start, plan if rows is None else plan.part(*rows))
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         with _advised(model, inputs, plan) as watched:
@@ -190,7 +217,32 @@ def attribute_each(
         "pictures": pictures,
         "affine": affine,
     }
-    return [replace(result, inputs=copied, **about) for result in results]
+    said = [None] * len(results) if plan.through is None else [words(one) for _, one in plan.through.each]
+    return [
+        replace(result, inputs=copied, through=through, **about) for result, through in zip(results, said, strict=True)
+    ]
+
+
+def _admitted(
+    model: Any, inputs: Any, against: Any, composite: Composite | None, settings: Settings, through: Any
+) -> Any:
+    """The other inputs as plain containers, after checks; None without."""
+    if against is None:
+        return None
+    against, _ = admit(model, against, "relp")
+    check_against(inputs, against)
+    for name, given in (("through", through), ("ledger", settings.ledger), ("positions", settings.positions)):
+        if given:
+            raise InputError(
+                f"against= and {name}= exclude each other: a difference of activations is no part of the score."
+            )
+    for key, rule in composite.entries if composite is not None else ():
+        if not getattr(rule, "proportional", True):
+            raise InputError(
+                f"composite {composite.name!r} has {rule!r} at '{key}', which gives relevance to inputs of 0 as well, so there "  # type: ignore[union-attr]
+                "is no factor to multiply a difference by. With against=, take composite='relp', 'cp_lrp' or 'gradient'."
+            )
+    return against
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from relprop.trees import batch_of, join, leaves, map_tree
 def in_batches(
     whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, size: int, progress: bool
 ) -> list[Relevance]:
-    """Calls `whole(inputs, targets, seed)` on `size` samples at a time; returns one result per target, as one call would."""
+    """Calls `whole(inputs, targets, seed, (rows, count))` on `size` samples at a time; returns one result per target, as one call would."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"batch_size must be a positive int; got {size!r}.")
     lengths = {len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
@@ -45,10 +45,11 @@ def in_batches(
             map_tree(lambda t, s=s: t[s : s + size], inputs),  # type: ignore[misc]
             [target_at(cut(t, s), slice(s, s + size), count) for t in targets],
             cut(seed, s),
+            (slice(s, min(s + size, count)), count),
         )
         for s in starts
     ]
-    return [_joined([part[i] for part in parts]) for i in range(len(targets))]
+    return [_joined(list(of_one)) for of_one in zip(*parts, strict=True)]
 
 
 def _joined(parts: list[Relevance]) -> Relevance:
@@ -59,6 +60,7 @@ def _joined(parts: list[Relevance]) -> Relevance:
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
         {name: _along(parts, name) for name in first.positions},
         Ledger.joined([p.ledger for p in parts]), list(dict.fromkeys(n for p in parts for n in p.notices)),
+        effect=None if first.effect is None else torch.cat([p.effect for p in parts if p.effect is not None]),
     )  # fmt: skip
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.attribution.books import Bookkeeper, Gradients, asks
+from relprop.attribution.against import Differences, Other, effect, gradients_of, other_of
+from relprop.attribution.books import Bookkeeper, Books, Gradients, asks, per_sample
 from relprop.attribution.checks import check_relevance
+from relprop.attribution.conditioned import Conditioned
 from relprop.attribution.final import find, left_out, saturated
 from relprop.attribution.forward import Answer, Job, check, detached, devices_of, forward, start_inputs
 from relprop.attribution.notices import EXCHANGED, exploded, unreached
@@ -26,9 +29,12 @@ from relprop.engine.recorder import Overwritten, Recorder
 from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
+from relprop.errors import InputError
+from relprop.results.ledger import Ledger
 from relprop.results.places import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
+from relprop.torch_private.saved import copied_before_writes
 from relprop.trees import leaves, map_tree
 
 _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
@@ -38,6 +44,8 @@ _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
     """One `Relevance` per target. It has no copy of the inputs, no labels and no model yet."""
     behind = [any(logits_in(target)) for target in targets]
+    if any(behind) and not all(behind) and plan.through is not None:
+        raise InputError("with through=, the targets of one call are all Logits or none is.")
     if any(behind) and not all(behind):  # the model runs once with its final softmax, and once without it
         parts = {
             kind: iter(
@@ -54,18 +62,20 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
         if not any(said in str(error) for said in _OVERWRITTEN):
             raise
     # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+    with copied_before_writes():
         return _explain(model, inputs, targets, seed, plan, copied=True)
 
 
 def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan, copied: bool = False
 ) -> list[Relevance]:
-    job = Job.of(model, inputs, plan, _run(model, inputs, plan, copied))
+    job = Job.of(model, inputs, plan, new_run(model, inputs, plan, copied))
 
     def close() -> None:
         for catch in itertools.chain(*job.caught.values()):
             catch.close()
+        if job.watch is not None:
+            job.watch.close()
         if not recording():
             job.run.writes.abandon()
         job.run.close()
@@ -79,12 +89,21 @@ def _explain(
 def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
     last = cache(lambda: find(job.again, devices_of(job.inputs)))
+    other = None
+    if job.plan.against is not None:
+        again = Job.of(job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, False))
+        other = other_of(again, job.plan.against, left_out(targets, last, bool(job.plan.checkpointed)))
     final = left_out(targets, last, bool(job.plan.checkpointed))
     live = start_inputs(job.run, job.inputs)
     answer = forward(job, live, targets, final)
     notices = check(job, answer)
     starts = [Start.of(score, target, seed) for score, target in answer.asked]
-    reader, cuts = Reader(job, answer), _cuts(job, answer)
+    if other is not None:
+        return compared(job, answer, Differences(job, answer, other), starts, other, notices)
+    reader = Reader(job, answer)
+    if job.watch is not None:
+        return conditioned(job, answer, reader, starts, notices)
+    cuts = _cuts(job, answer)
     passes = backward(job.run, starts, reader.wanted, job.plan)
     results = [
         read(job, answer, reader, start, gradients, cuts, notices)
@@ -95,7 +114,7 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     return results
 
 
-def _run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
+def new_run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
     """The run of one explanation."""
     settings, tensors = plan.settings, [t for _, t in leaves(inputs) if isinstance(t, Tensor)]
     samples = next((len(t) for t in tensors if t.ndim), 1)
@@ -119,7 +138,7 @@ def _cuts(job: Job, answer: Answer) -> Any:
     """The cuts after which nothing leads to the scores; none while a graph is recorded."""
     run, found = job.run, []
     if not recording():
-        found = run.trace.cuts.entries(answer.scores, [leaf for _, leaf in run.inputs.starts], run.sites.checkpointed)
+        found = run.trace.cuts.entries(answer.scores, [leaf for _, leaf in run.inputs.starts], run.sites.journal.active)
     if run.trace.recorder is not None:
         run.trace.recorder.forget()  # the search for cuts ran gradients through the graph
     return found
@@ -157,9 +176,60 @@ def read(
     books = keeper.books(values)
     cut_off = unreached(inputs, reader.numbers, cuts, gradients, values)
     grown = exploded(values, start.handed) if reader.multiplies and not recording() else []
+    said = [*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])]
+    return _result(job, answer, start, values, positions, layers, books, said)
+
+
+def conditioned(job: Job, answer: Answer, reader: Reader, starts: list[Start], notices: list[str]) -> list[Relevance]:
+    """The results under conditions."""
+    plan, run, found = job.plan, job.run, []
+    assert job.watch is not None and plan.through is not None  # the caller asked
+    passes = Conditioned(run, job.watch, reader, plan.through, list(plan.layers), plan.settings.layers_at)
+    for number, (target, _) in enumerate(plan.through.each):
+        start = starts[target]
+        ends, layers, books, handed = passes.found(number, start)
+        values = [v.detach() for v in reader.inputs(ends, start.score)]
+        check_relevance(values, job.inputs)
+        reader.check(ends)
+        start = replace(start, handed=handed.to(start.handed))
+        found.append(_result(job, answer, start, values, reader.positions(ends), layers, books, notices))
+    run.sites.unmatched()
+    return found
+
+
+def compared(
+    job: Job, answer: Answer, reader: Differences, starts: list[Start], other: Other, notices: list[str]
+) -> list[Relevance]:
+    """The results against other inputs."""
+    found = []
+    for start in starts:
+        gradients = gradients_of(job, start, reader.wanted)
+        reader.check(gradients)
+        values = [v.detach() for v in reader.inputs(gradients, start.score)]
+        check_relevance(values, job.inputs)
+        change = effect(other, start, job.plan.labels)
+        start = replace(start, handed=change)
+        books = Books(per_sample(values, len(change)), Ledger([]))
+        made = _result(job, answer, start, values, {}, reader.layers(gradients), books, notices)
+        found.append(replace(made, effect=change))
+    job.run.sites.unmatched()
+    return found
+
+
+def _result(
+    job: Job,
+    answer: Answer,
+    start: Start,
+    values: list[Tensor],
+    positions: Any,
+    layers: Any,
+    books: Books,
+    notices: list[str],
+) -> Relevance:
+    run = job.run
     taken = iter(values)
     return Relevance(
-        values=map_tree(lambda _: next(taken), inputs),
+        values=map_tree(lambda _: next(taken), job.inputs),
         output=detached(answer.output),
         score=start.score.detach(),
         target=start.target,
@@ -170,5 +240,5 @@ def read(
         unknown=dict(run.trace.unknown),
         positions=positions,
         ledger=books.ledger,
-        notices=[*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])],
+        notices=notices,
     )

@@ -34,8 +34,8 @@ _FINAL = {
     "special_expit": "sigmoid",
     "expit": "sigmoid",
 }
-_KEPT = 0.9
-"""The share of the score in the residual from which a probability is taken to be saturated."""
+_SURE, _ARRIVED = 0.95, 0.1
+"""From which probability on, and with which share of it at the inputs at most, a softmax or sigmoid is saturated."""
 _LATEST = 8
 """How many of the latest such calls are kept: the last of all may belong to another output."""
 
@@ -131,18 +131,21 @@ def saturated(result: Relevance, output: Any, last: Callable[[], Call | None]) -
     score = result.score
     if recording() or not isinstance(output, Tensor) or not output.is_floating_point():
         return []
-    share = result.residual.abs().double() / score.abs().double().clamp(min=1e-300)
-    if not bool((share > _KEPT).any()) or not _probable(output):
+    logarithms = role_of(output, LOG_SOFTMAX) is not None
+    probability = score.double().exp() if logarithms else score.double()
+    arrived = score.double() - result.residual.double()
+    lost = (probability > _SURE) & (probability <= 1.0 + 1e-6) & (arrived.abs() <= _ARRIVED * score.double().abs())
+    if not bool(lost.any()) or not _probable(output):
         return []
     call = last()
     if call is None:
         return []
-    n = int(share.argmax())
+    n = int(lost.nonzero()[0])
     of = f" of sample {n}" if len(score) > 1 else ""
     return [
-        f"the model ends in a {call.name}, and the score{of}, {float(score[n]):.7g}, hardly depends on the inputs there: the "
-        f"residual is {float(result.residual[n]):.7g}. target=relprop.Logit(...) explains the number that the {call.name} is "
-        "given, which has no such limit."
+        f"the model ends in a {call.name}, which hardly changes where a probability is near 1: of the score{of}, "
+        f"{float(score[n]):.7g}, only {float(arrived[n]):.2g} arrived at the inputs. target=relprop.Logit(...) explains the number "
+        f"that the {call.name} is given, which has no such limit."
     ]
 
 

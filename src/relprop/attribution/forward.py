@@ -15,9 +15,11 @@ from relprop.attribution.final import Finals
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import drawn
+from relprop.attribution.points import Watch
 from relprop.attribution.seeds import check_batch
 from relprop.attribution.settings import Plan
 from relprop.attribution.targets import scores, select_output
+from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
 from relprop.engine.chance import State, moved, state
 from relprop.engine.checkpoint import checkpointing
@@ -40,6 +42,7 @@ class Job:
         plan: how to explain.
         run: the engine's state of the forward pass and the backward passes.
         caught: what passed the layers whose relevance is wanted, by path.
+        watch: what passes the layers that conditions name; None if `caught` has the layers.
         generators: the states of the random generators before the forward pass; None while a graph is recorded.
     """
 
@@ -48,12 +51,16 @@ class Job:
     plan: Plan
     run: Run
     caught: dict[str, list[Catch]]
+    watch: Watch | None
     generators: State | None
 
     @classmethod
     def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> Job:
         generators = None if recording() else state(devices_of(inputs))
-        return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, generators)
+        if plan.through is None and plan.against is None:
+            return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, None, generators)
+        watch = (plan.through or Conditions([], {})).watch(plan.layers, plan.settings.layers_at)
+        return cls(model, inputs, plan, run, {}, watch, generators)
 
     def again(self) -> Any:
         """Runs the model once more, outside the mode; returns the part of its output that is explained."""
@@ -109,7 +116,10 @@ def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
     """
     run, plan, settings = job.run, job.plan, job.plan.settings
     nz = plan.composite is not None and run.sites.nz
-    watched = catching(job.caught, plan.layers, settings.layers_at, run)
+    if job.watch is None:
+        watched = catching(job.caught, plan.layers, settings.layers_at, run)
+    else:
+        watched = job.watch.watching(run)
     with checkpointing(plan.checkpointed, run), watched, Propagation(run):
         with final:
             raw = _called(job, live)

@@ -62,8 +62,7 @@ class Catch:
         self.layer = note.layer if note is not None and note.version == tensor._version else None
         if self.layer is not None:
             # a BatchNorm folded into this layer bypasses its output: the layer reports its relevance instead
-            self.layer.probes.append(self._report)
-            self.layer.readers += 1
+            self.layer.probe(self._report)
 
     def _report(self, relevance: Tensor) -> None:
         self.reported = relevance.detach()
@@ -72,7 +71,7 @@ class Catch:
         """Lets go of the graph, which refers back to this catch through the layer."""
         self.edge = self.reported = None
         if self.layer is not None:
-            self.layer.probes.clear()
+            self.layer.release_probes()
         self.layer = None
 
     def read(self, g: Tensor | None) -> Tensor:
@@ -136,8 +135,9 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                             caught[name].append(Catch(tensor, run.sites.nz_hidden))
 
             if isinstance(module, Heads):
-                run.trace.heads[id(module.module)] = lambda t, arranged, name=name: caught[name].append(
-                    Catch(t, run.sites.nz_hidden, arranged)
+                run.trace.show_heads(
+                    module.module,
+                    lambda t, arranged, name=name: caught[name].append(Catch(t, run.sites.nz_hidden, arranged)),
                 )
                 continue
             # In another thread k may be missing while this thread removes the hook. Registering and noting the hook share

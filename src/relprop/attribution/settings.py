@@ -11,9 +11,11 @@ from torch import nn
 from relprop.attribution.checks import arguments, check_flags, check_names
 from relprop.attribution.layers import wanted
 from relprop.attribution.targets import known_labels
+from relprop.attribution.through import Conditions
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
 from relprop.errors import InputError
+from relprop.trees import map_tree
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Plan:
         args: further positional arguments of the model.
         kwargs: further keyword arguments.
         at_once: how many targets share a backward pass.
+        through: the conditions, one per result; None for a result per target.
+        against: other inputs, whose activations are compared; None without.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
 
@@ -82,6 +86,8 @@ class Plan:
     kwargs: dict[str, Any] = field(default_factory=dict)
     at_once: int = 1
     exchanged: bool = False
+    through: Conditions | None = None
+    against: Any = None
 
     @classmethod
     def of(cls, model: Any, settings: Settings, composite: Composite | None, at_once: int = 1) -> Plan:
@@ -104,6 +110,17 @@ class Plan:
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Plan:
         """The plan with further arguments of the model."""
         return replace(self, args=tuple(args), kwargs=dict(kwargs or {}))
+
+    def watching(self, through: Conditions) -> Plan:
+        """The plan with conditions."""
+        return replace(self, through=through)
+
+    def part(self, rows: slice, count: int) -> Plan:
+        """The plan for some of `count` samples."""
+        through = None if self.through is None else self.through.part(rows, count)
+        return replace(
+            self, through=through, against=map_tree(lambda t: t[rows] if hasattr(t, "ndim") else t, self.against)
+        )
 
     def arguments(self, inputs: Any) -> tuple[tuple, dict]:
         """The inputs and the further arguments, as the model takes them."""

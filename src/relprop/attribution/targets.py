@@ -284,10 +284,9 @@ def class_of(label: str, labels: Sequence[str] | None) -> int:
 
 def _other(label: str, names: list[str]) -> str:
     """What to write in the place of a label that is none."""
-    if len(names) <= FEW:
-        return f" There are: {', '.join(map(repr, names))}."
     near = near_labels(label, names)[:3]
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"{meant} There are: {', '.join(map(repr, names))}." if len(names) <= FEW else meant
 
 
 def known_labels(model: Any) -> Sequence[str] | None:

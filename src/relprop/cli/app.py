@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import evaluating, explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import comparing, evaluating, explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -23,6 +23,7 @@ from relprop.cli.options import (
     Model,
     Percentile,
     Size,
+    Smooth,
     Std,
     Trusted,
     Weights,
@@ -56,6 +57,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-demo"),
     composite: Composites = None,
     percentile: Percentile = None,
+    smooth: Smooth = None,
     json: AsJson = False,
 ) -> None:
     """Explain photographs with EfficientNet-Lite0: its class, another one, and one against the other."""
@@ -80,7 +82,7 @@ def demo(
         all_of_them = printing.progress(photographs.PHOTOGRAPHS, "explaining", len(photographs.PHOTOGRAPHS))
         writer = Writer(
             out, lambda _: "Which pixels spoke for the class?", keep=False, paragraphs=lambda: [credits],
-            percentile=options.percentile,
+            percentile=options.percentile, smooth=smooth,
         )  # fmt: skip
         explained = list(writer.each(each for photograph in all_of_them for each in of_one(photograph)))
         paths = [*writer.paths, writer.page]
@@ -113,6 +115,7 @@ def explain(
     ] = 0,
     composite: Composites = None,
     percentile: Percentile = None,
+    smooth: Smooth = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("relprop-explain"),
     keep: Annotated[
         bool, typer.Option("--keep", help="Also keep each result, for `relprop show` and `report`.")
@@ -188,7 +191,7 @@ def explain(
             found, count = (each for chunk in chunks for each in tried.together(chunk, of_some)), len(read_in)
         writer = Writer(
             out, _title, keep=keep, paragraphs=lambda: [f"Network: {loaded.name}.", *tried.lines()],
-            percentile=percentile, kind=kind, rate=rate, merge=words or None,
+            percentile=percentile, kind=kind, rate=rate, merge=words or None, smooth=smooth,
         )  # fmt: skip
         explained = list(writer.each(printing.progress(found, "explaining", count)))
         tried.check(len(explained))
@@ -256,6 +259,7 @@ def check(
 
 
 app.command()(evaluating.evaluate)
+app.command()(comparing.compare)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)

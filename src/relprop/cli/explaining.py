@@ -221,7 +221,7 @@ def find_class(text: str, labels: Sequence[str] | None) -> int:
         raise TargetError(f"there is no class {index}: they are numbered from 0 to {len(labels) - 1}")
     if labels is None:
         raise TargetError(
-            f"the model has no names of classes: give the number of {text!r}, or --labels with a name a line"
+            f"the model has no names of classes: give the number of {text!r}, or --labels with a name a line."
         )
     if text in labels:
         return labels.index(text)

@@ -10,12 +10,13 @@ import typer
 
 import relprop
 from relprop.cli import explaining
-from relprop.cli.options import Percentile, Title, percentile_of
+from relprop.cli.options import Percentile, Smooth, Title, percentile_of
 from relprop.cli.printing import errors_in_one_line, say_what_is_missing, writing
 from relprop.cli.trying import Tried
 from relprop.errors import InputError
 from relprop.rendering import Options
 from relprop.rendering.visible import quoted, visible
+from relprop.results.report import report_page
 from relprop.results.show import in_browser, in_terminal
 
 
@@ -31,11 +32,12 @@ def show(
         ),
     ] = None,
     percentile: Percentile = None,
+    smooth: Smooth = None,
     kind: Annotated[str | None, typer.Option(help="What it is drawn as.", show_default="as its shape says")] = None,
 ) -> None:
     """Show a saved result, or all of a folder."""
     with errors_in_one_line():
-        options: dict[str, Any] = {"percentile": percentile_of(percentile), "kind": kind}
+        options: dict[str, Any] = {"percentile": percentile_of(percentile), "kind": kind, "smooth": smooth}
         options = {name: value for name, value in options.items() if value is not None}
         paths = explaining.kept([result])
         if where not in ("terminal", "browser"):
@@ -52,7 +54,7 @@ def show(
                     next(iter(loaded.values()))[0].save(out, **options)
             typer.echo(str(out))
         elif where == "browser":
-            in_browser({name: each for name, (each,) in loaded.items()}, Options(**options))
+            in_browser(report_page(loaded, title="Relevance", options=Options(**options)))
         else:
             for name, (each,) in loaded.items():
                 typer.echo(f"{visible(name)}\n" * (len(paths) > 1) + in_terminal(each, Options(**options)), color=True)
@@ -66,14 +68,18 @@ def report(
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     title: Title = "Report",
     percentile: Percentile = None,
+    smooth: Smooth = None,
 ) -> None:
     """Write a page about saved results: inputs, outputs, maps, rules, versions."""
     with errors_in_one_line():
         paths = explaining.kept(results)
         tried = Tried()
         loaded = _loaded(paths, tried)
+        even: dict[str, Any] = {} if smooth is None else {"smooth": smooth}
         with writing(out):
-            relprop.report(loaded, out, title=title, paragraphs=tried.lines(), percentile=percentile_of(percentile))
+            relprop.report(
+                loaded, out, title=title, paragraphs=tried.lines(), percentile=percentile_of(percentile), **even
+            )
         typer.echo(str(out))
         say_what_is_missing(tried)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from relprop.composites import NAMES
+from relprop.composites.named import unknown
 from relprop.errors import CompositeError, InputError
 from relprop.loading import models, samples
 from relprop.loading.network import Pictures
@@ -34,6 +35,14 @@ Percentile = Annotated[
     typer.Option(
         help="End of the colour scale, as a percentile of |relevance|; what is beyond is counted in the note of each map.",
         show_default="99.5 for pictures; 100 clips nothing",
+    ),
+]
+Smooth = Annotated[
+    int | None,
+    typer.Option(
+        help="Spread each pixel of a picture's map over a box of that side. The total stays.",
+        min=1,
+        show_default="1: as it is",
     ),
 ]
 Model = Annotated[
@@ -87,7 +96,7 @@ BOUNDED = frozenset(name for name, make in NAMES.items() if set(_needed(make)) =
 def check_composite(name: str) -> None:
     """Refuses a composite that does not exist, or that needs parameters."""
     if name != "auto" and name not in NAMES:
-        raise CompositeError(f"there is no composite {name!r}; there are: auto, {', '.join(NAMES)}")
+        raise unknown(name)
     if name != "auto" and name not in BOUNDED and (needed := _needed(NAMES[name])):
         raise CompositeError(
             f"{name!r} needs {' and '.join(needed)}, which depend on the inputs: use it from Python, "

@@ -22,6 +22,7 @@ from relprop.composites.named import (
     guided_backprop,
     lstm,
     mamba_lrp,
+    relp,
     zero,
 )
 from relprop.composites.places import Place, acting, first, last, operation, path, where
@@ -58,6 +59,7 @@ __all__ = [
     "mamba_lrp",
     "operation",
     "path",
+    "relp",
     "where",
     "zero",
 ]

@@ -72,7 +72,7 @@ class Composite:
             if not isinstance(rule, Rule):
                 hint = " Did you forget the parentheses?" if isinstance(rule, type) else ""
                 raise RuleError(
-                    f"A composite maps places to rules such as Epsilon(1e-6); '{place}' got {rule!r}.{hint}"
+                    f"a composite maps places to rules such as Epsilon(1e-6); '{place}' got {rule!r}.{hint}"
                 )
 
     def rule(self, place: Place) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
@@ -192,6 +193,15 @@ def cp_lrp() -> Composite:
     return Composite({**rules, "softmax": Constant(), "product": Gate()}, name="cp_lrp")
 
 
+def relp() -> Composite:
+    """LRP-0 with attention as a constant and half of a gated product to each factor. Jafari et al. 2025.
+
+    For relevance patching, `attribute(..., against=)`.
+    """
+    rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
+    return Composite({**rules, "softmax": Constant()}, name="relp")
+
+
 def mamba_lrp() -> Composite:
     """`attnlrp`, with the step size and the matrices B and C of a selective scan as constants. Jafari et al. 2024."""
     rules: dict[Any, Any] = {family: Zero() for family in ("conv", "linear", "bilinear")}
@@ -229,10 +239,18 @@ NAMES: dict[str, Callable[..., Composite]] = {
         attnlrp,
         attnlrp_gamma,
         cp_lrp,
+        relp,
         mamba_lrp,
         lstm,
     )
 }
+
+
+def unknown(name: str) -> CompositeError:
+    """The error for a name that no composite has."""
+    near = get_close_matches(name, NAMES, 1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return CompositeError(f"there is no composite named {name!r}.{meant} Named composites: auto, {', '.join(NAMES)}.")
 
 
 def by_name(name: str) -> Composite:
@@ -242,7 +260,7 @@ def by_name(name: str) -> Composite:
         CompositeError: no composite has that name, or it needs parameters.
     """
     if name not in NAMES:
-        raise CompositeError(f"There is no composite named {name!r}. Named composites: auto, {', '.join(NAMES)}.")
+        raise unknown(name)
     needed = [p.name for p in signature(NAMES[name]).parameters.values() if p.default is Parameter.empty]
     if needed:
         raise CompositeError(

@@ -47,6 +47,15 @@ class Place:
         if self.module is not None:
             self.kind = f"{type(self.module).__module__}.{type(self.module).__qualname__}"
 
+    def merge(self) -> None:
+        """Notes that the operation and the weighted layer before it form one linear map."""
+        self.merged = True
+
+    def settle(self, layers: int) -> None:
+        """Notes whether this is the last of so many weighted layers, when the forward pass has ended."""
+        if self.last is None:
+            self.last = self.index == layers - 1
+
     def recorded(self) -> Place:
         """The copy that a result keeps: it names the module by path and class, and does not hold it."""
         place = object.__new__(type(self))  # dataclasses.replace costs as much as a small operation

@@ -84,6 +84,14 @@ class Call:
             return self.function(*args, **kwargs)
         return self.function(*self.args, **self.kwargs)
 
+    def keeps_zeros(self) -> None:
+        """Says that the handler has dealt with the relevance of exact zeros."""
+        self.zeros = True
+
+    def becomes(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Makes this the call of another function that computes the same."""
+        self.function, self.args, self.kwargs = function, args, kwargs
+
     def settle(self, result: Any) -> Any:
         """The result, with the numbers that the model's own call gives.
 

@@ -28,6 +28,14 @@ class Chance:
         self.generators: dict[int, torch.Generator] = {}
         self.random: State = []
 
+    def uses(self, generator: torch.Generator) -> None:
+        """Notes a generator that the model was seen to use."""
+        self.generators[id(generator)] = generator
+
+    def block(self, state: State) -> None:
+        """Notes the states of all generators where a checkpointed block begins."""
+        self.random = state
+
 
 def state(devices: Iterable[torch.device], generators: Iterable[torch.Generator] = ()) -> State:
     """The generators that a model may draw from, each as a function that sets its state, and that state."""

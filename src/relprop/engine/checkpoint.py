@@ -38,7 +38,7 @@ class Segment:
         self.devices = {a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)}
         now = state(self.devices)
         if len(now) != len(run.chance.random) or moved(run.chance.random, now):
-            run.chance.random = now
+            run.chance.block(now)
         self.random = run.chance.random  # shared by all blocks of a model that draws no random numbers
         self.kept: list[tuple[torch.Size, torch.dtype]] = []
         self.again: dict[int, Tensor] = {}
@@ -137,7 +137,7 @@ def _leave(opened: Open, module: nn.Module | None) -> None:
 @contextmanager
 def recomputing(run: Run) -> Iterator[None]:
     """The backward pass. If a block was checkpointed, it runs in the mode, and in one thread on all devices."""
-    if not run.sites.checkpointed:
+    if not run.sites.journal.active:
         yield
         return
     with torch.autograd.set_multithreading_enabled(False), Propagation(run):

@@ -16,7 +16,7 @@ from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
-from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, native
+from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, Handlers, native
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
 from relprop.errors import UnsupportedOperationError
@@ -48,7 +48,7 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
             check(run, value)
             note = renew(run, value)  # it was written into through a view
         if note.layer is not None:
-            note.layer.readers += 1
+            note.layer.read()
         live.append(value)
         return value
     if isinstance(value, (list, tuple)):
@@ -96,7 +96,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         if not run.inputs.adopt or isinstance(value, nn.Parameter):
             constant = value.detach()
             PARAMETER.put(constant, value)
-            run.model.constants[id(constant)] = constant
+            run.model.note_constant(constant)
             return constant
     elif not run.inputs.adopt and not descends(run, value):
         return value.detach()
@@ -120,7 +120,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         _unseen(run, value, type(value.grad_fn).__name__, COMPILED)
     note = noted(run, value)
     if note.layer is not None:
-        note.layer.readers += 1
+        note.layer.read()
     live.append(value)
     return value
 
@@ -177,7 +177,9 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
     if as_it_is and list(map(applied.edge_or_none, live)) == carrying:
         return value
-    call = Made(run, entry or Entry(maker, "structure", FAMILIES[CUSTOM].handler), maker.apply, args, {}, live)
+    call = Made(
+        run, entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler)), maker.apply, args, {}, live
+    )
     call.value = value
     try:
         result = call(*args) if as_it_is else handle(call)
@@ -192,7 +194,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
         noted(run, result)
     elif result is not value:
         _replace(value, result)
-    run.inputs.mixing = True  # nothing is known of how it treats the samples
+    run.inputs.mix()  # nothing is known of how it treats the samples
     if run.trace.recorder is not None and not replaying():
         family = "other" if entry is None else entry.family
         run.trace.recorder.record(family, maker.__qualname__, run.where(), stand_in)
@@ -224,14 +226,14 @@ def _replace(value: Tensor, result: Tensor) -> None:
             NOTE.put(value, note)
             note.version = value._version
             if note.layer is not None:
-                note.layer.output = weakref.ref(value)
+                note.layer.stands_for(value)
 
 
 def _unseen(run: Run, value: Tensor, name: str, maker: str) -> None:
     """Refuses a tensor that was made where the mode cannot see, or counts it if the run is not strict."""
     if run.trace.strict:
         raise unseen(run, value, maker)
-    run.trace.unknown[name] += 1
+    run.trace.unfollowed(name)
 
 
 def _full_name(kind: Any) -> str:

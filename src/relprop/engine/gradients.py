@@ -109,7 +109,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
 
 def keep_plain(run: Run, tensor: Tensor) -> None:
     """Notes that a tensor has a plain graph, which leads to no input."""
-    run.gradients.plain[id(tensor)] = tensor
+    run.gradients.keep(tensor)
 
 
 def is_plain(run: Run, tensor: Tensor) -> bool:

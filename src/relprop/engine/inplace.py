@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.handling import handle
 from relprop.engine.marks import NOTE
-from relprop.engine.notes import note_of, noted, renew
+from relprop.engine.notes import Chain, continues, note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.replay import replaying
@@ -37,8 +37,8 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
             result = function(*args, **kwargs)
             _renew(run, target, found)
             return result
-        if entry.in_place is not None and not run.sites.nz:
-            result = entry.in_place(call, *call.args, **call.kwargs)
+        if entry.handlers.in_place is not None and not run.sites.nz:
+            result = entry.handlers.in_place(call, *call.args, **call.kwargs)
             if result is not NotImplemented:
                 _renew(run, target, found)
                 return result
@@ -84,13 +84,13 @@ def _chained(
 
 def _has_origin(target: Tensor) -> bool:
     note = note_of(target)
-    return note is not None and note.source is not None
+    return note is not None and continues(note)
 
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
-        if entry.handler is not native and entry.in_place is None:
+        if entry.handler is not native and entry.handlers.in_place is None:
             return False  # its handler gives it another gradient
         return not run.sites.nz or MOVES in entry.traits or SAME in entry.traits
     note = note_of(target)
@@ -120,4 +120,4 @@ def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> 
         if found.source._version == version:
             remember(target, run, found)
         elif not found.step.affine:
-            note.step = found.step
+            note.chain = Chain(found.step)

@@ -46,6 +46,14 @@ class Inputs:
         self.samples = samples
         self.mixing = mixing
 
+    def found_ids(self) -> None:
+        """Notes that a tensor may hold ids, whose positions are tracked from now on."""
+        self.ids = True
+
+    def mix(self) -> None:
+        """Notes that an operation may mix samples."""
+        self.mixing = True
+
     def sink(self, constant: Tensor, path: str) -> Tensor:
         """A position encoding that reports the relevance that ends in it."""
         leaf = constant.detach().requires_grad_()

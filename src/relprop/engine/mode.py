@@ -30,7 +30,7 @@ from relprop.engine.tokens import follow
 from relprop.torch_private.calls import unfolded
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
-from relprop.torch_private.state import saved_elsewhere, transforms_active
+from relprop.torch_private.state import transforms_active
 
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
@@ -49,21 +49,17 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         run = self.run
-        if (
-            run.sites.checkpointed
-            and replaying()
-            and not (torch.is_grad_enabled() and saved_elsewhere(run.sites.hooks))
-        ):
+        if run.sites.journal.active and replaying() and not (torch.is_grad_enabled() and run.sites.journal.inside()):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
         if entry is not None and entry.family == SILENT:
             if kwargs.get("generator") is not None:
-                run.chance.generators[id(kwargs["generator"])] = kwargs["generator"]
+                run.chance.uses(kwargs["generator"])
             return self._silent(entry, func, args, kwargs)
         if run.trace.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
             run.trace.recorder.preserve(args[0])
         if kwargs and kwargs.get("generator") is not None:
-            run.chance.generators[id(kwargs["generator"])] = kwargs["generator"]
+            run.chance.uses(kwargs["generator"])
         live: list[Tensor] = []
         operands = tuple(enter(run, a, live) for a in args)
         kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
@@ -85,11 +81,11 @@ class Propagation(TorchFunctionMode):
             return pass_by(func, args, kwargs)
         if func == SET:
             return assign(run, *args)
-        if run.sites.checkpointed and func in _BACKWARD:
+        if run.sites.journal.active and func in _BACKWARD:
             with self:  # the mode must see a checkpoint's recomputation
                 return _BACKWARD[func](*args, **kwargs)
         inside = not torch.is_grad_enabled() and run.functions.note()  # the inside of a custom function does not count
-        result = (func if inside or entry.answer is None else entry.answer)(*args, **kwargs)
+        result = (func if inside or entry.handlers.answer is None else entry.handlers.answer)(*args, **kwargs)
         if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)
         if kwargs.get("requires_grad") and not run.inputs.adopt:
@@ -123,7 +119,7 @@ class Propagation(TorchFunctionMode):
         if called(func).strip("_") in BY_ENTRY and result.shape == operand.shape and not recording():
             found = traced(run, operand)
             if found is not None:
-                run.inputs.ids = True
+                run.inputs.found_ids()
                 POSITIONS.put(result, found)
 
     @skipped
@@ -186,8 +182,9 @@ class Propagation(TorchFunctionMode):
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
             if isinstance(written, Tensor) and written._is_view():
                 spread(run, written)
-        if run.inputs.samples > 1 and not run.inputs.mixing and not recording():
-            run.inputs.mixing = not apart(run.inputs.samples, entry, args, kwargs, live, result)
+        samples = run.inputs.samples
+        if samples > 1 and not (run.inputs.mixing or recording() or apart(samples, entry, args, kwargs, live, result)):
+            run.inputs.mix()
         if run.trace.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
             made = result, written
@@ -207,10 +204,7 @@ class Propagation(TorchFunctionMode):
     def _unknown(self, func: Callable[..., Any], args: tuple, kwargs: dict, reason: str) -> Any:
         if self.run.trace.strict:
             raise unknown(self.run, func, args, reason)
-        trace = self.run.trace
-        trace.unknown[called(func)] += 1
-        if trace.log is not None:
-            trace.log.append((func, args, self.run.where(), reason))
+        self.run.trace.unfollowed(called(func), func, args, self.run.where(), reason)
         return func(*args, **kwargs)
 
 

@@ -25,6 +25,10 @@ class ModelGradients:
         self.calling = False
         self.asking = asking
 
+    def keep(self, tensor: Tensor) -> None:
+        """Notes a tensor with a plain graph."""
+        self.plain[id(tensor)] = tensor
+
     @contextmanager
     def within_model(self) -> Iterator[None]:
         """A context in which the model's own forward runs."""

@@ -30,6 +30,10 @@ class ModelView:
             for name, module in model.named_modules(remove_duplicate=False):
                 self.paths.setdefault(id(module), []).append(name)
 
+    def note_constant(self, constant: Tensor) -> None:
+        """Notes a tensor made of parameters and buffers alone."""
+        self.constants[id(constant)] = constant
+
     def here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = running_module()
         return module, tuple(self.paths.get(id(module), ()))
@@ -71,7 +75,7 @@ class ModelView:
         given = [t for some in listed for t in some if isinstance(t, Tensor)]
         owned = bool(given) and all(self.owns(t) for t in given)
         if owned and isinstance(result, Tensor):
-            self.constants[id(result)] = result
+            self.note_constant(result)
         if self.of_data and any(self.depends(t) for t in given):
             self.note_data(result)
         if not owned and isinstance(written, Tensor):

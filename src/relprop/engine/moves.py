@@ -17,7 +17,7 @@ from relprop.torch_private.recorded import recording
 def chained(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
     """The note of the tensor that a chain made, and how its entries were moved since."""
     moves: list[Move] = []
-    while note is not None and note.source is None:
+    while note is not None and (note.chain is None or note.chain.source is None):
         if note.move is None:
             return None, ()
         if note.move.function is not None:

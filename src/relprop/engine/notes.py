@@ -23,9 +23,7 @@ class Note:
         run: the run that made the tensor.
         version: the tensor's version when the note was written.
         move: where its entries were before they were moved or copied; None if they are new numbers.
-        source: the tensor it is an elementwise function of, by the chain `step`. `source_note` and `source_version` are
-            from that time, for a later write gives the source new numbers.
-        moves: how the entries of that function were moved since.
+        chain: the elementwise function of another tensor that it is, if it is one.
         forked: whether a tensor was made from this one that may meet it again.
         later: the note of the same tensor after it was written into.
         layer: the weighted layer that made it, with that layer's `input`.
@@ -35,19 +33,15 @@ class Note:
 
     __slots__ = (
         "__weakref__",
+        "chain",
         "forked",
         "input",
         "later",
         "layer",
         "move",
-        "moves",
         "roles",
         "run",
         "scaled",
-        "source",
-        "source_note",
-        "source_version",
-        "step",
         "version",
     )  # fmt: skip
 
@@ -60,13 +54,9 @@ class Note:
         """Forgets everything but the run, and releases all tensors."""
         self.version = 0
         self.move: Move | None = None
-        self.source: Tensor | None = None
-        self.source_note: Note | None = None
-        self.source_version = 0
+        self.chain: Chain | None = None
         self.forked = False
         self.later: Note | None = None
-        self.step: Any = None
-        self.moves: tuple[Move, ...] = ()
         self.layer: Any = None
         self.input: Tensor | None = None
         self.scaled: tuple[Any, Tensor] | None = None
@@ -82,6 +72,20 @@ class Note:
             self.roles = {name: value}
         else:
             self.roles[name] = value
+
+
+class Chain(NamedTuple):
+    """A tensor as an elementwise function of another: `step` of `source`, with its entries then moved by `moves`.
+
+    `note` and `version` are the source's at that time, for a later write gives the source new numbers. The source is None
+    where those numbers are gone: then only the function is known.
+    """
+
+    step: Any
+    source: Tensor | None = None
+    moves: tuple[Move, ...] = ()
+    note: Note | None = None
+    version: int = 0
 
 
 class Move(NamedTuple):
@@ -105,6 +109,11 @@ class Move(NamedTuple):
 def note_of(tensor: Tensor) -> Note | None:
     """The engine's note on a tensor, if it has one."""
     return getattr(tensor, NOTE.name, None)  # read directly: the engine asks for it at every operand
+
+
+def continues(note: Note) -> bool:
+    """Whether a tensor is known to be an elementwise function of a tensor that is still there."""
+    return note.chain is not None and note.chain.source is not None
 
 
 def role_of(value: Any, name: str) -> Any:

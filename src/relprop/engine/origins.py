@@ -20,7 +20,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.moves import chained, equal, first_held, fixed, moved, stay
-from relprop.engine.notes import Move, Note, note_of, noted
+from relprop.engine.notes import Chain, Move, Note, note_of, noted
 from relprop.engine.run import Run
 from relprop.numerics import aside
 
@@ -112,18 +112,19 @@ def _levels(t: Tensor) -> Iterator[Origin]:
     """The origins of a live tensor: itself unless a chain made it, that chain's start, and on through affine chains."""
     own = note_of(t)
     note, moved = chained(own)
-    if note is None or note.step.affine or not stay(moved):
+    if note is None or note.chain is None or note.chain.step.affine or not stay(moved):
         yield Origin(t, SOURCE, (), own)
     step: Any = SOURCE
     moves: tuple[Move, ...] = ()
     for _ in range(_DEEPEST):
-        if note is None or note.source is None:
+        known = None if note is None else note.chain
+        if known is None or known.source is None:
             return
-        step = note.step if step is SOURCE else Step(step, (note.step,), {}, affine=step.affine)
-        moves = (*note.moves, *moved, *moves)
-        yield Origin(note.source, step, moves, note.source_note, note.source._version != note.source_version)
-        note, moved = chained(note.source_note)
-        if note is not None and not note.step.affine:
+        step = known.step if step is SOURCE else Step(step, (known.step,), {}, affine=step.affine)
+        moves = (*known.moves, *moved, *moves)
+        yield Origin(known.source, step, moves, known.note, known.source._version != known.version)
+        note, moved = chained(known.note)
+        if note is not None and note.chain is not None and not note.chain.step.affine:
             return
 
 
@@ -198,11 +199,10 @@ def _one(a: Origin, b: Origin) -> bool:
 def remember(result: Tensor, run: Run, found: Origin) -> Tensor:
     """Notes on a result that it is an elementwise function of a source."""
     note = noted(run, result)
-    note.source, note.step, note.moves, note.move = found.source, found.step, found.moves, None
-    note.source_note = found.note if found.note is not None else note_of(found.source)
-    note.source_version = found.source._version
-    if note.source_note is not None:
-        note.source_note.forked = True
+    source = found.note if found.note is not None else note_of(found.source)
+    note.chain, note.move = Chain(found.step, found.source, found.moves, source, found.source._version), None
+    if source is not None:
+        source.forked = True
     return result
 
 

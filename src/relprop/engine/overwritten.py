@@ -7,7 +7,6 @@ differs when the tensor is read, something else has written.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +54,7 @@ def share(run: Run, live: Tensor) -> None:
     """Remembers that a tensor without gradients shares the memory of a live one, as after `detach()` or `.data`."""
     memory = memory_of(live)
     if memory is not None:
-        run.writes.shared[memory] = weakref.ref(live)
+        run.writes.share(memory, live)
 
 
 def expose(run: Run, tensor: Tensor, func: Callable[..., Any]) -> None:

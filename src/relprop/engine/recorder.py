@@ -41,6 +41,11 @@ class Held:
     def intact(self) -> bool:
         return self.value._version == self.version
 
+    def copy(self) -> None:
+        """Copies the value, before an overwrite."""
+        self.value = self.value.clone()
+        self.version = self.value._version
+
 
 class Overwritten(Exception):
     """A value that the ledger reads was overwritten unseen. It must be copied when it is made."""
@@ -108,8 +113,7 @@ class Recorder:
         if isinstance(target, Tensor) and (stored := memory_of(target)) is not None:
             for held in self._stored.pop(stored, ()):
                 if held.intact:
-                    held.value = held.value.clone()
-                    held.version = held.value._version
+                    held.copy()
 
     def _hold(self, tensor: Tensor, edge: Edge, maker: int) -> None:
         stored = memory_of(tensor)
@@ -180,6 +184,24 @@ class Recorder:
         kept.index_add_(0, torch.tensor(takers, dtype=torch.int64), edges)
         self._handed.clear()
         return kept[:-1], kept[-1], edges
+
+    def balance_of(
+        self, started: list[tuple[Edge, Tensor]], stopped: list[tuple[Edge, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """The totals of a pass that started at several edges, and in which some relevance was stopped at others.
+
+        Args:
+            started: edges with the relevance that started there, (N,).
+            stopped: edges with the relevance that went no further, (N,).
+        """
+        (first, seed), *more = started
+        kept, ended, _ = self.balance(first, seed)
+        for sign, some in ((1, more), (-1, stopped)):
+            for edge, amount in some:
+                (kept if (maker := self._held[edge].maker) != INPUT else ended[None])[maker] += (
+                    sign * amount.cpu().double()
+                )
+        return kept, ended
 
     def begin_pass(self, samples: int, nz: bool) -> None:
         """Sets, before a backward pass, the number of samples it reads and whether exact zeros carry relevance."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from relprop.engine.spelling import Function, Spelling, spellings, writes
 from relprop.engine.traits import EVERY_TRAIT
@@ -40,27 +40,42 @@ class Family:
     says: str
 
 
+class Handlers(NamedTuple):
+    """What answers a call. Each is None where the operation has none of its own.
+
+    Attributes:
+        own: propagates relevance; None for the handler of the family.
+        in_place: writes into the first operand.
+        answer: answers in the place of torch's function, for operations that carry no relevance.
+        weight: gives the weight of an opaque layer.
+    """
+
+    own: Handler | None = None
+    in_place: Handler | None = None
+    answer: Handler | None = None
+    weight: Handler | None = None
+
+
+NO_HANDLERS = Handlers()
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the register knows of one spelling of one operation; see `register`."""
 
     function: Function
     family: str
-    own: Handler | None = None
-    """The operation's own handler; None for that of its family."""
+    handlers: Handlers = NO_HANDLERS
     spelling: Spelling = MAIN
     reason: str = ""
-    weight: Handler | None = None
     traits: frozenset[str] = NO_TRAITS
     gives: tuple[tuple[str, Any], ...] = ()
-    in_place: Handler | None = None
     on_constants: bool = False
     decomposes: bool = False
-    answer: Handler | None = None
 
     @cached_property
     def handler(self) -> Handler:
-        found = self.own or FAMILIES[self.family].handler
+        found = self.handlers.own or FAMILIES[self.family].handler
         if found is None:
             raise InputError(
                 f"family {self.family!r} has no default handler, and {self.function!r} has none of its own."
@@ -135,11 +150,11 @@ def register(
         InputError: the family is unknown or lacks a default handler, or a function is registered already.
     """
     if family not in _NAMEABLE:
-        raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}")
+        raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}.")
     if handler is None and family in FAMILIES and FAMILIES[family].handler is None:
-        raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output")
+        raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output.")
     if weight is not None and family != "linear":
-        raise InputError(f'weight= is for family "linear"; got family {family!r}')
+        raise InputError(f'weight= is for family "linear"; got family {family!r}.')
     unknown = set(traits) - set(EVERY_TRAIT)
     if unknown:
         raise InputError(f"unknown traits {sorted(unknown)}; known ones: {', '.join(EVERY_TRAIT)}")
@@ -152,7 +167,7 @@ def register(
         function = owner(given)
         if not replace and function in TABLE and TABLE[function].function is function:
             raise InputError(
-                f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True"
+                f"{function!r} is registered already, in family {TABLE[function].family!r}; pass replace=True."
             )
         names: list[tuple[Function, Spelling]] = (
             [(function, Spelling(inplace=writes(function)))]
@@ -162,8 +177,8 @@ def register(
         for name, spelling in names:
             if replace or name not in TABLE or name is function:
                 TABLE[name] = Entry(
-                    function, family, handler, spelling, reason, weight,
-                    frozenset(traits), given_roles, in_place, on_constants, decomposes, answer,
+                    function, family, Handlers(handler, in_place, answer, weight), spelling, reason,
+                    frozenset(traits), given_roles, on_constants, decomposes,
                 )  # fmt: skip
 
 

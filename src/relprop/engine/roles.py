@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import Move, Note, note_of, renew
+from relprop.engine.notes import Move, Note, continues, note_of, renew
 from relprop.engine.traits import ANY, FIRST, MOVES, SAME, SCALES
 
 
@@ -69,10 +69,10 @@ def role(
 
 
 def give(result: Any, name: str, value: Any) -> None:
-    """Notes a role on all live tensors of a result."""
+    """Notes a role on all live tensors of a result, unless the handler gave them one that says more."""
     for t in result if isinstance(result, (tuple, list)) else (result,):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
-        if note is not None:
+        if note is not None and note.role(name) is None:
             note.give(name, value)
 
 
@@ -98,7 +98,7 @@ def carry(
             continue
         if found:
             note.roles = dict(found) if note.roles is None else {**found, **note.roles}
-        if note.step is None and note.move is None:  # else it is read off the step or the move
+        if note.chain is None and note.move is None:  # else it is read off the step or the move
             for known in _READ:
                 value = _read(known, traits, notes[:1] if lone else notes)
                 if value is not None and note.role(known.name) is None:
@@ -199,7 +199,7 @@ def _link(
         if not isinstance(t, Tensor) or t is operand or not t.requires_grad:
             continue
         note = note_of(t)
-        if note is None or note.source is not None or note is known:
+        if note is None or continues(note) or note is known:
             continue
         known.forked = True
         if SAME in traits or _alias(t, operand, shape):

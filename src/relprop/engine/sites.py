@@ -1,32 +1,20 @@
-"""Sites: where each call stands, which rule acts there, and what a checkpoint's recomputation must find again."""
+"""Sites: where each call stands, and which rule acts there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
-
-from torch import nn
 
 from relprop.composites.composite import Composite
 from relprop.composites.named import automatic
 from relprop.composites.places import Place
+from relprop.engine.journal import Journal
 from relprop.engine.model_view import ModelView
 from relprop.engine.registry import Entry
 from relprop.engine.replay import replaying
-from relprop.errors import RuleError, UnsupportedOperationError
+from relprop.errors import RuleError
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED, WEIGHTED
 from relprop.torch_private.calls import running_module
-from relprop.torch_private.state import saved_elsewhere, saving_hooks
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The decision at a place, kept for the recomputation of a checkpointed part."""
-
-    place: Place
-    rule: Any
-    nz: bool
 
 
 class Sites:
@@ -36,9 +24,8 @@ class Sites:
         met: the families of operations that ran, and other properties of the network, by which "auto" chooses.
         weighted: how many weighted layers ran.
         placements: the places where a rule was requested, by their order, with the rule that acts.
-        checkpointed: whether a part of the model will be recomputed in the backward pass.
         log: every operation with its place, for observers; None if there are none.
-        hooks: the hooks on saved tensors that the caller set or that keep copies; all others belong to a checkpoint.
+        journal: the decisions that a checkpoint's recomputation must find again.
     """
 
     def __init__(self, composite: Composite | None, model: ModelView, observed: bool = False) -> None:
@@ -49,10 +36,7 @@ class Sites:
         self.weighted = 0
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
-        self.checkpointed = False
-        self.hooks = saving_hooks()
-        self._journal: dict[Any, list[Decision]] = {}
-        self._replayed: Decision | None = None
+        self.journal = Journal()
         self._names_everything = composite is not None and composite.names_everything
 
     @property
@@ -75,8 +59,8 @@ class Sites:
     @property
     def nz(self) -> bool:
         """Whether exact zeros may carry relevance at the current place."""
-        if self._replayed is not None and replaying():
-            return self._replayed.nz
+        if (replayed := self.journal.replayed) is not None:
+            return replayed.nz
         if self._composite is None:
             return self.weighted == 0
         return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
@@ -110,25 +94,22 @@ class Sites:
         """The place of an operation, in this family."""
         module = running_module()
         if replaying():
-            self._replayed = self._recall(entry, module)
-            return self._replayed.place
-        self.checkpointed = self.checkpointed or saved_elsewhere(self.hooks)
+            return self.journal.replay(entry, module, self.nz_hidden)
+        self.journal.watch()
         paths = tuple(self._model.paths.get(id(module), ())) if module is not None else ()
-        place = Place(family, entry.function, module, paths, order=self._order)
+        index = self.weighted if family in WEIGHTED and family != "batch_norm" else None
+        place = Place(family, entry.function, module, paths, index, order=self._order)
         self._order += 1
+        self.weighted += index is not None
         self.met.add(family)
-        if family in WEIGHTED and family != "batch_norm":
-            place.index = self.weighted
-            self.weighted += 1
         return place
 
     def rule(self, place: Place) -> Any:
         """The rule for a place; None for the default; `UNDECIDED` until the backward pass."""
-        if self._replayed is not None and replaying():
-            return self._replayed.rule
+        if (replayed := self.journal.replayed) is not None:
+            return replayed.rule
         rule = self._rule(place)
-        if self.checkpointed:
-            self._journal.setdefault(place.function, []).append(Decision(place, rule, self.nz))
+        self.journal.write(place, rule, self.nz)
         return rule
 
     def forget(self, place: Place) -> None:
@@ -136,22 +117,7 @@ class Sites:
         if replaying():
             return
         self.placements.pop(place.order, None)
-        met = self._journal.get(place.function, [])
-        if met and met[-1].place is place:
-            met.pop()
-
-    def _recall(self, entry: Entry, module: nn.Module | None) -> Decision:
-        """The decision made when a checkpointed operation first ran."""
-        met = self._journal.get(entry.function, [])
-        found = [decision for decision in met if decision.place.module is module] or met
-        if not found and entry.family in ("structure", "selection"):
-            return Decision(Place(entry.family, entry.function), None, self.nz_hidden)
-        if not found or any(d.rule != found[0].rule or d.nz != found[0].nz for d in found):
-            raise UnsupportedOperationError(
-                f"{entry.function.__name__} runs again in a checkpointed part of the model, and the composite has several "
-                "rules for it there: leave the first layers out of the checkpoint, or name the rule by module path."
-            )
-        return found[0]
+        self.journal.forget(place)
 
     def _rule(self, place: Place) -> Any:
         if self._composite is None:
@@ -167,8 +133,7 @@ class Sites:
     def decide(self, place: Place) -> Rule | None:
         """The rule for a place that could not be decided before the end of the forward pass."""
         self.settle()
-        if place.last is None:
-            place.last = place.index == self.weighted - 1
+        place.settle(self.weighted)
         rule = self.composite.rule(place)
         self.placements[place.order] = (place, rule)
         return rule

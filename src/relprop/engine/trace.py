@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from relprop.engine.cuts import Cuts
 from relprop.engine.model_view import ModelView
@@ -45,6 +45,17 @@ class Trace:
             return
         self.severed.append(f"{name}{how} in {self._model.where()}")
         self.cuts.note(f"{name}{how}", self._model.where, operand, result)
+
+    def unfollowed(self, name: str, *seen: Any) -> None:
+        """Counts an operation that could not be followed; `seen` is (function, arguments, place, reason), if known."""
+        self.unknown[name] += 1
+        if self.log is not None and seen:
+            function, args, where, reason = seen
+            self.log.append((function, args, where, reason))
+
+    def show_heads(self, module: nn.Module, see: Callable[..., None]) -> None:
+        """Asks for the outputs of the heads of an attention."""
+        self.heads[id(module)] = see
 
     def attended(self, result: Tensor, arranged: Callable[[Tensor], Tensor] | None = None) -> None:
         """Shows the outputs of an attention's heads, (N, heads, T, features), to whoever asked in this module."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from typing import Any
 from weakref import ref
@@ -29,6 +30,10 @@ class Writes:
         self.exposed: list[tuple[Tensor, int, Tensor, str]] = []
         self.written: deque[tuple[int, str]] = deque(maxlen=32)
         self.copying = copying
+
+    def share(self, memory: int, live: Tensor) -> None:
+        """Notes that a tensor without gradients shares the memory of a live one."""
+        self.shared[memory] = weakref.ref(live)
 
     def abandon(self) -> None:
         """Detaches the tensors that were written into.

@@ -131,7 +131,7 @@ def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[
 
 def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
     """`y = a + b` or `a - b`, computed by `add`: where both are 0, half to each, whatever the sign."""
-    call.zeros = True
+    call.keeps_zeros()
     run = call.run
     a, b = torch.broadcast_tensors(a, b)
     left, right = a.detach(), b.detach()
@@ -148,7 +148,7 @@ def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **k
 
 def product_of_two(call: Call, a: Tensor, b: Tensor, shares: list[Any]) -> Tensor:
     """`y = a b`: each factor gets its share of a zero's relevance, even if the other factor is the zero."""
-    call.zeros = True
+    call.keeps_zeros()
     run = call.run
     a, b = torch.broadcast_tensors(a, b)
     left, right = a.detach().clone(), b.detach().clone()  # the model may overwrite its own

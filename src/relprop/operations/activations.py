@@ -17,13 +17,13 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
-from relprop.engine.notes import note_of
+from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remembered
 from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, nonzero
-from relprop.operations.gates import GATE
+from relprop.operations.gates import GATE, gated
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
 STATISTIC = role(
@@ -38,7 +38,7 @@ def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     """The result of a chain: the operation's own value, with the secant straight to the source."""
     step, nz, first = found.step, call.zeros_carry, call.zeros_carry_first
     y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and first()))
-    call.zeros = True
+    call.keeps_zeros()
     return remembered(call, y, found)
 
 
@@ -67,7 +67,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
-    if found.source is x and found.note is not None and found.note.source is not None and jumps(found.step, x):
+    if found.source is x and found.note is not None and continues(found.note) and jumps(found.step, x):
         # no secant describes a jump at 0, as a threshold's: it starts at the tensor before the shift
         far = beyond(x)
         found = far._replace(step=Step(call.function, (far.step, *args[1:]), kwargs))
@@ -107,7 +107,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         layer.preserve()
     before = origin(x)
     y: Tensor = call()
-    return y if y is x else _kept_on(call, before, y, call.function, args[1:], kwargs)
+    return y if y is x else _kept_on(call, before, y, x, call.function, args[1:], kwargs)
 
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -118,7 +118,7 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     if layer is not None:
         layer.rectify(y, inplace=call.inplace)
-    return y if call.inplace else _kept_on(call, before, y, torch.relu, (), {})
+    return y if call.inplace else _kept_on(call, before, y, input, torch.relu, (), {})
 
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
@@ -131,7 +131,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
     rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
     apply = call.function if function is None else function
     slanted = call.entry.function not in (torch.abs, torch.absolute)
-    call.zeros = True
+    call.keeps_zeros()
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
         ratio = nonzero(apply(s, *rest, **kwargs)) / nonzero(s)
@@ -141,15 +141,16 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
-    return _kept_on(call, before, custom(x, value, propagate), apply, rest, kwargs)
+    return _kept_on(call, before, custom(x, value, propagate), x, apply, rest, kwargs)
 
 
-def _kept_on(call: Call, before: Origin, y: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
+def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
     """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
-    if before.step is not SOURCE or (note is not None and note.source is not None):
-        remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
-    return y
+    call.note(y)
+    if before.step is not SOURCE or (note is not None and continues(note)):
+        return remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
+    return gated(y, x, function, args, kwargs)
 
 
 def maker(x: Tensor) -> Any:

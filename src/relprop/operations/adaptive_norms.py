@@ -73,9 +73,7 @@ def in_torchs_order(
     running_var: Tensor | None, use_input_stats: bool, momentum: float, eps: float, *rest: Any,
 ) -> Tensor:  # fmt: skip
     """`torch.instance_norm`, whose weight and bias come before the statistics."""
-    call.function = F.instance_norm
-    call.args = (input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-    call.kwargs = {}
+    call.becomes(F.instance_norm, input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     return _instance_norm(call, *call.args)
 
 

@@ -64,8 +64,8 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if turned:
         scale = sign if scale is None else scale * sign
     if call.place is not None:
-        call.place.merged = True
-    call.zeros = True
+        call.place.merge()
+    call.keeps_zeros()
     return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 

@@ -40,10 +40,10 @@ def batch_norm(
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     if note is not None and merges:
         if call.place is not None:
-            call.place.merged = True
+            call.place.merge()
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
-        call.zeros = True
+        call.keeps_zeros()
         return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     shape = [1, -1] + [1] * (input.ndim - 2)
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
@@ -68,8 +68,7 @@ def in_torchs_order(
     running_var: Tensor | None, training: bool, momentum: float, eps: float, *rest: object,
 ) -> Tensor:  # fmt: skip
     """`torch.batch_norm`, whose weight and bias come before the statistics."""
-    call.function = F.batch_norm
-    call.args, call.kwargs = (input, running_mean, running_var, weight, bias, training, momentum, eps), {}
+    call.becomes(F.batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps)
     return batch_norm(call, *call.args)
 
 

@@ -143,7 +143,7 @@ def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     if affine is not None:
         remembered(call, shifted, affine)
     call.absorbs(shifted)
-    call.zeros = True
+    call.keeps_zeros()
 
     def propagate(z: Tensor, g: Tensor) -> Tensor:
         y = _sixth(z)
@@ -151,7 +151,9 @@ def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
             y = torch.where(z == 0, y, nonzero(y))
         return g * (y / z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
-    return remembered(call, custom(shifted, detached(call), propagate), Origin(shifted, Step(_sixth, (SOURCE,), {})))
+    whole = chain(_sixth, (shifted,), {})
+    y = custom(shifted, detached(call), propagate)
+    return remembered(call, y, Origin(shifted, Step(_sixth, (SOURCE,), {})) if whole is None else whole)
 
 
 def _sixth(z: Tensor) -> Tensor:

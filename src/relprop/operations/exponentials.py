@@ -111,7 +111,7 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> Tensor:
     """A softmax under the rule of its place. `y` has the native gradient; `history` gives it at a temperature."""
-    call.zeros = True
+    call.keeps_zeros()
     if call.formula is not None and history is not None:
         temperature = getattr(call.formula, "temperature", None)
         if temperature is None:
@@ -177,7 +177,7 @@ def as_softmax(call: Call, result: Tensor, logs: Callable[[], Tensor | None]) ->
 def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of a softmax, its log-softmax; of a sum of exponentials, a score."""
     if (known := role_of(input, SOFTMAX)) is not None:
-        call.zeros = True
+        call.keeps_zeros()
         logs, *steps = known
         way = logs()
         if way is None:  # the scores are gone: go through the softmax itself
@@ -187,7 +187,7 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return grafted(call(input.detach()), way)
     below = role_of(input, EXPONENTIAL)
     if below is not None and below.summed:
-        call.zeros = True
+        call.keeps_zeros()
         y = grafted(call(input.detach()), below.again(native_exp(below.scores)).log())
         call.give(y, LOG_SUM, scores_of(below.scores))
         return y

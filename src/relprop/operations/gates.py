@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Note, note_of
-from relprop.engine.origins import Step
+from relprop.engine.origins import SOURCE, Step
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, AFFINE, MIXES, MOVES, SAME, SCALES
 from relprop.numerics import aside
@@ -26,14 +26,14 @@ class Gating(NamedTuple):
 
 def known_gate(note: Note | None) -> Any:
     """What a tensor's note says of it as a gate: a number, a chain that decides, or None."""
-    while note is not None and note.step is None and note.move is not None:
+    while note is not None and note.chain is None and note.move is not None:
         note = note.move.note
     if note is None:
         return None
-    if note.step is None:
+    if note.chain is None:
         return note.role(GATE)
-    source = None if note.source is None else note_of(note.source)
-    return Gating(note.step, None if source is None or source is note else known_gate(source))
+    source = None if note.chain.source is None else note_of(note.chain.source)
+    return Gating(note.chain.step, None if source is None or source is note else known_gate(source))
 
 
 def gating(t: Tensor) -> int:
@@ -42,22 +42,42 @@ def gating(t: Tensor) -> int:
 
 
 def _level(gate: Any) -> int:
-    if gate is None or isinstance(gate, int):
+    if not isinstance(gate, Gating):
         return gate or 0
-    if gate.step.gate is None:
-        gate.step.gate = _level_of(gate.step)
-    return max(gate.step.gate, _level(gate.source))
+    if gate.source is None:
+        return _own_level(gate.step)
+    steps = []
+    while isinstance(gate, Gating):
+        steps.append(gate.step)
+        gate = gate.source
+    found = _level_of(*reversed(steps))
+    return max(gate or 0, max(map(_own_level, steps)) if found is None else found)
 
 
-def _level_of(step: Step) -> int:
-    """Judged by its values. A sigmoid is bounded, of one sign, and not 0 at 0. An affine function is not an activation.
+def _own_level(step: Step) -> int:
+    if step.gate is None:
+        step.gate = _level_of(step) or 0
+    return step.gate
 
-    A chain with one value for all inputs, such as `exp(x - x)`, does not depend on its source: a gate like a sigmoid.
+
+def _level_of(*steps: Step) -> int | None:
+    """Judged by the values of the steps, one after another; None if they do not fit together.
+
+    A sigmoid is bounded, of one sign, and not 0 at 0. An affine function is not an activation. A chain with one value
+    for all inputs, such as `exp(x - x)`, does not depend on its source: a gate like a sigmoid.
     """
     with aside(), torch.no_grad():
-        x = torch.tensor(_GRID, dtype=torch.float64)
-        y = step(x).reshape(-1)
-        if y.shape != x.shape or not bool(torch.isfinite(y).all()):
+        for end in (1e3, 100.0):  # `e / (1 + e)` with e = exp(1000) has no value
+            x = torch.tensor((-end, *_GRID[1:-1], end), dtype=torch.float64)
+            y = x
+            for step in steps:
+                y = step(y)
+            y = y.reshape(-1)
+            if y.shape != x.shape:
+                return 1 if len(steps) == 1 else None
+            if bool(torch.isfinite(y).all()):
+                break
+        else:
             return 1
         if bool((y == y[_ZERO]).all()):
             return 2
@@ -71,13 +91,21 @@ def _level_of(step: Step) -> int:
 
 def sigmoidal(step: Step) -> bool:
     """Whether the values of a chain are those of a sigmoid: a gate that is open on one side and shut on the other."""
-    if step.gate is None:
-        step.gate = _level_of(step)
-    if step.gate != 2:
+    if _own_level(step) != 2:
         return False
     with aside(), torch.no_grad():
-        ends = step(torch.tensor([_GRID[0], _GRID[-1]], dtype=torch.float64))
+        ends = step(torch.tensor([-50.0, 50.0], dtype=torch.float64))
         return bool(ends[0] != ends[1])
+
+
+def gated(t: Tensor, operand: Tensor, function: Any, args: tuple = (), kwargs: dict | None = None) -> Tensor:
+    """Notes that a tensor is an activation of an operand. The tensor has a note already."""
+    note = note_of(t)
+    if note is not None:
+        scalars = not any(isinstance(a, Tensor) and a.ndim for a in args)
+        before = known_gate(note_of(operand))
+        note.give(GATE, Gating(Step(function, (SOURCE, *args), kwargs or {}), before) if scalars else 1)
+    return t
 
 
 def _joined(known: list[Any]) -> Any:

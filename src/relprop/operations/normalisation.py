@@ -58,7 +58,7 @@ def rms_norm(
         found = (wide(g if weight is None else g * weight) * rrms).to(x.dtype)
         return _kept_at_zeros(call, x, g, found, weight)
 
-    call.zeros = True
+    call.keeps_zeros()
     return _normalised(call, input, back)
 
 
@@ -107,13 +107,13 @@ def instance_norm(
 def local_response_norm(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`x / (k + alpha * mean of squares)^beta`: the divisor is a constant, and so is `y / x`."""
     value = call(input.detach(), *args, **kwargs)
-    call.zeros = True
+    call.keeps_zeros()
     return custom(input, lambda: value.clone(), lambda x, g: _kept_at_zeros(call, x, g, g * value / nonzero(x)))
 
 
 def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     norm = input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
-    call.zeros = True
+    call.keeps_zeros()
     value = call(*map(without_history, call.args), **{k: without_history(v) for k, v in call.kwargs.items()})
     return custom(input, lambda: value.clone(), lambda x, g: _kept_at_zeros(call, x, g, g / norm))
 

@@ -52,7 +52,11 @@ class Opaque(Weighted):
     def __init__(self, call: Call, x: Tensor, y: Tensor) -> None:
         super().__init__(call, x, Dense(), _NO_WEIGHT, None)
         self._there, self._here, self._dtype = get_gradient_edge(y), get_gradient_edge(x), y.dtype
-        self._function, self._name, self._dequantise = call.function, call.entry.function.__name__, call.entry.weight
+        self._function, self._name, self._dequantise = (
+            call.function,
+            call.entry.function.__name__,
+            call.entry.handlers.weight,
+        )
         self._args = [None if a is x else a for a in call.args]
         self._kwargs = {key: None if a is x else a for key, a in call.kwargs.items()}
         self._at = next((n for n, a in enumerate(call.args) if a is x), None)

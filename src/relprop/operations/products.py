@@ -212,7 +212,7 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     if live < 2:
         return call()
     if len(inner) == 2 and _by_entry(equation, *inner):
-        call.function, call.args, call.kwargs = torch.mul, tuple(inner), {}
+        call.becomes(torch.mul, *inner)
         return mul(call, *inner)
     multiplied(call, inner)
     call.trait("matrix product")

@@ -30,7 +30,7 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     if type(weight) in _PLAIN or getattr(type(weight), "dequantize", Tensor.dequantize) is Tensor.dequantize:
         return weighted.linear(call, input, weight, bias)
     value = call(input.detach(), weight, bias)
-    call.args, call.kwargs = (input, weight.dequantize(), bias), {}
+    call.becomes(call.function, input, weight.dequantize(), bias)
     return grafted(value, weighted.linear(call, *call.args))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from relprop.numerics import where_positive
+from relprop.torch_private.graph import batched
 from relprop.torch_private.recorded import recording
 
 
@@ -30,9 +31,13 @@ class Kept:
             return None
         if self.rectified and whole:
             return None
-        if self.rectified and not self.alone and (recording() or not torch.equal(where_positive(g, self.value), g)):
+        if self.rectified and not self.alone and (recording() or batched(g) or not self._reads(g)):
             return None
         return self.value if self.capped is None else self.capped.restore(self.value)
+
+    def _reads(self, g: Tensor) -> bool:
+        """Whether relevance arrives only where the relu let its input through."""
+        return self.value is not None and torch.equal(where_positive(g, self.value), g)
 
 
 class Capped:

@@ -57,6 +57,10 @@ class StepSize(Suspect):
 
     decays = enters = False
 
+    def used(self, *, decays: bool = False, enters: bool = False) -> None:
+        """Notes one of the two uses that make it the step size of a scan."""
+        self.decays, self.enters = self.decays or decays, self.enters or enters
+
     @property
     def scans(self) -> bool:
         return self.decays and self.enters
@@ -110,7 +114,7 @@ def multiplied(call: Call, operands: Any) -> None:
     for operand in operands:
         mark = mark_of(operand)
         if mark is not None and not mark[1] and not mark[0].enters:
-            mark[0].enters = True
+            mark[0].used(enters=True)
             _found(call, mark[0])
 
 
@@ -118,7 +122,7 @@ def decaying(call: Call, exponent: Tensor) -> None:
     """`exp` of a step size times A: a decay."""
     mark = mark_of(exponent)
     if mark is not None and mark[1] and not mark[0].decays:
-        mark[0].decays = True
+        mark[0].used(decays=True)
         _found(call, mark[0])
 
 

@@ -73,7 +73,7 @@ class Watched(Followed):
 def visible(call: Made, *args: Any) -> Any:
     """A custom function that nobody registered: if its forward consists of operations, these are followed."""
     function = call.entry.function
-    call.zeros = True  # its steps have dealt with them
+    call.keeps_zeros()  # its steps have dealt with them
     first = not call.followed(function)
     mode = Watched(call.run, args) if first else Followed(call.run)
     versions = [(t, t._version) for t in tensors_in(args)]

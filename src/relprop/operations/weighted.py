@@ -31,7 +31,6 @@ from relprop.operations.saved_output import Capped, Kept
 from relprop.rules import Rule, WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
 from relprop.torch_private.recorded import recording
-from relprop.torch_private.state import saved_elsewhere
 
 PART = 4 * 2**20
 """The most entries that a CPU processes at once: with more, page faults cost more than arithmetic."""
@@ -63,6 +62,8 @@ class Weighted:
         self.output: weakref.ref[Tensor] | None = None
         self.kept: Kept | None = None
         self.probes: list[Callable[[Tensor], None]] = []
+        self.followers: list[Callable[[Tensor], None]] = []
+        """Who is shown the output of each map into which this layer is merged: relevance passes there, not here."""
 
     def apply(self, compute: Callable[[], Tensor]) -> Tensor:
         x = self._x()
@@ -70,13 +71,33 @@ class Weighted:
         y = custom(x, compute, self.propagate)
         axis = self.linear.channel_axis
         self.channels = -1 if axis is None else y.shape[axis]
-        if not (self.run.sites.checkpointed and saved_elsewhere(self.run.sites.hooks)):  # a checkpoint keeps nothing
+        journal = self.run.sites.journal
+        if not (journal.active and journal.inside()):  # a checkpoint keeps nothing
             self.kept = Kept(y)
         self.output = weakref.ref(y)
         note = Note(self.run)
         note.layer, note.input = self, x
         NOTE.put(y, note)
+        for follow in self.followers:
+            follow(y)
         return y
+
+    def read(self) -> None:
+        """Counts an operation that reads the output."""
+        self.readers += 1
+
+    def stands_for(self, output: Tensor) -> None:
+        """Notes the tensor that now stands for the output."""
+        self.output = weakref.ref(output)
+
+    def probe(self, report: Callable[[Tensor], None]) -> None:
+        """Reports the layer's relevance, also where another layer is folded into it. The report is a reader."""
+        self.probes.append(report)
+        self.readers += 1
+
+    def release_probes(self) -> None:
+        """Reports no more."""
+        self.probes.clear()
 
     def merged(self, scale: Tensor | None, shift: Tensor | None) -> Weighted:
         """This layer followed by a scale and a shift per output channel, as one linear map."""
@@ -218,7 +239,7 @@ _KEEPS_SIGNS = {
 def never_negative(x: Tensor) -> bool:
     """Whether a tensor cannot hold negative numbers, by how it was made: for a graph that must hold for all numbers."""
     note = note_of(x)
-    entry = None if note is None or note.step is None else lookup(note.step.function)
+    entry = None if note is None or note.chain is None else lookup(note.chain.step.function)
     if entry is not None and entry.function in _ABOVE_ZERO:
         return True
     node = x.grad_fn
@@ -229,7 +250,7 @@ def never_negative(x: Tensor) -> bool:
 
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
-    call.zeros = True  # its rules deal with them
+    call.keeps_zeros()  # its rules deal with them
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.trait("patches")
     if not call.zeros_carry_hidden and call.way is Way.DEFAULT:

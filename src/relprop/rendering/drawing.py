@@ -101,9 +101,9 @@ def titled(drawing: Drawing, title: str, *, size: int = 15, lines: Sequence[str]
     top = 0.0
     room = max(drawing.width, _ROOM)
     rows = [(line, SMALL + 1, FAINT) for long in lines for line in wrapped(long, room, SMALL + 1)]
-    for text, letters, colour in [(title, size, INK), *rows]:
+    for text, letters, colour in [*((line, size, INK) for line in wrapped(title, room, size)), *rows]:
         if text:
-            marks.append(Text(0, top, fit(text, room, letters), letters, colour))
+            marks.append(Text(0, top, text, letters, colour))
             top += letters + 6
     wide = max([drawing.width, *(width(mark.text, mark.size) for mark in marks if isinstance(mark, Text))])
     return Drawing(wide, drawing.height + top, (*marks, *drawing.at(0, top)), drawing.description)

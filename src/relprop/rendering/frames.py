@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from relprop.errors import InputError
-from relprop.rendering.colours import RED_BLUE, Palette, palette
+from relprop.rendering.colours import RED_BLUE, Floats, Palette, palette
 from relprop.rendering.drawing import Drawing, framed, row
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.panels import Panel, panel
-from relprop.rendering.scale import Scale, number, scale_for
+from relprop.rendering.scale import Scale, number, scale_for, to_array
 from relprop.rendering.volume import summed
 
 _SIZE = 224
@@ -32,12 +32,14 @@ def frames(
 ) -> list[Drawing]:
     """A drawing for each slice along the first axis of `(D, H, W)` or `(C, D, H, W)`: the slice under its map, and the map.
 
+    Values of three channels are a video in colour.
+
     Raises:
         InputError: the shapes do not match.
     """
     found = summed(relevance, "relevance")
-    cube = None if values is None else summed(values, "the volume")
-    if cube is not None and cube.shape != found.shape:
+    cube = None if values is None else _shown(values)
+    if cube is not None and cube.shape[:1] + cube.shape[-2:] != found.shape:
         raise InputError(f"relevance has the shape {found.shape}, the volume {cube.shape}: they must be the same.")
     scale = scale_for([found], percentile=percentile, limit=limit)
     low, high = (0.0, 1.0) if cube is None else (float(np.nanmin(cube)), float(np.nanmax(cube)))
@@ -49,8 +51,17 @@ def frames(
         if cube is not None:
             picture, _ = picture_of((cube[i] - low) / ((high - low) or 1.0))
             panels.insert(0, panel(Panel(overlay(heatmap, picture), "relevance on it", heatmap), height=_SIZE))
+            if cube.ndim == 4:  # the overlay is grey
+                panels.insert(0, panel(Panel(picture, "input", smooth=True), height=_SIZE))
         drawn.append(framed(row(panels)))
     return drawn
+
+
+def _shown(values: torch.Tensor | ArrayLike) -> Floats:
+    """The slices of a volume (D, H, W), or the frames of a video in colour, (T, 3, H, W)."""
+    array = to_array(values)
+    coloured = array.ndim == 4 and array.shape[0] == 3
+    return np.moveaxis(array, 0, 1) if coloured else summed(array, "the volume")
 
 
 def gif(drawings: list[Drawing], rate: float | None = None) -> bytes:

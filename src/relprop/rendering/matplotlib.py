@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from relprop.rendering.text import TokenMap
 from relprop.rendering.view import Options, View
 from relprop.rendering.visible import visible
 
+# The letters of a line of a note under a map.
+_LINE = 42
 # The most tokens whose names fit on an axis.
 _NAMED = 60
 
@@ -55,7 +58,9 @@ def _image(axes: Any, heatmap: Heatmap, options: Options) -> None:
     shown = axes.imshow(
         heatmap.values, cmap=colour_map(options.palette), norm=Normalize(-limit, limit), interpolation="nearest"
     )
-    axes.figure.colorbar(shown, ax=axes, label=heatmap.note or "relevance")
+    axes.figure.colorbar(shown, ax=axes, label="relevance")
+    if heatmap.note:
+        axes.set_xlabel(fill(heatmap.note, _LINE), fontsize="small")
     axes.set_xticks([])
     axes.set_yticks([])
 

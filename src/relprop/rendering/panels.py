@@ -26,8 +26,7 @@ class Panel:
 
     Attributes:
         image: the picture or map to show.
-        caption: its text. The first line is cut with an ellipsis if it is too long; further lines are fainter, and
-            wrapped.
+        caption: its text. Lines after the first are fainter; all are wrapped.
         heatmap: the map whose colour bar and values belong to a picture; None draws neither.
         smooth: whether it is a photograph, which may be smoothed when it is enlarged.
         bar: whether a map gets a colour bar.
@@ -45,8 +44,8 @@ class Panel:
         return self.image if isinstance(self.image, Heatmap) else self.heatmap
 
 
-def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
-    """One picture with its caption, and a colour bar if it has a map."""
+def panel(shown: Panel, *, height: int = PANEL, bar: bool = True, noted: bool = True) -> Drawing:
+    """One picture with its caption, and a colour bar and a note if it has a map."""
     bar = bar and shown.bar
     drawn = picture_of_panel(shown, height)
     marks = list(drawn.marks)
@@ -56,10 +55,10 @@ def panel(shown: Panel, *, height: int = PANEL, bar: bool = True) -> Drawing:
         marks += legend.at(0, top)
         top += legend.height + 2
     first, *rest = shown.caption.split("\n")
-    if shown.map is not None and bar and shown.map.note:
+    if shown.map is not None and bar and noted and shown.map.note:
         rest.append(shown.map.note)  # clipping is always stated
-    if first:
-        marks.append(Text(0, top, fit(first, wide + 2, SIZE), SIZE, INK))
+    for line in wrapped(first, wide + 2, SIZE):
+        marks.append(Text(0, top, line, SIZE, INK))
         top += SIZE + 4
     for line in (part for long in rest for part in wrapped(long, wide + 2, SMALL)):
         marks.append(Text(0, top, line, SMALL, FAINT))
@@ -82,10 +81,16 @@ def picture_of_panel(shown: Panel, height: float, wide: float | None = None) -> 
 
 
 def strip(panels: Sequence[Panel], *, height: int = PANEL) -> Drawing:
-    """Draws panels side by side, at the same height."""
+    """Draws panels side by side, at the same height. A note on all maps is written once."""
     if not panels:
         raise InputError("a strip needs at least one panel.")
-    return row([panel(each, height=height) for each in panels])
+    notes = [each.map.note for each in panels if each.map is not None and each.bar]
+    if len(notes) < 2 or len(set(notes)) > 1 or not notes[0]:
+        return row([panel(each, height=height) for each in panels])
+    shown = row([panel(each, height=height, noted=False) for each in panels])
+    lines = wrapped(f"Each map: {notes[0]}.", shown.width, SMALL)
+    below = [Text(0, shown.height + 4 + n * (SMALL + 4), line, SMALL, FAINT) for n, line in enumerate(lines)]
+    return replace(shown, height=shown.height + 4 + len(lines) * (SMALL + 4), marks=(*shown.marks, *below))
 
 
 def grid(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import Drawing
+from relprop.rendering.drawing import Drawing, wrapped
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.legend import colour_bar
 from relprop.rendering.marks import FAINT, INK, LINE, SMALL, Line, Mark, Rect, Text
@@ -163,11 +163,17 @@ class TokenMap:
         height = y + _LINE_HEIGHT + 8
         bar = colour_bar(min(280, room), self.scale, self.palette)
         marks += bar.at(0, height)
+        bottom = height + bar.height
         if self.note:
-            marks.append(Text(bar.width + 12, height, fit(self.note, room - bar.width - 12, SMALL), SMALL, FAINT))
-            longest = max(longest, bar.width + 12 + width(self.note, SMALL))
+            x = bar.width + 12 if room - bar.width > 200 else 0.0
+            below = height if x else height + bar.height + 2
+            for line in wrapped(self.note, room - x, SMALL):
+                marks.append(Text(x, below, line, SMALL, FAINT))
+                longest = max(longest, x + width(line, SMALL))
+                below += SMALL + 4
+            bottom = max(bottom, below)
         wide = min(longest, room)
-        return Drawing(wide, height + bar.height, (*grounds, *marks), self.described())
+        return Drawing(wide, bottom, (*grounds, *marks), self.described())
 
     def described(self) -> str:
         """The text and its strongest tokens, in words."""

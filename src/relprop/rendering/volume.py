@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike
 
 from relprop.errors import InputError
 from relprop.rendering.colours import RED_BLUE, Floats, Palette, palette
-from relprop.rendering.drawing import Drawing, column, row
-from relprop.rendering.fonts import fit
+from relprop.rendering.drawing import Drawing, column, row, wrapped
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.legend import colour_bar
 from relprop.rendering.marks import FAINT, SMALL, Mark, Text
@@ -80,9 +79,11 @@ def volume(
     legend: list[Mark] = list(bar.marks)
     wide = max(body.width, bar.width)
     beside = wide - bar.width > 200
-    place = (bar.width + 12, 0.0) if beside else (0.0, 28.0)
-    legend.append(Text(*place, fit(said, wide - place[0], SMALL), SMALL, FAINT))
-    foot = Drawing(wide, bar.height if beside else 44, tuple(legend))
+    x, y = (bar.width + 12, 0.0) if beside else (0.0, 28.0)
+    for line in wrapped(said, wide - x, SMALL):
+        legend.append(Text(x, y, line, SMALL, FAINT))
+        y += SMALL + 4
+    foot = Drawing(wide, max(bar.height, y), tuple(legend))
     return replace(column([body, foot], 8), description=f"Slices of a volume: {', '.join(captions)}.")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.results.files.checks import check_scores, require
+from relprop.results.files.checks import check_feature_names, check_scores, check_seen, require
 from relprop.results.files.folder import RecordedComposite
 from relprop.results.ledger import Entry, Ledger
 from relprop.results.made import Made
@@ -121,7 +121,8 @@ class Comparison(Made):
         """What a folder stores."""
         first = self.results[0]
         every = [result for line in self.results for result in line]
-        return {
+        seen = {"names": first[0].names, "pictures": first[0].pictures}
+        return {name: part for name, part in seen.items() if part is not None} | {
             "values": [result.values for result in every],
             "score": torch.cat([result.score.float() for result in every]),
             "residual": torch.cat([result.residual.float() for result in every]),
@@ -152,6 +153,7 @@ class Comparison(Made):
         if left or not samples or scores.shape != rest.shape:
             raise ValueError("its scores do not fit its values")
         whole = ledger(len(scores))
+        names, (pictures, _) = check_feature_names(content), check_seen(content, samples)
         cells = []
         for place, value in enumerate(values):
             part = slice(place * samples, (place + 1) * samples)
@@ -170,6 +172,8 @@ class Comparison(Made):
                     rules=rules[column],
                     ledger=whole.sample(part),
                     model=made["model"],
+                    names=names,
+                    pictures=pictures,
                 )
             )
         lines = [cells[start : start + len(columns)] for start in range(0, len(cells), len(columns))]

@@ -24,7 +24,7 @@ _BEFORE = (0, 4, 5)
 
 
 @form
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detection(Form):
     """The score of a class in one box of a detector.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -54,6 +54,19 @@ class Form(ABC):
     def alone(self, output: Any, n: int) -> Any:
         """The output of sample n, with its axis of samples."""
         return map_tree(lambda t: t[n : n + 1] if isinstance(t, Tensor) and t.ndim else t, output)
+
+    def __repr__(self) -> str:
+        """As it is written: fields that have their defaults are left out."""
+        own = [f for f in fields(self) if f.default is MISSING or getattr(self, f.name) != f.default]  # type: ignore[arg-type]
+        first = [f.name for f in fields(self)][:2]  # type: ignore[arg-type]
+        shown, gap = [], False
+        for name in first:
+            given = any(f.name == name for f in own)
+            if given:
+                shown.append(f"{name}={getattr(self, name)!r}" if gap else repr(getattr(self, name)))
+            gap = gap or not given
+        shown += [f"{f.name}={getattr(self, f.name)!r}" for f in own if f.name not in first]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def kept(self) -> dict[str, Any]:
         """What a file stores: the fields."""

@@ -44,6 +44,11 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         """The results of all texts and targets, one after the other."""
         return [one for each in self for one in (each if isinstance(each, list) else [each])]
 
+    def _at(self, n: int) -> TextRelevance:
+        """The n-th result of all texts and targets."""
+        nested = isinstance(list.__getitem__(self, 0), list) if len(self) else False
+        return self.flat[n] if nested else list.__getitem__(self, n)
+
     @overload
     def __getitem__(self, index: SupportsIndex) -> Any: ...
     @overload
@@ -102,7 +107,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
 
     def alone(self, sample: int) -> Any:
         """The result of one text and target."""
-        return self.flat[sample]
+        return self._at(sample)
 
     def views(self, options: Options) -> list[View]:
         """The drawings of at most `options.most` of them."""
@@ -112,13 +117,21 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
             for view in one.views(options)
         ]
 
+    def to_html(self, title: str = "Relevance", **options: Any) -> str:
+        """A page about all of them, each under its own heading, however many there are."""
+        from relprop.rendering.view import Options
+        from relprop.results.report import report_page
+
+        self._check(options, "title")
+        return report_page(self.flat, title=title, options=Options(**options))
+
     def rows(self) -> list[Row]:
         """The numbers of each score."""
         return [row for one in self.flat for row in one.rows()]
 
     def subject(self, n: int) -> str:
         """What was explained of the n-th, in words."""
-        return self.flat[n].subject(0)
+        return self._at(n).subject(0)
 
     def heading(self) -> str:
         """The name of the kind, for file names."""
@@ -126,7 +139,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
 
     def facts(self, n: int) -> dict[str, Any]:
         """Plain data about the n-th, for programs."""
-        return self.flat[n].facts(0)
+        return self._at(n).facts(0)
 
     def to_pandas(self, *, merge: bool = True) -> pandas.DataFrame:
         """A row for each word of each text: sample, target, score, residual, position, name, special, relevance.

@@ -53,7 +53,9 @@ def titled(result: Tensors, sample: int) -> str:
 
 def target_of(result: Tensors, sample: int) -> str:
     """What was explained of a sample, in words: the class's name if it is known."""
-    return visible(in_words(target_at(result.target, sample, len(result)), result.labels))
+    said = in_words(target_at(result.target, sample, len(result)), result.labels)
+    through = target_at(getattr(result, "through", None), sample, len(result))
+    return visible(said if through is None else f"{said}, {through}")
 
 
 def predictions(result: Tensors, sample: int, count: int = 5) -> list[tuple[str, float]]:

@@ -31,7 +31,7 @@ from relprop.signatures import public
 
 
 @form
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step(Form):
     """The score at one step of a sequence, or at some horizons of a forecast.
 
@@ -83,7 +83,7 @@ class Step(Form):
         return f"{what} at {_listed('step', self.number)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Row(Form):
     """The score of one row, or of several, of an output whose rows are no independent samples."""
 
@@ -133,7 +133,7 @@ class _Row(Form):
 
 
 @form
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Node(_Row):
     """The score of one node of a graph; those of the others are not explained.
 
@@ -154,7 +154,7 @@ class Node(_Row):
 
 
 @form
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Edge(_Row):
     """The score of one edge of a graph; those of the others are not explained.
 
@@ -175,7 +175,7 @@ class Edge(_Row):
 
 
 @form
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph(_Row):
     """The score of one graph of a batch; those of the others are not explained.
 
@@ -198,7 +198,7 @@ class Graph(_Row):
 
 
 @form
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Logit(Form):
     """The number behind a probability: what the model's final softmax or sigmoid is given.
 

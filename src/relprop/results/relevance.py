@@ -12,7 +12,7 @@ from torch import Tensor
 from relprop.composites import Composite, Place, acting
 from relprop.errors import InputError
 from relprop.results.contrast import target_at
-from relprop.results.files.checks import check_scores, check_seen, require
+from relprop.results.files.checks import check_feature_names, check_scores, check_seen, require
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger
 from relprop.results.outputs import Outputs
@@ -29,7 +29,19 @@ if TYPE_CHECKING:
     from relprop.results.summary import Summary
 
 # What a folder stores in addition to how the result was made.
-_KEPT = ("values", "output", "score", "target", "residual", "layers", "labels", "positions", "inputs")
+_KEPT = (
+    "values",
+    "output",
+    "score",
+    "target",
+    "residual",
+    "layers",
+    "labels",
+    "positions",
+    "inputs",
+    "through",
+    "effect",
+)
 # What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
@@ -59,6 +71,9 @@ class Relevance(Outputs):
         inputs: a copy of the inputs, for drawing relevance on them.
         labels: names of the classes, if the model or the caller knows them.
         model: the name of the model that was explained.
+        through: the condition under which it was explained, in words, or a list with one per sample; None without one.
+        effect: with `against=`, the score of the other inputs less that of these, (N,). Then `values` and `layers` are
+            estimates of changes, and the residual is the effect less the sum of `values`. None otherwise.
         names: the names of the features, if the inputs were a table that has them.
         pictures: the pictures that the inputs were read from, (N, 3, H, W) in bytes, if `read_image` read them.
         affine: the map from voxels to space, (4, 4), if `read_volume` read the inputs.
@@ -81,6 +96,8 @@ class Relevance(Outputs):
     inputs: Any = None
     labels: Sequence[str] | None = None
     model: Identity | None = None
+    through: str | list[str] | None = None
+    effect: Tensor | None = None
     names: Sequence[str] | None = None
     pictures: Tensor | None = None
     affine: Tensor | None = None
@@ -116,6 +133,7 @@ class Relevance(Outputs):
             self.ledger.sample(index), self.notices,
             inputs=map_tree(pick, self.inputs), labels=self.labels, model=self.model, names=self.names,
             pictures=None if self.pictures is None else self.pictures[index], affine=self.affine,
+            through=target_at(self.through, index, count), effect=pick(self.effect),
         )  # fmt: skip
 
     @property
@@ -208,6 +226,26 @@ class Relevance(Outputs):
         width = max((len(place) for place, _ in rows), default=0)
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
 
+    def concepts(self, index: Any, layer: str | None = None, most: int = 4, references: int = 4) -> Any:
+        """The strongest hidden units of one picture's explanation, with their maps and reference samples.
+
+        Beside each unit's map is what is its own: its map less its share of the whole. With z+ rules the maps of late
+        channels look alike otherwise.
+
+        Args:
+            index: what `relprop.index` made, with model and data at hand.
+            layer: the path of a layer of the index; None for its first.
+            most: how many units.
+            references: how many reference samples of each.
+
+        Returns:
+            The page, with `show` and `save`.
+
+        Raises:
+            InputError: this is no single picture, or the index lacks the layer, the model or the data.
+        """
+        return index.concepts_of(self, layer, most, references)
+
     def views(self, options: Options) -> list[View]:
         """Its drawings, for `show`, `save` and the other outputs."""
         from relprop.results import views
@@ -251,16 +289,21 @@ class Relevance(Outputs):
         ]
         arrays = {path: part for path, part in found if isinstance(part, Tensor)}
         arrays |= {} if self.affine is None else {"affine": self.affine}
-        return Exported({name: getattr(self, name) for name in _TOLD}, arrays, {"target": self.target})
+        data, about = {name: getattr(self, name) for name in _TOLD}, {"target": self.target}
+        if self.effect is not None:
+            data["effect"] = arrays["effect"] = self.effect
+        if self.through is not None:
+            data["through"] = about["through"] = self.through
+        return Exported(data, arrays, about)
 
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
         """Rebuilds the result from the content of a folder."""
+        for name in ("through", "effect"):
+            content.setdefault(name, None)  # folders of earlier versions have none
         require(content, _KEPT)
         samples = check_scores(content)
-        names = content.get("names")  # folders have it for tables alone
-        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise ValueError("the names of its features are not names")
+        names = check_feature_names(content)
         pictures, affine = check_seen(content, samples)
         own = {name: content[name] for name in _KEPT}
         return cls(**own, **made, ledger=ledger(samples), names=names, pictures=pictures, affine=affine)
@@ -275,6 +318,11 @@ class Relevance(Outputs):
             lines.append(f"  sample {n}: {shown}, score {score:.4g}, residual {rest:.4g}")
         if len(self) > 3:
             lines.append(f"  ... {len(self) - 3} more samples")
+        if self.through is not None:
+            lines.append(f"  {self.through if isinstance(self.through, str) else '; '.join(self.through[:3])}")
+        if self.effect is not None:
+            changes = ", ".join(f"{float(change):.4g}" for change in self.effect[:3])
+            lines.append(f"  against other inputs, for which the score changes by {changes}")
         if self.unknown:
             lines.append(f"  native gradient used for unknown operations: {', '.join(self.unknown)}")
         lines += [f"  {notice}" for notice in self.notices]

@@ -104,9 +104,12 @@ def _contents(drawn: Mapping[str, list[tuple[Result, View]]]) -> str:
         strongest = sorted(listed.entries if listed else [], key=lambda entry: -abs(np.nan_to_num(entry[1])))[:3]
         words = ", ".join(f"{name.strip()} {number(value)}" for name, value in strongest)
         link = f'<a href="#part{number_}">{text(heading)}</a>'
-        lines.append(f"<tr><td>{link}</td><td>{text('; '.join(titles))}</td><td>{text(words)}</td></tr>")
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Contents", "Explained", "Strongest"))
-    return f'<div class="scroll"><table class=contents><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        lines.append((link, text("; ".join(titles)), text(words)))
+    columns = ("Contents", "Explained", "Strongest")
+    used = [n for n in range(3) if any(line[n] for line in lines)]  # of pictures alone, nothing is listed
+    head = "".join(f'<th scope="col">{columns[n]}</th>' for n in used)
+    rows = ["<tr>" + "".join(f"<td>{line[n]}</td>" for n in used) + "</tr>" for line in lines]
+    return f'<div class="scroll"><table class=contents><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _drawn(group: Sequence[Result], options: Options) -> list[tuple[Result, View]]:

@@ -6,7 +6,6 @@ import shutil
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from relprop.rendering.view import Options, View
 from relprop.rendering.visible import visible
 from relprop.results.picture import left_out
 from relprop.results.protocol import Result
-from relprop.results.report import report_page
 
 
 def show(result: Result, where: str | None = None, **options: Any) -> None:
@@ -34,7 +32,7 @@ def show(result: Result, where: str | None = None, **options: Any) -> None:
     elif place == "terminal":
         print(in_terminal(result, chosen))
     elif place == "browser":
-        in_browser({"": result}, chosen)
+        in_browser(result.to_html("Relevance", **options))
     else:
         raise InputError(f"where is {where!r}; a result is shown in 'notebook', 'terminal' or 'browser'.")
 
@@ -67,10 +65,10 @@ def _parts(view: View) -> list[View]:
     return [replace(part, title=f"{row}: {name}") for (row, name), part in view.cells.items()] or [view]
 
 
-def in_browser(results: Mapping[str, Result], options: Options) -> None:
-    """Opens a page about results, by headings, in the browser."""
+def in_browser(page: str) -> None:
+    """Opens a page in the browser."""
     with tempfile.NamedTemporaryFile("w", prefix="relprop-", suffix=".html", delete=False, encoding="utf-8") as file:
-        file.write(report_page({name: [each] for name, each in results.items()}, title="Relevance", options=options))
+        file.write(page)
     webbrowser.open(Path(file.name).as_uri())
 
 

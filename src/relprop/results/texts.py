@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from relprop.errors import InputError
 from relprop.results.files.checks import require
 from relprop.results.files.texts import check_generation, check_text
 from relprop.results.ledger import Ledger
@@ -96,6 +97,26 @@ class TextRelevance(Made):
     def top(self, count: int = 5) -> list[Word]:
         """The words with the most relevance, without special ones."""
         return sorted((w for w in self.words if not w.special), key=lambda w: -w.relevance)[:count]
+
+    def grouped(self, groups: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+        """The relevance of spans of tokens, such as a question and its context; tokens of none are "in no group".
+
+        Args:
+            groups: (start, stop) of each span, by its name; stop is the token after the last.
+
+        Raises:
+            InputError: a span is empty or beyond the text, or two share a token.
+        """
+        taken, found = torch.zeros(len(self), dtype=torch.bool), {}
+        for name, span in groups.items():
+            start, stop = span if isinstance(span, (tuple, list)) and len(span) == 2 else (0, 0)
+            if not 0 <= start < stop <= len(self):
+                raise InputError(f"span {name!r} is {span!r}; it is (start, stop) within the {len(self)} tokens.")
+            if bool(taken[start:stop].any()):
+                raise InputError(f"span {name!r} shares a token with another: its relevance would count twice.")
+            taken[start:stop] = True
+            found[name] = float(self.relevance[start:stop].sum())
+        return found if bool(taken.all()) else found | {"in no group": float(self.relevance[~taken].sum())}
 
     def __str__(self) -> str:
         """A line per word, with a bar: to the right for the target, to the left against it."""

@@ -32,6 +32,8 @@ class ActivationRule(Rule):
 class GuidedBackprop(ActivationRule):
     """`G_x = f'(x) G+`. Springenberg et al. 2015."""
 
+    linear: ClassVar[bool] = False
+
     def propagate(self, x: Tensor, g: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
         return gradient(g.clamp(min=0))
 
@@ -39,6 +41,8 @@ class GuidedBackprop(ActivationRule):
 @dataclass(frozen=True)
 class Deconvnet(ActivationRule):
     """`G_x = G+`. Zeiler and Fergus 2014."""
+
+    linear: ClassVar[bool] = False
 
     def propagate(self, x: Tensor, g: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
         return g.clamp(min=0)

@@ -155,12 +155,14 @@ class Rule(metaclass=_Made):
     Class attributes:
         families: the families of operations the rule can act on.
         proportional: whether `R_i = 0` wherever `x_i = 0`.
+        linear: whether `G` at the input is linear in `G` at the output, so that parts of relevance add up to the whole.
         way: how the rule treats any operation.
         formulas: the protocols that the rule defines, with the weighted families for `propagate`.
     """
 
     families: ClassVar[frozenset[str]] = frozenset()
     proportional: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
     way: ClassVar[Way] = Way.FORMULA
     formulas: ClassVar[frozenset[str]] = frozenset()
 

@@ -35,18 +35,18 @@ def load_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no file '{path}'")
+        raise InputError(f"there is no file '{path}'.")
     size = path.stat().st_size
     if size > MAX_BYTES:
         limit = MAX_BYTES // 2**20
-        raise InputError(f"{path.name!r} has {size / 2**20:.0f} MiB, more than the {limit} MiB we open")
+        raise InputError(f"{path.name!r} has {size / 2**20:.0f} MiB, more than the {limit} MiB we open.")
     try:
         # Pillow reads only the header here. Its warning about huge pictures becomes our error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise InputError(f"{path.name!r} is not a picture we open ({', '.join(FORMATS)})") from error
+        raise InputError(f"{path.name!r} is not a picture we open ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(path) from error
     except Exception as error:
@@ -88,7 +88,7 @@ def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -
 
 def _too_many_pixels(path: Path) -> InputError:
     millions = MAX_PIXELS // 1_000_000
-    return InputError(f"{path.name!r} has more than the {millions} million pixels we decode; make it smaller first")
+    return InputError(f"{path.name!r} has more than the {millions} million pixels we decode; make it smaller first.")
 
 
 def _rgb_on_white(image: Image.Image) -> Image.Image:

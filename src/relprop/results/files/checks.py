@@ -52,6 +52,10 @@ def check_scores(content: dict[str, Any]) -> int:
             for path, value in values.items()
         ):
             raise ValueError("inputs do not fit the values")
+    if not _said(content.get("through"), len(score)):
+        raise ValueError("through is neither a text nor one per sample")
+    if content.get("effect") is not None and not real(content["effect"], tuple(score.shape)):
+        raise ValueError("effect does not fit the scores")
     for name in ("layers", "positions"):
         if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
             raise ValueError(f"{name} are not numbers under names")
@@ -64,6 +68,24 @@ def check_scores(content: dict[str, Any]) -> int:
     if labels is not None and not plain:
         raise ValueError("labels are not names")
     return len(score)
+
+
+def check_feature_names(content: dict[str, Any]) -> list[str] | None:
+    """The names of the features of a folder's content, which has them for tables alone.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    names = content.get("names")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("the names of its features are not names")
+    return names
+
+
+def _said(through: Any, samples: int) -> bool:
+    if isinstance(through, list):
+        return len(through) == samples and all(type(one) is str for one in through)
+    return through is None or type(through) is str
 
 
 def check_seen(content: dict[str, Any], samples: int) -> tuple[Any, Any]:

@@ -54,7 +54,7 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     try:
         place = atomic.whole(Path(path), MANIFEST)
         if not os.path.lexists(place):
-            raise FormatError(f"there is no folder {shown}.")
+            raise FormatError(f"there is no folder {shown}. R.save('folder/') makes one.")
         if not os.path.lexists(place / MANIFEST):
             raise FormatError(f"{shown} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
         with opened(place / MANIFEST, _MANIFEST) as (file, size):

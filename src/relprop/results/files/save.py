@@ -85,21 +85,24 @@ def report(
 
 
 def _png(result: Result, options: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    size, drawn = _sized(result, options)
-    if size is None:
-        result.to_image(**options).save(buffer, format="PNG", optimize=True)
-        return buffer.getvalue()
-    if "scale" in options:
-        raise InputError("give scale or width, not both: each of them sets the number of pixels.")
-    image = drawn.to_image(size.pixels / drawn.width)
-    image.save(buffer, format="PNG", optimize=True, dpi=(size.dpi, size.dpi))
-    return buffer.getvalue()
+    return _raster(result, options, format="PNG", optimize=True)
 
 
 def _jpg(result: Result, options: dict[str, Any]) -> bytes:
+    return _raster(result, options, format="JPEG", quality=92, subsampling=0)
+
+
+def _raster(result: Result, options: dict[str, Any], **how: Any) -> bytes:
+    """A file that is made of pixels."""
     buffer = io.BytesIO()
-    result.to_image(**options).convert("RGB").save(buffer, format="JPEG", quality=92, subsampling=0)
+    size, drawn = _sized(result, options)
+    if size is None:
+        image = result.to_image(**options)
+    elif "scale" in options:
+        raise InputError("give scale or width, not both: each of them sets the number of pixels.")
+    else:
+        image, how = drawn.to_image(size.pixels / drawn.width), how | {"dpi": (size.dpi, size.dpi)}
+    image.convert("RGB").save(buffer, **how)
     return buffer.getvalue()
 
 

@@ -1,0 +1,95 @@
+"""Tensors that autograd saved, kept as they were when the model overwrites them.
+
+`torch.autograd.graph.allow_mutation_on_saved_tensors` does the same, but tells tensors apart by identity, address and
+version. A tensor that was copied may be freed, and a later one that gets all three of it is taken for it: the backward
+pass then reads the wrong numbers. Here a saved tensor holds its memory until it is copied, so that an address means
+one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class _Saved:
+    """One saved tensor, as it was when it was saved."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor: Tensor | None = tensor
+
+
+class _CopyBeforeWrites(TorchDispatchMode):
+    """Copies the saved tensors in the memory that an operation is about to overwrite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_memory: dict[int, WeakSet[_Saved]] = {}
+        self.all: WeakSet[_Saved] = WeakSet()
+
+    def pack(self, tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        self.all.add(saved)
+        self.by_memory.setdefault(_memory(tensor), WeakSet()).add(saved)
+        return saved
+
+    def unpack(self, saved: _Saved) -> Tensor:
+        assert saved.tensor is not None, "a backward pass outside of the context in which its graph was recorded"
+        return saved.tensor
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        for n, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                written = args[n] if n < len(args) else kwargs.get(argument.name)
+                for t in written if isinstance(written, (list, tuple)) else (written,):
+                    if isinstance(t, Tensor):
+                        self._copy(t)
+        return func(*args, **kwargs)
+
+    def _copy(self, written: Tensor) -> None:
+        copies: dict[Any, Tensor] = {}
+        for saved in self.by_memory.pop(_memory(written), ()):
+            t = saved.tensor
+            if t is not None:
+                known = t.storage_offset(), t.shape, t.stride(), t.dtype
+                if known not in copies:
+                    copies[known] = t.clone()
+                saved.tensor = copies[known]
+
+    def release(self) -> None:
+        for saved in self.all:
+            saved.tensor = None  # a node that saved its own result would never be freed
+        self.by_memory.clear()
+
+
+def _memory(tensor: Tensor) -> int:
+    """The address of a tensor's storage; tensors without one, as of a graph being recorded, count as one."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0
+
+
+@contextmanager
+def copied_before_writes() -> Iterator[None]:
+    """A context in which a model may overwrite what autograd saved. The backward pass belongs into it, too.
+
+    It needs `TorchDispatchMode` and the schemas of operators. Seen on 2.9 to 2.14.
+    """
+    copying = _CopyBeforeWrites()
+    try:
+        with saved_tensors_hooks(copying.pack, copying.unpack), copying:
+            yield
+    finally:
+        with torch.no_grad():
+            copying.release()
