@@ -258,8 +258,8 @@ def check(
         raise typer.Exit(1)
 
 
-app.command()(comparing.compare)
 app.command()(evaluating.evaluate)
+app.command()(comparing.compare)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)
