@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.similarity import similarity
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
@@ -134,6 +135,7 @@ __all__ = [
     "register",
     "report",
     "rules",
+    "similarity",
     "survey",
     "units",
     "where",
@@ -148,6 +150,7 @@ _LATER = {
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
     "patch": "relprop.concepts.patching",
+    "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
