@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import comparing, explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import comparing, concepts, explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -259,6 +259,9 @@ def check(
 
 
 app.command()(comparing.compare)
+app.command()(concepts.index)
+app.command()(concepts.concepts)
+app.command()(concepts.graph)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)
