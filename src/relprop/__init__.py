@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
     from relprop.concepts.similarity import similarity
+    from relprop.evaluation import evaluate, sanity, search
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
@@ -117,6 +118,7 @@ __all__ = [
     "compile",
     "composites",
     "errors",
+    "evaluate",
     "explain_generation",
     "explain_text",
     "first",
@@ -135,6 +137,8 @@ __all__ = [
     "register",
     "report",
     "rules",
+    "sanity",
+    "search",
     "similarity",
     "survey",
     "units",
@@ -154,11 +158,16 @@ _LATER = {
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
+    "evaluate": "relprop.evaluation",
+    "sanity": "relprop.evaluation",
+    "search": "relprop.evaluation",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load":
+        import_module("relprop.evaluation")  # its kinds of results, which no other package brings along
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import comparing, concepts, explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import comparing, concepts, evaluating, explaining, keeping, lists, photographs, printing, texts
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -259,6 +259,7 @@ def check(
 
 
 app.command()(comparing.compare)
+app.command()(evaluating.evaluate)
 app.command()(concepts.index)
 app.command()(concepts.concepts)
 app.command()(concepts.graph)

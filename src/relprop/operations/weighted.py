@@ -18,8 +18,8 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.marks import NOTE
-from relprop.engine.notes import Note, note_of
-from relprop.engine.registry import lookup, register
+from relprop.engine.notes import Note
+from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
@@ -29,6 +29,7 @@ from relprop.operations.maps import Bilinear, Convolution, Dense
 from relprop.operations.parameters import weigh
 from relprop.operations.patches import embeds_patches
 from relprop.operations.saved_output import Capped, Kept
+from relprop.operations.signs import never_negative
 from relprop.rules import Rule, WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
 from relprop.torch_private.recorded import recording
@@ -241,27 +242,6 @@ class Weighted:
         return wide and max(x.numel(), g.numel()) > PART
 
 
-_ABOVE_ZERO = (F.relu6, torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus)
-_POSITIVE = {"ReluBackward0", "SigmoidBackward0", "SoftmaxBackward0", "ExpBackward0"}
-_KEEPS_SIGNS = {
-    "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "TransposeBackward0",
-    "PermuteBackward0", "MaxPool1DBackward0", "MaxPool2DWithIndicesBackward0", "MaxPool3DWithIndicesBackward0",
-    "AvgPool2DBackward0", "AvgPool3DBackward0", "AdaptiveAvgPool2DBackward0", "MeanBackward0", "MeanBackward1",
-}  # fmt: skip
-
-
-def never_negative(x: Tensor) -> bool:
-    """Whether a tensor cannot hold negative numbers, by how it was made: for a graph that must hold for all numbers."""
-    note = note_of(x)
-    entry = None if note is None or note.chain is None else lookup(note.chain.step.function)
-    if entry is not None and entry.function in _ABOVE_ZERO:
-        return True
-    node = x.grad_fn
-    while node is not None and type(node).__name__ in _KEEPS_SIGNS:
-        node = node.next_functions[0][0]
-    return type(node).__name__ in _POSITIVE
-
-
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
@@ -300,6 +280,8 @@ def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Ten
         args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
         kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
         return call(*args, **kwargs)
+    if is_live(input) and call.undecided and call.place is not None and call.place.first and weight.ndim == 3:
+        call.trait("series")
     return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
 
 

@@ -39,10 +39,9 @@ _KEPT = (
     "labels",
     "positions",
     "inputs",
-    "through",
-    "effect",
-    "weights",
 )
+# What it stores only if there is one, so that folders of earlier versions are read as they are.
+_OPTIONAL = ("names", "pictures", "affine", "through", "effect", "weights")
 # What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
@@ -280,8 +279,11 @@ class Relevance(Outputs):
 
     def kept(self) -> dict[str, Any]:
         """What a folder stores."""
-        seen = {"names": self.names, "pictures": self.pictures, "affine": self.affine}
-        return {name: getattr(self, name) for name in _KEPT} | {n: part for n, part in seen.items() if part is not None}
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        optional = {
+            name: part for name, part in optional.items() if not (part is None or (name == "weights" and not part))
+        }
+        return {name: getattr(self, name) for name in _KEPT} | optional
 
     def exported(self) -> Exported:
         """The content of the files for other programs."""
@@ -303,14 +305,12 @@ class Relevance(Outputs):
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
         """Rebuilds the result from the content of a folder."""
-        content.setdefault("weights", {})
-        for name in ("through", "effect"):
-            content.setdefault(name, None)  # folders of earlier versions have none
         require(content, _KEPT)
         samples = check_scores(content)
         names = check_feature_names(content)
         pictures, affine = check_seen(content, samples)
         own = {name: content[name] for name in _KEPT}
+        own |= {name: content.get(name) for name in ("through", "effect")} | {"weights": content.get("weights", {})}
         return cls(**own, **made, ledger=ledger(samples), names=names, pictures=pictures, affine=affine)
 
     def __repr__(self) -> str:
