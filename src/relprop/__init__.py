@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.similarity import similarity
     from relprop.evaluation import evaluate, sanity, search
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
@@ -138,6 +139,7 @@ __all__ = [
     "rules",
     "sanity",
     "search",
+    "similarity",
     "survey",
     "units",
     "where",
@@ -152,6 +154,7 @@ _LATER = {
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
     "patch": "relprop.concepts.patching",
+    "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
