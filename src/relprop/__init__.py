@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.data.datasets import explain_dataset
+    from relprop.data.run import open_run
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
@@ -116,6 +118,7 @@ __all__ = [
     "compile",
     "composites",
     "errors",
+    "explain_dataset",
     "explain_generation",
     "explain_text",
     "first",
@@ -124,6 +127,7 @@ __all__ = [
     "last",
     "load",
     "load_index",
+    "open_run",
     "operation",
     "operations",
     "patch",
@@ -143,10 +147,12 @@ __all__ = [
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
     "Index": "relprop.concepts.index",
+    "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
     "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
+    "open_run": "relprop.data.run",
     "patch": "relprop.concepts.patching",
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",

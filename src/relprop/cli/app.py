@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import comparing, explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import comparing, explaining, keeping, lists, photographs, printing, running, texts
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -263,6 +263,7 @@ app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)
 app.command()(keeping.report)
+app.command()(running.run)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,212 @@
+"""What a run gives back: its table, its maps, and one sample at a time. It may still be written meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from relprop.composites import Composite
+from relprop.data.keep import decode
+from relprop.data.store import QUARANTINED, STATUS, Store
+from relprop.errors import InputError
+from relprop.rendering.visible import quoted
+from relprop.results.relevance import Relevance
+from relprop.signatures import public
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One sample of a run.
+
+    Attributes:
+        key: its key.
+        status: "explained" or "quarantined".
+        reason: why it was quarantined; None otherwise.
+        target: the class that was explained; -1 for a target that is no class.
+        score: the score that was explained.
+        residual: what of it reached no input.
+        map: the relevance of the input in the form that was kept, float32; None if none was.
+        layers: what was kept of layers, by the name of the array.
+        composite: the name of the composite that acted.
+    """
+
+    key: str
+    status: str
+    reason: str | None
+    target: int
+    score: float
+    residual: float
+    map: np.ndarray | None
+    layers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    composite: str | None = None
+
+    def relevance(self, inputs: Any = None) -> Relevance:
+        """A `Relevance` of this sample, to draw or save. Of its composite it has the name alone.
+
+        Args:
+            inputs: its input with the axis of samples, to draw the map on; only if the map was kept in full.
+
+        Raises:
+            InputError: the sample has no map.
+        """
+        if self.map is None or self.status != "explained":
+            raise InputError(f"{quoted(self.key)} has no map: {self.reason or 'the run keeps none'}.")
+        values = torch.from_numpy(self.map)[None]
+        values = (
+            values[:, None] if values.ndim == 3 else values
+        )  # a map over height and width is a picture of one channel
+        score = torch.tensor([self.score])
+        rules = Composite(name=self.composite or "unknown")
+        return Relevance(
+            values, score[:, None], score, [self.target], rules, torch.tensor([self.residual]), inputs=inputs
+        )
+
+
+class Run:
+    """The explanations of a data set, in a folder.
+
+    Args:
+        folder: where they are.
+
+    Raises:
+        FormatError: the folder is no run, or it is damaged.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.store = Store(Path(folder))
+        self._rows: dict[str, tuple[int, int]] = {}
+        self._read: set[int] = set()
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.store.folder
+
+    @property
+    def maps(self) -> Any:
+        """The zarr array of maps, read lazily: the numbers as they are stored; `scales` has the scale of each."""
+        return self.store.array("maps")
+
+    @property
+    def scales(self) -> Any:
+        """The zarr array with the scale of each map, for the formats float16 and int8."""
+        return self.store.array("maps.scale")
+
+    def __len__(self) -> int:
+        return int(sum(self.store.about["lengths"]))
+
+    def keys(self) -> list[str]:
+        """The keys of all samples whose unit is done, in the order of the source."""
+        self._look()
+        return list(self._rows)
+
+    @property
+    def table(self) -> np.ndarray:
+        """A structured array with key, target, score, residual and status of each sample whose unit is done."""
+        self._look()
+        rows = np.array([row for row, _ in self._rows.values()], np.int64)
+        longest = max((len(key) for key in self._rows), default=1)
+        found = np.zeros(
+            len(rows),
+            [("key", f"U{longest}"), ("target", "i8"), ("score", "f8"), ("residual", "f8"), ("status", "u1")],
+        )
+        found["key"] = list(self._rows)
+        for name in ("target", "score", "residual", "status"):
+            if len(rows):
+                found[name] = self.store.array(name)[:][rows]
+        return found
+
+    def to_pandas(self) -> Any:
+        """The table as a data frame, with the status in words. Needs pandas."""
+        import pandas
+
+        frame = pandas.DataFrame({name: self.table[name] for name in ("key", "target", "score", "residual", "status")})
+        frame["status"] = frame["status"].map(STATUS)
+        return frame
+
+    @public(".__getitem__")
+    def __getitem__(self, key: str) -> Explained:
+        """One sample by its key.
+
+        Raises:
+            InputError: there is no such sample, or its unit is not done.
+        """
+        if key not in self._rows:
+            self._look()
+        if key not in self._rows:
+            raise InputError(f"no sample that is done has the key {key!r}; keys() lists those that are.")
+        row, number = self._rows[key]
+        record = self.store.record(number) or {}
+        status = int(self.store.array("status")[row])
+        reason = record.get("quarantined", {}).get(key) if status == QUARANTINED else None
+        kept = {}
+        for spec in self.store.specs:
+            if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
+                kept[spec.name] = self._decoded(spec.name, row)
+        score, residual, target = (self.store.array(name)[row] for name in ("score", "residual", "target"))
+        return Explained(
+            key, STATUS[status], reason, int(target), float(score), float(residual), kept.pop("maps", None), kept,
+            record.get("composite"),
+        )  # fmt: skip
+
+    def _decoded(self, name: str, row: int) -> np.ndarray:
+        stored = self.store.array(name)[row : row + 1]
+        scaled = f"{name}.scale" in {spec.name for spec in self.store.specs}
+        scale = self.store.array(f"{name}.scale")[row : row + 1] if scaled else None
+        return decode(stored, scale, self.store.about["number_format"])[0]
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """The samples that were put aside, and why."""
+        return {key: why for record in self.store.records() for key, why in record["quarantined"].items()}
+
+    def status(self) -> dict[str, Any]:
+        """How far it is: samples done, remaining and quarantined, bytes, and samples per second where it worked."""
+        records = list(self.store.records())
+        done = sum(record["rows"][1] - record["rows"][0] for record in records)
+        seconds = sum(record.get("seconds", 0.0) for record in records)
+        rate = done / seconds if seconds else None
+        return {
+            "samples": len(self), "done": done, "remaining": len(self) - done,
+            "quarantined": sum(len(record["quarantined"]) for record in records),
+            "bytes": sum(file["bytes"] for record in records for file in record["files"].values()),
+            "samples_per_second": rate, "seconds_remaining": (len(self) - done) / rate if rate else None,
+        }  # fmt: skip
+
+    def verify(self) -> list[str]:
+        """One line for each file that is missing or differs from what was written; empty if all is well."""
+        return self.store.verify()
+
+    def _look(self) -> None:
+        """Reads the records that came since the last look."""
+        for number in sorted(self.store.done() - self._read):
+            record = self.store.record(number)
+            if record is not None:
+                first = record["rows"][0]
+                self._rows |= {key: (first + n, number) for n, key in enumerate(record["keys"])}
+                self._read.add(number)
+        self._rows = dict(sorted(self._rows.items(), key=lambda pair: pair[1]))
+
+    def __repr__(self) -> str:
+        now = self.status()
+        return f"Run of {now['samples']} samples in {str(self.folder)!r}: {now['done']} done, {now['quarantined']} quarantined"
+
+
+@public("relprop.open_run")
+def open_run(folder: str | PathLike[str]) -> Run:
+    """Opens the folder of a run, which may still be written.
+
+    Args:
+        folder: what `explain_dataset` wrote. Its files are not trusted: no code is run from them.
+
+    Raises:
+        FormatError: the folder is no run, it is damaged, or a newer version wrote it.
+        ModuleNotFoundError: zarr is not installed.
+    """
+    return Run(folder)
