@@ -17,6 +17,7 @@ from relprop.rendering import Drawing, Heatmap, Options, account_bar, sentence
 from relprop.rendering.marks import Line, Rect, Text
 from relprop.rendering.smoothing import dotted, smoothed
 from relprop.rendering.view import Row
+from test_text_outputs import a_text
 
 BIASES, SOFTMAX = "biases and stabilisers", "softmax"
 
@@ -38,8 +39,8 @@ def texts(drawn: Drawing) -> list[str]:
         (row(2.0, 2.0), "The whole score arrived at the pixels, which add up to it."),
         (row(2.1, 3.5, **{BIASES: -1.4}), "The pixels hold 167 % of the score: the network's biases and stabilisers speak against it, with 66.7 %."),
         (row(2.0, -0.2, softmax=2.2), "Softmax holds 110 % of the score; the pixels speak against it, with 10 %."),
-        (row(1.0, 0.00001, absorbed_by_constants=0.99999), ">99.9 % of the score stayed in the network's constants, such as biases; the map ranks the pixels."),
-        (row(4.0, 1.0, softmax=2.0, **{BIASES: 1.0}), "75 % of the score stayed in softmax and biases and stabilisers; the map ranks the pixels."),
+        (row(1.0, 0.00001, kept_inside_the_network=0.99999), ">99.9 % of the score stayed in the network itself; the map ranks the pixels."),
+        (row(4.0, 1.0, softmax=2.0, **{BIASES: 1.0}), "75 % of the score stayed in softmax and the network's biases and stabilisers; the map ranks the pixels."),
         (row(0.0, 0.0), ""),
         (row(math.nan, 0.0), ""),
         (row(5.0, 1.0, softmax=1.0), ""),
@@ -160,3 +161,10 @@ def test_without_shares_of_biases_the_score_of_a_residual_network_arrives() -> N
     assert z_plus.name == "zero_bias(epsilon_plus)" and "ZeroBias(rule=ZPlus())" in str(z_plus)
     with pytest.raises(CompositeError, match="'auto'"):
         relprop.composites.zero_bias("auto")
+
+
+def test_what_ended_in_positions_is_part_of_the_account() -> None:
+    ended = a_text(score=torch.tensor([1.0]), residual=torch.tensor([0.44]), positions={"rotary": torch.tensor([0.5])})
+    (view,) = ended.views(Options())
+    assert "stayed in position encodings and the network itself" in " ".join(view.lines) and view.account is not None
+    assert "position encodings 0.5" in texts(view.account)

@@ -358,7 +358,7 @@ def test_a_file_name_cannot_steer_the_terminal(here: Path) -> None:
 def test_version_and_help() -> None:
     assert good("--version") == f"{relprop.__version__}\n"
     output = good("--help")
-    for command in ("demo", "explain", "check", "rules", "composites", "show", "report"):
+    for command in ("demo", "explain", "check", "evaluate", "rules", "composites", "show", "report"):
         assert command in output
         assert "--help" in good(command, "--help")
     assert run("explain", "--unknown").exit_code == 2

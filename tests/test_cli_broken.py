@@ -123,7 +123,7 @@ def test_where_all_are_broken_nothing_is_written(here: Path) -> None:
     done = run("explain", "all", "-m", "mine:small", "--out", "out")
     assert done.exit_code == 1 and done.stdout == "" and not (here / "out").exists()
     assert done.stderr.splitlines() == [
-        "relprop: a.png was left out: 'a.png' is not a picture we open (PNG, JPEG, WEBP, BMP, GIF, TIFF)",
+        "relprop: a.png was left out: 'a.png' is not a picture we open (PNG, JPEG, WEBP, BMP, GIF, TIFF).",
         "relprop: b.png was left out: 'b.png' is a folder.",
     ]
 

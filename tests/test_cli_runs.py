@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -69,8 +70,8 @@ def test_the_page_grows_and_an_interruption_leaves_what_was_done(many: Path) -> 
     assert process.returncode == 130 and errors == "relprop: interrupted.\n"
     page = (many / "out" / "index.html").read_text(encoding="utf-8")
     done = sorted(path.name for path in (many / "out").glob("*.png"))
-    assert done and all(f"<h2>{name[0]}.png</h2>" in page for name in done)
-    assert f"<h2>{len(done)}.png</h2>" not in page
+    assert done and all(f">{name[0]}.png</h2>" in page for name in done)
+    assert f">{len(done)}.png</h2>" not in page
     good("show", "out")
 
 
@@ -87,7 +88,7 @@ def test_the_page_is_written_seldom_where_that_takes_long(many: Path, monkeypatc
     good("explain", "many", "-m", "mine:small", "--out", "out")
     assert len(calls) == 2  # after the first input, and at the end
     assert "6.png" not in (page := (many / "out" / "index.html").read_text(encoding="utf-8"))
-    assert all(f"<h2>{n}.png</h2>" in page for n in range(6)) and "0.png and 5 more" in page
+    assert all(f">{n}.png</h2>" in page for n in range(6)) and "0.png and 5 more" in page
 
 
 def test_a_broken_file_is_on_the_page(many: Path) -> None:
@@ -106,7 +107,7 @@ def test_show_and_report_take_the_folder_of_a_run(many: Path) -> None:
     assert "0-" in shown and "1-" in shown
     good("show", "out", "--out", "all.html")
     page = (many / "all.html").read_text(encoding="utf-8")
-    assert page.count("<h2>0-") == 1 and page.count("<h2>1-") == 1
+    assert len(re.findall("<h2[^>]*>0-", page)) == 1 and len(re.findall("<h2[^>]*>1-", page)) == 1
     good("report", "out", "--out", "report.html")
     done = run("show", "out", "--out", "all.png")
     assert done.exit_code == 2 and "'out' holds 2 results, which go into one page" in done.stderr

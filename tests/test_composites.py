@@ -61,6 +61,7 @@ NAMED: dict[str, tuple[Composite, reference.Rule, reference.Rule, reference.Rule
     "deep_taylor": (composites.deep_taylor(), reference.w_square, *[reference.z_plus] * 2),
     "deep_taylor, bounds": (composites.deep_taylor(LOW, HIGH), box, *[reference.z_plus] * 2),
     "excitation_backprop": (composites.excitation_backprop(), *[without_bias] * 3),
+    "gamma": (composites.gamma(), *[partial(reference.gamma, gamma=0.25)] * 2, epsilon),
     "gamma_flat": (composites.gamma_flat(), reference.flat, partial(reference.gamma, gamma=0.25), epsilon),
     "gamma_flat 0.5": (
         composites.gamma_flat(0.5),
@@ -112,6 +113,14 @@ def test_auto_on_a_convolutional_network_is_gamma_flat() -> None:
     auto = relprop.attribute(model, x, 2)
     close(auto.values, relprop.attribute(model, x, 2, composite=composites.gamma_flat()).values)
     assert auto.composite.name == "gamma_flat"
+
+
+def test_auto_on_series_has_no_flat_layer() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 4, 5), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.Flatten(), nn.Linear(8, 2)).eval()
+    x = torch.randn(2, 3, 8)
+    auto = relprop.attribute(model, x, 1)
+    assert auto.composite.name == "gamma"
+    torch.testing.assert_close(auto.values, relprop.attribute(model, x, 1, composite=composites.gamma()).values)
 
 
 # How each of the gradient methods takes a gradient g through a relu with input x.

@@ -397,3 +397,33 @@ def test_targets_in_batches_are_what_they_are_at_once(target: Any) -> None:
     torch.testing.assert_close(parts.values, whole.values)
     assert [parts.subject(n) for n in range(3)] == [whole.subject(n) for n in range(3)]
     assert [parts[n].subject(0) for n in range(3)] == [whole.subject(n) for n in range(3)]
+
+
+class Detector(nn.Module):
+    """Like those of torchvision: a list of pictures in, a list of dicts out, boxes sorted by score above a threshold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = nn.Conv2d(3, 4, 4, stride=4), nn.Linear(4, 3)
+
+    def forward(self, pictures: list[Tensor] | Tensor) -> list[dict[str, Tensor]]:
+        found = []
+        for picture in pictures:
+            rows = self.head(torch.relu(self.backbone(picture[None])).flatten(2)[0].T)
+            scores, labels = rows.softmax(1)[:, 1:].max(1)
+            order = scores.argsort(descending=True)[:5]
+            boxes = torch.stack([order, order, order + 1, order + 1], 1).float()
+            found.append({"boxes": boxes, "labels": labels[order] + 1, "scores": scores[order]})
+        return found
+
+
+def test_a_detector_that_takes_a_list_of_pictures() -> None:
+    model, pictures = Detector().eval(), torch.rand(2, 3, 8, 12)
+    batch = relprop.attribute(model, pictures, Detection(1), composite="epsilon")
+    assert batch.score.shape == (2,)
+    for n in (0, 1):
+        alone = relprop.attribute(model, [pictures[n]], Detection(1), composite="epsilon")
+        torch.testing.assert_close(alone.values[0], batch.values[n])
+        assert alone.score.shape == (1,) and alone.subject(0).startswith("box 1: class ")
+        label = int(model([pictures[n]])[0]["labels"][1])
+        assert relprop.attribute(model, pictures[n : n + 1], Detection(1, label)).score == alone.score

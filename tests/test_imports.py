@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import relprop
+import relprop.evaluation  # brings kinds of results of its own
 from relprop.results.protocol import KINDS
 
 ROOT = Path(relprop.__file__).parent
@@ -129,7 +130,9 @@ def test_the_core_needs_only_torch(package: str) -> None:
 def test_nobody_asks_which_kind_a_result_is_of() -> None:
     """What is done with a result, it does itself; only a result's own file names its class in a test of types."""
     kinds = {made.__name__ for made in KINDS.values() if made.__module__.startswith("relprop.")}
-    assert kinds == {"Relevance", "TextRelevance", "TextResults", "GenerationRelevance", "Summary", "Comparison"}
+    assert kinds == {
+        "Relevance", "TextRelevance", "TextResults", "GenerationRelevance", "Summary", "Comparison", "Evaluation", "Sanity",
+    }  # fmt: skip
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sorted(ROOT.rglob("*.py"))

@@ -310,7 +310,7 @@ def test_a_report_holds_what_an_audit_asks_for(result: relprop.Relevance, tmp_pa
     other = relprop.attribute(lambda x: (x**2).sum((1, 2, 3)), torch.randn(1, 3, 8, 8))
     relprop.report({"First <b>": [result], "Second": [other]}, tmp_path / "r.html", title="An & audit")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    for said in ("First &lt;b&gt;", "An &amp; audit", "Largest outputs", "absorbed by constants", "biases and stabilisers", relprop.__version__,
+    for said in ("First &lt;b&gt;", "An &amp; audit", "Largest outputs", "kept inside the network", "biases and stabilisers", relprop.__version__,
                  torch.__version__, "torch.nn.modules.container.Sequential", "every conv", "conv2d", "Residual"):  # fmt: skip
         assert said in page, said
     with pytest.raises(InputError, match="at least one"):

@@ -107,7 +107,7 @@ def test_what_needs_no_rule_is_counted() -> None:
 
 def test_the_table_is_text() -> None:
     text = str(relprop.survey(nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU()), torch.randn(1, 1, 8)))
-    assert text.splitlines()[0] == "composite 'gamma_flat'"
+    assert text.splitlines()[0] == "composite 'gamma'"
     assert text.splitlines()[1].split() == ["operation", "family", "rule", "calls", "modules"]
 
 

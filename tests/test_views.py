@@ -220,7 +220,7 @@ def test_several_inputs_have_a_view_each() -> None:
 def test_a_ledger_says_what_absorbed() -> None:
     R = result(2, 5)
     rest = float(R.residual[0])
-    assert absorbed(R, 0) == {"absorbed by constants": pytest.approx(rest)}
+    assert absorbed(R, 0) == {"kept inside the network": pytest.approx(rest)}
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 3))
     told = relprop.attribute(model, R.inputs, [0, 2], ledger=True)

@@ -167,7 +167,7 @@ def test_no_factor_is_given_where_zeros_carry_relevance() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(4, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)).eval()
     x = F.one_hot(torch.randint(4, (2, 16))).transpose(1, 2).float()
-    for composite in ("auto", "gamma_flat", "deep_taylor"):
+    for composite in ("epsilon_plus_flat", "gamma_flat", "deep_taylor"):
         with pytest.raises(relprop.errors.RuleError, match="composite='epsilon_plus'"):
             relprop.attribute(model, x, 0, composite=composite, multiply_by_inputs=False)
     factors = relprop.attribute(model, x, 0, composite="epsilon_plus", multiply_by_inputs=False).values

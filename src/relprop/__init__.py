@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from relprop.concepts.patching import patch
     from relprop.data.datasets import explain_dataset
     from relprop.data.run import open_run
+    from relprop.evaluation import evaluate, sanity, search
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
@@ -118,6 +119,7 @@ __all__ = [
     "compile",
     "composites",
     "errors",
+    "evaluate",
     "explain_dataset",
     "explain_generation",
     "explain_text",
@@ -138,6 +140,8 @@ __all__ = [
     "register",
     "report",
     "rules",
+    "sanity",
+    "search",
     "survey",
     "units",
     "where",
@@ -157,11 +161,16 @@ _LATER = {
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",
+    "evaluate": "relprop.evaluation",
+    "sanity": "relprop.evaluation",
+    "search": "relprop.evaluation",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load":
+        import_module("relprop.evaluation")  # its kinds of results, which no other package brings along
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches

@@ -57,6 +57,7 @@ def attribute(
     ledger: bool = False,
     through: Condition | Sequence[Condition | None] | None = None,
     against: Any = None,
+    weights: bool = False,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -101,6 +102,8 @@ def attribute(
             `(a_against - a) G`, an estimate of how the score changes if `a` is replaced by its value for the other
             inputs (relevance patching, Jafari et al. 2025); `effect` is the true change of the score if all inputs
             are replaced. composite="auto" is then "relp"; "gradient" is attribution patching.
+        weights: whether `Relevance.weights` holds the relevance that went through each entry of each weight, summed over
+            samples and positions.
 
     Returns:
         Relevance whose `values` have the structure of the inputs.
@@ -124,7 +127,7 @@ def attribute(
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
         batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
-        against=against,
+        against=against, weights=weights,
     )[0]  # fmt: skip
 
 
@@ -152,6 +155,7 @@ def attribute_each(
     ledger: bool = False,
     through: Sequence[Any] | None = None,
     against: Any = None,
+    weights: bool = False,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
@@ -182,7 +186,7 @@ def attribute_each(
     targets = several(targets)
     if not isinstance(targets_at_once, int) or isinstance(targets_at_once, bool) or targets_at_once < 1:
         raise InputError(f"targets_at_once must be a positive int; got {targets_at_once!r}.")
-    check_flags(progress=progress)
+    check_flags(progress=progress, weights=weights)
     check_further(forward_args, forward_kwargs)
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
@@ -191,9 +195,9 @@ def attribute_each(
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     inputs, chosen = admit(model, inputs, composite)
-    against = _admitted(model, inputs, against, chosen, settings, through)
+    against = _admitted(model, inputs, against, chosen, settings, through, weights)
     plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
-    plan = replace(plan, against=against)
+    plan = replace(plan, against=against, weights=weights, at_once=1 if weights else plan.at_once)
     if each is not None:
         plan = replace(plan, through=Conditions.of(model, each))
 
@@ -224,9 +228,12 @@ def attribute_each(
 
 
 def _admitted(
-    model: Any, inputs: Any, against: Any, composite: Composite | None, settings: Settings, through: Any
+    model: Any, inputs: Any, against: Any, composite: Composite | None, settings: Settings, through: Any, weights: bool
 ) -> Any:
     """The other inputs as plain containers, after checks; None without."""
+    for name, other in (("through", through), ("against", against)):
+        if weights and other is not None:
+            raise InputError(f"weights=True and {name}= exclude each other.")
     if against is None:
         return None
     against, _ = admit(model, against, "relp")

@@ -60,8 +60,15 @@ def _joined(parts: list[Relevance]) -> Relevance:
         first.composite, torch.cat([p.residual for p in parts]), join([p.layers for p in parts]), first.rules, first.unknown,
         {name: _along(parts, name) for name in first.positions},
         Ledger.joined([p.ledger for p in parts]), list(dict.fromkeys(n for p in parts for n in p.notices)),
+        weights=_added(parts),
         effect=None if first.effect is None else torch.cat([p.effect for p in parts if p.effect is not None]),
     )  # fmt: skip
+
+
+def _added(parts: list[Relevance]) -> dict[str, Tensor]:
+    """The relevance of parameters, over all batches."""
+    names = dict.fromkeys(name for part in parts for name in part.weights)
+    return {name: torch.stack([part.weights[name] for part in parts if name in part.weights]).sum(0) for name in names}
 
 
 def _along(parts: list[Relevance], name: str) -> Tensor:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relprop.attribution.against import Differences, Other, effect, gradients_of, other_of
 from relprop.attribution.books import Bookkeeper, Books, Gradients, asks, per_sample
@@ -30,6 +30,7 @@ from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
 from relprop.errors import InputError
+from relprop.operations.parameters import Parameters
 from relprop.results.ledger import Ledger
 from relprop.results.places import logits_in
 from relprop.results.relevance import Relevance
@@ -131,6 +132,7 @@ def new_run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
         ),
         gradients=ModelGradients(own_from=0, asking=False),
         writes=Writes(copying=copied),
+        weights=Parameters() if plan.weights else None,
     )
 
 
@@ -154,10 +156,14 @@ def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> It
         run.begin_pass(len(scores[0]), final)
         if count > 1:  # row j of the batch starts from score j alone
             seeds = [torch.stack([g * float(i == j) for j in range(count)]) for i, g in enumerate(seeds)]
+        if run.weights is not None:
+            run.weights.begin()
         with recomputing(run):
             found = torch.autograd.grad(
                 scores, wanted, seeds, retain_graph=not final, allow_unused=True, is_grads_batched=count > 1
             )
+        if run.weights is not None:
+            run.weights.end()
         if first == 0:
             run.sites.unmatched()  # a place may get its rule in the backward pass
         yield from ([g if g is None or count == 1 else g[j] for g in found] for j in range(count))
@@ -169,6 +175,7 @@ def read(
     """The result of one target, from the gradients of its backward pass."""
     run, inputs = job.run, job.inputs
     reader.check(gradients)
+    weights: dict[str, Tensor] | None = None
     values = [v.detach() for v in reader.inputs(gradients, start.score)]
     check_relevance(values, inputs)
     positions, layers = reader.positions(gradients), reader.layers(gradients)
@@ -176,8 +183,11 @@ def read(
     books = keeper.books(values)
     cut_off = unreached(inputs, reader.numbers, cuts, gradients, values)
     grown = exploded(values, start.handed) if reader.multiplies and not recording() else []
+    if run.weights is not None:
+        weights = named_weights(job.model, run.weights.found)
     said = [*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])]
-    return _result(job, answer, start, values, positions, layers, books, said)
+    made = _result(job, answer, start, values, positions, layers, books, said)
+    return made if weights is None else replace(made, weights=weights)
 
 
 def conditioned(job: Job, answer: Answer, reader: Reader, starts: list[Start], notices: list[str]) -> list[Relevance]:
@@ -214,6 +224,12 @@ def compared(
         found.append(replace(made, effect=change))
     job.run.sites.unmatched()
     return found
+
+
+def named_weights(model: Any, found: dict[int, Tensor]) -> dict[str, Tensor]:
+    """The relevance of parameters by name; tied ones under each of their names."""
+    every = model.named_parameters(remove_duplicate=False) if isinstance(model, nn.Module) else ()
+    return {name: found[id(p)].to(p.dtype) for name, p in every if id(p) in found}
 
 
 def _result(

@@ -72,6 +72,7 @@ class Plan:
         args: further positional arguments of the model.
         kwargs: further keyword arguments.
         at_once: how many targets share a backward pass.
+        weights: whether parameters report the relevance that went through them.
         through: the conditions, one per result; None for a result per target.
         against: other inputs, whose activations are compared; None without.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
@@ -86,6 +87,7 @@ class Plan:
     kwargs: dict[str, Any] = field(default_factory=dict)
     at_once: int = 1
     exchanged: bool = False
+    weights: bool = False
     through: Conditions | None = None
     against: Any = None
 

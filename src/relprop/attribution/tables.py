@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from relprop.errors import InputError
 
+_TOKENS = {"ids", "input_ids", "attention_mask", "token_type_ids"}
+"""What tokenizers call their lists, which are no columns."""
+
 
 def as_table(model: Any, inputs: Any) -> tuple[Any, list[str] | None]:
     """The inputs, and the names of the features if they are a table: a data frame, or a dict of columns.
@@ -43,12 +46,12 @@ def _column(one: Any) -> bool:
 
 
 def _arguments(model: Any, inputs: dict[Any, Any]) -> bool:
-    """Whether a key is the name of an argument of the model, so that these are its inputs and no table."""
+    """Whether a key is the name of an argument of the model, or of a tokenizer's list, so that these are inputs and no table."""
     try:
-        known = inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters
+        known = set(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
     except (TypeError, ValueError):
-        return False
-    return any(name in known for name in inputs)
+        known = set()
+    return any(name in known or name in _TOKENS for name in inputs)
 
 
 def _tensor(model: Any, columns: dict[str, Any]) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import comparing, explaining, keeping, lists, photographs, printing, running, texts
+from relprop.cli import comparing, evaluating, explaining, keeping, lists, photographs, printing, running, texts
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -259,6 +259,7 @@ def check(
 
 
 app.command()(comparing.compare)
+app.command()(evaluating.evaluate)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)

@@ -154,6 +154,11 @@ class Call:
         return lambda: sites.nz_first
 
     @property
+    def weighs(self) -> bool:
+        """Whether parameters report the relevance that went through them."""
+        return self.run.weights is not None
+
+    @property
     def deferred(self) -> Callable[[], Any]:
         """A function that gives the backward pass the rule at this place, once the forward pass has ended."""
         sites, place = self.run.sites, self.place

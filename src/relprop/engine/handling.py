@@ -24,7 +24,7 @@ def _handled(call: Call) -> Any:
     way = call.way
     if way in _OF_ANY:
         softmax = call.entry.family == "softmax"  # a softmax may be a score: the handler decides
-        native = way is Way.NATIVE and not (call.run.sites.nz_hidden and call.entry.family in WEIGHTED)
+        native = way is Way.NATIVE and not ((call.run.sites.nz_hidden or call.weighs) and call.entry.family in WEIGHTED)
         if native or way is Way.BLOCKED or (way is Way.CONSTANT and not softmax):
             return decided(way, call())
     zeros = call.run.sites.nz  # before the handler reaches the next place

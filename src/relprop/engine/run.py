@@ -33,6 +33,7 @@ class Run:
         inputs: where relevance starts and ends; empty by default.
         gradients: which gradients are the model's own; none by default.
         writes: which tensors were written into; keeps no copies by default.
+        weights: collects the relevance of parameters (`operations.parameters`); None unless asked for.
 
     Attributes:
         model: the model's paths, the module now running, the model's own tensors.
@@ -57,6 +58,7 @@ class Run:
         inputs: Inputs | None = None,
         gradients: ModelGradients | None = None,
         writes: Writes | None = None,
+        weights: Any = None,
     ) -> None:
         self.model = ModelView(model)
         self.sites = Sites(composite, self.model, observed)
@@ -67,6 +69,7 @@ class Run:
         self.trace = Trace(self.model, strict, recorder, observed)
         self.chance = Chance()
         self.final = False
+        self.weights = weights
 
     def where(self) -> str:
         """The module now running, for messages."""

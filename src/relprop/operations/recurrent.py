@@ -166,6 +166,8 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
 
     def handler(call: Call, input: Tensor, second: Any, *rest: Any) -> Any:
         call.trait("recurrent")
+        if call.weighs:
+            raise call.error("weights=True cannot tell the weights of recurrent layers apart. Leave it out.")
         with torch.no_grad():
             native = call(*map(without_history, call.args), **call.kwargs)
         packed = isinstance(second, Tensor) and not second.is_floating_point()
@@ -212,6 +214,8 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
 
     def handler(call: Call, input: Tensor, hx: Any, *weights: Any, **kwargs: Any) -> Any:
         call.trait("recurrent")
+        if call.weighs:
+            raise call.error("weights=True cannot tell the weights of recurrent layers apart. Leave it out.")
         with torch.no_grad():
             native = call(*map(without_history, call.args), **{k: without_history(v) for k, v in kwargs.items()})
         named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs

@@ -18,16 +18,18 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.marks import NOTE
-from relprop.engine.notes import Note, note_of
-from relprop.engine.registry import lookup, register
+from relprop.engine.notes import Note
+from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
 from relprop.numerics import own
 from relprop.operations.layer_view import LayerView
 from relprop.operations.maps import Bilinear, Convolution, Dense
+from relprop.operations.parameters import weigh
 from relprop.operations.patches import embeds_patches
 from relprop.operations.saved_output import Capped, Kept
+from relprop.operations.signs import never_negative
 from relprop.rules import Rule, WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
 from relprop.torch_private.recorded import recording
@@ -52,6 +54,7 @@ class Weighted:
             )
         self.linear, self.plain = linear, weight.clone() if call.copies_are_kept else weight
         self._weight_version = self.plain._version
+        self.source = weight
         self.positive = recording() and never_negative(x)
         self._x, self._version = weakref.ref(x), x._version  # the output's note holds it, so the graph need not
         self.bias: Tensor | None = bias
@@ -154,6 +157,9 @@ class Weighted:
         way = Way.DEFAULT if rule is None else rule.way
         if way is Way.BLOCKED:
             return torch.zeros_like(x)
+        if self.run.weights is not None and self.run.weights.active:
+            plain = way is Way.NATIVE or (way is Way.DEFAULT and not self.nz)
+            return self._weighed(x, g, None if plain else self.weighted_rule(rule or Zero()))
         if way is Way.NATIVE or (way is Way.DEFAULT and not self.nz):
             return self._native(x, g)
         rule = self.weighted_rule(rule or Zero())
@@ -173,6 +179,15 @@ class Weighted:
             view = LayerView(self, x[part], None if z is None else z[part], rectified, memo)
             out[part] = rule.propagate(view, g[part])
         return out
+
+    def _weighed(self, x: Tensor, g: Tensor, rule: Any) -> Tensor:
+        """`G` at the input, while the relevance of the weight is taken as well. `rule` is None for LRP-0."""
+        z, rectified = self._kept(g, rule is None or rule.whole_output)
+        view = LayerView(self, x, z, rectified, {})
+        self._report(view, g)
+        if rule is None and self.nz:
+            g = g * (view.z != 0)
+        return weigh(self.run.weights, self, x, g, view, rule)
 
     def weighted_rule(self, rule: Any) -> WeightedRule:
         """The rule, which must have a formula for weighted layers."""
@@ -227,33 +242,12 @@ class Weighted:
         return wide and max(x.numel(), g.numel()) > PART
 
 
-_ABOVE_ZERO = (F.relu6, torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus)
-_POSITIVE = {"ReluBackward0", "SigmoidBackward0", "SoftmaxBackward0", "ExpBackward0"}
-_KEEPS_SIGNS = {
-    "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "TransposeBackward0",
-    "PermuteBackward0", "MaxPool1DBackward0", "MaxPool2DWithIndicesBackward0", "MaxPool3DWithIndicesBackward0",
-    "AvgPool2DBackward0", "AvgPool3DBackward0", "AdaptiveAvgPool2DBackward0", "MeanBackward0", "MeanBackward1",
-}  # fmt: skip
-
-
-def never_negative(x: Tensor) -> bool:
-    """Whether a tensor cannot hold negative numbers, by how it was made: for a graph that must hold for all numbers."""
-    note = note_of(x)
-    entry = None if note is None or note.chain is None else lookup(note.chain.step.function)
-    if entry is not None and entry.function in _ABOVE_ZERO:
-        return True
-    node = x.grad_fn
-    while node is not None and type(node).__name__ in _KEEPS_SIGNS:
-        node = node.next_functions[0][0]
-    return type(node).__name__ in _POSITIVE
-
-
 def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.trait("patches")
-    if not call.zeros_carry_hidden and call.way is Way.DEFAULT:
+    if not call.zeros_carry_hidden and call.way is Way.DEFAULT and not call.weighs:
         return call()
     return Weighted(call, x, linear, weight, bias).apply(lambda: call())
 
@@ -286,6 +280,8 @@ def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Ten
         args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
         kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
         return call(*args, **kwargs)
+    if is_live(input) and call.undecided and call.place is not None and call.place.first and weight.ndim == 3:
+        call.trait("series")
     return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
 
 

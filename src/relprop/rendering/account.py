@@ -10,11 +10,14 @@ from relprop.rendering.drawing import Drawing
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.marks import FAINT, INK, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number
-from relprop.rendering.view import UNKNOWN, Row
+from relprop.rendering.table import UNKNOWN
+from relprop.rendering.view import Row
 
 # The height of the bar, and of a line under it.
 _BAR, _ROW = 10, 16
 _GREYS = ("#7d7d7d", "#a9a9a9", "#c9c9c9")
+# The cause that belongs to "the network's" in a sentence.
+BIASES = "biases and stabilisers"
 # A part below this fraction of the largest one is not listed.
 _LEAST = 0.005
 
@@ -102,10 +105,11 @@ def _keepers(row: Row) -> tuple[str, str]:
     """What kept the residual, in words, and whether it "speaks" or they "speak"."""
     size = max(map(abs, row.absorbed.values()), default=0.0)
     causes = [c for c, value in sorted(row.absorbed.items(), key=lambda part: -abs(part[1])) if abs(value) > 0.2 * size]
-    if not causes or causes[0] == UNKNOWN:
-        return "the network's constants, such as biases", "speak"
-    found = [f"the network's {causes[0]}" if causes[0].startswith("biases") else causes[0], *causes[1:2]]
-    single = len(found) == 1 and found[0] in ("softmax", "attention", "normalisation", "rounding")
+    if not causes:
+        return "the network itself", "speaks"
+    named = {UNKNOWN: "the network itself", BIASES: f"the network's {BIASES}"}
+    found = [named.get(cause, cause) for cause in causes[:2]]
+    single = len(found) == 1 and causes[0] in (UNKNOWN, "softmax", "attention", "normalisation", "rounding")
     return " and ".join(found), "speaks" if single else "speak"
 
 

@@ -16,6 +16,8 @@ from relprop.rendering.fonts import fit, width
 from relprop.rendering.marks import FAINT, INK, LINE, SIZE, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number, to_array
 
+UNKNOWN = "kept inside the network"
+"""What is said of a residual whose causes were not asked for: biases, softmax and others may have kept it."""
 _ROW = 22
 _BAR = 15
 # The strength of the bars' colour: their length shows the size, their colour only the sign.
@@ -115,7 +117,7 @@ def waterfall(
         )
     total = float(values.sum())
     rest = score - total if residual is None else residual
-    absorbed = dict(rest) if isinstance(rest, dict) else {"absorbed by constants": float(rest)}
+    absorbed = dict(rest) if isinstance(rest, dict) else {UNKNOWN: float(rest)}
     # The caller summed float32 values, in an unknown order.
     room_for_error = 1e-3 * max(abs(score), float(np.abs(values).sum()), 1e-12)
     if abs(total + sum(absorbed.values()) - score) > room_for_error:

@@ -15,6 +15,7 @@ from relprop.rendering.image import Heatmap
 from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.panels import Panel
 from relprop.rendering.scale import Scale, number
+from relprop.rendering.table import UNKNOWN
 from relprop.rendering.text import TokenMap
 from relprop.signatures import public
 
@@ -123,10 +124,6 @@ class Row:
 def chance(probability: float) -> str:
     """A probability for people. Rounding to three digits would turn a high one into certainty."""
     return ">0.999" if probability > 0.9995 else number(probability)
-
-
-UNKNOWN = "absorbed by constants"
-"""What kept a residual whose causes were not asked for."""
 
 
 def by_cause(rest: float, causes: dict[str, float]) -> dict[str, float]:

@@ -95,7 +95,9 @@ class Detection(Form):
                 "levels: pass select=, a key, index or function that picks them."
             )
         targets = [target for _, target in found]
-        return torch.stack([score for score, _ in found]), targets[0] if len(set(targets)) == 1 else targets
+        # that of a single picture is a number: detectors take lists of pictures (3, H, W), which have no axis of samples
+        scores = found[0][0] if len(found) == 1 else torch.stack([score for score, _ in found])
+        return scores, targets[0] if len(set(targets)) == 1 else targets
 
     def alone(self, output: Any, n: int) -> Any:
         """The output of picture n."""

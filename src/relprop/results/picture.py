@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
+
 from relprop.rendering.drawing import Drawing, column, framed, titled
 from relprop.rendering.view import Options, View
 from relprop.results.protocol import Result
@@ -14,7 +17,9 @@ def drawing(result: Result, options: Options) -> Drawing:
     parts = [_titled(view) for view in result.views(options)]
     if more := left_out(result, options):
         parts.append(titled(Drawing(300, 1), "", lines=[f"{more} more samples are not drawn (most=)"]))
-    return framed(column(parts, 20), MARGIN)
+    whole = framed(column(parts, 20), MARGIN)
+    # Whole pixels, so that a picture of twice the scale has twice as many.
+    return replace(whole, width=ceil(whole.width), height=ceil(whole.height))
 
 
 def _titled(view: View) -> Drawing:

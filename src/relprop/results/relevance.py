@@ -39,9 +39,9 @@ _KEPT = (
     "labels",
     "positions",
     "inputs",
-    "through",
-    "effect",
 )
+# What it stores only if there is one, so that folders of earlier versions are read as they are.
+_OPTIONAL = ("names", "pictures", "affine", "through", "effect", "weights")
 # What a `.json` file holds.
 _TOLD = ("values", "score", "residual", "target", "output", "layers", "positions")
 
@@ -74,6 +74,8 @@ class Relevance(Outputs):
         through: the condition under which it was explained, in words, or a list with one per sample; None without one.
         effect: with `against=`, the score of the other inputs less that of these, (N,). Then `values` and `layers` are
             estimates of changes, and the residual is the effect less the sum of `values`. None otherwise.
+        weights: with `weights=True`, the relevance that went through each entry of each weight, by the parameter's name,
+            summed over all samples and positions; tied parameters have their sum under each name. `R[3]` has none.
         names: the names of the features, if the inputs were a table that has them.
         pictures: the pictures that the inputs were read from, (N, 3, H, W) in bytes, if `read_image` read them.
         affine: the map from voxels to space, (4, 4), if `read_volume` read the inputs.
@@ -98,6 +100,7 @@ class Relevance(Outputs):
     model: Identity | None = None
     through: str | list[str] | None = None
     effect: Tensor | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
     names: Sequence[str] | None = None
     pictures: Tensor | None = None
     affine: Tensor | None = None
@@ -276,8 +279,11 @@ class Relevance(Outputs):
 
     def kept(self) -> dict[str, Any]:
         """What a folder stores."""
-        seen = {"names": self.names, "pictures": self.pictures, "affine": self.affine}
-        return {name: getattr(self, name) for name in _KEPT} | {n: part for n, part in seen.items() if part is not None}
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        optional = {
+            name: part for name, part in optional.items() if not (part is None or (name == "weights" and not part))
+        }
+        return {name: getattr(self, name) for name in _KEPT} | optional
 
     def exported(self) -> Exported:
         """The content of the files for other programs."""
@@ -299,13 +305,12 @@ class Relevance(Outputs):
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> Relevance:
         """Rebuilds the result from the content of a folder."""
-        for name in ("through", "effect"):
-            content.setdefault(name, None)  # folders of earlier versions have none
         require(content, _KEPT)
         samples = check_scores(content)
         names = check_feature_names(content)
         pictures, affine = check_seen(content, samples)
         own = {name: content[name] for name in _KEPT}
+        own |= {name: content.get(name) for name in ("through", "effect")} | {"weights": content.get("weights", {})}
         return cls(**own, **made, ledger=ledger(samples), names=names, pictures=pictures, affine=affine)
 
     def __repr__(self) -> str:

@@ -29,7 +29,7 @@ Groups = Mapping[str, Sequence[Result]]
 _ABOUT = (
     "Relevance takes the score of what was explained and hands it back, operation by operation, to the inputs. "
     "Each map has its own scale; a note counts what lies beyond it. The residual is the part of the score that did not arrive at the "
-    "inputs: biases inside the network, stabilisers and other constants kept it."
+    "inputs: biases inside the network, stabilisers, softmax and others kept it."
 )
 # A report of more results or headings than this begins with its contents, and folds the numbers of tokens.
 _FEW = 3
@@ -188,7 +188,7 @@ def _rows(result: Result, view: View) -> list[tuple[object, ...]]:
     noted = view.data.note if view.data is not None else ""
     return [
         (
-            row.title, result.composite.name, number(row.score), number(row.relevance), number(row.residual),
+            row.title, "" if view.cells else result.composite.name, number(row.score), number(row.relevance), number(row.residual),
             _absorbed(row), scale, noted,
         )
         for row in view.rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -76,7 +77,8 @@ def text_views(result: _Text, options: Options) -> list[View]:
     scale: Scale = scale_for(values, percentile=options.percentile, limit=options.limit)
     (row,) = rows_of_text(result)
     numbers = [_numbers(row, result.composite.name)]
-    said, bar = account(row, "tokens", options.palette) if result.composite.multiply_by_inputs else ("", None)
+    adds_up = result.composite.multiply_by_inputs
+    said, bar = account(_with_positions(row, result), "tokens", options.palette) if adds_up else ("", None)
     numbers += [said] if said else []
     if result.positions:
         ended = ", ".join(f"{name} {number(float(r.sum()))}" for name, r in result.positions.items())
@@ -162,6 +164,15 @@ def _valued(part: _Text) -> list[list[Any]]:
 
 def _printed(text: str) -> str:
     return visible(text, lines=True)
+
+
+def _with_positions(row: Row, result: _Text) -> Row:
+    """The numbers with what ended in position encodings, where the ledger has not counted it."""
+    ended = sum(float(r.sum()) for r in result.positions.values())
+    gap = row.score - row.relevance - sum(row.absorbed.values())
+    if not ended or abs(gap - ended) > 1e-3 * max(abs(row.score), abs(ended)):
+        return row
+    return replace(row, absorbed=row.absorbed | {"position encodings": ended})
 
 
 def _map(part: _Text, scale: Scale, options: Options) -> TokenMap:

@@ -56,7 +56,7 @@ def check_scores(content: dict[str, Any]) -> int:
         raise ValueError("through is neither a text nor one per sample")
     if content.get("effect") is not None and not real(content["effect"], tuple(score.shape)):
         raise ValueError("effect does not fit the scores")
-    for name in ("layers", "positions"):
+    for name in ("layers", "positions", *(["weights"] if "weights" in content else [])):
         if not _named(content[name]) or not all(real(leaf) for _, leaf in leaves(content[name])):
             raise ValueError(f"{name} are not numbers under names")
     if not all(real(part) for part in content["positions"].values()):

@@ -1,0 +1,1 @@
+"""The leaderboard of faithfulness: composites and other methods on trained networks."""

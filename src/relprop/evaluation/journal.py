@@ -1,0 +1,113 @@
+"""A folder in which finished work is kept, so that a run that was stopped goes on where it stopped.
+
+Each line of `journal.jsonl` is one batch. A line that was cut off by a kill is ignored, so at most one batch is lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relprop.errors import FormatError, InputError
+
+FILE = "journal.jsonl"
+FORMAT = 1
+Key = tuple[bytes, bytes, int, int, int]
+
+
+class Journal:
+    """Scores and maps that were computed already, by their keys.
+
+    Args:
+        folder: the folder; it is made if it is missing.
+
+    Raises:
+        InputError: there is a file in its place.
+        FormatError: another version wrote it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        place = Path(folder)
+        if place.exists() and not place.is_dir():
+            raise InputError(f"folder= is where finished work is kept; {str(place)!r} is a file.")
+        place.mkdir(parents=True, exist_ok=True)
+        self.path = place / FILE
+        self._scores: dict[str, float] = {}
+        self._maps: dict[str, dict[str, Any]] = {}
+        self._read()
+        self._file = self.path.open("a", encoding="utf-8")
+        if not self.path.stat().st_size:
+            self._write({"format": FORMAT})
+
+    def score(self, *key: Any) -> float | None:
+        """The score that was kept under a key, or None."""
+        return self._scores.get(_name(*key))
+
+    def keep(self, keys: Sequence[Key], values: Sequence[float]) -> None:
+        """Keeps the scores of one batch."""
+        names = [_name(*key) for key in keys]
+        self._scores.update(zip(names, values, strict=True))
+        self._write({"scores": names, "values": [value.hex() for value in values]})
+
+    def map(self, key: str) -> tuple[Tensor, dict[str, Any]] | None:
+        """A tensor that was kept, and what was said of it; or None."""
+        found = self._maps.get(key)
+        if found is None:
+            return None
+        array = np.frombuffer(base64.b64decode(found["data"]), dtype=found["dtype"]).reshape(found["shape"])
+        return torch.from_numpy(array.copy()), found["about"]
+
+    def keep_map(self, key: str, values: Tensor, about: dict[str, Any]) -> None:
+        """Keeps a tensor."""
+        array = values.detach().cpu().contiguous().numpy()
+        data = base64.b64encode(array.tobytes()).decode()
+        record = {"data": data, "dtype": str(array.dtype), "shape": list(array.shape), "about": about}
+        self._maps[key] = record
+        self._write({"map": key, **record})
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self) -> None:
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            # The last line was cut off; it must not run into the next one.
+            with self.path.open("r+b") as file:
+                file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines()):
+            try:
+                record = json.loads(line)
+                if number == 0 and record.get("format") != FORMAT:
+                    raise FormatError(
+                        f"{str(self.path)!r} was written by another version of relprop: choose another folder."
+                    )
+                if "scores" in record:
+                    values = [float.fromhex(value) for value in record["values"]]
+                    self._scores.update(zip(record["scores"], values, strict=True))
+                elif "map" in record:
+                    self._maps[record["map"]] = {name: record[name] for name in ("data", "dtype", "shape", "about")}
+            except FormatError:
+                raise
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise FormatError(f"line {number + 1} of {str(self.path)!r} is damaged: {error}.") from error
+
+
+def _name(sample: bytes, replaced: bytes, seed: int, a: int, b: int) -> str:
+    return f"{sample.hex()[:32]}.{replaced.hex()[:16]}.{seed}.{a:x}.{b:x}"

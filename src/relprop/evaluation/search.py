@@ -1,0 +1,342 @@
+"""`relprop.search`: the best composite for a model and its data, by a race on one half and a test on the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.attribution.survey import survey
+from relprop.composites import Composite
+from relprop.errors import InputError, RelpropError
+from relprop.evaluation.call import evaluate
+from relprop.evaluation.memory import Size
+from relprop.evaluation.metrics import metrics_of
+from relprop.evaluation.replacing import replacements_of
+from relprop.evaluation.seeds import generator
+from relprop.evaluation.space import Searched, Space, space_of
+from relprop.evaluation.statistics import mean, standard_error
+from relprop.evaluation.subject import Subject, subject
+from relprop.evaluation.units import units_of
+from relprop.signatures import public
+
+GRID = 40
+"""Up to this number of candidates, all are tried."""
+BLOCK = 5
+BEHIND = 2.5
+"""After every 5 samples, what is 2.5 standard errors behind the leader goes."""
+BETTER = 2.0
+"""`auto` stays unless the choice is two standard errors better on samples that it was not chosen on."""
+_TRIALS = 60
+_TESTED = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One composite of a search.
+
+    Attributes:
+        name: what it is, in words.
+        composite: the composite.
+        gain: its mean gain over `auto` on the samples it was tried on.
+        error: the standard error of that.
+        samples: the number of these samples; fewer than others if it left the race.
+        held_out: its mean gain on held-out samples; NaN if it was not tested.
+        held_out_error: the standard error of that.
+        why: why it could not be tried, in words; "" if it could.
+    """
+
+    name: str
+    composite: Any
+    gain: float
+    error: float
+    samples: int
+    held_out: float = math.nan
+    held_out_error: float = math.nan
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        best: the composite to use: the choice, or what "auto" stands for if the choice is not clearly better.
+        chosen: whether `best` is the choice.
+        candidates: all candidates, best first, `auto` among them.
+        evaluations: how many pairs of a candidate and a sample were scored.
+        of: how many a full grid on all samples would score.
+        score: the score that was compared.
+        held_out: the number of held-out samples.
+    """
+
+    best: Composite
+    chosen: bool
+    candidates: list[Candidate]
+    evaluations: int
+    of: int
+    score: str
+    held_out: int
+    notes: list[str] = field(default_factory=list)
+
+    @public(".table")
+    def table(self, most: int = 12) -> str:
+        """The candidates with their gains over `auto`, on the samples that they were chosen on, and on others.
+
+        Args:
+            most: how many candidates to list.
+        """
+        heads = ("candidate", "gain ± error", "samples", "held-out gain ± error")
+        rows = [heads]
+        for each in self.candidates[:most]:
+            tested = "" if each.held_out != each.held_out else f"{each.held_out:+.3g} ± {each.held_out_error:.2g}"
+            gain = each.why or (f"{each.gain:+.3g} ± {each.error:.2g}" if each.name != "auto" else "0")
+            rows.append((each.name, gain, str(each.samples), tested if each.name != "auto" else "0"))
+        widths = [max(len(row[n]) for row in rows) for n in range(4)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        if len(self.candidates) > most:
+            lines.append(f"... {len(self.candidates) - most} more")
+        lines += [""]
+        verdict = "the choice is two standard errors better on held-out samples" if self.chosen else "auto stays"
+        lines.append(
+            f"{self.score}: {verdict}; {self.evaluations} of {self.of} evaluations; {self.held_out} held-out samples."
+        )
+        return "\n".join([*lines, *self.notes])
+
+    def __repr__(self) -> str:
+        return self.table()
+
+
+@dataclass(eq=False)
+class _Race:
+    """Candidates on some samples. Gains are over `auto`, sample by sample."""
+
+    subject: Subject
+    metric: Any
+    options: dict[str, Any]
+    better: int = 0
+    score: str = ""
+    spent: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def gains(self, candidates: dict[str, Any], samples: Sequence[int]) -> dict[str, Tensor]:
+        """The gains of candidates on some samples; those that fail are left out."""
+        rows = torch.tensor(list(samples), device=self.subject.main.device)
+        inputs, targets = self.subject.rows(rows), self.subject.targets(samples)
+        tried = {name: each for name, each in candidates.items() if name not in self.failed}
+        try:
+            found = self._evaluate(inputs, targets, tried)
+        except RelpropError:
+            for name, each in tried.items():  # which of them is it?
+                try:
+                    self._evaluate(inputs, targets, {name: each})
+                except RelpropError as error:
+                    self.failed[name] = error.message
+            tried = {name: each for name, each in tried.items() if name not in self.failed}
+            found = self._evaluate(inputs, targets, tried)
+        self.spent += (len(tried) + 1) * len(samples)
+        sign = -1.0 if self.better < 0 else 1.0
+        return {name: sign * (found[n + 1] - found[0]) for n, name in enumerate(tried)}
+
+    def _evaluate(self, inputs: Any, targets: Any, candidates: dict[str, Any]) -> Tensor:
+        found = evaluate(
+            self.subject.model,
+            inputs,
+            targets,
+            {"auto": "auto", **candidates},
+            metrics=self.metric,
+            free=(),
+            **self.options,
+        )
+        self.score = found.main()
+        self.better = found.find(self.score)[0].better
+        if not self.better:
+            raise InputError(f"metric={self.metric[0].name!r} ranks nothing, so that nothing can be best by it.")
+        return found[self.score]
+
+    def race(self, candidates: dict[str, Any], samples: Sequence[int], budget: float) -> dict[str, Tensor]:
+        """The gains of each candidate on as many samples as it took part in."""
+        gains: dict[str, list[Tensor]] = {name: [] for name in candidates}
+        running = dict(candidates)
+        for start in range(0, len(samples), BLOCK):
+            some = samples[start : start + BLOCK]
+            if self.spent + (len(running) + 1) * len(some) > budget and start:
+                break
+            for name, gain in self.gains(running, some).items():
+                gains[name].append(gain)
+            running = {name: each for name, each in running.items() if name not in self.failed}
+            running = {name: running[name] for name in self.left({name: gains[name] for name in running})}
+        return {name: torch.cat(parts) for name, parts in gains.items() if parts and name not in self.failed}
+
+    @staticmethod
+    def left(gains: dict[str, list[Tensor]]) -> list[str]:
+        """Those that are not clearly behind the leader, which may be `auto` itself, of gain 0."""
+        joined = {name: torch.cat(parts) for name, parts in gains.items()}
+        if not joined:
+            return []
+        leader = max(joined.values(), key=lambda gain: mean(gain))
+        leader = leader if mean(leader) > 0 else torch.zeros_like(leader)
+        kept = []
+        for name, gain in joined.items():
+            gap = leader - gain
+            error = standard_error(gap)
+            if not (mean(gap) > 0 and mean(gap) >= BEHIND * error):
+                kept.append(name)
+        return kept
+
+
+@public("relprop.search")
+def search(
+    model: Any,
+    inputs: Any,
+    targets: Any = None,
+    *,
+    space: Any = "auto",
+    metric: Any = "flipping",
+    budget: int | None = None,
+    bounds: tuple[Any, Any] | None = None,
+    by_depth: bool = False,
+    units: Any = None,
+    replace: Any = None,
+    of: Any = "logit",
+    select: Any = None,
+    forward_kwargs: dict[str, Any] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Search:
+    """Finds the best composite for a model and its data.
+
+    Samples are split at random. On one half, candidates race: after every 5 samples, what is 2.5 standard errors behind
+    the leader goes. The best of them is tested on the other half, and "auto" stays unless it is two standard errors
+    better there. Up to 40 candidates are all tried; of larger spaces Optuna's TPE picks some (needs Optuna).
+
+    Args:
+        model: as in `relprop.evaluate`, like all arguments that are not listed here.
+        inputs: samples; at least 10, and better 40.
+        targets: as `relprop.attribute` takes them.
+        space: "auto", by what the network is made of; a mapping from keys of composites to lists of rules, all of whose
+            combinations are tried; or a list of composites.
+        metric: the metric to be best by: its first score that ranks.
+        budget: the most pairs of a candidate and a sample to score in the race; None sets no limit.
+        bounds: the smallest and the largest value an input can have, for a z-box; None observes them per channel.
+        by_depth: whether layers have other rules in three parts of the depth.
+        seed: the seed of the split and of all generators.
+
+    Returns:
+        A `Search`. `print(S.best)` shows code to paste.
+
+    Raises:
+        InputError: an argument does not fit, or there are too few samples.
+        ModuleNotFoundError: the space is larger than 40, and Optuna is not installed.
+    """
+    made = subject(model, inputs, targets, of=of, select=select, kwargs=dict(forward_kwargs or {}))
+    count = len(made)
+    if count < 2 * BLOCK:
+        raise InputError(
+            f"search needs at least {2 * BLOCK} samples, half to choose on and half to test on; got {count}."
+        )
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
+        raise InputError(f"budget must be a positive int, a number of pairs of candidate and sample; got {budget!r}.")
+    order = torch.randperm(count, generator=generator(seed, "split")).tolist()
+    chosen_on, tested_on = order[: (count + 1) // 2], order[(count + 1) // 2 :]
+    seen = survey(model, made.alone(0), "auto", forward_kwargs=made.kwargs)
+    families = {place.family for place, _ in seen.places}
+    layers = sum(place.index is not None for place, _ in seen.places)
+    found = space_of(space, families, layers, made.main, bounds, by_depth)
+    made.measure(Size(batch_size or 16))
+    # Replacements and units that look at the data look at all of them, not at five.
+    options = {
+        "replace": replacements_of(replace, made, inputs), "of": of, "select": select, "forward_kwargs": made.kwargs,
+        "batch_size": batch_size, "seed": seed,
+        "units": units if not hasattr(inputs, "encodings") else units_of(units, made.main, inputs, made.path).at,
+    }  # fmt: skip
+    race = _Race(made, metrics_of(metric), options)
+    limit = math.inf if budget is None else budget
+    if len(found) <= GRID:
+        candidates = found.grid()
+        gains = race.race(candidates, chosen_on, limit)
+    else:
+        candidates, gains = _by_tpe(race, found, chosen_on, limit, seed)
+    return _verdict(race, candidates, gains, tested_on, seen.composite, len(candidates) * count)
+
+
+def _by_tpe(
+    race: _Race, space: Space, samples: Sequence[int], budget: float, seed: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Candidates that Optuna's TPE picks, each against the leader so far."""
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"a space of {len(space)} composites is searched by Optuna: pip install 'relprop[search]', or take a smaller space",
+            name="optuna",
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    candidates: dict[str, Any] = {}
+    gains: dict[str, Tensor] = {}
+    for _ in range(_TRIALS):
+        if race.spent >= budget:
+            break
+        trial = study.ask()
+        picked = [
+            trial.suggest_categorical(f"{n} {c.part}", list(range(len(c.rules)))) for n, c in enumerate(space.choices)
+        ]
+        made = space.composite(picked)
+        name = str(made)
+        if name not in candidates:
+            candidates[name] = made
+            leader = max(gains.values(), key=mean, default=None)
+            own: list[Tensor] = []
+            for start in range(0, len(samples), BLOCK):
+                got = race.gains({name: made}, samples[start : start + BLOCK]).get(name)
+                if got is None:
+                    break
+                own.append(got)
+                whole = torch.cat(own)
+                if leader is not None and len(leader) >= len(whole):
+                    gap = leader[: len(whole)] - whole
+                    if mean(gap) > 0 and mean(gap) >= BEHIND * standard_error(gap):
+                        break
+            if own:
+                gains[name] = torch.cat(own)
+        study.tell(trial, mean(gains[name]) if name in gains else -1e30)
+    return candidates, gains
+
+
+def _verdict(
+    race: _Race,
+    candidates: dict[str, Any],
+    gains: dict[str, Tensor],
+    tested_on: Sequence[int],
+    auto: Composite,
+    of: int,
+) -> Search:
+    """Tests the best on held-out samples, and decides."""
+    whole = max((len(gain) for gain in gains.values()), default=0)
+    finished = [name for name, gain in gains.items() if len(gain) == whole]
+    ahead = sorted(finished, key=lambda name: -mean(gains[name]))[:_TESTED]
+    tested = race.gains({name: candidates[name] for name in ahead}, tested_on) if ahead else {}
+    choice = next((name for name in ahead if name in tested), None)
+    clear = False
+    if choice is not None and mean(gains[choice]) > 0:
+        gain = tested[choice]
+        clear = mean(gain) > 0 and mean(gain) >= BETTER * standard_error(gain)
+    listed = [
+        Candidate(
+            name, candidates[name], mean(gain), standard_error(gain), len(gain),
+            mean(tested[name]) if name in tested else math.nan,
+            standard_error(tested[name]) if name in tested else math.nan,
+        )
+        for name, gain in gains.items()
+    ]  # fmt: skip
+    listed.append(Candidate("auto", auto, 0.0, 0.0, whole, 0.0, 0.0))
+    listed.sort(key=lambda each: (-each.samples, -each.gain))
+    listed += [Candidate(name, candidates[name], math.nan, math.nan, 0, why=why) for name, why in race.failed.items()]
+    stays = Searched(auto.entries, "'auto'", "auto")
+    best = candidates[choice] if clear and choice is not None else stays
+    return Search(best, clear, listed, race.spent, of, race.score, len(tested_on))

@@ -1,0 +1,112 @@
+"""Relevance of parameters: the part of a layer's relevance that went through each weight.
+
+`R(w_ij) = sum over samples and positions of R_(i<-j)` (Yeom et al. 2021). Every rule sends relevance back by
+`layer.transpose`, which is linear in the weight that it is given. So with a factor `a = 1` on each entry of those weights,
+the derivative of the relevance that the layer hands down by `a` is the relevance of that entry, for any rule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.marks import PARAMETER
+from relprop.errors import UnsupportedOperationError
+from relprop.numerics import nonzero
+from relprop.operations.layer_view import LayerView
+
+
+class Parameters:
+    """Collects the relevance of parameters in a backward pass.
+
+    Attributes:
+        active: whether a backward pass that counts runs now.
+        found: the relevance of each parameter, by its identity.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self.found: dict[int, Tensor] = {}
+
+    def begin(self) -> None:
+        """Starts to collect anew."""
+        self.found, self.active = {}, True
+
+    def end(self) -> None:
+        """Collects no more."""
+        self.active = False
+
+    def add(self, layer: Any, relevance: Tensor) -> None:
+        """Adds the relevance of a layer's weight, an entry for each of its entries."""
+        weight, parameter = layer.source, PARAMETER.of(layer.source)
+        if parameter is None and weight._base is not None:
+            parameter = PARAMETER.of(weight._base)
+        if parameter is None or parameter.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
+            if not layer.run.model.owns(weight):
+                return  # a matrix of the inputs, or one that the model draws
+            raise UnsupportedOperationError(
+                f"{layer.place}: its weight is computed from parameters, so that none of them has relevance of its own. Fold "
+                "what computes it (parametrizations, recurrent cells), or explain without weights=True."
+            )
+        total = self.found.get(id(parameter))
+        if total is None:
+            total = self.found[id(parameter)] = torch.zeros(parameter.shape, dtype=torch.float64, device=weight.device)
+        strides = weight.stride()
+        if not parameter.is_contiguous():
+            raise UnsupportedOperationError(
+                f"{layer.place}: its parameter is not contiguous, so weights=True cannot tell its entries."
+            )
+        total.as_strided(weight.shape, strides, weight.storage_offset() - parameter.storage_offset()).add_(
+            relevance.double()
+        )
+
+
+class Factored(LayerView):
+    """A layer in whose transposed maps each entry of the weight has a factor."""
+
+    def __init__(self, layer: Any, x: Tensor, z: Tensor | None, rectified: bool, factor: Tensor) -> None:
+        super().__init__(layer, x, z, rectified, {})
+        self._factor = factor
+
+    def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
+        weight = self.weight if weight is None else weight
+        moved: Tensor = _Transposed.apply(s.to(self.x.dtype), weight, self._factor, self._layer.linear, self.x)
+        return moved
+
+
+class _Transposed(torch.autograd.Function):
+    """The transposed map with the weight times a factor of 1, with the derivative by the factor alone.
+
+    `<u, A(w)^T s> = <A(w) u, s>`, so that derivative is the weight's usual gradient, for the input u and the gradient s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, weight: Tensor, factor: Tensor, linear: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(s, weight)
+        ctx.linear = linear
+        moved: Tensor = linear.transpose(s, weight, x)
+        return moved
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> Any:
+        s, weight = ctx.saved_tensors
+        with torch.enable_grad():
+            own = weight.detach().requires_grad_()
+            y = ctx.linear.forward(u, own)
+        return None, None, torch.autograd.grad(y, own, s)[0] * weight, None, None
+
+
+def weigh(parameters: Parameters, layer: Any, x: Tensor, g: Tensor, view: Any, rule: Any) -> Tensor:
+    """`G` at the input by `rule`, None for LRP-0; the relevance of the weights is added to `parameters`."""
+    factor = torch.ones_like(layer.plain, dtype=x.dtype, requires_grad=True)
+    x, g = x.detach(), g.detach()
+    with torch.enable_grad():
+        seen = Factored(layer, x, None if rule is None else view.z.detach(), view.rectified, factor)
+        found = seen.transpose(g) if rule is None else rule.propagate(seen, g)
+        handed = (nonzero(x) * found).sum()
+    if handed.requires_grad:
+        parameters.add(layer, torch.autograd.grad(handed, factor)[0])
+    result: Tensor = found.detach()
+    return result

@@ -1,0 +1,29 @@
+"""A fast form of the leaderboard: what `auto` was changed for must still hold. See docs/faithfulness.md."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from benchmarks.faithfulness.networks import motifs
+
+import relprop
+from relprop.evaluation.statistics import differences, mean, standard_error
+
+
+@pytest.mark.slow
+def test_auto_on_series_is_faithful_and_finds_what_is_planted() -> None:
+    torch.manual_seed(0)
+    case = motifs(30)
+    assert case.accuracy > 0.95
+    E = relprop.evaluate(
+        case.model, case.inputs, case.targets, ["auto", "gamma_flat", "epsilon_plus_flat", "excitation_backprop"],
+        metrics=["flipping", "localisation"], truth=case.truth,
+    )  # fmt: skip
+    assert float(E["pointing"][0].mean()) >= 0.95
+    for column in E.find("abpc"):
+        for other in range(1, len(E.methods)):
+            gain = column.values[0] - column.values[other]
+            assert mean(gain) > 2 * standard_error(gain), (column.name, E.methods[other])
+    pytest.importorskip("scipy")
+    for each in differences(E["abpc"], E.methods, "auto", "abpc", 1):
+        assert each.p < 0.05, each
