@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from relprop.errors import InputError
 from relprop.rendering.visible import quoted
 from relprop.results.relevance import Relevance
 from relprop.signatures import public
+
+if TYPE_CHECKING:
+    from relprop.data.spray import Strategies
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +163,33 @@ class Run:
         scaled = f"{name}.scale" in {spec.name for spec in self.store.specs}
         scale = self.store.array(f"{name}.scale")[row : row + 1] if scaled else None
         return decode(stored, scale, self.store.about["number_format"])[0]
+
+    @public(".spray")
+    def spray(self, *, on: str | None = None, size: int = 14, neighbours: int = 10, seed: int = 0) -> list[Strategies]:
+        """SpRAy: the strategies by which the network decides for each class (Lapuschkin et al. 2019). Needs scikit-learn.
+
+        Maps of one class are summed over blocks, and clustered. A class whose maps fall apart clearly, into many and a few,
+        may have an artefact that the network uses. Classes are those that were explained.
+
+        Args:
+            on: the path of a layer that was kept as "channels", where positions should not matter; None takes the maps.
+            size: blocks along each axis of a map.
+            neighbours: with how many of its nearest neighbours each map is joined.
+            seed: where k-means starts.
+
+        Returns:
+            One entry per class of more than twice as many samples as neighbours, ranked by the silhouette of the split
+            into two clusters, ties by the second eigenvalue.
+
+        Raises:
+            InputError: the run keeps no such maps, an argument is not valid, or no class has enough samples.
+            ModuleNotFoundError: scikit-learn is not installed.
+        """
+        from relprop.data.spray import spray
+
+        table = self.table
+        rows = np.array([row for row, _ in self._rows.values()], np.int64)
+        return spray(self.store, table, rows, on, size, neighbours, seed)
 
     @property
     def quarantined(self) -> dict[str, str]:
