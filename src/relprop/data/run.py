@@ -85,6 +85,7 @@ class Run:
         self.store = Store(Path(folder))
         self._rows: dict[str, tuple[int, int]] = {}
         self._read: set[int] = set()
+        self._last: tuple[int, dict[str, Any]] = (-1, {})
 
     @property
     def folder(self) -> Path:
@@ -145,7 +146,9 @@ class Run:
         if key not in self._rows:
             raise InputError(f"no sample that is done has the key {key!r}; keys() lists those that are.")
         row, number = self._rows[key]
-        record = self.store.record(number) or {}
+        if self._last[0] != number:
+            self._last = number, self.store.record(number) or {}
+        record = self._last[1]
         status = int(self.store.array("status")[row])
         reason = record.get("quarantined", {}).get(key) if status == QUARANTINED else None
         kept = {}
@@ -215,7 +218,10 @@ class Run:
 
     def _look(self) -> None:
         """Reads the records that came since the last look."""
-        for number in sorted(self.store.done() - self._read):
+        new = sorted(self.store.done() - self._read)
+        if new:
+            self.store.reopen()
+        for number in new:
             record = self.store.record(number)
             if record is not None:
                 first = record["rows"][0]

@@ -85,6 +85,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._open: dict[str, Any] = {}
         self.about = _about(folder)
         self.specs = [Spec(s["name"], tuple(s["shape"]), s["dtype"], tuple(s["axes"])) for s in self.about["arrays"]]
 
@@ -174,7 +175,13 @@ class Store:
         """
         if name not in {spec.name for spec in self.specs}:
             raise InputError(f"the run keeps no {name!r}; it has {', '.join(spec.name for spec in self.specs)}.")
-        return zarr_library().open_array(str(self.folder / ARRAYS / name), mode="r")
+        if name not in self._open:
+            self._open[name] = zarr_library().open_array(str(self.folder / ARRAYS / name), mode="r")
+        return self._open[name]
+
+    def reopen(self) -> None:
+        """Forgets the arrays that are open: they may have grown."""
+        self._open.clear()
 
     def grow(self, length: int) -> None:
         """Adds units for new samples of the source."""
