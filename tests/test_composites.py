@@ -61,7 +61,7 @@ NAMED: dict[str, tuple[Composite, reference.Rule, reference.Rule, reference.Rule
     "deep_taylor": (composites.deep_taylor(), reference.w_square, *[reference.z_plus] * 2),
     "deep_taylor, bounds": (composites.deep_taylor(LOW, HIGH), box, *[reference.z_plus] * 2),
     "excitation_backprop": (composites.excitation_backprop(), *[without_bias] * 3),
-    "gamma": (composites.gamma(), *[partial(reference.gamma, gamma=0.25)] * 2, epsilon),
+    "gamma": (composites.gamma(), *[partial(reference.gamma, gamma=0.5)] * 2, epsilon),
     "gamma_flat": (composites.gamma_flat(), reference.flat, partial(reference.gamma, gamma=0.25), epsilon),
     "gamma_flat 0.5": (
         composites.gamma_flat(0.5),

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.similarity import similarity
     from relprop.data.datasets import explain_dataset
     from relprop.data.run import open_run
     from relprop.evaluation import evaluate, sanity, search
@@ -142,6 +143,7 @@ __all__ = [
     "rules",
     "sanity",
     "search",
+    "similarity",
     "survey",
     "units",
     "where",
@@ -158,6 +160,7 @@ _LATER = {
     "load_index": "relprop.concepts.index",
     "open_run": "relprop.data.run",
     "patch": "relprop.concepts.patching",
+    "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",
     "read_volume": "relprop.loading.reading",
     "report": "relprop.results.files.save",

@@ -14,7 +14,18 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import comparing, evaluating, explaining, keeping, lists, photographs, printing, running, texts
+from relprop.cli import (
+    comparing,
+    concepts,
+    evaluating,
+    explaining,
+    keeping,
+    lists,
+    photographs,
+    printing,
+    running,
+    texts,
+)
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -258,8 +269,11 @@ def check(
         raise typer.Exit(1)
 
 
-app.command()(comparing.compare)
 app.command()(evaluating.evaluate)
+app.command()(comparing.compare)
+app.command()(concepts.index)
+app.command()(concepts.concepts)
+app.command()(concepts.graph)
 app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)

@@ -132,7 +132,7 @@ def beta_smooth(beta: float = 10.0) -> Composite:
     return Composite({operation(torch.relu): BetaSmooth(beta), **rest}, name="beta_smooth", multiply_by_inputs=False)
 
 
-def gamma(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
+def gamma(gamma: float = 0.5, epsilon: float = 1e-6) -> Composite:
     """A moderate gamma on convolutions, epsilon on dense layers: the default for series. Montavon et al. 2019.
 
     Args:
@@ -277,10 +277,10 @@ def automatic(traits: set[str]) -> Composite:
     linear first layer on patches of the input, which counts as a convolution.
 
     A moderate gamma with a flat first layer was the most faithful on ImageNet photographs. On series it was not: a flat
-    layer cannot tell which channel it was that mattered, and blurs by the width of its kernel, which there is long for
-    what is looked for (docs/faithfulness.md, 60 sequences with planted motifs: ABPC +1.58 ± 0.09 and +1.67 ± 0.11 without
-    it). Attention takes AttnLRP, with gamma where pictures or sounds enter through convolutions or patches; token ids
-    have no noise to filter.
+    layer cannot tell which channel it was that mattered, and blurs by the width of its kernel (docs/faithfulness.md: 60
+    sequences with planted motifs, ABPC +1.36 ± 0.09 and +1.44 ± 0.10 without it; on GunPoint, gamma 0.5 was better than
+    0.25 as well, docs/tutorials/series.md). Attention takes AttnLRP, with gamma where pictures or sounds enter through
+    convolutions or patches; token ids have no noise to filter.
     Recurrent layers have gates. Other networks take a stabiliser of a hundredth of each layer's scale, because LRP-0
     is too noisy for most.
     """

@@ -22,6 +22,9 @@ from relprop.signatures import public
 if TYPE_CHECKING:
     from relprop.data.spray import Strategies
 
+_NEAR = 64
+"""Of how many units the numbers are kept in memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Explained:
@@ -85,7 +88,7 @@ class Run:
         self.store = Store(Path(folder))
         self._rows: dict[str, tuple[int, int]] = {}
         self._read: set[int] = set()
-        self._last: tuple[int, dict[str, Any]] = (-1, {})
+        self._near: dict[int, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
 
     @property
     def folder(self) -> Path:
@@ -146,20 +149,32 @@ class Run:
         if key not in self._rows:
             raise InputError(f"no sample that is done has the key {key!r}; keys() lists those that are.")
         row, number = self._rows[key]
-        if self._last[0] != number:
-            self._last = number, self.store.record(number) or {}
-        record = self._last[1]
-        status = int(self.store.array("status")[row])
-        reason = record.get("quarantined", {}).get(key) if status == QUARANTINED else None
+        record, numbers = self._unit(number)
+        at = row - record["rows"][0]
+        status = int(numbers["status"][at])
+        reason = record["quarantined"].get(key) if status == QUARANTINED else None
         kept = {}
         for spec in self.store.specs:
             if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
                 kept[spec.name] = self._decoded(spec.name, row)
-        score, residual, target = (self.store.array(name)[row] for name in ("score", "residual", "target"))
+        score, residual, target = (numbers[name][at] for name in ("score", "residual", "target"))
         return Explained(
             key, STATUS[status], reason, int(target), float(score), float(residual), kept.pop("maps", None), kept,
             record.get("composite"),
         )  # fmt: skip
+
+    def _unit(self, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The record of a unit that is done, and the numbers of its rows; those of the last units are kept."""
+        if number not in self._near:
+            record = self.store.record(number)
+            if record is None:
+                raise InputError(f"unit {number} is being done again: ask later.")
+            rows = slice(*record["rows"])
+            numbers = {name: self.store.array(name)[rows] for name in ("status", "score", "residual", "target")}
+            if len(self._near) >= _NEAR:
+                self._near.clear()
+            self._near[number] = record, numbers
+        return self._near[number]
 
     def _decoded(self, name: str, row: int) -> np.ndarray:
         stored = self.store.array(name)[row : row + 1]

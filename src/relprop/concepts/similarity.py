@@ -1,0 +1,241 @@
+"""Joint relevance of two inputs for the similarity of their embeddings (BiLRP)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.attribution.opened import opened
+from relprop.attribution.settings import Settings
+from relprop.composites import Composite
+from relprop.engine.eager import step_by_step
+from relprop.errors import InputError, TargetError
+from relprop.results.files import atomic
+from relprop.signatures import public
+from relprop.trees import batch_of, leaves
+
+GRID = 14
+"""The most patches along each side of a picture."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Joint relevance of the parts of two inputs.
+
+    Attributes:
+        joint: (A, B): how much each pair of parts contributed to the score.
+        score: the dot product or the cosine of the embeddings.
+        names: the names of the parts of both inputs.
+        shapes: how the parts of each input are arranged: (tokens,) or (rows, columns) of patches.
+        composite: the name of the composite.
+    """
+
+    joint: Tensor
+    score: float
+    names: tuple[list[str], list[str]] = field(default=([], []))
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    composite: str = ""
+
+    @property
+    def residual(self) -> float:
+        """The part of the score that no pair received: what biases and other constants absorbed."""
+        return self.score - float(self.joint.sum())
+
+    @property
+    def a(self) -> Tensor:
+        """The relevance of each part of the first input, (A,)."""
+        return self.joint.sum(1)
+
+    @property
+    def b(self) -> Tensor:
+        """The relevance of each part of the second input, (B,)."""
+        return self.joint.sum(0)
+
+    def pairs(self, most: int = 10) -> list[tuple[str, str, float]]:
+        """The pairs with the largest sizes, by name."""
+        flat = self.joint.flatten()
+        best = flat.abs().argsort(descending=True, stable=True)[:most].tolist()
+        width = self.joint.shape[1]
+        return [(self.names[0][n // width], self.names[1][n % width], float(flat[n])) for n in best]
+
+    def drawing(self, most: int = 40) -> Any:
+        """Both inputs as rows, with lines between the strongest pairs."""
+        from relprop.rendering.drawing import framed, titled
+        from relprop.rendering.pairs import draw
+
+        lines = [f"sum of pairs {float(self.joint.sum()):.4g}, residual {self.residual:.4g}; {self.composite}"]
+        return framed(titled(draw(self.joint.tolist(), *self.names, most), f"similarity {self.score:.4g}", lines=lines))
+
+    def show(self) -> None:
+        """Opens a picture of it."""
+        self.drawing().to_image(2.0).show()
+
+    @public(".save")
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the drawing as `.svg`, `.png` or `.pdf`.
+
+        Raises:
+            InputError: the suffix is none of these.
+        """
+        place = Path(path)
+        if place.suffix == ".svg":
+            atomic.write(place, self.drawing().to_svg().encode())
+        elif place.suffix == ".pdf":
+            atomic.write(place, self.drawing().to_pdf())
+        elif place.suffix == ".png":
+            self.drawing().to_image(2.0).save(place)
+        else:
+            raise InputError(f"a similarity is saved as .svg, .png or .pdf; got {str(path)!r}.")
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {one!r} and {other!r}: {value:+.4f}" for one, other, value in self.pairs(5))
+        return f"similarity {self.score:.4g}, residual {self.residual:.4g}; {self.composite}\n{rows}"
+
+
+@step_by_step
+@public("relprop.similarity")
+def similarity(
+    model: Any,
+    a: Any,
+    b: Any,
+    *,
+    embed: Callable[[Any], Tensor] | None = None,
+    cosine: bool = False,
+    composite: Composite | str = "auto",
+    tokens: tuple[Sequence[str], Sequence[str]] | None = None,
+    at_once: int = 32,
+    forward_kwargs: tuple[dict[str, Any], dict[str, Any]] | dict[str, Any] | None = None,
+) -> Similarity:
+    """Joint relevance of two inputs for the dot product, or the cosine, of their embeddings.
+
+    `R_ij = sum over dimensions m of R_i(phi_m(a)) R_j(phi_m(b))`: each dimension of each embedding is explained, in batched
+    backward passes. Without biases the pairs sum to the score.
+
+    Args:
+        model: a module, or any callable.
+        a: one sample, with the axis of samples.
+        b: another.
+        embed: gives the embedding, (1, d), from what the model returns; by default the output itself.
+        cosine: whether to explain the cosine. Both norms are constants then.
+        composite: the rules.
+        tokens: names of the parts of both inputs.
+        at_once: how many dimensions share a backward pass.
+        forward_kwargs: further keyword arguments of the model, or a pair of them for both inputs.
+
+    Returns:
+        A `Similarity`. Ids and series have a part for each position, pictures patches on a grid of at most 14 by 14.
+
+    Raises:
+        InputError: an input is several samples, or several tensors carry relevance.
+        TargetError: the embeddings are not of shape (1, d), or differ in d.
+        RelpropError: as in `attribute`.
+
+    References:
+        Eberle et al. 2020, "Building and interpreting deep similarity models"; Vasileiou and Eberle 2024 for texts.
+    """
+    if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
+        raise InputError(f"at_once must be a positive int; got {at_once!r}.")
+    kwargs = forward_kwargs if isinstance(forward_kwargs, tuple) else (forward_kwargs, forward_kwargs)
+    sides = [_side(model, x, embed, composite, at_once, more) for x, more in zip((a, b), kwargs, strict=True)]
+    (one, first, shape, _), (other, second, shape_, rules) = sides
+    if len(one) != len(other):
+        raise TargetError(f"the embeddings have {len(one)} and {len(other)} dimensions.")
+    norms = float(one.norm() * other.norm()) if cosine else 1.0
+    if norms == 0:
+        raise TargetError("an embedding is 0, so there is no cosine.")
+    names = tokens if tokens is not None else (None, None)
+    said = tuple(_names(shape_of, given) for shape_of, given in zip((shape, shape_), names, strict=True))
+    joint = first.T @ second / norms
+    return Similarity(joint, float(one @ other) / norms, (said[0], said[1]), (shape, shape_), rules)
+
+
+def _side(
+    model: Any, x: Any, embed: Any, composite: Any, at_once: int, kwargs: Any
+) -> tuple[Tensor, Tensor, tuple[int, ...], str]:
+    """The embedding of one input, (d,), the relevance of its parts for each dimension, (d, parts), and their shape."""
+    if batch_of(x) != 1:
+        raise InputError(
+            f"a similarity is of two samples; got a batch of {batch_of(x)}. Take one at a time, inputs[:1]."
+        )
+    kept: list[Tensor] = []
+
+    def total(output: Any) -> Tensor:
+        found = output if embed is None else embed(output)
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 1:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise TargetError(
+                f"an embedding has the shape (1, d); got {got}. Pass embed=, which picks it from the output."
+            )
+        kept.append(found)
+        return found.sum(1)
+
+    with opened(model, x, total, Settings(composite=composite), {}, forward_kwargs=kwargs) as state:
+        embedding, ends = kept[0], state.reader.ends
+        chosen = _explained(state.inputs)
+        rows: list[Tensor] = []
+        size = embedding.shape[1]
+        state.run.begin_pass(1, False)
+        for start in range(0, size, at_once):
+            seeds = torch.eye(size, dtype=embedding.dtype, device=embedding.device)[start : start + at_once, None]
+            found = _batched(embedding, ends, seeds)
+            for n in range(len(seeds)):
+                values = state.reader.inputs([None if g is None else g[n] for g in found], state.start.score)
+                rows.append(_parts(values[chosen].detach()).flatten())
+        shape = tuple(_parts(leaves(state.inputs)[chosen][1].double()).shape)
+        return embedding[0].detach().double(), torch.stack(rows).double(), shape, state.run.sites.composite.name
+
+
+def _batched(embedding: Tensor, ends: list[Tensor], seeds: Tensor) -> list[Tensor | None]:
+    """`G` where relevance ends, for each seed. `torch.func.vmap` multiplies matrices faster than `is_grads_batched`."""
+    answered: list[bool] = []
+
+    def run(seed: Tensor) -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(embedding, ends, seed, retain_graph=True, allow_unused=True)
+        answered[:] = [g is not None for g in found]
+        return tuple(g for g in found if g is not None)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # an operation runs row by row
+        given = iter(torch.func.vmap(run)(seeds))
+    return [next(given) if there else None for there in answered]
+
+
+def _explained(inputs: Any) -> int:
+    """Which of the inputs is explained: ids or the only floating-point tensor; masks have no relevance."""
+    found = [(path, t) for path, t in leaves(inputs) if isinstance(t, Tensor)]
+    floats = [n for n, (_, t) in enumerate(found) if t.is_floating_point()]
+    named = [n for n, (path, _) in enumerate(found) if "ids" in path and "type" not in path]
+    chosen = floats or named or [0]
+    if len(chosen) > 1:
+        raise InputError(
+            "a similarity explains one input; got several that carry relevance. Pass the others in forward_kwargs."
+        )
+    return chosen[0]
+
+
+def _parts(t: Tensor) -> Tensor:
+    """What belongs to each part of an input: a position, or a patch of a picture."""
+    if t.ndim == 4:
+        sizes = [n // math.ceil(n / GRID) if n % math.ceil(n / GRID) == 0 else math.gcd(n, GRID) for n in t.shape[2:]]
+        summed = t[0].sum(0)
+        return summed.reshape(sizes[0], summed.shape[0] // sizes[0], sizes[1], summed.shape[1] // sizes[1]).sum((1, 3))
+    return t[0].sum(-1) if t.ndim == 3 else t[0]
+
+
+def _names(shape: tuple[int, ...], given: Sequence[str] | None) -> list[str]:
+    count = math.prod(shape)
+    if given is not None:
+        if len(given) != count:
+            raise InputError(f"tokens has {len(given)} names for {count} parts of an input.")
+        return list(given)
+    if len(shape) == 2:
+        return [f"({n // shape[1]}, {n % shape[1]})" for n in range(count)]
+    return [str(n) for n in range(count)]

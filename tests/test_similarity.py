@@ -1,0 +1,96 @@
+"""Joint relevance of two inputs (BiLRP), against its definition."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference_concepts as concepts
+import relprop
+from relprop.errors import InputError, TargetError
+from test_conditions import Attending, vectors
+
+close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-14)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5)).double()
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_definition(epsilon: float, cosine: bool) -> None:
+    net, (a, b) = network(), vectors(2)[:, None]
+
+    def by_dimension(x: Tensor) -> Tensor:
+        h = net[0](x).relu()
+        of_h = concepts.share(net[2], h, epsilon)[0] * net(x)[0]
+        return (concepts.share(net[0], x, epsilon)[0] @ of_h).detach()  # (i, m)
+
+    expected = by_dimension(a) @ by_dimension(b).T
+    score = (net(a) * net(b)).sum().detach()
+    norms = (net(a).norm() * net(b).norm()).detach() if cosine else torch.ones(()).double()
+    rules = "zero" if not epsilon else relprop.composites.epsilon(epsilon)
+    for at_once in (1, 2, 32):
+        S = relprop.similarity(net, a, b, composite=rules, cosine=cosine, at_once=at_once)
+        close(S.joint, expected / norms)
+        assert S.score == pytest.approx(float(score / norms))
+        assert S.residual == pytest.approx(float((score - expected.sum()) / norms))
+        close(S.a, (expected / norms).sum(1))
+        close(S.b, (expected / norms).sum(0))
+
+
+def test_without_biases_pairs_sum_to_the_score() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 5, bias=False)).double()
+    a, b = vectors(2)[:, None]
+    assert relprop.similarity(net, a, b, composite="zero").residual == pytest.approx(0, abs=1e-12)
+
+
+def test_texts(tmp_path: Path) -> None:
+    net = Attending(False).double()
+    a, b = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5, 1, 2]])
+    S = relprop.similarity(net, a, b, tokens=(["x", "y", "z"], ["p", "q", "r", "<s>"]), composite="cp_lrp")
+    assert S.joint.shape == (3, 4) and S.shapes == ((3,), (4,))
+    each = [relprop.attribute(net, t, m, composite="cp_lrp").values[0] for t in (a, b) for m in range(3)]
+    close(S.joint, sum(each[m][:, None] * each[3 + m][None] for m in range(3)))
+    first, second, value = S.pairs(1)[0]
+    assert abs(value) == float(S.joint.abs().max()) and first in "xyz" and second in ("p", "q", "r", "<s>")
+    for suffix in ("svg", "png", "pdf"):
+        S.save(tmp_path / f"pairs.{suffix}")
+    assert "&lt;s&gt;" in (tmp_path / "pairs.svg").read_text() and "similarity" in repr(S)
+
+
+def test_pictures_have_patches() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(2), nn.Flatten()).double()
+    a, b = torch.randn(2, 1, 3, 28, 28, dtype=torch.float64)
+    S = relprop.similarity(net, a, b)
+    assert S.shapes == ((14, 14), (14, 14)) and S.joint.shape == (196, 196)
+    values = [
+        relprop.attribute(net, x, m).values[0].sum(0).reshape(14, 2, 14, 2).sum((1, 3)).flatten()
+        for x in (a, b)
+        for m in range(16)
+    ]
+    close(S.joint, sum(values[m][:, None] * values[16 + m][None] for m in range(16)), atol=1e-12)
+
+
+def test_errors() -> None:
+    net, x = network(), vectors(2)
+    explain: Any = partial(relprop.similarity, net)
+    with pytest.raises(InputError, match="a similarity is of two samples"):
+        explain(x, x[:1])
+    with pytest.raises(TargetError, match="an embedding has the shape"):
+        explain(x[:1], x[:1], embed=lambda y: y[0])
+    with pytest.raises(InputError, match="at_once must be"):
+        explain(x[:1], x[:1], at_once=0)
+    with pytest.raises(InputError, match="tokens has 1 names for 4 parts"):
+        explain(x[:1], x[:1], tokens=(["a"], ["b"] * 4))
+    with pytest.raises(InputError, match="saved as"):
+        explain(x[:1], x[:1]).save("x.txt")
