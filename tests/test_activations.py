@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 import reference
 import relprop
+from relprop.engine.registry import TABLE
 
 # Both sides compute in float64; what is left is the order of the operations.
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
@@ -266,3 +268,24 @@ def test_a_chain_that_reads_itself_twice_at_each_step_is_evaluated_once_per_step
 
     x = torch.full((1, 2), 1e-20, dtype=torch.float64)
     torch.testing.assert_close(relprop.attribute(model, x).values, x)
+
+
+def test_an_activation_of_ones_own_that_jumps_starts_before_a_shift() -> None:
+    """No secant describes a jump at 0: the relevance is that of the function with the shift in it."""
+
+    @torch.library.custom_op("relprop_tests::opens", mutates_args=())
+    def opens(x: Tensor) -> Tensor:
+        return torch.where(x > 0, x + 1, torch.zeros_like(x))
+
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * (ctx.saved_tensors[0] > 0)
+
+    opens.register_autograd(backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+    operation = torch.ops.relprop_tests.opens.default
+    relprop.register(operation, family="activation")
+    try:
+        x = torch.tensor([[0.2, 0.8, 2.0, -1.0]], dtype=torch.float64)
+        R = relprop.attribute(lambda x: operation(x - 0.5), x, lambda y: y.sum(1), composite="zero")
+        torch.testing.assert_close(R.values, torch.tensor([[0.0, 1.3, 2.5, 0.0]], dtype=torch.float64))
+    finally:
+        TABLE.pop(operation)

@@ -19,7 +19,7 @@ ROOT = Path(relprop.__file__).parent
 
 # A room may import those of an earlier line, never its own line's neighbours or a later one: lazily, for types, or at once.
 LAYERS = [
-    {"errors", "version"},
+    {"errors", "optional", "version"},
     {"torch_private", "signatures"},
     {"numerics", "trees"},
     {"rules"},

@@ -9,8 +9,9 @@ from relprop.attribution.survey import Survey, survey
 from relprop.results.comparison import Comparison
 from relprop.results.contrast import Contrast
 from relprop.results.detection import Detection
+from relprop.results.logit import Logit
 from relprop.results.over import Over
-from relprop.results.places import Edge, Graph, Logit, Node, Step
+from relprop.results.places import Edge, Graph, Node, Step
 from relprop.results.relevance import Relevance
 
 __all__ = [

@@ -18,7 +18,7 @@ from relprop.attribution.targets import Entries, scores
 from relprop.engine.checkpoint import recomputing
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
-from relprop.results.places import without_logits
+from relprop.results.logit import without_logits
 from relprop.trees import leaves
 
 

@@ -32,7 +32,7 @@ from relprop.engine.writes import Writes
 from relprop.errors import InputError
 from relprop.operations.parameters import Parameters
 from relprop.results.ledger import Ledger
-from relprop.results.places import logits_in
+from relprop.results.logit import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.saved import copied_before_writes

@@ -23,7 +23,7 @@ from relprop.engine.origins import origin
 from relprop.errors import InputError, TargetError
 from relprop.operations.exponentials import LOG_SOFTMAX, SOFTMAX
 from relprop.operations.gates import sigmoidal
-from relprop.results.places import logits_in
+from relprop.results.logit import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
 

@@ -27,7 +27,7 @@ from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError
-from relprop.results.places import as_logits, without_logits
+from relprop.results.logit import as_logits, without_logits
 from relprop.torch_private.recorded import recording
 from relprop.trees import leaves, map_tree
 

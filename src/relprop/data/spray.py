@@ -12,6 +12,7 @@ import torch
 from relprop.data.keep import decode, of_input
 from relprop.data.store import EXPLAINED, Store
 from relprop.errors import InputError
+from relprop.optional import library
 
 CENTRAL = 5
 """How many samples stand for a cluster."""
@@ -160,11 +161,7 @@ def _compared(one: Strategies, every: Sequence[Strategies]) -> Strategies:
 
 
 def _library() -> Any:
-    try:
-        import sklearn
-        import sklearn.cluster
-        import sklearn.metrics
-        import sklearn.neighbors
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("SpRAy needs scikit-learn: pip install 'relprop[spray]'", name=error.name) from error
+    sklearn = library("sklearn", "SpRAy needs scikit-learn", "spray")
+    for part in ("cluster", "metrics", "neighbors"):
+        library(f"sklearn.{part}", "SpRAy needs scikit-learn", "spray")
     return sklearn

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from relprop.errors import FormatError, InputError
+from relprop.optional import library
 from relprop.rendering.visible import quoted
 from relprop.results.files import atomic
 
@@ -64,13 +65,7 @@ def zarr_library() -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    try:
-        import zarr
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "runs over data sets need zarr 3, on Python 3.11 or newer: pip install 'relprop[data]'", name=error.name
-        ) from error
-    return zarr
+    return library("zarr", "runs over data sets need zarr 3, on Python 3.11 or newer", "data")
 
 
 class Store:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.columns import Column, Measured
+from relprop.optional import library
 from relprop.rendering.colours import RED_BLUE, diverging
 from relprop.rendering.drawing import Drawing, column, row, titled, wrapped
 from relprop.rendering.fonts import fit
@@ -149,10 +150,7 @@ def _names(names: list[str]) -> Drawing:
 
 def plot(found: Measured, ax: Any, score: str | None) -> Any:
     """Draws one panel of curves on matplotlib axes."""
-    try:
-        from matplotlib import pyplot
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("plots need matplotlib: pip install 'relprop[plot]'", name="matplotlib") from error
+    pyplot = library("matplotlib.pyplot", "plots need matplotlib", "plot")
     chosen = found.find(score) if score is not None else found.columns
     each = next((one for one in chosen if one.curve is not None), None)
     if each is None or each.curve is None or each.at is None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.evaluation.seeds import generator
+from relprop.optional import library
 
 _RESAMPLES = 2000
 
@@ -100,10 +101,7 @@ def wilcoxon(values: Tensor) -> float:
         return math.nan
     if not bool(values.any()):
         return 1.0
-    try:
-        from scipy import stats
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("comparisons need SciPy: pip install 'relprop[evaluation]'", name="scipy") from error
+    stats = library("scipy.stats", "comparisons need SciPy", "evaluation")
     method = "exact" if len(values) <= 50 and not bool((values == 0).any()) else "asymptotic"
     return float(stats.wilcoxon(values.numpy(), zero_method="pratt", method=method).pvalue)
 

@@ -10,6 +10,7 @@ from typing import Any
 from relprop.errors import InputError
 from relprop.evaluation.columns import Measured
 from relprop.evaluation.statistics import best_of, mean, standard_error
+from relprop.results.frames import pandas_library
 
 FORMS = ("text", "rich", "latex", "csv", "pandas")
 
@@ -126,11 +127,7 @@ def _csv(found: Measured) -> str:
 
 def _pandas(found: Measured) -> Any:
     """A row for each method, score and sample."""
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("data frames need pandas: pip install pandas", name="pandas") from error
-    return pandas.DataFrame(
+    return pandas_library().DataFrame(
         [
             {"method": name, "metric": c.metric, "score": c.score, "replacement": c.replacement, "better": c.better,
              "sample": sample, "value": value}

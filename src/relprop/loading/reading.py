@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from relprop.errors import InputError
+from relprop.optional import library
 from relprop.results.remembered import ReadTensor
 from relprop.signatures import public
 from relprop.zoo.images import load_image, square, to_tensor
@@ -95,7 +96,7 @@ def read_volume(path: str | PathLike[str], *, mean: float = 0.0, std: float = 1.
     place = Path(path)
     if not place.is_file():
         raise InputError(f"there is no file {str(path)!r}.")
-    nibabel = nifti_library()
+    nibabel = library("nibabel", "NIfTI needs nibabel", "volumes")
     try:
         image = nibabel.load(place)
         shape = tuple(image.shape)
@@ -112,19 +113,6 @@ def read_volume(path: str | PathLike[str], *, mean: float = 0.0, std: float = 1.
     values = torch.from_numpy(np.ascontiguousarray((voxels - mean) / std))
     values = values[None, None] if values.ndim == 3 else values.permute(3, 0, 1, 2)[None].contiguous()
     return ReadTensor.of(values, None, torch.from_numpy(affine))
-
-
-def nifti_library() -> Any:
-    """Nibabel.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    try:
-        import nibabel
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("NIfTI needs nibabel: pip install 'relprop[volumes]'", name=error.name) from error
-    return nibabel
 
 
 def _colours(value: Any) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelStateError
+from relprop.optional import library
 from relprop.rendering.visible import quoted, visible
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -50,12 +51,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
+    safetensors = library("safetensors.torch", "weights need safetensors", "storage")
     try:
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("weights need safetensors: pip install safetensors", name="safetensors") from error
-    try:
-        return load_file(path)
+        return safetensors.load_file(path)
     except Exception as error:
         raise InputError(f"{quoted(path.name)} cannot be read as safetensors: {error}.") from error
 

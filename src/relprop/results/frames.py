@@ -6,21 +6,12 @@ import io
 from typing import Any
 
 from relprop.errors import InputError
+from relprop.optional import library
 
 
-def library() -> Any:
-    """Pandas.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "data frames and Parquet need pandas and pyarrow: pip install 'relprop[tables]'", name=error.name
-        ) from error
-    return pandas
+def pandas_library() -> Any:
+    """The library pandas."""
+    return library("pandas", "data frames and Parquet need pandas and pyarrow", "tables")
 
 
 def parquet(result: Any) -> bytes:
@@ -28,11 +19,8 @@ def parquet(result: Any) -> bytes:
     frame = getattr(result, "to_pandas", None)
     if frame is None:
         raise InputError("Parquet holds tables and texts; save this result as .npz or .json.")
-    library()
-    try:
-        import pyarrow  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Parquet needs pyarrow: pip install 'relprop[tables]'", name=error.name) from error
+    pandas_library()
+    library("pyarrow", "Parquet needs pyarrow", "tables")
     buffer = io.BytesIO()
     made = frame()
     made.columns = [str(column) for column in made.columns]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.results.frames import library
+from relprop.results.frames import pandas_library
 from relprop.results.summary import Summary, labelled, sums
 from relprop.trees import leaves
 
@@ -212,7 +212,7 @@ def summary(result: Batch, groups: Any, names: Sequence[str] | None, input: str 
 
 def frame(result: Batch, groups: Any, names: Sequence[str] | None, input: str | None) -> Any:
     """The data frame of a batch; see `Relevance.to_pandas`."""
-    pandas = library()
+    pandas = pandas_library()
     if groups is not None:
         result, names, input = grouped(result, groups, names, input), None, None
     values, _ = one_input(result, input)

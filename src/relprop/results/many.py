@@ -147,9 +147,9 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         Args:
             merge: whether tokens are merged into words. Their relevance is added up.
         """
-        from relprop.results.frames import library
+        from relprop.results.frames import pandas_library
 
-        return library().DataFrame(list(self._lines(merge)), columns=_COLUMNS)
+        return pandas_library().DataFrame(list(self._lines(merge)), columns=_COLUMNS)
 
     def records(self, options: dict[str, Any]) -> tuple[list[str], Iterable[list[Any]]]:
         """The columns and rows of a CSV file."""

@@ -1,4 +1,4 @@
-"""Targets at a place of the output: a step of a sequence or a forecast; a node, an edge or a graph; the number behind a probability.
+"""Targets at a place of the output: a step of a sequence or a forecast; a node, an edge or a graph.
 
 Index letters: n sample, t step, c class.
 """
@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from relprop.errors import TargetError
-from relprop.results.contrast import Contrast
 from relprop.results.forms import (
     Called,
     Find,
     Form,
     check_class,
     check_tensor,
-    each,
     form,
     index_in,
     picked,
@@ -137,8 +135,8 @@ class _Row(Form):
 class Node(_Row):
     """The score of one node of a graph; those of the others are not explained.
 
-    The nodes are the rows of the model's output, (nodes, C) or (nodes,). They are no independent samples, so that the result has
-    one score.
+    The nodes are the rows of the model's output, (nodes, C) or (nodes,). They are no independent samples, so
+    that the result has one score.
 
     Args:
         number: the node, from 0; negative ones count from the end. Several, as a list or a range, are summed. None sums
@@ -158,8 +156,8 @@ class Node(_Row):
 class Edge(_Row):
     """The score of one edge of a graph; those of the others are not explained.
 
-    The edges are the rows of the model's output, (edges, C) or (edges,). They are no independent samples, so that the result has
-    one score.
+    The edges are the rows of the model's output, (edges, C) or (edges,). They are no independent samples, so
+    that the result has one score.
 
     Args:
         number: the edge, from 0; negative ones count from the end. Several, as a list or a range, are summed. None sums
@@ -179,12 +177,12 @@ class Edge(_Row):
 class Graph(_Row):
     """The score of one graph of a batch; those of the others are not explained.
 
-    The graphs are the rows of the model's output, (graphs, C) or (graphs,). They are no independent samples, so that the result has
-    one score.
+    The graphs are the rows of the model's output, (graphs, C) or (graphs,). They are no independent samples, so
+    that the result has one score.
 
     Args:
-        number: the graph, from 0, 0 where it is left out; negative ones count from the end. Several, as a list or a range, are summed. None sums
-            all of them.
+        number: the graph, from 0; negative ones count from the end. Several, as a list or a range, are summed. None sums
+            all of them. The first if it is left out.
         target: the class, by its label or number. None for an output with one score per graph; else it is the class with the
             largest score, if a graph is explained alone.
 
@@ -197,68 +195,7 @@ class Graph(_Row):
     number: int | Sequence[int] | None = 0
 
 
-@form
-@dataclass(frozen=True, repr=False)
-class Logit(Form):
-    """The number behind a probability: what the model's final softmax or sigmoid is given.
-
-    A probability near 1 hardly changes with the inputs, so that nearly all of it ends in the residual. The number behind it
-    has no such limit. The model is not changed: its last softmax, log-softmax or sigmoid returns its operand while this
-    target is explained, and `Relevance.output` holds these numbers. Finding it takes one more forward pass.
-
-    Args:
-        target: any other target, as `relprop.attribute` takes it, within the classes of the output.
-
-    Raises:
-        TargetError: the model does not end in one, or the output has no such target.
-    """
-
-    target: Any = None
-
-    def __post_init__(self) -> None:
-        many = isinstance(self.target, list) or (isinstance(self.target, Tensor) and self.target.numel() != 1)
-        if many or any(logits_in(self.target)):
-            raise TargetError(
-                f"Logit takes one target that is no Logit, as in Logit(3) or Logit(Contrast(3, 5)); got {self.target!r}. For one "
-                "per sample write a list, [Logit(3), Logit(5)]."
-            )
-
-    def score(self, output: Any, find: Find) -> tuple[Tensor, Any]:
-        """Raises TargetError: a logit is read where the softmax is left out."""
-        raise TargetError("a Logit is explained by attribute and attribute_each; it is no part of another target.")
-
-    def in_words(self, called: Called) -> str:
-        """The target, and that it is the number behind its probability."""
-        inner = self.target.in_words(called) if isinstance(self.target, Form) else called(self.target)
-        return f"{inner}, before the final softmax or sigmoid"
-
-
-def logits_in(target: Any) -> list[bool]:
-    """Of each part of a target, whether it is a Logit."""
-    if isinstance(target, Contrast):
-        return logits_in(target.positive) + logits_in(target.negative)
-    if isinstance(target, list) and target:
-        return [found for one in target for found in logits_in(one)]
-    return [isinstance(target, Logit)]
-
-
-def without_logits(target: Any) -> Any:
-    """The target with what each Logit in it holds."""
-    if isinstance(target, Contrast):
-        return Contrast(without_logits(target.positive), without_logits(target.negative))
-    if isinstance(target, list):
-        return [without_logits(one) for one in target]
-    return target.target if isinstance(target, Logit) else target
-
-
-def as_logits(target: Any) -> Any:
-    """The target, as it was understood, with a Logit around each of its parts."""
-    if isinstance(target, Contrast):
-        return Contrast(as_logits(target.positive), as_logits(target.negative))
-    return each(target, lambda one: as_logits(one) if isinstance(one, Contrast) else Logit(one))
-
-
-for _made, _name in ((Step, "Step"), (Node, "Node"), (Edge, "Edge"), (Graph, "Graph"), (Logit, "Logit")):
+for _made, _name in ((Step, "Step"), (Node, "Node"), (Edge, "Edge"), (Graph, "Graph")):
     _made.__init__ = public(f"relprop.{_name}")(_made.__init__)  # type: ignore[method-assign]
 
 

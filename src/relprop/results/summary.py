@@ -125,9 +125,9 @@ class Summary(Made):
 
         The columns are the name, `count`, `mean`, `mean_abs`, and the class. Needs pandas.
         """
-        from relprop.results.frames import library
+        from relprop.results.frames import pandas_library
 
-        pandas = library()
+        pandas = pandas_library()
         columns = ["class", self.unit, "count", "mean", "mean_abs"]
         frame = pandas.DataFrame(list(self._lines()), columns=columns)
         return frame if len(self.classes) > 1 else frame.drop(columns="class")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relprop.composites import Composite, Place
 from relprop.errors import CompositeError
+from relprop.optional import library
 from relprop.results.files import atomic
 from relprop.results.files.encoding import as_json, encode
 from relprop.results.files.fingerprint import weights_sha256
@@ -111,10 +112,4 @@ def _model(result: Result) -> dict[str, Any] | None:
 
 
 def _safetensors() -> Any:
-    try:
-        import safetensors.torch as module
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "folders need safetensors: pip install 'relprop[storage]'", name="safetensors"
-        ) from error
-    return module
+    return library("safetensors.torch", "folders need safetensors", "storage")

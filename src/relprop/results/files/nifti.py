@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from relprop.errors import InputError
+from relprop.optional import library
 from relprop.results.protocol import Result
 
 
@@ -22,10 +23,7 @@ def nifti(result: Result, options: dict[str, Any]) -> bytes:
         raise InputError(
             f"NIfTI holds one volume, (1, C, X, Y, Z); this has {shape}. Save one sample, R[0].save('map.nii.gz')."
         )
-    try:
-        import nibabel
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("NIfTI needs nibabel: pip install 'relprop[volumes]'", name=error.name) from error
+    nibabel = library("nibabel", "NIfTI needs nibabel", "volumes")
     voxels = values[0].float().cpu().numpy()
     voxels = voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)
     affine = arrays["affine"].double().cpu().numpy() if "affine" in arrays else np.eye(4)
