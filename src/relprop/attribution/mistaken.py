@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relprop.engine.members import members
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError
 from relprop.trees import leaves
@@ -188,7 +189,7 @@ def batched(model: Any, inputs: Any) -> Iterator[Watched]:
         return lambda module, args: watched.meet(name, module, args[0] if args else None)
 
     with Undo() as undo:
-        for name, module in model.named_modules():
+        for name, module in members(model).modules:
             if watched.suspects(module):
                 undo.later(module.register_forward_pre_hook(hook(name)).remove)
         yield watched

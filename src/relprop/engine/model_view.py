@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from torch import Tensor, nn
 
+from relprop.engine.members import members
 from relprop.torch_private.calls import running_module
 
 
@@ -26,9 +27,8 @@ class ModelView:
         self.of_data: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._buffers: set[int] | None = None
         self.paths: dict[int, list[str]] = {}
-        if isinstance(model, nn.Module):
-            for name, module in model.named_modules(remove_duplicate=False):
-                self.paths.setdefault(id(module), []).append(name)
+        for name, module in members(model).paths.items():
+            self.paths.setdefault(id(module), []).append(name)
 
     def note_constant(self, constant: Tensor) -> None:
         """Notes a tensor made of parameters and buffers alone."""
