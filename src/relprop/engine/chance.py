@@ -58,7 +58,10 @@ def _set_device(module: Any, args: tuple, where: Any) -> None:
 
 def moved(before: State, after: State) -> bool:
     """Whether the state of a generator changed."""
-    return any(not _same(a, b) for (_, a), (_, b) in zip(before, after, strict=True))
+    for (_, a), (_, b) in zip(before, after, strict=True):
+        if not _same(a, b):
+            return True
+    return False
 
 
 def _same(a: Any, b: Any) -> bool:

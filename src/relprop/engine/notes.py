@@ -46,12 +46,6 @@ class Note:
     )  # fmt: skip
 
     def __init__(self, run: Run) -> None:
-        self.clear()
-        self.run = run
-        run.writes.notes.append(weakref.ref(self))
-
-    def clear(self) -> None:
-        """Forgets everything but the run, and releases all tensors."""
         self.version = 0
         self.move: Move | None = None
         self.chain: Chain | None = None
@@ -61,6 +55,13 @@ class Note:
         self.input: Tensor | None = None
         self.scaled: tuple[Any, Tensor] | None = None
         self.roles: dict[str, Any] | None = None
+        self.run = run
+        run.writes.notes.append(weakref.ref(self))
+
+    def clear(self) -> None:
+        """Forgets everything but the run, and releases all tensors."""
+        self.version, self.forked = 0, False
+        self.move = self.chain = self.later = self.layer = self.input = self.scaled = self.roles = None
 
     def role(self, name: str) -> Any:
         """What is known of the tensor in this role; None if it does not have the role."""
@@ -134,7 +135,10 @@ def adopt(run: Run, result: Any) -> None:
     """Notes on all live tensors of a result that an operation of this run returned them."""
     if isinstance(result, Tensor):
         if result.requires_grad:
-            noted(run, result).version = result._version
+            note = note_of(result)
+            if note is None or note.run is not run:
+                note = renew(run, result)
+            note.version = result._version
     elif isinstance(result, (list, tuple)):
         for item in result:
             adopt(run, item)

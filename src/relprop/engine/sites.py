@@ -145,7 +145,10 @@ class Sites:
     @property
     def rules(self) -> list[tuple[Place, Rule | None]]:
         """Each place where a rule was requested, without its module, and the rule that acted, in order of execution."""
-        return [(place.recorded(), rule) for place, rule in self._acted()]
+        found = []
+        for place, rule in self._acted():
+            found.append((place.recorded(), rule))
+        return found
 
     def _acted(self) -> list[tuple[Place, Rule | None]]:
         return [self.placements[order] for order in sorted(self.placements)]
