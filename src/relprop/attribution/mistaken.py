@@ -122,6 +122,10 @@ def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception
     return f"{said}{' ' + hint if hint else ''} The model itself raised: {type(error).__name__}: {error}"
 
 
+_WATCHED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.Linear)
+"""Layers that also take one sample without the axis of samples, or time first."""
+
+
 class Watched:
     """What the layers of a model were given while it ran.
 
@@ -190,7 +194,7 @@ def batched(model: Any, inputs: Any) -> Iterator[Watched]:
 
     with Undo() as undo:
         for name, module in members(model).modules:
-            if watched.suspects(module):
+            if isinstance(module, _WATCHED) and watched.suspects(module):
                 undo.later(module.register_forward_pre_hook(hook(name)).remove)
         yield watched
 

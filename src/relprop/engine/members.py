@@ -49,27 +49,27 @@ def members(model: Any) -> Members:
 
 def _walk(model: nn.Module, found: Members) -> bool:
     """Fills the lists; False if a module does not keep its members as torch does. One loop, without calls."""
-    plain, seen, met = nn.Module.named_modules, set(), set()
+    plain = nn.Module.named_modules
+    seen: set[nn.Module] = set()
+    met: set[int] = set()
     stack: list[tuple[str, nn.Module, int]] = [("", model, 0)]
     while stack:
         path, module, depth = stack.pop()
         children, own = module._modules, module._parameters
-        if type(module).named_modules is not plain or depth > _DEEPEST:
+        if type(module).named_modules is not plain or type(children) is not dict or type(own) is not dict:
             return False
-        if not isinstance(children, dict) or not isinstance(own, dict):
-            return False
-        prefix = f"{path}." if path else ""
         found.paths[path] = module
-        if id(module) not in seen:
-            seen.add(id(module))
+        if module not in seen:
+            seen.add(module)
             found.modules.append((path, module))
             for name, parameter in own.items():
                 if parameter is not None and id(parameter) not in met:
                     met.add(id(parameter))
-                    found.parameters.append((prefix + name, parameter))
-        below = []
-        for name, child in children.items():
-            if child is not None:
-                below.append((prefix + name, child, depth + 1))
-        stack.extend(reversed(below))
+                    found.parameters.append((f"{path}.{name}" if path else name, parameter))
+        if children:
+            if depth > _DEEPEST:
+                return False
+            for name, child in reversed(children.items()):
+                if child is not None:
+                    stack.append((f"{path}.{name}" if path else name, child, depth + 1))
     return True

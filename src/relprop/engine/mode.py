@@ -69,7 +69,7 @@ class Propagation(TorchFunctionMode):
         operands = tuple(entered)
         if kwargs:
             kwargs = {key: enter(run, a, live) if isinstance(a, _ENTER) else a for key, a in kwargs.items()}
-        if live and run.gradients.plain:
+        if live and run.gradients.any_plain:
             operands, kwargs = without_plain(run, operands), without_plain(run, kwargs)
         if live and torch.is_grad_enabled():
             return self._propagating(entry, func, operands, kwargs, live)
@@ -115,7 +115,7 @@ class Propagation(TorchFunctionMode):
                 return result
             if not inside:
                 run.trace.cuts.note(called(func), run.where, args[0], result)
-            if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
+            if isinstance(result, tuple) and type(result) is not torch.Size and _any_live(result):
                 run.trace.severed.append(f"{called(func)} in {run.where()}")
                 parts = [t.detach() if isinstance(t, Tensor) else t for t in result]
                 return tuple(parts) if type(result) is tuple else type(result)(parts)  # one of torch's named tuples
@@ -149,7 +149,7 @@ class Propagation(TorchFunctionMode):
             result = func(*args, **kwargs)
         if not live:
             if (
-                (run.gradients.plain or kwargs.get("requires_grad"))
+                (run.gradients.any_plain or kwargs.get("requires_grad"))
                 and isinstance(result, Tensor)
                 and result.requires_grad
             ):
@@ -222,6 +222,10 @@ class Propagation(TorchFunctionMode):
 def steps_of(call: Call) -> Propagation:
     """A context that follows each of the steps that an operation stands for."""
     return Propagation(call.run)
+
+
+def _any_live(results: tuple) -> bool:
+    return any(isinstance(t, Tensor) and t.requires_grad for t in results)
 
 
 def _counts(result: Any) -> bool:

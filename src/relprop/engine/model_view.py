@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 
 from relprop.engine.members import members
@@ -67,6 +68,8 @@ class ModelView:
 
     def note_data(self, result: Any) -> None:
         """Notes that a constant depends on the inputs: it was computed from a live tensor."""
+        if type(result) is torch.Size:
+            return
         for t in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(t, Tensor):
                 self.of_data[id(t)] = t

@@ -14,6 +14,9 @@ from relprop.engine.run import Run
 from relprop.torch_private.graph import leaf_of, notes_on
 
 
+_NAME = NOTE.name
+
+
 class Note:
     """What the engine remembers of a live tensor.
 
@@ -109,7 +112,7 @@ class Move(NamedTuple):
 
 def note_of(tensor: Tensor) -> Note | None:
     """The engine's note on a tensor, if it has one."""
-    return getattr(tensor, NOTE.name, None)  # read directly: the engine asks for it at every operand
+    return getattr(tensor, _NAME, None)  # read directly: the engine asks for it at every operand
 
 
 def continues(note: Note) -> bool:
@@ -135,7 +138,7 @@ def adopt(run: Run, result: Any) -> None:
     """Notes on all live tensors of a result that an operation of this run returned them."""
     if isinstance(result, Tensor):
         if result.requires_grad:
-            note = note_of(result)
+            note = getattr(result, _NAME, None)
             if note is None or note.run is not run:
                 note = renew(run, result)
             note.version = result._version
@@ -149,9 +152,9 @@ def adopt(run: Run, result: Any) -> None:
 
 def renew(run: Run, tensor: Tensor) -> Note:
     """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
-    old = note_of(tensor)
+    old = getattr(tensor, _NAME, None)
     note = Note(run)
-    setattr(tensor, NOTE.name, note)  # as `NOTE.put`, at every operation
+    setattr(tensor, _NAME, note)  # as `NOTE.put`, at every operation
     note.version = tensor._version
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))
