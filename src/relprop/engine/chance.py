@@ -58,10 +58,7 @@ def _set_device(module: Any, args: tuple, where: Any) -> None:
 
 def moved(before: State, after: State) -> bool:
     """Whether the state of a generator changed."""
-    for (_, a), (_, b) in zip(before, after, strict=True):
-        if not _same(a, b):
-            return True
-    return False
+    return any(not _same(a, b) for (_, a), (_, b) in zip(before, after, strict=True))
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -13,7 +13,6 @@ from relprop.engine.marks import NOTE
 from relprop.engine.run import Run
 from relprop.torch_private.graph import leaf_of, notes_on
 
-
 _NAME = NOTE.name
 
 
