@@ -9,7 +9,7 @@
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.9.1   another torch than the one of constraints-dev.txt (TORCH=torch is the newest)
 
-.PHONY: demo test lint format types bench gallery examples programs coverage coverage-packages docs picture sums clean
+.PHONY: demo test lint format types bench bench-data gallery examples programs coverage coverage-packages docs picture sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,6 +44,9 @@ types: $(VENV)/.stamp-dev
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-data: $(VENV)/.stamp-dev
+	$(BIN)/python -m benchmarks.data $(ARGS)
 
 gallery: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY)

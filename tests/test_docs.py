@@ -29,6 +29,8 @@ def test_the_examples_run(page: str) -> None:
     for library in ("accelerate", "transformers"):
         if f"from {library} import" in (DOCS / page).read_text(encoding="utf-8"):
             pytest.importorskip(library)
+    if "explain_dataset" in (DOCS / page).read_text(encoding="utf-8"):
+        pytest.importorskip("zarr")
     pages.run(DOCS / page)
 
 

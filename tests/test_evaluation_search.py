@@ -114,7 +114,7 @@ def test_auto_stays_where_nothing_is_better() -> None:
 
 def test_a_better_composite_is_chosen() -> None:
     """The space holds the truth of a linear model, and what `auto` takes for pictures is flat."""
-    model, x = nn.Sequential(nn.Conv2d(1, 1, (1, 8), bias=False), nn.Flatten()).eval(), torch.randn(30, 1, 1, 8)
+    model, x = nn.Sequential(nn.Conv2d(1, 1, (2, 4), bias=False), nn.Flatten()).eval(), torch.randn(30, 1, 2, 4)
     rules = [relprop.Zero(), relprop.WSquare()]
     S = relprop.search(model, x, space={"conv": rules}, replace=[0.0], units="pixels")
     assert S.chosen and "Zero" in str(S.best)

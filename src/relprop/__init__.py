@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
     from relprop.concepts.similarity import similarity
+    from relprop.data.datasets import explain_dataset
+    from relprop.data.run import open_run
     from relprop.evaluation import evaluate, sanity, search
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
@@ -119,6 +121,7 @@ __all__ = [
     "composites",
     "errors",
     "evaluate",
+    "explain_dataset",
     "explain_generation",
     "explain_text",
     "first",
@@ -127,6 +130,7 @@ __all__ = [
     "last",
     "load",
     "load_index",
+    "open_run",
     "operation",
     "operations",
     "patch",
@@ -149,10 +153,12 @@ __all__ = [
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
     "Index": "relprop.concepts.index",
+    "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
     "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
+    "open_run": "relprop.data.run",
     "patch": "relprop.concepts.patching",
     "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",

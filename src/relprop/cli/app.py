@@ -14,7 +14,18 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import comparing, concepts, evaluating, explaining, keeping, lists, photographs, printing, texts
+from relprop.cli import (
+    comparing,
+    concepts,
+    evaluating,
+    explaining,
+    keeping,
+    lists,
+    photographs,
+    printing,
+    running,
+    texts,
+)
 from relprop.cli.options import (
     BOUNDED,
     AsJson,
@@ -267,6 +278,7 @@ app.command()(lists.rules)
 app.command()(lists.composites)
 app.command()(keeping.show)
 app.command()(keeping.report)
+app.command()(running.run)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,103 @@
+"""`python -m benchmarks.data`: what a run over a data set costs beyond its explanations, and what it stores.
+
+    python -m benchmarks.data --samples 64 --rounds 3
+
+CPU time of the whole process, one thread, rounds in turn, so that other work on the machine disturbs both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import relprop
+from relprop.data.keep import decode, encode, of_input
+from relprop.data.store import Spec, shard
+from relprop.zoo import efficientnet_lite0
+from relprop.zoo.images import load_image, preprocess
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as place:
+        loops(Path(place), options.samples, options.rounds)
+        resuming(Path(place))
+    storing()
+
+
+def loops(folder: Path, samples: int, rounds: int) -> None:
+    """The bare loop of `attribute` against a run, with and without reading pictures, and one map at random."""
+    model = efficientnet_lite0()
+    chance = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for n in range(samples):
+        small = Image.fromarray(chance.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+        small.resize((320, 240), Image.Resampling.BICUBIC).save(folder / "photos" / f"{n:04d}.jpg", quality=90)
+    paths = sorted((folder / "photos").iterdir())
+    x = torch.cat([preprocess(load_image(path)) for path in paths])
+    settings = {"batch_size": 8, "unit": samples, "progress": False}
+    relprop.attribute(model, x[:8])
+    ratios: dict[str, list[float]] = {"pictures": [], "tensors": []}
+    for n in range(rounds):
+        bare = cpu(lambda: [relprop.attribute(model, x[s : s + 8]) for s in range(0, samples, 8)])
+        read = cpu(lambda n=n: relprop.explain_dataset(folder / "photos", model, folder / f"p{n}", **settings))
+        given = cpu(lambda n=n: relprop.explain_dataset(x, model, folder / f"t{n}", **settings))
+        ratios["pictures"].append(bare / read)
+        ratios["tensors"].append(bare / given)
+        print(f"round {n}: bare {bare:.2f} s, run of pictures {read:.2f} s, run of a tensor {given:.2f} s")
+    for name, values in ratios.items():
+        print(f"bare loop / run, {name}: {statistics.median(values):.3f}")
+    run = relprop.open_run(folder / "p0")
+    keys = run.keys()
+    run[keys[0]]
+    took = cpu(lambda: [run[key] for key in keys])
+    print(f"one map at random, warm: {took / len(keys) * 1e3:.1f} ms")
+    size = sum(path.stat().st_size for path in (folder / "p0" / "maps.zarr" / "maps").rglob("*") if path.is_file())
+    print(f"bytes per map, sum, float16: {size / samples / 1024:.1f} KiB")
+
+
+def resuming(folder: Path) -> None:
+    """What a finished run of 1,000 units costs to call again."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)).eval()
+    x, settings = torch.randn(1000, 1, 4, 4), {"batch_size": 1, "unit": 1, "progress": False}
+    first = cpu(lambda: relprop.explain_dataset(x, model, folder / "units", **settings))
+    again = cpu(lambda: relprop.explain_dataset(x, model, folder / "units", **settings))
+    print(f"1,000 units of one sample: {first:.1f} s; finished, called again: {again:.2f} s")
+
+
+def storing() -> None:
+    """Bytes, time and error of maps of noise, which compress worst."""
+    maps = np.random.default_rng(0).laplace(size=(64, 1, 224, 224)).astype(np.float32)
+    for blocks in (224, 28, 14):
+        for form in ("float16", "int8"):
+            values = of_input(torch.from_numpy(maps), f"sum:{blocks}").numpy()
+            start = time.process_time()
+            stored, scale = encode(values, form)
+            content = shard(Spec("maps", stored.shape[1:], str(stored.dtype), ("height", "width")), stored, 64)
+            took = (time.process_time() - start) / 64 * 1e3
+            error = np.linalg.norm(decode(stored, scale, form) - values) / np.linalg.norm(values)
+            print(f"noise, sum:{blocks}, {form}: {len(content) / 64 / 1024:.2f} KiB, {took:.2f} ms, error {error:.1e}")
+
+
+def cpu(act: Callable[[], object]) -> float:
+    start = time.process_time()
+    act()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()

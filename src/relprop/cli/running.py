@@ -1,0 +1,211 @@
+"""The command `run`: a data set, each sample explained once, however often the command is stopped.
+
+Exit codes: 0 done; 1 failed; 3 done with quarantined samples; 130 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relprop.cli import printing
+from relprop.cli.options import Model, check_composite
+from relprop.cli.printing import errors_in_one_line
+from relprop.errors import InputError
+from relprop.loading import models
+from relprop.rendering.visible import visible
+
+_DEATHS = 3
+"""How often a process may die before the run gives up."""
+STOPPED, DONE_WITH_BAD = 130, 3
+
+
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A folder of pictures, read recursively; a picture; or an .npy file, samples first."),
+    ] = None,
+    model: Model = models.DEFAULT,
+    out: Annotated[Path, typer.Option(help="Folder of the run. The same command goes on where it stopped.")] = Path(
+        "relprop-run"
+    ),
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="A class by number or name.", show_default="the likeliest")
+    ] = None,
+    composite: Annotated[str, typer.Option("--composite", "-c", help="Name of a composite.")] = "auto",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="input=sum, input=sum:28, input=full, input=none, or LAYER=channels, full, top:K. Several times."
+        ),
+    ] = None,
+    number_format: Annotated[str, typer.Option(help="float16, float32 or int8.")] = "float16",
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.", min=1)] = 32,
+    unit: Annotated[
+        int | None, typer.Option(help="Samples per unit.", min=1, show_default="at most 30 s and 128 MiB")
+    ] = None,
+    loaders: Annotated[int, typer.Option(help="Threads that read samples ahead.", min=1)] = 1,
+    processes: Annotated[int, typer.Option(help="Processes, each with its own network.", min=1)] = 1,
+    part: Annotated[str | None, typer.Option(help="i/n: every n-th unit from the i-th, for job arrays.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many of the first samples.", min=1)] = None,
+    max_bad: Annotated[str, typer.Option(help="Samples that may be put aside: 1% or a number.")] = "1%",
+    status: Annotated[bool, typer.Option("--status", help="Say how far the run in --out is, and leave.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare all files in --out with their hashes.")] = False,
+    retry_bad: Annotated[
+        bool, typer.Option("--retry-bad", help="Do the units with quarantined samples again.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Data as JSON on stdout.")] = False,
+) -> None:
+    """Explain a data set into a folder, each sample once, and go on where an earlier call stopped."""
+    with errors_in_one_line(), _going_on():
+        if status or verify:
+            _report(out, verify, json)
+            return
+        if source is None:
+            raise InputError("name a source: a folder of pictures, a picture, or an .npy file.")
+        check_composite(composite)
+        if processes > 1:
+            if part is not None:
+                raise InputError("--processes and --part exclude each other: each process takes a part.")
+            _spread(processes)
+        from relprop.data import explain_dataset
+
+        explained = explain_dataset(
+            source, model, out, target=int(target) if target and target.lstrip("-").isdigit() else target,
+            composite=composite, keep=_keep(keep), number_format=number_format, batch_size=batch_size, unit=unit,
+            loaders=loaders, part=part, limit=limit, max_bad=_bad(max_bad), retry_bad=retry_bad and processes == 1,
+            said=lambda line: typer.echo(line, err=True),
+        )  # fmt: skip
+        now = explained.status()
+        if json:
+            printing.data(now)
+        else:
+            typer.echo(f"{out}: {now['done']} of {now['samples']} samples done, {now['quarantined']} quarantined")
+    if now["quarantined"] and part is None:
+        raise typer.Exit(DONE_WITH_BAD)
+
+
+def _report(out: Path, verify: bool, json: bool) -> None:
+    """Says how far a run is, or which of its files differ."""
+    from relprop.data import open_run
+
+    found = open_run(out)
+    wrong = found.verify() if verify else []
+    now = found.status() | ({"wrong": wrong} if verify else {})
+    bad = found.quarantined
+    if json:
+        printing.data(now | {"bad": bad})
+    else:
+        for name, value in now.items():
+            if name != "wrong" and value is not None:
+                typer.echo(
+                    f"{name.replace('_', ' ')}: {value:,.1f}" if isinstance(value, float) else f"{name}: {value:,}"
+                )
+        for key, why in bad.items():
+            typer.echo(f"quarantined: {visible(key)}: {visible(why)}")
+        for line in wrong:
+            typer.echo(f"wrong: {visible(line)}")
+        if verify and not wrong:
+            typer.echo("Every file is as it was written.")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _keep(given: list[str] | None) -> dict[str, Any] | None:
+    """The forms of `--keep NAME=HOW`; the input's is sum unless it is named.
+
+    Raises:
+        InputError: one has another form.
+    """
+    if not given:
+        return None
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, how = one.partition("=")
+        if not equals or not name or not how:
+            raise InputError(f"--keep is NAME=HOW, such as input=sum:28 or layer4=channels; got {one!r}.")
+        found[name] = how
+    return found
+
+
+def _bad(text: str) -> float | int:
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        raise InputError(f"--max-bad is a share such as 1%, or a number of samples; got {text!r}.") from None
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Stops at SIGINT and SIGTERM with the line that goes on. The unit at hand is lost, and nothing else."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped. This goes on: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
+        raise typer.Exit(STOPPED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _spread(count: int) -> None:
+    """Runs the same command in several processes, each with its part of the units. One that dies is started again.
+
+    Raises:
+        InputError: a process failed, or died several times.
+    """
+    arguments = _without_processes(sys.argv[1:])
+    command = [sys.executable, "-m", "relprop.cli", *arguments]
+    running = {
+        n: subprocess.Popen([*command, "--part", f"{n}/{count}"], stdout=subprocess.DEVNULL)
+        for n in range(1, count + 1)
+    }
+    deaths = dict.fromkeys(running, 0)
+    try:
+        while running:
+            for n, process in list(running.items()):
+                try:
+                    code = process.wait(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+                del running[n]
+                if code >= 0 and code not in (0, DONE_WITH_BAD):
+                    raise InputError(f"process {n} of {count} failed with code {code}; its message is above.")
+                if code < 0:
+                    deaths[n] += 1
+                    if deaths[n] >= _DEATHS:
+                        raise InputError(
+                            f"process {n} of {count} died {_DEATHS} times, last by signal {-code}. What is done stays."
+                        )
+                    typer.echo(f"process {n} of {count} died by signal {-code} and is started again", err=True)
+                    running[n] = subprocess.Popen([*command, "--part", f"{n}/{count}"], stdout=subprocess.DEVNULL)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def _without_processes(arguments: list[str]) -> list[str]:
+    """The arguments of the command without `--processes N`."""
+    found, skip = [], False
+    for one in arguments:
+        if skip or one.startswith("--processes="):
+            skip = False
+        elif one == "--processes":
+            skip = True
+        else:
+            found.append(one)
+    return found

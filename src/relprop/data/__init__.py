@@ -1,0 +1,12 @@
+"""Runs over data sets: each sample explained once, in a folder that other programs read. Needs zarr.
+
+    run = relprop.explain_dataset("photos/", "efficientnet_lite0", "maps/")
+    run["cat.jpg"].map
+
+`docs/data.md` is the specification of the folder.
+"""
+
+from relprop.data.datasets import explain_dataset, pending, work
+from relprop.data.run import Explained, Run, open_run
+
+__all__ = ["Explained", "Run", "explain_dataset", "open_run", "pending", "work"]

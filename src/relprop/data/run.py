@@ -1,0 +1,263 @@
+"""What a run gives back: its table, its maps, and one sample at a time. It may still be written meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from relprop.composites import Composite
+from relprop.data.keep import decode
+from relprop.data.store import QUARANTINED, STATUS, Store
+from relprop.errors import InputError
+from relprop.rendering.visible import quoted
+from relprop.results.relevance import Relevance
+from relprop.signatures import public
+
+if TYPE_CHECKING:
+    from relprop.data.spray import Strategies
+
+_NEAR = 64
+"""Of how many units the numbers are kept in memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One sample of a run.
+
+    Attributes:
+        key: its key.
+        status: "explained" or "quarantined".
+        reason: why it was quarantined; None otherwise.
+        target: the class that was explained; -1 for a target that is no class.
+        score: the score that was explained.
+        residual: what of it reached no input.
+        map: the relevance of the input in the form that was kept, float32; None if none was.
+        layers: what was kept of layers, by the name of the array.
+        composite: the name of the composite that acted.
+    """
+
+    key: str
+    status: str
+    reason: str | None
+    target: int
+    score: float
+    residual: float
+    map: np.ndarray | None
+    layers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    composite: str | None = None
+
+    def relevance(self, inputs: Any = None) -> Relevance:
+        """A `Relevance` of this sample, to draw or save. Of its composite it has the name alone.
+
+        Args:
+            inputs: its input with the axis of samples, to draw the map on; only if the map was kept in full.
+
+        Raises:
+            InputError: the sample has no map.
+        """
+        if self.map is None or self.status != "explained":
+            raise InputError(f"{quoted(self.key)} has no map: {self.reason or 'the run keeps none'}.")
+        values = torch.from_numpy(self.map)[None]
+        values = (
+            values[:, None] if values.ndim == 3 else values
+        )  # a map over height and width is a picture of one channel
+        score = torch.tensor([self.score])
+        rules = Composite(name=self.composite or "unknown")
+        return Relevance(
+            values, score[:, None], score, [self.target], rules, torch.tensor([self.residual]), inputs=inputs
+        )
+
+
+class Run:
+    """The explanations of a data set, in a folder.
+
+    Args:
+        folder: where they are.
+
+    Raises:
+        FormatError: the folder is no run, or it is damaged.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.store = Store(Path(folder))
+        self._rows: dict[str, tuple[int, int]] = {}
+        self._read: set[int] = set()
+        self._near: dict[int, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.store.folder
+
+    @property
+    def maps(self) -> Any:
+        """The zarr array of maps, read lazily: the numbers as they are stored; `scales` has the scale of each."""
+        return self.store.array("maps")
+
+    @property
+    def scales(self) -> Any:
+        """The zarr array with the scale of each map, for the formats float16 and int8."""
+        return self.store.array("maps.scale")
+
+    def __len__(self) -> int:
+        return int(sum(self.store.about["lengths"]))
+
+    def keys(self) -> list[str]:
+        """The keys of all samples whose unit is done, in the order of the source."""
+        self._look()
+        return list(self._rows)
+
+    @property
+    def table(self) -> np.ndarray:
+        """A structured array with key, target, score, residual and status of each sample whose unit is done."""
+        self._look()
+        rows = np.array([row for row, _ in self._rows.values()], np.int64)
+        longest = max((len(key) for key in self._rows), default=1)
+        found = np.zeros(
+            len(rows),
+            [("key", f"U{longest}"), ("target", "i8"), ("score", "f8"), ("residual", "f8"), ("status", "u1")],
+        )
+        found["key"] = list(self._rows)
+        for name in ("target", "score", "residual", "status"):
+            if len(rows):
+                found[name] = self.store.array(name)[:][rows]
+        return found
+
+    def to_pandas(self) -> Any:
+        """The table as a data frame, with the status in words. Needs pandas."""
+        import pandas
+
+        frame = pandas.DataFrame({name: self.table[name] for name in ("key", "target", "score", "residual", "status")})
+        frame["status"] = frame["status"].map(STATUS)
+        return frame
+
+    @public(".__getitem__")
+    def __getitem__(self, key: str) -> Explained:
+        """One sample by its key.
+
+        Raises:
+            InputError: there is no such sample, or its unit is not done.
+        """
+        if key not in self._rows:
+            self._look()
+        if key not in self._rows:
+            raise InputError(f"no sample that is done has the key {key!r}; keys() lists those that are.")
+        row, number = self._rows[key]
+        record, numbers = self._unit(number)
+        at = row - record["rows"][0]
+        status = int(numbers["status"][at])
+        reason = record["quarantined"].get(key) if status == QUARANTINED else None
+        kept = {}
+        for spec in self.store.specs:
+            if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
+                kept[spec.name] = self._decoded(spec.name, row)
+        score, residual, target = (numbers[name][at] for name in ("score", "residual", "target"))
+        return Explained(
+            key, STATUS[status], reason, int(target), float(score), float(residual), kept.pop("maps", None), kept,
+            record.get("composite"),
+        )  # fmt: skip
+
+    def _unit(self, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The record of a unit that is done, and the numbers of its rows; those of the last units are kept."""
+        if number not in self._near:
+            record = self.store.record(number)
+            if record is None:
+                raise InputError(f"unit {number} is being done again: ask later.")
+            rows = slice(*record["rows"])
+            numbers = {name: self.store.array(name)[rows] for name in ("status", "score", "residual", "target")}
+            if len(self._near) >= _NEAR:
+                self._near.clear()
+            self._near[number] = record, numbers
+        return self._near[number]
+
+    def _decoded(self, name: str, row: int) -> np.ndarray:
+        stored = self.store.array(name)[row : row + 1]
+        scaled = f"{name}.scale" in {spec.name for spec in self.store.specs}
+        scale = self.store.array(f"{name}.scale")[row : row + 1] if scaled else None
+        return decode(stored, scale, self.store.about["number_format"])[0]
+
+    @public(".spray")
+    def spray(self, *, on: str | None = None, size: int = 14, neighbours: int = 10, seed: int = 0) -> list[Strategies]:
+        """SpRAy: the strategies by which the network decides for each class (Lapuschkin et al. 2019). Needs scikit-learn.
+
+        Maps of one class are summed over blocks, and clustered. A class whose maps fall apart clearly, into many and a few,
+        may have an artefact that the network uses. Classes are those that were explained.
+
+        Args:
+            on: the path of a layer that was kept as "channels", where positions should not matter; None takes the maps.
+            size: blocks along each axis of a map.
+            neighbours: with how many of its nearest neighbours each map is joined.
+            seed: where k-means starts.
+
+        Returns:
+            One entry per class of more than twice as many samples as neighbours, ranked by the silhouette of the split
+            into two clusters, ties by the second eigenvalue.
+
+        Raises:
+            InputError: the run keeps no such maps, an argument is not valid, or no class has enough samples.
+            ModuleNotFoundError: scikit-learn is not installed.
+        """
+        from relprop.data.spray import spray
+
+        table = self.table
+        rows = np.array([row for row, _ in self._rows.values()], np.int64)
+        return spray(self.store, table, rows, on, size, neighbours, seed)
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """The samples that were put aside, and why."""
+        return {key: why for record in self.store.records() for key, why in record["quarantined"].items()}
+
+    def status(self) -> dict[str, Any]:
+        """How far it is: samples done, remaining and quarantined, bytes, and samples per second where it worked."""
+        records = list(self.store.records())
+        done = sum(record["rows"][1] - record["rows"][0] for record in records)
+        seconds = sum(record.get("seconds", 0.0) for record in records)
+        rate = done / seconds if seconds else None
+        return {
+            "samples": len(self), "done": done, "remaining": len(self) - done,
+            "quarantined": sum(len(record["quarantined"]) for record in records),
+            "bytes": sum(file["bytes"] for record in records for file in record["files"].values()),
+            "samples_per_second": rate, "seconds_remaining": (len(self) - done) / rate if rate else None,
+        }  # fmt: skip
+
+    def verify(self) -> list[str]:
+        """One line for each file that is missing or differs from what was written; empty if all is well."""
+        return self.store.verify()
+
+    def _look(self) -> None:
+        """Reads the records that came since the last look."""
+        new = sorted(self.store.done() - self._read)
+        if new:
+            self.store.reopen()
+        for number in new:
+            record = self.store.record(number)
+            if record is not None:
+                first = record["rows"][0]
+                self._rows |= {key: (first + n, number) for n, key in enumerate(record["keys"])}
+                self._read.add(number)
+        self._rows = dict(sorted(self._rows.items(), key=lambda pair: pair[1]))
+
+    def __repr__(self) -> str:
+        now = self.status()
+        return f"Run of {now['samples']} samples in {str(self.folder)!r}: {now['done']} done, {now['quarantined']} quarantined"
+
+
+@public("relprop.open_run")
+def open_run(folder: str | PathLike[str]) -> Run:
+    """Opens the folder of a run, which may still be written.
+
+    Args:
+        folder: what `explain_dataset` wrote. Its files are not trusted: no code is run from them.
+
+    Raises:
+        FormatError: the folder is no run, it is damaged, or a newer version wrote it.
+        ModuleNotFoundError: zarr is not installed.
+    """
+    return Run(folder)

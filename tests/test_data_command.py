@@ -1,0 +1,115 @@
+"""The command `relprop run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("zarr")
+pytest.importorskip("typer")
+
+import relprop
+
+TESTS = Path(__file__).parent
+
+
+def start(*arguments: object, **settings: object) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(TESTS), str(Path(relprop.__file__).parent.parent)])
+    return subprocess.Popen(
+        [sys.executable, "-m", "relprop.cli", "run", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def command(*arguments: object) -> tuple[int, str, str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def source(folder: Path, count: int = 22) -> Path:
+    array = torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(1)).numpy()
+    array[3, 0, 0, 0] = np.nan
+    np.save(folder / "x.npy", array)
+    return folder / "x.npy"
+
+
+def test_a_run_its_status_and_its_check(tmp_path: Path) -> None:
+    out = tmp_path / "maps"
+    line = (source(tmp_path), "--model", "killed_runs:network", "--out", out, "--batch-size", 4, "--unit", 8)
+    code, said, progress = command(*line, "--keep", "0=channels")
+    assert code == 3 and "22 of 22 samples done, 1 quarantined" in said
+    assert "samples/s" in progress and "bytes per sample" in progress
+    code, said, _ = command("--out", out, "--status")
+    assert code == 0 and "remaining: 0" in said and "quarantined: 3: it has entries that are NaN" in said
+    code, said, _ = command("--out", out, "--verify")
+    assert code == 0 and "as it was written" in said
+    (out / "maps.zarr/score/c/1").write_bytes(b"")
+    code, said, _ = command("--out", out, "--verify", "--json")
+    assert code == 1 and json.loads(said)["wrong"] == ["maps.zarr/score/c/1: differs from what was written"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name a source"),
+        (("nowhere",), "no file or folder"),
+        (("x.npy", "--keep", "sum"), "--keep is NAME=HOW"),
+        (("x.npy", "--max-bad", "few"), "--max-bad is a share"),
+        (("x.npy", "--processes", "2", "--part", "1/2"), "exclude each other"),
+        (("--status", "--out", "nowhere"), "is no run"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    from relprop.cli.app import app
+
+    with pytest.raises(SystemExit) as left:
+        app(["run", *arguments])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and said in error and len(error.strip().splitlines()) == 1
+
+
+def test_two_processes_write_the_same_bytes_as_one_and_survive_a_kill(tmp_path: Path) -> None:
+    line = (source(tmp_path, 200), "--model", "killed_runs:network", "--batch-size", 2, "--unit", 4)
+    process = start(*line, "--out", tmp_path / "two", "--processes", 2)
+    while not (done := list((tmp_path / "two" / "units").glob("*.json"))) and process.poll() is None:
+        time.sleep(0.05)
+    assert done
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if children.is_file():
+        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    _, progress = process.communicate(timeout=200)
+    assert process.returncode == 3, progress
+    if children.is_file():
+        assert "is started again" in progress
+    one = relprop.explain_dataset(
+        tmp_path / "x.npy", "killed_runs:network", tmp_path / "one", batch_size=2, unit=4, progress=False
+    )
+    two = relprop.open_run(tmp_path / "two")
+    assert two.keys() == one.keys() and not two.verify()
+    for path in (one.folder / "maps.zarr").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (two.folder / path.relative_to(one.folder)).read_bytes()
+
+
+def test_a_signal_stops_it_with_the_line_that_goes_on(tmp_path: Path) -> None:
+    line = (source(tmp_path, 400), "--model", "killed_runs:network", "--out", tmp_path / "maps", "--batch-size", 1)
+    process = start(*line, "--unit", 2)
+    while not list((tmp_path / "maps" / "units").glob("*.json")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, progress = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "This goes on: relprop run " in progress and "--unit 2" in progress
+    assert not relprop.open_run(tmp_path / "maps").verify()
