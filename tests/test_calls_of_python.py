@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import relprop
+from relprop.engine import eager, mode
 
 ROOT = str(Path(relprop.__file__).parent)
 
@@ -36,9 +37,9 @@ NETWORKS = {
     "conv": (conv, (1, 1, 8, 8)),
 }
 MOST = {
-    ("five", "zero"): 969, ("five", "epsilon"): 1188, ("five", "auto"): 1257,
-    ("ten", "zero"): 1519, ("ten", "epsilon"): 1953, ("ten", "auto"): 2112,
-    ("conv", "zero"): 781, ("conv", "epsilon"): 871, ("conv", "auto"): 878,
+    ("five", "zero"): 968, ("five", "epsilon"): 1187, ("five", "auto"): 1256,
+    ("ten", "zero"): 1518, ("ten", "epsilon"): 1952, ("ten", "auto"): 2111,
+    ("conv", "zero"): 780, ("conv", "epsilon"): 870, ("conv", "auto"): 877,
 }  # fmt: skip
 
 
@@ -63,15 +64,19 @@ def calls(network: str, composite: str) -> int:
     return count
 
 
+@pytest.fixture(autouse=True)
+def without_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once another test has loaded torch's compiler, each explanation switches it off, in five more calls."""
+    monkeypatch.setattr(eager, "compiler_loaded", lambda: False)
+
+
 @pytest.mark.parametrize(("network", "composite"), MOST)
 def test_an_explanation_takes_no_more_calls_than_it_did(network: str, composite: str) -> None:
     most, count = MOST[network, composite], calls(network, composite)
-    assert 0.85 * most < count <= most
+    assert 0.9 * most < count <= most
 
 
 def test_the_count_of_calls_notices_one_more_per_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    from relprop.engine import mode
-
     handle, before = mode.handle, calls("ten", "zero")
     monkeypatch.setattr(mode, "handle", lambda call: handle(call) if call.way is not None else None)
     assert calls("ten", "zero") == before + 20  # one property of the package's own, at each of the operations
