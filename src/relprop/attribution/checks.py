@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from relprop.attribution.mistaken import no_model, no_tensor
 from relprop.attribution.propagate import resolve
 from relprop.composites import Composite
+from relprop.engine.members import Members, members
 from relprop.errors import InputError, ModelStateError, NonFiniteError, TargetError
 from relprop.numerics import known
 from relprop.trees import leaves
@@ -20,8 +21,9 @@ def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Com
     """Checks model, inputs and composite; returns the inputs as plain containers, and the composite, None for auto."""
     check_callable(model, inputs)
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
-    check_inputs(model, inputs)
-    return inputs, rules_for(model, composite)
+    own = members(model)
+    check_inputs(model, inputs, own)
+    return inputs, rules_for(model, composite, own)
 
 
 def check_callable(model: Any, inputs: Any = None) -> None:
@@ -51,11 +53,11 @@ def check_further(args: Any, kwargs: Any) -> None:
         )
 
 
-def rules_for(model: Any, composite: Composite | str) -> Composite | None:
+def rules_for(model: Any, composite: Composite | str, found: Members | None = None) -> Composite | None:
     """The composite that is given or named, None for auto. Refuses one that names a path which the model lacks."""
     chosen = resolve(composite)
     if chosen is not None:
-        chosen.check(dict(model.named_modules(remove_duplicate=False)) if isinstance(model, nn.Module) else {})
+        chosen.check((found or members(model)).paths)
     return chosen
 
 
@@ -68,7 +70,7 @@ def arguments(inputs: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     return (inputs, *args), kwargs
 
 
-def check_inputs(model: Any, inputs: Any) -> None:
+def check_inputs(model: Any, inputs: Any, own: Members) -> None:
     """Refuses inputs that cannot carry relevance."""
     found = leaves(inputs)
     if not found:
@@ -91,15 +93,20 @@ def check_inputs(model: Any, inputs: Any) -> None:
             raise InputError(f"{path} holds NaN or infinite values.")
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
-        _check_model(model)
-        parameters = list(model.parameters())
-        parameter = next((p for p in parameters if not p.is_meta), None)
-        dtypes = {p.dtype for p in parameters if p.is_floating_point()}
+        _check_model(own)
+        parameter, dtypes = None, set()
+        for _, p in own.parameters:
+            if parameter is None and not p.is_meta:
+                parameter = p
+            if p.is_floating_point():
+                dtypes.add(p.dtype)
         odd = {t.dtype for _, t in found if t.is_floating_point()} - dtypes
         autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
         if len(dtypes) == 1 and odd and not autocast:
-            (own,) = dtypes
-            raise InputError(f"the model is {own}, the inputs are {odd.pop()}: convert one, as in inputs.to({own}).")
+            (dtype,) = dtypes
+            raise InputError(
+                f"the model is {dtype}, the inputs are {odd.pop()}: convert one, as in inputs.to({dtype})."
+            )
         if parameter is not None and len(devices) == 1 and parameter.device.type not in {d.type for d in devices}:
             (device,) = devices
             raise InputError(
@@ -144,15 +151,19 @@ def check_labels(labels: Sequence[str] | None, output: Any) -> None:
         )
 
 
-def _check_model(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+def _check_model(own: Members) -> None:
+    for name, module in own.modules:
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelStateError(
                 f"module '{name}' is TorchScript: its operations cannot be seen. Explain the original Python module instead."
             )
-    empty = next((name for name, p in model.named_parameters() if p.is_meta), None)
+    empty = None
+    for name, p in own.parameters:
+        if p.is_meta:
+            empty = name
+            break
     # accelerate's hooks load a module's weights when it runs, and remove them afterwards
-    if empty is not None and not any(hasattr(module, "_hf_hook") for module in model.modules()):
+    if empty is not None and not any(hasattr(module, "_hf_hook") for _, module in own.modules):
         raise ModelStateError(
             f"parameter '{empty}' is on device meta: it has a shape and no numbers. Load the model's weights first, as in "
             "model.load_state_dict(state, assign=True)."

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from relprop.engine.members import members
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError
 from relprop.trees import leaves
@@ -121,6 +122,10 @@ def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception
     return f"{said}{' ' + hint if hint else ''} The model itself raised: {type(error).__name__}: {error}"
 
 
+_WATCHED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.Linear)
+"""Layers that also take one sample without the axis of samples, or time first."""
+
+
 class Watched:
     """What the layers of a model were given while it ran.
 
@@ -188,8 +193,8 @@ def batched(model: Any, inputs: Any) -> Iterator[Watched]:
         return lambda module, args: watched.meet(name, module, args[0] if args else None)
 
     with Undo() as undo:
-        for name, module in model.named_modules():
-            if watched.suspects(module):
+        for name, module in members(model).modules:
+            if isinstance(module, _WATCHED) and watched.suspects(module):
                 undo.later(module.register_forward_pre_hook(hook(name)).remove)
         yield watched
 

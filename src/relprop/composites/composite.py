@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from relprop.composites.places import First, Last, Matcher, Path, Place, families, matcher, parts
+from relprop.composites.places import Family, First, Last, Matcher, Path, Place, families, matcher, parts
 from relprop.errors import CompositeError, RuleError
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED
@@ -77,6 +77,8 @@ class Composite:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place; None for the default; `UNDECIDED` while `last` is not known."""
+        if (by_family := self._by_family) is not None:
+            return by_family.get(place.family)
         for key, rule in self.entries:
             if place.family not in rule.families:
                 continue
@@ -86,6 +88,23 @@ class Composite:
             if answer:
                 return rule
         return None
+
+    @cached_property
+    def _by_family(self) -> dict[str, Rule] | None:
+        """The rule of each family, if the entries name families alone; else None."""
+        found: dict[str, Rule] = {}
+        for key, rule in self.entries:
+            if type(key) is not Family:
+                return None
+            if key.family in rule.families:
+                found.setdefault(key.family, rule)
+        return found
+
+    @cached_property
+    def may_miss(self) -> tuple[tuple[Matcher, Rule], ...]:
+        """The entries that may name a place on which their rule cannot act."""
+        known = ((key, rule, families(key)) for key, rule in self.entries)
+        return tuple((key, rule) for key, rule, named in known if named is None or not named <= rule.families)
 
     @cached_property
     def unproportional_hidden(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
 from inspect import Parameter, signature
 from typing import Any
 
@@ -261,12 +262,17 @@ def by_name(name: str) -> Composite:
     """
     if name not in NAMES:
         raise unknown(name)
-    needed = [p.name for p in signature(NAMES[name]).parameters.values() if p.default is Parameter.empty]
-    if needed:
+    if needed := _needed(NAMES[name]):
         raise CompositeError(
             f"{name!r} needs parameters: pass relprop.composites.{name}({', '.join(f'{p}=...' for p in needed)})."
         )
     return NAMES[name]()
+
+
+@cache
+def _needed(function: Callable[..., Composite]) -> list[str]:
+    """The parameters of a composite that have no default."""
+    return [p.name for p in signature(function).parameters.values() if p.default is Parameter.empty]
 
 
 def automatic(traits: set[str]) -> Composite:

@@ -45,7 +45,8 @@ class Place:
 
     def __post_init__(self) -> None:
         if self.module is not None:
-            self.kind = f"{type(self.module).__module__}.{type(self.module).__qualname__}"
+            kind = type(self.module)
+            self.kind = f"{kind.__module__}.{kind.__qualname__}"
 
     def merge(self) -> None:
         """Notes that the operation and the weighted layer before it form one linear map."""

@@ -99,7 +99,7 @@ class Call:
         while it is explained, live tensors do.
         """
         differs = KERNELS.get(self.entry.function)
-        if differs is None or recording() or not isinstance(result, Tensor) or not differs(self):
+        if differs is None or not isinstance(result, Tensor) or recording() or not differs(self):
             return result
         with torch.no_grad():
             value = self.function(*map(self.own, self.args), **{k: self.own(a) for k, a in self.kwargs.items()})
@@ -265,7 +265,12 @@ def _folds(call: Call) -> bool:
 
     It does so if the matrix requires a gradient, or if the tensor is contiguous.
     """
-    operands = tuple(a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor))[:2]
+    operands = []
+    for a in (*call.args, *call.kwargs.values()):
+        if isinstance(a, Tensor):
+            operands.append(a)
+            if len(operands) == 2:
+                break
     if len(operands) < 2 or operands[0].ndim == operands[1].ndim:
         return False
     if operands[0].ndim > operands[1].ndim and operands[0].is_contiguous():

@@ -60,8 +60,10 @@ class Cuts:
     def note(self, name: str, where: Callable[[], str], operand: Tensor, result: Any) -> None:
         """Notes a break, unless only a shape was taken."""
         name = name.strip("_")
-        parts = result if isinstance(result, tuple) else (result,)
-        takes = any(isinstance(t, Tensor) for t in parts) and name not in _FRESH
+        takes = False
+        if name not in _FRESH:
+            for t in result if isinstance(result, tuple) else (result,):
+                takes = takes or isinstance(t, Tensor)
         if (takes or name in _NUMBERS) and operand.grad_fn is not None and len(self._met) < _MOST:
             edge = get_gradient_edge(operand)
             if (edge.node, edge.output_nr) not in self._met:

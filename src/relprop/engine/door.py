@@ -87,7 +87,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
     if id(value) in run.inputs.live:
         live.append(value)
         return value
-    if run.gradients.plain and is_plain(run, value):
+    if run.gradients.any_plain and is_plain(run, value):
         return value
     stand_in = standing(value)
     if stand_in is not value and _is_of(run, stand_in):

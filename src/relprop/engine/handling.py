@@ -21,7 +21,8 @@ def handle(call: Call) -> Any:
 
 
 def _handled(call: Call) -> Any:
-    way = call.way
+    rule = call.rule
+    way = Way.DEFAULT if rule is None else rule.way
     if way in _OF_ANY:
         softmax = call.entry.family == "softmax"  # a softmax may be a score: the handler decides
         native = way is Way.NATIVE and not ((call.run.sites.nz_hidden or call.weighs) and call.entry.family in WEIGHTED)
@@ -31,7 +32,7 @@ def _handled(call: Call) -> Any:
     result = call.entry.handler(call, *call.args, **call.kwargs)
     if zeros:
         result = preserved(call, result)
-    rule = call.rule
+    rule = call.rule  # the handler may have moved the call to another family
     if rule is not None and "output" in rule.formulas:
         return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.output) if t.requires_grad else t, result)
     return result

@@ -29,6 +29,7 @@ class Journal:
 
     Attributes:
         active: whether a part of the model will be recomputed in the backward pass.
+        latest: the decision put in force last by a recomputation; None before the first one.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class Journal:
         # The hooks on saved tensors that the caller set or that keep copies. All others belong to a checkpoint.
         self._hooks = saving_hooks()
         self._decisions: dict[Callable[..., Any], list[Decision]] = {}
-        self._replayed: Decision | None = None
+        self.latest: Decision | None = None
 
     def inside(self) -> bool:
         """Whether a checkpointed part runs now: what it saves is not kept, but made again."""
@@ -44,17 +45,16 @@ class Journal:
 
     def watch(self) -> None:
         """Notices a checkpoint."""
-        self.active = self.active or self.inside()
+        self.active = self.active or saved_elsewhere(self._hooks)
 
     @property
     def replayed(self) -> Decision | None:
         """The decision in force while a part is recomputed; None in the forward pass."""
-        return self._replayed if self._replayed is not None and replaying() else None
+        return self.latest if self.latest is not None and replaying() else None
 
     def write(self, place: Place, rule: Any, nz: bool) -> None:
-        """Keeps a decision."""
-        if self.active:
-            self._decisions.setdefault(place.function, []).append(Decision(place, rule, nz))
+        """Keeps a decision for the recomputation. Called while a part of the model will be recomputed."""
+        self._decisions.setdefault(place.function, []).append(Decision(place, rule, nz))
 
     def forget(self, place: Place) -> None:
         """Takes back the last decision, if it was about this place."""
@@ -67,12 +67,12 @@ class Journal:
         met = self._decisions.get(entry.function, [])
         found = [decision for decision in met if decision.place.module is module] or met
         if not found and entry.family in ("structure", "selection"):
-            self._replayed = Decision(Place(entry.family, entry.function), None, nz_hidden)
-            return self._replayed.place
+            self.latest = Decision(Place(entry.family, entry.function), None, nz_hidden)
+            return self.latest.place
         if not found or any(d.rule != found[0].rule or d.nz != found[0].nz for d in found):
             raise UnsupportedOperationError(
                 f"{entry.function.__name__} runs again in a checkpointed part of the model, and the composite has several "
                 "rules for it there: leave the first layers out of the checkpoint, or name the rule by module path."
             )
-        self._replayed = found[0]
-        return self._replayed.place
+        self.latest = found[0]
+        return self.latest.place

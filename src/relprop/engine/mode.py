@@ -32,6 +32,8 @@ from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import transforms_active
 
+_ENTER = (Tensor, list, tuple, dict)
+"""What may hold tensors."""
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
     Tensor.backward: torch.autograd.backward,
@@ -61,9 +63,13 @@ class Propagation(TorchFunctionMode):
         if kwargs and kwargs.get("generator") is not None:
             run.chance.uses(kwargs["generator"])
         live: list[Tensor] = []
-        operands = tuple(enter(run, a, live) for a in args)
-        kwargs = {key: enter(run, a, live) for key, a in kwargs.items()}
-        if live and run.gradients.plain:
+        entered = []
+        for a in args:
+            entered.append(enter(run, a, live) if isinstance(a, _ENTER) else a)
+        operands = tuple(entered)
+        if kwargs:
+            kwargs = {key: enter(run, a, live) if isinstance(a, _ENTER) else a for key, a in kwargs.items()}
+        if live and run.gradients.any_plain:
             operands, kwargs = without_plain(run, operands), without_plain(run, kwargs)
         if live and torch.is_grad_enabled():
             return self._propagating(entry, func, operands, kwargs, live)
@@ -93,8 +99,11 @@ class Propagation(TorchFunctionMode):
             return result
         if run.writes.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
             expose(run, args[0], func)
-        if run.model.of_data and any(isinstance(a, Tensor) and run.model.depends(a) for a in args):
-            run.model.note_data(result)
+        if run.model.any_of_data:
+            for a in args:
+                if isinstance(a, Tensor) and run.model.depends(a):
+                    run.model.note_data(result)
+                    break
         if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
             run.model.note_data(result)
             if isinstance(result, Tensor):
@@ -106,7 +115,7 @@ class Propagation(TorchFunctionMode):
                 return result
             if not inside:
                 run.trace.cuts.note(called(func), run.where, args[0], result)
-            if isinstance(result, tuple) and any(isinstance(t, Tensor) and t.requires_grad for t in result):
+            if isinstance(result, tuple) and type(result) is not torch.Size and _any_live(result):
                 run.trace.severed.append(f"{called(func)} in {run.where()}")
                 parts = [t.detach() if isinstance(t, Tensor) else t for t in result]
                 return tuple(parts) if type(result) is tuple else type(result)(parts)  # one of torch's named tuples
@@ -140,7 +149,7 @@ class Propagation(TorchFunctionMode):
             result = func(*args, **kwargs)
         if not live:
             if (
-                (run.gradients.plain or kwargs.get("requires_grad"))
+                (run.gradients.any_plain or kwargs.get("requires_grad"))
                 and isinstance(result, Tensor)
                 and result.requires_grad
             ):
@@ -169,7 +178,9 @@ class Propagation(TorchFunctionMode):
         else:
             if run.trace.recorder is not None:
                 run.trace.recorder.meet(live)
-            notes = [note_of(t) for t in live]  # before an in-place write changes them
+            notes = []  # before an in-place write changes them
+            for t in live:
+                notes.append(note_of(t))
             result = self._known(entry, func, args, kwargs, live)
             seen(written)
             rounded = kwargs.get("rounding_mode") is not None or _counts(result)
@@ -211,6 +222,10 @@ class Propagation(TorchFunctionMode):
 def steps_of(call: Call) -> Propagation:
     """A context that follows each of the steps that an operation stands for."""
     return Propagation(call.run)
+
+
+def _any_live(results: tuple) -> bool:
+    return any(isinstance(t, Tensor) and t.requires_grad for t in results)
 
 
 def _counts(result: Any) -> bool:

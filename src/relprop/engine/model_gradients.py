@@ -14,6 +14,7 @@ class ModelGradients:
 
     Attributes:
         plain: tensors with a plain graph, by identity.
+        any_plain: whether there was one.
         own_from: the depth of module calls from which a gradient is the model's own; None if none can be.
         calling: whether the model's forward runs now, and not code of the caller's.
         asking: whether the caller's own tensors require a gradient, so that the model's operands do.
@@ -21,6 +22,7 @@ class ModelGradients:
 
     def __init__(self, own_from: int | None = None, asking: bool = True) -> None:
         self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.any_plain = False
         self.own_from = own_from
         self.calling = False
         self.asking = asking
@@ -28,6 +30,7 @@ class ModelGradients:
     def keep(self, tensor: Tensor) -> None:
         """Notes a tensor with a plain graph."""
         self.plain[id(tensor)] = tensor
+        self.any_plain = True
 
     @contextmanager
     def within_model(self) -> Iterator[None]:

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor, nn
 
+from relprop.engine.members import members
 from relprop.torch_private.calls import running_module
 
 
@@ -18,17 +20,18 @@ class ModelView:
         paths: the paths of each module, by its identity.
         constants: tensors made of parameters and buffers alone, by identity; weak, so offloaded weights can be freed.
         of_data: masks, indices and other constants that depend on the inputs, by identity.
+        any_of_data: whether there was one.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self.of_data: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.any_of_data = False
         self._buffers: set[int] | None = None
         self.paths: dict[int, list[str]] = {}
-        if isinstance(model, nn.Module):
-            for name, module in model.named_modules(remove_duplicate=False):
-                self.paths.setdefault(id(module), []).append(name)
+        for name, module in members(model).paths.items():
+            self.paths.setdefault(id(module), []).append(name)
 
     def note_constant(self, constant: Tensor) -> None:
         """Notes a tensor made of parameters and buffers alone."""
@@ -65,18 +68,24 @@ class ModelView:
 
     def note_data(self, result: Any) -> None:
         """Notes that a constant depends on the inputs: it was computed from a live tensor."""
+        if type(result) is torch.Size:
+            return
         for t in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(t, Tensor):
                 self.of_data[id(t)] = t
+                self.any_of_data = True
 
     def derive(self, result: Any, operands: Iterable[Any], written: Any) -> None:
         """Notes that a result is a model constant if all its operands are. A target of a write may cease to be one."""
-        listed = (a if isinstance(a, (list, tuple)) else (a,) for a in operands)
-        given = [t for some in listed for t in some if isinstance(t, Tensor)]
+        given: list[Tensor] = []
+        for a in operands:
+            for t in a if isinstance(a, (list, tuple)) else (a,):
+                if isinstance(t, Tensor):
+                    given.append(t)
         owned = bool(given) and all(self.owns(t) for t in given)
         if owned and isinstance(result, Tensor):
             self.note_constant(result)
-        if self.of_data and any(self.depends(t) for t in given):
+        if self.any_of_data and any(self.depends(t) for t in given):
             self.note_data(result)
         if not owned and isinstance(written, Tensor):
             self.constants.pop(id(written), None)

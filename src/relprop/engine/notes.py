@@ -13,6 +13,8 @@ from relprop.engine.marks import NOTE
 from relprop.engine.run import Run
 from relprop.torch_private.graph import leaf_of, notes_on
 
+_NAME = NOTE.name
+
 
 class Note:
     """What the engine remembers of a live tensor.
@@ -46,12 +48,6 @@ class Note:
     )  # fmt: skip
 
     def __init__(self, run: Run) -> None:
-        self.clear()
-        self.run = run
-        run.writes.notes.append(weakref.ref(self))
-
-    def clear(self) -> None:
-        """Forgets everything but the run, and releases all tensors."""
         self.version = 0
         self.move: Move | None = None
         self.chain: Chain | None = None
@@ -61,6 +57,13 @@ class Note:
         self.input: Tensor | None = None
         self.scaled: tuple[Any, Tensor] | None = None
         self.roles: dict[str, Any] | None = None
+        self.run = run
+        run.writes.notes.append(weakref.ref(self))
+
+    def clear(self) -> None:
+        """Forgets everything but the run, and releases all tensors."""
+        self.version, self.forked = 0, False
+        self.move = self.chain = self.later = self.layer = self.input = self.scaled = self.roles = None
 
     def role(self, name: str) -> Any:
         """What is known of the tensor in this role; None if it does not have the role."""
@@ -108,7 +111,7 @@ class Move(NamedTuple):
 
 def note_of(tensor: Tensor) -> Note | None:
     """The engine's note on a tensor, if it has one."""
-    return getattr(tensor, NOTE.name, None)  # read directly: the engine asks for it at every operand
+    return getattr(tensor, _NAME, None)  # read directly: the engine asks for it at every operand
 
 
 def continues(note: Note) -> bool:
@@ -134,7 +137,10 @@ def adopt(run: Run, result: Any) -> None:
     """Notes on all live tensors of a result that an operation of this run returned them."""
     if isinstance(result, Tensor):
         if result.requires_grad:
-            noted(run, result).version = result._version
+            note = getattr(result, _NAME, None)
+            if note is None or note.run is not run:
+                note = renew(run, result)
+            note.version = result._version
     elif isinstance(result, (list, tuple)):
         for item in result:
             adopt(run, item)
@@ -145,9 +151,9 @@ def adopt(run: Run, result: Any) -> None:
 
 def renew(run: Run, tensor: Tensor) -> Note:
     """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
-    old = note_of(tensor)
+    old = getattr(tensor, _NAME, None)
     note = Note(run)
-    setattr(tensor, NOTE.name, note)  # as `NOTE.put`, at every operation
+    setattr(tensor, _NAME, note)  # as `NOTE.put`, at every operation
     note.version = tensor._version
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))

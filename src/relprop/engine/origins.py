@@ -98,6 +98,9 @@ _DEEPEST = 16
 
 def origin(t: Tensor) -> Origin:
     """The tensor that an activation of a live tensor is a function of: the start of its chain, or itself."""
+    own = note_of(t)
+    if own is None or (own.chain is None and own.move is None):  # nothing is known beyond it
+        return Origin(t, SOURCE, (), own)
     found = next(_levels(t))
     return Origin(t, SOURCE, (), note_of(t)) if found.stale else found
 

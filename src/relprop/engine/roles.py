@@ -84,10 +84,14 @@ def carry(
     lone = len(operands) == 1 or (FIRST in traits and bool(args) and args[0] is operands[0])
     if lone and notes[0] is not None and (MOVES in traits or SAME in traits):
         _link(traits, function, operands[0], notes[0], args, kwargs, result)
-    if not traits and all(note is None or note.roles is None for note in notes):
-        return
+    if not traits:
+        for note in notes:
+            if note is not None and note.roles is not None:
+                break
+        else:
+            return
     found = _found(run, traits, notes[:1] if lone else notes, args)
-    for name in [name for name in found if ROLES[name].then is not None]:
+    for name in [name for name in found if ROLES[name].then is not None] if found else ():
         value = found.pop(name)
         written = bool(args) and result is args[0] and result is not operands[0]  # into another operand
         if lone and isinstance(result, Tensor) and not written:

@@ -59,11 +59,12 @@ class Sites:
     @property
     def nz(self) -> bool:
         """Whether exact zeros may carry relevance at the current place."""
-        if (replayed := self.journal.replayed) is not None:
+        journal, composite = self.journal, self._composite
+        if journal.latest is not None and (replayed := journal.replayed) is not None:
             return replayed.nz
-        if self._composite is None:
+        if composite is None:
             return self.weighted == 0
-        return self._composite.unproportional_hidden or (self._composite.unproportional_first and not self.weighted)
+        return composite.unproportional_hidden or (composite.unproportional_first and not self.weighted)
 
     @property
     def nz_hidden(self) -> bool:
@@ -95,7 +96,8 @@ class Sites:
         module = running_module()
         if replaying():
             return self.journal.replay(entry, module, self.nz_hidden)
-        self.journal.watch()
+        if not self.journal.active:
+            self.journal.watch()
         paths = tuple(self._model.paths.get(id(module), ())) if module is not None else ()
         index = self.weighted if family in WEIGHTED and family != "batch_norm" else None
         place = Place(family, entry.function, module, paths, index, order=self._order)
@@ -106,10 +108,12 @@ class Sites:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place; None for the default; `UNDECIDED` until the backward pass."""
-        if (replayed := self.journal.replayed) is not None:
+        journal = self.journal
+        if journal.latest is not None and (replayed := journal.replayed) is not None:
             return replayed.rule
         rule = self._rule(place)
-        self.journal.write(place, rule, self.nz)
+        if journal.active:
+            journal.write(place, rule, self.nz)
         return rule
 
     def forget(self, place: Place) -> None:
@@ -141,15 +145,17 @@ class Sites:
     @property
     def rules(self) -> list[tuple[Place, Rule | None]]:
         """Each place where a rule was requested, without its module, and the rule that acted, in order of execution."""
-        return [(place.recorded(), rule) for place, rule in self._acted()]
+        found = []
+        for place, rule in self._acted():
+            found.append((place.recorded(), rule))
+        return found
 
     def _acted(self) -> list[tuple[Place, Rule | None]]:
         return [self.placements[order] for order in sorted(self.placements)]
 
     def unmatched(self) -> None:
         """Refuses an entry that matches places but cannot act on any of them."""
-        composite = self.composite
-        for key, rule in composite.entries:
+        for key, rule in self.composite.may_miss:
             met = [place for place, _ in self._acted() if key.match(place)]
             if met and not any(place.family in rule.families for place in met):
                 kinds = ", ".join(sorted({place.family for place in met}))

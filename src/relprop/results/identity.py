@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from relprop.engine.members import members
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -29,7 +31,9 @@ class Identity:
         """The identity of a module or a function."""
         known = type(model) if isinstance(model, nn.Module) else model
         name = f"{getattr(known, '__module__', '?')}.{getattr(known, '__qualname__', type(model).__qualname__)}"
-        count = sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0
+        count = 0
+        for _, parameter in members(model).parameters:
+            count += parameter.numel()
         try:
             return cls(name, count, None, weakref.ref(model))
         except TypeError:  # some callables written in C allow no weak reference

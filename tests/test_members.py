@@ -1,0 +1,92 @@
+"""One pass over a model finds what torch's own methods find, also after modules and parameters changed."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+
+import relprop
+from relprop.engine.members import members
+
+
+def same(model: nn.Module) -> None:
+    """Checks the members of a model against torch's own methods: the same objects under the same names, in order."""
+    found = members(model)
+    for ours, theirs in (
+        (list(found.paths.items()), list(model.named_modules(remove_duplicate=False))),
+        (found.modules, list(model.named_modules())),
+        (found.parameters, list(model.named_parameters())),
+    ):
+        assert [(name, id(one)) for name, one in ours] == [(name, id(one)) for name, one in theirs]
+
+
+def test_a_function_has_no_members() -> None:
+    assert members(torch.relu) == ({}, [], [])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_modules_and_parameters_that_are_replaced_added_shared_or_removed_are_noticed(seed: int) -> None:
+    random = Random(seed)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
+    for step in range(60):
+        inner = [m for m in model.modules() if isinstance(m, nn.Sequential)]
+        place, kind = random.choice(inner), random.randrange(7)
+        if kind == 0 and len(inner) < 12:
+            place.add_module(f"new{step}", nn.Sequential(nn.Linear(2, 2)))
+        elif kind == 1 and len(place):
+            place[random.randrange(len(place))] = nn.Linear(3, 3, bias=False)
+        elif kind == 2 and len(place):
+            del place[random.randrange(len(place))]
+        elif kind == 3:  # one layer under two paths
+            shared = nn.Linear(3, 3)
+            place.add_module(f"a{step}", shared)
+            model.add_module(f"b{step}", shared)
+        elif kind == 4:  # tied weights
+            one, other = nn.Linear(3, 3), nn.Linear(3, 3)
+            other.weight = one.weight
+            place.add_module(f"one{step}", one)
+            place.add_module(f"other{step}", other)
+        elif kind == 5:
+            place.register_parameter(f"own{step}", None if step % 2 else nn.Parameter(torch.zeros(1)))
+        else:
+            place.add_module(f"none{step}", None)
+        same(model)
+
+
+def test_a_module_that_contains_itself_is_left_to_torch() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0].parent = model
+    with pytest.raises(RecursionError):
+        list(model.named_modules(remove_duplicate=False))
+    with pytest.raises(RecursionError):
+        members(model)
+
+
+def test_a_class_with_methods_of_its_own_is_asked() -> None:
+    class Renamed(nn.Linear):
+        def named_modules(self, memo=None, prefix="", remove_duplicate=True):
+            yield f"{prefix}!", self
+
+    class Hidden(nn.Sequential):
+        def named_parameters(self, prefix="", recurse=True, remove_duplicate=True):
+            yield from list(super().named_parameters(prefix, recurse, remove_duplicate))[:1]
+
+    same(nn.Sequential(Renamed(2, 2)))
+    same(Hidden(nn.Linear(2, 2)))
+
+
+def test_a_replaced_layer_is_named_and_counted_in_the_next_explanation() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.randn(1, 3)
+    before = relprop.attribute(model, x, 0)
+    assert before.model.parameters == 26
+    model[1] = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
+    after = relprop.attribute(model, x, 0)
+    assert after.model.parameters == 46
+    assert [place.paths for place, _ in after.rules if place.family == "linear"] == [("0",), ("1.0",), ("2",)]
+    model[2].to("meta")
+    with pytest.raises(relprop.errors.ModelStateError, match=r"parameter '2.weight' is on device meta"):
+        relprop.attribute(model, x, 0)
