@@ -297,3 +297,27 @@ def test_a_rule_of_its_own_keeps_a_batch_norm_apart() -> None:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
     wanted = x * ((g * scale * stabilised) @ model[0].weight)
     torch.testing.assert_close(S.values, wanted.detach())
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3, 1), (2, 3, 3, 1), (1, 3, 2, 4), (2, 3, 4), (3, 3, 1)])
+@pytest.mark.parametrize("before", [False, True], ids=["plain", "transposed before"])
+@pytest.mark.parametrize("behind", [False, True], ids=["plain", "transposed behind"])
+def test_how_numbers_lie_in_memory_does_not_matter(shape: tuple[int, ...], before: bool, behind: bool) -> None:
+    """torch's own gradient of a frozen BatchNorm is wrong where input and gradient lie in another order."""
+    norm = nn.BatchNorm2d(3) if len(shape) == 4 else nn.BatchNorm1d(3)
+    norm.weight.data, norm.bias.data = torch.randn(3), torch.randn(3)
+    norm.running_mean, norm.running_var = torch.randn(3), torch.rand(3) + 0.5
+    norm = norm.double().eval()
+    last = len(shape) - 1
+    x = torch.randn(shape, dtype=torch.float64)
+    weights = torch.randn(shape[0], x[0].numel(), dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        given = x.transpose(1, last).contiguous().transpose(1, last) if before else x
+        y = norm(given)
+        return (y.transpose(1, last) if behind else y).flatten(1)
+
+    R = relprop.attribute(model, x, lambda y: (y * weights[: len(y)]).sum(1), composite="zero")
+    factor = (norm.weight / (norm.running_var + norm.eps).sqrt()).reshape([1, 3] + [1] * (len(shape) - 2))
+    handed = weights.view(x.transpose(1, last).shape).transpose(1, last) if behind else weights.view(shape)
+    torch.testing.assert_close(R.values, x * factor.detach() * handed)

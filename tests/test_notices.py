@@ -312,3 +312,27 @@ def test_a_column_that_is_an_index_after_a_step_of_its_own() -> None:
     with pytest.warns(RelpropWarning, match=r"inputs\[:, \[?3\]?\] has relevance 0.*long"):
         found = relprop.attribute(model, x, 0)
     assert len(found.notices) == 1
+
+
+class Looping(nn.Module):
+    """Runs its layers once for each sample, as detectors do that take lists of pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Conv2d(3, 3, 2), nn.ReLU())
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.head(self.features(picture[None]).mean((2, 3))) for picture in x])
+
+
+def test_a_first_layer_that_runs_for_each_sample() -> None:
+    model, x = Looping().to(D).eval(), torch.rand(3, 1, 5, 5, dtype=D)
+    with pytest.warns(RelpropWarning, match=r"'features.0' is the first weighted layer and ran 3 times"):
+        R = relprop.attribute(model, x, 1, composite="gamma_flat")
+    advice = R.notices[0].rpartition("path: ")[2].removesuffix(".")
+    composite = eval(advice, {"relprop": relprop, "composite": relprop.composites.gamma_flat()})
+    R = heard(model, x, composite=composite)
+    assert not R.notices
+    close(R.values, torch.cat([relprop.attribute(model, one[None], 1, composite="gamma_flat").values for one in x]))
+    assert not heard(model, x, composite="epsilon").notices  # one rule for all runs

@@ -17,7 +17,7 @@ from relprop.attribution.checks import check_relevance
 from relprop.attribution.conditioned import Conditioned
 from relprop.attribution.final import find, left_out, saturated
 from relprop.attribution.forward import Answer, Job, check, detached, devices_of, forward, start_inputs
-from relprop.attribution.notices import EXCHANGED, exploded, unreached
+from relprop.attribution.notices import EXCHANGED, exploded, ran_again, unreached
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
 from relprop.attribution.settings import Plan
@@ -110,8 +110,9 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
         read(job, answer, reader, start, gradients, cuts, notices)
         for start, gradients in zip(starts, passes, strict=False)
     ]
+    repeated = ran_again(job.run)
     for result in results:
-        result.notices += saturated(result, answer.output, last)
+        result.notices += [*saturated(result, answer.output, last), *repeated]
     return results
 
 

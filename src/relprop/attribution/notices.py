@@ -84,6 +84,26 @@ def exploded(values: Sequence[Tensor], handed: Tensor) -> list[str]:
     ]
 
 
+def ran_again(run: Run) -> list[str]:
+    """The notice on a first layer that runs several times, as in a loop over samples, under a rule for its first run."""
+    acted = list(run.sites.placements.values())
+    first, rule = next(((place, rule) for place, rule in acted if place.index == 0), (None, None))
+    # A layer of its own: a larger module may call the same function with other weights.
+    if first is None or not isinstance(getattr(first.module, "weight", None), Tensor) or not any(first.paths):
+        return []
+    others = [
+        r for place, r in acted if place.index and place.module is first.module and place.function is first.function
+    ]
+    if all(r == rule for r in others):
+        return []
+    path = first.paths[0]
+    return [
+        f"module '{path}' is the first weighted layer and ran {len(others) + 1} times, as in a loop over samples or for two "
+        f"pictures: {rule!r} acted on its first run alone. To have it act on all, name the layer by its path: "
+        f"relprop.Composite({{relprop.path({path!r}): relprop.{rule!r}}}) | composite."
+    ]
+
+
 def unreached(
     inputs: Any, numbers: Sequence[int], cuts: list[tuple[Cut, list[Tensor | None]]], gradients: Sequence[Tensor | None],
     values: Sequence[Tensor],

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
+from relprop.engine.functions import custom
 from relprop.engine.notes import note_of
 from relprop.engine.registry import register
 from relprop.engine.traits import AFFINE
 from relprop.errors import ModelStateError
+from relprop.operations.activations import detached
 from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted
 
@@ -33,10 +35,10 @@ def batch_norm(
     merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None and _follows(note.layer, input)
     if not call.live:
         return call()
-    if not (merges or call.rule is not None or call.zeros_carry_hidden):
-        return _native(call)
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight
+    if not (merges or call.rule is not None or call.zeros_carry_hidden):
+        return _native(call, input, scale)
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     if note is not None and merges:
         if call.place is not None:
@@ -55,12 +57,14 @@ def _follows(layer: Weighted, z: Tensor) -> bool:
     return axis is not None and z.ndim + axis == 1 and layer.merges
 
 
-def _native(call: Call) -> Tensor:
-    """The operation itself. For a single sample, torch 2.13 reads a transposed gradient as if it were contiguous."""
-    y = call()
-    if len(y) == 1 and y.requires_grad:
-        y.register_hook(lambda g: g.contiguous())
-    return y
+def _native(call: Call, input: Tensor, scale: Tensor) -> Tensor:
+    """The operation itself, with its gradient written out.
+
+    torch 2.13 reads the gradient as if it lay in memory as the input does, if the statistics are frozen and the last
+    axis has one entry, or there is one sample. Behind a transposition it does not.
+    """
+    factor = scale.reshape([1, -1] + [1] * (input.ndim - 2))
+    return custom(input, detached(call), lambda x, g: g * factor)
 
 
 def in_torchs_order(

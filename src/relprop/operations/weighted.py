@@ -280,7 +280,9 @@ def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Ten
         args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
         kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
         return call(*args, **kwargs)
-    if is_live(input) and call.undecided and call.place is not None and call.place.first and weight.ndim == 3:
+    # Also a convolution of two axes, if the input has one entry along one of them.
+    along_one = sum(length > 1 for length in input.shape[2 - weight.ndim :]) < 2
+    if along_one and is_live(input) and call.undecided and call.place is not None and call.place.first:
         call.trait("series")
     return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
 

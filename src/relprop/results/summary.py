@@ -95,7 +95,7 @@ class Summary(Made):
         return self.total / self.sizes[:, None]
 
     def bars(self) -> Summary:
-        """The same, drawn as one chart of bars: mean |R| by length, mean R by a mark."""
+        """The same, drawn as one chart of bars: the mean of `abs(R)` by length, the mean of R by a mark."""
         return replace(self, style="bars")
 
     def by_class(self) -> Summary:
