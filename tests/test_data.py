@@ -54,6 +54,13 @@ def shards(folder: Path) -> dict[str, bytes]:
 # ------------------------------------------------------------------------------------------------ what is stored
 
 
+def test_a_number_is_no_key(tmp_path: Path) -> None:
+    run = explain(X[:4], tmp_path / "maps")
+    with pytest.raises(InputError, match=r"write run\['3'\]") as caught:
+        run[3]
+    assert eval(str(caught.value).rpartition("write ")[2].removesuffix("."), {"run": run}).key == "3"
+
+
 @pytest.mark.parametrize("target", [None, 1, list(range(3)) * 7 + [0], relprop.Contrast(0, 1)])
 def test_a_run_holds_what_attribute_gives(tmp_path: Path, target: Any) -> None:
     run = explain(X, tmp_path / "maps", target=target, number_format="float32", keep={"input": "full", "0": "channels"})

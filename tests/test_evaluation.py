@@ -422,6 +422,12 @@ def test_model_free_maps_are_always_beside() -> None:
     assert relprop.evaluate(linear(), tables(), 0).free == ["random", "input"]
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 8, 9), (3, 2, 8, 8), (3, 8, 9)])
+def test_a_map_that_does_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"'mine' gave a map of shape \(3, .*for inputs of shape \(3, 3, 8, 8\)"):
+        relprop.evaluate(convolutional(), torch.rand(3, 3, 8, 8), 0, {"mine": torch.rand(shape)})
+
+
 def test_a_map_without_channels() -> None:
     model, x = convolutional(), torch.rand(2, 3, 8, 8)
     maps = torch.randn(2, 8, 8)

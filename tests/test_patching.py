@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,7 @@ def test_errors_of_against() -> None:
         ({"against": corrupted[:1]}, "must have the shape, dtype and device"),
         ({"against": corrupted.float()}, "the model is torch.float64"),
         ({"against": (corrupted,)}, "must have the structure of the inputs"),
+        ({"against": corrupted * math.nan}, "against holds NaN"),
         ({"against": corrupted, "through": units("up")[1]}, "against= and through= exclude each other"),
         ({"against": corrupted, "ledger": True}, "against= and ledger= exclude each other"),
         ({"against": corrupted, "composite": relprop.composites.deep_taylor()}, "there is no factor to multiply"),

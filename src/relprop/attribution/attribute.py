@@ -236,7 +236,7 @@ def _admitted(
             raise InputError(f"weights=True and {name}= exclude each other.")
     if against is None:
         return None
-    against, _ = admit(model, against, "relp")
+    against, _ = admit(model, against, "relp", name="against")
     check_against(inputs, against)
     for name, given in (("through", through), ("ledger", settings.ledger), ("positions", settings.positions)):
         if given:

@@ -17,12 +17,12 @@ from relprop.numerics import known
 from relprop.trees import leaves
 
 
-def admit(model: Any, inputs: Any, composite: Composite | str) -> tuple[Any, Composite | None]:
-    """Checks model, inputs and composite; returns the inputs as plain containers, and the composite, None for auto."""
+def admit(model: Any, inputs: Any, composite: Composite | str, name: str = "inputs") -> tuple[Any, Composite | None]:
+    """Checks model, inputs (which messages call `name`) and composite; returns the inputs as plain containers, and the composite, None for auto."""
     check_callable(model, inputs)
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
     own = members(model)
-    check_inputs(model, inputs, own)
+    check_inputs(model, inputs, own, name)
     return inputs, rules_for(model, composite, own)
 
 
@@ -70,11 +70,11 @@ def arguments(inputs: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     return (inputs, *args), kwargs
 
 
-def check_inputs(model: Any, inputs: Any, own: Members) -> None:
+def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
     """Refuses inputs that cannot carry relevance."""
-    found = leaves(inputs)
+    found = leaves(inputs, name)
     if not found:
-        raise InputError("inputs is empty: pass a tensor, or a tuple, list or dict of tensors.")
+        raise InputError(f"{name} is empty: pass a tensor, or a tuple, list or dict of tensors.")
     for path, tensor in found:
         if not isinstance(tensor, Tensor):
             fix = no_tensor(path, tensor, model)

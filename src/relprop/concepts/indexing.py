@@ -175,7 +175,7 @@ def _sample(dataset: Any, n: int) -> tuple[Tensor, Any]:
     item = dataset[n]
     x, label = (item[0], item[1]) if isinstance(item, (tuple, list)) else (item, None)
     if not isinstance(x, Tensor):
-        raise InputError(f"sample {n} of the data is a {type(x).__name__}; give tensors.")
+        raise InputError(f"sample {n} of the data is of type {type(x).__name__}; give tensors.")
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         raise InputError(f"sample {n} of the data is not finite.")
     if isinstance(label, Tensor) and label.numel() == 1 and not label.is_floating_point():

@@ -147,7 +147,10 @@ class Run:
         if key not in self._rows:
             self._look()
         if key not in self._rows:
-            raise InputError(f"no sample that is done has the key {key!r}; keys() lists those that are.")
+            text = (
+                "" if isinstance(key, str) else f" Keys are text, also those of numbered samples: write run['{key}']."
+            )
+            raise InputError(f"no sample that is done has the key {key!r}; keys() lists those that are.{text}")
         row, number = self._rows[key]
         record, numbers = self._unit(number)
         at = row - record["rows"][0]

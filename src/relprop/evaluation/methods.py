@@ -138,8 +138,16 @@ class Method:
                 f"{self.name!r} gave a map of shape {tuple(found.shape)} for {len(samples)} samples of shape "
                 f"{tuple(main.shape[1:])}."
             )
+        given = tuple(found.shape)
         if found.ndim == main.ndim - 1 and main.ndim > 2:  # a map without channels
             found = found.unsqueeze(1 if main.ndim == 4 else found.ndim)
+        if found.ndim == main.ndim and any(
+            a not in (1, b) for a, b in zip(found.shape[1:], main.shape[1:], strict=True)
+        ):
+            raise InputError(
+                f"{self.name!r} gave a map of shape {given} for inputs of shape {tuple(main.shape)}: it must "
+                "have one entry for each of the inputs, or for all channels together."
+            )
         found = found.detach().double()
         if not bool(torch.isfinite(found).all()):
             wrong = samples[int((~torch.isfinite(found)).flatten(1).any(1).nonzero()[0])]
