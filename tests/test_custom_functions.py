@@ -525,6 +525,7 @@ class Reversible(Function):
         raise AssertionError("this function's own backward pass is not wanted")
 
 
+@pytest.mark.filterwarnings("ignore:.*is the first weighted layer and ran")
 @pytest.mark.parametrize("composite", ["zero", "epsilon", "gamma_flat", "epsilon_plus"])
 def test_a_reversible_block(composite: str) -> None:
     f, g = (nn.Sequential(nn.Linear(2, 2), nn.Tanh()).double() for _ in range(2))
@@ -575,6 +576,7 @@ class Adjoint(Function):
         return (None, None, g, *([None] * len(parameters)))
 
 
+@pytest.mark.filterwarnings("ignore:.*is the first weighted layer and ran")
 def test_an_adjoint_of_a_differential_equation() -> None:
     """Followed step by step, as if the equation was solved without one; registered, its own backward pass acts."""
 
