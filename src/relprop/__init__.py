@@ -53,7 +53,7 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
-from relprop.text import explain_generation, explain_text
+from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ __all__ = [
     "attribute_each",
     "captum",
     "compare",
+    "compare_text",
     "compile",
     "composites",
     "errors",

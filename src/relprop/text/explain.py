@@ -326,5 +326,5 @@ def _named(question: Any, n: int) -> tuple[str, Any, float | None, list[tuple[st
 
 def _called(task: Any, choice: Any, n: int) -> str:
     if isinstance(choice, Contrast):
-        return f"{_called(task, choice.positive, n).strip()} − {_called(task, choice.negative, n).strip()}"
+        return f"{_called(task, choice.positive, n).strip()} rather than {_called(task, choice.negative, n).strip()}"
     return str(task.name(choice, n))
