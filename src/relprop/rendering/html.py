@@ -114,7 +114,9 @@ def view_html(view: View, *, heading: str = "h3", many: bool = False) -> str:
     else:
         shown = f'<div class="scroll">{view.draw().to_svg()}</div>{_listed(view)}'
     above = None if view.panels else view.account
-    account = f"<div class=account>{above.to_svg()}</div>\n" if above is not None else ""
+    # On paper, the sentence above says enough of each of many.
+    kind = '"account screen"' if many else "account"
+    account = f"<div class={kind}>{above.to_svg()}</div>\n" if above is not None else ""
     return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{account}{shown}\n</section>"
 
 
@@ -264,10 +266,10 @@ def _listed(view: View) -> str:
     if not view.entries:
         return ""
     if view.kind == "table" and len(view.entries) <= _LONGEST:
-        return values_table(view.entries, f"Relevance of {len(view.entries)} features")
+        return values_table(view.entries, f"Relevance of {len(view.entries)} {view.unit}")
     if view.kind == "table":
         strongest = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:_LONGEST]
-        return values_table(strongest, f"The {_LONGEST} strongest of {len(view.entries)} features")
+        return values_table(strongest, f"The {_LONGEST} strongest of {len(view.entries)} {view.unit}")
     where = {"image": "row, column", "series": "channel, step", "volume": "slice, row, column"}.get(view.kind, "index")
     # Places of pixels help nobody on paper, where they could not be folded.
     return values_table(view.entries, f"The {len(view.entries)} strongest ({where})", on_paper=False)
