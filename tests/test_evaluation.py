@@ -648,7 +648,7 @@ def test_a_method_that_writes_to_the_model_is_an_error() -> None:
         ({"methods": [3]}, "a method is"),
         ({"methods": []}, "methods is empty"),
         ({"methods": [torch.zeros(3, 6)]}, "holds maps of 3 samples"),
-        ({"methods": [lambda x, t: x[:, :2]]}, "does not fit"),
+        ({"methods": [lambda x, t: x[:, :2]]}, "must have one entry for each"),
         ({"methods": [lambda x, t: "map"]}, "gave no map"),
         ({"metrics": "flippin"}, "there is no metric"),
         ({"metrics": Flipping(steps=0)}, "steps must be an int"),
