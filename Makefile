@@ -64,7 +64,7 @@ coverage-packages: $(PACKAGES)/.stamp
 
 # Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
 # the pages that Sphinx compares.
-docs: $(VENV)/.stamp-docs
+docs: $(VENV)/.stamp-docs $(VENV)/.stamp-gallery
 	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
 	@echo "$(SITE)/index.html"
 

@@ -25,6 +25,7 @@ from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
+from relprop.results.grouping import check_groups
 from relprop.results.identity import Identity
 from relprop.results.relevance import Relevance
 from relprop.results.remembered import recalled
@@ -58,6 +59,7 @@ def attribute(
     through: Condition | Sequence[Condition | None] | None = None,
     against: Any = None,
     weights: bool = False,
+    groups: Any = None,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -104,6 +106,8 @@ def attribute(
             are replaced. composite="auto" is then "relp"; "gradient" is attribution patching.
         weights: whether `Relevance.weights` holds the relevance that went through each entry of each weight, summed over
             samples and positions.
+        groups: what to add up: superpixels, groups of features or masks, as in `Relevance.grouped`. Then `values` has a
+            column per group, (N, G), and `names` their names. It is for models with one input.
 
     Returns:
         Relevance whose `values` have the structure of the inputs.
@@ -127,7 +131,7 @@ def attribute(
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
         batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
-        against=against, weights=weights,
+        against=against, weights=weights, groups=groups,
     )[0]  # fmt: skip
 
 
@@ -156,6 +160,7 @@ def attribute_each(
     through: Sequence[Any] | None = None,
     against: Any = None,
     weights: bool = False,
+    groups: Any = None,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
@@ -192,6 +197,8 @@ def attribute_each(
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, names = as_table(model, inputs)
     inputs, pictures, affine = recalled(inputs)
+    if groups is not None:
+        check_groups(inputs, groups, names)
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     inputs, chosen = admit(model, inputs, composite)
@@ -215,16 +222,12 @@ def attribute_each(
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
     about: dict[str, Any] = {
-        "labels": plan.labels,
-        "model": Identity.of(model),
-        "names": names,
-        "pictures": pictures,
-        "affine": affine,
-    }
+        "labels": plan.labels, "model": Identity.of(model), "names": names, "pictures": pictures, "affine": affine,
+    }  # fmt: skip
     said = [None] * len(results) if plan.through is None else [words(one) for _, one in plan.through.each]
-    return [
-        replace(result, inputs=copied, through=through, **about) for result, through in zip(results, said, strict=True)
-    ]
+    found = zip(results, said, strict=True)
+    results = [replace(result, inputs=copied, through=through, **about) for result, through in found]
+    return results if groups is None else [result.grouped(groups) for result in results]
 
 
 def _admitted(

@@ -24,11 +24,12 @@ from relprop.text.parts import Parts, find_parts
 from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
 
-_OWN = {"inputs", "forward_args", "forward_kwargs", "select"}
-"""The arguments of `attribute` that `explain_text` sets itself."""
+_OWN = {"inputs", "forward_args", "forward_kwargs", "select", "groups"}
+"""The arguments of `attribute` that `explain_text` sets itself or does not use."""
 _ELSEWHERE = {
     "max_new_tokens": "relprop.explain_generation(model, tokenizer, text, max_new_tokens=20) lets a model write.",
     "targets": "Several targets are a list, target=[...].",
+    "groups": "The result adds up spans: R.grouped({'question': 'Who wrote it?'}), or for many texts R.to_pandas(groups=...).",
 }
 
 
