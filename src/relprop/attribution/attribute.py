@@ -23,6 +23,7 @@ from relprop.attribution.targets import several
 from relprop.attribution.through import Conditions, paired
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
+from relprop.engine.members import members
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
 from relprop.results.identity import Identity
@@ -194,10 +195,11 @@ def attribute_each(
     inputs, pictures, affine = recalled(inputs)
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
-    inputs, chosen = admit(model, inputs, composite)
+    own = members(model)
+    inputs, chosen = admit(model, inputs, composite, own=own)
     against = _admitted(model, inputs, against, chosen, settings, through, weights)
-    plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
-    plan = replace(plan, against=against, weights=weights, at_once=1 if weights else plan.at_once)
+    plan = Plan.of(model, settings, chosen, 1 if weights else targets_at_once)
+    plan = plan.given(forward_args, forward_kwargs, against=against, weights=weights, members=own)
     if each is not None:
         plan = replace(plan, through=Conditions.of(model, each))
 
@@ -216,7 +218,7 @@ def attribute_each(
     warn(notice for result in results for notice in result.notices)
     about: dict[str, Any] = {
         "labels": plan.labels,
-        "model": Identity.of(model),
+        "model": Identity.of(model, own),
         "names": names,
         "pictures": pictures,
         "affine": affine,
@@ -255,7 +257,7 @@ def _admitted(
 @contextmanager
 def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[Watched]:
     """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs, where we can tell."""
-    with batched(model, inputs) as watched:
+    with batched(model, inputs, plan.members) as watched:
         try:
             yield watched
         except TargetError as error:

@@ -14,6 +14,7 @@ from relprop.attribution.targets import known_labels
 from relprop.attribution.through import Conditions
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
+from relprop.engine.members import Members
 from relprop.errors import InputError
 from relprop.trees import map_tree
 
@@ -75,6 +76,7 @@ class Plan:
         weights: whether parameters report the relevance that went through them.
         through: the conditions, one per result; None for a result per target.
         against: other inputs, whose activations are compared; None without.
+        members: what the model is made of, where that is known: it holds for one call.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
 
@@ -90,6 +92,7 @@ class Plan:
     weights: bool = False
     through: Conditions | None = None
     against: Any = None
+    members: Members | None = None
 
     @classmethod
     def of(cls, model: Any, settings: Settings, composite: Composite | None, at_once: int = 1) -> Plan:
@@ -109,9 +112,9 @@ class Plan:
             at_once=1 if alone else at_once,
         )
 
-    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Plan:
-        """The plan with further arguments of the model."""
-        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}))
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **others: Any) -> Plan:
+        """The plan with further arguments of the model, and with other changes."""
+        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}), **others)
 
     def watching(self, through: Conditions) -> Plan:
         """The plan with conditions."""
