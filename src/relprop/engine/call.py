@@ -128,7 +128,7 @@ class Call:
 
     def trait(self, name: str) -> None:
         """Notes a property of the network, by which "auto" chooses a composite."""
-        self.run.sites.met.add(name)
+        self.run.sites.trait(name)
 
     @property
     def undecided(self) -> bool:
@@ -177,6 +177,14 @@ class Call:
     def is_model_constant(self, constant: Tensor) -> bool:
         """Whether a constant is made of parameters and buffers alone, and so is the same for all samples."""
         return self.run.model.owns(constant)
+
+    def is_weight(self, constant: Tensor) -> bool:
+        """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.
+
+        What a target multiplies the output by is no layer: it says how much relevance each output starts with.
+        """
+        model = self.run.model
+        return model.weighs(constant) and (not model.ended or replaying())
 
     def note(self, live: Tensor) -> Note:
         """What the engine remembers of a live tensor."""
@@ -246,6 +254,8 @@ class Call:
     def relocate(self, family: str) -> None:
         """Moves the call to another family, after its handler has looked at the operands."""
         if self.place is not None:
+            if self.place.family == family:
+                return
             self.run.sites.forget(self.place)
         self.place = self.run.sites.locate(self.entry, family)
         self.rule = self.run.sites.rule(self.place)

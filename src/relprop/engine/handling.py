@@ -21,9 +21,9 @@ def handle(call: Call) -> Any:
     if rule is not None and rule.way in _OF_ANY and _alike(call, rule.way):
         result = decided(rule.way, call())
     else:
-        zeros = call.run.sites.nz  # before the handler reaches the next place
+        zeros, place = call.run.sites.nz, call.place  # before the handler reaches the next place
         result = entry.handler(call, *call.args, **call.kwargs)
-        if zeros:
+        if zeros or (call.place is not place and call.run.sites.nz_after(place)):
             result = preserved(call, result)
         rule = call.rule  # the handler may have moved the call to another family
         if rule is not None and "output" in rule.formulas:

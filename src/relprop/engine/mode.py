@@ -141,7 +141,9 @@ class Propagation(TorchFunctionMode):
             adopt(run, result)
         else:
             result = func(*args, **kwargs)
-        if not live:
+        if live:
+            run.model.note_data(result)
+        else:
             if (
                 (run.gradients.any_plain or kwargs.get("requires_grad"))
                 and isinstance(result, Tensor)
@@ -204,6 +206,7 @@ class Propagation(TorchFunctionMode):
         if written is not None:
             seen(written)
         if isinstance(result, Tensor) and not result.requires_grad:
+            run.model.note_data(result)
             # a normaliser, or a constant by a rule, is not a break
             if _counts(result) or (kwargs and kwargs.get("rounding_mode") is not None):
                 self._cut(func, live[0], result)

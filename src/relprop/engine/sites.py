@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from relprop.composites.composite import MOVING, UNCHOSEN, Composite
@@ -44,6 +46,7 @@ class Sites:
         self._order = 0
         self.journal = Journal()
         self._asked = UNCHOSEN if composite is None else composite.asked
+        self._aside = False
 
     @property
     def composite(self) -> Composite:
@@ -68,7 +71,13 @@ class Sites:
         """Whether exact zeros may carry relevance at the current place."""
         if self.journal.latest is not None and (replayed := self.journal.replayed) is not None:
             return replayed.nz
+        if self._aside:
+            return False
         return self._asked.nz_hidden or (self._asked.nz_first and not self.weighted)
+
+    def nz_after(self, place: Place | None) -> bool:
+        """Whether exact zeros may carry relevance at what seemed to be the first layer, and is none."""
+        return place is not None and place.first and self._asked.nz_first
 
     @property
     def nz_hidden(self) -> bool:
@@ -78,6 +87,20 @@ class Sites:
     def nz_first(self) -> bool:
         """Whether exact zeros of the inputs may carry relevance, now that the composite is known."""
         return self.nz_hidden or (self.weighted > 0 and self.composite.asked.nz_first)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """A context whose operations are no part of the network: no composite names them, and they are not counted."""
+        before, self._aside = self._aside, True
+        try:
+            yield
+        finally:
+            self._aside = before
+
+    def trait(self, name: str) -> None:
+        """Notes a property of the network, by which "auto" chooses."""
+        if not self._aside:
+            self.met.add(name)
 
     def stand(self, entry: Entry, operands: int) -> tuple[Place | None, Any]:
         """The place of the operation now being called, and the rule there. Counts weighted layers.
@@ -103,6 +126,8 @@ class Sites:
             return journal.replay(entry, module, self._asked.nz_hidden)
         if not journal.active and saved_elsewhere(journal.hooks):
             journal.notice()
+        if self._aside:
+            return Place(family, entry.function, module, order=self._order)
         paths, kind = self._model.standing.get(id(module), NOWHERE)
         index = None
         if family in _COUNTED:
@@ -118,6 +143,8 @@ class Sites:
         journal = self.journal
         if journal.latest is not None and (replayed := journal.replayed) is not None:
             return replayed.rule
+        if self._aside:
+            return None
         rule: Any
         by_family = self._asked.by_family
         if by_family is not None:
@@ -133,9 +160,10 @@ class Sites:
         return rule
 
     def forget(self, place: Place) -> None:
-        """Takes back a place that turned out not to be the operation's."""
+        """Takes back the latest place, which turned out not to be the operation's."""
         if replaying():
             return
+        self.weighted -= place.index is not None
         self.placements.pop(place.order, None)
         self.journal.forget(place)
 
