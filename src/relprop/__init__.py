@@ -54,7 +54,7 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
-from relprop.text import explain_generation, explain_text
+from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ __all__ = [
     "attribute_each",
     "captum",
     "compare",
+    "compare_text",
     "compile",
     "composites",
     "errors",
@@ -175,6 +176,9 @@ _LATER = {
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 
+_ELSEWHERE = {"explain": "attribute", "lrp": "attribute", "relevance": "attribute", "load_image": "read_image"}
+"""What people try first, and what it is called."""
+
 
 def __getattr__(name: str) -> Any:
     if name == "load":
@@ -183,6 +187,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches
 
-    near = get_close_matches(name, __all__, 1)
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, __all__, 1)
     meant = f". Did you mean relprop.{near[0]}?" if near else ""
     raise AttributeError(f"module 'relprop' has no attribute {name!r}{meant}")

@@ -26,6 +26,7 @@ from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
+from relprop.results.grouping import check_groups
 from relprop.results.identity import Identity
 from relprop.results.relevance import Relevance
 from relprop.results.remembered import recalled
@@ -59,6 +60,7 @@ def attribute(
     through: Condition | Sequence[Condition | None] | None = None,
     against: Any = None,
     weights: bool = False,
+    groups: Any = None,
     splices: Splice | Sequence[Splice] | None = None,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
@@ -106,6 +108,8 @@ def attribute(
             are replaced. composite="auto" is then "relp"; "gradient" is attribution patching.
         weights: whether `Relevance.weights` holds the relevance that went through each entry of each weight, summed over
             samples and positions.
+        groups: what to add up: superpixels, groups of features or masks, as in `Relevance.grouped`. Then `values` has a
+            column per group, (N, G), and `names` their names. It is for models with one input.
         splices: autoencoders or transcoders in layers, `relprop.Splice`, whose latents are then units, for `layers` and
             `through`.
 
@@ -131,7 +135,7 @@ def attribute(
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
         batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
-        against=against, weights=weights, splices=splices,
+        against=against, weights=weights, groups=groups, splices=splices,
     )[0]  # fmt: skip
 
 
@@ -160,6 +164,7 @@ def attribute_each(
     through: Sequence[Any] | None = None,
     against: Any = None,
     weights: bool = False,
+    groups: Any = None,
     splices: Splice | Sequence[Splice] | None = None,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
@@ -197,6 +202,8 @@ def attribute_each(
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, names = as_table(model, inputs)
     inputs, pictures, affine = recalled(inputs)
+    if groups is not None:
+        check_groups(inputs, groups, names)
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     inputs, chosen = admit(model, inputs, composite)
@@ -221,16 +228,12 @@ def attribute_each(
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
     about: dict[str, Any] = {
-        "labels": plan.labels,
-        "model": Identity.of(model),
-        "names": names,
-        "pictures": pictures,
-        "affine": affine,
-    }
+        "labels": plan.labels, "model": Identity.of(model), "names": names, "pictures": pictures, "affine": affine,
+    }  # fmt: skip
     said = [None] * len(results) if plan.through is None else [words(one) for _, one in plan.through.each]
-    return [
-        replace(result, inputs=copied, through=through, **about) for result, through in zip(results, said, strict=True)
-    ]
+    found = zip(results, said, strict=True)
+    results = [replace(result, inputs=copied, through=through, **about) for result, through in found]
+    return results if groups is None else [result.grouped(groups) for result in results]
 
 
 def _admitted(

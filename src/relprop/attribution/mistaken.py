@@ -47,8 +47,8 @@ def no_tensor(path: str, given: Any, model: Any) -> str:
         return "The model comes first, then its inputs."
     if kind.__module__.partition(".")[0] == "PIL":
         return (
-            f"Make a batch of the picture: torch.from_numpy(numpy.array({path}.convert('RGB'))).movedim(-1, 0)[None].float() / "
-            "255, and then what the model was trained with, such as a size and a normalisation."
+            f"Make a batch of the picture: relprop.read_image({path}, size=224). Give it the size, mean= and std= that the model "
+            "was trained with, or its transform=."
         )
     if hasattr(given, "__array__"):
         own = _dtype(model)
@@ -57,8 +57,8 @@ def no_tensor(path: str, given: Any, model: Any) -> str:
         return f"torch.as_tensor({path}){cast} makes one."
     if isinstance(given, (str, PathLike)):
         return (
-            "Read the file and make a tensor of it; a text is explained by relprop.explain_text(model, tokenizer, text), and "
-            "the command `relprop explain` opens files by itself."
+            "relprop.read_image(path) makes a tensor of a picture, and relprop.explain_text(model, tokenizer, text) explains a "
+            "text; the command `relprop explain` opens files by itself."
         )
     if isinstance(given, (int, float)):
         return "Make one of the whole list, torch.tensor([...]); a tokenizer does with return_tensors='pt'."

@@ -174,6 +174,14 @@ class Call:
         """Whether a constant is made of parameters and buffers alone, and so is the same for all samples."""
         return self.run.model.owns(constant)
 
+    def is_weight(self, constant: Tensor) -> bool:
+        """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.
+
+        What a target multiplies the output by is no layer: it says how much relevance each output starts with.
+        """
+        model = self.run.model
+        return model.weighs(constant) and (not model.ended or replaying())
+
     def note(self, live: Tensor) -> Note:
         """What the engine remembers of a live tensor."""
         return noted(self.run, live)
@@ -242,6 +250,8 @@ class Call:
     def relocate(self, family: str) -> None:
         """Moves the call to another family, after its handler has looked at the operands."""
         if self.place is not None:
+            if self.place.family == family:
+                return
             self.run.sites.forget(self.place)
         self.place = self.run.sites.locate(self.entry, family)
         self.rule = self.run.sites.rule(self.place)

@@ -28,9 +28,9 @@ def _handled(call: Call) -> Any:
         native = way is Way.NATIVE and not ((call.run.sites.nz_hidden or call.weighs) and call.entry.family in WEIGHTED)
         if native or way is Way.BLOCKED or (way is Way.CONSTANT and not softmax):
             return decided(way, call())
-    zeros = call.run.sites.nz  # before the handler reaches the next place
+    zeros, place = call.run.sites.nz, call.place  # before the handler reaches the next place
     result = call.entry.handler(call, *call.args, **call.kwargs)
-    if zeros:
+    if zeros or (call.place is not place and call.run.sites.nz_after(place)):
         result = preserved(call, result)
     rule = call.rule  # the handler may have moved the call to another family
     if rule is not None and "output" in rule.formulas:

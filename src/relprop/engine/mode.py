@@ -147,7 +147,9 @@ class Propagation(TorchFunctionMode):
             adopt(run, result)
         else:
             result = func(*args, **kwargs)
-        if not live:
+        if live:
+            run.model.note_data(result)
+        else:
             if (
                 (run.gradients.any_plain or kwargs.get("requires_grad"))
                 and isinstance(result, Tensor)
@@ -183,9 +185,11 @@ class Propagation(TorchFunctionMode):
                 notes.append(note_of(t))
             result = self._known(entry, func, args, kwargs, live)
             seen(written)
-            rounded = kwargs.get("rounding_mode") is not None or _counts(result)
-            if rounded and not result.requires_grad:  # a normaliser, or a constant by a rule, is not a break
-                self._cut(func, live[0], result)
+            if isinstance(result, Tensor) and not result.requires_grad:
+                run.model.note_data(result)
+                # a normaliser, or a constant by a rule, is not a break
+                if kwargs.get("rounding_mode") is not None or _counts(result):
+                    self._cut(func, live[0], result)
             adopt(run, result)
             made = args[0] if result is None and args else result  # x[...] = y returns nothing
             for name, value in entry.gives:

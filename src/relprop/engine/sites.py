@@ -71,6 +71,11 @@ class Sites:
             return self.weighted == 0
         return composite.unproportional_hidden or (composite.unproportional_first and not self.weighted)
 
+    def nz_after(self, place: Place | None) -> bool:
+        """Whether exact zeros may carry relevance at what seemed to be the first layer, and is none."""
+        composite = self._composite
+        return place is not None and place.first and (composite is None or composite.unproportional_first)
+
     @property
     def nz_hidden(self) -> bool:
         return self._composite is not None and self._composite.unproportional_hidden
@@ -140,9 +145,10 @@ class Sites:
         return rule
 
     def forget(self, place: Place) -> None:
-        """Takes back a place that turned out not to be the operation's."""
+        """Takes back the latest place, which turned out not to be the operation's."""
         if replaying():
             return
+        self.weighted -= place.index is not None
         self.placements.pop(place.order, None)
         self.journal.forget(place)
 

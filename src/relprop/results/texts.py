@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from relprop.errors import InputError
 from relprop.results.files.checks import require
 from relprop.results.files.texts import check_text
 from relprop.results.ledger import Ledger
 from relprop.results.made import Made
 from relprop.results.protocol import loadable
 from relprop.results.words import Word
+from relprop.signatures import public
 
 if TYPE_CHECKING:
     from relprop.rendering.view import Options, Row, View
@@ -98,25 +98,20 @@ class TextRelevance(Made):
         """The words with the most relevance, without special ones."""
         return sorted((w for w in self.words if not w.special), key=lambda w: -w.relevance)[:count]
 
-    def grouped(self, groups: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-        """The relevance of spans of tokens, such as a question and its context; tokens of none are "in no group".
+    @public(".grouped")
+    def grouped(self, groups: Mapping[str, Any]) -> dict[str, float]:
+        """The relevance of spans, such as a question and its context; tokens of none are "in no group".
 
         Args:
-            groups: (start, stop) of each span, by its name; stop is the token after the last.
+            groups: a span by its name: words of the text that occur once, as a str; the numbers of its tokens, as
+                (start, stop), where stop is the token after the last; or a list of such.
 
         Raises:
-            InputError: a span is empty or beyond the text, or two share a token.
+            InputError: a span is empty or not in the text, or two share a token.
         """
-        taken, found = torch.zeros(len(self), dtype=torch.bool), {}
-        for name, span in groups.items():
-            start, stop = span if isinstance(span, (tuple, list)) and len(span) == 2 else (0, 0)
-            if not 0 <= start < stop <= len(self):
-                raise InputError(f"span {name!r} is {span!r}; it is (start, stop) within the {len(self)} tokens.")
-            if bool(taken[start:stop].any()):
-                raise InputError(f"span {name!r} shares a token with another: its relevance would count twice.")
-            taken[start:stop] = True
-            found[name] = float(self.relevance[start:stop].sum())
-        return found if bool(taken.all()) else found | {"in no group": float(self.relevance[~taken].sum())}
+        from relprop.results.spans import grouped
+
+        return grouped(self, groups)
 
     def __str__(self) -> str:
         """A line per word, with a bar: to the right for the target, to the left against it."""

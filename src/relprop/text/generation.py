@@ -36,6 +36,7 @@ _OWN = {
     "labels",
     "batch_size",
     "progress",
+    "groups",
 }
 """The arguments of `attribute` that `explain_generation` sets itself or does not use."""
 
