@@ -142,8 +142,8 @@ MISNAMED: dict[str, tuple[Callable[[], Any], str]] = {
         r"Epsilon: there is no argument 'eps'\. Did you mean 'epsilon'",
     ),
     "a rule without its parameters": (
-        lambda: relprop.ZBox(),  # type: ignore[call-arg]
-        r"ZBox: missing a required argument: 'low'\. It is called with \(low, high",
+        lambda: relprop.ZeroBias(),  # type: ignore[call-arg]
+        r"ZeroBias: missing a required argument: 'rule'\. It is called with \(rule",
     ),
     "a named composite": (
         lambda: relprop.composites.gamma_flat(gama=1),  # type: ignore[call-arg]

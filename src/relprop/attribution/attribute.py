@@ -18,6 +18,7 @@ from relprop.attribution.explain import explain
 from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.splices import Splice, parts_of, splices_of
 from relprop.attribution.tables import as_table
 from relprop.attribution.targets import several
 from relprop.attribution.through import Conditions, paired
@@ -60,6 +61,7 @@ def attribute(
     against: Any = None,
     weights: bool = False,
     groups: Any = None,
+    splices: Splice | Sequence[Splice] | None = None,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -108,6 +110,8 @@ def attribute(
             samples and positions.
         groups: what to add up: superpixels, groups of features or masks, as in `Relevance.grouped`. Then `values` has a
             column per group, (N, G), and `names` their names. It is for models with one input.
+        splices: autoencoders or transcoders in layers, `relprop.Splice`, whose latents are then units, for `layers` and
+            `through`.
 
     Returns:
         Relevance whose `values` have the structure of the inputs.
@@ -131,7 +135,7 @@ def attribute(
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
         batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
-        against=against, weights=weights, groups=groups,
+        against=against, weights=weights, groups=groups, splices=splices,
     )[0]  # fmt: skip
 
 
@@ -161,6 +165,7 @@ def attribute_each(
     against: Any = None,
     weights: bool = False,
     groups: Any = None,
+    splices: Splice | Sequence[Splice] | None = None,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
@@ -203,10 +208,11 @@ def attribute_each(
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     inputs, chosen = admit(model, inputs, composite)
     against = _admitted(model, inputs, against, chosen, settings, through, weights)
-    plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
-    plan = replace(plan, against=against, weights=weights, at_once=1 if weights else plan.at_once)
-    if each is not None:
-        plan = replace(plan, through=Conditions.of(model, each))
+    plan = Plan.of(model, settings, chosen, targets_at_once, splices_of(model, splices)).given(
+        forward_args, forward_kwargs
+    )
+    made = None if each is None else Conditions.of(model, each, parts_of(plan.splices))
+    plan = replace(plan, against=against, weights=weights, at_once=1 if weights else plan.at_once, through=made)
 
     def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
         return explain(model, part, some, start, plan if rows is None else plan.part(*rows))

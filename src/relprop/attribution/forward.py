@@ -18,6 +18,7 @@ from relprop.attribution.notices import drawn
 from relprop.attribution.points import Watch
 from relprop.attribution.seeds import check_batch
 from relprop.attribution.settings import Plan
+from relprop.attribution.splices import spliced
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
@@ -120,7 +121,8 @@ def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
         watched = catching(job.caught, plan.layers, settings.layers_at, run)
     else:
         watched = job.watch.watching(run)
-    with checkpointing(plan.checkpointed, run), watched, Propagation(run):
+    splicing = spliced(plan.splices, job.model, plan.checkpointed, run)
+    with checkpointing(plan.checkpointed, run), splicing, watched, Propagation(run):
         with final:
             raw = _called(job, live)
         output = select_output(raw, settings.select)

@@ -10,6 +10,7 @@ from torch import nn
 
 from relprop.attribution.checks import arguments, check_flags, check_names
 from relprop.attribution.layers import wanted
+from relprop.attribution.splices import Splice, parts_of
 from relprop.attribution.targets import known_labels
 from relprop.attribution.through import Conditions
 from relprop.composites import Composite
@@ -75,6 +76,7 @@ class Plan:
         weights: whether parameters report the relevance that went through them.
         through: the conditions, one per result; None for a result per target.
         against: other inputs, whose activations are compared; None without.
+        splices: splices by the paths of their layers.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
 
@@ -90,9 +92,17 @@ class Plan:
     weights: bool = False
     through: Conditions | None = None
     against: Any = None
+    splices: dict[str, Splice] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Any, settings: Settings, composite: Composite | None, at_once: int = 1) -> Plan:
+    def of(
+        cls,
+        model: Any,
+        settings: Settings,
+        composite: Composite | None,
+        at_once: int = 1,
+        splices: dict[str, Splice] | None = None,
+    ) -> Plan:
         """The plan for a model, without further arguments.
 
         Raises:
@@ -103,10 +113,11 @@ class Plan:
         return cls(
             settings,
             composite,
-            layers=wanted(model, settings.layers),
+            layers=wanted(model, settings.layers, parts=parts_of(splices or {})),
             checkpointed=checkpointed,
             labels=settings.labels if settings.labels is not None else known_labels(model),
             at_once=1 if alone else at_once,
+            splices=splices or {},
         )
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Plan:

@@ -153,6 +153,18 @@ def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
 
 
+def gamma_box(gamma: float = 0.1, epsilon: float = 1e-6) -> Composite:
+    """z-box by each picture's own bounds first, a small gamma on convolutions, epsilon on dense layers.
+
+    `epsilon_gamma_box` is the same with bounds of the user's. Montavon et al. 2019.
+
+    Args:
+        gamma: the extra weight of contributions with the output's sign; 0 is LRP-0, large values approach z+.
+        epsilon: the stabiliser of the dense layers.
+    """
+    return Composite({first: ZBox(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_box")
+
+
 def zero_bias(base: Composite | str = "gamma_flat") -> Composite:
     """The rules of another composite, in which the biases of weighted layers get no share and the inputs get it.
 
@@ -236,6 +248,7 @@ NAMES: dict[str, Callable[..., Composite]] = {
         beta_smooth,
         gamma,
         gamma_flat,
+        gamma_box,
         zero_bias,
         attnlrp,
         attnlrp_gamma,

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.checks import check_flags
-from relprop.attribution.layers import Heads, wanted
+from relprop.attribution.layers import Heads, Part, wanted
 from relprop.attribution.opened import Opened, opened
 from relprop.attribution.points import Point
 from relprop.attribution.settings import Settings
+from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.composites import Composite
 from relprop.concepts.index import Index, fingerprint, load_index
 from relprop.concepts.index_files import MANIFEST, Layer
@@ -47,6 +48,7 @@ def index(
     select: Any = None,
     forward_kwargs: dict[str, Any] | None = None,
     progress: bool = False,
+    splices: Splice | Sequence[Splice] | None = None,
 ) -> Index:
     """An index of what hidden units stand for: for each unit the samples of a data set in which it mattered most.
 
@@ -74,6 +76,7 @@ def index(
         select: what to explain of an output that is no tensor.
         forward_kwargs: further keyword arguments of the model.
         progress: whether to show a progress bar on stderr (needs tqdm).
+        splices: autoencoders or transcoders in layers, whose latents are then units: `layers=["blocks.3.latents"]`.
 
     Returns:
         The index.
@@ -92,7 +95,8 @@ def index(
             raise InputError(f"{name} must be a positive int; got {number!r}.")
     check_flags(normalise=normalise, vectors=vectors, progress=progress)
     start, stop = _rows(dataset, rows)
-    modules = wanted(model, layers)
+    spliced = splices_of(model, splices)
+    modules = wanted(model, layers, parts=parts_of(spliced))
     if not modules:
         raise InputError("layers names no layer: give paths, globs or modules.")
     rules = composite if isinstance(composite, str) else composite.name
@@ -100,12 +104,12 @@ def index(
         "model": str(Identity.of(model)),
         "weights_sha256": weights_sha256(model),
         "data": fingerprint(dataset),
-        "settings": {"composite": rules, "table": str(composite), "keep": keep, "normalise": normalise, "vectors": vectors, "layers": sorted(modules)},
+        "settings": {"composite": rules, "table": str(composite), "keep": keep, "normalise": normalise, "vectors": vectors, "layers": sorted(modules), **_named(spliced)},
         "labels": isinstance(dataset[start], (tuple, list)),
         "rows": [],
     }  # fmt: skip
     begun = _begun(folder, about, start)
-    builder = _Builder(model, modules, about, begun, keep, normalise, vectors, axes or {})
+    builder = _Builder(model, modules, about, begun, keep, normalise, vectors, axes or {}, spliced)
     settings = Settings(composite=composite, select=select)
     done = begun.about["rows"][-1][1] if begun is not None else start
     batches: Any = _batches(dataset, done, stop, batch_size)
@@ -118,7 +122,15 @@ def index(
     made = builder.index([start, stop])
     if folder is not None:
         made.save(folder)
-    return replace(made, model=model, dataset=dataset)
+    return replace(made, model=model, dataset=dataset, splices=spliced)
+
+
+def _named(splices: Splices) -> dict[str, Any]:
+    """What the settings of an index say of its splices: their layers and the hashes of their weights."""
+    if not splices:
+        return {}
+    said = {path: [s.reads, s.error, s.part, *(weights_sha256(m) for m in s.modules())] for path, s in splices.items()}
+    return {"splices": said}
 
 
 def _rows(dataset: Any, rows: Any) -> tuple[int, int]:
@@ -201,10 +213,10 @@ class _Builder:
 
     def __init__(
         self, model: Any, modules: dict[str, Any], about: dict[str, Any], begun: Index | None, keep: int, normalise: bool,
-        vectors: bool, axes: dict[str, int],
+        vectors: bool, axes: dict[str, int], splices: dict[str, Splice],
     ) -> None:  # fmt: skip
         self._model, self._modules, self._about, self._keep = model, modules, about, keep
-        self._normalise, self._vectors, self._axes = normalise, vectors, axes
+        self._normalise, self._vectors, self._axes, self._splices = normalise, vectors, axes, splices
         self._layers: dict[str, Layer] = {} if begun is None else dict(begun.layers)
         self._parts: dict[str, list[Tensor]] = {
             path: [layer.vectors] for path, layer in self._layers.items() if layer.vectors is not None
@@ -222,7 +234,13 @@ class _Builder:
         """Explains a batch, and adds what its units did."""
         watched = {(path, "output"): module for path, module in self._modules.items()}
         with opened(
-            self._model, inputs, None if labels is None else list(labels), settings, watched, forward_kwargs=kwargs
+            self._model,
+            inputs,
+            None if labels is None else list(labels),
+            settings,
+            watched,
+            forward_kwargs=kwargs,
+            splices=self._splices,
         ) as state:
             points = {path: self._point(state, path) for path in self._modules}
             edges = [GradientEdge(*edge) for point in points.values() for edge, _ in point.edges]
@@ -288,5 +306,7 @@ class _Builder:
         module = self._modules[path]
         if isinstance(module, Heads) or inner in (1, 3, 4):
             return 0
+        if isinstance(module, Part):
+            return inner - 1
         convolutions = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
         return 0 if any(isinstance(m, convolutions) for m in module.modules()) else inner - 1

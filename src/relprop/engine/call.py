@@ -130,7 +130,7 @@ class Call:
 
     def trait(self, name: str) -> None:
         """Notes a property of the network, by which "auto" chooses a composite."""
-        self.run.sites.met.add(name)
+        self.run.sites.trait(name)
 
     @property
     def undecided(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from relprop.composites.composite import Composite
@@ -38,6 +40,7 @@ class Sites:
         self._order = 0
         self.journal = Journal()
         self._names_everything = composite is not None and composite.names_everything
+        self._aside = False
 
     @property
     def composite(self) -> Composite:
@@ -62,6 +65,8 @@ class Sites:
         journal, composite = self.journal, self._composite
         if journal.latest is not None and (replayed := journal.replayed) is not None:
             return replayed.nz
+        if self._aside:
+            return False
         if composite is None:
             return self.weighted == 0
         return composite.unproportional_hidden or (composite.unproportional_first and not self.weighted)
@@ -74,6 +79,20 @@ class Sites:
     def nz_first(self) -> bool:
         """Whether exact zeros of the inputs may carry relevance, now that the composite is known."""
         return self.nz_hidden or (self.weighted > 0 and self.composite.unproportional_first)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """A context whose operations are no part of the network: no composite names them, and they are not counted."""
+        before, self._aside = self._aside, True
+        try:
+            yield
+        finally:
+            self._aside = before
+
+    def trait(self, name: str) -> None:
+        """Notes a property of the network, by which "auto" chooses."""
+        if not self._aside:
+            self.met.add(name)
 
     def place(self, entry: Entry, operands: int) -> Place | None:
         """The place of the operation now being called. Counts weighted layers.
@@ -98,6 +117,8 @@ class Sites:
             return self.journal.replay(entry, module, self.nz_hidden)
         if not self.journal.active:
             self.journal.watch()
+        if self._aside:
+            return Place(family, entry.function, module, order=self._order)
         paths = tuple(self._model.paths.get(id(module), ())) if module is not None else ()
         index = self.weighted if family in WEIGHTED and family != "batch_norm" else None
         place = Place(family, entry.function, module, paths, index, order=self._order)
@@ -111,6 +132,8 @@ class Sites:
         journal = self.journal
         if journal.latest is not None and (replayed := journal.replayed) is not None:
             return replayed.rule
+        if self._aside:
+            return None
         rule = self._rule(place)
         if journal.active:
             journal.write(place, rule, self.nz)

@@ -2,6 +2,7 @@
 
 `along_result` shapes biases and scales to broadcast with the output. `channel_axis` is an axis of the output: a scale
 or shift along it, one number per channel, gives another map of the same kind. It is None if there is no such axis.
+`extent`, where it is not the last axis, holds the axes of the input along which values are of one kind.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Contraction:
     def __init__(self, live: str, constant: str, output: str) -> None:
         self.live, self.constant, self.output = live, constant, output
         self.channel_axis = -1 if output[-1] in constant else None  # `...` ends in a dot, which no constant contains
+        before, _, after = live.partition("...")
+        axes = {label: n for n, label in enumerate(before)} | {label: n - len(after) for n, label in enumerate(after)}
+        self.extent = tuple(axes[label] for label in live if label in constant)
 
     @staticmethod
     def parse(equation: Any, position: int) -> Contraction | None:
@@ -120,7 +124,7 @@ class Convolution:
         self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any
     ) -> None:
         self.dims, self.groups, self.transposed = dims, groups, transposed
-        self.channel_axis = -dims - 1
+        self.channel_axis, self.extent = -dims - 1, tuple(range(-dims, 0))
         self.stride, self.dilation, self.output_padding = (
             per_axis(stride, dims),
             per_axis(dilation, dims),

@@ -24,6 +24,7 @@ CAUSES = {
     "division": "divisions",
     "recurrent": "recurrent layers",
     SINK: "position encodings",
+    "splice": "reconstruction errors",
 }
 """What absorbed relevance, by family of operations."""
 OTHER = "other constants"
