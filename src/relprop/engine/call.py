@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -202,6 +202,13 @@ class Call:
     def samples(self) -> int:
         """How many samples the inputs have."""
         return self.run.inputs.samples
+
+    def keeping_samples(self) -> AbstractContextManager[None]:
+        """A context for steps of an operation that is known to keep samples apart, along whatever axis they lie.
+
+        A ledger reads the rows of each step, so it must know where the samples lie.
+        """
+        return nullcontext() if self.run.trace.recorder is not None else self.run.inputs.keeping()
 
     @property
     def reports_positions(self) -> bool:
