@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,13 @@ from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
 
 
+class Into(NamedTuple):
+    """A tensor that the model overwrites, and the operation that does it."""
+
+    target: Tensor
+    write: Callable[[], object]
+
+
 class Call:
     """One call of an operation, as its handler sees it. `call()` runs the operation itself.
 
@@ -34,13 +41,14 @@ class Call:
         kwargs: its named operands and options.
         live: the operands that carry relevance.
         inplace: whether the handler must write into the first operand.
+        into: where the result may be written, if the first operand is a copy of a tensor that is overwritten.
         zeros: set by a handler that has already dealt with the relevance of exact zeros.
         place: where the call stands in the model; None for an operation that only moves or selects.
         rule: the rule at that place; None for the default.
         run: the whole run. Handlers need only the methods below.
     """
 
-    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run", "zeros")
+    __slots__ = ("args", "entry", "function", "inplace", "into", "kwargs", "live", "place", "rule", "run", "zeros")
     place: Place | None
     rule: Any
 
@@ -56,6 +64,7 @@ class Call:
         again: Call | None = None,
     ):
         self.inplace = inplace
+        self.into: Into | None = None
         self.zeros = False
         self.run = run
         self.entry = entry
@@ -152,6 +161,11 @@ class Call:
         """A function that tells the backward pass whether exact zeros of the inputs carry relevance."""
         sites = self.run.sites  # not the call, which would keep its operands alive
         return lambda: sites.nz_first
+
+    @property
+    def blank(self) -> Callable[[Tensor], Tensor]:
+        """A function that gives the backward pass zeros in the shape of a tensor. Nothing may write into them."""
+        return self.run.blank
 
     @property
     def weighs(self) -> bool:

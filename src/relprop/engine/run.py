@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relprop.composites.composite import Composite
@@ -70,6 +71,15 @@ class Run:
         self.chance = Chance()
         self.final = False
         self.weights = weights
+        self._blanks: dict[Any, Tensor] = {}
+
+    def blank(self, like: Tensor) -> Tensor:
+        """Zeros in the shape of a tensor, which the backward passes share: nothing may write into them."""
+        key = like.shape, like.dtype, like.device
+        found = self._blanks.get(key)
+        if found is None:
+            found = self._blanks[key] = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
+        return found
 
     def where(self) -> str:
         """The module now running, for messages."""
@@ -93,6 +103,7 @@ class Run:
     def close(self) -> None:
         """Releases the graph, which holds this run: the garbage collector cannot see a cycle through its nodes."""
         self.functions = Applications()
+        self._blanks.clear()
         self.inputs.close()
         self.writes.close()
         self.trace.close()
