@@ -7,7 +7,7 @@ from importlib import import_module
 from gallery.catalogue import MAPS, Map
 
 CHAPTERS = (
-    "photographs", "rules", "scales", "layers", "digits", "patches", "series", "tables", "sound", "volumes", "words",
+    "photographs", "rules", "composites", "scales", "layers", "digits", "patches", "series", "tables", "sound", "volumes", "words",
     "classes", "tokens",
 )  # fmt: skip
 for chapter in CHAPTERS:  # importing one adds its maps

@@ -18,6 +18,7 @@ from relprop.attribution.notices import drawn
 from relprop.attribution.points import Watch
 from relprop.attribution.seeds import check_batch
 from relprop.attribution.settings import Plan
+from relprop.attribution.splices import spliced
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
@@ -25,6 +26,7 @@ from relprop.engine.chance import State, moved, state
 from relprop.engine.checkpoint import checkpointing
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
+from relprop.engine.tensors import tensors_in
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError
 from relprop.results.logit import as_logits, without_logits
@@ -120,9 +122,11 @@ def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
         watched = catching(job.caught, plan.layers, settings.layers_at, run)
     else:
         watched = job.watch.watching(run)
-    with checkpointing(plan.checkpointed, run), watched, Propagation(run):
+    splicing = spliced(plan.splices, job.model, plan.checkpointed, run)
+    with checkpointing(plan.checkpointed, run), splicing, watched, Propagation(run):
         with final:
             raw = _called(job, live)
+        run.model.end()
         output = select_output(raw, settings.select)
         if settings.labels is not None:
             check_labels(plan.labels, output)
@@ -144,6 +148,8 @@ def _called(job: Job, live: Any) -> Any:
         InputError: the model refuses the inputs, and the reason can be told.
     """
     args, kwargs = job.plan.arguments(live)
+    if job.run.inputs.ids or job.plan.args or job.plan.kwargs:
+        job.run.model.note_data([t for t in tensors_in((args, kwargs)) if not t.requires_grad])
     try:
         with job.run.gradients.within_model():
             return job.model(*args, **kwargs)

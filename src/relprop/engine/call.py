@@ -41,14 +41,13 @@ class Call:
         kwargs: its named operands and options.
         live: the operands that carry relevance.
         inplace: whether the handler must write into the first operand.
-        into: where the result may be written, if the first operand is a copy of a tensor that is overwritten.
         zeros: set by a handler that has already dealt with the relevance of exact zeros.
         place: where the call stands in the model; None for an operation that only moves or selects.
         rule: the rule at that place; None for the default.
         run: the whole run. Handlers need only the methods below.
     """
 
-    __slots__ = ("args", "entry", "function", "inplace", "into", "kwargs", "live", "place", "rule", "run", "zeros")
+    __slots__ = ("args", "entry", "function", "inplace", "kwargs", "live", "place", "rule", "run", "zeros")
     place: Place | None
     rule: Any
 
@@ -64,7 +63,6 @@ class Call:
         again: Call | None = None,
     ):
         self.inplace = inplace
-        self.into: Into | None = None
         self.zeros = False
         self.run = run
         self.entry = entry
@@ -72,8 +70,12 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.live = live
-        self.place = run.sites.place(entry, len(live)) if again is None else again.place
-        self.rule = (None if self.place is None else run.sites.rule(self.place)) if again is None else again.rule
+        self.place, self.rule = run.sites.stand(entry, len(live)) if again is None else (again.place, again.rule)
+
+    @property
+    def into(self) -> Into | None:
+        """Where the result may be written, if the first operand is a copy of a tensor that is overwritten."""
+        return None
 
     @property
     def way(self) -> Way:
@@ -102,13 +104,12 @@ class Call:
         self.function, self.args, self.kwargs = function, args, kwargs
 
     def settle(self, result: Any) -> Any:
-        """The result, with the numbers that the model's own call gives.
+        """The result, with the numbers that the model's own call gives, where its kernel is another one (`KERNELS`).
 
         For some operations torch chooses the kernel by which operands require a gradient. In the model, parameters do;
         while it is explained, live tensors do.
         """
-        differs = KERNELS.get(self.entry.function)
-        if differs is None or not isinstance(result, Tensor) or recording() or not differs(self):
+        if not isinstance(result, Tensor) or recording():
             return result
         with torch.no_grad():
             value = self.function(*map(self.own, self.args), **{k: self.own(a) for k, a in self.kwargs.items()})
@@ -139,7 +140,7 @@ class Call:
 
     def trait(self, name: str) -> None:
         """Notes a property of the network, by which "auto" chooses a composite."""
-        self.run.sites.met.add(name)
+        self.run.sites.trait(name)
 
     @property
     def undecided(self) -> bool:
@@ -163,9 +164,10 @@ class Call:
         return lambda: sites.nz_first
 
     @property
-    def blank(self) -> Callable[[Tensor], Tensor]:
-        """A function that gives the backward pass zeros in the shape of a tensor. Nothing may write into them."""
-        return self.run.blank
+    def native(self) -> bool:
+        """Whether torch's own gradient is all that a weighted layer needs here: its rule is LRP-0, and nobody asks for more."""
+        rule, run = self.rule, self.run
+        return (rule is None or rule.way is Way.DEFAULT) and run.weights is None and not run.sites.nz_hidden
 
     @property
     def weighs(self) -> bool:
@@ -187,6 +189,14 @@ class Call:
     def is_model_constant(self, constant: Tensor) -> bool:
         """Whether a constant is made of parameters and buffers alone, and so is the same for all samples."""
         return self.run.model.owns(constant)
+
+    def is_weight(self, constant: Tensor) -> bool:
+        """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.
+
+        What a target multiplies the output by is no layer: it says how much relevance each output starts with.
+        """
+        model = self.run.model
+        return model.weighs(constant) and (not model.ended or replaying())
 
     def note(self, live: Tensor) -> Note:
         """What the engine remembers of a live tensor."""
@@ -256,12 +266,28 @@ class Call:
     def relocate(self, family: str) -> None:
         """Moves the call to another family, after its handler has looked at the operands."""
         if self.place is not None:
+            if self.place.family == family:
+                return
             self.run.sites.forget(self.place)
         self.place = self.run.sites.locate(self.entry, family)
         self.rule = self.run.sites.rule(self.place)
 
     def error(self, what: str) -> UnsupportedOperationError:
         return self.run.refuse(self.entry, what, shapes(self.args))
+
+
+class Copied(Call):
+    """A call on a copy of a tensor that the model overwrites."""
+
+    __slots__ = ("_into",)
+
+    def __init__(self, *args: Any, into: Into | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._into = into
+
+    @property
+    def into(self) -> Into | None:
+        return self._into
 
 
 class Made(Call):
@@ -279,18 +305,18 @@ def _folds(call: Call) -> bool:
 
     It does so if the matrix requires a gradient, or if the tensor is contiguous.
     """
-    operands = []
-    for a in (*call.args, *call.kwargs.values()):
-        if isinstance(a, Tensor):
-            operands.append(a)
-            if len(operands) == 2:
-                break
-    if len(operands) < 2 or operands[0].ndim == operands[1].ndim:
-        return False
-    if operands[0].ndim > operands[1].ndim and operands[0].is_contiguous():
-        return False
-    smaller = min(operands, key=Tensor.dim)
-    return smaller.requires_grad != call.own(smaller).requires_grad
+    first = None
+    for a in (*call.args, *call.kwargs.values()) if call.kwargs else call.args:
+        if not isinstance(a, Tensor):
+            continue
+        if first is None:
+            first = a
+            continue
+        if first.ndim == a.ndim or (first.ndim > a.ndim and first.is_contiguous()):
+            return False
+        smaller = first if first.ndim < a.ndim else a
+        return smaller.requires_grad != call.own(smaller).requires_grad
+    return False
 
 
 def _nuclear(call: Call) -> bool:

@@ -8,7 +8,7 @@ from weakref import ref
 
 from torch import Tensor
 
-from relprop.engine.call import Call, Into
+from relprop.engine.call import Call, Copied, Into
 from relprop.engine.handling import handle
 from relprop.engine.marks import NOTE
 from relprop.engine.notes import Chain, continues, note_of, noted, renew
@@ -55,10 +55,9 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
             run.trace.recorder.copy(before, target)
     args = (before, *args[1:])
     live = [before if t is target else t for t in live]
-    beside_it = Call(run, entry, main, args, kwargs, live, again=call)
-    if entry.family == "activation" and _may_receive(run, target):
-        beside_it.into = Into(target, lambda: function(*written[0], **written[1]))
-    result = handle(beside_it)
+    writes_itself = entry.family == "activation" and _may_receive(run, target)
+    into = Into(target, lambda: function(*written[0], **written[1])) if writes_itself else None
+    result = handle(Copied(run, entry, main, args, kwargs, live, again=call, into=into))
     if result is target:
         return target
     note, old = note_of(result), note_of(target)

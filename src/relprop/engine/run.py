@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from relprop.composites.composite import Composite
@@ -12,6 +11,7 @@ from relprop.composites.places import Place
 from relprop.engine.applied import Applications
 from relprop.engine.chance import Chance
 from relprop.engine.inputs import Inputs
+from relprop.engine.members import Members
 from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.model_view import ModelView
 from relprop.engine.recorder import Recorder
@@ -28,6 +28,7 @@ class Run:
     Args:
         composite: the rules; None to choose them at the end of the forward pass ("auto").
         model: the model, for module paths; None for a plain function.
+        members: what the model is made of, where that is known.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         recorder: records what each operation absorbs.
         observed: whether each operation, its place and unknown operations are logged.
@@ -53,6 +54,7 @@ class Run:
         composite: Composite | None,
         model: Any = None,
         *,
+        members: Members | None = None,
         strict: bool = True,
         recorder: Recorder | None = None,
         observed: bool = False,
@@ -61,7 +63,7 @@ class Run:
         writes: Writes | None = None,
         weights: Any = None,
     ) -> None:
-        self.model = ModelView(model)
+        self.model = ModelView(model, members)
         self.sites = Sites(composite, self.model, observed)
         self.inputs = inputs or Inputs()
         self.functions = Applications()
@@ -71,15 +73,6 @@ class Run:
         self.chance = Chance()
         self.final = False
         self.weights = weights
-        self._blanks: dict[Any, Tensor] = {}
-
-    def blank(self, like: Tensor) -> Tensor:
-        """Zeros in the shape of a tensor, which the backward passes share: nothing may write into them."""
-        key = like.shape, like.dtype, like.device
-        found = self._blanks.get(key)
-        if found is None:
-            found = self._blanks[key] = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
-        return found
 
     def where(self) -> str:
         """The module now running, for messages."""
@@ -91,7 +84,8 @@ class Run:
 
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
         """The error for an operation that cannot be explained."""
-        place = Place(entry.family, entry.function, *self.model.here())
+        module, paths = self.model.here()
+        place = Place(entry.family, entry.function, module, paths)
         return UnsupportedOperationError(f"{place}, given {shapes}: {what}")
 
     def begin_pass(self, samples: int, final: bool) -> None:
@@ -103,7 +97,6 @@ class Run:
     def close(self) -> None:
         """Releases the graph, which holds this run: the garbage collector cannot see a cycle through its nodes."""
         self.functions = Applications()
-        self._blanks.clear()
         self.inputs.close()
         self.writes.close()
         self.trace.close()

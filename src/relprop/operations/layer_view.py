@@ -52,6 +52,10 @@ class LayerView:
         """The output as the view has it, without history."""
         return Output(self.z.detach(), self.rectified, self._clipped)
 
+    @property
+    def extent(self) -> tuple[int, ...]:
+        return getattr(self._layer.linear, "extent", (-1,))
+
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
         return self._layer.linear.forward(x, weight, bias if isinstance(bias, Tensor) else None)
 

@@ -47,21 +47,37 @@ def layer_norm(
     dims = tuple(range(-len(normalized_shape), 0))
     if call.formula is not None or not _in_one_kernel(input, weight, bias):
         return _normalised(call, input, lambda x, g: _centred(x, dims, eps, g if weight is None else g * weight))
-    blank, shape, found = call.blank, tuple(input.shape[-len(dims) :]), []
+    shape = tuple(input.shape[-len(dims) :])
+    kept: list[Tensor] = []
 
     def compute() -> Tensor:
         y, _, rstd = torch.native_layer_norm(input.detach(), shape, weight, bias, eps)
-        found.append(rstd)
+        kept.append(rstd)
         return y
 
     def back(x: Tensor, g: Tensor) -> Tensor:
         if not own(g):
             return _centred(x, dims, eps, g if weight is None else g * weight)
+        if len(kept) == 1:
+            kept.extend((_zeros(kept[0]), _zeros(g)))
+        rstd, mean, zeros = kept
         # of an input of zeros, torch's own way back leaves what goes through the deviation out
-        options = shape, blank(found[0]), found[0], weight, None, [True, False, False]
-        return torch.ops.aten.native_layer_norm_backward(g, blank(g), *options)[0]
+        options = shape, mean, rstd, weight, None, [True, False, False]
+        return torch.ops.aten.native_layer_norm_backward(g, zeros, *options)[0]
 
     return custom(input, compute, back)
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """Zeros in the shape of a tensor, which all norms of a network share as long as one of them is alive."""
+    key = like.shape, like.dtype, like.device
+    found = _ZEROS.get(key)
+    if found is None:
+        found = _ZEROS[key] = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
+    return found
+
+
+_ZEROS: weakref.WeakValueDictionary[Any, Tensor] = weakref.WeakValueDictionary()
 
 
 def _in_one_kernel(x: Tensor, *operands: Tensor | None) -> bool:
