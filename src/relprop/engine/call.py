@@ -266,6 +266,18 @@ class Call:
         """Shows the outputs of the heads of an attention, (N, heads, T, features), to whoever asked for them."""
         self.run.trace.attended(heads, arranged)
 
+    def stepped(self, name: str) -> Callable[[Tensor], None] | None:
+        """What shows a state of a recurrent layer to whoever asked for it; None if nobody did."""
+        see = self.run.trace.stepped(name)
+        if see is None:
+            return None
+
+        def show(state: Tensor) -> None:
+            self.absorbs(state)
+            see(state)
+
+        return show
+
     def unattended(self) -> AbstractContextManager[bool]:
         """A context in which the outputs of heads are not shown. Its value is whether anybody asked for them."""
         return self.run.trace.unattended()
