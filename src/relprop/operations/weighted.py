@@ -246,10 +246,10 @@ def weighted(
 ) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
-    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
-        call.trait("patches")
     if call.native:
         return call()
+    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
+        call.trait("patches")
     if scale is None:
         return Weighted(call, x, linear, weight, bias).apply(lambda: call())
     return Weighted(call, x, linear, weight, None).merged(scale, bias).apply(lambda: call())
