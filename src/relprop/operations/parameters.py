@@ -16,6 +16,7 @@ from relprop.engine.marks import PARAMETER
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import nonzero
 from relprop.operations.layer_view import LayerView
+from relprop.operations.saved_output import Output
 
 
 class Parameters:
@@ -69,8 +70,8 @@ class Parameters:
 class Factored(LayerView):
     """A layer in whose transposed maps each entry of the weight has a factor."""
 
-    def __init__(self, layer: Any, x: Tensor, z: Tensor | None, rectified: bool, factor: Tensor) -> None:
-        super().__init__(layer, x, z, rectified, {})
+    def __init__(self, layer: Any, x: Tensor, output: Output, factor: Tensor) -> None:
+        super().__init__(layer, x, output, {})
         self._factor = factor
 
     def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -106,7 +107,7 @@ def weigh(parameters: Parameters, layer: Any, x: Tensor, g: Tensor, view: Any, r
     factor = torch.ones_like(layer.plain, dtype=x.dtype, requires_grad=True)
     x, g = x.detach(), g.detach()
     with torch.enable_grad():
-        seen = Factored(layer, x, None if rule is None else view.z.detach(), view.rectified, factor)
+        seen = Factored(layer, x, view.as_output() if rule is not None else Output(), factor)
         found = seen.transpose(g) if rule is None else rule.propagate(seen, g)
         handed = (nonzero(x) * found).sum()
     if handed.requires_grad:
