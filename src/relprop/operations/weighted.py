@@ -266,6 +266,9 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
         return two_live(call, input, weight, bias) if is_live(input) else call()
     if bias is not None and bias.requires_grad:
         return _with_live_bias(call, input, weight, bias) if is_live(input) else call()
+    if call.native:
+        call.keeps_zeros()
+        return call()
     if weight.ndim == 1 and is_live(input):
         axes = ascii_letters[: input.ndim]
         return weighted(call, input, Contraction(axes, axes[-1], axes[:-1]), weight, bias)
