@@ -247,10 +247,10 @@ def weighted(
 ) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
-    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
-        call.trait("patches")
     if call.native:
         return call()
+    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
+        call.trait("patches")
     if scale is None:
         return Weighted(call, x, linear, weight, bias).apply(lambda: call())
     return Weighted(call, x, linear, weight, None).merged(scale, bias).apply(lambda: call())
@@ -266,6 +266,9 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
         return two_live(call, input, weight, bias) if is_live(input) else call()
     if bias is not None and bias.requires_grad:
         return _with_live_bias(call, input, weight, bias) if is_live(input) else call()
+    if call.native:
+        call.keeps_zeros()
+        return call()
     if weight.ndim == 1 and is_live(input):
         axes = ascii_letters[: input.ndim]
         return weighted(call, input, Contraction(axes, axes[-1], axes[:-1]), weight, bias)
