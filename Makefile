@@ -68,11 +68,12 @@ docs: $(VENV)/.stamp-docs $(VENV)/.stamp-gallery
 	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
 	@echo "$(SITE)/index.html"
 
-# The pictures of the README.
+# The pictures of the README and of the pages.
 picture: $(VENV)/.stamp-gallery
 	$(BIN)/python docs/picture.py
-	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation
-	cp $(GALLERY)/text-*.png docs/images/
+	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation composites-photograph composites-series \
+		composites-transformer composites-text composites-table
+	cp $(GALLERY)/text-*.png $(GALLERY)/composites-*.png docs/images/
 
 # The figure that compares libraries, with those that the benchmarks compare with.
 sums: $(VENV)/.stamp-gallery $(VENV)/.stamp-bench

@@ -44,7 +44,7 @@ def test_it_uses_no_private_name_of_ours() -> None:
 def test_it_draws_some_maps(gallery: ModuleType, tmp_path: Path) -> None:
     gallery.main(tmp_path, "odd", "head-channels")
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count("<section>") == 2 and "Maps that are none" in page
+    assert page.count("<section>") == 2 and "Empty, constant and broken maps" in page
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["head-channels.png", "odd.png"]
     with Image.open(tmp_path / "odd.png") as image:
         assert image.width > 1000

@@ -17,7 +17,7 @@ from torch import nn
 
 import relprop
 from golden import same_picture
-from relprop.errors import FormatError, InputError
+from relprop.errors import FormatError, InputError, TargetError
 from relprop.rendering.summaries import beeswarm, importance, sample_map
 from relprop.results.many import TextResults
 from relprop.results.summary import Summary
@@ -330,6 +330,24 @@ def test_arrays_and_columns_of_texts() -> None:
         assert all(torch.equal(a.relevance, b.relevance) for a, b in zip(found, wanted, strict=True))
     with pytest.raises(InputError):
         relprop.explain_text(model, tokenizer, pandas.Series([1.0, 2.0]))
+
+
+def test_columns_of_targets_and_errors_that_name_the_text() -> None:
+    tokenizer = words()
+    model = Plain(len(tokenizer)).double().eval()
+    table = pandas.DataFrame({"text": ["oil", "a good film", "paris"], "label": [0, 2, 1]})
+    for targets in (table["label"], table["label"].to_numpy(), [0, 2, 1]):
+        assert [one.index for one in relprop.explain_text(model, tokenizer, table["text"], targets, batch_size=1)] == [
+            0,
+            2,
+            1,
+        ]
+    with pytest.raises(InputError, match=r"text is a DataFrame: pass one of its columns, such as table\['text'\]"):
+        relprop.explain_text(model, tokenizer, table)
+    with pytest.raises(InputError, match="text 1 of the list, counted from 0: the text is empty"):
+        relprop.explain_text(model, tokenizer, ["oil", " "])
+    with pytest.raises(TargetError, match=r"target=relprop\.Contrast\(answer, 'grain'\)"):
+        relprop.explain_text(model, tokenizer, "oil", against="grain")
 
 
 def test_several_targets_nest() -> None:

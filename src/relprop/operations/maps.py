@@ -2,6 +2,7 @@
 
 `along_result` shapes biases and scales to broadcast with the output. `channel_axis` is an axis of the output: a scale
 or shift along it, one number per channel, gives another map of the same kind. It is None if there is no such axis.
+`extent`, where it is not the last axis, holds the axes of the input along which values are of one kind.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Contraction(Map):
         self.live, self.constant, self.output = live, constant, output
         self.channels = set(constant) & set(output) - set(live)
         self.channel_axis = -1 if output[-1:] in self.channels and output else None
+        self.extent = tuple(n for n, label in enumerate(live) if label in constant and label not in output)
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = torch.einsum(f"{self.live},{self.constant}->{self.output}", x, w)
@@ -134,7 +136,7 @@ class Convolution(Map):
         self, dims: int, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool, output_padding: Any
     ) -> None:
         self.dims, self.groups, self.transposed = dims, groups, transposed
-        self.channel_axis = -dims - 1
+        self.channel_axis, self.extent = -dims - 1, tuple(range(-dims, 0))
         self.stride, self.dilation, self.output_padding = (
             per_axis(stride, dims),
             per_axis(dilation, dims),

@@ -253,7 +253,7 @@ def weighted(
     call.keeps_zeros()  # its rules deal with them
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.trait("patches")
-    if not call.zeros_carry_hidden and call.way is Way.DEFAULT and not call.weighs:
+    if call.native:
         return call()
     if scale is None:
         return Weighted(call, x, linear, weight, bias).apply(lambda: call())
