@@ -21,6 +21,17 @@ class Map:
 
     channel_axis: int | None = None
 
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        """From the shape of the output to that of the input `x`."""
+        raise NotImplementedError
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        """A vector over output channels, shaped to multiply the weight."""
+        raise NotImplementedError
+
     def along_result(self, v: Tensor) -> Tensor:
         """A vector over output channels, shaped to broadcast with the output."""
         return v
@@ -49,7 +60,6 @@ class Dense(Map):
         return s @ w
 
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
-        """A vector over output channels, shaped to multiply the weight."""
         return v[:, None]
 
 
