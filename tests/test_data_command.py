@@ -66,7 +66,7 @@ def test_a_run_its_status_and_its_check(tmp_path: Path) -> None:
         (("x.npy", "--keep", "sum"), "--keep is NAME=HOW"),
         (("x.npy", "--max-bad", "few"), "--max-bad is a share"),
         (("x.npy", "--processes", "2", "--part", "1/2"), "exclude each other"),
-        (("--status", "--out", "nowhere"), "is no run"),
+        (("--status", "--out", "nowhere"), "is not a run"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(

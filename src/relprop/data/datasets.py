@@ -54,7 +54,7 @@ def explain_dataset(
     progress: bool = True,
     said: Callable[[str], None] | None = None,
 ) -> Run:
-    """Explains each sample of a source once, and keeps the maps in a folder. The same call again goes on where it stopped.
+    """Explains each sample of a source once, and keeps the maps in a folder. The same call again continues where it stopped.
 
     Samples are stored in units, each written whole; its record is written last. A process that is killed loses at most
     the unit it was at. Several processes may write one folder. Needs zarr: `pip install 'relprop[data]'`.
@@ -129,7 +129,7 @@ def pending(folder: str | PathLike[str]) -> list[int]:
     """The numbers of the units that are not done.
 
     Raises:
-        FormatError: the folder is no run.
+        FormatError: the folder is not a run.
     """
     store = Store(Path(folder))
     done = store.done()
@@ -153,7 +153,7 @@ def work(folder: str | PathLike[str], units: Iterable[int], source: Any, model: 
 
 
 def check(**given: Any) -> None:
-    """Refuses what is no positive int; None stands for a default.
+    """Refuses what is not a positive int; None stands for a default.
 
     Raises:
         InputError: one is none.
@@ -169,7 +169,7 @@ def _opened(folder: Path, job: Job, prints: dict[str, Any], unit: int | None, sa
     """The store of the run: made if there is none, else compared with what is asked for."""
     if not (folder / "run.json").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{quoted(folder)} exists and is no run: choose another folder, or empty it first.")
+            raise InputError(f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first.")
         specs, shape, seconds = specs_of(job)
         size = unit or _unit_size(specs, seconds, job.batch)
         _check_room(folder, specs, len(job.source), say)

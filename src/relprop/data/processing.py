@@ -19,7 +19,7 @@ def part_of(part: Any) -> Callable[[int], bool]:
     """Which units a part has.
 
     Raises:
-        InputError: it is no part.
+        InputError: it is not a part.
     """
     if part is None:
         return lambda number: True
@@ -72,7 +72,7 @@ def process(
             key, why = next(iter(result.quarantined.items()), ("", ""))
             raise InputError(
                 f"{bad} samples are quarantined, more than max_bad allows ({allowed}). The last: {quoted(key)}: {why} "
-                "What is done stays; a larger max_bad goes on."
+                "What is done stays; a larger max_bad lets it continue."
             )
 
 
