@@ -60,6 +60,7 @@ from relprop.version import VERSION
 if TYPE_CHECKING:
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
+    from relprop.concepts.importance import importance
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
@@ -129,6 +130,7 @@ __all__ = [
     "explain_text",
     "first",
     "graph",
+    "importance",
     "index",
     "last",
     "load",
@@ -158,6 +160,7 @@ _LATER = {
     "Index": "relprop.concepts.index",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
+    "importance": "relprop.concepts.importance",
     "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",

@@ -26,6 +26,7 @@ from relprop.engine.chance import State, moved, state
 from relprop.engine.checkpoint import checkpointing
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
+from relprop.engine.tensors import tensors_in
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError
 from relprop.results.logit import as_logits, without_logits
@@ -125,6 +126,7 @@ def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
     with checkpointing(plan.checkpointed, run), splicing, watched, Propagation(run):
         with final:
             raw = _called(job, live)
+        run.model.end()
         output = select_output(raw, settings.select)
         if settings.labels is not None:
             check_labels(plan.labels, output)
@@ -146,6 +148,8 @@ def _called(job: Job, live: Any) -> Any:
         InputError: the model refuses the inputs, and the reason can be told.
     """
     args, kwargs = job.plan.arguments(live)
+    if job.run.inputs.ids or job.plan.args or job.plan.kwargs:
+        job.run.model.note_data([t for t in tensors_in((args, kwargs)) if not t.requires_grad])
     try:
         with job.run.gradients.within_model():
             return job.model(*args, **kwargs)

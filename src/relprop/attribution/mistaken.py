@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.engine.members import members
+from relprop.engine.members import Members, members
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError
 from relprop.trees import leaves
@@ -176,7 +176,7 @@ class Watched:
 
 
 @contextmanager
-def batched(model: Any, inputs: Any) -> Iterator[Watched]:
+def batched(model: Any, inputs: Any, own: Members | None = None) -> Iterator[Watched]:
     """While this lasts, watches the model for signs that the first axis of its inputs is not that of samples.
 
     Torch's layers also take one sample without the axis of samples, and its recurrent layers expect time first unless
@@ -193,9 +193,10 @@ def batched(model: Any, inputs: Any) -> Iterator[Watched]:
         return lambda module, args: watched.meet(name, module, args[0] if args else None)
 
     with Undo() as undo:
-        for name, module in members(model).modules:
-            if isinstance(module, _WATCHED) and watched.suspects(module):
-                undo.later(module.register_forward_pre_hook(hook(name)).remove)
+        own = members(model) if own is None else own
+        suspected = {id(m): m for m in own.every if isinstance(m, _WATCHED) and watched.suspects(m)}
+        for module in suspected.values():
+            undo.later(module.register_forward_pre_hook(hook(own.standing[id(module)][0][0])).remove)
         yield watched
 
 

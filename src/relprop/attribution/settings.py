@@ -15,6 +15,7 @@ from relprop.attribution.targets import known_labels
 from relprop.attribution.through import Conditions
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
+from relprop.engine.members import Members
 from relprop.errors import InputError
 from relprop.trees import map_tree
 
@@ -76,6 +77,7 @@ class Plan:
         weights: whether parameters report the relevance that went through them.
         through: the conditions, one per result; None for a result per target.
         against: other inputs, whose activations are compared; None without.
+        members: what the model is made of, where that is known: it holds for one call.
         splices: splices by the paths of their layers.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
@@ -92,6 +94,7 @@ class Plan:
     weights: bool = False
     through: Conditions | None = None
     against: Any = None
+    members: Members | None = None
     splices: dict[str, Splice] = field(default_factory=dict)
 
     @classmethod
@@ -120,9 +123,9 @@ class Plan:
             splices=splices or {},
         )
 
-    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Plan:
-        """The plan with further arguments of the model."""
-        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}))
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **others: Any) -> Plan:
+        """The plan with further arguments of the model, and with other changes."""
+        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}), **others)
 
     def watching(self, through: Conditions) -> Plan:
         """The plan with conditions."""

@@ -24,6 +24,7 @@ from relprop.cli import (
     photographs,
     printing,
     running,
+    stored,
     texts,
 )
 from relprop.cli.options import (
@@ -279,6 +280,8 @@ app.command()(lists.composites)
 app.command()(keeping.show)
 app.command()(keeping.report)
 app.command()(running.run)
+app.command()(stored.spray)
+app.command()(stored.export)
 
 
 @app.callback(invoke_without_command=True)

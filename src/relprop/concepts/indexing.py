@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,7 @@ from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.composites import Composite
 from relprop.concepts.index import Index, fingerprint, load_index
 from relprop.concepts.index_files import MANIFEST, Layer
+from relprop.concepts.samples import bar, batches, range_of
 from relprop.concepts.tops import Tops
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError
@@ -94,7 +95,7 @@ def index(
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise InputError(f"{name} must be a positive int; got {number!r}.")
     check_flags(normalise=normalise, vectors=vectors, progress=progress)
-    start, stop = _rows(dataset, rows)
+    start, stop = range_of(dataset, rows)
     spliced = splices_of(model, splices)
     modules = wanted(model, layers, parts=parts_of(spliced))
     if not modules:
@@ -112,10 +113,10 @@ def index(
     builder = _Builder(model, modules, about, begun, keep, normalise, vectors, axes or {}, spliced)
     settings = Settings(composite=composite, select=select)
     done = begun.about["rows"][-1][1] if begun is not None else start
-    batches: Any = _batches(dataset, done, stop, batch_size)
+    some: Any = batches(dataset, done, stop, batch_size)
     if progress:
-        batches = _bar(batches, stop - done)
-    for number, (first, inputs, labels) in enumerate(batches, 1):
+        some = bar(some, stop - done)
+    for number, (first, inputs, labels) in enumerate(some, 1):
         builder.add(first, inputs, labels, settings, forward_kwargs)
         if folder is not None and number % every == 0:
             builder.index([start, first + len(inputs)]).save(folder)
@@ -133,23 +134,6 @@ def _named(splices: Splices) -> dict[str, Any]:
     return {"splices": said}
 
 
-def _rows(dataset: Any, rows: Any) -> tuple[int, int]:
-    try:
-        count = len(dataset)
-    except TypeError:
-        raise InputError(
-            f"the data have no length: give a list or a map-style data set; got {type(dataset).__name__}."
-        ) from None
-    if not count:
-        raise InputError("the data are empty.")
-    start, stop = (0, count) if rows is None else rows
-    if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start < stop <= count):
-        raise InputError(
-            f"rows must be two numbers within the {count} samples, the first below the second; got {rows!r}."
-        )
-    return start, stop
-
-
 def _begun(folder: Any, about: dict[str, Any], start: int) -> Index | None:
     """An unfinished index in the folder."""
     if folder is None or not (Path(folder) / MANIFEST).exists():
@@ -165,47 +149,6 @@ def _begun(folder: Any, about: dict[str, Any], start: int) -> Index | None:
     if found.about["rows"][0][0] != start or len(found.about["rows"]) != 1:
         raise InputError(f"{str(folder)!r} holds an index of other rows, {found.about['rows']}. Choose another folder.")
     return found
-
-
-def _batches(dataset: Any, start: int, stop: int, size: int) -> Iterator[tuple[int, Tensor, list[int] | None]]:
-    """Batches of samples that follow each other and have one shape: the first one's number, inputs and labels."""
-    some: list[Tensor] = []
-    labels: list[Any] = []
-    first = start
-    for n in range(start, stop):
-        x, label = _sample(dataset, n)
-        if some and (len(some) == size or x.shape != some[0].shape or (label is None) != (labels[0] is None)):
-            yield first, torch.stack(some), None if labels[0] is None else labels
-            first, some, labels = n, [], []
-        some.append(x)
-        labels.append(label)
-    if some:
-        yield first, torch.stack(some), None if labels[0] is None else labels
-
-
-def _sample(dataset: Any, n: int) -> tuple[Tensor, Any]:
-    item = dataset[n]
-    x, label = (item[0], item[1]) if isinstance(item, (tuple, list)) else (item, None)
-    if not isinstance(x, Tensor):
-        raise InputError(f"sample {n} of the data is of type {type(x).__name__}; give tensors.")
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        raise InputError(f"sample {n} of the data is not finite.")
-    if isinstance(label, Tensor) and label.numel() == 1 and not label.is_floating_point():
-        label = int(label)
-    if label is not None and (not hasattr(label, "__index__") or isinstance(label, bool)):
-        raise InputError(f"the label of sample {n} is {label!r}; labels are classes, as ints.")
-    return x, None if label is None else int(label)
-
-
-def _bar(batches: Any, total: int) -> Iterator[Any]:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise InputError("progress=True needs tqdm: pip install relprop[progress].") from None
-    with tqdm(total=total, desc="relprop", unit="sample") as bar:
-        for first, inputs, labels in batches:
-            yield first, inputs, labels
-            bar.update(len(inputs))
 
 
 class _Builder:

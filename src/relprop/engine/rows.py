@@ -135,7 +135,8 @@ def _keeps_first(key: Any, ndim: int) -> bool:
 
 def _product(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
     """`a @ b`: the first axis is a batch, or the rows of a."""
-    a, b = args[0], args[1]
+    operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+    a, b = operands[0], operands[1]
     if (a.requires_grad and a.ndim < 2) or (b.requires_grad and b.ndim < 3):
         return False
     ndim = result.ndim + (b.ndim == 1)
