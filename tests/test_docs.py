@@ -48,6 +48,23 @@ def test_a_wrong_example_is_noticed(tmp_path: Path) -> None:
         pages.run(page)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "page"),
+    [
+        ("segmentation", "targets.md"), ("detection", "targets.md"), ("gradcam", "coming_from_gradcam.md"),
+        ("bias", "limits.md"), ("limits", "limits.md"), ("changelog", "changelog.md"), ("cite", "cite.md"),
+        ("zennit", "coming_from_zennit.md"), ("lxt", "coming_from_lxt.md"), ("shap", "coming_from_shap.md"),
+        ("innvestigate", "coming_from_innvestigate.md"), ("captum", "captum.md"), ("gallery", "gallery.md"),
+    ],
+)  # fmt: skip
+def test_a_search_finds_what_people_look_for(wanted: str, page: str) -> None:
+    """The search of the site puts headings first."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    if page == "changelog.md":
+        text = (DOCS.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert any(wanted in line.lower() for line in text.splitlines() if line.startswith("#"))
+
+
 def test_no_block_is_fenced_so_that_it_would_be_passed_over() -> None:
     """A block written as ```py, ```Python or indented would look like an example and never run."""
     wrong = [

@@ -133,7 +133,8 @@ def test_nobody_asks_which_kind_a_result_is_of() -> None:
     """What is done with a result, it does itself; only a result's own file names its class in a test of types."""
     kinds = {made.__name__ for made in KINDS.values() if made.__module__.startswith("relprop.")}
     assert kinds == {
-        "Relevance", "TextRelevance", "TextResults", "GenerationRelevance", "Summary", "Comparison", "Evaluation", "Sanity",
+        "Relevance", "TextRelevance", "TextResults", "GenerationRelevance", "Summary", "Comparison", "TextComparison",
+        "Evaluation", "Sanity",
     }  # fmt: skip
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

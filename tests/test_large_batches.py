@@ -24,6 +24,7 @@ RULES: dict[str, tuple[relprop.WeightedRule, reference.Rule]] = {
     "alpha 2 beta 1": (relprop.AlphaBeta(), reference.alpha_beta),
     "z plus": (relprop.ZPlus(), reference.z_plus),
     "z box": (relprop.ZBox(-3, 3), partial(reference.z_box, low=-3.0, high=3.0)),
+    "z box of the sample": (relprop.ZBox(), partial(reference.z_box_of_the_sample, channels=1)),
     "flat": (relprop.Flat(), reference.flat),
     "zero bias": (relprop.ZeroBias(relprop.Gamma()), reference.zero_bias(reference.gamma)),
 }

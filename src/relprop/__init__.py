@@ -17,6 +17,7 @@ from relprop.attribution import (
     Node,
     Over,
     Relevance,
+    Splice,
     Step,
     Survey,
     attribute,
@@ -53,12 +54,13 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
-from relprop.text import explain_generation, explain_text
+from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
+    from relprop.concepts.importance import importance
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
@@ -104,6 +106,7 @@ __all__ = [
     "Proportional",
     "Relevance",
     "ScanConstants",
+    "Splice",
     "Step",
     "Survey",
     "Temperature",
@@ -118,6 +121,7 @@ __all__ = [
     "attribute_each",
     "captum",
     "compare",
+    "compare_text",
     "compile",
     "composites",
     "errors",
@@ -127,6 +131,7 @@ __all__ = [
     "explain_text",
     "first",
     "graph",
+    "importance",
     "index",
     "last",
     "load",
@@ -157,6 +162,7 @@ _LATER = {
     "Index": "relprop.concepts.index",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
+    "importance": "relprop.concepts.importance",
     "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
@@ -173,6 +179,9 @@ _LATER = {
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 
+_ELSEWHERE = {"explain": "attribute", "lrp": "attribute", "relevance": "attribute", "load_image": "read_image"}
+"""What people try first, and what it is called."""
+
 
 def __getattr__(name: str) -> Any:
     if name == "load":
@@ -181,6 +190,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches
 
-    near = get_close_matches(name, __all__, 1)
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, __all__, 1)
     meant = f". Did you mean relprop.{near[0]}?" if near else ""
     raise AttributeError(f"module 'relprop' has no attribute {name!r}{meant}")

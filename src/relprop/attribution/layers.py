@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -36,6 +36,28 @@ class Heads:
 
     module: nn.Module
     asked: bool
+
+
+PARTS = ("latents", "reconstruction", "error")
+"""`"path.latents"` and so on name the tensors that a splice makes of a layer's output."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor that a splice makes.
+
+    Attributes:
+        path: the layer of the splice.
+        name: which tensor.
+    """
+
+    path: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the model."""
+        return f"{self.path}.{self.name}".lstrip(".")
 
 
 class Catch:
@@ -83,8 +105,11 @@ class Catch:
         return relevance if self.arranged is None else self.arranged(relevance)
 
 
-def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
-    """The modules that paths, globs and module objects name, by path. `layers` may also name the heads of attentions."""
+def wanted(model: Any, layers: Any, option: str = "layers", parts: Mapping[str, Part] | None = None) -> dict[str, Any]:
+    """The modules that paths, globs and module objects name, by path.
+
+    `layers` may also name the heads of attentions, and the tensors that splices make, `parts`.
+    """
     if layers is None:
         return {}
     if not isinstance(model, nn.Module):
@@ -103,7 +128,8 @@ def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
         else:
             found = {name: m for name, m in modules.items() if fnmatchcase(name, item)}
             if not found and option == "layers":
-                found = _heads(modules, item)
+                made: dict[str, Any] = {name: part for name, part in (parts or {}).items() if fnmatchcase(name, item)}
+                found = made or _heads(modules, item)
         if not found:
             what = f"module {type(item).__name__}" if isinstance(item, nn.Module) else f"{item!r}"
             names = [name for name in modules if name]
@@ -139,6 +165,9 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                     module.module,
                     lambda t, arranged, name=name: caught[name].append(Catch(t, run.sites.nz_hidden, arranged)),
                 )
+                continue
+            if isinstance(module, Part):
+                run.trace.show_part(module.key, lambda t, name=name: caught[name].append(Catch(t, run.sites.nz_hidden)))
                 continue
             # In another thread k may be missing while this thread removes the hook. Registering and noting the hook share
             # a line, because an interrupt between two lines would leave it.

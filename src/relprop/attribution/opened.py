@@ -19,6 +19,7 @@ from relprop.attribution.points import Watch
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
 from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.splices import Splice
 from relprop.attribution.through import Conditions
 from relprop.engine import Run
 from relprop.engine.eager import uncompiled
@@ -65,6 +66,7 @@ def opened(
     seed: Any = None,
     forward_args: Sequence[Any] = (),
     forward_kwargs: dict[str, Any] | None = None,
+    splices: dict[str, Splice] | None = None,
 ) -> Iterator[Opened]:
     """Runs the model under the rules, and keeps the graph until the block ends.
 
@@ -77,6 +79,7 @@ def opened(
         seed: the relevance to hand out.
         forward_args: further positional arguments.
         forward_kwargs: further keyword arguments.
+        splices: splices by the paths of their layers.
 
     Raises:
         RelpropError: as in `attribute`.
@@ -85,7 +88,7 @@ def opened(
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, settings.composite)
-    plan = Plan.of(model, settings, chosen).given(forward_args, forward_kwargs)
+    plan = Plan.of(model, settings, chosen, splices=splices).given(forward_args, forward_kwargs)
     plan = plan.watching(Conditions([], dict(modules)))
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), Undo() as undo:
         job = Job.of(model, inputs, plan, new_run(model, inputs, plan, False))

@@ -133,6 +133,9 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
     if target is None:
         return _default(output)
     indices = _indices(output, target, labels)
+    if indices.count(indices[0]) == len(indices):
+        same: Any = (slice(None), *indices[0])
+        return (output[same] if indices[0] else output), target
     rows = torch.arange(output.shape[0], device=output.device)
     columns = [torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)]
     return output[tuple([rows, *columns])] if columns else output, target

@@ -24,6 +24,7 @@ from relprop.cli import (
     printing,
     running,
     serving,
+    stored,
     texts,
 )
 from relprop.cli.options import (
@@ -280,6 +281,8 @@ app.command()(keeping.show)
 app.command()(keeping.report)
 app.command()(running.run)
 app.command()(serving.serve)
+app.command()(stored.spray)
+app.command()(stored.export)
 
 
 @app.callback(invoke_without_command=True)

@@ -99,12 +99,14 @@ class Index:
         about: how it was made: the model and its weights, the data, the composite, the rows done.
         model: the model, if it is at hand.
         dataset: the data, if it is at hand.
+        splices: the splices of the model, by the paths of their layers.
     """
 
     layers: dict[str, Layer]
     about: dict[str, Any]
     model: Any = field(default=None, repr=False, compare=False)
     dataset: Any = field(default=None, repr=False, compare=False)
+    splices: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, key: tuple[str, int]) -> UnitIndex:
         """One unit, `index["blocks.14", 42]`.

@@ -74,9 +74,12 @@ def conditional(index: Any, x: Tensor, target: Any, layer: str, numbers: Sequenc
     """The maps of some units of a layer for one input."""
     axis = index.layers[layer].axis
     chosen = [_unit(layer, axis, n) for n in numbers]
+    spliced = list(index.splices.values())
     return [
         R.values
-        for R in attribute_each(index.model, x, target, through=chosen, composite=index.about["settings"]["composite"])
+        for R in attribute_each(
+            index.model, x, target, through=chosen, composite=index.about["settings"]["composite"], splices=spliced
+        )
     ]
 
 
@@ -163,7 +166,9 @@ def concepts(index: Any, result: Any, layer: str | None, most: int, count: int) 
         raise InputError(f"the index has no layer {path!r}. It has: {', '.join(index.layers)}.")
     axis = index.layers[path].axis
     rules = index.about["settings"]["composite"]
-    (whole,) = attribute_each(index.model, x, [result.target], layers=[path], composite=rules)
+    (whole,) = attribute_each(
+        index.model, x, [result.target], layers=[path], composite=rules, splices=list(index.splices.values())
+    )
     of_units = whole.layers[path][0].movedim(axis, 0).flatten(1).sum(1)
     order = of_units.abs().argsort(descending=True, stable=True)[:most].tolist()
     maps = torch.cat(conditional(index, x, result.target, path, order))

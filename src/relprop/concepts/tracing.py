@@ -13,7 +13,6 @@ from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.conditions import Units
 from relprop.attribution.filters import Filter
-from relprop.attribution.layers import Heads
 from relprop.attribution.opened import Opened
 from relprop.attribution.points import Point, below
 from relprop.concepts.graph import AttributionGraph
@@ -44,7 +43,7 @@ class Tracer:
                 raise InputError(f"{units.said}: the layer does not lie on the way from the inputs to the score.")
         under = {id(point): below([point]) for _, point in found}
         self.groups = [
-            Group(u, p, isinstance(state.watch.layers[u.path, u.at], Heads))
+            Group(u, p, state.watch.layers[u.path, u.at])
             for u, p in sorted(found, key=lambda one: -len(under[id(one[1])]))
         ]
         self._under = [under[id(group.point)] for group in self.groups]

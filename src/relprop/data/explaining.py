@@ -270,8 +270,14 @@ def _said(error: BaseException) -> str:
 
 
 def _spec(name: str, rows: np.ndarray) -> Spec:
+    """The array of some rows. Axes of one name have one length in the whole store, as xarray wants it."""
     shape = rows.shape[1:]
-    names = ("height", "width") if name == "maps" and len(shape) == 2 else tuple(f"axis {n}" for n in range(len(shape)))
+    if name.startswith("top."):
+        names: tuple[str, ...] = ("rank",)
+    elif name == "maps" and len(shape) in (2, 3):
+        names = ("channel", "height", "width")[-len(shape) :]
+    else:
+        names = tuple(f"{name.removesuffix('.index').removesuffix('.value')}: axis {n}" for n in range(len(shape)))
     return Spec(name, tuple(shape), str(rows.dtype), names)
 
 

@@ -107,7 +107,8 @@ def evaluate(
         labels: names of the classes.
         forward_kwargs: further keyword arguments of the model, the same for all samples.
         batch_size: rows in a batch; None chooses. It is halved when memory runs out.
-        folder: where finished work is kept: a second call with the same arguments does the rest only.
+        folder: where finished work is kept: a second call with the same arguments does the rest only. One call at a time
+            writes to a folder.
         seed: the seed of all generators.
         progress: whether to show a progress bar on stderr (needs tqdm).
 

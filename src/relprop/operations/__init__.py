@@ -13,6 +13,7 @@ from relprop.operations import (  # noqa: F401
     gates,
     lookup,
     losses,
+    matrices,
     normalisation,
     opaque,
     pooling,

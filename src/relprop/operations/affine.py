@@ -45,9 +45,9 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
-    if call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
+    v = layer.vector(constant.detach()) if call.rule in (None, UNDECIDED) else None
+    if v is None:
         return call()
-    v = constant.detach().reshape(-1)
 
     def apply(x: Tensor, c: Tensor) -> Tensor:
         return call(x, c, **call.kwargs) if first else call(c, x, **call.kwargs)

@@ -13,7 +13,7 @@ from relprop.engine.registry import register
 from relprop.engine.traits import AFFINE
 from relprop.errors import ModelStateError
 from relprop.operations.activations import detached
-from relprop.operations.maps import Diagonal
+from relprop.operations.maps import Contraction, Diagonal
 from relprop.operations.weighted import Weighted, weighted
 
 
@@ -40,21 +40,23 @@ def batch_norm(
     if not (merges or call.rule is not None or call.zeros_carry_hidden):
         return _native(call, input, scale)
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    shape = [1, -1] + [1] * (input.ndim - 2)
     if note is not None and merges:
         if call.place is not None:
             call.place.merge()
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         call.keeps_zeros()
+        if isinstance(note.layer.linear, Contraction):
+            scale, shift = scale.reshape(shape[1:]), shift.reshape(shape[1:])
         return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
-    shape = [1, -1] + [1] * (input.ndim - 2)
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 
 
 def _follows(layer: Weighted, z: Tensor) -> bool:
     """Whether the normalised channels, axis 1, are the layer's output channels."""
     axis = layer.linear.channel_axis
-    return axis is not None and z.ndim + axis == 1 and layer.merges
+    return layer.merges and ((axis is not None and z.ndim + axis == 1) or layer.linear.over(1))
 
 
 def _native(call: Call, input: Tensor, scale: Tensor) -> Tensor:

@@ -49,6 +49,10 @@ class LayerView:
             self._nonnegative = self.x.numel() == 0 or known(self.x.amin() >= 0, self._layer.positive)
         return self._nonnegative
 
+    @property
+    def extent(self) -> tuple[int, ...]:
+        return getattr(self._layer.linear, "extent", (-1,))
+
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
         return self._layer.linear.forward(x, weight, bias if isinstance(bias, Tensor) else None)
 

@@ -53,6 +53,9 @@ class Parameters:
         total = self.found.get(id(parameter))
         if total is None:
             total = self.found[id(parameter)] = torch.zeros(parameter.shape, dtype=torch.float64, device=weight.device)
+        repeated = [d for d in range(weight.ndim) if weight.stride(d) == 0 and weight.shape[d] > 1]
+        for axis in reversed(repeated):  # one entry of the parameter in several places
+            weight, relevance = weight.select(axis, 0), relevance.sum(axis)
         strides = weight.stride()
         if not parameter.is_contiguous():
             raise UnsupportedOperationError(

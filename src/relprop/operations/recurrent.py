@@ -9,6 +9,7 @@ Index letters: t step, b sample (at step t the first `sizes[t]` of a packed batc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
+from relprop.engine.marks import ELSEWHERE
 from relprop.engine.mode import steps_of
 from relprop.engine.notes import adopt
 from relprop.engine.registry import register
@@ -180,7 +182,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
         if training and dropout > 0 and layers > 1:
             raise call.training(f"{call.entry.function.__name__} with dropout")
         start: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        with steps_of(call):
+        with steps_of(call), call.keeping_samples() if batch_first else nullcontext():
             if not packed:
                 alone = input.ndim == 2
                 x = input.unsqueeze(1) if alone else input.transpose(0, 1) if batch_first else input
@@ -204,7 +206,10 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
                 x = x.unflatten(0, (steps, batch))
                 x = x.squeeze(1) if alone else x.transpose(0, 1) if batch_first else x
                 ends = [e.reshape(n.shape) for e, n in zip(ends, native[1:], strict=True)]
-        return tuple(grafted(n, h) if h.requires_grad else n for n, h in zip(native, (x, *ends), strict=True))
+        results = tuple(grafted(n, h) if h.requires_grad else n for n, h in zip(native, (x, *ends), strict=True))
+        for end in results[1:]:
+            ELSEWHERE.put(end, True)
+        return results
 
     return handler
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
+from string import ascii_letters
 from typing import Any
 
 import torch
@@ -25,11 +26,12 @@ from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
 from relprop.numerics import own
 from relprop.operations.layer_view import LayerView
-from relprop.operations.maps import Bilinear, Convolution, Dense
+from relprop.operations.maps import Contraction, Convolution, Dense
 from relprop.operations.parameters import weigh
 from relprop.operations.patches import embeds_patches
 from relprop.operations.saved_output import Capped, Kept
 from relprop.operations.signs import never_negative
+from relprop.operations.steps import by_steps
 from relprop.rules import Rule, WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
 from relprop.torch_private.recorded import recording
@@ -59,7 +61,7 @@ class Weighted:
         self._x, self._version = weakref.ref(x), x._version  # the output's note holds it, so the graph need not
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
-        self.channels = -1
+        self.shape = torch.Size()
         self.readers = 0
         self.rectifiers = 0
         self.output: weakref.ref[Tensor] | None = None
@@ -72,8 +74,7 @@ class Weighted:
         x = self._x()
         assert x is not None  # the output that was folded is alive, and its note holds it
         y = custom(x, compute, self.propagate)
-        axis = self.linear.channel_axis
-        self.channels = -1 if axis is None else y.shape[axis]
+        self.shape = y.shape
         journal = self.run.sites.journal
         if not (journal.active and journal.inside()):  # a checkpoint keeps nothing
             self.kept = Kept(y)
@@ -125,12 +126,10 @@ class Weighted:
         x = self._x()
         return x is not None and x._version == self._version
 
-    def per_channel(self, constant: Tensor, ndim: int) -> bool:
-        """Whether a constant holds one number per channel of the output, which has `ndim` axes."""
-        axis = self.linear.channel_axis
-        if axis is None or constant.ndim < -axis or constant.ndim > ndim or not self.merges:
-            return False
-        return constant.numel() == constant.shape[axis] == self.channels
+    def vector(self, constant: Tensor) -> Tensor | None:
+        """A constant that holds one number per channel of the output, as a vector over channels; None if it does not."""
+        found: Tensor | None = self.linear.vector(constant, self.shape) if self.merges else None
+        return found
 
     def alone(self) -> bool:
         """Whether relus are the output's only readers, now and later. Its relevance is 0 where theirs is."""
@@ -242,14 +241,18 @@ class Weighted:
         return wide and max(x.numel(), g.numel()) > PART
 
 
-def weighted(call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+def weighted(
+    call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None
+) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.trait("patches")
-    if not call.zeros_carry_hidden and call.way is Way.DEFAULT and not call.weighs:
+    if call.native:
         return call()
-    return Weighted(call, x, linear, weight, bias).apply(lambda: call())
+    if scale is None:
+        return Weighted(call, x, linear, weight, bias).apply(lambda: call())
+    return Weighted(call, x, linear, weight, None).merged(scale, bias).apply(lambda: call())
 
 
 def two_live(call: Call, a: Tensor, b: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
@@ -260,17 +263,26 @@ def two_live(call: Call, a: Tensor, b: Tensor, *rest: Any, **kwargs: Any) -> Ten
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if is_live(weight):
         return two_live(call, input, weight, bias) if is_live(input) else call()
-    return weighted(call, input, Dense(), weight, bias) if is_live(input) and not is_live(bias) else call()
+    if bias is not None and bias.requires_grad:
+        return _with_live_bias(call, input, weight, bias) if is_live(input) else call()
+    if weight.ndim == 1 and is_live(input):
+        axes = ascii_letters[: input.ndim]
+        return weighted(call, input, Contraction(axes, axes[-1], axes[:-1]), weight, bias)
+    return weighted(call, input, Dense(), weight, bias) if is_live(input) else call()
 
 
-def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if is_live(weight) or (is_live(input1) and is_live(input2)):
-        live = [is_live(t) for t in (input1, input2, weight)]
-        args = [scaled(t, 1 / sum(live)) if on else t for t, on in zip((input1, input2, weight), live, strict=True)]
-        return call(*args, bias)
-    if is_live(input1):
-        return weighted(call, input1, Bilinear(), torch.einsum("kij,...j->...ki", weight, input2), bias)
-    return weighted(call, input2, Bilinear(), torch.einsum("kij,...i->...kj", weight, input1), bias)
+def _with_live_bias(call: Call, input: Tensor, weight: Tensor, bias: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+    """A layer whose bias carries relevance, too: a sum of two."""
+    axes = 1 if call.entry.function is F.linear else weight.ndim - 1
+
+    def steps(*args: Any, **options: Any) -> Tensor:
+        y = call.function(input, weight, None, *rest, **kwargs)
+        return y + bias.reshape(bias.shape + (1,) * (axes - 1))
+
+    call.relocate("sum")
+    call.keeps_zeros()
+    result: Tensor = by_steps(steps)(call, *call.args, **call.kwargs)
+    return result
 
 
 def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -280,6 +292,9 @@ def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Ten
         args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
         kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
         return call(*args, **kwargs)
+    if bias is not None and bias.requires_grad:
+        options = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight", "bias")}
+        return _with_live_bias(call, input, weight, bias, *call.args[3:], **options) if is_live(input) else call()
     # Also a convolution of two axes, if the input has one entry along one of them.
     along_one = sum(length > 1 for length in input.shape[2 - weight.ndim :]) < 2
     if along_one and is_live(input) and call.undecided and call.place is not None and call.place.first:
@@ -322,7 +337,6 @@ def convolution(
     )
 
 
-register(F.bilinear, family="bilinear", handler=bilinear)
 for _dims, _plain, _turned in (
     (1, torch.conv1d, torch.conv_transpose1d),
     (2, torch.conv2d, torch.conv_transpose2d),

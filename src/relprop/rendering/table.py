@@ -12,7 +12,7 @@ from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.drawing import Drawing
-from relprop.rendering.fonts import fit, width
+from relprop.rendering.fonts import LABELS, fit, width
 from relprop.rendering.marks import FAINT, INK, LINE, SIZE, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number, to_array
 
@@ -236,7 +236,7 @@ def _largest(values: Floats, labels: list[str], most: int) -> list[tuple[str, fl
 
 
 def _label_room(entries: Sequence[tuple[str, float]]) -> float:
-    return min(max(width(label, SIZE) for label, _ in entries), 220.0) + 12
+    return min(max(width(label, SIZE) for label, _ in entries), LABELS) + 12
 
 
 def _colour(value: float, palette: Palette | str) -> str:

@@ -99,6 +99,11 @@ class Layer(Protocol):
         """Whether no relevance arrives where the output is negative, because a relu follows."""
         ...
 
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """The axes of `x` along which values are of one kind: the places of a convolution, else what a unit sums."""
+        ...
+
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
         """`A(weight) x + bias`."""
         ...

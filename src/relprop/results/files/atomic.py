@@ -30,6 +30,23 @@ def write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
+def file(path: Path) -> Iterator[Path]:
+    """A temporary path to write a file at. It is flushed and moved to `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def folder(path: Path, mark: str) -> Iterator[Path]:
     """A temporary folder to write into, which is moved to `path` when the block ends without an error.
 
