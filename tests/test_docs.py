@@ -175,7 +175,7 @@ def test_the_picture_is_what_its_script_draws() -> None:
 
 @pytest.mark.slow
 def test_what_the_pages_say_stays_in_the_biases_of_the_cat_does() -> None:
-    from relprop.cli.photographs import PHOTOGRAPHS
+    from relprop.loading.photographs import PHOTOGRAPHS
     from relprop.rendering import sentence
     from relprop.zoo import efficientnet_lite0
     from relprop.zoo.images import preprocess
