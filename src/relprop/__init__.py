@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.prototypes import prototypes
     from relprop.concepts.similarity import similarity
     from relprop.data.datasets import explain_dataset
     from relprop.data.run import open_run
@@ -141,6 +142,7 @@ __all__ = [
     "patch",
     "path",
     "propagate",
+    "prototypes",
     "read_image",
     "read_volume",
     "register",
@@ -165,6 +167,7 @@ _LATER = {
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
     "open_run": "relprop.data.run",
+    "prototypes": "relprop.concepts.prototypes",
     "patch": "relprop.concepts.patching",
     "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",

@@ -261,7 +261,9 @@ def units(
 
     Args:
         layer: the path of a module, or the module. A path followed by `.heads` names the heads of its attention, of
-            shape (heads, T, features) for one sample.
+            shape (heads, T, features) for one sample. The path of a recurrent layer followed by `.steps` names the state
+            that it hands from step to step, and `.cells` the cell of an LSTM; `run` is the number of the step. Layers
+            and directions of a stack are `.steps_l1`, `.steps_l0_reverse`, as torch names parameters.
         at: "output" or "input" of the layer.
         run: which run of a layer that runs several times, from 0; negative numbers count from the end.
         part: which of the tensors that the layer returns (or takes); 0 is the first, as the output sequence of an LSTM.

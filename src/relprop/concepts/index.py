@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.concepts.index_files import Layer, read, write
+from relprop.concepts.index_files import EACH, Layer, read, write
 from relprop.concepts.tops import Tops
 from relprop.errors import InputError
 from relprop.results.files.fingerprint import weights_sha256
@@ -209,7 +209,8 @@ def _runs(rows: list[list[int]]) -> list[list[int]]:
 
 
 def _joined(one: Layer, other: Layer, order: Tensor) -> Layer:
-    vectors = None if one.vectors is None or other.vectors is None else torch.cat([one.vectors, other.vectors])[order]
+    pairs = {name: (getattr(one, name), getattr(other, name)) for name in EACH}
+    each: Any = {name: None if a is None or b is None else torch.cat([a, b])[order] for name, (a, b) in pairs.items()}
     count = max(len(one.class_count), len(other.class_count))
 
     def padded(t: Tensor) -> Tensor:
@@ -221,7 +222,7 @@ def _joined(one: Layer, other: Layer, order: Tensor) -> Layer:
         activation=one.activation.merge(other.activation),
         class_sum=padded(one.class_sum) + padded(other.class_sum),
         class_count=padded(one.class_count) + padded(other.class_count),
-        vectors=vectors,
+        **each,
     )
 
 

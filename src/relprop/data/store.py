@@ -131,7 +131,7 @@ class Store:
         """The numbers of the units that are done."""
         return {int(path.stem) for path in (self.folder / UNITS).glob("[0-9]*.json") if path.stem.isdigit()}
 
-    def commit(self, unit: Unit, keys: Sequence[str], arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> None:
+    def commit(self, unit: Unit, keys: Sequence[str], arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> int:
         """Writes a unit: each array's shard, whole and by rename, and then its record.
 
         Doing a unit twice writes the same shards, so that two processes with one unit do no harm.
@@ -141,6 +141,9 @@ class Store:
             keys: the keys of its samples.
             arrays: the rows of every array, by name.
             about: what else the record says.
+
+        Returns:
+            The bytes of its shards.
         """
         files = {}
         for spec in self.specs:
@@ -161,6 +164,7 @@ class Store:
         path_of = self.record_path(unit.number)
         atomic.write(path_of, _text(record))
         _flush(path_of)
+        return sum((self.folder / path).stat().st_size for path in files)
 
     def array(self, name: str) -> Any:
         """The zarr array of that name, read lazily.

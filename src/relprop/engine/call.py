@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -215,6 +215,13 @@ class Call:
         """How many samples the inputs have."""
         return self.run.inputs.samples
 
+    def keeping_samples(self) -> AbstractContextManager[None]:
+        """A context for steps of an operation that is known to keep samples apart, along whatever axis they lie.
+
+        A ledger reads the rows of each step, so it must know where the samples lie.
+        """
+        return nullcontext() if self.run.trace.recorder is not None else self.run.inputs.keeping()
+
     @property
     def reports_positions(self) -> bool:
         """Whether position encodings report the relevance that ends in them."""
@@ -259,6 +266,18 @@ class Call:
         """Shows the outputs of the heads of an attention, (N, heads, T, features), to whoever asked for them."""
         self.run.trace.attended(heads, arranged)
 
+    def stepped(self, name: str) -> Callable[[Tensor], None] | None:
+        """What shows a state of a recurrent layer to whoever asked for it; None if nobody did."""
+        see = self.run.trace.stepped(name)
+        if see is None:
+            return None
+
+        def show(state: Tensor) -> None:
+            self.absorbs(state)
+            see(state)
+
+        return show
+
     def unattended(self) -> AbstractContextManager[bool]:
         """A context in which the outputs of heads are not shown. Its value is whether anybody asked for them."""
         return self.run.trace.unattended()
@@ -274,30 +293,6 @@ class Call:
 
     def error(self, what: str) -> UnsupportedOperationError:
         return self.run.refuse(self.entry, what, shapes(self.args))
-
-
-class Copied(Call):
-    """A call on a copy of a tensor that the model overwrites."""
-
-    __slots__ = ("_into",)
-
-    def __init__(self, *args: Any, into: Into | None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._into = into
-
-    @property
-    def into(self) -> Into | None:
-        return self._into
-
-
-class Made(Call):
-    """A call of a custom autograd function that has returned. `call()` is its result, with its own backward pass."""
-
-    __slots__ = ("value",)
-    value: Tensor
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **kwargs) if args or kwargs else self.value
 
 
 def _folds(call: Call) -> bool:

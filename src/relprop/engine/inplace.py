@@ -8,7 +8,8 @@ from weakref import ref
 
 from torch import Tensor
 
-from relprop.engine.call import Call, Copied, Into
+from relprop.engine.call import Call, Into
+from relprop.engine.call_variants import Copied
 from relprop.engine.handling import handle
 from relprop.engine.marks import NOTE
 from relprop.engine.notes import Chain, continues, note_of, noted, renew

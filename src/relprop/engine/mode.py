@@ -18,7 +18,7 @@ from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.marks import POSITIONS
 from relprop.engine.messages import called, transformed, unknown, written_out
-from relprop.engine.notes import Note, adopt, note_of
+from relprop.engine.notes import Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
@@ -189,9 +189,10 @@ class Propagation(TorchFunctionMode):
             else:
                 result = handle(Call(run, entry, func, args, kwargs, live))
             self._note(entry, func, args, kwargs, live, notes, result, written)
-        samples = run.inputs.samples
-        if samples > 1 and not (run.inputs.mixing or recording() or apart(samples, entry, args, kwargs, live, result)):
-            run.inputs.mix()
+        inputs = run.inputs
+        asked = inputs.samples > 1 and not (inputs.mixing or inputs.sure or recording())
+        if asked and not apart(inputs.samples, entry, args, kwargs, live, result):
+            inputs.mix()
         if run.trace.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
             run.trace.recorder.record(family, called(func).strip("_"), run.where(), (result, written))
@@ -205,13 +206,19 @@ class Propagation(TorchFunctionMode):
         run = self.run
         if written is not None:
             seen(written)
-        if isinstance(result, Tensor) and not result.requires_grad:
+        if not isinstance(result, Tensor):
+            adopt(run, result)
+        elif result.requires_grad:
+            note = note_of(result)
+            if note is None or note.run is not run:
+                renew(run, result)
+            else:
+                note.version = result._version
+        else:
             run.model.note_data(result)
             # a normaliser, or a constant by a rule, is not a break
             if _counts(result) or (kwargs and kwargs.get("rounding_mode") is not None):
                 self._cut(func, live[0], result)
-        else:
-            adopt(run, result)
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)

@@ -92,8 +92,12 @@ def carry(
     lone = len(operands) == 1 or (FIRST in traits and bool(args) and args[0] is operands[0])
     if lone and notes[0] is not None and (MOVES in traits or SAME in traits):
         _link(traits, function, operands[0], notes[0], args, kwargs, result)
-    if not traits and not _lasting(notes):
-        return
+    if not traits:
+        for note in notes:
+            if note is not None and note.roles is not None and not _LASTING.isdisjoint(note.roles):
+                break
+        else:
+            return
     found = _found(run, traits, notes[:1] if lone else notes, args)
     for name in [name for name in found if ROLES[name].then is not None] if found else ():
         value = found.pop(name)
@@ -111,14 +115,6 @@ def carry(
                 value = _read(known, traits, notes[:1] if lone else notes)
                 if value is not None and note.role(known.name) is None:
                     note.give(known.name, value)
-
-
-def _lasting(notes: list[Note | None]) -> bool:
-    """Whether one of these tensors has a role that an operation without traits keeps."""
-    for note in notes:  # noqa: SIM110 (a generator costs more than the test, at every operation)
-        if note is not None and note.roles is not None and not _LASTING.isdisjoint(note.roles):
-            return True
-    return False
 
 
 def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result: Any) -> None:

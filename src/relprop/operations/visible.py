@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.applied import Invisible, forward
-from relprop.engine.call import Made
+from relprop.engine.call_variants import Made
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,12 +13,22 @@ _METHODS = ("named_parameters", "_named_members")
 """A class that has its own version of these says itself what its parameters are."""
 
 
-def hooks_on(module: nn.Module) -> tuple[Any, ...]:
-    """A value that changes when a forward hook of a module is added or removed.
+def state_of(every: Iterable[nn.Module]) -> list[Any]:
+    """A value that changes when tensors, modes or forward hooks of these modules are replaced, added or removed.
 
     Seen on 2.9 to 2.14. Without it, a compiled call does not notice that a hook was added or removed.
     """
-    return (*getattr(module, "_forward_hooks", ()), None, *getattr(module, "_forward_pre_hooks", ()))
+    found: list[Any] = []
+    for module in every:
+        found.append(module)
+        found.append(module.training)
+        found += getattr(module, "_forward_hooks", ())
+        found.append(None)
+        found += getattr(module, "_forward_pre_hooks", ())
+        for tensors in (module._parameters, module._buffers):
+            for name, t in tensors.items():
+                found += (name,) if t is None else (name, id(t), t.dtype, t.device)
+    return found
 
 
 def copied(module: nn.Module, kind: Any, parameters: dict[str, Tensor | None]) -> Any:
