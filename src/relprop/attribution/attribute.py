@@ -208,7 +208,7 @@ def attribute_each(
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     own = members(model)
-    inputs, chosen = admit(model, inputs, composite, own=own)
+    inputs, chosen = admit(model, inputs, composite, own=own, later=True)
     against = _admitted(model, inputs, against, chosen, settings, through, weights)
     plan = Plan.of(model, settings, chosen, 1 if weights else targets_at_once, splices_of(model, splices))
     made = None if each is None else Conditions.of(model, each, parts_of(plan.splices))
