@@ -12,5 +12,7 @@ CHAPTERS = (
 )  # fmt: skip
 for chapter in CHAPTERS:  # importing one adds its maps
     import_module(f"gallery.maps.{chapter}")
+# Some files use the networks of others, whose maps were added before theirs.
+MAPS.sort(key=lambda shown: CHAPTERS.index(shown.draw.__module__.rpartition(".")[2]))
 
 __all__ = ["CHAPTERS", "MAPS", "Map"]

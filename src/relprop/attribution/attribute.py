@@ -24,6 +24,7 @@ from relprop.attribution.targets import several
 from relprop.attribution.through import Conditions, paired
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
+from relprop.engine.members import members
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
 from relprop.results.grouping import check_groups
@@ -79,10 +80,10 @@ def attribute(
         layers: module paths, globs or modules whose relevance you want as well. The path of an attention followed by
             `.heads` names its heads, of shape (N, heads, T, features).
         layers_at: "output" or "input" of those layers.
-        seed: the relevance to hand out, per sample: None for the score itself, a number, or a tensor of shape (N,).
+        seed: the relevance to start from, per sample: None for the score itself, a number, or a tensor of shape (N,).
         forward_args: further positional arguments of the model; they get no relevance.
         forward_kwargs: further keyword arguments.
-        select: what to explain of an output that is no tensor: a key, an index, an attribute's name, or a function.
+        select: what to explain of an output that is not a tensor: a key, an index, an attribute's name, or a function.
         labels: names of the classes, where the model carries none.
         multiply_by_inputs: whether to read relevance (input times modified gradient), or the modified gradient itself.
             None: as the composite says.
@@ -206,13 +207,12 @@ def attribute_each(
         check_groups(inputs, groups, names)
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
-    inputs, chosen = admit(model, inputs, composite)
+    own = members(model)
+    inputs, chosen = admit(model, inputs, composite, own=own)
     against = _admitted(model, inputs, against, chosen, settings, through, weights)
-    plan = Plan.of(model, settings, chosen, targets_at_once, splices_of(model, splices)).given(
-        forward_args, forward_kwargs
-    )
+    plan = Plan.of(model, settings, chosen, 1 if weights else targets_at_once, splices_of(model, splices))
     made = None if each is None else Conditions.of(model, each, parts_of(plan.splices))
-    plan = replace(plan, against=against, weights=weights, at_once=1 if weights else plan.at_once, through=made)
+    plan = plan.given(forward_args, forward_kwargs, against=against, weights=weights, members=own, through=made)
 
     def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
         return explain(model, part, some, start, plan if rows is None else plan.part(*rows))
@@ -228,7 +228,7 @@ def attribute_each(
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
     about: dict[str, Any] = {
-        "labels": plan.labels, "model": Identity.of(model), "names": names, "pictures": pictures, "affine": affine,
+        "labels": plan.labels, "model": Identity.of(model, own), "names": names, "pictures": pictures, "affine": affine,
     }  # fmt: skip
     said = [None] * len(results) if plan.through is None else [words(one) for _, one in plan.through.each]
     found = zip(results, said, strict=True)
@@ -250,7 +250,7 @@ def _admitted(
     for name, given in (("through", through), ("ledger", settings.ledger), ("positions", settings.positions)):
         if given:
             raise InputError(
-                f"against= and {name}= exclude each other: a difference of activations is no part of the score."
+                f"against= and {name}= exclude each other: a difference of activations is not a part of the score."
             )
     for key, rule in composite.entries if composite is not None else ():
         if not getattr(rule, "proportional", True):
@@ -264,7 +264,7 @@ def _admitted(
 @contextmanager
 def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[Watched]:
     """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs, where we can tell."""
-    with batched(model, inputs) as watched:
+    with batched(model, inputs, plan.members) as watched:
         try:
             yield watched
         except TargetError as error:

@@ -79,6 +79,7 @@ def _explain(
             job.watch.close()
         if not recording():
             job.run.writes.abandon()
+        job.run.sites.release()
         job.run.close()
 
     with Undo() as undo:
@@ -123,6 +124,7 @@ def new_run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
     return Run(
         plan.composite,
         model,
+        members=plan.members,
         strict=settings.strict,
         recorder=Recorder(copied) if settings.ledger else None,
         inputs=Inputs(
@@ -178,12 +180,12 @@ def read(
     reader.check(gradients)
     weights: dict[str, Tensor] | None = None
     values = [v.detach() for v in reader.inputs(gradients, start.score)]
-    check_relevance(values, inputs)
+    largest = check_relevance(values, inputs)
     positions, layers = reader.positions(gradients), reader.layers(gradients)
     keeper = Bookkeeper(run, start, reader.ends, lambda g: reader.inputs(g, start.score), job.plan.exchanged)
     books = keeper.books(values)
     cut_off = unreached(inputs, reader.numbers, cuts, gradients, values)
-    grown = exploded(values, start.handed) if reader.multiplies and not recording() else []
+    grown = exploded(values, largest, start.handed) if reader.multiplies and not recording() else []
     if run.weights is not None:
         weights = named_weights(job.model, run.weights.found)
     said = [*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])]
@@ -248,7 +250,7 @@ def _result(
     return Relevance(
         values=map_tree(lambda _: next(taken), job.inputs),
         output=detached(answer.output),
-        score=start.score.detach(),
+        score=start.score.detach().clone(),  # it may be a part of the output
         target=start.target,
         composite=run.sites.composite,
         residual=(start.handed.double() - books.received.to(start.handed.device)).to(start.handed.dtype),

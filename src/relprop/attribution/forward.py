@@ -22,7 +22,7 @@ from relprop.attribution.splices import spliced
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
-from relprop.engine.chance import State, moved, state
+from relprop.engine.chance import drawn_from, standing
 from relprop.engine.checkpoint import checkpointing
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
@@ -45,7 +45,7 @@ class Job:
         run: the engine's state of the forward pass and the backward passes.
         caught: what passed the layers whose relevance is wanted, by path.
         watch: what passes the layers that conditions name; None if `caught` has the layers.
-        generators: the states of the random generators before the forward pass; None while a graph is recorded.
+        generators: how the random generators stood before the forward pass; None while a graph is recorded.
     """
 
     model: Any
@@ -54,11 +54,11 @@ class Job:
     run: Run
     caught: dict[str, list[Catch]]
     watch: Watch | None
-    generators: State | None
+    generators: list[Any] | None
 
     @classmethod
     def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> Job:
-        generators = None if recording() else state(devices_of(inputs))
+        generators = None if recording() else standing(devices_of(inputs))
         if plan.through is None and plan.against is None:
             return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, None, generators)
         watch = (plan.through or Conditions([], {})).watch(plan.layers, plan.settings.layers_at)
@@ -168,7 +168,7 @@ def check(job: Job, answer: Answer) -> list[str]:
         check_lengths(inputs, score)
     args, kwargs = job.plan.arguments(detached(inputs))
     devices = devices_of(inputs)
-    if job.generators is not None and (run.chance.generators or moved(job.generators, state(devices))):
+    if job.generators is not None and (run.chance.generators or drawn_from(job.generators, standing(devices))):
         notices = drawn(job.again, answer.output, run, devices)
     check_output(job.model, answer.raw, inputs, args, kwargs)
     if run.inputs.ids and not run.inputs.starts and not run.inputs.lookups:

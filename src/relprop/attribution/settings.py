@@ -15,6 +15,7 @@ from relprop.attribution.targets import known_labels
 from relprop.attribution.through import Conditions
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
+from relprop.engine.members import Members
 from relprop.errors import InputError
 from relprop.trees import map_tree
 
@@ -27,7 +28,7 @@ class Settings:
         composite: the rules, or the name of a composite.
         layers: module paths, globs or modules whose relevance is wanted as well.
         layers_at: "output" or "input" of those layers.
-        select: what to explain of an output that is no tensor.
+        select: what to explain of an output that is not a tensor.
         labels: names of the classes, if the caller gives them.
         multiply_by_inputs: whether to read relevance or the modified gradient; None: as the composite says.
         strict: whether an unknown operation is an error.
@@ -37,7 +38,7 @@ class Settings:
 
     Raises:
         InputError: a setting has a value that it cannot have.
-        TargetError: the labels are no list of names.
+        TargetError: the labels are not a list of names.
     """
 
     composite: Composite | str = "auto"
@@ -76,6 +77,7 @@ class Plan:
         weights: whether parameters report the relevance that went through them.
         through: the conditions, one per result; None for a result per target.
         against: other inputs, whose activations are compared; None without.
+        members: what the model is made of, where that is known: it holds for one call.
         splices: splices by the paths of their layers.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
@@ -92,6 +94,7 @@ class Plan:
     weights: bool = False
     through: Conditions | None = None
     against: Any = None
+    members: Members | None = None
     splices: dict[str, Splice] = field(default_factory=dict)
 
     @classmethod
@@ -120,9 +123,9 @@ class Plan:
             splices=splices or {},
         )
 
-    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Plan:
-        """The plan with further arguments of the model."""
-        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}))
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **others: Any) -> Plan:
+        """The plan with further arguments of the model, and with other changes."""
+        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}), **others)
 
     def watching(self, through: Conditions) -> Plan:
         """The plan with conditions."""

@@ -9,15 +9,18 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from relprop.engine.members import members
+from relprop.engine.members import Members, Standing, members
 from relprop.torch_private.calls import running_module
+
+NOWHERE: Standing = ((), "")
+"""Where a module stands that is no part of the model."""
 
 
 class ModelView:
     """The model of a run, or a plain function.
 
     Attributes:
-        paths: the paths of each module, by its identity.
+        standing: the paths and the class's name of each module, by its identity.
         constants: tensors made of parameters and buffers alone, by identity; weak, so offloaded weights can be freed.
         of_data: masks, indices and other constants that depend on the inputs, by identity.
         any_of_data: whether there was one.
@@ -25,7 +28,7 @@ class ModelView:
         chosen: tensors that consist of entries of model constants, chosen by the inputs, by identity.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, found: Members | None = None) -> None:
         self._model = model
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self.of_data: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
@@ -33,9 +36,7 @@ class ModelView:
         self.returned = False
         self.chosen: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._buffers: set[int] | None = None
-        self.paths: dict[int, list[str]] = {}
-        for name, module in members(model).paths.items():
-            self.paths.setdefault(id(module), []).append(name)
+        self.standing = (members(model) if found is None else found).standing
 
     def note_constant(self, constant: Tensor) -> None:
         """Notes a tensor made of parameters and buffers alone."""
@@ -43,7 +44,7 @@ class ModelView:
 
     def here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = running_module()
-        return module, tuple(self.paths.get(id(module), ()))
+        return module, self.standing.get(id(module), NOWHERE)[0]
 
     def path(self) -> str:
         """The path of the module now running; "" for the model itself, or if no module of the model runs."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Note, note_of
-from relprop.engine.origins import SOURCE, Step
+from relprop.engine.origins import Step
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, AFFINE, MIXES, MOVES, SAME, SCALES
 from relprop.numerics import aside
@@ -98,13 +98,12 @@ def sigmoidal(step: Step) -> bool:
         return bool(ends[0] != ends[1])
 
 
-def gated(t: Tensor, operand: Tensor, function: Any, args: tuple = (), kwargs: dict | None = None) -> Tensor:
-    """Notes that a tensor is an activation of an operand. The tensor has a note already."""
+def gated(t: Tensor, operand: Tensor, step: Step) -> Tensor:
+    """Notes that a tensor is an activation of an operand: one step. The tensor has a note already."""
     note = note_of(t)
     if note is not None:
-        scalars = not any(isinstance(a, Tensor) and a.ndim for a in args)
-        before = known_gate(note_of(operand))
-        note.give(GATE, Gating(Step(function, (SOURCE, *args), kwargs or {}), before) if scalars else 1)
+        entrywise = len(step.args) > 1 and any(isinstance(a, Tensor) and a.ndim for a in step.args)
+        note.give(GATE, 1 if entrywise else Gating(step, known_gate(note_of(operand))))
     return t
 
 

@@ -30,6 +30,14 @@ class Map:
             own = w.detach().requires_grad_()
             return torch.autograd.grad(self.forward(x.detach(), own), own, s)[0]
 
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        """From the shape of the output to that of the input `x`."""
+        raise NotImplementedError
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        """A vector over output channels, shaped to multiply the weight."""
+        raise NotImplementedError
+
     def along_result(self, v: Tensor) -> Tensor:
         """A vector over output channels, shaped to broadcast with the output."""
         return v
@@ -61,7 +69,6 @@ class Dense(Map):
         return s.reshape(-1, s.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
 
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
-        """A vector over output channels, shaped to multiply the weight."""
         return v[:, None]
 
 

@@ -16,6 +16,7 @@ from relprop.engine.marks import PARAMETER
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import nonzero
 from relprop.operations.layer_view import LayerView
+from relprop.operations.saved_output import Output
 
 
 class Parameters:
@@ -69,8 +70,8 @@ class Parameters:
 class Factored(LayerView):
     """A layer in whose transposed maps each entry of the weight has a factor."""
 
-    def __init__(self, layer: Any, x: Tensor, z: Tensor | None, rectified: bool, factor: Tensor) -> None:
-        super().__init__(layer, x, z, rectified, {})
+    def __init__(self, layer: Any, x: Tensor, output: Output, factor: Tensor) -> None:
+        super().__init__(layer, x, output, {})
         self._factor = factor
 
     def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -109,7 +110,7 @@ def weigh(parameters: Parameters, layer: Any, x: Tensor, g: Tensor, view: Any, r
         return plain.detach()
     factor = torch.ones_like(layer.plain, dtype=x.dtype, requires_grad=True)
     with torch.enable_grad():
-        seen = Factored(layer, x, view.z.detach(), view.rectified, factor)
+        seen = Factored(layer, x, view.as_output(), factor)
         found = rule.propagate(seen, g)
         handed = (found * (nonzero(x) if layer.nz or not rule.proportional else x)).sum()
     if handed.requires_grad:

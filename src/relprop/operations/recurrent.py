@@ -9,6 +9,7 @@ Index letters: t step, b sample (at step t the first `sizes[t]` of a packed batc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,14 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
+from relprop.engine.marks import ELSEWHERE
 from relprop.engine.mode import steps_of
 from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
 from relprop.engine.tensors import without_history
+from relprop.operations.gates import GATE
 from relprop.operations.joint import Content, Parts
 from relprop.torch_private.state import without_torch_function
 
@@ -213,7 +216,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
         if training and dropout > 0 and layers > 1:
             raise call.training(f"{call.entry.function.__name__} with dropout")
         start: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        with steps_of(call):
+        with steps_of(call), call.keeping_samples() if batch_first else nullcontext():
             if not packed:
                 alone = input.ndim == 2
                 x = input.unsqueeze(1) if alone else input.transpose(0, 1) if batch_first else input
@@ -240,7 +243,10 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
                 x = x.unflatten(0, (steps, batch))
                 x = x.squeeze(1) if alone else x.transpose(0, 1) if batch_first else x
                 ends = [e.reshape(n.shape) for e, n in zip(ends, native[1:], strict=True)]
-        return tuple(grafted(n, h) if h.requires_grad else n for n, h in zip(native, (x, *ends), strict=True))
+        results = tuple(grafted(n, h) if h.requires_grad else n for n, h in zip(native, (x, *ends), strict=True))
+        for end in results[1:]:
+            ELSEWHERE.put(end, True)
+        return results
 
     return handler
 
@@ -267,6 +273,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
 
 
 for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", Tanh, 1), ("rnn_relu", Relu, 1)):
-    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states))
-    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states))
+    _gives = {GATE: 1} if _cell in (Tanh, Relu) else {}  # whose states come out of an activation
+    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states), gives=_gives)
+    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states), gives=_gives)
 register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure")
