@@ -145,7 +145,7 @@ def _bad(text: str) -> float | int:
 
 @contextmanager
 def _going_on() -> Iterator[None]:
-    """Stops at SIGINT and SIGTERM with the line that goes on. The unit at hand is lost, and nothing else."""
+    """Stops at SIGINT and SIGTERM with the line that continues it. The unit at hand is lost, and nothing else."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -154,7 +154,7 @@ def _going_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"Stopped. This goes on: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
+        typer.echo(f"Stopped. To continue: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
         raise typer.Exit(STOPPED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
