@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
+    from relprop.web.widget import widget
 
 __version__ = VERSION
 
@@ -154,6 +155,7 @@ __all__ = [
     "survey",
     "units",
     "where",
+    "widget",
 ]
 
 
@@ -176,6 +178,7 @@ _LATER = {
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",
     "search": "relprop.evaluation",
+    "widget": "relprop.web.widget",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 

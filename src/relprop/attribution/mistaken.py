@@ -1,4 +1,4 @@
-"""What the caller probably meant, where the model is no model, an input no tensor, or the inputs no batch."""
+"""What the caller probably meant, where the model, an input or the batch is not what it should be."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def no_model(model: Any, inputs: Any) -> str:
 
 
 def no_tensor(path: str, given: Any, model: Any) -> str:
-    """What to do with an input that is no tensor."""
+    """What to do with an input that is not a tensor."""
     kind = type(given)
     if isinstance(given, nn.Module) or (callable(given) and not hasattr(given, "__array__")):
         return "The model comes first, then its inputs."

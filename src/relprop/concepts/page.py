@@ -28,7 +28,7 @@ def references(unit: Any, by: str, most: int) -> Drawing:
     """The references of a unit side by side.
 
     Raises:
-        InputError: the index has no model and data at hand, or the samples are no pictures.
+        InputError: the index has no model and data at hand, or the samples are not pictures.
     """
     panels = _references(unit, by, most)
     classes = ", ".join(f"{c} ({share:.1%})" for c, share in unit.classes(3))
@@ -47,7 +47,7 @@ def _references(unit: Any, by: str, most: int) -> list[Drawing]:
         item = index.dataset[reference.sample]
         x, label = (item[0], int(item[1])) if isinstance(item, (tuple, list)) else (item, None)
         if x.ndim != 3:
-            raise InputError(f"samples of shape {tuple(x.shape)} are no pictures.")
+            raise InputError(f"samples of shape {tuple(x.shape)} are not pictures.")
         if any(x.shape == other.shape and _alike(x, other) for other in seen):
             continue  # near-duplicates show nothing new
         seen.append(x)
@@ -118,7 +118,7 @@ class Concepts:
         units: the numbers of the units, the strongest first.
         shares: the share of each in the sum of the sizes of relevance in the layer.
         maps: the map of each unit, (K, ...) in the shape of the input.
-        own: what is specific to each: its map less its share of the sum of the maps of all units.
+        own: what is specific to each: its map minus its share of the sum of the maps of all units.
         drawing: the page.
     """
 

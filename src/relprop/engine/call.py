@@ -295,30 +295,6 @@ class Call:
         return self.run.refuse(self.entry, what, shapes(self.args))
 
 
-class Copied(Call):
-    """A call on a copy of a tensor that the model overwrites."""
-
-    __slots__ = ("_into",)
-
-    def __init__(self, *args: Any, into: Into | None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._into = into
-
-    @property
-    def into(self) -> Into | None:
-        return self._into
-
-
-class Made(Call):
-    """A call of a custom autograd function that has returned. `call()` is its result, with its own backward pass."""
-
-    __slots__ = ("value",)
-    value: Tensor
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **kwargs) if args or kwargs else self.value
-
-
 def _folds(call: Call) -> bool:
     """Whether torch flattens a tensor times a matrix into a product of matrices only here, or only in the model.
 

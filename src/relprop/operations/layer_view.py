@@ -18,7 +18,7 @@ class LayerView:
 
     def __init__(self, layer: Any, x: Tensor, output: Output, memo: dict[str, Tensor]) -> None:
         self._layer, self._memo = layer, memo
-        self.x, self.rectified, self.nz = x, output.rectified, layer.nz
+        self.x, self._rectified, self.nz = x, output.rectified, layer.nz
         self._clipped = output.clipped
         self._z = self._output = output.value
         self._bias: Tensor | float | None = None
@@ -33,6 +33,12 @@ class LayerView:
             b = self._layer.bias
             self._bias = 0.0 if b is None else self._layer.linear.along_result(b).to(self.x.dtype)
         return self._bias
+
+    @property
+    def rectified(self) -> bool:
+        if callable(self._rectified):
+            self._rectified = self._rectified()
+        return self._rectified
 
     @property
     def output(self) -> Tensor:
@@ -50,7 +56,7 @@ class LayerView:
 
     def as_output(self) -> Output:
         """The output as the view has it, without history."""
-        return Output(self.z.detach(), self.rectified, self._clipped)
+        return Output(self.z.detach(), self._rectified, self._clipped)
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -107,5 +113,5 @@ class LayerView:
         view = copy.copy(self)
         view._output = self.output
         view._z = self.z - self.bias
-        view._bias, view.rectified, view._clipped = 0.0, False, False
+        view._bias, view._rectified, view._clipped = 0.0, False, False
         return view

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +19,12 @@ class Output(NamedTuple):
 
     Attributes:
         value: the saved output; None if it must be computed again.
-        rectified: whether no relevance arrives where it is negative.
+        rectified: whether no relevance arrives where it is negative; a function if that must be read off numbers.
         clipped: whether its negative entries read 0.
     """
 
     value: Tensor | None = None
-    rectified: bool = False
+    rectified: bool | Callable[[], bool] = False
     clipped: bool = False
 
     def part(self, at: Any) -> Output:
@@ -51,11 +53,13 @@ class Kept:
         if self.value is None or self.value._version != self.version:
             return Output()
         if self.complete:
-            return Output(self.value, self.rectified and self.alone)
-        if whole or (not self.alone and (recording() or batched(g) or not self._reads(g))):
+            return Output(self.value, self.rectified and (self.alone or partial(self._reads, g)))
+        if whole or not (self.alone or self._reads(g)):
             return Output()
         return Output(self.value, True, True)
 
     def _reads(self, g: Tensor) -> bool:
         """Whether relevance arrives only where the relu let its input through. Read on a CPU alone: others would wait."""
-        return g.device.type == "cpu" and self.value is not None and torch.equal(where_positive(g, self.value), g)
+        if self.value is None or g.device.type != "cpu" or recording() or batched(g):
+            return False
+        return torch.equal(where_positive(g, self.value), g)
