@@ -68,6 +68,8 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         found = chain(call.function, (input, other), {})
         if found is not None:
+            if not finite_at_zero(found.step, found.source):
+                return remembered(call, call(), found)
             return along(call, found, detached(call))
         multiplied(call, (input, other))
         call.trait("gated")
@@ -104,8 +106,10 @@ def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
 
 
 def _activates(found: Origin) -> bool:
-    """Whether a chain that ends in a reciprocal is an activation. Of a statistic, only a sigmoid is one."""
-    return not role_of(found.source, STATISTIC) or sigmoidal(found.step)
+    """Whether a chain that ends in a reciprocal is an activation. Of a statistic, only a sigmoid is one,
+    also that of an activation such as `sin(x.sum())`.
+    """
+    return not role_of(found.source, STATISTIC) or any(map(sigmoidal, found.step.ends()))
 
 
 def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
