@@ -6,14 +6,14 @@ is a normaliser, a constant. Operands that share an origin make one elementwise 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, grafted, scaled
+from relprop.engine.functions import Share, custom, grafted, scaled
 from relprop.engine.notes import role_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
@@ -69,7 +69,7 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         found = chain(call.function, (input, other), {})
         if found is not None:
             if not finite_at_zero(found.step, found.source):
-                return remembered(call, call(), found)
+                return remembered(call, custom(found(), detached(call), partial(_slope, found.step)), found)
             return along(call, found, detached(call))
         multiplied(call, (input, other))
         call.trait("gated")
@@ -81,6 +81,14 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         if (softmax := quotient(call, a, b)) is not None:
             return softmax
     return with_constant(call, input, other)
+
+
+def _slope(step: Any, s: Tensor, g: Tensor) -> Tensor:
+    """The plain gradient of a chain, for one that has no value at 0."""
+    with torch.enable_grad():
+        inner = s.detach().requires_grad_()
+        (found,) = torch.autograd.grad(step(inner), inner, g)
+    return found
 
 
 def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwargs: Any) -> Tensor:
