@@ -102,7 +102,21 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if not is_live(input):
         return reciprocal_of(call, call(input, other.detach()), other, input)
     softmax = quotient(call, input, other)
-    return call(input, other.detach()) if softmax is None else softmax
+    if softmax is not None:
+        return softmax
+    gate = chain(torch.reciprocal, (other,), {})
+    if gate is not None and finite_at_zero(gate.step, other) and sigmoidal(gate.step) and _activates(gate):
+        return _gated_by(call, input, other, gate)
+    return call(input, other.detach())
+
+
+def _gated_by(call: Call, input: Tensor, other: Tensor, gate: Origin) -> Tensor:
+    """`a / (1 + exp(-b))`: a product with a sigmoid."""
+    value = detached(call)()
+    call.relocate("product")
+    factor = along(call, gate, lambda: other.detach().reciprocal())
+    a, b = shares(call, [input, factor])
+    return grafted(value, scaled(input, a) * scaled(factor, b))
 
 
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
