@@ -58,12 +58,14 @@ from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.atlas import atlas
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
     from relprop.concepts.importance import importance
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.prototypes import prototypes
     from relprop.concepts.similarity import similarity
     from relprop.data.datasets import explain_dataset
     from relprop.data.run import open_run
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
+    from relprop.web.widget import widget
 
 __version__ = VERSION
 
@@ -116,6 +119,7 @@ __all__ = [
     "Zero",
     "ZeroBias",
     "__version__",
+    "atlas",
     "attribute",
     "attribute_each",
     "captum",
@@ -141,6 +145,7 @@ __all__ = [
     "patch",
     "path",
     "propagate",
+    "prototypes",
     "read_image",
     "read_volume",
     "register",
@@ -152,12 +157,14 @@ __all__ = [
     "survey",
     "units",
     "where",
+    "widget",
 ]
 
 
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
     "Index": "relprop.concepts.index",
+    "atlas": "relprop.concepts.atlas",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
     "importance": "relprop.concepts.importance",
@@ -165,6 +172,7 @@ _LATER = {
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
     "open_run": "relprop.data.run",
+    "prototypes": "relprop.concepts.prototypes",
     "patch": "relprop.concepts.patching",
     "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",
@@ -173,6 +181,7 @@ _LATER = {
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",
     "search": "relprop.evaluation",
+    "widget": "relprop.web.widget",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 

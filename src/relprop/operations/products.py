@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, custom, grafted, scaled
+from relprop.engine.functions import Share, custom, grafted, halved, scaled
 from relprop.engine.notes import role_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
@@ -76,7 +76,7 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         a, b = shares(call, [input, other])
         if call.zeros_carry:
             return product_of_two(call, input, other, [a, b])
-        return call(scaled(input, a), scaled(other, b))
+        return halved(call()) if a == b == 0.5 else call(scaled(input, a), scaled(other, b))
     for a, b in ((input, other), (other, input)):
         if (softmax := quotient(call, a, b)) is not None:
             return softmax

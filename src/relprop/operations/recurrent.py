@@ -129,8 +129,13 @@ class Relu(Cell):
         return (torch.relu(self.joint(given, x, state[0])),)
 
 
-def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
-    """All steps in one direction over packed rows `x`: the output of each step, also packed, and the last state."""
+def _run(
+    cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool, seen: list[State] | None = None
+) -> tuple[Tensor, State]:
+    """All steps in one direction over packed rows `x`: the output of each step, also packed, and the last state.
+
+    If `seen` is given, the states of all steps are added to it, in the order of the sequence.
+    """
     start, ended = state, []
     of_content, x, of_gates = cell.prepare(x)
     with without_torch_function():
@@ -149,9 +154,37 @@ def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -
             state = tuple(torch.cat([s, s0[running : sizes[t]]]) for s, s0 in zip(state, start, strict=True))
         state = cell.step(given[t], rows[t], gates[t], state)
         outputs.append(state[0])
+        if seen is not None:
+            seen.insert(0 if reverse else len(seen), state)
     for rest in reversed(ended):
         state = tuple(torch.cat(pair) for pair in zip(state, rest, strict=True))
     return torch.cat(outputs[::-1] if reverse else outputs), state
+
+
+STATES = ("steps", "cells")
+"""The names of the states of a recurrent layer: what it hands to the next step, and the cell of an LSTM."""
+
+
+def _asked(call: Call, layer: int, direction: int, alone: bool, states: int) -> dict[int, Callable[[Tensor], None]]:
+    """Who asked for the states of one layer in one direction, by the number of the state."""
+    found: dict[int, Callable[[Tensor], None]] = {}
+    for n, name in enumerate(STATES[:states]):
+        for called in (f"{name}_l{layer}{'_reverse' * direction}", *([name] if alone else [])):
+            show = call.stepped(called)
+            if show is not None:
+                found[n] = show
+    return found
+
+
+def _show(call: Call, shown: dict[int, Callable[[Tensor], None]], seen: list[State], sizes: list[int]) -> None:
+    if shown and len(set(sizes)) > 1:
+        raise call.error(
+            "the state at a step has no row for samples that have ended, so steps of packed sequences of several lengths "
+            "cannot be named. Explain sequences of one length together."
+        )
+    for n, show in shown.items():
+        for state in seen:
+            show(state[n])
 
 
 def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]:
@@ -204,7 +237,10 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
                 outputs = []
                 for d in range(directions):
                     first = tuple(s[layer * directions + d] for s in start)
-                    output, final = _run(make(next(weights), call.run), x, sizes, first, reverse=d == 1)
+                    shown = _asked(call, layer, d, layers * directions == 1, states)
+                    seen: list[State] | None = [] if shown else None
+                    output, final = _run(make(next(weights), call.run), x, sizes, first, d == 1, seen)
+                    _show(call, shown, seen or [], sizes)
                     outputs.append(output)
                     finals.append(final)
                 x = torch.cat(outputs, -1) if bidirectional else outputs[0]
