@@ -19,7 +19,7 @@ SITE ?= site
 PACKAGES ?= .venv-packages
 TORCH ?= $(shell grep '^torch==' constraints-dev.txt)
 
-CODE := src tests benchmarks gallery docs examples
+CODE := src tests benchmarks gallery docs examples space
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Names the torch, so that another TORCH is another stamp.

@@ -58,6 +58,7 @@ from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.atlas import atlas
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
     from relprop.concepts.importance import importance
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
+    from relprop.web.widget import widget
 
 __version__ = VERSION
 
@@ -117,6 +119,7 @@ __all__ = [
     "Zero",
     "ZeroBias",
     "__version__",
+    "atlas",
     "attribute",
     "attribute_each",
     "captum",
@@ -154,12 +157,14 @@ __all__ = [
     "survey",
     "units",
     "where",
+    "widget",
 ]
 
 
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
     "Index": "relprop.concepts.index",
+    "atlas": "relprop.concepts.atlas",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
     "importance": "relprop.concepts.importance",
@@ -176,6 +181,7 @@ _LATER = {
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",
     "search": "relprop.evaluation",
+    "widget": "relprop.web.widget",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
 

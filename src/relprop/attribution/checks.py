@@ -53,7 +53,7 @@ def check_flags(**given: Any) -> None:
 
 
 def check_further(args: Any, kwargs: Any) -> None:
-    """Refuses further arguments that are no tuple or dict: a tensor would fall into rows, a text into letters."""
+    """Refuses further arguments that are not a tuple or a dict: a tensor would fall into rows, a text into letters."""
     if not isinstance(args, (tuple, list)):
         raise InputError(
             f"forward_args must be a tuple of further arguments; got {type(args).__name__}. For a single one write "
@@ -139,7 +139,7 @@ def _at_once_or(later: Later | None, numbers: list[Tensor], check: Callable[[lis
 
 
 def check_names(labels: Any) -> None:
-    """Refuses labels that are no list of names."""
+    """Refuses labels that are not a list of names."""
     if labels is None:
         return
     hint = " Write labels=list(names.values())." if isinstance(labels, Mapping) else ""
@@ -154,7 +154,7 @@ def unequal(inputs: Any) -> str:
     if len(lengths) < 2:
         return ""
     return (
-        f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}. Where these are no samples, "
+        f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}. Where these are not samples, "
         "as nodes and edges of a graph, explain one number: target=lambda output: output[i, j]."
     )
 

@@ -78,7 +78,7 @@ def opened(
         target: one target.
         settings: how to explain.
         modules: the modules to watch, by path and side (see `points.modules_of`).
-        seed: the relevance to hand out.
+        seed: the relevance to start from.
         forward_args: further positional arguments.
         forward_kwargs: further keyword arguments.
         splices: splices by the paths of their layers.

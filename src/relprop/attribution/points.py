@@ -180,7 +180,7 @@ def _no_heads(units: Units) -> str:
 
 
 def named(model: Any, condition: Condition | None, parts: Mapping[str, Part] | None = None) -> Condition | None:
-    """The condition with the layers' paths in the place of modules."""
+    """The condition with the layers' paths in place of modules."""
     if condition is None:
         return None
 

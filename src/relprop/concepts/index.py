@@ -1,4 +1,4 @@
-"""An index of what hidden units stand for: the samples in which each had most relevance, and most activation."""
+"""An index of what hidden units stand for: the samples in which each had the most relevance, and most activation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class UnitIndex:
     unit: int
 
     def references(self, by: str = "relevance", most: int | None = None) -> list[Reference]:
-        """The samples with most relevance, or by="activation", the largest first."""
+        """The samples with the most relevance, or by="activation", the largest first."""
         if by not in ("relevance", "activation"):
             raise InputError(f"by must be 'relevance' or 'activation'; got {by!r}.")
         of = self.index.layers[self.layer]

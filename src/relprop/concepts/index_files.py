@@ -32,7 +32,7 @@ class Layer:
     """What is known of the units of one layer.
 
     Attributes:
-        relevance: the samples with most relevance of each unit, for the class of the sample (RelMax).
+        relevance: the samples with the most relevance of each unit, for the class of the sample (RelMax).
         activation: the samples with most activation (ActMax).
         class_sum: (C, U): for each class the sum over its samples of the unit's share in the sizes of relevance.
         class_count: (C,): the number of samples.
@@ -97,7 +97,7 @@ def read(folder: str | PathLike[str]) -> tuple[dict[str, Layer], dict[str, Any]]
         manifest = strict_json((place / MANIFEST).read_bytes())
         return _restored(manifest, *tensors.read(place / TENSORS, LIMIT))
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{str(folder)!r} is no index that can be read: {error}.") from error
+        raise FormatError(f"{str(folder)!r} is not an index that can be read: {error}.") from error
 
 
 def _parts(layer: Layer) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dic
         or manifest.get("format") != "relprop-index"
         or manifest.get("format_version") != 1
     ):
-        raise ValueError("it is no index of this version")
+        raise ValueError("it is not an index of this version")
     if manifest["tensors_sha256"] != digest:
         raise ValueError(f"{TENSORS} is not the one that was written with this manifest")
     about = manifest["about"]

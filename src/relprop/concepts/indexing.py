@@ -53,7 +53,7 @@ def index(
 ) -> Index:
     """An index of what hidden units stand for: for each unit the samples of a data set in which it mattered most.
 
-    Each sample is explained once, for its own class. Of each unit the index keeps the samples with most relevance
+    Each sample is explained once, for its own class. Of each unit the index keeps the samples with the most relevance
     (RelMax) and with most activation (ActMax), with the position in the layer, and its mean share of relevance in each
     class. Memory does not depend on the number of samples.
 
@@ -66,7 +66,7 @@ def index(
         composite: the rules.
         rows: the first sample and the one after the last, for a part of the data; parts are joined with `|`.
         folder: where to save the index on the way, every `every` batches. If the folder has an unfinished index of the
-            same model, data and settings, the work goes on from there.
+            same model, data and settings, the work continues from there.
         every: batches from one save to the next.
         batch_size: samples per pass. Samples of different sizes make smaller batches.
         normalise: whether relevance is divided by the sum of its sizes over the units of the layer, so that samples with
@@ -75,7 +75,7 @@ def index(
             `Index.prototypes`.
         axes: the axis of the units in what a layer gives for one sample, by path, where it is not found. Convolutions
             and pictures have them first, other layers last.
-        select: what to explain of an output that is no tensor.
+        select: what to explain of an output that is not a tensor.
         forward_kwargs: further keyword arguments of the model.
         progress: whether to show a progress bar on stderr (needs tqdm).
         splices: autoencoders or transcoders in layers, whose latents are then units: `layers=["blocks.3.latents"]`.
@@ -84,7 +84,7 @@ def index(
         The index.
 
     Raises:
-        InputError: the data have no length, a sample is not finite, a label is no class, or the folder has an index of
+        InputError: the data have no length, a sample is not finite, a label is not a class, or the folder has an index of
             another model, of other data or of other settings.
         RelpropError: as in `attribute`.
 

@@ -12,7 +12,7 @@ from relprop.engine.call import Call, Into
 from relprop.engine.call_variants import Copied
 from relprop.engine.handling import handle
 from relprop.engine.marks import NOTE
-from relprop.engine.notes import Chain, continues, note_of, noted, renew
+from relprop.engine.notes import Chain, Note, continues, note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.replay import replaying
@@ -38,7 +38,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     # a chain that starts here would lose its source, which other tensors may share
     starts = found is not None and found[0].source is target and _has_origin(target)
     if not starts and call.way in (Way.DEFAULT, Way.NATIVE, Way.UNDECIDED):
-        if _linear(run, entry, target, live):
+        if _linear(run, entry, target, live, args):
             _preserve(target)
             result = function(*args, **kwargs)
             _renew(run, target, found)
@@ -97,7 +97,7 @@ def _has_origin(target: Tensor) -> bool:
     return note is not None and continues(note)
 
 
-def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
+def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tuple) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
         if entry.handler is not native and entry.handlers.in_place is None:
@@ -106,6 +106,8 @@ def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
         return False  # a constant may fold into the layer that made the target
+    if len(live) == 1 and len(args) > 1 and isinstance(args[1], Tensor) and args[1].ndim and _of_layer(note):
+        return False  # likewise behind a view
     if run.sites.nz or (note is not None and note.forked and len(live) == 1):
         return False  # zeros carry relevance, or a tensor made from the old numbers may meet the new ones
     if run.inputs.positions and entry.family == "sum":
@@ -117,6 +119,13 @@ def _may_receive(run: Run, target: Tensor) -> bool:
     """Whether an operation on a copy may write into the target: a tensor of its own that the graph made."""
     plain = target._base is None and not target.is_leaf and not run.sites.nz
     return plain and not recording()
+
+
+def _of_layer(note: Note | None) -> bool:
+    """Whether a tensor's entries are those of a layer's output."""
+    while note is not None and note.move is not None and note.layer is None and note.scaled is None:
+        note = note.move.note
+    return note is not None and (note.layer is not None or note.scaled is not None)
 
 
 def _preserve(target: Any, copy: Tensor | None = None) -> None:

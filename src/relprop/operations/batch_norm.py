@@ -16,6 +16,7 @@ from relprop.engine.traits import AFFINE
 from relprop.errors import ModelStateError
 from relprop.numerics import own
 from relprop.operations.activations import detached
+from relprop.operations.folding import behind_views
 from relprop.operations.maps import Contraction, Diagonal
 from relprop.operations.weighted import Weighted, weighted
 from relprop.torch_private.recorded import recording
@@ -36,22 +37,26 @@ def batch_norm(
     if training:
         raise call.training("batch_norm")
     note = note_of(input) if call.live else None
-    merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None and _follows(note.layer, input)
+    layer = None if note is None or call.rule is not None else note.layer
+    if layer is None and note is not None and note.move is not None and call.rule is None:
+        layer, scaled = behind_views(note, input.dtype) or (None, None)
+        layer = layer if scaled is None else None
+    layer = layer if isinstance(layer, Weighted) and _follows(layer, input) else None
     if not call.live:
         return call()
-    if not (merges or call.rule is not None or call.zeros_carry_hidden):
+    if not (layer is not None or call.rule is not None or call.zeros_carry_hidden):
         return _native(call, input, running_mean, running_var, weight, eps)
     scale, shift = _scale(running_mean, running_var, weight, eps), _shift(running_mean, running_var, weight, bias, eps)
     shape = [1, -1] + [1] * (input.ndim - 2)
-    if note is not None and merges:
+    if layer is not None:
         if call.place is not None:
             call.place.merge()
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         call.keeps_zeros()
-        if isinstance(note.layer.linear, Contraction):
+        if isinstance(layer.linear, Contraction):
             scale, shift = scale.reshape(shape[1:]), shift.reshape(shape[1:])
-        return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
+        return layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 
 

@@ -37,7 +37,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
         return relu(call, input)
     function, args, kwargs = how
     step = Step(function, (SOURCE, *args), kwargs)
-    if 0 in (low, high) and all(v is None or isinstance(v, (int, float)) for v in (low, high)):
+    if all(v is None or isinstance(v, (int, float)) for v in (low, high)) and 0 in (low, high):
         # the slope at a bound of 0 is 0, as of a relu; that of torch.clamp is 1
         ends = -math.inf if low is None else low, math.inf if high is None else high
         step = Step(F.hardtanh, (SOURCE, *ends), {}) if ends[0] < ends[1] else step

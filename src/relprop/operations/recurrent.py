@@ -26,6 +26,7 @@ from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
 from relprop.engine.tensors import without_history
+from relprop.operations.gates import GATE
 from relprop.operations.joint import Content, Parts
 from relprop.torch_private.state import without_torch_function
 
@@ -272,6 +273,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
 
 
 for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", Tanh, 1), ("rnn_relu", Relu, 1)):
-    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states))
-    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states))
+    _gives = {GATE: 1} if _cell in (Tanh, Relu) else {}  # whose states come out of an activation
+    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states), gives=_gives)
+    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states), gives=_gives)
 register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure")

@@ -67,7 +67,7 @@ class Watched(Followed):
                 self._keep(t)  # a module that the function runs can read its parameters
             before = self._made.get(id(t))
             if before is None or not same(before[1], t):
-                raise Invisible("its forward computes by code that is no torch operation")
+                raise Invisible("its forward computes by code that is not a torch operation")
 
 
 def visible(call: Made, *args: Any) -> Any:

@@ -20,7 +20,6 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.marks import NOTE
 from relprop.engine.notes import Note
-from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
@@ -60,7 +59,7 @@ class Weighted:
         self._x, self._version = weakref.ref(x), x._version  # the output's note holds it, so the graph need not
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
-        self.shape = torch.Size()
+        self.shape, self.dtype = torch.Size(), x.dtype
         self.readers = 0
         self.rectifiers = 0
         self.output: weakref.ref[Tensor] | None = None
@@ -73,7 +72,7 @@ class Weighted:
         x = self._x()
         assert x is not None  # the output that was folded is alive, and its note holds it
         y = custom(x, compute, self.propagate)
-        self.shape = y.shape
+        self.shape, self.dtype = y.shape, y.dtype
         journal = self.run.sites.journal
         if not (journal.active and journal.inside()):  # a checkpoint keeps nothing
             self.kept = Kept(y)
@@ -112,6 +111,12 @@ class Weighted:
             twin.bias = shift if twin.bias is None else twin.bias + shift
         twin.kept = None
         twin.readers = twin.rectifiers = 0
+        return twin
+
+    def seen_as(self, linear: Any, shape: torch.Size) -> Weighted:
+        """This layer with another map of the same weight, whose output has this shape."""
+        twin = copy.copy(self)
+        twin.linear, twin.shape = linear, shape
         return twin
 
     @property
@@ -247,10 +252,10 @@ def weighted(
 ) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
-    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
-        call.trait("patches")
     if call.native:
         return call()
+    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
+        call.trait("patches")
     if scale is None:
         return Weighted(call, x, linear, weight, bias).apply(lambda: call())
     return Weighted(call, x, linear, weight, None).merged(scale, bias).apply(lambda: call())
@@ -265,14 +270,17 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     if is_live(weight):
         return two_live(call, input, weight, bias) if is_live(input) else call()
     if bias is not None and bias.requires_grad:
-        return _with_live_bias(call, input, weight, bias) if is_live(input) else call()
+        return with_live_bias(call, input, weight, bias) if is_live(input) else call()
+    if call.native:
+        call.keeps_zeros()
+        return call()
     if weight.ndim == 1 and is_live(input):
         axes = ascii_letters[: input.ndim]
         return weighted(call, input, Contraction(axes, axes[-1], axes[:-1]), weight, bias)
     return weighted(call, input, Dense(), weight, bias) if is_live(input) else call()
 
 
-def _with_live_bias(call: Call, input: Tensor, weight: Tensor, bias: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+def with_live_bias(call: Call, input: Tensor, weight: Tensor, bias: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     """A layer whose bias carries relevance, too: a sum of two."""
     axes = 1 if call.entry.function is F.linear else weight.ndim - 1
 
@@ -284,65 +292,3 @@ def _with_live_bias(call: Call, input: Tensor, weight: Tensor, bias: Tensor, *re
     call.keeps_zeros()
     result: Tensor = by_steps(steps)(call, *call.args, **call.kwargs)
     return result
-
-
-def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if is_live(weight):
-        if not is_live(input):
-            return call()
-        args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
-        kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
-        return call(*args, **kwargs)
-    if bias is not None and bias.requires_grad:
-        options = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight", "bias")}
-        return _with_live_bias(call, input, weight, bias, *call.args[3:], **options) if is_live(input) else call()
-    # Also a convolution of two axes, if the input has one entry along one of them.
-    along_one = sum(length > 1 for length in input.shape[2 - weight.ndim :]) < 2
-    if along_one and is_live(input) and call.undecided and call.place is not None and call.place.first:
-        call.trait("series")
-    return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
-
-
-def _conv(dims: int) -> Callable[..., Tensor]:
-    def conv(
-        call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: int = 1,
-    ) -> Tensor:  # fmt: skip
-        return _convolution(call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias)
-
-    return conv
-
-
-def _conv_transpose(dims: int) -> Callable[..., Tensor]:
-    def conv_transpose(
-        call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-        output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-    ) -> Tensor:  # fmt: skip
-        linear_map = Convolution(dims, stride, padding, dilation, groups, True, output_padding)
-        return _convolution(call, linear_map, input, weight, bias)
-
-    return conv_transpose
-
-
-def convolution(
-    call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, output_padding: Any, groups: int,
-) -> Tensor:  # fmt: skip
-    dims = weight.ndim - 2
-    return _convolution(
-        call,
-        Convolution(dims, stride, padding, dilation, groups, transposed, output_padding),
-        input,
-        weight,
-        bias,
-    )
-
-
-for _dims, _plain, _turned in (
-    (1, torch.conv1d, torch.conv_transpose1d),
-    (2, torch.conv2d, torch.conv_transpose2d),
-    (3, torch.conv3d, torch.conv_transpose3d),
-):
-    register(_plain, family="conv", handler=_conv(_dims))
-    register(_turned, family="conv", handler=_conv_transpose(_dims))
-register(torch.convolution, family="conv", handler=convolution)
