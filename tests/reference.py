@@ -142,6 +142,19 @@ def z_box(
     return shares(c, denominator + epsilon * sign(denominator), r)
 
 
+def z_box_of_the_sample(
+    x: Tensor, w: Tensor, bias: Tensor, r: Tensor, *, channels: int, epsilon: float = 1e-6
+) -> Tensor:
+    """`z_box` between the smallest and the largest value of each channel of each sample. What would be shared out by
+    contributions that are all 0 is shared equally.
+    """
+    parts = x.unflatten(1, (channels, -1))
+    low, high = (bound.expand_as(parts).flatten(1) for bound in (parts.amin(2, True), parts.amax(2, True)))
+    c = contributions(x - low, positive(w)) + contributions(x - high, negative(w))
+    empty = (c == 0).all(1)
+    return z_box(x, w, bias, r, low=low, high=high, epsilon=epsilon) + flat(x, w, bias, torch.where(empty, r, 0.0))
+
+
 def zero_bias(rule: Rule) -> Rule:
     """The rule of a layer whose bias is 0, for relevance that is what it is."""
 

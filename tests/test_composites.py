@@ -63,6 +63,12 @@ NAMED: dict[str, tuple[Composite, reference.Rule, reference.Rule, reference.Rule
     "excitation_backprop": (composites.excitation_backprop(), *[without_bias] * 3),
     "gamma": (composites.gamma(), *[partial(reference.gamma, gamma=0.5)] * 2, epsilon),
     "gamma_flat": (composites.gamma_flat(), reference.flat, partial(reference.gamma, gamma=0.25), epsilon),
+    "gamma_box": (
+        composites.gamma_box(),
+        partial(reference.z_box_of_the_sample, channels=3),
+        partial(reference.gamma, gamma=0.1),
+        epsilon,
+    ),
     "gamma_flat 0.5": (
         composites.gamma_flat(0.5),
         reference.flat,
@@ -273,6 +279,8 @@ FACTORIES = [
     composites.deconvnet,
     composites.excitation_backprop,
     composites.beta_smooth,
+    composites.gamma,
+    composites.gamma_box,
     composites.gamma_flat,
     example,
 ]

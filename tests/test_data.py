@@ -461,10 +461,10 @@ def test_verify_finds_what_changed(tmp_path: Path) -> None:
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "diary.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists and is no run"):
+    with pytest.raises(InputError, match="exists and is not a run"):
         explain(X, tmp_path / "notes")
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["diary.txt"]
-    with pytest.raises(FormatError, match="is no run"):
+    with pytest.raises(FormatError, match="is not a run"):
         relprop.open_run(tmp_path / "notes")
 
 

@@ -102,7 +102,7 @@ def test_spray_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (("x.npy", "--keep", "sum"), "--keep is NAME=HOW"),
         (("x.npy", "--max-bad", "few"), "--max-bad is a share"),
         (("x.npy", "--engine", "spark"), "engine is None or 'ray'"),
-        (("--status", "--out", "nowhere"), "is no run"),
+        (("--status", "--out", "nowhere"), "is not a run"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(

@@ -87,7 +87,7 @@ def test_a_cell_that_is_no_number_is_one_samples_fault(tmp_path: Path) -> None:
     content = rows()
     content[5]["b"] = "much"
     run = explain(written(tmp_path / "rows.csv", content), tmp_path / "maps", target="other", column=NAMES)
-    assert run.quarantined == {"5": "'much' in column 'b' is no number."}
+    assert run.quarantined == {"5": "'much' in column 'b' is not a number."}
 
 
 def photographs(folder: Path) -> list[str]:
@@ -132,7 +132,7 @@ def test_tar_files(tmp_path: Path) -> None:
         explain([paths[0], shard(tmp_path / "2.tar", ["x/a"])], tmp_path / "twice", picture_network())
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no tar file" * 100)
-    with pytest.raises(InputError, match="is no tar file that can be read"):
+    with pytest.raises(InputError, match="is not a tar file that can be read"):
         explain(broken, tmp_path / "broken", picture_network())
 
 
@@ -169,7 +169,7 @@ def test_a_data_set_of_hugging_face(tmp_path: Path) -> None:
         ("name\nx\n", {}, "no column of .* holds pictures or numbers"),
         ("a,b\n1,2\n", {"column": "z"}, "has no column 'z'; it has a, b"),
         ("a,b\n1,2\n", {"column": 3}, "column is the name of a column"),
-        ("a,b\n1,2\n", {"key": "z"}, "key='z' is no column"),
+        ("a,b\n1,2\n", {"key": "z"}, "key='z' is not a column"),
         ("a,b\n1,2\n1,3\n", {"key": "a"}, "keys must differ, and these stand for several samples: '1'"),
     ],
 )

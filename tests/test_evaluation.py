@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +270,7 @@ def test_tokens_are_deleted_or_hidden() -> None:
     right, left, _ = (each.curve for each in E.find("morf"))
     torch.testing.assert_close(right, left, rtol=0, atol=1e-12)  # this model does not see positions
     ids, relevance = x["input_ids"][1, :5], E.relevance[0, 1, :5]
-    assert float(E.relevance[0, 1, 5:].abs().sum()) == 0  # padding is no unit
+    assert float(E.relevance[0, 1, 5:].abs().sum()) == 0  # padding is not a unit
     kept = ids[relevance.argsort(descending=True)[3:].sort().values]
     scored = model(kept[None], torch.ones(1, len(kept)))[0, 0].item()
     # Five tokens in seven points: that with three removed is point 4 (4 * 5 / 7 = 2.9).
@@ -582,6 +587,47 @@ def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
         evaluated(linear(), tables(), folder=tmp_path)
 
 
+def test_two_evaluations_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    model, x = linear(), tables()
+
+    def inside(inputs: Tensor, targets: Any) -> Tensor:
+        with pytest.raises(InputError, match=rf"another evaluation writes to .* \(process {os.getpid()}\): wait until"):
+            evaluated(model, x, folder=tmp_path)
+        return torch.zeros_like(inputs)
+
+    evaluated(model, x, methods=[inside], folder=tmp_path)
+    evaluated(model, x, folder=tmp_path)  # the folder is free again
+
+
+KILLED = """
+import os, signal, sys
+import torch
+import relprop
+
+def ended(inputs, targets):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+relprop.evaluate(torch.nn.Linear(6, 3).eval(), torch.ones(4, 6), 0, [ended], replace=0.0, free=(), folder=sys.argv[1])
+"""
+
+
+def test_the_lock_of_a_killed_run_is_gone(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL and (tmp_path / "journal.lock").exists()
+    evaluated(linear(), tables(), folder=tmp_path)
+
+
+def test_a_folder_without_locks_is_used_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from relprop.evaluation import locking
+
+    def refuse(file: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(locking, "_hold", refuse)
+    evaluated(linear(), tables(), folder=tmp_path)
+    assert (tmp_path / "journal.jsonl").stat().st_size
+
+
 # --------------------------------------------------------------------------------------------- nothing is left behind
 
 
@@ -648,7 +694,7 @@ def test_a_method_that_writes_to_the_model_is_an_error() -> None:
         ({"methods": [3]}, "a method is"),
         ({"methods": []}, "methods is empty"),
         ({"methods": [torch.zeros(3, 6)]}, "holds maps of 3 samples"),
-        ({"methods": [lambda x, t: x[:, :2]]}, "does not fit"),
+        ({"methods": [lambda x, t: x[:, :2]]}, "must have one entry for each"),
         ({"methods": [lambda x, t: "map"]}, "gave no map"),
         ({"metrics": "flippin"}, "there is no metric"),
         ({"metrics": Flipping(steps=0)}, "steps must be an int"),

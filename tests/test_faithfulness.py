@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.faithfulness.networks import motifs
+from benchmarks.faithfulness.small import motifs
 
 import relprop
 from relprop.evaluation.statistics import differences, mean, standard_error

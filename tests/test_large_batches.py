@@ -24,6 +24,7 @@ RULES: dict[str, tuple[relprop.WeightedRule, reference.Rule]] = {
     "alpha 2 beta 1": (relprop.AlphaBeta(), reference.alpha_beta),
     "z plus": (relprop.ZPlus(), reference.z_plus),
     "z box": (relprop.ZBox(-3, 3), partial(reference.z_box, low=-3.0, high=3.0)),
+    "z box of the sample": (relprop.ZBox(), partial(reference.z_box_of_the_sample, channels=1)),
     "flat": (relprop.Flat(), reference.flat),
     "zero bias": (relprop.ZeroBias(relprop.Gamma()), reference.zero_bias(reference.gamma)),
 }
@@ -102,7 +103,7 @@ def test_caps(cap: str, scale: float, least: float, most: float, rule: str) -> N
 
 
 def test_what_is_read_off_a_relu_is_checked() -> None:
-    """A layer whose output others read besides the relu: the relu's output is no stand-in for it."""
+    """A layer whose output others read besides the relu: the relu's output is not a stand-in for it."""
     torch.manual_seed(0)
     first, last = nn.Linear(4, 6).double(), nn.Linear(6, 2).double()
 

@@ -221,6 +221,87 @@ def test_z_box_bounds_of_their_own(per: str) -> None:
     )
 
 
+# Into how many parts the input falls, each with bounds of its own: the channels of a convolution, the rows of a matrix.
+OWN_BOUNDS = {
+    "linear": 1, "linear on tokens": 2, "bilinear": 1, "conv1d": 2, "conv2d padded": 2, "conv2d grouped": 4,
+    "conv2d depthwise": 3, "conv2d same": 1, "conv2d strided": 2, "conv3d": 2, "conv_transpose2d": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", OWN_BOUNDS)
+@over_bias
+@over_signs
+def test_z_box_by_the_bounds_of_each_sample(layer: str, bias: bool, signs: str) -> None:
+    shape, module = built(layer, bias)
+    x = inputs(shape, signs)
+    weights = weighing(module(x).shape)
+    composite = relprop.Composite({relprop.first: relprop.ZBox()})
+    relevance = relprop.attribute(nn.Sequential(module), x, target=total(weights), composite=composite)
+    definition = partial(reference.z_box_of_the_sample, channels=OWN_BOUNDS[layer])
+    close(
+        relevance.values,
+        reference.propagate([(module, reference.weighted(definition))], x, lambda y: y * weights),
+    )
+    alone = [relprop.attribute(module, x[n : n + 1], target=total(weights), composite=composite) for n in range(3)]
+    close(torch.cat([each.values for each in alone]), relevance.values)
+
+
+@pytest.mark.parametrize("equation", ["nic,kc->nik", "nci,kc->nki", "...ic,kc->...ik", "nic,kic->nk"])
+def test_z_box_by_the_bounds_of_each_sample_of_an_einsum(equation: str) -> None:
+    """What one output sums has bounds of its own; nothing of another sample counts."""
+    w = torch.randn(4, 3, dtype=torch.float64) if "kic" not in equation else torch.randn(4, 5, 3, dtype=torch.float64)
+    x = torch.randn(2, 3, 5, dtype=torch.float64) if "nci" in equation else torch.randn(2, 5, 3, dtype=torch.float64)
+    composite = relprop.Composite({relprop.first: relprop.ZBox()})
+    whole = relprop.attribute(lambda x: torch.einsum(equation, x, w).flatten(1), x, 1, composite=composite).values
+    axes = {"nic,kc->nik": 2, "nci,kc->nki": 1, "...ic,kc->...ik": 2, "nic,kic->nk": (1, 2)}[equation]
+    for n in range(2):
+        one = x[n : n + 1]
+        given = relprop.ZBox(one.amin(axes, keepdim=True), one.amax(axes, keepdim=True))
+        by_hand = relprop.attribute(
+            lambda x: torch.einsum(equation, x, w).flatten(1), one, 1,
+            composite=relprop.Composite({relprop.first: given}),
+        )  # fmt: skip
+        close(whole[n : n + 1], by_hand.values)
+
+
+def test_z_box_by_the_bounds_of_each_sample_does_not_see_how_pixels_were_normalised() -> None:
+    """A network on other numbers for the same pixels, with the weights that undo it, gets the same map."""
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4)).double()
+    other = nn.Sequential(nn.Conv2d(3, 6, 3), *model[1:]).double()
+    mean, scale = (torch.rand(3, 1, 1, dtype=torch.float64) + 0.1 for _ in range(2))
+    with torch.no_grad():
+        other[0].weight.copy_(model[0].weight * scale)
+        other[0].bias.copy_(model[0].bias + (model[0].weight * mean).sum((1, 2, 3)))
+    x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    composite = relprop.composites.gamma_box()
+    maps = [
+        relprop.attribute(net, given, 1, composite=composite).values for net, given in ((model, x), (other, (x - mean) / scale))
+    ]  # fmt: skip
+    # The hidden layers differ in their last bits; no more than these arrive.
+    torch.testing.assert_close(maps[0], maps[1], rtol=0, atol=1e-14 * float(maps[0].abs().max()))
+
+
+def test_z_box_of_a_constant_picture_is_flat() -> None:
+    """Its bounds leave no room, so that no contribution is left: as for the latent vector of a generator, `(N, C, 1, 1)`."""
+    for shape in ((2, 3, 4, 4), (2, 3, 1, 1)):
+        module = nn.Sequential(nn.Conv2d(3, 4, shape[-1]), nn.Flatten()).double()
+        x = torch.rand(2, 3, 1, 1, dtype=torch.float64).expand(shape)
+        box, flat = (
+            relprop.attribute(module, x, 1, composite=relprop.Composite({"conv": rule}))
+            for rule in (relprop.ZBox(), relprop.Flat())
+        )
+        assert bool(flat.values.any())
+        close(box.values, flat.values)
+
+
+def test_z_box_takes_both_bounds_or_neither() -> None:
+    for bounds in ({"low": 0.0}, {"high": 1.0}):
+        with pytest.raises(relprop.errors.RuleError, match="both bounds, or neither"):
+            relprop.ZBox(**bounds)
+    assert relprop.ZBox() == relprop.ZBox() and hash(relprop.ZBox()) == hash(relprop.ZBox())
+    assert relprop.ZBox() != relprop.ZBox(0.0, 1.0) and relprop.ZBox(0.0, 1.0) != relprop.ZBox()
+
+
 def test_flat_counts_connections_not_weights() -> None:
     """A pruned weight is a connection still: every input of the unit gets the same."""
     module = nn.Linear(4, 1, bias=False).double()
@@ -299,7 +380,14 @@ def test_without_its_bias_goes_a_rule_for_weighted_layers_alone(argument: object
 
 @pytest.mark.parametrize(
     "rule",
-    [relprop.Zero(), relprop.Flat(), relprop.Epsilon(0.1, relative=True), relprop.Epsilon(0.1), relprop.ZBox(0, 1)],
+    [
+        relprop.Zero(),
+        relprop.Flat(),
+        relprop.Epsilon(0.1, relative=True),
+        relprop.Epsilon(0.1),
+        relprop.ZBox(0, 1),
+        relprop.ZBox(),
+    ],
 )
 def test_without_its_bias_a_rule_is_what_it_was(rule: relprop.WeightedRule) -> None:
     """What the engine asks of a rule, it is told of the rule inside."""

@@ -19,7 +19,8 @@ from test_conditions import convolutional, mlp, pictures, vectors
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
 RULES = [
     relprop.Zero(), relprop.Epsilon(0.1), relprop.Epsilon(0.1, relative=True), relprop.Gamma(0.5), relprop.ZPlus(),
-    relprop.AlphaBeta(2.0, 1.0), relprop.WSquare(), relprop.Flat(), relprop.ZBox(-3.0, 3.0), relprop.ZeroBias(relprop.ZPlus()),
+    relprop.AlphaBeta(2.0, 1.0), relprop.WSquare(), relprop.Flat(), relprop.ZBox(-3.0, 3.0), relprop.ZBox(),
+    relprop.ZeroBias(relprop.ZPlus()),
     relprop.Native(),
 ]  # fmt: skip
 
@@ -56,7 +57,7 @@ def test_the_relevance_of_an_input_is_that_of_its_weights(rule: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "composite", ["gamma_flat", "epsilon_plus_flat", "epsilon_alpha2_beta1", "zero", "deep_taylor"]
+    "composite", ["gamma_flat", "gamma_box", "epsilon_plus_flat", "epsilon_alpha2_beta1", "zero", "deep_taylor"]
 )
 def test_convolutions_with_batch_norm(composite: str) -> None:
     net, x = convolutional(), pictures()

@@ -17,6 +17,7 @@ from relprop.attribution import (
     Node,
     Over,
     Relevance,
+    Splice,
     Step,
     Survey,
     attribute,
@@ -53,15 +54,18 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
-from relprop.text import explain_generation, explain_text
+from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.atlas import atlas
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
+    from relprop.concepts.importance import importance
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.prototypes import prototypes
     from relprop.concepts.similarity import similarity
     from relprop.data.datasets import explain_dataset
     from relprop.data.run import open_run
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
+    from relprop.web.widget import widget
 
 __version__ = VERSION
 
@@ -103,6 +108,7 @@ __all__ = [
     "Proportional",
     "Relevance",
     "ScanConstants",
+    "Splice",
     "Step",
     "Survey",
     "Temperature",
@@ -113,10 +119,12 @@ __all__ = [
     "Zero",
     "ZeroBias",
     "__version__",
+    "atlas",
     "attribute",
     "attribute_each",
     "captum",
     "compare",
+    "compare_text",
     "compile",
     "composites",
     "errors",
@@ -126,6 +134,7 @@ __all__ = [
     "explain_text",
     "first",
     "graph",
+    "importance",
     "index",
     "last",
     "load",
@@ -136,6 +145,7 @@ __all__ = [
     "patch",
     "path",
     "propagate",
+    "prototypes",
     "read_image",
     "read_volume",
     "register",
@@ -147,18 +157,22 @@ __all__ = [
     "survey",
     "units",
     "where",
+    "widget",
 ]
 
 
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
     "Index": "relprop.concepts.index",
+    "atlas": "relprop.concepts.atlas",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
+    "importance": "relprop.concepts.importance",
     "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
     "open_run": "relprop.data.run",
+    "prototypes": "relprop.concepts.prototypes",
     "patch": "relprop.concepts.patching",
     "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",
@@ -167,8 +181,12 @@ _LATER = {
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",
     "search": "relprop.evaluation",
+    "widget": "relprop.web.widget",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
+
+_ELSEWHERE = {"explain": "attribute", "lrp": "attribute", "relevance": "attribute", "load_image": "read_image"}
+"""What people try first, and what it is called."""
 
 
 def __getattr__(name: str) -> Any:
@@ -178,6 +196,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches
 
-    near = get_close_matches(name, __all__, 1)
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, __all__, 1)
     meant = f". Did you mean relprop.{near[0]}?" if near else ""
     raise AttributeError(f"module 'relprop' has no attribute {name!r}{meant}")

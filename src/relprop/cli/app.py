@@ -21,9 +21,9 @@ from relprop.cli import (
     explaining,
     keeping,
     lists,
-    photographs,
     printing,
     running,
+    serving,
     stored,
     texts,
 )
@@ -51,7 +51,7 @@ from relprop.cli.printing import Commands, errors_in_one_line, say_what_is_missi
 from relprop.cli.trying import Tried
 from relprop.cli.writing import Writer
 from relprop.errors import InputError
-from relprop.loading import models, network, samples
+from relprop.loading import models, network, photographs, samples
 from relprop.rendering import Options
 from relprop.rendering.visible import visible
 
@@ -280,6 +280,7 @@ app.command()(lists.composites)
 app.command()(keeping.show)
 app.command()(keeping.report)
 app.command()(running.run)
+app.command()(serving.serve)
 app.command()(stored.spray)
 app.command()(stored.export)
 

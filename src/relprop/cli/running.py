@@ -32,7 +32,7 @@ def run(
         typer.Argument(help="A folder of pictures, read recursively; a picture; or an .npy file, samples first."),
     ] = None,
     model: Model = models.DEFAULT,
-    out: Annotated[Path, typer.Option(help="Folder of the run. The same command goes on where it stopped.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues where it stopped.")] = Path(
         "relprop-run"
     ),
     target: Annotated[
@@ -68,7 +68,7 @@ def run(
         bool, typer.Option("--json", help="Data as JSON on stdout, progress as lines of JSON on stderr.")
     ] = False,
 ) -> None:
-    """Explain a data set into a folder, each sample once, and go on where an earlier call stopped."""
+    """Explain a data set into a folder, each sample once, and continue where an earlier call stopped."""
     with errors_in_one_line(), _going_on():
         if status or verify:
             _report(out, verify, json)

@@ -153,6 +153,18 @@ def gamma_flat(gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
     return Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_flat")
 
 
+def gamma_box(gamma: float = 0.1, epsilon: float = 1e-6) -> Composite:
+    """z-box by each picture's own bounds first, a small gamma on convolutions, epsilon on dense layers.
+
+    `epsilon_gamma_box` is the same with bounds of the user's. Montavon et al. 2019.
+
+    Args:
+        gamma: the extra weight of contributions with the output's sign; 0 is LRP-0, large values approach z+.
+        epsilon: the stabiliser of the dense layers.
+    """
+    return Composite({first: ZBox(), "conv": Gamma(gamma), "linear": Epsilon(epsilon)}, name="gamma_box")
+
+
 def zero_bias(base: Composite | str = "gamma_flat") -> Composite:
     """The rules of another composite, in which the biases of weighted layers get no share and the inputs get it.
 
@@ -236,6 +248,7 @@ NAMES: dict[str, Callable[..., Composite]] = {
         beta_smooth,
         gamma,
         gamma_flat,
+        gamma_box,
         zero_bias,
         attnlrp,
         attnlrp_gamma,
@@ -266,7 +279,13 @@ def by_name(name: str) -> Composite:
         raise CompositeError(
             f"{name!r} needs parameters: pass relprop.composites.{name}({', '.join(f'{p}=...' for p in needed)})."
         )
-    return NAMES[name]()
+    return _made(NAMES[name])
+
+
+@cache
+def _made(make: Callable[..., Composite]) -> Composite:
+    """A composite with its default parameters, made once, so that what is derived from its entries is, too."""
+    return make()
 
 
 @cache
@@ -290,6 +309,11 @@ def automatic(traits: set[str]) -> Composite:
     Recurrent layers have gates. Other networks take a stabiliser of a hundredth of each layer's scale, because LRP-0
     is too noisy for most.
     """
+    return _automatic(frozenset(traits))
+
+
+@cache
+def _automatic(traits: frozenset[str]) -> Composite:
     if "scan" in traits:
         return mamba_lrp()
     convolutional = bool({"conv", "patches"} & traits) and "lookup" not in traits

@@ -45,7 +45,7 @@ def explain_dataset(
     progress: bool = True,
     said: Callable[[str], None] | None = None,
 ) -> Run:
-    """Explains each sample of a source once, and keeps the maps in a folder. The same call again goes on where it stopped.
+    """Explains each sample of a source once, and keeps the maps in a folder. The same call again continues where it stopped.
 
     Samples are stored in units, each written whole; its record is written last. A process that is killed loses at most
     the unit it was at. Several processes may write one folder. Needs zarr: `pip install 'relprop[data]'`.
@@ -126,7 +126,7 @@ def pending(folder: str | PathLike[str]) -> list[int]:
     """The numbers of the units that are not done.
 
     Raises:
-        FormatError: the folder is no run.
+        FormatError: the folder is not a run.
     """
     store = Store(Path(folder))
     done = store.done()

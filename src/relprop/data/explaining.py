@@ -158,7 +158,7 @@ def explain_unit(
     Out of memory halves the batch for the rest of the unit; a sample that does not fit alone is put aside.
 
     Raises:
-        RelpropError: what is wrong is no sample's fault.
+        RelpropError: what is wrong is not a sample's fault.
     """
     arrays = {spec.name: np.zeros((size, *spec.shape), spec.dtype) for spec in specs}
     for spec in specs:

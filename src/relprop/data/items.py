@@ -85,14 +85,14 @@ def numbers(cells: Sequence[Any], names: Sequence[str]) -> Tensor:
     """A row of numbers as a network's input.
 
     Raises:
-        InputError: a cell is no number.
+        InputError: a cell is not a number.
     """
     found = []
     for cell, name in zip(cells, names, strict=True):
         try:
             found.append(float(cell))
         except (TypeError, ValueError):
-            raise InputError(f"{cell!r} in column {name!r} is no number.") from None
+            raise InputError(f"{cell!r} in column {name!r} is not a number.") from None
     return torch.tensor(found)
 
 

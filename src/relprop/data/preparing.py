@@ -110,7 +110,7 @@ def opened(folder: Path, job: Job, prints: dict[str, Any], unit: int | None, say
     """The store of the run: made if there is none, else compared with what is asked for."""
     if not (folder / "run.json").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{quoted(folder)} exists and is no run: choose another folder, or empty it first.")
+            raise InputError(f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first.")
         specs, shape, seconds = specs_of(job)
         size = unit or _unit_size(specs, seconds, job.batch)
         _check_room(folder, specs, len(job.source), say)

@@ -23,7 +23,7 @@ def part_of(part: Any) -> Callable[[int], bool]:
     """Which units a part has.
 
     Raises:
-        InputError: it is no part.
+        InputError: it is not a part.
     """
     if part is None:
         return lambda number: True

@@ -67,7 +67,7 @@ def source_of(
             and numbers.
         transform: a function from a Pillow image to the network's input, instead of its own preprocessing.
         column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers.
-        target: the target of the run: a column of that name is no input.
+        target: the target of the run: a column of that name is not an input.
 
     Raises:
         InputError: it is none of these, it is empty, it shuffles, or two keys are equal.
@@ -134,7 +134,7 @@ def _of_path(path: Path, reading: Reading, target: Any) -> Source:
         try:
             return _of_array(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{quoted(path)} is no array that can be read: {error}.") from error
+            raise InputError(f"{quoted(path)} is not an array that can be read: {error}.") from error
     if path.suffix.lower() in TABLES:
         return Source(*read_table(path, reading, target))
     if path.suffix.lower() == ".tar":
@@ -176,7 +176,7 @@ def _of_loader(loader: Any) -> Source:
     if not isinstance(sampler, SequentialSampler):
         raise InputError(
             f"the DataLoader takes its samples by a {type(sampler).__name__}: their order must be the same in every run, "
-            "so that a run can go on where it stopped. Pass shuffle=False, or the data set itself."
+            "so that a run can continue where it stopped. Pass shuffle=False, or the data set itself."
         )
     collate = loader.collate_fn
 

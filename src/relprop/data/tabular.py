@@ -19,7 +19,7 @@ TABLES = (".csv", ".jsonl", ".parquet")
 PATHS = ("path", "file", "file_name", "filename", "image", "picture")
 """The columns that hold paths if none is named."""
 _NOT_NUMBERS = ("label", "key", "id", "target", "class")
-"""The columns that are no part of a row of numbers unless they are named."""
+"""The columns that are not part of a row of numbers unless they are named."""
 
 Table = tuple[list[str], int, Callable[[int], dict[str, Any]]]
 """The names of the columns, how many rows there are, and a function that gives one."""
@@ -31,17 +31,17 @@ def read_table(path: Path, reading: Reading, target: Any) -> tuple[str, list[str
     Args:
         path: the file.
         reading: how samples become inputs.
-        target: the target of the run; a column of that name is no part of the input.
+        target: the target of the run; a column of that name is not part of the input.
 
     Raises:
-        InputError: the file is no table, or no column holds the input.
+        InputError: the file is not a table, or no column holds the input.
     """
     opener = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
     try:
         names, count, row = opener(path)
         first = row(0) if count else {}
     except (ValueError, KeyError, OSError, csv.Error) as error:
-        raise InputError(f"{quoted(path)} is no table that can be read: {error}.") from error
+        raise InputError(f"{quoted(path)} is not a table that can be read: {error}.") from error
     if not count:
         raise InputError(f"the source {quoted(path)} is empty: it has no rows.")
     column = reading.column
@@ -115,7 +115,7 @@ def _jsonl(path: Path) -> Table:
             file.seek(starts[n])
             found = json.loads(file.readline())
         if not isinstance(found, dict):
-            raise InputError(f"line {n} is no JSON object.")
+            raise InputError(f"line {n} is not a JSON object.")
         return found
 
     return (list(row(0)) if starts else []), len(starts), row
@@ -134,5 +134,5 @@ def key_column(key: str, names: Sequence[str], read: Callable[[int], Item], coun
         InputError: there is no such column.
     """
     if key not in names:
-        raise InputError(f"key={key!r} is no column of the source; it has {', '.join(names) or 'none'}.")
+        raise InputError(f"key={key!r} is not a column of the source; it has {', '.join(names) or 'none'}.")
     return [str(read(n).columns[key]) for n in range(count)]

@@ -24,7 +24,7 @@ def read_shards(paths: Sequence[Path], reading: Reading) -> tuple[list[str], Cal
     """The keys of the samples in tar files, and a function that gives one. Only where they begin is held in memory.
 
     Raises:
-        InputError: a file is no tar file, it is compressed, or it is damaged.
+        InputError: a file is not a tar file, it is compressed, or it is damaged.
     """
     samples: dict[tuple[Path, str], dict[str, _Member]] = {}
     for path in paths:
@@ -38,7 +38,7 @@ def read_shards(paths: Sequence[Path], reading: Reading) -> tuple[list[str], Cal
                         samples.setdefault((path, key), {})[kind.lower()] = (path, member.offset_data, member.size)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(
-                f"{quoted(path)} is no tar file that can be read: {error}. It must not be compressed."
+                f"{quoted(path)} is not a tar file that can be read: {error}. It must not be compressed."
             ) from error
     found = list(samples.values())
 

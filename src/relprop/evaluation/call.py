@@ -85,7 +85,7 @@ def evaluate(
 ) -> Evaluation:
     """Measures how far explanations can be trusted.
 
-    Methods that know nothing of the model run beside the others: "random", "input" and, for pictures, "centre" and
+    Methods that know nothing about the model run beside the others: "random", "input" and, for pictures, "centre" and
     "edges". The model, its hooks and the random state are as before afterwards.
 
     Args:
@@ -102,12 +102,13 @@ def evaluate(
         replace: replacements of `relprop.evaluation`, what takes the place of removed units. None takes two that suit.
         truth: where the target lies, a boolean tensor in the shape of the main input, or without its channels.
         of: what is read off the output: "logit", "probability", "log_probability", "log_odds", or a function of the output.
-        free: the methods that know nothing of the model; None takes all that suit.
+        free: the methods that know nothing about the model; None takes all that suit.
         select: as in `relprop.attribute`.
         labels: names of the classes.
         forward_kwargs: further keyword arguments of the model, the same for all samples.
         batch_size: rows in a batch; None chooses. It is halved when memory runs out.
-        folder: where finished work is kept: a second call with the same arguments does the rest only.
+        folder: where finished work is kept: a second call with the same arguments does the rest only. One call at a time
+            writes to a folder.
         seed: the seed of all generators.
         progress: whether to show a progress bar on stderr (needs tqdm).
 

@@ -210,8 +210,8 @@ def search(
 ) -> Search:
     """Finds the best composite for a model and its data.
 
-    Samples are split at random. On one half, candidates race: after every 5 samples, what is 2.5 standard errors behind
-    the leader goes. The best of them is tested on the other half, and "auto" stays unless it is two standard errors
+    Samples are split at random. On one half, candidates race: after every 5 samples, those that are 2.5 standard errors behind
+    the leader drop out. The best of them is tested on the other half, and "auto" stays unless it is two standard errors
     better there. Up to 40 candidates are all tried; of larger spaces Optuna's TPE picks some (needs Optuna).
 
     Args:

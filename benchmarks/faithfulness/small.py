@@ -1,53 +1,12 @@
-"""Trained networks with held-out samples: an ImageNet network, and small ones that are trained here in seconds."""
+"""Small networks that are trained here in seconds, with held-out samples."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A network and the samples that it is judged on."""
-
-    name: str
-    data: str
-    model: nn.Module
-    inputs: Tensor
-    targets: list[int]
-    options: dict[str, Any] = field(default_factory=dict)
-    truth: Tensor | None = None
-    accuracy: float = float("nan")
-
-
-def trained(model: nn.Module, x: Tensor, y: Tensor, steps: int, rate: float = 3e-3) -> nn.Module:
-    search = torch.optim.Adam(model.parameters(), rate)
-    model.train()
-    for _ in range(steps):
-        some = torch.randint(len(x), (64,))
-        search.zero_grad()
-        F.cross_entropy(model(x[some]), y[some]).backward()
-        search.step()
-    return model.eval()
-
-
-def judged(name: str, data: str, model: nn.Module, x: Tensor, y: Tensor, count: int, **more: Any) -> Case:
-    """Only samples that the network gets right."""
-    with torch.no_grad():
-        right = model(x).argmax(1) == y
-    chosen = right.nonzero()[:count, 0]
-    truth = more.pop("truth", None)
-    return Case(
-        name, data, model, x[chosen], y[chosen].tolist(), more, None if truth is None else truth[chosen],
-        float(right.double().mean()),
-    )  # fmt: skip
+from benchmarks.faithfulness.cases import Case, judged, trained
 
 
 def digits(upsampled: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -67,7 +26,7 @@ def digits(upsampled: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def mlp(count: int) -> Case:
     x, y, a, b = (t.flatten(1) if t.ndim == 4 else t for t in digits())
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    return judged("MLP", "digits", trained(model, x, y, 400), a, b, count)
+    return judged("MLP", "digits", "dense", trained(model, x, y, 400), a, b, count)
 
 
 def vgg(count: int) -> Case:
@@ -80,7 +39,9 @@ def vgg(count: int) -> Case:
         *block(1, 16), *block(16, 16), nn.MaxPool2d(2), *block(16, 32), *block(32, 32), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
     )  # fmt: skip
-    return judged("VGG with BatchNorm", "digits", trained(model, x, y, 200), a, b, count, units=("patches", 2))
+    model = trained(model, x, y, 200)
+    units = ("patches", 2)
+    return judged("VGG with BatchNorm", "digits", "convolutional", model, a, b, count, units=units, last=model[10])
 
 
 class Residual(nn.Module):
@@ -101,7 +62,8 @@ def resnet(count: int) -> Case:
         nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), Residual(16, 16, 1), Residual(16, 32, 2),
         Residual(32, 32, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
     )  # fmt: skip
-    return judged("ResNet", "digits", trained(model, x, y, 250), a, b, count, units=("patches", 2))
+    model = trained(model, x, y, 250)
+    return judged("ResNet", "digits", "convolutional", model, a, b, count, units=("patches", 2), last=model[5].b)
 
 
 class Transformer(nn.Module):
@@ -122,7 +84,8 @@ class Transformer(nn.Module):
 
 def vit(count: int) -> Case:
     x, y, a, b = digits(2)
-    return judged("ViT", "digits", trained(Transformer(), x, y, 500), a, b, count, units=("patches", 2))
+    model = trained(Transformer(), x, y, 500)
+    return judged("ViT", "digits", "vision transformer", model, a, b, count, units=("patches", 2))
 
 
 class Recurrent(nn.Module):
@@ -136,8 +99,8 @@ class Recurrent(nn.Module):
 
 def lstm(count: int) -> Case:
     x, y, a, b = (t[:, 0] if t.ndim == 4 else t for t in digits())
-    return judged("LSTM", "digits, a row each step", trained(Recurrent(), x, y, 400), a, b, count, units="entries",
-                  replace=["mean", 0.0])  # fmt: skip
+    model, options = trained(Recurrent(), x, y, 400), {"units": "entries", "replace": ["mean", 0.0]}
+    return judged("LSTM", "digits, a row each step", "recurrent", model, a, b, count, **options)
 
 
 def motifs(count: int) -> Case:
@@ -160,30 +123,5 @@ def motifs(count: int) -> Case:
         nn.Conv1d(4, 24, 7, padding=3), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(24, 24, 5, padding=2), nn.ReLU(),
         nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(24, 3),
     )  # fmt: skip
-    return judged("1-D CNN", "planted motifs", trained(model, x, y, 500), a, b, count, truth=truth)
-
-
-def efficientnet(count: int, pictures: Path | None) -> Case:
-    """The labelled ImageNet pictures in the wheel of foolbox 3.3.4, unpacked in a folder."""
-    from PIL import Image
-
-    from relprop.zoo import efficientnet_lite0
-    from relprop.zoo.images import preprocess
-
-    if pictures is None:
-        raise SystemExit("EfficientNet-Lite0 needs --pictures: the folder foolbox/data of the wheel of foolbox 3.3.4.")
-    files = sorted(pictures.glob("imagenet_*.jpg"))
-    y = torch.tensor([int(re.search(r"_(\d+)\.jpg$", file.name)[1]) for file in files])  # type: ignore[index]
-    x = torch.cat([preprocess(Image.open(file).convert("RGB")) for file in files])
-    return judged("EfficientNet-Lite0", "ImageNet", efficientnet_lite0(), x, y, count, units=("patches", 16))
-
-
-CASES: dict[str, Callable[..., Case]] = {
-    "mlp": mlp,
-    "vgg": vgg,
-    "resnet": resnet,
-    "vit": vit,
-    "lstm": lstm,
-    "motifs": motifs,
-    "efficientnet": efficientnet,
-}
+    model = trained(model, x, y, 500)
+    return judged("1-D CNN", "planted motifs", "series", model, a, b, count, truth=truth)

@@ -1,0 +1,106 @@
+"""The leaderboard as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.faithfulness.cases import Case
+from relprop.evaluation import Evaluation
+from relprop.evaluation.statistics import differences, mean, standard_error
+
+INTRODUCTION = """# Faithfulness
+
+How faithful are the composites, and is what `"auto"` picks a good choice? This page is made by
+
+    python -m benchmarks.faithfulness --folder work --page docs/faithfulness.md
+
+It flips units of correctly classified held-out samples, most and least relevant first, and measures the area between the
+two curves of the logit (ABPC; more is better) with two replacements. Gains are paired differences to `"auto"` on the same
+samples, ± one standard error, a column for each replacement. Rows in brackets know nothing about the network. *Passes* are
+forward and backward passes for each sample. The small networks are trained by the script, which fixes all seeds. "box" is
+a z-box first layer with each sample's own bounds, "observed box" one with the bounds of all samples.
+
+The samples are few and most networks small, so read the errors: a gain below two of them is not a gain. [Evaluate
+explanations](evaluate.md) shows how to measure this for your own network.
+"""
+
+
+def head(made: Sequence[tuple[Case, Evaluation, dict[str, str]]]) -> list[str]:
+    """What comes before the sections: the best of each network at a glance."""
+    lines = [INTRODUCTION, "## At a glance", ""]
+    lines += ["| network, data (n) | `auto` is | rank of `auto` | best composite, gain | best other method, gain |"]
+    lines += ["|---|---|---|---|---|"]
+    for case, found, _ in made:
+        gains = gains_of(found)
+        ranked = order_of(found)
+        composites = [name for name in ranked if name in composites_in(found) and name != "auto"]
+        others = [name for name in ranked if name not in composites_in(found) and name not in found.free]
+        cells = [
+            f"{case.name}, {case.data} ({len(found)})",
+            f"`{case.auto}`",
+            f"{ranked.index('auto') + 1} of {len(found.asked)}",
+        ]
+        for names in (composites, others):
+            cells.append(f"{names[0]}: {' / '.join(_gain(one[names[0]]) for one in gains)}" if names else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def composites_in(found: Evaluation) -> list[str]:
+    """The methods that are composites: two passes, and a name that captum does not have."""
+    others = ("Saliency", "Input x Gradient", "IntegratedGradients", "GradientShap", "SmoothGrad", "DeepLift", "GradCAM",
+              "Occlusion")  # fmt: skip
+    return [name for name in found.asked if name not in others]
+
+
+def order_of(found: Evaluation) -> list[str]:
+    """The methods, best first, by the mean over replacements."""
+    order = found["abpc"].mean(1).argsort(descending=True, stable=True).tolist()
+    return [found.methods[n] for n in order]
+
+
+def gains_of(found: Evaluation) -> list[dict[str, object]]:
+    """The gain over `auto` of each method, a dict for each replacement."""
+    return [
+        {each.method: each for each in differences(column.values, found.methods, "auto", column.name, 1)}
+        for column in found.find("abpc")
+    ]
+
+
+def _gain(each: object) -> str:
+    return f"{each.mean:+.3g} ± {each.error:.2g}"  # type: ignore[attr-defined]
+
+
+def section(case: Case, found: Evaluation, bad: dict[str, str]) -> list[str]:
+    """A network's table."""
+    columns = found.find("abpc")
+    heads = ["method", *(f"gain, {_short(column.replacement)}" for column in columns), "passes"]
+    if case.truth is not None:
+        heads.insert(-1, "truth first")
+    order, gains = order_of(found), gains_of(found)
+    lines = [
+        f"## {case.name}, {case.data}",
+        "",
+        f"{len(found)} samples; {found.units}; accuracy {case.accuracy:.3f}. `auto` is `{case.auto}`, number "
+        f"{order.index('auto') + 1} of {len(found.asked)} methods; its ABPC is "
+        + ", ".join(f"{mean(c.values[0]):.3g} ± {standard_error(c.values[0]):.2g}" for c in columns)
+        + f". Rank correlation of the methods between the replacements: {next(iter(found.agreement().values())):.2f}.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|---" * len(heads) + "|",
+    ]
+    for name in order:
+        cost = found.cost[name]
+        cells = [f"({name})" if name in found.free else f"**{name}**" if name == "auto" else name]
+        cells += ["0" if name == "auto" else _gain(one[name]) for one in gains]
+        if case.truth is not None:
+            cells.append(f"{float(found['pointing'][found.methods.index(name)].mean()):.0%}")
+        passes = f"{cost.passes:g}" if cost.passes or name in found.free else "not counted"
+        lines.append("| " + " | ".join([*cells, passes]) + " |")
+    lines += ["", *(f"Left out: {name} ({why})." for name, why in bad.items()), ""]
+    return lines
+
+
+def _short(replacement: str) -> str:
+    """`DataMean(data=tensor of shape (60, 64))` without its shape."""
+    return replacement.split("(data=")[0]

@@ -1,0 +1,122 @@
+"""Networks for texts and speech: BERT with a fitted head, a language model, an LSTM."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.faithfulness.cases import Case, judged
+from examples import networks
+from relprop import Contrast
+from relprop.evaluation import Delete, Token
+
+CAPITALS = {
+    "France": "Paris", "Italy": "Rome", "Germany": "Berlin", "Spain": "Madrid", "Japan": "Tokyo", "China": "Beijing",
+    "Russia": "Moscow", "Egypt": "Cairo", "Greece": "Athens", "Austria": "Vienna", "Poland": "Warsaw", "Cuba": "Havana",
+    "Portugal": "Lisbon", "Ireland": "Dublin", "Norway": "Oslo", "Sweden": "Stockholm", "Peru": "Lima", "Iran": "Tehran",
+    "Kenya": "Nairobi", "Turkey": "Ankara", "Canada": "Ottawa", "Hungary": "Budapest", "Thailand": "Bangkok",
+    "Argentina": "Buenos", "Belgium": "Brussels", "Finland": "Helsinki", "Denmark": "Copenhagen", "Iraq": "Baghdad",
+}  # fmt: skip
+OPPOSITES = {
+    "hot": "cold", "up": "down", "black": "white", "left": "right", "day": "night", "good": "bad", "big": "small",
+    "high": "low", "old": "new", "open": "closed", "rich": "poor", "hard": "soft", "dark": "light", "wet": "dry",
+    "strong": "weak", "full": "empty", "early": "late", "fast": "slow", "true": "false", "happy": "sad",
+}  # fmt: skip
+LANGUAGES = {
+    "France": "French", "Italy": "Italian", "Germany": "German", "Spain": "Spanish", "Japan": "Japanese",
+    "China": "Chinese", "Russia": "Russian", "Greece": "Greek", "Poland": "Polish", "Portugal": "Portuguese",
+    "Sweden": "Swedish", "Finland": "Finnish", "Hungary": "Hungarian", "Turkey": "Turkish", "Brazil": "Portuguese",
+}  # fmt: skip
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+PROMPTS = [
+    *((f"The capital of {land} is the city of", land, answer) for land, answer in CAPITALS.items()),
+    *((f"The opposite of the word {word} is the word", word, answer) for word, answer in OPPOSITES.items()),
+    *((f"The people who live in {land} speak", land, answer) for land, answer in LANGUAGES.items()),
+    *((f"The month that comes after {one} is", one, after) for one, after in pairwise(MONTHS)),
+    *((f"The day that comes after {one} is", one, after) for one, after in pairwise(DAYS)),
+]
+"""A prompt, the word in it that decides, and the answer."""
+
+
+def minilm(count: int) -> Case:
+    """Reuters news of at most 64 tokens."""
+    tokenizer, model, unseen = networks.classifier("news")
+    given = [(text, label) for text, label in unseen if len(tokenizer(text).input_ids) <= 64]
+    batch = tokenizer([text for text, _ in given], padding=True, return_tensors="pt")
+    y = torch.tensor([label for _, label in given])
+    with torch.no_grad():
+        right = model(batch.input_ids, batch.attention_mask).argmax(1) == y
+    chosen = [given[n] for n in right.nonzero()[:count, 0].tolist()]
+    encoded = tokenizer([text for text, _ in chosen], padding=True, return_tensors="pt")
+    encoded.pop("token_type_ids", None)
+    return Case(
+        "MiniLM (BERT)", "Reuters news", "texts", model, encoded, [label for _, label in chosen],
+        {"replace": [Token(tokenizer.mask_token_id), Delete(pad=tokenizer.pad_token_id)]},
+        accuracy=float(right.double().mean()),
+    )  # fmt: skip
+
+
+class NextToken(nn.Module):
+    """A language model's logits for the token that comes next. Texts are padded on the left."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        places = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=places).logits[:, -1]
+
+
+def smollm2(count: int) -> Case:
+    """Prompts that one word of each decides. The score is the answer's logit less that of the likeliest other token."""
+    tokenizer, inner = networks.smollm2()
+    model = NextToken(inner).eval()
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    kept, answers, others, where = [], [], [], []
+    for prompt, word, answer in PROMPTS:
+        given = tokenizer(prompt, return_tensors="pt")
+        with torch.no_grad():
+            best = model(given.input_ids, given.attention_mask)[0].topk(2).indices.tolist()
+        if best[0] == tokenizer.encode(f" {answer}", add_special_tokens=False)[0]:
+            kept.append(prompt)
+            answers.append(best[0])
+            others.append(best[1])
+            where.append(f" {word}")
+    batch = tokenizer(kept[:count], padding=True, return_tensors="pt")
+    truth = torch.zeros(batch.input_ids.shape, dtype=torch.bool)
+    for n, word in enumerate(where[:count]):
+        for place in tokenizer.encode(word, add_special_tokens=False):
+            truth[n] |= batch.input_ids[n] == place
+    inputs: Any = dict(batch)
+    return Case(
+        "SmolLM2-135M", "prompts that one word decides", "texts", model, inputs,
+        Contrast(answers[:count], others[:count]),
+        {"replace": [Delete(pad=tokenizer.pad_token_id, side="left"), Token(tokenizer.encode(" the")[0])]},
+        truth=truth, accuracy=len(kept) / len(PROMPTS),
+    )  # fmt: skip
+
+
+def speakers(count: int) -> Case:
+    model, unseen, who = networks.speaker_network()
+    model.requires_grad_(True)
+    options = {"units": torch.arange(unseen.shape[1])[None, :, None], "replace": ["mean", 0.0]}
+    return judged("LSTM", "JapaneseVowels", "recurrent", model, unseen, who, count, **options)
