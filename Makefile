@@ -64,15 +64,16 @@ coverage-packages: $(PACKAGES)/.stamp
 
 # Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
 # the pages that Sphinx compares.
-docs: $(VENV)/.stamp-docs
+docs: $(VENV)/.stamp-docs $(VENV)/.stamp-gallery
 	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
 	@echo "$(SITE)/index.html"
 
-# The pictures of the README.
+# The pictures of the README and of the pages.
 picture: $(VENV)/.stamp-gallery
 	$(BIN)/python docs/picture.py
-	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation
-	cp $(GALLERY)/text-*.png docs/images/
+	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation composites-photograph composites-series \
+		composites-transformer composites-text composites-table
+	cp $(GALLERY)/text-*.png $(GALLERY)/composites-*.png docs/images/
 
 # The figure that compares libraries, with those that the benchmarks compare with.
 sums: $(VENV)/.stamp-gallery $(VENV)/.stamp-bench

@@ -13,6 +13,7 @@ from sphinx.util import logging
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import pictured
 import tables
 
 import relprop
@@ -42,7 +43,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(?!relprop\b).*|relprop\.(engine|composites\.places|attribution\.conditions|concepts\.tops)\..*",
+        r"(?!relprop\b).*|relprop\.(engine|composites\.places|attribution\.conditions|concepts\.(tops|mixtures))\..*",
     ),
     ("py:.*", r"relprop\.evaluation\.(methods|adapters|work|asks)\..*"),
 ]
@@ -51,6 +52,8 @@ html_theme = "furo"
 html_title = f"relprop {release}"
 html_copy_source = False
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # Whatever these modules call public is in the reference, or the build fails.
 PUBLIC = (
@@ -65,6 +68,12 @@ PUBLIC = (
 
 def fill_tables(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = tables.fill(source[0])
+
+
+def draw_the_gallery(app: Sphinx, page: str, source: list[str]) -> None:
+    if pictured.MARK in source[0]:
+        drawn = pictured.page(Path(app.outdir) / pictured.FOLDER)
+        source[0] = source[0].replace(pictured.MARK, drawn)
 
 
 def check_the_reference(app: Sphinx, env: Any) -> None:
@@ -110,6 +119,7 @@ def write_the_notebooks(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", fill_tables)
+    app.connect("source-read", draw_the_gallery)
     app.connect("source-read", offer_the_notebook)
     app.connect("build-finished", write_the_notebooks)
     app.connect("env-check-consistency", check_the_reference)

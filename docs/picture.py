@@ -7,12 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 import relprop
-from relprop.cli.photographs import PHOTOGRAPHS
-from relprop.composites import (
-    epsilon_plus_flat,
-    gamma_box,
-    gamma_flat,
-)
+from relprop.composites import epsilon_plus_flat, gamma_box, gamma_flat
+from relprop.loading.photographs import PHOTOGRAPHS
 from relprop.rendering import Heatmap, Panel, column, strip
 from relprop.rendering.drawing import framed
 from relprop.zoo import efficientnet_lite0

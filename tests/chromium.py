@@ -107,6 +107,27 @@ class Chromium:
         seen.requests = [url for url in seen.requests if url != path.as_uri()]
         return seen
 
+    def visit(self, address: str, ready: str, *, seconds: float = 60.0) -> tuple[Seen, bytes]:
+        """Opens an address, waits until a JavaScript expression holds, and takes a picture (PNG) of the page."""
+        seen = Seen()
+        with _Socket(self._tab()) as page:
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                page.ask(f"{domain}.enable", seen)
+            page.ask(
+                "Emulation.setDeviceMetricsOverride", seen, width=1400, height=1000, deviceScaleFactor=1, mobile=False
+            )
+            page.ask("Page.navigate", seen, url=address)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                found = page.ask("Runtime.evaluate", seen, expression=ready, returnByValue=True)
+                if found["result"].get("value"):
+                    break
+                time.sleep(0.2)
+            text = page.ask("Runtime.evaluate", seen, expression="document.body.innerText", returnByValue=True)
+            seen.text = text["result"]["value"]
+            picture = page.ask("Page.captureScreenshot", seen, format="png")
+        return seen, base64.b64decode(picture["data"])
+
     def _wait(self, ready: Any) -> None:
         for _ in range(300):
             if ready():

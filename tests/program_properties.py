@@ -187,8 +187,6 @@ def one_map_however_it_is_spelled(program: Program) -> None:
         return  # as between the zeros of `x - x`
     if "log softmax" in operations_of(program) and "exp(" in program.source():
         return  # softplus of a log softmax, written out, is log1p of a softmax: two names of one function
-    if "batch norm" in operations_of(program) and ".squeeze(2)" in program.source():
-        return  # a BatchNorm merges with the layer right before it, not with one behind a squeeze
     plain = program.spelled(None)
     slopes = gradient(plain), gradient(program)
     scale = max(float(slopes[0].abs().max()), 1e-6)

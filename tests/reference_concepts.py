@@ -63,3 +63,21 @@ def relp_of_gated(net: Any, x: Tensor, target: int) -> dict[str, Tensor]:
     at_up = at_product * (a * torch.sigmoid(a)) / 2
     at_norm = at_gate @ net.gate.weight + at_up @ net.up.weight
     return {"x": at_sum + at_norm * scale, "norm": at_norm, "gate": at_gate, "up": at_up}
+
+
+def spliced(h: Tensor, g: Tensor, sae: Any, error: str) -> dict[str, Tensor]:
+    """Relevance of a spliced autoencoder `relu(W (h - c) + b)`, `D^T z + c` from `g` at its output, for LRP-0.
+
+    What goes on to h: through the encoder `w_ki z_k G_k` to each entry h_i, and the error's, entry by entry, or nothing.
+    """
+    z = torch.relu((h - sae.c) @ sae.W.T + sae.b)
+    e = h - z @ sae.D - sae.c
+    at_latents = g @ sae.D.T
+    latents = z * at_latents
+    through = h * ((at_latents * (z > 0)) @ sae.W)
+    return {
+        "latents": latents,
+        "error": e * g,
+        "bias": sae.c * g,
+        "below": through + (e * g if error == "pass" else 0.0),
+    }

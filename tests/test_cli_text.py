@@ -87,7 +87,7 @@ def test_several_targets_and_a_contrast(here: Path) -> None:
     found = data(
         NEWS, "-m", "hf:news", "-t", "crude", "-t", "2", "--against", "grain", "-c", "epsilon", "-c", "attnlrp"
     )
-    names = ["crude", "=ship <b>", "grain", "crude − grain"]
+    names = ["crude", "=ship <b>", "grain", "crude rather than grain"]
     assert [(f["explained"], f["composite"]) for f in found] == [
         (name, composite) for composite in ("epsilon", "attnlrp") for name in names
     ]
@@ -98,7 +98,11 @@ def test_several_targets_and_a_contrast(here: Path) -> None:
 
 def test_the_next_token(here: Path) -> None:
     first, other, contrast = data(PROMPT, "-m", "hf:writer", "-t", " Paris", "--against", " Rome")
-    assert (first["explained"], other["explained"], contrast["explained"]) == ("Paris", "Rome", "Paris − Rome")
+    assert (first["explained"], other["explained"], contrast["explained"]) == (
+        "Paris",
+        "Rome",
+        "Paris rather than Rome",
+    )
     assert contrast["score"] == pytest.approx(first["score"] - other["score"])
     by_id = data(PROMPT, "-m", "hf:writer", "-t", f"id:{tiny.letters()(' Paris').input_ids[0]}")
     assert by_id[0]["score"] == first["score"]
@@ -234,8 +238,8 @@ def test_a_model_of_ones_own_with_its_tokenizer(here: Path, monkeypatch: pytest.
         ([" \n", "-m", "hf:news"], "the text is empty"),
         (["missing.txt", "-m", "hf:news"], "there is no file 'missing.txt'"),
         (["empty.txt", "-m", "hf:news"], "'empty.txt' is empty"),
-        (["latin.txt", "-m", "hf:news"], "no text in UTF-8"),
-        (["one.png", "-m", "hf:news"], "is no text"),
+        (["latin.txt", "-m", "hf:news"], "not text in UTF-8"),
+        (["one.png", "-m", "hf:news"], "is not text"),
         (["nothing", "-m", "hf:news"], "holds no text"),
         ([NEWS, "-m", "hf:bare"], "holds no tokenizer, only a model"),
         ([NEWS, "-m", "hf:./nowhere"], "there is no folder './nowhere'"),

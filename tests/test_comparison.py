@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import relprop
 from golden import same_picture
 from relprop.errors import CompositeError, InputError, TargetError
 from relprop.rendering import Drawing, Options
-from relprop.rendering.marks import Picture, Text
+from relprop.rendering.bars_side_by_side import bars_side_by_side
+from relprop.rendering.marks import Picture, Rect, Text
+from relprop.rendering.scale import number
+from relprop.rendering.view import Row, View
 from relprop.results.comparison import Comparison
 from relprop.results.files.size import Size
 
@@ -184,14 +188,90 @@ def test_pages_show_a_grid_and_terminals_each_map(
         pytest.importorskip("matplotlib") and compared.plot()
 
 
-@pytest.mark.parametrize("inputs", [torch.randn(1, 4), torch.randn(1, 2, 6)], ids=["table", "series"])
-def test_what_is_no_picture_is_drawn_one_below_the_other(inputs: torch.Tensor, tmp_path: Path) -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(inputs[0].numel(), 2))
-    C = relprop.compare(network, inputs, [0, 1], ["epsilon", "zero"])
+def test_series_are_drawn_one_below_the_other(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    C = relprop.compare(network, torch.randn(1, 2, 6), [0, 1], ["epsilon", "zero"])
     said = [mark.text for mark in drawing(C).marks if isinstance(mark, Text)]
     assert "target 1: zero" in said and "target 0: epsilon" in said
     C.save(tmp_path / "a.pdf")
     assert C.to_html().count("<h4>") == 4
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+
+@pytest.fixture(scope="module")
+def tables() -> Comparison:
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    columns = {"age": [1.5], "income": [-2.0], "number of children": [0.5], "distance": [-1.0]}
+    return relprop.compare(network, columns, [0, 1], ["zero", "epsilon_plus"], labels=["stays", "leaves"])
+
+
+def test_tables_have_a_line_per_feature_and_bars_per_composite(tables: Comparison) -> None:
+    drawn = drawing(tables, room=500)
+    said = [mark for mark in drawn.marks if isinstance(mark, Text)]
+    assert drawn.width == pytest.approx(500)
+    for row in range(2):
+        relative = torch.stack([r.values[0].abs() / r.values.abs().max() for r in tables.results[row]]).amax(0)
+        expected = [tables[row, 0].names[i] for i in relative.argsort(descending=True)]
+        assert [mark.text for mark in said if mark.text in expected][4 * row : 4 * row + 4] == expected
+    bars = [mark for mark in drawn.marks if isinstance(mark, Rect)]
+    assert len(bars) == 16
+    for row in range(2):
+        for column in range(2):
+            values = dict(zip(tables[row, column].names, tables[row, column].values[0].tolist(), strict=True))
+            mine = bars[8 * row + 4 * column : 8 * row + 4 * column + 4]
+            assert {bar.title for bar in mine} == {f"{name}: {number(value)}" for name, value in values.items()}
+            longest = max(values.values(), key=abs)
+            scale = max(bar.width for bar in mine) / abs(longest)
+            for bar in mine:
+                assert bar.width == pytest.approx(max(abs(values[bar.title.split(":")[0]]) * scale, 0.5), abs=0.01)
+    assert sum(mark.text.endswith("arrived") for mark in said) == 4 and said[-1].text.startswith("Each column")
+
+
+def test_columns_of_bars_may_share_a_scale(tables: Comparison) -> None:
+    bars = [mark for mark in drawing(tables, shared=True).marks if isinstance(mark, Rect)]
+    values = [abs(float(bar.title.split(": ")[1])) for bar in bars]
+    scales = [bar.width / value for bar, value in zip(bars, values, strict=True) if bar.width > 5]
+    assert max(scales) / min(scales) < 1.02  # the titles are rounded
+
+
+def test_many_features_are_the_strongest_and_the_sum_of_others() -> None:
+    C = relprop.compare(nn.Linear(40, 1), torch.randn(1, 40), 0, ["zero"])
+    said = [mark.text for mark in drawing(C).marks if isinstance(mark, Text)]
+    assert sum(text.startswith("feature") for text in said) == 15 and "(sum of 25 others)" in said
+    values = np.array([[1.0, np.nan, -2.0], [0.0, 0.0, 0.0]])
+    cells = {
+        ("a", name): View(
+            "table",
+            0,
+            "a",
+            (),
+            Drawing,
+            list(zip("xyz", row.tolist(), strict=True)),
+            rows=[Row("a", 1.0, 1.0, 0.0, {})],
+        )
+        for name, row in zip(("first", "second"), values, strict=True)
+    }
+    odd = bars_side_by_side(cells, ["first", "second"])
+    assert [mark.text for mark in odd.marks if isinstance(mark, Text)].count("not finite") == 1
+
+
+def test_the_figure_of_tables_is_what_it_was(tables: Comparison) -> None:
+    same_picture(drawing(tables, room=420), "comparison-tables")
+
+
+def test_pages_and_files_hold_all_numbers_of_tables(tables: Comparison, tmp_path: Path) -> None:
+    page = tables.to_html()
+    assert page.count("<details class=screen><summary>The numbers of") == 2
+    tables.save(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16
+    last = rows[-1]
+    assert last["target"] == "leaves (1) by epsilon_plus" and last["name"] == "distance"
+    assert float(last["relevance"]) == tables[1, 1].values[0, 3].item()
 
 
 def test_what_cannot_be_compared_is_refused(model: nn.Module, compared: Comparison) -> None:
@@ -204,6 +284,8 @@ def test_what_cannot_be_compared_is_refused(model: nn.Module, compared: Comparis
         relprop.compare(model, x, 0, 3)
     with pytest.raises(TargetError):
         relprop.compare(model, x, [9], ["epsilon"])
+    with pytest.raises(InputError, match=r"compare_text\(model, tokenizer, text"):
+        relprop.compare(model, "a text", 0, ["epsilon"])
     with pytest.raises(InputError, match=r"C\[row, column\]"):
         compared[0]
     with pytest.raises(IndexError):

@@ -58,6 +58,42 @@ def test_a_run_its_status_and_its_check(tmp_path: Path) -> None:
     assert code == 1 and json.loads(said)["wrong"] == ["maps.zarr/score/c/1: differs from what was written"]
 
 
+def test_spray_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("h5py")
+    from killed_runs import network
+    from relprop.cli.app import app
+
+    def said(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as left:
+            app([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert left.value.code == 0, printed.err
+        return printed.out
+
+    x = torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    np.save(tmp_path / "x.npy", x.numpy())
+    maps = tmp_path / "maps"
+    run = relprop.explain_dataset(x, network(), maps, target=1, batch_size=20, progress=False)
+    table = said("spray", maps, "--neighbours", 4, "--size", 6, "--by", "target")
+    assert "silhouette" in table and "spray.html" in table and (maps / "spray.html").is_file()
+    found = json.loads(
+        said("spray", maps, "--neighbours", 4, "--by", "target", "--json", "--out", tmp_path / "page.html", "--source",
+             tmp_path / "x.npy")
+    )  # fmt: skip
+    assert found[0]["samples"] == 40 and found[0]["distance"] is None and (tmp_path / "page.html").is_file()
+    said("export", maps, "--to", "csv", "--out", tmp_path / "table.csv")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 41
+    out = tmp_path / "virelay"
+    assert str(out) in said(
+        "export", maps, "--to", "virelay", "--out", out, "--source", tmp_path / "x.npy", "--neighbours", 4
+    )
+    assert {path.name for path in out.iterdir()} == {
+        ".relprop", "analysis.h5", "attribution.h5", "data.h5", "label_map.json", "project.yaml",
+    }  # fmt: skip
+    assert not run.verify()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -65,8 +101,8 @@ def test_a_run_its_status_and_its_check(tmp_path: Path) -> None:
         (("nowhere",), "no file or folder"),
         (("x.npy", "--keep", "sum"), "--keep is NAME=HOW"),
         (("x.npy", "--max-bad", "few"), "--max-bad is a share"),
-        (("x.npy", "--processes", "2", "--part", "1/2"), "exclude each other"),
-        (("--status", "--out", "nowhere"), "is no run"),
+        (("x.npy", "--engine", "spark"), "engine is None or 'ray'"),
+        (("--status", "--out", "nowhere"), "is not a run"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(
@@ -88,7 +124,7 @@ def test_two_processes_write_the_same_bytes_as_one_and_survive_a_kill(tmp_path: 
     assert done
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if children.is_file():
-        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)  # the first may be the one that tracks resources
     _, progress = process.communicate(timeout=200)
     assert process.returncode == 3, progress
     if children.is_file():

@@ -330,14 +330,14 @@ def test_model_and_inputs_in_the_wrong_order(model: nn.Module, x: Tensor) -> Non
 
 
 def test_a_picture(dense: nn.Module) -> None:
-    numpy, Image = pytest.importorskip("numpy"), pytest.importorskip("PIL.Image")
+    Image = pytest.importorskip("PIL.Image")
     inputs = Image.new("RGB", (8, 6), (255, 0, 51))
     with pytest.raises(InputError, match=r"of type Image; .* Make a batch of the picture") as caught:
         relprop.attribute(dense, inputs, 0)
-    advice = re.search(r"picture: (torch\..* / 255)", str(caught.value))
+    advice = re.search(r"picture: (relprop\..*?\))\. ", str(caught.value))
     assert advice is not None
-    made = eval(advice[1], {"torch": torch, "numpy": numpy, "inputs": inputs})
-    assert made.shape == (1, 3, 6, 8) and made[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
+    made = eval(advice[1].replace("224", "None"), {"relprop": relprop, "inputs": inputs})
+    assert made.shape == (1, 3, 6, 8)
     relprop.attribute(dense, made, (0, 0, 0))
 
 
@@ -356,7 +356,7 @@ def test_an_array(dtype: str, model: nn.Module, x: Tensor) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("cat.png", "Read the file"),
+        ("cat.png", "relprop.read_image"),
         (Path("cat.png"), "opens files by itself"),
         ([0.1, 0.2, 0.3, 0.4], r"inputs\[0\] is of type float.*torch\.tensor\(\[\.\.\.\]\)"),
         (None, "of type NoneType"),

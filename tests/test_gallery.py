@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import dis
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 import pytest
 from PIL import Image
@@ -42,10 +44,60 @@ def test_it_uses_no_private_name_of_ours() -> None:
 def test_it_draws_some_maps(gallery: ModuleType, tmp_path: Path) -> None:
     gallery.main(tmp_path, "odd", "head-channels")
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count("<section>") == 2 and "Maps that are none" in page
+    assert page.count("<section>") == 2 and "Empty, constant and broken maps" in page
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["head-channels.png", "odd.png"]
     with Image.open(tmp_path / "odd.png") as image:
         assert image.width > 1000
+
+
+def test_each_map_has_code_that_needs_nothing_else(gallery: ModuleType) -> None:
+    """Every name that the code reads is one that it defines or imports, or one of Python's own."""
+    from gallery.code import code
+
+    for shown in gallery.MAPS:
+        text = code(shown)
+        *_, last = ast.parse(text).body
+        text = text[: text.rindex(ast.unparse(last.value.func.value.func.value.func) + "()")]  # without the drawing
+        names: dict[str, object] = {}
+        exec(compile(text, shown.name, "exec"), names)
+        compiled = [part for part in names.values() if isinstance(part, FunctionType) and part.__globals__ is names]
+        assert shown.draw.__name__ in names and compiled
+        for function in compiled:
+            for code_of in _nested(function.__code__):
+                read = {i.argval for i in dis.get_instructions(code_of) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+                assert read <= set(names) | set(dir(builtins)), (shown.name, read - set(names))
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _nested(part)
+
+
+def test_the_code_draws_the_picture(gallery: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gallery.code import code
+
+    monkeypatch.chdir(tmp_path)
+    (shown,) = gallery.named(["odd"])
+    assert "@entry" not in code(shown)
+    exec(compile(code(shown), "odd", "exec"), {})
+    with Image.open("odd.png") as drawn:
+        assert drawn.convert("RGB").tobytes() == shown.draw().to_image(2).convert("RGB").tobytes()
+
+
+def test_a_page_of_the_documentation_shows_picture_and_code(
+    gallery: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import pictured
+
+    text = pictured.page(tmp_path / "gallery", ["odd", "scales"])
+    assert (tmp_path / "gallery" / "odd.png").stat().st_size > 1000
+    assert text.count("### ") - text.count("Left out") == text.count("<img src=") == text.count("<details>")
+    assert 'src="gallery/odd.png"' in text and 'odd().to_image(2).save("odd.png")' in text
+    conf = (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
+    assert "pictured.page(" in conf and pictured.MARK in (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 
 
 def test_what_lacks_its_package_is_left_out_and_said(

@@ -224,7 +224,7 @@ def test_errors(tmp_path: Path) -> None:
     for bad, said in (
         (iter(samples), "the data have no length"),
         ([], "the data are empty"),
-        ([("a", 1)], "sample 0 of the data is a str"),
+        ([("a", 1)], "sample 0 of the data is of type str"),
         ([samples[0], (torch.full((2, 8, 8), float("nan")).double(), 1)], "sample 1 of the data is not finite"),
         ([(samples[0][0], 1.5)], "the label of sample 0 is 1.5"),
     ):
@@ -275,5 +275,5 @@ def test_damaged_folders(tmp_path: Path, damage: str) -> None:
         content = json.loads(manifest.read_text())
         content["layers"]["3"] = {"shape": [5, 4, 4], "axis": 0} if damage == "units" else {"shape": "x", "axis": 0}
         manifest.write_text(json.dumps(content))
-    with pytest.raises(FormatError, match="no index that can be read"):
+    with pytest.raises(FormatError, match="not an index that can be read"):
         relprop.load_index(tmp_path / "index")

@@ -17,7 +17,7 @@ from torch import nn
 
 import relprop
 from golden import same_picture
-from relprop.errors import FormatError, InputError
+from relprop.errors import FormatError, InputError, TargetError
 from relprop.rendering.summaries import beeswarm, importance, sample_map
 from relprop.results.many import TextResults
 from relprop.results.summary import Summary
@@ -119,9 +119,9 @@ def test_the_data_frame_holds_what_the_result_holds(model: nn.Module, frame: Any
     with pytest.raises(InputError, match="3 names for 4 features"):
         found.to_pandas(names=["a", "b", "c"])
     pictures = relprop.attribute(nn.Conv2d(3, 2, 3).eval(), torch.rand(2, 3, 5, 5), relprop.Over(1))
-    with pytest.raises(InputError, match=r"no table: pass groups="):
+    with pytest.raises(InputError, match=r"not a table: pass groups="):
         pictures.to_pandas()
-    with pytest.raises(InputError, match=r"no table: pass groups="):
+    with pytest.raises(InputError, match=r"not a table: pass groups="):
         pictures.save(tmp_path / "p.parquet")
 
 
@@ -192,6 +192,48 @@ def test_superpixels() -> None:
         mine = [n for n in range(4) if found.subject(n) == name]
         torch.testing.assert_close(summary.maps[k], found.values[mine].sum(1).mean(0).double())
     assert len(summary.views(_options())) == len(summary.classes)
+
+
+def test_groups_as_an_argument_are_columns_of_the_answer(model: nn.Module, frame: Any, tmp_path: Path) -> None:
+    groups = {"person": ["age", "income"], "time": 3}
+    alone = relprop.attribute(model, frame, 1)
+    found = relprop.attribute(model, frame, 1, groups=groups)
+    assert found.names == ["person", "time", "in no group"] and found.inputs is None
+    assert torch.equal(found.values, alone.grouped(groups).values)
+    torch.testing.assert_close(found.score, found.values.sum(1) + found.residual)
+    first, second = relprop.attribute_each(model, frame, [0, 1], groups=groups, batch_size=3)
+    torch.testing.assert_close(second.values, found.values)
+    assert first.values.shape == found.values.shape
+    found.save(tmp_path / "r")
+    assert relprop.load(tmp_path / "r").names == found.names
+    assert "person" in found[0].to_svg()
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+    pictures = torch.rand(4, 3, 6, 6)
+    superpixels = torch.arange(4).reshape(2, 2).repeat_interleave(3, 0).repeat_interleave(3, 1)
+    tiles = relprop.attribute(network, pictures, groups=superpixels)
+    torch.testing.assert_close(
+        tiles.values[:, 0], relprop.attribute(network, pictures).values[:, :, :3, :3].sum((1, 2, 3))
+    )
+    each = relprop.attribute(network, pictures, groups=superpixels.expand(4, 6, 6))
+    assert torch.equal(each.values, tiles.values)
+
+
+def test_groups_that_do_not_fit_are_refused_before_the_model_runs(model: nn.Module, frame: Any) -> None:
+    def untouched(*inputs: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the model ran")
+
+    for groups, message in (
+        ({"a": [9]}, "by index below 4"),
+        ({}, "groups is empty"),
+        (torch.zeros(5).long(), "the shape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            relprop.attribute(untouched, torch.rand(2, 4), groups=groups)
+    with pytest.raises(InputError, match="there is no feature 'height'"):
+        relprop.attribute(model, frame, groups={"a": ["height"]})
+    with pytest.raises(InputError, match="models with one input, and this one has 2"):
+        relprop.attribute(untouched, (torch.rand(2, 4), torch.rand(2, 4)), groups={"a": [0]})
 
 
 # ------------------------------------------------------------------------------------------------------- summaries
@@ -290,6 +332,24 @@ def test_arrays_and_columns_of_texts() -> None:
         relprop.explain_text(model, tokenizer, pandas.Series([1.0, 2.0]))
 
 
+def test_columns_of_targets_and_errors_that_name_the_text() -> None:
+    tokenizer = words()
+    model = Plain(len(tokenizer)).double().eval()
+    table = pandas.DataFrame({"text": ["oil", "a good film", "paris"], "label": [0, 2, 1]})
+    for targets in (table["label"], table["label"].to_numpy(), [0, 2, 1]):
+        assert [one.index for one in relprop.explain_text(model, tokenizer, table["text"], targets, batch_size=1)] == [
+            0,
+            2,
+            1,
+        ]
+    with pytest.raises(InputError, match=r"text is a DataFrame: pass one of its columns, such as table\['text'\]"):
+        relprop.explain_text(model, tokenizer, table)
+    with pytest.raises(InputError, match="text 1 of the list, counted from 0: the text is empty"):
+        relprop.explain_text(model, tokenizer, ["oil", " "])
+    with pytest.raises(TargetError, match=r"target=relprop\.Contrast\(answer, 'grain'\)"):
+        relprop.explain_text(model, tokenizer, "oil", against="grain")
+
+
 def test_several_targets_nest() -> None:
     tokenizer = words()
     model = Plain(len(tokenizer)).double().eval()
@@ -376,9 +436,41 @@ def test_spans_of_a_text(results: TextResults) -> None:
         ({"a": (0, 99)}, "within the"),
         ({"a": (0, 2), "b": (1, 3)}, "shares a token"),
         ({"a": 3}, "within the"),
+        ({"a": ("x", "y")}, "within the"),
+        ({"a": "no such words"}, "'no such words' occurs 0 times"),
+        ({"a": ""}, "0 times"),
+        ({}, "a dict from names to spans"),
+        ("question", "a dict from names to spans"),
     ):
         with pytest.raises(InputError, match=message):
             one.grouped(spans)
+
+
+def test_spans_by_their_words(results: TextResults) -> None:
+    one = results[1]
+    words = [word for word in one.words if not word.special]
+    first, second = words[0], words[1]
+    said = f"{first.text.upper()}  {second.text}"  # spaces and capitals do not count
+    found = one.grouped({"begin": said})
+    assert found["begin"] == pytest.approx(first.relevance + second.relevance)
+    both = one.grouped({"some": [first.text, (second.tokens.start, second.tokens.stop)]})
+    assert both["some"] == pytest.approx(found["begin"])
+
+
+def test_spans_are_columns_of_many_texts(results: TextResults) -> None:
+    pytest.importorskip("pandas")
+    table = results.to_pandas(groups={"begin": (0, 2)})
+    assert list(table.columns) == ["explained", "score", "residual", "begin", "in no group"]
+    assert len(table) == len(results.flat)
+    for n, one in enumerate(results.flat):
+        assert table["begin"][n] == pytest.approx(float(one.relevance[:2].sum()))
+        assert table["begin"][n] + table["in no group"][n] == pytest.approx(float(one.relevance.sum()))
+    each = results.to_pandas(
+        groups=[{"a": (0, 1)} if n else {"b": (0, len(one))} for n, one in enumerate(results.flat)]
+    )
+    assert list(each.columns[3:]) == ["b", "a", "in no group"] and np.isnan(each["a"][0])
+    with pytest.raises(InputError, match="1 groups for"):
+        results.to_pandas(groups=[{"a": (0, 1)}])
 
 
 def test_a_thousand_texts(tmp_path: Path) -> None:

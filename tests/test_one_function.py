@@ -276,3 +276,29 @@ def test_every_form_gives_one_map(name: str, form: str, behind: str) -> None:
             )  # fmt: skip
             close(two.values, one.values, msg=lambda m, w=where, c=composite: f"{name}, {form}, {w}, {c}: {m}")  # type: ignore[misc]
             close(two.score, one.score)
+
+
+def test_a_kink_at_an_exact_zero_has_one_slope() -> None:
+    """A cap or a relu of `1 - 1` passes nothing on, however many entries are capped, in any spelling."""
+    spellings: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu and cap": lambda t: t.relu().clamp_max(0.7),
+        "clamp": lambda t: t.clamp(0, 0.7),
+        "clamp in place": lambda t: t.clone().clamp_(0, 0.7),
+        "hardtanh": lambda t: F.hardtanh(t, 0.0, 0.7),
+        "relu6": lambda t: F.relu6(t * (6 / 0.7)) * (0.7 / 6),
+    }
+    below: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": lambda t: -(-t).relu(),
+        "clamp": lambda t: t.clamp(max=0),
+        "minimum": lambda t: torch.minimum(t, torch.zeros_like(t)),
+        "hardtanh": lambda t: F.hardtanh(t, -100.0, 0.0),
+    }
+    for x in (torch.tensor([[1.0, 1.0], [2.0, 1.0]], dtype=D), torch.tensor([[1.0, 1.0]] * 20, dtype=D)):
+        for forms in (spellings, below):
+            found = {
+                name: relprop.attribute(lambda x, f=f: f(x[:, 0] - x[:, 1]) + x[:, 0], x, composite="zero").values
+                for name, f in forms.items()
+            }
+            for values in found.values():
+                torch.testing.assert_close(values, next(iter(found.values())))
+            assert torch.equal(values[0], torch.tensor([1.0, 0.0], dtype=D))

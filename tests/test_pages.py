@@ -14,6 +14,7 @@ import relprop
 from chromium import PROGRAM, Chromium
 from relprop.rendering import Options
 from relprop.rendering.figures import grid_html
+from relprop.results.text_comparison import TextComparison
 from test_text_outputs import a_text
 
 in_a_browser = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")
@@ -124,3 +125,63 @@ def test_on_a_phone_pictures_are_as_wide_as_the_screen(page: Path, browser: Chro
 def test_a_page_like_the_demonstration_takes_six_sheets(page: Path, browser: Chromium) -> None:
     printed = browser.printed(page)
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= 6
+
+
+# ------------------------------------------------------------------------------- summaries, comparisons, many texts
+
+SHRUNK = "[...document.querySelectorAll('.scroll > svg')].map(s => s.getBoundingClientRect().width / s.viewBox.baseVal.width)"
+SHEETS = {
+    "summary": 4,
+    "classes of pictures": 2,
+    "table": 2,
+    "compared tables": 2,
+    "compared texts": 3,
+    "many texts": 4,
+}
+"""The most sheets of paper that each page may take."""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    torch.manual_seed(0)
+    names = ["age", "income", "number of children in the household", "distance to the next large city in kilometres"]
+    columns = dict(zip(names, torch.randn(4, 200).tolist(), strict=True))
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    R = relprop.attribute(model, columns, labels=NAMES)
+    S = R.summary()
+    drawn = {"Bars": [S], "Classes": [S.by_class()], "Beeswarm": [S.beeswarm()], "Samples": [S.heatmap()]}
+    relprop.report(drawn, folder / "summary.html")
+    pictures = relprop.attribute(network(), torch.rand(12, 3, 64, 64), labels=NAMES)
+    pictures.summary().save(folder / "classes of pictures.html")
+    R[:3].save(folder / "table.html")
+    first = {name: [values[0]] for name, values in columns.items()}
+    targets = [0, relprop.Contrast(0, 1)]
+    composites = ["zero", "epsilon", "epsilon_plus", "zero_bias"]
+    relprop.compare(model, first, targets, composites, labels=NAMES).save(folder / "compared tables.html")
+    texts = [[a_text(target=name) for _ in range(3)] for name in NAMES]
+    TextComparison.of(texts, ["attnlrp", "cp_lrp", "a composite with a rather long name of its own"]).save(
+        folder / "compared texts.html"
+    )
+    relprop.report([a_text(target=f"class {n}") for n in range(12)], folder / "many texts.html")
+    return {path.stem: path for path in folder.glob("*.html")}
+
+
+@in_a_browser
+@pytest.mark.parametrize("name", SHEETS)
+def test_every_kind_of_page_fits_a_desk_a_phone_a_dark_room_and_paper(
+    pages: dict[str, Path], browser: Chromium, name: str
+) -> None:
+    page = pages[name]
+    for width in (1400, 420):
+        assert browser.measured(page, width, OVERFLOW) <= 0 and browser.measured(page, width, CUT) == 0
+        assert all(ratio >= 0.6 for ratio in browser.measured(page, width, SHRUNK))  # letters that can be read
+    seen = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    assert browser.measured(page, 420, seen, dark=True) == ["rgb(255, 255, 255)", "rgb(20, 20, 20)"]
+    assert len(re.findall(rb"/Type\s*/Page\b", browser.printed(page))) <= SHEETS[name]
+
+
+def test_names_of_features_and_notes_are_whole(pages: dict[str, Path]) -> None:
+    text = pages["summary"].read_text(encoding="utf-8")
+    assert set(pages) == set(SHEETS) and "…" not in text.replace("city in kilomet…", "")  # beside bars and in the swarm
+    assert "Relevance of 4 features" in text and "10 features" not in text

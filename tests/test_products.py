@@ -113,7 +113,7 @@ def test_a_product_over_an_axis_shares_equally() -> None:
 
 
 def test_an_einsum_by_entry_is_a_product() -> None:
-    """Also where an ellipsis lines up otherwise than broadcasting does, which is no product by entry."""
+    """Also where an ellipsis lines up otherwise than broadcasting does, which is not a product by entry."""
     a, b = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 4, 3, dtype=torch.float64)
     same = relprop.attribute(lambda a, c: torch.einsum("n...,n...->n...", a, c).sum(1), (a, a + 1), composite="zero")
     plain = relprop.attribute(lambda a, c: (a * c).sum(1), (a, a + 1), composite="zero")

@@ -1,4 +1,4 @@
-"""Rows that are no samples: the books are of each score, the result says so, and nothing is asked where all is plain."""
+"""Rows that are not samples: the books are of each score, the result says so, and nothing is asked where all is plain."""
 
 from __future__ import annotations
 
@@ -164,6 +164,44 @@ def test_one_backward_pass_is_enough_for_the_usual(ledger: bool, monkeypatch: py
     model, x = Usual().eval(), torch.randn(3, 3, 8, 8)
     assert passes(model, x, monkeypatch, ledger=ledger) == 1
     assert passes(graph(6, True)[0], torch.randn(N, 4, dtype=D), monkeypatch) > 1
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer with the samples first; what it returns, or its last state, whose samples lie along the second axis."""
+
+    def __init__(self, kind: type[nn.RNNBase], last: bool) -> None:
+        super().__init__()
+        self.layer, self.last = kind(4, 3, 2, batch_first=True), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, state = self.layer(x)
+        state = state[0] if isinstance(state, tuple) else state
+        return state[-1] if self.last else output[:, -1]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_one_backward_pass_is_enough_for_a_recurrent_layer(
+    kind: type[nn.RNNBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(7)
+    x = torch.randn(2, 5, 4, dtype=D)
+    for last in (False, True):
+        model = Recurrent(kind, last).to(D).eval()
+        assert passes(model, x, monkeypatch) == passes(model, x[:1], monkeypatch) + last
+        R = relprop.attribute(model, x, 1)
+        each = [relprop.attribute(model, one[None], 1) for one in x]
+        close(R.values, torch.cat([one.values for one in each]))
+        close(R.residual, torch.cat([one.residual for one in each]))
+
+
+def test_a_recurrent_layer_over_the_samples_mixes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = nn.LSTM(4, 3).to(D).eval(), torch.randn(N, 2, 4, dtype=D)  # the first axis is time
+    assert passes(lambda x: layer(x)[0][:, 0], x, monkeypatch) > 1
+    alone, x = (
+        nn.LSTM(4, 3, batch_first=True).to(D).eval(),
+        torch.randn(N, 4, dtype=D),
+    )  # one sequence, without an axis of samples
+    assert passes(lambda x: alone(x)[0], x, monkeypatch) > 1
 
 
 def test_what_operations_show_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+import relprop.data
 from relprop.errors import InputError
 
 pytest.importorskip("zarr")
 pytest.importorskip("sklearn")
 
 CLASSES, EACH, MARKED = 10, 200, 4
+Runs = Callable[[float], tuple[relprop.data.Run, Tensor]]
 
 
 class Patterns(nn.Module):
@@ -44,26 +48,36 @@ def watermark() -> Tensor:
     return mark
 
 
-def samples(share: float) -> tuple[Tensor, Tensor]:
+def samples(share: float, each: int = EACH, classes: Sequence[int] = range(CLASSES)) -> tuple[Tensor, Tensor]:
     """Noisy patterns of each class, and which of them have the mark."""
     chance = torch.Generator().manual_seed(0)
-    x = patterns().repeat_interleave(EACH, 0) * (0.6 + 0.8 * torch.rand(CLASSES * EACH, 1, 1, generator=chance))
+    count = len(classes) * each
+    x = patterns()[list(classes)].repeat_interleave(each, 0) * (0.6 + 0.8 * torch.rand(count, 1, 1, generator=chance))
     x = x + 0.7 * torch.randn(x.shape, generator=chance)
-    marked = torch.zeros(CLASSES * EACH, dtype=torch.bool)
-    marked[MARKED * EACH : MARKED * EACH + round(share * EACH)] = True
+    marked = torch.zeros(count, dtype=torch.bool)
+    first = list(classes).index(MARKED) * each
+    marked[first : first + round(share * each)] = True
     x[marked] += 2 * watermark()
     return x[:, None], marked
 
 
-def run(folder: Path, share: float) -> tuple[relprop.data.Run, Tensor]:  # type: ignore[name-defined]
-    x, marked = samples(share)
-    target = [n // EACH for n in range(len(x))]
-    settings = {"target": target, "composite": "epsilon", "batch_size": 500, "progress": False}
-    return relprop.explain_dataset(x, Patterns(share > 0).eval(), folder, **settings), marked
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A run with a share of marked samples, made once, and which samples are marked."""
+
+    @functools.cache
+    def made(share: float) -> tuple[relprop.data.Run, Tensor]:
+        x, marked = samples(share)
+        target = [n // EACH for n in range(len(x))]
+        settings = {"target": target, "composite": "epsilon", "batch_size": 500, "progress": False}
+        folder = tmp_path_factory.mktemp("runs") / "maps"
+        return relprop.explain_dataset(x, Patterns(share > 0).eval(), folder, **settings), marked
+
+    return made
 
 
-def test_a_mark_on_five_percent_of_a_class_is_found(tmp_path: Path) -> None:
-    found, marked = run(tmp_path / "maps", 0.05)
+def test_a_mark_on_five_percent_of_a_class_is_found(runs: Runs) -> None:
+    found, marked = runs(0.05)
     first, *others = found.spray()
     assert first.target == MARKED and len(others) == CLASSES - 1
     assert first.distance > 3 > max(other.distance for other in others)
@@ -78,17 +92,17 @@ def test_a_mark_on_five_percent_of_a_class_is_found(tmp_path: Path) -> None:
     assert all(marked[int(key)] for key in first.central[smallest])
 
 
-def test_a_mark_on_half_of_a_class_splits_it(tmp_path: Path) -> None:
+def test_a_mark_on_half_of_a_class_splits_it(runs: Runs) -> None:
     from sklearn.metrics import adjusted_rand_score
 
-    found, marked = run(tmp_path / "maps", 0.5)
+    found, marked = runs(0.5)
     first = found.spray()[0]
     assert first.target == MARKED
     assert adjusted_rand_score([bool(marked[int(key)]) for key in first.keys], first.clusters) >= 0.9
 
 
-def test_without_a_mark_nothing_stands_out(tmp_path: Path) -> None:
-    found, _ = run(tmp_path / "maps", 0.0)
+def test_without_a_mark_nothing_stands_out(runs: Runs) -> None:
+    found, _ = runs(0.0)
     ranked = found.spray()
     assert len(ranked) == CLASSES
     assert max(one.silhouette for one in ranked) < 0.1
@@ -105,3 +119,89 @@ def test_what_it_cannot_cluster_is_said(tmp_path: Path) -> None:
         found.spray(on="1", neighbours=2)
     with pytest.raises(InputError, match="size is an int from 2"):
         found.spray(size=1)
+
+
+def test_prototypes_find_it_too(tmp_path: Path) -> None:
+    x, marked = samples(0.05, 2000, [MARKED])
+    settings = {"target": MARKED, "composite": "epsilon", "batch_size": 500, "progress": False}
+    found = relprop.explain_dataset(x, Patterns(True).eval(), tmp_path / "maps", keep={"input": "sum:14"}, **settings)
+    (first,) = found.spray(by="target", prototypes=200, neighbours=5)
+    assert 150 < first.prototypes <= 200 and len(first.clusters) == 2000
+    keys = np.array([bool(marked[int(key)]) for key in first.keys])
+    smallest = int(np.argmin(first.sizes))
+    mine = first.clusters == smallest
+    assert 2 * (keys & mine).sum() / (keys.sum() + mine.sum()) >= 0.95
+    assert all(marked[int(key)] for key in first.central[smallest])
+
+
+def test_prototypes_are_used_above_the_limit_alone(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = runs(0.0)
+    by = [0 if n < 100 else 1 for n in range(CLASSES * EACH)]
+    by[300:] = [2 + n for n in range(CLASSES * EACH - 300)]
+    monkeypatch.setattr("relprop.data.spray.EXACT", 150)
+    monkeypatch.setattr("relprop.data.spray._PROTOTYPES", 50)
+    assert {one.target: one.prototypes is None for one in found.spray(by=by)} == {0: True, 1: False}
+
+
+def test_classes_layers_views_and_noise(tmp_path: Path) -> None:
+    x, marked = samples(0.05)
+    model = nn.Sequential(nn.Identity(), Patterns(True)).eval()
+    some = slice(MARKED * EACH - 100, MARKED * EACH + 200)
+    target = [n // EACH for n in range(len(x))][some]
+    found = relprop.explain_dataset(
+        x[some], model, tmp_path / "maps", target=target, composite="epsilon", batch_size=100, progress=False,
+        keep={"input": "sum:14", "0": positions},
+    )  # fmt: skip
+    keys = found.keys()
+    by = {key: "marked" if marked[some][int(key)] else "other" for key in keys}
+    assert [one.target for one in found.spray(by=by)] == ["other"]  # ten are too few for a class of their own
+    assert len(found.spray(by=[0] * len(keys))[0].keys) == len(keys)
+    a, b = found.spray(by="target")[0], found.spray(by="target", on="0", method="hdbscan", view="tsne")[0]
+    assert a.target == b.target == MARKED and a.view is None
+    assert b.view.shape == (EACH, 2) and np.isfinite(b.view).all()
+    assert (b.clusters >= -1).all() and sum(b.sizes) == (b.clusters >= 0).sum()
+    inside = [
+        bool(marked[some][int(key)])
+        for key, cluster in zip(b.keys, b.clusters, strict=True)
+        if cluster == b.clusters.max()
+    ]
+    assert len(set(b.clusters[[bool(marked[some][int(key)]) for key in b.keys]])) == 1 or all(inside)
+
+
+def positions(relevance: Tensor) -> Tensor:
+    return relevance.flatten(1)[:, ::2]
+
+
+def test_the_table_and_the_page(tmp_path: Path, runs: Runs) -> None:
+    found, _ = runs(0.05)
+    spray = found.spray()
+    assert repr(spray).splitlines()[1].startswith(f"{MARKED} | {EACH} | ")
+    frame = pytest.importorskip("pandas") and spray.to_pandas()
+    assert frame["class"].tolist() == [one.target for one in spray] and frame["samples"].tolist() == [EACH] * CLASSES
+    x, _ = samples(0.05)
+    spray.save(tmp_path / "spray.html", source=x, most=2)
+    page = (tmp_path / "spray.html").read_text()
+    assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    assert f"Class {MARKED} stands out" in page and "8 further classes" in page
+    assert page.count("<figcaption>") == sum(2 * [1]) + sum(len(c) + 1 for one in spray[:2] for c in one.central)
+    with pytest.raises(InputError, match="not the one of this run"):
+        spray.save(tmp_path / "spray.html", source=x[:1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"by": "colour"}, "by is 'predicted', 'target'"),
+        ({"by": {}}, "by= has no class for '0'"),
+        ({"by": [1]}, "1 classes, and 10 samples"),
+        ({"method": "dbscan"}, "method is kmeans or hdbscan"),
+        ({"view": "pca"}, "view is tsne, umap or None"),
+        ({"prototypes": 5, "neighbours": 3}, "prototypes=5 are too few"),
+        ({"prototypes": True}, "prototypes is an int"),
+    ],
+)
+def test_arguments_that_do_not_fit(tmp_path: Path, settings: dict[str, object], said: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2)).eval()
+    found = relprop.explain_dataset(torch.randn(10, 1, 3, 3), model, tmp_path / "few", batch_size=8, progress=False)
+    with pytest.raises(InputError, match=said):
+        found.spray(**settings)

@@ -549,15 +549,32 @@ def test_flex_operator_and_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- modules
 
 
-def test_hooks_on() -> None:
-    model = nn.Linear(2, 2)
-    before = modules.hooks_on(model)
-    handle = model.register_forward_hook(lambda *_: None)
-    assert modules.hooks_on(model) != before
+def test_state_of() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+    def changed() -> bool:
+        nonlocal before
+        same, before = before, modules.state_of(model.modules())
+        return same != before
+
+    before = modules.state_of(model.modules())
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    assert not changed()
+    handle = model[0].register_forward_hook(lambda *_: None)
+    assert changed()
     handle.remove()
-    assert modules.hooks_on(model) == before
+    assert changed()
     model.register_forward_pre_hook(lambda *_: None)
-    assert modules.hooks_on(model) != before
+    assert changed()
+    model[0].weight = nn.Parameter(torch.ones(2, 2))
+    assert changed()
+    model[1].running_mean = torch.ones(2)
+    assert changed()
+    model.eval()
+    assert changed()
+    model.double()
+    assert changed() and not changed()
 
 
 def test_copied() -> None:

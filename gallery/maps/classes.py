@@ -54,16 +54,16 @@ def unseen(label: str, shortest: int = 300, longest: int = 700) -> str:
 
 @entry(CHAPTER, "News about oil, token by token")
 def oil() -> Drawing:
-    """A text of Reuters R8 that the network has not seen, with its tokens as the network reads them. The news come without
-    signs and capital letters; [CLS] and [SEP] are the network's own.
+    """A text of Reuters R8 that the network has not seen, with its tokens as the network reads them. The news comes without
+    punctuation and capital letters; [CLS] and [SEP] are the network's own.
     """
     tokenizer, model, _ = classifier("news")
     return shown(relprop.explain_text(model, tokenizer, unseen("crude"), "crude", max_length=128))
 
 
-@entry(CHAPTER, "The same, by words, and rather than another topic")
+@entry(CHAPTER, "The same text by words, and why not another topic")
 def oil_rather_than_trade() -> Drawing:
-    """Tokens of a word are added up. What it has in common with news of trade cancels."""
+    """The tokens of a word are added up. What the text has in common with news on trade cancels."""
     tokenizer, model, _ = classifier("news")
     found = relprop.explain_text(model, tokenizer, unseen("crude"), Contrast("crude", "trade"), max_length=128)
     return shown(found, "crude rather than trade", merge=True)

@@ -31,7 +31,7 @@ def digit(number: int, nth: int = 0) -> Tensor:
 
 @entry("Digits", "Ten digits, each for its own class")
 def ten() -> Drawing:
-    """A LeNet, trained here in seconds. With epsilon, pixels that are exactly 0 get no relevance: strokes alone speak."""
+    """A LeNet, trained here in seconds. With epsilon, pixels that are exactly 0 get no relevance, so only strokes have any."""
     model, x, y = digit_network()
     found = [relprop.attribute(model, digit(number), number, composite="epsilon") for number in range(10)]
     panels = [Panel(Heatmap.of(R.values[0]), f"{number}\n{numbers(R)}") for number, R in enumerate(found)]

@@ -1,4 +1,4 @@
-"""Layers: where relevance is on its way."""
+"""Layers: relevance on its way to the input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relprop.rendering import Drawing, Heatmap, Panel, channel_bars, layer_bars,
 @entry("Layers", "Where relevance goes on its way")
 def flow() -> Drawing:
     """Positive (red) and negative (blue) relevance of each block's output, and their sum as a black mark. The dashed line is
-    the score: what is missing or too much, merged biases took or gave.
+    the score; the difference is what merged biases took or gave.
     """
     _, x = seen("coffee.png")
     R = relprop.attribute(networks.efficientnet(0), x, layers=["stem", "blocks.*", "head"])
@@ -32,7 +32,7 @@ def head_channels() -> Drawing:
 
 @entry("Layers", "Maps of hidden layers")
 def hidden() -> Drawing:
-    """Relevance of the outputs of five blocks, summed over channels: pixels are the layer's own, and so are scales."""
+    """Relevance of the outputs of five blocks, summed over channels, in the resolution of each layer and on its own scale."""
     picture, x = seen("coffee.png")
     names = [f"blocks.{i}" for i in (0, 2, 4, 10, 15)]
     R = relprop.attribute(networks.efficientnet(0), x, layers=names)

@@ -33,8 +33,8 @@ def right(number: int) -> Tensor:
 
 @entry("A vision transformer", "Five digits, in patches of seven by seven")
 def patched() -> Drawing:
-    """Three blocks of attention over 16 patches, trained here in half a minute. Above relevance by `auto`, which handles
-    attention, below with `zero`, which has more noise.
+    """Three blocks of attention over 16 patches, trained here in half a minute. Above is relevance by `auto`, which handles
+    attention; below by `zero`, which is noisier.
     """
     model, x, y = transformer()
     rows = []
@@ -61,7 +61,7 @@ def three() -> Drawing:
 
 @entry("A vision transformer", "Relevance in its blocks")
 def blocks() -> Drawing:
-    """Positive and negative relevance of what each block hands on; the black mark is their sum, the dashed line the score."""
+    """Positive and negative relevance of the output of each block; the black mark is their sum, the dashed line the score."""
     model, _, _ = transformer()
     R = relprop.attribute(model, right(3), 3, layers=["patches", "blocks.*"])
     names = ["patches", *(f"blocks.{i}" for i in range(3))]

@@ -32,8 +32,8 @@ def explained(name: str, target: object = None, composite: Composite | str = "au
 
 @entry("Photographs", "A cup of coffee is an espresso")
 def coffee() -> Drawing:
-    """The picture, relevance on it, relevance alone. Red spoke for espresso: the liquid, its edge and the cup's rim. The
-    merged biases of this network absorb most of the score, and the residual says so.
+    """The picture, the relevance on it, and the relevance alone. Red spoke for espresso: the liquid, its edge and the cup's
+    rim. The merged biases of this network keep most of the score, as the bar shows.
     """
     R, picture = explained("coffee.png")
     return drawing(R, Options(pictures=picture))
@@ -41,7 +41,7 @@ def coffee() -> Drawing:
 
 @entry("Photographs", "Contours around what is relevant")
 def cat() -> Drawing:
-    """Lines run where the blurred relevance is a quarter of its largest: the eyes make the cat, then the nose."""
+    """The lines enclose where the blurred relevance exceeds a quarter of its maximum: first the eyes, then the nose."""
     R, picture = explained("chelsea.png")
     heatmap = Heatmap.of(R.values[0])
     outlined = contour(heatmap, picture, size=448)
@@ -50,8 +50,8 @@ def cat() -> Drawing:
 
 @entry("Photographs", "Why an espresso and not a cup?")
 def contrast() -> Drawing:
-    """Two classes, and their difference. There is hardly any blue: nothing here speaks for the cup that does not speak more
-    for the espresso.
+    """Two classes, and their difference. There is hardly any blue: whatever speaks for the cup speaks even more for the
+    espresso.
     """
     model = networks.efficientnet(0)
     picture, x = seen("coffee.png")
@@ -64,7 +64,7 @@ def contrast() -> Drawing:
 
 @entry("Photographs", "What spoke for, and what against")
 def signs() -> Drawing:
-    """The positive and the negative part on one scale: with epsilon on every layer they are of one size, and noisy."""
+    """The positive and the negative part on one scale: with epsilon on every layer, they are equally large, and noisy."""
     R, picture = explained("rocket.jpg", composite="epsilon")
     heatmap = Heatmap.of(R.values[0])
     panels = [Panel(picture, "input", smooth=True), Panel(heatmap.part(1), "for"), Panel(heatmap.part(-1), "against")]
@@ -73,7 +73,7 @@ def signs() -> Drawing:
 
 @entry("Photographs", "One map for each colour")
 def colours() -> Drawing:
-    """Relevance of the red, green and blue channel on one scale. Green holds the most; in red, for and against alternate."""
+    """Relevance of the red, green and blue channel on one scale. Green holds the most; in red, positive and negative alternate."""
     R, picture = explained("coffee.png", composite=GAMMA)
     parts = channels(R.values[0], ["red", "green", "blue"])
     panels = [Panel(heatmap, name) for name, heatmap in parts]
@@ -82,7 +82,7 @@ def colours() -> Drawing:
 
 @entry("Photographs", "Targets by composites")
 def targets_by_composites() -> Drawing:
-    """Rows are classes, columns are composites. Each map has its own scale, for their sizes differ by orders of magnitude."""
+    """Rows are classes, columns are composites. Each map has its own scale, because they differ by orders of magnitude."""
     model = networks.efficientnet(0)
     picture, x = seen("coffee.png")
     composites = ["auto", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "epsilon"]
@@ -96,7 +96,7 @@ def targets_by_composites() -> Drawing:
 
 @entry("Photographs", "Three networks look at one dog")
 def three_networks() -> Drawing:
-    """EfficientNet-Lite 0, 1 and 2, each with the size of picture it was trained for: all three go by the spots."""
+    """EfficientNet-Lite 0, 1 and 2, each on the picture size it was trained for. All three rely on the spots."""
     photograph, label = data.imagenet()[16]
     panels = [Panel(square(photograph), "input", smooth=True)]
     for variant in range(3):
@@ -110,7 +110,7 @@ def three_networks() -> Drawing:
 
 @entry("Photographs", "A mistake, explained")
 def mistake() -> Drawing:
-    """The first picture of the set that the network gets wrong: what it took for its answer, and what spoke for the truth."""
+    """The first picture that the network gets wrong: what spoke for its answer, and what for the right one."""
     model = networks.efficientnet(0)
     for photograph, label in data.imagenet():
         x = preprocess(photograph)
@@ -127,7 +127,7 @@ def mistake() -> Drawing:
 
 @entry("Photographs", "Six pictures of ImageNet")
 def six() -> Drawing:
-    """Each with its own class and its own scale."""
+    """Each picture is explained for its own class, and each map has its own scale."""
     model = networks.efficientnet(0)
     rows = []
     chosen = [data.imagenet()[i] for i in (3, 6, 10, 14, 17, 19)]

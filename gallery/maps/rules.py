@@ -13,7 +13,7 @@ from relprop.rendering import Drawing, Heatmap, Panel, column, strip, titled
 
 @entry("Rules", "Gamma, from none to much")
 def gammas() -> Drawing:
-    """The larger gamma, the more positive contributions win: noise fades, and so does what speaks against."""
+    """The larger gamma is, the more positive contributions count: noise fades, and so does what speaks against."""
     panels = []
     for gamma in (0.0, 0.05, 0.1, 0.25, 1.0):
         composite = Composite({first: Flat(), "conv": Gamma(gamma), "linear": Epsilon()}, name=f"gamma {gamma:g}")
@@ -24,8 +24,8 @@ def gammas() -> Drawing:
 
 @entry("Rules", "Eight composites")
 def eight() -> Drawing:
-    """One cat, one class, eight ways to ask. Each map has its own scale. `zero` and `epsilon`
-    look the same because they are: a stabiliser as small as 1e-6 changes nothing that is seen.
+    """One cat, one class, eight composites. Each map has its own scale. `zero` and `epsilon`
+    look the same because they are: a stabiliser of 1e-6 changes nothing that one could see.
     """
     low, high = torch.full((1, 3, 1, 1), -127 / 128), torch.full((1, 3, 1, 1), 1.0)
     composites: list[Composite | str] = [
@@ -40,8 +40,8 @@ def eight() -> Drawing:
 
 @entry("Rules", "Gradients and their relatives")
 def gradients() -> Drawing:
-    """What is not relevance, for comparison: the first three do not add up to the score, and no residual says by how much.
-    The pattern of a deconvnet is that of its strides.
+    """Methods that are not relevance, for comparison. The first three do not add up to the score, and no residual says by how
+    much. The pattern of the deconvnet comes from the strides of the network.
     """
     panels = []
     for name in ("gradient", "guided_backprop", "deconvnet", "gamma_flat"):
@@ -53,7 +53,7 @@ def gradients() -> Drawing:
 
 @entry("Rules", "A rule for a part of the network")
 def parts() -> Drawing:
-    """Composites combine: a strong gamma in the first blocks only, or in the last ones only. It matters where it is."""
+    """Composites combine: a strong gamma in the first blocks only, or in the last ones only. The place matters."""
     base = relprop.composites.gamma_flat(gamma=0.1)
     early = Composite({relprop.path("blocks.[0-5].*"): Gamma(2.0)}, name="early")
     late = Composite({relprop.path("blocks.1[0-5].*"): Gamma(2.0)}, name="late")

@@ -1,4 +1,4 @@
-"""Scales and palettes, and maps that are none."""
+"""Scales and palettes, and maps with nothing to see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relprop.rendering import Drawing, Heatmap, Panel, Scale, strip
 
 @entry("Scales", "The same map on three scales")
 def scales() -> Drawing:
-    """Nothing clipped; the usual scale, whose note says what is clipped; and on a scale that is too large, which it says too."""
+    """Without clipping, on the usual scale, and on a scale that is too large. The note under each says so."""
     R, _ = explained("coffee.png")
     largest = Heatmap.of(R.values[0], percentile=100)
     wide = Heatmap(largest.values, Scale.fixed(50 * largest.limit))
@@ -28,9 +28,9 @@ def palettes() -> Drawing:
     return headed(strip(panels, height=220), R)
 
 
-@entry("Scales", "Maps that are none")
+@entry("Scales", "Empty, constant and broken maps")
 def odd() -> Drawing:
-    """All zero, constant, not a number, a single pixel: drawn, and named. (These are made up.)"""
+    """All zero, constant, not a number, a single pixel: each is drawn, and the note says what it is. (These are made up.)"""
     made_up = {
         "zeros": torch.zeros(8, 8),
         "constant": torch.full((8, 8), -0.5),

@@ -47,7 +47,7 @@ def movement() -> Drawing:
 
 @entry("Series", "Power over a day")
 def power() -> Drawing:
-    """ItalyPowerDemand: 24 hours of power in Italy, from one half of the year or the other. The evening tells."""
+    """ItalyPowerDemand: 24 hours of power in Italy, from one half of the year or the other. The evening tells them apart."""
     model, x, y, _, said = trained_series("ItalyPowerDemand")
     parts = []
     for label in (0, 1):

@@ -27,8 +27,8 @@ def trained_table(table: tuple[Tensor, Tensor, list[str], list[str]]) -> tuple[n
 
 @entry("Tables", "A biopsy, up to the score")
 def biopsy() -> Drawing:
-    """Breast cancer: what speaks for malignant rather than benign, in the measured units. Grey is what constants of the
-    network absorbed; the bars end at the score.
+    """Breast cancer: what speaks for malignant rather than benign, in the measured units. Grey is what constants of
+    the network kept; the bars end at the score.
     """
     table = data.breast_cancer()
     model, raw, scaled, y, said = trained_table(table)
@@ -40,7 +40,7 @@ def biopsy() -> Drawing:
 
 @entry("Tables", "Three wines")
 def wines() -> Drawing:
-    """One wine of each grower, explained for its own class: the largest five measurements. Each has a scale of its own."""
+    """One wine of each grower, explained for its own class: the five largest measurements, all on one scale."""
     table = data.wine()
     model, raw, scaled, y, said = trained_table(table)
     parts = []

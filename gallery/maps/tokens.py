@@ -28,8 +28,8 @@ def language_model() -> tuple[Any, Any]:
 @entry(CHAPTER, "The capital of France is Paris, asked in three ways")
 def text_paris() -> Drawing:
     """What spoke for Paris is mostly *is*, the token that it follows. What all capitals have in common cancels in the contrast
-    with Rome, and *France* remains. CP-LRP takes attention as a constant, and sends nearly all to the first token, on
-    which this network's attention rests.
+    with Rome, and *France* remains. CP-LRP takes attention as a constant, and sends nearly all relevance to the first
+    token, on which this network's attention rests.
     """
     tokenizer, model = language_model()
     return column(
@@ -47,8 +47,8 @@ def text_paris() -> Drawing:
 
 @entry(CHAPTER, "A text behind the first token")
 def behind_the_first() -> Drawing:
-    """The first token of a text receives much from attention, whatever it is. With another text before the prompt, the word
-    *The* is one like the others.
+    """The first token of a text receives much attention, whatever it is. With another text before the prompt, *The* is a word
+    like the others.
     """
     tokenizer, model = language_model()
     question = Contrast("Paris", "Rome")
@@ -58,8 +58,8 @@ def behind_the_first() -> Drawing:
 
 @entry(CHAPTER, "Where it was made")
 def where() -> Drawing:
-    """Relevance of each token where it enters each block, for Paris rather than Rome: the name of the country is what
-    counts, until the last token takes it over.
+    """Relevance of each token where it enters each block, for Paris rather than Rome: the name of the country
+    counts until the last token takes over.
     """
     tokenizer, model = language_model()
     inside = relprop.explain_text(model, tokenizer, PROMPT, Contrast("Paris", "Rome"), parts=True)

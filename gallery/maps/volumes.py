@@ -13,7 +13,7 @@ from relprop.rendering import Drawing, volume
 
 @entry("Volumes", "A ball, not a cube")
 def ball() -> Drawing:
-    """Made-up volumes of 16³: slices with the most relevance, on the volume and alone. Red speaks for the
+    """Made-up volumes of 16³: the slices with the most relevance, on the volume and alone. Red speaks for the
     ball, blue for a cube.
     """
     torch.manual_seed(0)

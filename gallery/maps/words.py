@@ -33,8 +33,8 @@ def word_network() -> tuple[networks.ForWords, Tensor, Tensor, list[list[str]], 
 
 @entry("Words", "Praise or complaint?")
 def sentiment() -> Drawing:
-    """A small network over embedded words, trained here on short opinions. The two that it is surest of, for each class,
-    among those it got right. Lines are solid for and dotted against, so that it reads without colour.
+    """A small network over embedded words, trained here on short opinions. For each class, the two that it is surest of
+    among those it got right. A solid line means for and a dotted one against, for readers who do not see colour.
     """
     model, x, labels, texts, names = word_network()
     with torch.no_grad():

@@ -17,6 +17,7 @@ from relprop.attribution import (
     Node,
     Over,
     Relevance,
+    Splice,
     Step,
     Survey,
     attribute,
@@ -53,15 +54,17 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
-from relprop.text import explain_generation, explain_text
+from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
+    from relprop.concepts.importance import importance
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.prototypes import prototypes
     from relprop.concepts.similarity import similarity
     from relprop.data.datasets import explain_dataset
     from relprop.data.run import open_run
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from relprop.loading.reading import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
+    from relprop.web.widget import widget
 
 __version__ = VERSION
 
@@ -103,6 +107,7 @@ __all__ = [
     "Proportional",
     "Relevance",
     "ScanConstants",
+    "Splice",
     "Step",
     "Survey",
     "Temperature",
@@ -117,6 +122,7 @@ __all__ = [
     "attribute_each",
     "captum",
     "compare",
+    "compare_text",
     "compile",
     "composites",
     "errors",
@@ -126,6 +132,7 @@ __all__ = [
     "explain_text",
     "first",
     "graph",
+    "importance",
     "index",
     "last",
     "load",
@@ -136,6 +143,7 @@ __all__ = [
     "patch",
     "path",
     "propagate",
+    "prototypes",
     "read_image",
     "read_volume",
     "register",
@@ -147,6 +155,7 @@ __all__ = [
     "survey",
     "units",
     "where",
+    "widget",
 ]
 
 
@@ -155,10 +164,12 @@ _LATER = {
     "Index": "relprop.concepts.index",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
+    "importance": "relprop.concepts.importance",
     "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
     "open_run": "relprop.data.run",
+    "prototypes": "relprop.concepts.prototypes",
     "patch": "relprop.concepts.patching",
     "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",
@@ -167,8 +178,12 @@ _LATER = {
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",
     "search": "relprop.evaluation",
+    "widget": "relprop.web.widget",
 }
 """Names that need more than torch, and the module that has each: it is imported when the name is first asked for."""
+
+_ELSEWHERE = {"explain": "attribute", "lrp": "attribute", "relevance": "attribute", "load_image": "read_image"}
+"""What people try first, and what it is called."""
 
 
 def __getattr__(name: str) -> Any:
@@ -178,6 +193,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_LATER[name]), name)
     from difflib import get_close_matches
 
-    near = get_close_matches(name, __all__, 1)
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, __all__, 1)
     meant = f". Did you mean relprop.{near[0]}?" if near else ""
     raise AttributeError(f"module 'relprop' has no attribute {name!r}{meant}")

@@ -5,6 +5,7 @@ from relprop.attribution.compiled import Compiled, compile
 from relprop.attribution.conditions import Condition, units
 from relprop.attribution.propagate import propagate
 from relprop.attribution.side_by_side import compare
+from relprop.attribution.splices import Splice
 from relprop.attribution.survey import Survey, survey
 from relprop.results.comparison import Comparison
 from relprop.results.contrast import Contrast
@@ -26,6 +27,7 @@ __all__ = [
     "Node",
     "Over",
     "Relevance",
+    "Splice",
     "Step",
     "Survey",
     "attribute",

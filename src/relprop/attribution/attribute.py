@@ -18,13 +18,16 @@ from relprop.attribution.explain import explain
 from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.splices import Splice, parts_of, splices_of
 from relprop.attribution.tables import as_table
 from relprop.attribution.targets import several
 from relprop.attribution.through import Conditions, paired
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
+from relprop.engine.members import members
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError, RelpropError, TargetError
+from relprop.results.grouping import check_groups
 from relprop.results.identity import Identity
 from relprop.results.relevance import Relevance
 from relprop.results.remembered import recalled
@@ -58,6 +61,8 @@ def attribute(
     through: Condition | Sequence[Condition | None] | None = None,
     against: Any = None,
     weights: bool = False,
+    groups: Any = None,
+    splices: Splice | Sequence[Splice] | None = None,
 ) -> Relevance:
     """Explains one score per sample: how much each entry of the inputs contributed to it.
 
@@ -75,10 +80,10 @@ def attribute(
         layers: module paths, globs or modules whose relevance you want as well. The path of an attention followed by
             `.heads` names its heads, of shape (N, heads, T, features).
         layers_at: "output" or "input" of those layers.
-        seed: the relevance to hand out, per sample: None for the score itself, a number, or a tensor of shape (N,).
+        seed: the relevance to start from, per sample: None for the score itself, a number, or a tensor of shape (N,).
         forward_args: further positional arguments of the model; they get no relevance.
         forward_kwargs: further keyword arguments.
-        select: what to explain of an output that is no tensor: a key, an index, an attribute's name, or a function.
+        select: what to explain of an output that is not a tensor: a key, an index, an attribute's name, or a function.
         labels: names of the classes, where the model carries none.
         multiply_by_inputs: whether to read relevance (input times modified gradient), or the modified gradient itself.
             None: as the composite says.
@@ -104,6 +109,10 @@ def attribute(
             are replaced. composite="auto" is then "relp"; "gradient" is attribution patching.
         weights: whether `Relevance.weights` holds the relevance that went through each entry of each weight, summed over
             samples and positions.
+        groups: what to add up: superpixels, groups of features or masks, as in `Relevance.grouped`. Then `values` has a
+            column per group, (N, G), and `names` their names. It is for models with one input.
+        splices: autoencoders or transcoders in layers, `relprop.Splice`, whose latents are then units, for `layers` and
+            `through`.
 
     Returns:
         Relevance whose `values` have the structure of the inputs.
@@ -127,7 +136,7 @@ def attribute(
         forward_args=forward_args, forward_kwargs=forward_kwargs, select=select, labels=labels,
         multiply_by_inputs=multiply_by_inputs, strict=strict, checkpoint=checkpoint, positions=positions,
         batch_size=batch_size, progress=progress, ledger=ledger, through=None if through is None else [through],
-        against=against, weights=weights,
+        against=against, weights=weights, groups=groups, splices=splices,
     )[0]  # fmt: skip
 
 
@@ -156,6 +165,8 @@ def attribute_each(
     through: Sequence[Any] | None = None,
     against: Any = None,
     weights: bool = False,
+    groups: Any = None,
+    splices: Splice | Sequence[Splice] | None = None,
     targets_at_once: int = 1,
 ) -> list[Relevance]:
     """Explains several targets per sample from one forward pass and one backward pass per target.
@@ -192,14 +203,16 @@ def attribute_each(
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, names = as_table(model, inputs)
     inputs, pictures, affine = recalled(inputs)
+    if groups is not None:
+        check_groups(inputs, groups, names)
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
-    inputs, chosen = admit(model, inputs, composite)
+    own = members(model)
+    inputs, chosen = admit(model, inputs, composite, own=own, later=True)
     against = _admitted(model, inputs, against, chosen, settings, through, weights)
-    plan = Plan.of(model, settings, chosen, targets_at_once).given(forward_args, forward_kwargs)
-    plan = replace(plan, against=against, weights=weights, at_once=1 if weights else plan.at_once)
-    if each is not None:
-        plan = replace(plan, through=Conditions.of(model, each))
+    plan = Plan.of(model, settings, chosen, 1 if weights else targets_at_once, splices_of(model, splices))
+    made = None if each is None else Conditions.of(model, each, parts_of(plan.splices))
+    plan = plan.given(forward_args, forward_kwargs, against=against, weights=weights, members=own, through=made)
 
     def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
         return explain(model, part, some, start, plan if rows is None else plan.part(*rows))
@@ -215,16 +228,12 @@ def attribute_each(
         copied = map_tree(lambda t: t.detach().clone(), inputs)
     warn(notice for result in results for notice in result.notices)
     about: dict[str, Any] = {
-        "labels": plan.labels,
-        "model": Identity.of(model),
-        "names": names,
-        "pictures": pictures,
-        "affine": affine,
-    }
+        "labels": plan.labels, "model": Identity.of(model, own), "names": names, "pictures": pictures, "affine": affine,
+    }  # fmt: skip
     said = [None] * len(results) if plan.through is None else [words(one) for _, one in plan.through.each]
-    return [
-        replace(result, inputs=copied, through=through, **about) for result, through in zip(results, said, strict=True)
-    ]
+    found = zip(results, said, strict=True)
+    results = [replace(result, inputs=copied, through=through, **about) for result, through in found]
+    return results if groups is None else [result.grouped(groups) for result in results]
 
 
 def _admitted(
@@ -241,7 +250,7 @@ def _admitted(
     for name, given in (("through", through), ("ledger", settings.ledger), ("positions", settings.positions)):
         if given:
             raise InputError(
-                f"against= and {name}= exclude each other: a difference of activations is no part of the score."
+                f"against= and {name}= exclude each other: a difference of activations is not a part of the score."
             )
     for key, rule in composite.entries if composite is not None else ():
         if not getattr(rule, "proportional", True):
@@ -255,7 +264,7 @@ def _admitted(
 @contextmanager
 def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[Watched]:
     """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs, where we can tell."""
-    with batched(model, inputs) as watched:
+    with batched(model, inputs, plan.members) as watched:
         try:
             yield watched
         except TargetError as error:

@@ -28,6 +28,7 @@ _SAME = {torch.float64: 1e-9}
 
 In narrower dtypes it is 1e-4, because their sums may be taken in any order.
 """
+_NONE = torch.zeros(0)
 Gradients = Sequence[Tensor | None]
 
 
@@ -73,7 +74,7 @@ class Bookkeeper:
         """The books, given the relevance of the inputs."""
         start, count, recorder = self.start, len(self.start.handed), self.run.trace.recorder
         received = per_sample(values, count)
-        kept, edges = (torch.zeros(0), None) if recorder is None else recorder.balance(start.edge, start.handed)[::2]
+        kept, edges = (_NONE, None) if recorder is None else recorder.balance(start.edge, start.handed)[::2]
         apart = not self.run.inputs.mixing and (recorder is None or recorder.apart)
         if self.exchanged and count > 1 and recording():
             return Books(self._each()[0], self._ledger(kept), True)
@@ -135,12 +136,13 @@ class Bookkeeper:
 
 def per_sample(values: list[Tensor], count: int) -> Tensor:
     """Relevance summed over all inputs, per sample, in float64. Inputs without a row per sample are shared out evenly."""
-    total = torch.zeros(count, dtype=torch.float64)
+    total = None
     for value in values:
         value = value.detach().cpu().double() if value.device.type == "mps" else value.detach().double()
         rows = value.flatten(1).sum(1) if value.ndim > 1 else value
-        total = total.to(value.device) + (rows if _has_rows(value, count) else value.sum().expand(count) / count)
-    return total
+        part = rows if _has_rows(value, count) else value.sum().expand(count) / count
+        total = part if total is None else total.to(value.device) + part
+    return torch.zeros(count, dtype=torch.float64) if total is None else total
 
 
 def _has_rows(value: Tensor, count: int) -> bool:

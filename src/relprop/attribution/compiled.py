@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from relprop.attribution.attribute import attribute
 from relprop.attribution.checks import (
@@ -26,6 +26,7 @@ from relprop.attribution.settings import Plan, Settings
 from relprop.attribution.targets import Entries, as_entries
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
+from relprop.engine.members import Members, members
 from relprop.engine.recording import record
 from relprop.engine.traced import refuse_traced
 from relprop.errors import InputError
@@ -34,7 +35,7 @@ from relprop.results.identity import Identity
 from relprop.results.relevance import Relevance
 from relprop.signatures import check_options, parameters, public
 from relprop.torch_private.compiled import original
-from relprop.torch_private.modules import hooks_on
+from relprop.torch_private.modules import state_of
 from relprop.trees import leaves, map_tree
 
 _SLOT = object()
@@ -116,11 +117,12 @@ class Compiled:
         check_further(forward_args, forward_kwargs)
         refuse_traced(leaf for _, leaf in leaves(inputs))
         plan = self._plan.given(forward_args, forward_kwargs)
-        inputs, _ = admit(self._model, inputs, plan.composite or "auto")
+        own = members(self._model)
+        inputs, _ = admit(self._model, inputs, plan.composite or "auto", own=own)
         _check_arguments(plan)
         given = map_tree(_plain, (inputs, plan.args, plan.kwargs))
         with self._lock:
-            self._refresh()
+            self._refresh(own)
             key = type(inputs), self._key(given)
             if key not in self._seen:
                 self._seen[key] = self._first(inputs, target, seed, plan)
@@ -152,20 +154,14 @@ class Compiled:
             target=_understood(best, target),
             inputs=map_tree(lambda t: t.detach().clone(), inputs),
             labels=plan.labels,
-            model=Identity.of(self._model),
+            model=Identity.of(self._model, own),
             notices=notices,
             **graph.decided,
         )
 
-    def _refresh(self) -> None:
+    def _refresh(self, own: Members) -> None:
         """Forgets all graphs if tensors, modules or hooks of the model were replaced, or its mode changed."""
-        state: Any = None
-        if isinstance(self._model, nn.Module):
-            held = [*self._model.parameters(), *self._model.buffers()]
-            state = (
-                [(id(t), t.dtype, t.device) for t in held],
-                [(m, m.training, *hooks_on(m)) for m in self._model.modules()],
-            )
+        state = state_of(own.every)
         if state != self._state:
             self._state = state
             self._seen.clear()
@@ -212,7 +208,10 @@ class Compiled:
         with torch.inference_mode(False), torch.enable_grad(), uncompiled():
             graph = record(call, tensors)
         self.graphs += 1
-        return _Graph(torch.compile(graph, fullgraph=True, dynamic=False, **self._options), *kept)
+        # the backend "eager" runs the graph as it is, so torch's compiler need not trace it once more
+        whole = self._options == {"backend": "eager"}
+        run = graph if whole else torch.compile(graph, fullgraph=True, dynamic=False, **self._options)
+        return _Graph(run, *kept)
 
 
 @public("relprop.compile", {"": "The function that it returns takes inputs: relprop.compile(model)(inputs, target)."})

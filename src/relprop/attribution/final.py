@@ -129,13 +129,13 @@ def saturated(result: Relevance, output: Any, last: Callable[[], Call | None]) -
         last: finds the softmax or sigmoid in which the model ends.
     """
     score = result.score
-    if recording() or not isinstance(output, Tensor) or not output.is_floating_point():
+    if recording() or not isinstance(output, Tensor) or not output.is_floating_point() or not _probable(output):
         return []
     logarithms = role_of(output, LOG_SOFTMAX) is not None
     probability = score.double().exp() if logarithms else score.double()
     arrived = score.double() - result.residual.double()
     lost = (probability > _SURE) & (probability <= 1.0 + 1e-6) & (arrived.abs() <= _ARRIVED * score.double().abs())
-    if not bool(lost.any()) or not _probable(output):
+    if not bool(lost.any()):
         return []
     call = last()
     if call is None:

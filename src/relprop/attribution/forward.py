@@ -12,19 +12,22 @@ from torch import Tensor
 
 from relprop.attribution.checks import check_labels, check_lengths, check_output, unequal
 from relprop.attribution.final import Finals
+from relprop.attribution.later import Later
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import drawn
 from relprop.attribution.points import Watch
 from relprop.attribution.seeds import check_batch
 from relprop.attribution.settings import Plan
+from relprop.attribution.splices import spliced
 from relprop.attribution.targets import scores, select_output
 from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
-from relprop.engine.chance import State, moved, state
+from relprop.engine.chance import drawn_from, standing
 from relprop.engine.checkpoint import checkpointing
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
+from relprop.engine.tensors import tensors_in
 from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError
 from relprop.results.logit import as_logits, without_logits
@@ -43,7 +46,7 @@ class Job:
         run: the engine's state of the forward pass and the backward passes.
         caught: what passed the layers whose relevance is wanted, by path.
         watch: what passes the layers that conditions name; None if `caught` has the layers.
-        generators: the states of the random generators before the forward pass; None while a graph is recorded.
+        generators: how the random generators stood before the forward pass; None while a graph is recorded.
     """
 
     model: Any
@@ -52,11 +55,11 @@ class Job:
     run: Run
     caught: dict[str, list[Catch]]
     watch: Watch | None
-    generators: State | None
+    generators: list[Any] | None
 
     @classmethod
     def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> Job:
-        generators = None if recording() else state(devices_of(inputs))
+        generators = None if recording() else standing(devices_of(inputs))
         if plan.through is None and plan.against is None:
             return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, None, generators)
         watch = (plan.through or Conditions([], {})).watch(plan.layers, plan.settings.layers_at)
@@ -120,9 +123,11 @@ def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
         watched = catching(job.caught, plan.layers, settings.layers_at, run)
     else:
         watched = job.watch.watching(run)
-    with checkpointing(plan.checkpointed, run), watched, Propagation(run):
+    splicing = spliced(plan.splices, job.model, plan.checkpointed, run)
+    with checkpointing(plan.checkpointed, run), splicing, watched, Propagation(run):
         with final:
             raw = _called(job, live)
+        run.model.end()
         output = select_output(raw, settings.select)
         if settings.labels is not None:
             check_labels(plan.labels, output)
@@ -144,6 +149,8 @@ def _called(job: Job, live: Any) -> Any:
         InputError: the model refuses the inputs, and the reason can be told.
     """
     args, kwargs = job.plan.arguments(live)
+    if job.run.inputs.ids or job.plan.args or job.plan.kwargs:
+        job.run.model.note_data([t for t in tensors_in((args, kwargs)) if not t.requires_grad])
     try:
         with job.run.gradients.within_model():
             return job.model(*args, **kwargs)
@@ -155,16 +162,16 @@ def _called(job: Job, live: Any) -> Any:
         raise
 
 
-def check(job: Job, answer: Answer) -> list[str]:
+def check(job: Job, answer: Answer, later: Later | None = None) -> list[str]:
     """Refuses an answer that cannot be explained; returns the notices on random numbers."""
     run, inputs, notices = job.run, job.inputs, []
     for score in answer.scores:
         check_lengths(inputs, score)
     args, kwargs = job.plan.arguments(detached(inputs))
     devices = devices_of(inputs)
-    if job.generators is not None and (run.chance.generators or moved(job.generators, state(devices))):
+    if job.generators is not None and (run.chance.generators or drawn_from(job.generators, standing(devices))):
         notices = drawn(job.again, answer.output, run, devices)
-    check_output(job.model, answer.raw, inputs, args, kwargs)
+    check_output(job.model, answer.raw, inputs, args, kwargs, later)
     if run.inputs.ids and not run.inputs.starts and not run.inputs.lookups:
         raise InputError(_unread(inputs))
     if not all(score.requires_grad for score in answer.scores):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -36,6 +37,41 @@ class Heads:
 
     module: nn.Module
     asked: bool
+
+
+PARTS = ("latents", "reconstruction", "error")
+"""`"path.latents"` and so on name the tensors that a splice makes of a layer's output."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor that a splice makes.
+
+    Attributes:
+        path: the layer of the splice.
+        name: which tensor.
+    """
+
+    path: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the model."""
+        return f"{self.path}.{self.name}".lstrip(".")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A state of a recurrent layer at each step.
+
+    Attributes:
+        module: the layer.
+        name: which state: "steps" or "cells", with the number of the layer and "_reverse" as torch names parameters.
+    """
+
+    module: nn.Module
+    name: str
 
 
 class Catch:
@@ -83,8 +119,11 @@ class Catch:
         return relevance if self.arranged is None else self.arranged(relevance)
 
 
-def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
-    """The modules that paths, globs and module objects name, by path. `layers` may also name the heads of attentions."""
+def wanted(model: Any, layers: Any, option: str = "layers", parts: Mapping[str, Part] | None = None) -> dict[str, Any]:
+    """The modules that paths, globs and module objects name, by path.
+
+    `layers` may also name the heads of attentions, and the tensors that splices make, `parts`.
+    """
     if layers is None:
         return {}
     if not isinstance(model, nn.Module):
@@ -103,7 +142,8 @@ def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
         else:
             found = {name: m for name, m in modules.items() if fnmatchcase(name, item)}
             if not found and option == "layers":
-                found = _heads(modules, item)
+                made: dict[str, Any] = {name: part for name, part in (parts or {}).items() if fnmatchcase(name, item)}
+                found = made or _steps(modules, item) or _heads(modules, item)
         if not found:
             what = f"module {type(item).__name__}" if isinstance(item, nn.Module) else f"{item!r}"
             names = [name for name in modules if name]
@@ -113,6 +153,33 @@ def wanted(model: Any, layers: Any, option: str = "layers") -> dict[str, Any]:
             raise InputError(f"{option}: {what} is not part of the model. {known}")
         chosen.update(found)
     return chosen
+
+
+STEP = re.compile(r"(steps|cells)(?:_l(\d+)(_reverse)?)?")
+"""How a state of a recurrent layer is called."""
+
+
+def _steps(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
+    """The state of a recurrent layer that a path names.
+
+    Raises:
+        InputError: the layer has no such state.
+    """
+    path, _, name = item.rpartition(".")
+    match, module = STEP.fullmatch(name), modules.get(path)
+    if match is None or module is None:
+        return {}
+    if not isinstance(module, nn.RNNBase):
+        raise InputError(
+            f"layers: {item!r} names a state of a recurrent layer (nn.LSTM, nn.GRU, nn.RNN), and {path!r} is a "
+            f"{type(module).__name__}."
+        )
+    ways = [f"_l{n}{turn}" for n in range(module.num_layers) for turn in ("", "_reverse")[: 1 + module.bidirectional]]
+    states = ("steps", "cells") if isinstance(module, nn.LSTM) else ("steps",)
+    known = [state + way for state in states for way in ([""] if len(ways) == 1 else []) + ways]
+    if name not in known:
+        raise InputError(f"layers: {path!r} has no {name!r}. It has: {', '.join(known)}.")
+    return {item: Steps(module, name)}
 
 
 def _heads(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
@@ -139,6 +206,14 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                     module.module,
                     lambda t, arranged, name=name: caught[name].append(Catch(t, run.sites.nz_hidden, arranged)),
                 )
+                continue
+            if isinstance(module, Steps):
+                run.trace.show_steps(
+                    module.module, module.name, lambda t, name=name: caught[name].append(Catch(t, run.sites.nz_hidden))
+                )
+                continue
+            if isinstance(module, Part):
+                run.trace.show_part(module.key, lambda t, name=name: caught[name].append(Catch(t, run.sites.nz_hidden)))
                 continue
             # In another thread k may be missing while this thread removes the hook. Registering and noting the hook share
             # a line, because an interrupt between two lines would leave it.

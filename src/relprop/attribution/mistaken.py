@@ -1,4 +1,4 @@
-"""What the caller probably meant, where the model is no model, an input no tensor, or the inputs no batch."""
+"""What the caller probably meant, where the model, an input or the batch is not what it should be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.engine.members import members
+from relprop.engine.members import Members, members
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError
 from relprop.trees import leaves
@@ -41,14 +41,14 @@ def no_model(model: Any, inputs: Any) -> str:
 
 
 def no_tensor(path: str, given: Any, model: Any) -> str:
-    """What to do with an input that is no tensor."""
+    """What to do with an input that is not a tensor."""
     kind = type(given)
     if isinstance(given, nn.Module) or (callable(given) and not hasattr(given, "__array__")):
         return "The model comes first, then its inputs."
     if kind.__module__.partition(".")[0] == "PIL":
         return (
-            f"Make a batch of the picture: torch.from_numpy(numpy.array({path}.convert('RGB'))).movedim(-1, 0)[None].float() / "
-            "255, and then what the model was trained with, such as a size and a normalisation."
+            f"Make a batch of the picture: relprop.read_image({path}, size=224). Give it the size, mean= and std= that the model "
+            "was trained with, or its transform=."
         )
     if hasattr(given, "__array__"):
         own = _dtype(model)
@@ -57,8 +57,8 @@ def no_tensor(path: str, given: Any, model: Any) -> str:
         return f"torch.as_tensor({path}){cast} makes one."
     if isinstance(given, (str, PathLike)):
         return (
-            "Read the file and make a tensor of it; a text is explained by relprop.explain_text(model, tokenizer, text), and "
-            "the command `relprop explain` opens files by itself."
+            "relprop.read_image(path) makes a tensor of a picture, and relprop.explain_text(model, tokenizer, text) explains a "
+            "text; the command `relprop explain` opens files by itself."
         )
     if isinstance(given, (int, float)):
         return "Make one of the whole list, torch.tensor([...]); a tokenizer does with return_tensors='pt'."
@@ -122,8 +122,10 @@ def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception
     return f"{said}{' ' + hint if hint else ''} The model itself raised: {type(error).__name__}: {error}"
 
 
-_WATCHED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.Linear)
-"""Layers that also take one sample without the axis of samples, or time first."""
+_WATCHED: dict[int, tuple[type[nn.Module], ...]] = {
+    1: (nn.Linear,), 2: (nn.Conv1d, nn.RNNBase), 3: (nn.Conv2d, nn.RNNBase), 4: (nn.Conv3d,)
+}  # fmt: skip
+"""The layers that take an input with so many axes for one sample without the axis of samples, or for time first."""
 
 
 class Watched:
@@ -176,7 +178,7 @@ class Watched:
 
 
 @contextmanager
-def batched(model: Any, inputs: Any) -> Iterator[Watched]:
+def batched(model: Any, inputs: Any, own: Members | None = None) -> Iterator[Watched]:
     """While this lasts, watches the model for signs that the first axis of its inputs is not that of samples.
 
     Torch's layers also take one sample without the axis of samples, and its recurrent layers expect time first unless
@@ -193,9 +195,11 @@ def batched(model: Any, inputs: Any) -> Iterator[Watched]:
         return lambda module, args: watched.meet(name, module, args[0] if args else None)
 
     with Undo() as undo:
-        for name, module in members(model).modules:
-            if isinstance(module, _WATCHED) and watched.suspects(module):
-                undo.later(module.register_forward_pre_hook(hook(name)).remove)
+        own = members(model) if own is None else own
+        kinds = _WATCHED.get(lone.ndim, ())
+        suspected = {id(m): m for m in own.every if isinstance(m, kinds) and watched.suspects(m)} if kinds else {}
+        for module in suspected.values():
+            undo.later(module.register_forward_pre_hook(hook(own.standing[id(module)][0][0])).remove)
         yield watched
 
 

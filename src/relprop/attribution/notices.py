@@ -1,4 +1,4 @@
-"""Notices that a result carries: on inputs that were cut off, rows that are no samples, and random numbers."""
+"""Notices that a result carries: on inputs that were cut off, rows that are not samples, and random numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRIES = 4
 A draw with few outcomes may repeat by chance.
 """
 EXCHANGED = (
-    "the rows of the inputs are no independent samples: the relevance of a row comes from the scores of other rows, too. "
+    "the rows of the inputs are not independent samples: the relevance of a row comes from the scores of other rows, too. "
     "values is the sum of the explanations of all scores; score and residual are of each score alone. To explain one, "
     "make it the only one, as with target=lambda output: output[3, 1]."
 )
@@ -65,20 +65,18 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().amax() <= (100 if eps < 1e-5 else 4) * eps * a.abs().amax())
 
 
-def exploded(values: Sequence[Tensor], handed: Tensor) -> list[str]:
-    """The notice on relevance that is so large that a denominator must have been 0.
+def exploded(values: Sequence[Tensor], largest: Sequence[float], handed: Tensor) -> list[str]:
+    """The notice on relevance, of which the largest sizes are given, that is so large that a denominator must have been 0.
 
     `tiny` stands in for a zero. No network holds numbers as large as the square root of its reciprocal.
     """
-    found = [
-        v for v in values if v.is_floating_point() and v.numel() and tiny(v.dtype) < 1e-20
-    ]  # float16 has no number that small
-    most = max((float(v.abs().amax()) * tiny(v.dtype) ** 0.5 for v in found), default=0.0)
-    whole = float(handed.abs().amax()) if handed.numel() else 0.0
-    if most <= max(1.0, whole):
+    found = [(size, tiny(v.dtype)) for v, size in zip(values, largest, strict=True)]
+    found = [(size, zero) for size, zero in found if zero < 1e-20]  # float16 has no number that small
+    most = max((size * zero**0.5 for size, zero in found), default=0.0)
+    if most <= 1.0 or most <= (whole := float(handed.abs().amax())):
         return []
     return [
-        f"relevance grew to {max(float(v.abs().amax()) for v in found):.0e} where {whole:.0e} was handed out: a sum on the way, "
+        f"relevance grew to {max(found)[0]:.0e} where {whole:.0e} was handed out: a sum on the way, "
         "or the score itself, is exactly 0 by cancelling, and what was divided by it says nothing. Use a rule with a stabiliser, "
         "such as composite='epsilon'; the residual tells which samples are concerned."
     ]
@@ -117,8 +115,10 @@ def unreached(
         gradients: the gradients of these inputs.
         values: the relevance of all inputs, flattened.
     """
+    said: list[str] = []
+    if not cuts:
+        return said
     paths = [path for path, _ in leaves(inputs)]
-    said = []
     for place, number in enumerate(numbers):
         g, value = gradients[place], values[number]
         whole, where = torch.zeros_like(value, dtype=torch.bool), []

@@ -19,6 +19,7 @@ from relprop.attribution.points import Watch
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
 from relprop.attribution.settings import Plan, Settings
+from relprop.attribution.splices import Splice
 from relprop.attribution.through import Conditions
 from relprop.engine import Run
 from relprop.engine.eager import uncompiled
@@ -42,6 +43,7 @@ class Opened:
         start: the scores.
         notices: what readers of a result should know.
         labels: names of the classes, if they are known.
+        output: the part of the output that is explained.
     """
 
     model: Any
@@ -52,6 +54,7 @@ class Opened:
     start: Start
     notices: list[str]
     labels: Sequence[str] | None
+    output: Any = None
 
 
 @contextmanager
@@ -65,6 +68,7 @@ def opened(
     seed: Any = None,
     forward_args: Sequence[Any] = (),
     forward_kwargs: dict[str, Any] | None = None,
+    splices: dict[str, Splice] | None = None,
 ) -> Iterator[Opened]:
     """Runs the model under the rules, and keeps the graph until the block ends.
 
@@ -74,9 +78,10 @@ def opened(
         target: one target.
         settings: how to explain.
         modules: the modules to watch, by path and side (see `points.modules_of`).
-        seed: the relevance to hand out.
+        seed: the relevance to start from.
         forward_args: further positional arguments.
         forward_kwargs: further keyword arguments.
+        splices: splices by the paths of their layers.
 
     Raises:
         RelpropError: as in `attribute`.
@@ -85,7 +90,7 @@ def opened(
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, settings.composite)
-    plan = Plan.of(model, settings, chosen).given(forward_args, forward_kwargs)
+    plan = Plan.of(model, settings, chosen, splices=splices).given(forward_args, forward_kwargs)
     plan = plan.watching(Conditions([], dict(modules)))
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), Undo() as undo:
         job = Job.of(model, inputs, plan, new_run(model, inputs, plan, False))
@@ -98,4 +103,6 @@ def opened(
             notices = check(job, answer)
             check_linear(job.run)
             start = Start.of(answer.scores[0], answer.asked[0][1], seed)
-            yield Opened(model, inputs, job.run, job.watch, Reader(job, answer), start, notices, plan.labels)
+            yield Opened(
+                model, inputs, job.run, job.watch, Reader(job, answer), start, notices, plan.labels, answer.output
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from relprop.attribution.conditions import Condition, Units
-from relprop.attribution.layers import Heads, wanted
+from relprop.attribution.layers import Heads, Part, Steps, wanted
 from relprop.engine.door import standing
 from relprop.engine.notes import note_of
 from relprop.engine.recorder import Edge, edge_of
@@ -124,6 +124,12 @@ class Watch:
                     run.trace.show_heads(
                         module.module, lambda t, arranged, key=key: self.seen[key].append([Point(t, run, arranged)])
                     )
+                elif isinstance(module, Steps):
+                    run.trace.show_steps(
+                        module.module, module.name, lambda t, key=key: self.seen[key].append([Point(t, run)])
+                    )
+                elif isinstance(module, Part):
+                    run.trace.show_part(module.key, lambda t, key=key: self.seen[key].append([Point(t, run)]))
                 elif key[1] == "input":
                     before = module.register_forward_pre_hook
                     undo.later(before(lambda m, a, k=None, catch=catch: catch((a, k)), with_kwargs=True).remove)
@@ -173,43 +179,53 @@ def _no_heads(units: Units) -> str:
     )
 
 
-def named(model: Any, condition: Condition | None) -> Condition | None:
-    """The condition with the layers' paths in the place of modules."""
+def named(model: Any, condition: Condition | None, parts: Mapping[str, Part] | None = None) -> Condition | None:
+    """The condition with the layers' paths in place of modules."""
     if condition is None:
         return None
 
     def path(layer: Any) -> str:
         if isinstance(layer, str) and any(sign in layer for sign in "*?["):
             raise InputError(f"units names one layer; {layer!r} is a pattern. Join several with |.")
-        return next(iter(_wanted(model, layer)))
+        return next(iter(_wanted(model, layer, parts)))
 
     return condition.named(path)
 
 
-def _wanted(model: Any, layer: Any) -> dict[str, Any]:
+def _wanted(model: Any, layer: Any, parts: Mapping[str, Part] | None = None) -> dict[str, Any]:
     try:
-        return wanted(model, [layer], "layers")
+        return wanted(model, [layer], "layers", parts)
     except InputError as error:
         near = ""
         if isinstance(layer, str) and hasattr(model, "named_modules"):
             from difflib import get_close_matches
 
-            close = get_close_matches(layer, [name for name, _ in model.named_modules() if name], 3)
+            names = [*(parts or {}), *(name for name, _ in model.named_modules() if name)]
+            close = get_close_matches(layer, names, 3)
             near = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise InputError(
             f"{error.message.replace('layers=', 'units', 1).replace('layers', 'units', 1)}{near}"
         ) from None
 
 
-def modules_of(model: Any, conditions: Iterable[Condition | None]) -> dict[Key, Any]:
+def modules_of(
+    model: Any, conditions: Iterable[Condition | None], parts: Mapping[str, Part] | None = None
+) -> dict[Key, Any]:
     """The modules that conditions name, by path and side."""
     found: dict[Key, Any] = {}
     for condition in conditions:
         for term in [] if condition is None else condition.terms():
             for one in (*term.through, *term.around):
-                module = _wanted(model, one.path)[one.path]
-                if isinstance(module, Heads) and one.at == "input":
-                    raise InputError(f"{one.said}: heads have no input of their own; leave at= out.")
+                module = _wanted(model, one.path, parts)[one.path]
+                if isinstance(module, (Heads, Part, Steps)) and one.at == "input":
+                    what = (
+                        "heads"
+                        if isinstance(module, Heads)
+                        else "states"
+                        if isinstance(module, Steps)
+                        else "tensors of a splice"
+                    )
+                    raise InputError(f"{one.said}: {what} have no input of their own; leave at= out.")
                 found[one.path, one.at] = module
     return found
 

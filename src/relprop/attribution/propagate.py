@@ -99,7 +99,7 @@ def _run(composite: Any, model: Any, inputs: list[Any] | None, strict: bool) -> 
             "leave it out."
         )
     if chosen is not None and model is not None:
-        chosen.check(dict(model.named_modules(remove_duplicate=False)))
+        chosen.check(lambda: dict(model.named_modules(remove_duplicate=False)))
     for t in inputs or ():
         if not isinstance(t, Tensor):
             raise InputError(f"inputs of propagate must be tensors that require grad; got {type(t).__name__}.")

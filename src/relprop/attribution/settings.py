@@ -10,10 +10,12 @@ from torch import nn
 
 from relprop.attribution.checks import arguments, check_flags, check_names
 from relprop.attribution.layers import wanted
+from relprop.attribution.splices import Splice, parts_of
 from relprop.attribution.targets import known_labels
 from relprop.attribution.through import Conditions
 from relprop.composites import Composite
 from relprop.engine.checkpoint import blocks
+from relprop.engine.members import Members
 from relprop.errors import InputError
 from relprop.trees import map_tree
 
@@ -26,7 +28,7 @@ class Settings:
         composite: the rules, or the name of a composite.
         layers: module paths, globs or modules whose relevance is wanted as well.
         layers_at: "output" or "input" of those layers.
-        select: what to explain of an output that is no tensor.
+        select: what to explain of an output that is not a tensor.
         labels: names of the classes, if the caller gives them.
         multiply_by_inputs: whether to read relevance or the modified gradient; None: as the composite says.
         strict: whether an unknown operation is an error.
@@ -36,7 +38,7 @@ class Settings:
 
     Raises:
         InputError: a setting has a value that it cannot have.
-        TargetError: the labels are no list of names.
+        TargetError: the labels are not a list of names.
     """
 
     composite: Composite | str = "auto"
@@ -75,6 +77,8 @@ class Plan:
         weights: whether parameters report the relevance that went through them.
         through: the conditions, one per result; None for a result per target.
         against: other inputs, whose activations are compared; None without.
+        members: what the model is made of, where that is known: it holds for one call.
+        splices: splices by the paths of their layers.
         exchanged: whether rows of the inputs are known to exchange relevance (see `attribution.books`).
     """
 
@@ -90,9 +94,18 @@ class Plan:
     weights: bool = False
     through: Conditions | None = None
     against: Any = None
+    members: Members | None = None
+    splices: dict[str, Splice] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Any, settings: Settings, composite: Composite | None, at_once: int = 1) -> Plan:
+    def of(
+        cls,
+        model: Any,
+        settings: Settings,
+        composite: Composite | None,
+        at_once: int = 1,
+        splices: dict[str, Splice] | None = None,
+    ) -> Plan:
         """The plan for a model, without further arguments.
 
         Raises:
@@ -103,15 +116,16 @@ class Plan:
         return cls(
             settings,
             composite,
-            layers=wanted(model, settings.layers),
+            layers=wanted(model, settings.layers, parts=parts_of(splices or {})),
             checkpointed=checkpointed,
             labels=settings.labels if settings.labels is not None else known_labels(model),
             at_once=1 if alone else at_once,
+            splices=splices or {},
         )
 
-    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Plan:
-        """The plan with further arguments of the model."""
-        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}))
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **others: Any) -> Plan:
+        """The plan with further arguments of the model, and with other changes."""
+        return replace(self, args=tuple(args), kwargs=dict(kwargs or {}), **others)
 
     def watching(self, through: Conditions) -> Plan:
         """The plan with conditions."""

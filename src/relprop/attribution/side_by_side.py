@@ -7,7 +7,7 @@ from typing import Any
 
 from relprop.attribution.attribute import attribute_each
 from relprop.composites import Composite
-from relprop.errors import CompositeError
+from relprop.errors import CompositeError, InputError
 from relprop.results.comparison import Comparison
 from relprop.signatures import public
 
@@ -29,7 +29,7 @@ def compare(
     batch_size: int | None = None,
     ledger: bool = True,
 ) -> Comparison:
-    """Explains the same inputs by several composites, and for several targets, to be seen side by side.
+    """Explains the same inputs by several composites, and for several targets, side by side.
 
     Args:
         model: as in `attribute`, like all arguments that are not listed here.
@@ -45,9 +45,11 @@ def compare(
     Raises:
         RelpropError: as in `attribute`. A `CompositeError` also where there is no composite, or two have one name.
     """
-    named = list(composites.items()) if isinstance(composites, Mapping) else _named(composites)
-    if not named:
-        raise CompositeError("there is nothing to compare: give composites=['auto', 'epsilon'], one or more.")
+    if isinstance(inputs, str):
+        raise InputError(
+            "inputs is a text: relprop.compare_text(model, tokenizer, text, targets, composites=[...]) compares those."
+        )
+    named = columns_of(composites)
     asked = list(targets) if isinstance(targets, list) else [targets]
     found = [
         attribute_each(
@@ -56,11 +58,27 @@ def compare(
         )
         for _, composite in named
     ]  # fmt: skip
-    names = [
+    return Comparison.of([list(line) for line in zip(*found, strict=True)], column_names(named, found))
+
+
+def columns_of(composites: Any) -> list[tuple[str, Composite | str]]:
+    """The name and the composite of each column.
+
+    Raises:
+        CompositeError: there is none, or two have one name.
+    """
+    named = list(composites.items()) if isinstance(composites, Mapping) else _named(composites)
+    if not named:
+        raise CompositeError("there is nothing to compare: give composites=['auto', 'epsilon'], one or more.")
+    return named
+
+
+def column_names(named: Sequence[tuple[str, Any]], found: Sequence[Sequence[Any]]) -> list[str]:
+    """The names of the columns. That of "auto" says what it picked."""
+    return [
         f"auto ({results[0].composite.name})" if name == "auto" else name
         for (name, _), results in zip(named, found, strict=True)
     ]
-    return Comparison.of([list(line) for line in zip(*found, strict=True)], names)
 
 
 def _named(composites: Any) -> list[tuple[str, Composite | str]]:

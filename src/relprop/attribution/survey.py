@@ -167,11 +167,12 @@ def _told(run: Run, output: Any) -> Survey:
     """The survey, from what the run logged."""
     composite, log = run.sites.composite, run.sites.log or []
     placed = [_placed(run, place) for _, place in log if place is not None]
+    places = [(place, _rule(composite, place)) for place in placed]  # before the places let go of their modules
     free = ((_name(entry.function), entry.family) for entry, place in log if place is None and not entry.decomposes)
     unknown = (Unknown(_name(func), where, shapes(args), reason) for func, args, where, reason in run.trace.log or ())
     return Survey(
         composite=composite,
-        places=[(place.recorded(), _rule(composite, place)) for place in placed],
+        places=[(place.release(), rule) for place, rule in places],
         free=Counter(free),
         unknown=list(dict.fromkeys(unknown)),
         lookups=[(lookup.name, lookup.path) for lookup in run.inputs.lookups],

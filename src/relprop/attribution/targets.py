@@ -22,7 +22,7 @@ def several(targets: Any) -> Sequence[Any]:
     """The list of targets. Refuses anything else, which would be taken apart or counted as one.
 
     Raises:
-        TargetError: it is no list, or it is empty.
+        TargetError: it is not a list, or it is empty.
     """
     if isinstance(targets, Tensor) or hasattr(targets, "__array__"):
         raise TargetError(
@@ -83,7 +83,7 @@ class Scored:
 
 
 def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any:
-    """The target with `Entries` in the place of classes, for an output of this shape. Callables and None stay.
+    """The target with `Entries` in place of classes, for an output of this shape. Callables and None stay.
 
     Raises:
         TargetError: as in `scores`.
@@ -133,6 +133,9 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
     if target is None:
         return _default(output)
     indices = _indices(output, target, labels)
+    if indices.count(indices[0]) == len(indices):
+        same: Any = (slice(None), *indices[0])
+        return (output[same] if indices[0] else output), target
     rows = torch.arange(output.shape[0], device=output.device)
     columns = [torch.tensor([index[d] for index in indices], device=output.device) for d in range(output.ndim - 1)]
     return output[tuple([rows, *columns])] if columns else output, target
@@ -283,7 +286,7 @@ def class_of(label: str, labels: Sequence[str] | None) -> int:
 
 
 def _other(label: str, names: list[str]) -> str:
-    """What to write in the place of a label that is none."""
+    """What to write in place of a label that is none."""
     near = near_labels(label, names)[:3]
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"{meant} There are: {', '.join(map(repr, names))}." if len(names) <= FEW else meant

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from relprop.attribution.conditions import Condition
+from relprop.attribution.layers import Part
 from relprop.attribution.points import Watch, modules_of, named
 from relprop.errors import InputError
 
@@ -27,15 +28,15 @@ class Conditions:
     modules: dict[Any, Any]
 
     @classmethod
-    def of(cls, model: Any, each: Sequence[tuple[int, Through]]) -> Conditions:
+    def of(cls, model: Any, each: Sequence[tuple[int, Through]], parts: Mapping[str, Part] | None = None) -> Conditions:
         """The conditions with the paths of their layers.
 
         Raises:
             InputError: a condition is none, or the model has no such layer.
         """
-        found = [(number, _named(model, through)) for number, through in each]
+        found = [(number, _named(model, through, parts)) for number, through in each]
         flat = [one for _, t in found for one in (t if isinstance(t, list) else [t])]
-        return cls(found, modules_of(model, flat))
+        return cls(found, modules_of(model, flat, parts))
 
     def part(self, rows: slice, count: int) -> Conditions:
         """The conditions for some of `count` samples."""
@@ -46,14 +47,14 @@ class Conditions:
         return Watch({**self.modules, **{(path, at): module for path, module in layers.items()}})
 
 
-def _named(model: Any, through: Through) -> Through:
+def _named(model: Any, through: Through, parts: Mapping[str, Part] | None) -> Through:
     if isinstance(through, (list, tuple)):
         if not through:
             raise InputError("through is an empty list: give one condition per sample, or one for all.")
-        return [_named(model, one) for one in through if not isinstance(one, (list, tuple)) or _refuse(one)]
+        return [_named(model, one, parts) for one in through if not isinstance(one, (list, tuple)) or _refuse(one)]
     if through is not None and not isinstance(through, Condition):
         raise _refuse(through)
-    return named(model, through)
+    return named(model, through, parts)
 
 
 def _refuse(given: Any) -> InputError:
@@ -72,7 +73,7 @@ def paired(targets: Any, through: Any) -> tuple[list[Any], list[tuple[int, Throu
     """The targets of `attribute_each`, and for each result the number of its target and its condition.
 
     Raises:
-        InputError: `through` is no list, or its length is not that of the targets.
+        InputError: `through` is not a list, or its length is not that of the targets.
     """
     if not isinstance(through, (list, tuple)) or not through:
         raise InputError(

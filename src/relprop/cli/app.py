@@ -21,9 +21,10 @@ from relprop.cli import (
     explaining,
     keeping,
     lists,
-    photographs,
     printing,
     running,
+    serving,
+    stored,
     texts,
 )
 from relprop.cli.options import (
@@ -50,7 +51,7 @@ from relprop.cli.printing import Commands, errors_in_one_line, say_what_is_missi
 from relprop.cli.trying import Tried
 from relprop.cli.writing import Writer
 from relprop.errors import InputError
-from relprop.loading import models, network, samples
+from relprop.loading import models, network, photographs, samples
 from relprop.rendering import Options
 from relprop.rendering.visible import visible
 
@@ -279,6 +280,9 @@ app.command()(lists.composites)
 app.command()(keeping.show)
 app.command()(keeping.report)
 app.command()(running.run)
+app.command()(serving.serve)
+app.command()(stored.spray)
+app.command()(stored.export)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import relprop
-from relprop.cli import printing
+from relprop.cli import printing, texts
 from relprop.cli.explaining import composite_of, find_class, slug
 from relprop.cli.options import (
     AsJson,
@@ -32,18 +32,22 @@ from relprop.loading import models, network, samples
 from relprop.rendering.scale import number
 from relprop.rendering.visible import visible
 from relprop.results.comparison import Comparison
+from relprop.results.text_comparison import TextComparison
 
 _USUAL = ("auto", "epsilon", "epsilon_plus_flat")
+_USUAL_OF_TEXTS = ("auto", "cp_lrp", "epsilon")
 """What is compared if no composite is named."""
+
+Compared = tuple[samples.Sample | texts.TextSample, Comparison | TextComparison]
 
 
 def compare(
-    inputs: Annotated[list[str], typer.Argument(help="Pictures, .csv tables, .npy arrays, or folders of them.")],
+    inputs: Annotated[list[str], typer.Argument(help="Pictures, .csv tables, .npy arrays, texts, or folders of them.")],
     model: Model = models.DEFAULT,
     weights: Weights = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="A class, by name or number; each is a row.", show_default="the likeliest"),
+        typer.Option("--target", "-t", help="A class, token or answer; each is a row.", show_default="the likeliest"),
     ] = None,
     composite: Annotated[
         list[str] | None,
@@ -76,25 +80,31 @@ def compare(
 ) -> None:
     """Compare composites on the same inputs, side by side."""
     with errors_in_one_line():
-        asked = list(dict.fromkeys(composite or _USUAL))
-        for name in asked:
+        for name in composite or ():
             check_composite(name)
         if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".html"):
             raise InputError(f"--out {out}: a figure is a .png, .jpg, .svg, .pdf or .html file.")
         loaded = models.load(model, weights, pictures_of(size, mean, std))
-        if loaded.tokenizer is not None:
-            raise InputError(
-                f"compare is for networks of tensors; {loaded.name} reads text: explain it with several -c."
-            )
+        read = loaded.tokenizer is not None
+        asked = list(dict.fromkeys(composite or (_USUAL_OF_TEXTS if read else _USUAL)))
         names = names_of(labels) if labels else loaded.labels
-        targets: list[Any] = [find_class(each, names) for each in target or ()] or [None]
-        tried, read_in = Tried(), []
-        for path in samples.files(inputs):
-            with tried.each(visible(path.name)):
-                read_in += samples.read(path, loaded, rows=row or (), without=without or ())
+        tried = Tried()
+        read_in: list[Any] = []
+        targets: list[Any]
+        if read:
+            read_in += texts.read(inputs, tried)
+            targets = texts.targets_of(loaded, texts.Wish(target or ()))
+        else:
+            targets = [find_class(each, names) for each in target or ()] or [None]
+            for path in samples.files(inputs):
+                with tried.each(visible(path.name)):
+                    read_in += samples.read(path, loaded, rows=row or (), without=without or ())
 
-        def of_one(some: Any) -> list[tuple[samples.Sample, Comparison]]:
+        def of_one(some: Any) -> list[Compared]:
             (sample,) = some
+            if read:
+                chosen: dict[str, Any] = dict(zip(asked, asked, strict=True))
+                return [(sample, _of_text(loaded, sample, targets, chosen, names, strict=not loose))]
             chosen = {name: composite_of(name, sample, loaded.bounds()) for name in asked}
             with network.taking(loaded, sample.inputs, "Is the first axis that of samples?"):
                 found = relprop.compare(loaded.model, sample.inputs, targets, chosen, labels=names, strict=not loose)
@@ -124,9 +134,21 @@ def compare(
         say_what_is_missing(tried)
 
 
-def _write(
-    found: list[tuple[samples.Sample, Comparison]], out: Path, drawing: dict[str, Any], tried: Tried
-) -> list[Path]:
+def _of_text(
+    loaded: network.Loaded,
+    sample: texts.TextSample,
+    targets: list[Any],
+    chosen: dict[str, Any],
+    names: Any,
+    *,
+    strict: bool,
+) -> TextComparison:
+    return relprop.compare_text(
+        loaded.model, loaded.tokenizer, sample.text, targets, chosen, labels=names, strict=strict
+    )
+
+
+def _write(found: list[Compared], out: Path, drawing: dict[str, Any], tried: Tried) -> list[Path]:
     """Writes the figures, and returns their paths."""
     if len(found) > 1 and out.suffix.lower() == ".html":
         if strange := {"width", "dpi"} & set(drawing):
@@ -138,15 +160,17 @@ def _write(
     paths: list[Path] = []
     for n, (sample, each) in enumerate(found):
         path = out if len(found) == 1 else out.with_stem(f"{out.stem}-{n}-{slug(sample.stem)}")
-        own = {} if sample.picture is None else {"pictures": sample.picture}
-        own |= {} if not sample.names else {"names": sample.names}  # type: ignore[dict-item]
+        own: dict[str, Any] = {}
+        if isinstance(sample, samples.Sample):
+            own |= {} if sample.picture is None else {"pictures": sample.picture}
+            own |= {} if not sample.names else {"names": sample.names}
         with writing(path):
             each.save(path, **own, **drawing)
         paths.append(path)
     return paths
 
 
-def _data(sample: samples.Sample, each: Comparison) -> list[dict[str, Any]]:
+def _data(sample: samples.Sample | texts.TextSample, each: Comparison | TextComparison) -> list[dict[str, Any]]:
     return [
         {
             "input": sample.name, "explained": row.explained, "score": row.score, "relevance": row.relevance,

@@ -111,7 +111,7 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tr
             raise InputError("--generate explains what the model writes: leave out --target and --against.")
         if loaded.classes:
             raise InputError(f"--generate is for language models; {loaded.name} answers with classes.")
-    targets = _targets(loaded, wish)
+    targets = targets_of(loaded, wish)
 
     def of_some(chunk: Sequence[TextSample]) -> list[Explained]:
         results: list[list[Any]] = [[] for _ in chunk]
@@ -151,7 +151,7 @@ def inputs_of(loaded: Loaded, text: str | tuple[str, str]) -> tuple[dict[str, An
     return inputs, batch.rest
 
 
-def _targets(loaded: Loaded, wish: Wish) -> list[Any]:
+def targets_of(loaded: Loaded, wish: Wish) -> list[Any]:
     """Targets as `explain_text` takes them: classes by index, tokens by id or as text, answers as text."""
 
     def meant(target: str) -> Any:
@@ -206,7 +206,7 @@ def _is(given: str, kind: Callable[[Path], bool]) -> bool:
 
 def _file(path: Path, lines: bool) -> list[TextSample]:
     if path.suffix.lower() in SUFFIXES:
-        raise InputError(f"{quoted(path.name)} is no text: this model reads texts and {', '.join(TEXTS)} files.")
+        raise InputError(f"{quoted(path.name)} is not text: this model reads texts and {', '.join(TEXTS)} files.")
     return _of_file(visible(path.name), path.stem, text_of(path), lines)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -17,6 +17,26 @@ from relprop.signatures import public
 
 MOVING = frozenset({"structure", "selection"})
 """The families whose operations only move or select values."""
+
+
+class Asked(NamedTuple):
+    """What the engine asks of a composite at every operation.
+
+    Attributes:
+        by_family: the rule of each family, if the entries name families alone; else None.
+        names_everything: whether an entry may name operations that only move or select values.
+        nz_hidden: whether a rule that gives relevance to zeros may act on a hidden layer.
+        nz_first: whether one may act on the first layer.
+    """
+
+    by_family: dict[str, Rule] | None
+    names_everything: bool
+    nz_hidden: bool
+    nz_first: bool
+
+
+UNCHOSEN = Asked(None, False, False, True)
+"""The answers while "auto" has not chosen yet. Later, a rule may give relevance to zeros of the inputs."""
 
 
 def _pairs(entries: Any) -> list[tuple[Any, Any]]:
@@ -77,7 +97,7 @@ class Composite:
 
     def rule(self, place: Place) -> Any:
         """The rule for a place; None for the default; `UNDECIDED` while `last` is not known."""
-        if (by_family := self._by_family) is not None:
+        if (by_family := self.asked.by_family) is not None:
             return by_family.get(place.family)
         for key, rule in self.entries:
             if place.family not in rule.families:
@@ -90,6 +110,20 @@ class Composite:
         return None
 
     @cached_property
+    def asked(self) -> Asked:
+        """What the engine asks at every operation, computed once."""
+        unproportional = [key for key, rule in self.entries if not rule.proportional]
+        return Asked(
+            by_family=self._by_family,
+            names_everything=any(
+                not isinstance(key, (First, Last)) and (families(key) or MOVING) & MOVING & rule.families
+                for key, rule in self.entries
+            ),
+            nz_hidden=not all(map(_only_first, unproportional)),
+            nz_first=bool(unproportional),
+        )
+
+    @property
     def _by_family(self) -> dict[str, Rule] | None:
         """The rule of each family, if the entries name families alone; else None."""
         found: dict[str, Rule] = {}
@@ -106,38 +140,32 @@ class Composite:
         known = ((key, rule, families(key)) for key, rule in self.entries)
         return tuple((key, rule) for key, rule, named in known if named is None or not named <= rule.families)
 
-    @cached_property
-    def unproportional_hidden(self) -> bool:
-        """Whether a rule that gives relevance to zeros may act on a hidden layer."""
-        return any(not rule.proportional and not _only_first(key) for key, rule in self.entries)
-
-    @cached_property
-    def unproportional_first(self) -> bool:
-        """Whether a rule that gives relevance to zeros may act on the first layer."""
-        return any(not rule.proportional for _, rule in self.entries)
-
-    @cached_property
-    def names_everything(self) -> bool:
-        """Whether an entry may name operations that only move or select values."""
-        return any(
-            not isinstance(key, (First, Last)) and (families(key) or MOVING) & MOVING & rule.families
-            for key, rule in self.entries
-        )
-
-    def check(self, modules: dict[str, nn.Module]) -> None:
+    def check(self, modules: Callable[[], dict[str, nn.Module]]) -> None:
         """Refuses a path that matches no module of the model, and a rule that cannot act on the family it is given."""
+        if not self._globs:
+            return
+        paths = modules()
+        for glob in self._globs:
+            if not any(fnmatchcase(path, glob) for path in paths):
+                names = ", ".join(path for path in list(paths)[:12] if path) or "none: the model is a plain function"
+                raise CompositeError(f"path({glob!r}) matches no module. Modules of this model: {names}, ...")
+
+    @cached_property
+    def _globs(self) -> list[str]:
+        """The paths that entries name.
+
+        Raises:
+            RuleError: a rule cannot act on the family it is given.
+        """
+        found = []
         for key, rule in self.entries:
             known = families(key)
             if known is not None and not known & rule.families:
                 raise RuleError(
                     f"{rule!r} cannot act on '{key}'; it acts on: {', '.join(sorted(rule.families)) or 'nothing'}."
                 )
-            for part in parts(key):
-                if isinstance(part, Path) and not any(fnmatchcase(name, part.glob) for name in modules):
-                    names = (
-                        ", ".join(name for name in list(modules)[:12] if name) or "none: the model is a plain function"
-                    )
-                    raise CompositeError(f"path({part.glob!r}) matches no module. Modules of this model: {names}, ...")
+            found += [part.glob for part in parts(key) if isinstance(part, Path)]
+        return found
 
     def __or__(self, other: Composite) -> Composite:
         """`a | b`: the entries of `a`, then those of `b`."""

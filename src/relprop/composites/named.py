@@ -279,7 +279,13 @@ def by_name(name: str) -> Composite:
         raise CompositeError(
             f"{name!r} needs parameters: pass relprop.composites.{name}({', '.join(f'{p}=...' for p in needed)})."
         )
-    return NAMES[name]()
+    return _made(NAMES[name])
+
+
+@cache
+def _made(make: Callable[..., Composite]) -> Composite:
+    """A composite with its default parameters, made once, so that what is derived from its entries is, too."""
+    return make()
 
 
 @cache
@@ -311,6 +317,11 @@ def automatic(traits: set[str]) -> Composite:
     Recurrent layers have gates. Other networks take a stabiliser of a hundredth of each layer's scale, because LRP-0
     is too noisy for most.
     """
+    return _automatic(frozenset(traits))
+
+
+@cache
+def _automatic(traits: frozenset[str]) -> Composite:
     if "scan" in traits:
         return mamba_lrp()
     convolutional = bool({"conv", "patches"} & traits) and "lookup" not in traits

@@ -43,11 +43,6 @@ class Place:
     merged: bool = False
     kind: str = ""
 
-    def __post_init__(self) -> None:
-        if self.module is not None:
-            kind = type(self.module)
-            self.kind = f"{kind.__module__}.{kind.__qualname__}"
-
     def merge(self) -> None:
         """Notes that the operation and the weighted layer before it form one linear map."""
         self.merged = True
@@ -57,11 +52,10 @@ class Place:
         if self.last is None:
             self.last = self.index == layers - 1
 
-    def recorded(self) -> Place:
-        """The copy that a result keeps: it names the module by path and class, and does not hold it."""
-        place = object.__new__(type(self))  # dataclasses.replace costs as much as a small operation
-        place.__dict__.update(self.__dict__, module=None)
-        return place
+    def release(self) -> Place:
+        """Lets go of the module, which the paths and the class still name."""
+        self.module = None
+        return self
 
     @property
     def first(self) -> bool:
@@ -74,6 +68,12 @@ class Place:
     def __str__(self) -> str:
         where_ = f"module '{self.paths[0]}'" if self.paths and self.paths[0] else "the model's own forward"
         return f"{self.name} ({self.family}) in {where_}"
+
+
+def kind_of(module: nn.Module) -> str:
+    """A module's class by name."""
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def acting(place: Place, rule: Any) -> str:
@@ -241,7 +241,7 @@ def matcher(key: Any) -> Matcher:
         if key in EVERYTHING:
             return Family(key)
         raise CompositeError(
-            f"{key!r} is no family of operations. Families: {', '.join(sorted(EVERYTHING))}. "
+            f"{key!r} is not a family of operations. Families: {', '.join(sorted(EVERYTHING))}. "
             f"For a module path write path({key!r})."
         )
     raise CompositeError(

@@ -2,7 +2,7 @@
 
 Relevance is taken from one node to the next: a backward pass starts at a node, and where it meets another node, its part
 is read and goes no further. So the weight of an edge is direct relevance, and each node's relevance is the sum of what it
-hands on plus what was absorbed on the way (by biases, stabilisers, softmax and norms).
+passes on plus what was absorbed on the way (by biases, stabilisers, softmax and norms).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from relprop.attribution.conditions import Condition, Units
 from relprop.attribution.opened import opened
 from relprop.attribution.points import modules_of, named
 from relprop.attribution.settings import Settings
+from relprop.attribution.splices import Splice, parts_of, splices_of
 from relprop.composites import Composite
 from relprop.concepts.graph import AttributionGraph
 from relprop.concepts.tracing import Tracer
@@ -42,6 +43,7 @@ def graph(
     labels: Sequence[str] | None = None,
     forward_args: Sequence[Any] = (),
     forward_kwargs: dict[str, Any] | None = None,
+    splices: Splice | Sequence[Splice] | None = None,
 ) -> AttributionGraph:
     """The attribution graph of one score: direct relevance from node to node, from the score down to the inputs.
 
@@ -50,19 +52,20 @@ def graph(
         inputs: one sample, with the axis of samples.
         target: which output, as in `attribute`; a `Contrast` to ask why this and not that.
         nodes: a list of `relprop.units`, or paths. Units with an index are one node. Others are a node for each entry of
-            the first axis (channels, tokens, features), heads one for each head and token; `units(...).each(0, 1)` makes
+            the first axis (channels, tokens, features), heads and latents one for each head or latent and token; `units(...).each(0, 1)` makes
             a node of each entry along other axes, such as the neurons of each token.
-        keep: how many of the hidden nodes with most relevance the graph keeps; a number below 1 keeps the strongest that
+        keep: how many of the hidden nodes with the most relevance the graph keeps; a number below 1 keeps the strongest that
             have this share of the sum of their sizes. Relevance passes through the others.
         composite: the rules. With `cp_lrp` nothing is absorbed by attention; `attnlrp` has edges into queries and keys.
         tokens: names of the positions.
         fold_first: whether nodes at the first position are left out, so that relevance passes through them. Attention of
             language models rests there. None: where the inputs are ids.
-        seed: the relevance to hand out instead of the score.
-        select: what to explain of an output that is no tensor.
+        seed: the relevance to start from instead of the score.
+        select: what to explain of an output that is not a tensor.
         labels: names of the classes.
         forward_args: further positional arguments of the model.
         forward_kwargs: further keyword arguments.
+        splices: autoencoders or transcoders in layers, whose latents and errors are then nodes.
 
     Returns:
         A `AttributionGraph` with the score, the kept nodes and the inputs.
@@ -82,11 +85,20 @@ def graph(
         )
     if isinstance(keep, bool) or not isinstance(keep, (int, float)) or keep <= 0:
         raise InputError(f"keep must be a number of nodes, or a share between 0 and 1; got {keep!r}.")
-    chosen = [_units(model, one) for one in _listed(nodes)]
+    spliced = splices_of(model, splices)
+    chosen = [_units(model, one, parts_of(spliced)) for one in _listed(nodes)]
     settings = Settings(composite=composite, select=select, labels=labels)
-    modules = modules_of(model, chosen)
+    modules = modules_of(model, chosen, parts_of(spliced))
     with opened(
-        model, inputs, target, settings, modules, seed=seed, forward_args=forward_args, forward_kwargs=forward_kwargs
+        model,
+        inputs,
+        target,
+        settings,
+        modules,
+        seed=seed,
+        forward_args=forward_args,
+        forward_kwargs=forward_kwargs,
+        splices=spliced,
     ) as state:
         return Tracer(state, chosen, keep, tokens, fold_first).graph()
 
@@ -97,9 +109,11 @@ def _listed(nodes: Any) -> Sequence[Any]:
     return nodes
 
 
-def _units(model: Any, given: Any) -> Units:
+def _units(model: Any, given: Any, parts: Any) -> Units:
     one = (
-        named(model, Units(given) if isinstance(given, str) else given) if isinstance(given, (str, Condition)) else None
+        named(model, Units(given) if isinstance(given, str) else given, parts)
+        if isinstance(given, (str, Condition))
+        else None
     )
     if not isinstance(one, Units):
         raise InputError(f"a node is units of one layer, such as relprop.units('blocks.3')[4]; got {given!r}.")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from relprop.attribution.conditions import Units
 from relprop.attribution.filters import Filter, filter_of
+from relprop.attribution.layers import Heads, Part, Steps
 from relprop.attribution.points import Point
 from relprop.errors import InputError
 
@@ -20,14 +22,17 @@ class Group:
     Attributes:
         units: the units, as they were given.
         point: where they are.
+        step: the number of the step, for a state of a recurrent layer.
         heads: whether its units are the heads of an attention.
         axes: the axes of one sample whose entries are nodes; empty for one node.
         shape: the number of nodes along each of these axes.
         count: the number of nodes.
     """
 
-    def __init__(self, units: Units, point: Point, heads: bool) -> None:
-        self.units, self.point, self.heads = units, point, heads
+    def __init__(self, units: Units, point: Point, module: Any) -> None:
+        self.units, self.point, self.heads = units, point, isinstance(module, Heads)
+        self.step = units.run if isinstance(module, Steps) else None
+        self._latents = isinstance(module, Part) and module.name == "latents"
         inner = tuple(point.shape[1:])
         self.axes = self._axes(inner)
         self.shape = tuple(inner[axis] for axis in self.axes)
@@ -45,7 +50,7 @@ class Group:
             return tuple(sorted(axes))
         if self.units.index is not None or self.units.mask is not None or not inner:
             return ()
-        return (0, 1) if self.heads else (0,)
+        return (0, 1) if self.heads or (self._latents and len(inner) == 2) else (0,)
 
     def sums(self, relevance: Tensor) -> Tensor:
         """The relevance of each node, (..., count), from that of the units, (..., 1, *units)."""

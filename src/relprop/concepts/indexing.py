@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.checks import check_flags
-from relprop.attribution.layers import Heads, wanted
+from relprop.attribution.layers import Heads, Part, wanted
 from relprop.attribution.opened import Opened, opened
 from relprop.attribution.points import Point
 from relprop.attribution.settings import Settings
+from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.composites import Composite
 from relprop.concepts.index import Index, fingerprint, load_index
-from relprop.concepts.index_files import MANIFEST, Layer
+from relprop.concepts.index_files import EACH, MANIFEST, Layer
+from relprop.concepts.samples import bar, batches, range_of
 from relprop.concepts.tops import Tops
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError
@@ -47,10 +49,11 @@ def index(
     select: Any = None,
     forward_kwargs: dict[str, Any] | None = None,
     progress: bool = False,
+    splices: Splice | Sequence[Splice] | None = None,
 ) -> Index:
     """An index of what hidden units stand for: for each unit the samples of a data set in which it mattered most.
 
-    Each sample is explained once, for its own class. Of each unit the index keeps the samples with most relevance
+    Each sample is explained once, for its own class. Of each unit the index keeps the samples with the most relevance
     (RelMax) and with most activation (ActMax), with the position in the layer, and its mean share of relevance in each
     class. Memory does not depend on the number of samples.
 
@@ -63,23 +66,25 @@ def index(
         composite: the rules.
         rows: the first sample and the one after the last, for a part of the data; parts are joined with `|`.
         folder: where to save the index on the way, every `every` batches. If the folder has an unfinished index of the
-            same model, data and settings, the work goes on from there.
+            same model, data and settings, the work continues from there.
         every: batches from one save to the next.
         batch_size: samples per pass. Samples of different sizes make smaller batches.
         normalise: whether relevance is divided by the sum of its sizes over the units of the layer, so that samples with
             a high score do not rule the references.
-        vectors: whether to keep the relevance of each unit in each sample, in float16.
+        vectors: whether to keep the relevance and the mean activation of each unit in each sample, in float16, for
+            `Index.prototypes`.
         axes: the axis of the units in what a layer gives for one sample, by path, where it is not found. Convolutions
             and pictures have them first, other layers last.
-        select: what to explain of an output that is no tensor.
+        select: what to explain of an output that is not a tensor.
         forward_kwargs: further keyword arguments of the model.
         progress: whether to show a progress bar on stderr (needs tqdm).
+        splices: autoencoders or transcoders in layers, whose latents are then units: `layers=["blocks.3.latents"]`.
 
     Returns:
         The index.
 
     Raises:
-        InputError: the data have no length, a sample is not finite, a label is no class, or the folder has an index of
+        InputError: the data have no length, a sample is not finite, a label is not a class, or the folder has an index of
             another model, of other data or of other settings.
         RelpropError: as in `attribute`.
 
@@ -91,8 +96,9 @@ def index(
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise InputError(f"{name} must be a positive int; got {number!r}.")
     check_flags(normalise=normalise, vectors=vectors, progress=progress)
-    start, stop = _rows(dataset, rows)
-    modules = wanted(model, layers)
+    start, stop = range_of(dataset, rows)
+    spliced = splices_of(model, splices)
+    modules = wanted(model, layers, parts=parts_of(spliced))
     if not modules:
         raise InputError("layers names no layer: give paths, globs or modules.")
     rules = composite if isinstance(composite, str) else composite.name
@@ -100,42 +106,33 @@ def index(
         "model": str(Identity.of(model)),
         "weights_sha256": weights_sha256(model),
         "data": fingerprint(dataset),
-        "settings": {"composite": rules, "table": str(composite), "keep": keep, "normalise": normalise, "vectors": vectors, "layers": sorted(modules)},
+        "settings": {"composite": rules, "table": str(composite), "keep": keep, "normalise": normalise, "vectors": vectors, "layers": sorted(modules), **_named(spliced)},
         "labels": isinstance(dataset[start], (tuple, list)),
         "rows": [],
     }  # fmt: skip
     begun = _begun(folder, about, start)
-    builder = _Builder(model, modules, about, begun, keep, normalise, vectors, axes or {})
+    builder = _Builder(model, modules, about, begun, keep, normalise, vectors, axes or {}, spliced)
     settings = Settings(composite=composite, select=select)
     done = begun.about["rows"][-1][1] if begun is not None else start
-    batches: Any = _batches(dataset, done, stop, batch_size)
+    some: Any = batches(dataset, done, stop, batch_size)
     if progress:
-        batches = _bar(batches, stop - done)
-    for number, (first, inputs, labels) in enumerate(batches, 1):
+        some = bar(some, stop - done)
+    for number, (first, inputs, labels) in enumerate(some, 1):
         builder.add(first, inputs, labels, settings, forward_kwargs)
         if folder is not None and number % every == 0:
             builder.index([start, first + len(inputs)]).save(folder)
     made = builder.index([start, stop])
     if folder is not None:
         made.save(folder)
-    return replace(made, model=model, dataset=dataset)
+    return replace(made, model=model, dataset=dataset, splices=spliced)
 
 
-def _rows(dataset: Any, rows: Any) -> tuple[int, int]:
-    try:
-        count = len(dataset)
-    except TypeError:
-        raise InputError(
-            f"the data have no length: give a list or a map-style data set; got {type(dataset).__name__}."
-        ) from None
-    if not count:
-        raise InputError("the data are empty.")
-    start, stop = (0, count) if rows is None else rows
-    if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start < stop <= count):
-        raise InputError(
-            f"rows must be two numbers within the {count} samples, the first below the second; got {rows!r}."
-        )
-    return start, stop
+def _named(splices: Splices) -> dict[str, Any]:
+    """What the settings of an index say of its splices: their layers and the hashes of their weights."""
+    if not splices:
+        return {}
+    said = {path: [s.reads, s.error, s.part, *(weights_sha256(m) for m in s.modules())] for path, s in splices.items()}
+    return {"splices": said}
 
 
 def _begun(folder: Any, about: dict[str, Any], start: int) -> Index | None:
@@ -155,74 +152,41 @@ def _begun(folder: Any, about: dict[str, Any], start: int) -> Index | None:
     return found
 
 
-def _batches(dataset: Any, start: int, stop: int, size: int) -> Iterator[tuple[int, Tensor, list[int] | None]]:
-    """Batches of samples that follow each other and have one shape: the first one's number, inputs and labels."""
-    some: list[Tensor] = []
-    labels: list[Any] = []
-    first = start
-    for n in range(start, stop):
-        x, label = _sample(dataset, n)
-        if some and (len(some) == size or x.shape != some[0].shape or (label is None) != (labels[0] is None)):
-            yield first, torch.stack(some), None if labels[0] is None else labels
-            first, some, labels = n, [], []
-        some.append(x)
-        labels.append(label)
-    if some:
-        yield first, torch.stack(some), None if labels[0] is None else labels
-
-
-def _sample(dataset: Any, n: int) -> tuple[Tensor, Any]:
-    item = dataset[n]
-    x, label = (item[0], item[1]) if isinstance(item, (tuple, list)) else (item, None)
-    if not isinstance(x, Tensor):
-        raise InputError(f"sample {n} of the data is of type {type(x).__name__}; give tensors.")
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        raise InputError(f"sample {n} of the data is not finite.")
-    if isinstance(label, Tensor) and label.numel() == 1 and not label.is_floating_point():
-        label = int(label)
-    if label is not None and (not hasattr(label, "__index__") or isinstance(label, bool)):
-        raise InputError(f"the label of sample {n} is {label!r}; labels are classes, as ints.")
-    return x, None if label is None else int(label)
-
-
-def _bar(batches: Any, total: int) -> Iterator[Any]:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise InputError("progress=True needs tqdm: pip install relprop[progress].") from None
-    with tqdm(total=total, desc="relprop", unit="sample") as bar:
-        for first, inputs, labels in batches:
-            yield first, inputs, labels
-            bar.update(len(inputs))
-
-
 class _Builder:
     """Adds batches of explained samples to an index."""
 
     def __init__(
         self, model: Any, modules: dict[str, Any], about: dict[str, Any], begun: Index | None, keep: int, normalise: bool,
-        vectors: bool, axes: dict[str, int],
+        vectors: bool, axes: dict[str, int], splices: dict[str, Splice],
     ) -> None:  # fmt: skip
         self._model, self._modules, self._about, self._keep = model, modules, about, keep
-        self._normalise, self._vectors, self._axes = normalise, vectors, axes
+        self._normalise, self._vectors, self._axes, self._splices = normalise, vectors, axes, splices
         self._layers: dict[str, Layer] = {} if begun is None else dict(begun.layers)
-        self._parts: dict[str, list[Tensor]] = {
-            path: [layer.vectors] for path, layer in self._layers.items() if layer.vectors is not None
+        self._parts: dict[str, dict[str, list[Tensor]]] = {
+            path: {name: [kept] for name in EACH if (kept := getattr(layer, name)) is not None}
+            for path, layer in self._layers.items()
         }
 
     def index(self, rows: list[int]) -> Index:
         """The index so far."""
-        layers = {
-            path: replace(layer, vectors=torch.cat(self._parts[path])) if self._vectors else layer
-            for path, layer in self._layers.items()
-        }
+        layers = {path: replace(layer, **self._each(path)) for path, layer in self._layers.items()}
         return Index(layers, {**self._about, "rows": [rows]})
+
+    def _each(self, path: str) -> dict[str, Any]:
+        """What is kept of each sample."""
+        return {name: torch.cat(some) for name, some in self._parts.get(path, {}).items()}
 
     def add(self, first: int, inputs: Tensor, labels: Sequence[int] | None, settings: Settings, kwargs: Any) -> None:
         """Explains a batch, and adds what its units did."""
         watched = {(path, "output"): module for path, module in self._modules.items()}
         with opened(
-            self._model, inputs, None if labels is None else list(labels), settings, watched, forward_kwargs=kwargs
+            self._model,
+            inputs,
+            None if labels is None else list(labels),
+            settings,
+            watched,
+            forward_kwargs=kwargs,
+            splices=self._splices,
         ) as state:
             points = {path: self._point(state, path) for path in self._modules}
             edges = [GradientEdge(*edge) for point in points.values() for edge, _ in point.edges]
@@ -273,7 +237,10 @@ class _Builder:
             class_count=class_count.index_add(0, classes, torch.ones_like(classes)),
         )
         if self._vectors:
-            self._parts.setdefault(path, []).append(sums.cpu().half())
+            made = (sums.cpu().half(), acts.mean(2).cpu().half(), classes.int(), _predicted(state.output, classes))
+            parts = self._parts.setdefault(path, {name: [] for name in EACH})
+            for name, kept in zip(EACH, made, strict=True):
+                parts[name].append(kept)
 
     def _axis(self, path: str, relevance: Tensor, state: Opened) -> int:
         """The axis of the units, in what the layer gives for one sample."""
@@ -288,5 +255,14 @@ class _Builder:
         module = self._modules[path]
         if isinstance(module, Heads) or inner in (1, 3, 4):
             return 0
+        if isinstance(module, Part):
+            return inner - 1
         convolutions = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
         return 0 if any(isinstance(m, convolutions) for m in module.modules()) else inner - 1
+
+
+def _predicted(output: Any, classes: Tensor) -> Tensor:
+    """The class that the model predicts for each sample; the explained one where the output is not (N, classes)."""
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1:
+        return output.argmax(1).int().cpu()
+    return classes.int()

@@ -28,7 +28,7 @@ def references(unit: Any, by: str, most: int) -> Drawing:
     """The references of a unit side by side.
 
     Raises:
-        InputError: the index has no model and data at hand, or the samples are no pictures.
+        InputError: the index has no model and data at hand, or the samples are not pictures.
     """
     panels = _references(unit, by, most)
     classes = ", ".join(f"{c} ({share:.1%})" for c, share in unit.classes(3))
@@ -47,7 +47,7 @@ def _references(unit: Any, by: str, most: int) -> list[Drawing]:
         item = index.dataset[reference.sample]
         x, label = (item[0], int(item[1])) if isinstance(item, (tuple, list)) else (item, None)
         if x.ndim != 3:
-            raise InputError(f"samples of shape {tuple(x.shape)} are no pictures.")
+            raise InputError(f"samples of shape {tuple(x.shape)} are not pictures.")
         if any(x.shape == other.shape and _alike(x, other) for other in seen):
             continue  # near-duplicates show nothing new
         seen.append(x)
@@ -74,9 +74,12 @@ def conditional(index: Any, x: Tensor, target: Any, layer: str, numbers: Sequenc
     """The maps of some units of a layer for one input."""
     axis = index.layers[layer].axis
     chosen = [_unit(layer, axis, n) for n in numbers]
+    spliced = list(index.splices.values())
     return [
         R.values
-        for R in attribute_each(index.model, x, target, through=chosen, composite=index.about["settings"]["composite"])
+        for R in attribute_each(
+            index.model, x, target, through=chosen, composite=index.about["settings"]["composite"], splices=spliced
+        )
     ]
 
 
@@ -115,7 +118,7 @@ class Concepts:
         units: the numbers of the units, the strongest first.
         shares: the share of each in the sum of the sizes of relevance in the layer.
         maps: the map of each unit, (K, ...) in the shape of the input.
-        own: what is specific to each: its map less its share of the sum of the maps of all units.
+        own: what is specific to each: its map minus its share of the sum of the maps of all units.
         drawing: the page.
     """
 
@@ -163,7 +166,9 @@ def concepts(index: Any, result: Any, layer: str | None, most: int, count: int) 
         raise InputError(f"the index has no layer {path!r}. It has: {', '.join(index.layers)}.")
     axis = index.layers[path].axis
     rules = index.about["settings"]["composite"]
-    (whole,) = attribute_each(index.model, x, [result.target], layers=[path], composite=rules)
+    (whole,) = attribute_each(
+        index.model, x, [result.target], layers=[path], composite=rules, splices=list(index.splices.values())
+    )
     of_units = whole.layers[path][0].movedim(axis, 0).flatten(1).sum(1)
     order = of_units.abs().argsort(descending=True, stable=True)[:most].tolist()
     maps = torch.cat(conditional(index, x, result.target, path, order))

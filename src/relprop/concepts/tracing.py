@@ -13,7 +13,6 @@ from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.conditions import Units
 from relprop.attribution.filters import Filter
-from relprop.attribution.layers import Heads
 from relprop.attribution.opened import Opened
 from relprop.attribution.points import Point, below
 from relprop.concepts.graph import AttributionGraph
@@ -44,7 +43,7 @@ class Tracer:
                 raise InputError(f"{units.said}: the layer does not lie on the way from the inputs to the score.")
         under = {id(point): below([point]) for _, point in found}
         self.groups = [
-            Group(u, p, isinstance(state.watch.layers[u.path, u.at], Heads))
+            Group(u, p, state.watch.layers[u.path, u.at])
             for u, p in sorted(found, key=lambda one: -len(under[id(one[1])]))
         ]
         self._under = [under[id(group.point)] for group in self.groups]
@@ -231,6 +230,8 @@ class Tracer:
     def _position(self, group: Group, number: int) -> int | None:
         """The position of a node in the sequence; None if it has none."""
         axis = self._axis(group)
+        if group.step is not None:
+            return group.step % self._length if self._length else None
         if (not self._ids and len(group.point.shape) != 3 + axis) or group.point.shape[1 + axis] != self._length:
             return None
         if axis in group.axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,13 +143,15 @@ def specs_of(job: Job) -> tuple[list[Spec], list[int], float]:
     raise first
 
 
-def explain_unit(job: Job, samples: range, shape: Sequence[int], specs: Sequence[Spec], size: int) -> Done:
-    """Explains the samples of one unit, `job.batch` at a time.
+def explain_unit(
+    job: Job, samples: range, shape: Sequence[int], specs: Sequence[Spec], size: int, condemned: Collection[int] = ()
+) -> Done:
+    """Explains the samples of one unit, `job.batch` at a time. Those that are condemned are put aside unread.
 
     Out of memory halves the batch for the rest of the unit; a sample that does not fit alone is put aside.
 
     Raises:
-        RelpropError: what is wrong is no sample's fault.
+        RelpropError: what is wrong is not a sample's fault.
     """
     arrays = {spec.name: np.zeros((size, *spec.shape), spec.dtype) for spec in specs}
     for spec in specs:
@@ -167,7 +169,7 @@ def explain_unit(job: Job, samples: range, shape: Sequence[int], specs: Sequence
             stop = min(start + done.batch, len(samples))
             for n in range(start, min(stop + (1 + job.loaders) * job.batch, len(samples))):
                 if n not in ahead:
-                    ahead[n] = pool.submit(_read, job.source, samples[n])
+                    ahead[n] = pool.submit(_killer if n in condemned else _read, job.source, samples[n])
             items = [ahead[n].result() for n in range(start, stop)]
             done.reading += time.perf_counter() - began
             began = time.perf_counter()
@@ -264,14 +266,24 @@ def _read(source: Source, number: int) -> Item | str:
         return _said(error)
 
 
+def _killer(source: Source, number: int) -> str:
+    return "it killed each process that explained it."
+
+
 def _said(error: BaseException) -> str:
     text = error.message if isinstance(error, RelpropError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
 
 
 def _spec(name: str, rows: np.ndarray) -> Spec:
+    """The array of some rows. Axes of one name have one length in the whole store, as xarray wants it."""
     shape = rows.shape[1:]
-    names = ("height", "width") if name == "maps" and len(shape) == 2 else tuple(f"axis {n}" for n in range(len(shape)))
+    if name.startswith("top."):
+        names: tuple[str, ...] = ("rank",)
+    elif name == "maps" and len(shape) in (2, 3):
+        names = ("channel", "height", "width")[-len(shape) :]
+    else:
+        names = tuple(f"{name.removesuffix('.index').removesuffix('.value')}: axis {n}" for n in range(len(shape)))
     return Spec(name, tuple(shape), str(rows.dtype), names)
 
 

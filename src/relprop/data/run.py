@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from relprop.composites import Composite
-from relprop.data.keep import decode
+from relprop.data.chunks import decoded
 from relprop.data.store import QUARANTINED, STATUS, Store
 from relprop.errors import InputError
 from relprop.rendering.visible import quoted
@@ -20,7 +20,7 @@ from relprop.results.relevance import Relevance
 from relprop.signatures import public
 
 if TYPE_CHECKING:
-    from relprop.data.spray import Strategies
+    from relprop.data.spray import Spray
 
 _NEAR = 64
 """Of how many units the numbers are kept in memory."""
@@ -34,7 +34,7 @@ class Explained:
         key: its key.
         status: "explained" or "quarantined".
         reason: why it was quarantined; None otherwise.
-        target: the class that was explained; -1 for a target that is no class.
+        target: the class that was explained; -1 for a target that is not a class.
         score: the score that was explained.
         residual: what of it reached no input.
         map: the relevance of the input in the form that was kept, float32; None if none was.
@@ -81,7 +81,7 @@ class Run:
         folder: where they are.
 
     Raises:
-        FormatError: the folder is no run, or it is damaged.
+        FormatError: the folder is not a run, or it is damaged.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -159,7 +159,7 @@ class Run:
         kept = {}
         for spec in self.store.specs:
             if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
-                kept[spec.name] = self._decoded(spec.name, row)
+                kept[spec.name] = decoded(self.store, spec.name, slice(row, row + 1))[0]
         score, residual, target = (numbers[name][at] for name in ("score", "residual", "target"))
         return Explained(
             key, STATUS[status], reason, int(target), float(score), float(residual), kept.pop("maps", None), kept,
@@ -179,38 +179,85 @@ class Run:
             self._near[number] = record, numbers
         return self._near[number]
 
-    def _decoded(self, name: str, row: int) -> np.ndarray:
-        stored = self.store.array(name)[row : row + 1]
-        scaled = f"{name}.scale" in {spec.name for spec in self.store.specs}
-        scale = self.store.array(f"{name}.scale")[row : row + 1] if scaled else None
-        return decode(stored, scale, self.store.about["number_format"])[0]
-
     @public(".spray")
-    def spray(self, *, on: str | None = None, size: int = 14, neighbours: int = 10, seed: int = 0) -> list[Strategies]:
+    def spray(
+        self, *, by: Any = "predicted", on: str | None = None, size: int = 14, neighbours: int = 10, method: str = "kmeans",
+        view: str | None = None, prototypes: int | None = None, seed: int = 0,
+    ) -> Spray:  # fmt: skip
         """SpRAy: the strategies by which the network decides for each class (Lapuschkin et al. 2019). Needs scikit-learn.
 
         Maps of one class are summed over blocks, and clustered. A class whose maps fall apart clearly, into many and a few,
-        may have an artefact that the network uses. Classes are those that were explained.
+        may have an artefact that the network uses. Classes of more than 50,000 samples are clustered by prototypes, in
+        three passes over their maps.
 
         Args:
+            by: the class of a sample: "predicted", the class with the largest output; "target", the class that was
+                explained; a dict from keys to classes, or a list with one for each sample that is done.
             on: the path of a layer that was kept as "channels", where positions should not matter; None takes the maps.
             size: blocks along each axis of a map.
             neighbours: with how many of its nearest neighbours each map is joined.
-            seed: where k-means starts.
+            method: "kmeans", or "hdbscan", which may leave samples out.
+            view: "tsne" or "umap" for a point in the plane for each sample; it takes long.
+            prototypes: how many points stand for the maps of a class; None takes 4,000 for more than 50,000 maps.
+            seed: where k-means and views start.
 
         Returns:
-            One entry per class of more than twice as many samples as neighbours, ranked by the silhouette of the split
-            into two clusters, ties by the second eigenvalue.
+            A `Spray`: one entry per class of more than twice as many samples as neighbours, ranked by the silhouette of the
+            split into two clusters, ties by the second eigenvalue. It prints as a table; `save("spray.html")` writes a
+            page, `to_pandas()` gives a data frame.
 
         Raises:
             InputError: the run keeps no such maps, an argument is not valid, or no class has enough samples.
-            ModuleNotFoundError: scikit-learn is not installed.
+            ModuleNotFoundError: scikit-learn is not installed, or umap-learn for view="umap".
         """
-        from relprop.data.spray import spray
+        from relprop.data.spray import Asked, spray
 
-        table = self.table
+        keys = self.keys()
         rows = np.array([row for row, _ in self._rows.values()], np.int64)
-        return spray(self.store, table, rows, on, size, neighbours, seed)
+        return spray(self.store, keys, rows, Asked(by, on, size, neighbours, method, view, prototypes, seed))
+
+    @public(".export")
+    def export(
+        self, to: str, out: str | PathLike[str], *, source: Any = None, model: Any = None, transform: Any = None,
+        spray: Spray | None = None,
+    ) -> Path:  # fmt: skip
+        """Writes the samples that are done for other programs. Memory does not grow with the run.
+
+        Called again after it was stopped, or when more units are done, it writes what is missing.
+
+        Args:
+            to: "parquet" for a folder of Parquet files, "hf" for a folder that `datasets.load_from_disk` opens, "hdf5" for
+                one HDF5 file, "npz" for a folder of NPZ files, "csv" for the table alone in one file, "virelay" for a
+                folder whose `project.yaml` ViRelAy opens.
+            out: the folder or file.
+            source: the source of the run, for the pictures that ViRelAy shows.
+            model: the network by name, for ViRelAy's pictures if they are files; None takes the name that the run has.
+            transform: as it was given to the run, for ViRelAy's pictures.
+            spray: the clusters that ViRelAy shows, from `spray()`.
+
+        Returns:
+            The path that was written.
+
+        Raises:
+            InputError: there is no such format, no unit is done, or something else is at `out`.
+            ModuleNotFoundError: the library that the format needs is not installed.
+        """
+        from relprop.data.exports import export
+
+        return export(self.store, to, Path(out), source=source, model=model, transform=transform, spray=spray)
+
+    def to_xarray(self) -> Any:
+        """An xarray data set of the samples that are done, read lazily and decoded. Needs xarray and dask.
+
+        Its axis `sample` has the keys; its variables are the arrays of the store, without their scales.
+
+        Raises:
+            ModuleNotFoundError: xarray or dask is not installed.
+        """
+        from relprop.data.labelled import to_xarray
+
+        keys = self.keys()
+        return to_xarray(self.store, keys, [row for row, _ in self._rows.values()])
 
     @property
     def quarantined(self) -> dict[str, str]:
@@ -260,7 +307,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         folder: what `explain_dataset` wrote. Its files are not trusted: no code is run from them.
 
     Raises:
-        FormatError: the folder is no run, it is damaged, or a newer version wrote it.
+        FormatError: the folder is not a run, it is damaged, or a newer version wrote it.
         ModuleNotFoundError: zarr is not installed.
     """
     return Run(folder)

@@ -117,7 +117,7 @@ def _of_path(path: Path, loaded: Loaded, transform: Any) -> Source:
         try:
             return _of_array(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{quoted(path)} is no array that can be read: {error}.") from error
+            raise InputError(f"{quoted(path)} is not an array that can be read: {error}.") from error
     return _of_files([path], [path.name], loaded, transform)
 
 
@@ -152,7 +152,7 @@ def _of_loader(loader: Any) -> Source:
     if not isinstance(sampler, SequentialSampler):
         raise InputError(
             f"the DataLoader takes its samples by a {type(sampler).__name__}: their order must be the same in every run, "
-            "so that a run can go on where it stopped. Pass shuffle=False, or the data set itself."
+            "so that a run can continue where it stopped. Pass shuffle=False, or the data set itself."
         )
     collate = loader.collate_fn
 

@@ -2,166 +2,202 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from relprop.data.keep import decode, of_input
+from relprop.data.chunks import decoded
+from relprop.data.clustering import CENTRAL, Found, by_prototypes, exact
+from relprop.data.keep import of_input
 from relprop.data.store import EXPLAINED, Store
+from relprop.data.strategies import COLUMNS, Strategies, table
 from relprop.errors import InputError
-from relprop.optional import library
+from relprop.rendering.visible import visible
 
-CENTRAL = 5
-"""How many samples stand for a cluster."""
-_MOST = 8
-"""The most clusters of a class."""
-_EXACT = 50_000
-"""The most samples of a class: the nearest neighbours are found exactly."""
+EXACT = 50_000
+"""The most samples of a class whose nearest neighbours are found exactly."""
+_PROTOTYPES = 4000
+_ROWS = 2048
+"""How many maps are read at once."""
 
 
-@dataclass(frozen=True, eq=False)
-class Strategies:
-    """How the explanations of one class fall apart.
+class Spray(Sequence[Strategies]):
+    """The strategies of each class: those that fall apart most clearly first.
 
     Attributes:
-        target: the class.
-        keys: its samples.
-        clusters: the number of the cluster of each.
-        sizes: how many samples each cluster has.
-        central: the keys of the samples nearest to the middle of each cluster.
-        eigenvalue: the second eigenvalue of the graph of neighbours: 0 if it falls apart without a cut.
-        silhouette: that of the first split, into two.
-        distance: how far `silhouette` is from those of the other classes, in standard deviations of theirs; NaN with
-            fewer than three classes.
+        store: the run.
+        on: the layer that was clustered, or None for the maps.
     """
 
-    target: int
-    keys: Sequence[str]
-    clusters: np.ndarray
-    sizes: list[int]
-    central: list[list[str]]
-    eigenvalue: float
-    silhouette: float
-    distance: float = float("nan")
+    def __init__(self, classes: Sequence[Strategies], store: Store, on: str | None) -> None:
+        self.classes, self.store, self.on = list(classes), store, on
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.classes[at]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table as text, a row for each class, in the order of `COLUMNS`."""
+        return table(self.classes)
+
+    def to_pandas(self) -> Any:
+        """The table as a data frame. Needs pandas."""
+        import pandas
+
+        return pandas.DataFrame([one.row() for one in self], columns=list(COLUMNS))
+
+    def save(self, path: str | PathLike[str], *, most: int = 10, source: Any = None, transform: Any = None) -> None:
+        """Writes a page without scripts: the table, and the clusters of the first classes with their maps.
+
+        Args:
+            path: the page.
+            most: of how many classes the clusters are shown.
+            source: the run's source, to show pictures beside the maps.
+            transform: as it was given to the run.
+
+        Raises:
+            InputError: the run keeps no maps, or the source is another one.
+        """
+        from relprop.data.spray_page import page
+        from relprop.results.files import atomic
+
+        atomic.write(Path(path), page(self.store, self.classes, most, source, transform).encode())
+
+    def __repr__(self) -> str:
+        lines = [" | ".join(COLUMNS[:-1]), *(" | ".join(row[:-1]) for row in self.rows())]
+        return "\n".join(visible(line) for line in lines)
 
 
-def spray(
-    store: Store, table: np.ndarray, rows: np.ndarray, on: str | None, size: int, neighbours: int, seed: int
-) -> list[Strategies]:
-    """The strategies of each class, those that fall apart most clearly first.
+@dataclass(frozen=True)
+class Asked:
+    """The arguments of `Run.spray`."""
+
+    by: Any
+    on: str | None
+    size: int
+    neighbours: int
+    method: str
+    view: str | None
+    prototypes: int | None
+    seed: int
+
+
+def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: Asked) -> Spray:
+    """The strategies of each class.
 
     Args:
         store: where the maps are.
-        table: the table of the run.
-        rows: the row of each of its samples in the store.
-        on: a layer, or None for the maps.
-        size: blocks along each axis.
-        neighbours: how many each sample is joined with.
-        seed: where k-means starts.
+        keys: the samples that are done.
+        rows: the row of each in the store.
+        asked: what is asked for.
 
     Raises:
         InputError: the run keeps no such array, an argument is not valid, or no class has enough samples.
         ModuleNotFoundError: scikit-learn is not installed.
     """
-    for name, value in (("size", size), ("neighbours", neighbours)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 2:
-            raise InputError(f"{name} is an int from 2 on; got {value!r}.")
+    _check(asked)
+    name = _array(store, asked.on)
+    groups = _groups(store, keys, rows, asked.by)
+    good = store.array("status")[:][rows] == EXPLAINED
     found = []
-    for target in np.unique(table["target"][table["status"] == EXPLAINED]):
-        chosen = np.flatnonzero((table["status"] == EXPLAINED) & (table["target"] == target))
-        if len(chosen) <= 2 * neighbours:
+    for target in dict.fromkeys(sorted(groups[good].tolist())):
+        chosen = np.flatnonzero(good & (groups == target))
+        if len(chosen) <= 2 * asked.neighbours:
             continue
-        if len(chosen) > _EXACT:
-            raise InputError(
-                f"class {target} has {len(chosen)} samples, more than the {_EXACT} whose neighbours are found exactly."
-            )
-        keys = [str(key) for key in table["key"][chosen]]
-        found.append(of_class(int(target), keys, vectors(store, rows[chosen], on, size), neighbours, seed))
+        vectors = partial(_vectors, store, name, rows[chosen], asked.size)
+        many = asked.prototypes or (_PROTOTYPES if len(chosen) > EXACT else None)
+        rest = (asked.neighbours, asked.method, asked.view, asked.seed)
+        if many is not None and many < len(chosen):
+            clusters = by_prototypes(vectors, len(chosen), many, *rest)
+        else:
+            clusters = exact(np.concatenate(list(vectors())), *rest)
+        found.append(_strategies(target, [keys[int(n)] for n in chosen], rows[chosen], clusters))
     if not found:
         raise InputError(
-            f"no class has more than {2 * neighbours} samples, twice the neighbours: explain more, or ask for fewer."
+            f"no class has more than {2 * asked.neighbours} samples, twice the neighbours: explain more, or ask for fewer."
         )
     ranked = sorted(found, key=lambda one: (-one.silhouette, one.eigenvalue))
-    return [_compared(one, ranked) for one in ranked]
+    return Spray([_compared(one, ranked) for one in ranked], store, asked.on)
 
 
-def vectors(store: Store, rows: np.ndarray, on: str | None, size: int) -> np.ndarray:
-    """One vector of length 1 for each sample: the sums of `size` x `size` blocks of its map, or a layer's vector."""
+def _check(asked: Asked) -> None:
+    for name in ("size", "neighbours", "prototypes"):
+        value = getattr(asked, name)
+        if name == "prototypes" and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+            raise InputError(f"{name} is an int from 2 on; got {value!r}.")
+    if asked.prototypes is not None and asked.prototypes <= 2 * asked.neighbours:
+        raise InputError(
+            f"prototypes={asked.prototypes} are too few: more than twice the {asked.neighbours} neighbours."
+        )
+    if asked.method not in ("kmeans", "hdbscan"):
+        raise InputError(f"method is kmeans or hdbscan; got {asked.method!r}.")
+    if asked.view not in (None, "tsne", "umap"):
+        raise InputError(f"view is tsne, umap or None; got {asked.view!r}.")
+
+
+def _array(store: Store, on: str | None) -> str:
     name = "maps" if on is None else f"layers.{on}"
-    specs = {spec.name: spec for spec in store.specs}
-    if name not in specs:
+    if name not in {spec.name for spec in store.specs}:
         raise InputError(f"the run keeps no {name!r}: see keep= of explain_dataset.")
-    array = store.array(name)
-    scales = store.array(f"{name}.scale")[:] if f"{name}.scale" in specs else None
-    parts = []
-    for start in range(0, len(rows), 512):
-        some = rows[start : start + 512]
-        stored = array.oindex[some]
-        part = decode(stored, None if scales is None else scales[some], store.about["number_format"])
-        if on is None and part.ndim >= 3:
+    return name
+
+
+def _groups(store: Store, keys: Sequence[str], rows: np.ndarray, by: Any) -> np.ndarray:
+    """The class of each sample."""
+    if isinstance(by, str) and by == "target":
+        return np.asarray(store.array("target")[:][rows])
+    if isinstance(by, str) and by == "predicted":
+        if "top.index" not in {spec.name for spec in store.specs}:
+            raise InputError("by='predicted' needs a network whose outputs are (N, classes): take by='target'.")
+        return np.asarray(store.array("top.index")[:, 0][rows])
+    if isinstance(by, str) or not hasattr(by, "__len__"):
+        raise InputError(f"by is 'predicted', 'target', a dict from keys to classes, or a list of them; got {by!r}.")
+    if hasattr(by, "keys"):
+        if missing := [key for key in keys if key not in by]:
+            raise InputError(f"by= has no class for {missing[0]!r}.")
+        return np.array([by[key] for key in keys])
+    if len(by) != len(keys):
+        raise InputError(f"by= has {len(by)} classes, and {len(keys)} samples are done.")
+    return np.asarray(by)
+
+
+def _vectors(store: Store, name: str, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Vectors of length 1, one for each sample: the sums of `size` x `size` blocks of its map, or a layer's vector."""
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        part = decoded(store, name, some).astype(np.float32)
+        if name == "maps" and part.ndim >= 3:
             part = part[:, None] if part.ndim == 3 else part
             part = of_input(torch.from_numpy(part), f"sum:{min(size, *part.shape[2:])}").numpy()
-        parts.append(part.reshape(len(some), -1))
-    found = np.concatenate(parts).astype(np.float64)
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return found / np.where(lengths > 0, lengths, 1)
+        found = part.reshape(len(some), -1).astype(np.float64)
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)
+        yield found / np.where(lengths > 0, lengths, 1)
 
 
-def of_class(target: int, keys: Sequence[str], points: np.ndarray, neighbours: int, seed: int) -> Strategies:
-    """Spectral clustering of one class (Ng, Jordan and Weiss 2001; von Luxburg 2007).
-
-    The graph joins each sample with its nearest neighbours, in both directions. The number of clusters is where the
-    eigenvalues of its normalised Laplacian leave the largest gap; k-means on the eigenvectors after the first finds them.
-    """
-    values, eigenvectors = _spectrum(points, neighbours)
-    gaps = np.diff(values[: _MOST + 1])
-    k = int(np.argmax(gaps[1:])) + 2  # at least two
-    library = _library()
-    halves = library.cluster.KMeans(2, n_init=10, random_state=seed).fit_predict(eigenvectors[:, 1:2])
-    silhouette = (
-        float(library.metrics.silhouette_score(points, halves, metric="cosine")) if len(set(halves)) == 2 else 0.0
-    )
-    clusters = library.cluster.KMeans(k, n_init=10, random_state=seed).fit_predict(eigenvectors[:, 1:k])
-    central = []
-    for number in range(k):
-        inside = np.flatnonzero(clusters == number)
-        off = np.linalg.norm(points[inside] - points[inside].mean(0), axis=1)
-        central.append([keys[n] for n in inside[np.argsort(off, kind="stable")[:CENTRAL]]])
-    sizes = np.bincount(clusters, minlength=k).tolist()
-    return Strategies(target, keys, clusters, sizes, central, float(values[1]), silhouette)
-
-
-def _spectrum(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest eigenvalues of the normalised Laplacian of the graph of neighbours, and their vectors."""
-    from scipy.sparse import diags
-    from scipy.sparse.linalg import eigsh
-
-    graph = _library().neighbors.kneighbors_graph(points, neighbours, mode="connectivity", include_self=False)
-    graph = (graph + graph.T) * 0.5
-    scale = diags(1 / np.sqrt(np.asarray(graph.sum(1)).ravel()))
-    # The largest of the normalised graph are 1 less the smallest of its Laplacian, and are found without an inversion.
-    start = np.random.default_rng(0).standard_normal(len(points))
-    count = min(_MOST + 2, len(points) - 1)
-    largest, found = eigsh(scale @ graph @ scale, k=count, which="LA", v0=start)
-    order = np.argsort(-largest)
-    return 1 - largest[order], found[:, order]
+def _strategies(target: Any, keys: list[str], rows: np.ndarray, found: Found) -> Strategies:
+    sizes, central = [], []
+    for cluster in range(found.clusters.max() + 1):
+        inside = np.flatnonzero(found.clusters == cluster)
+        sizes.append(len(inside))
+        central.append([keys[n] for n in inside[np.argsort(found.off[inside], kind="stable")[:CENTRAL]]])
+    return Strategies(
+        target, keys, rows, found.clusters, sizes, central, float(found.eigenvalues[1]), found.silhouette, float("nan"),
+        found.eigenvalues, found.embedding, found.view, found.prototypes,
+    )  # fmt: skip
 
 
 def _compared(one: Strategies, every: Sequence[Strategies]) -> Strategies:
     others = np.array([other.silhouette for other in every if other is not one])
     if len(others) < 2 or not others.std():
         return one
-    distance = float((one.silhouette - others.mean()) / others.std())
-    return Strategies(
-        one.target, one.keys, one.clusters, one.sizes, one.central, one.eigenvalue, one.silhouette, distance
-    )
-
-
-def _library() -> Any:
-    sklearn = library("sklearn", "SpRAy needs scikit-learn", "spray")
-    for part in ("cluster", "metrics", "neighbors"):
-        library(f"sklearn.{part}", "SpRAy needs scikit-learn", "spray")
-    return sklearn
+    return replace(one, distance=float((one.silhouette - others.mean()) / others.std()))

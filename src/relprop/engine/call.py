@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,13 @@ from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules.base import Way
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
+
+
+class Into(NamedTuple):
+    """A tensor that the model overwrites, and the operation that does it."""
+
+    target: Tensor
+    write: Callable[[], object]
 
 
 class Call:
@@ -63,8 +70,12 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.live = live
-        self.place = run.sites.place(entry, len(live)) if again is None else again.place
-        self.rule = (None if self.place is None else run.sites.rule(self.place)) if again is None else again.rule
+        self.place, self.rule = run.sites.stand(entry, len(live)) if again is None else (again.place, again.rule)
+
+    @property
+    def into(self) -> Into | None:
+        """Where the result may be written, if the first operand is a copy of a tensor that is overwritten."""
+        return None
 
     @property
     def way(self) -> Way:
@@ -93,13 +104,12 @@ class Call:
         self.function, self.args, self.kwargs = function, args, kwargs
 
     def settle(self, result: Any) -> Any:
-        """The result, with the numbers that the model's own call gives.
+        """The result, with the numbers that the model's own call gives, where its kernel is another one (`KERNELS`).
 
         For some operations torch chooses the kernel by which operands require a gradient. In the model, parameters do;
         while it is explained, live tensors do.
         """
-        differs = KERNELS.get(self.entry.function)
-        if differs is None or not isinstance(result, Tensor) or recording() or not differs(self):
+        if not isinstance(result, Tensor) or recording():
             return result
         with torch.no_grad():
             value = self.function(*map(self.own, self.args), **{k: self.own(a) for k, a in self.kwargs.items()})
@@ -130,7 +140,7 @@ class Call:
 
     def trait(self, name: str) -> None:
         """Notes a property of the network, by which "auto" chooses a composite."""
-        self.run.sites.met.add(name)
+        self.run.sites.trait(name)
 
     @property
     def undecided(self) -> bool:
@@ -154,6 +164,12 @@ class Call:
         return lambda: sites.nz_first
 
     @property
+    def native(self) -> bool:
+        """Whether torch's own gradient is all that a weighted layer needs here: its rule is LRP-0, and nobody asks for more."""
+        rule, run = self.rule, self.run
+        return (rule is None or rule.way is Way.DEFAULT) and run.weights is None and not run.sites.nz_hidden
+
+    @property
     def weighs(self) -> bool:
         """Whether parameters report the relevance that went through them."""
         return self.run.weights is not None
@@ -174,6 +190,14 @@ class Call:
         """Whether a constant is made of parameters and buffers alone, and so is the same for all samples."""
         return self.run.model.owns(constant)
 
+    def is_weight(self, constant: Tensor) -> bool:
+        """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.
+
+        What a target multiplies the output by is no layer: it says how much relevance each output starts with.
+        """
+        model = self.run.model
+        return model.weighs(constant) and (not model.ended or replaying())
+
     def note(self, live: Tensor) -> Note:
         """What the engine remembers of a live tensor."""
         return noted(self.run, live)
@@ -190,6 +214,13 @@ class Call:
     def samples(self) -> int:
         """How many samples the inputs have."""
         return self.run.inputs.samples
+
+    def keeping_samples(self) -> AbstractContextManager[None]:
+        """A context for steps of an operation that is known to keep samples apart, along whatever axis they lie.
+
+        A ledger reads the rows of each step, so it must know where the samples lie.
+        """
+        return nullcontext() if self.run.trace.recorder is not None else self.run.inputs.keeping()
 
     @property
     def reports_positions(self) -> bool:
@@ -235,6 +266,18 @@ class Call:
         """Shows the outputs of the heads of an attention, (N, heads, T, features), to whoever asked for them."""
         self.run.trace.attended(heads, arranged)
 
+    def stepped(self, name: str) -> Callable[[Tensor], None] | None:
+        """What shows a state of a recurrent layer to whoever asked for it; None if nobody did."""
+        see = self.run.trace.stepped(name)
+        if see is None:
+            return None
+
+        def show(state: Tensor) -> None:
+            self.absorbs(state)
+            see(state)
+
+        return show
+
     def unattended(self) -> AbstractContextManager[bool]:
         """A context in which the outputs of heads are not shown. Its value is whether anybody asked for them."""
         return self.run.trace.unattended()
@@ -242,6 +285,8 @@ class Call:
     def relocate(self, family: str) -> None:
         """Moves the call to another family, after its handler has looked at the operands."""
         if self.place is not None:
+            if self.place.family == family:
+                return
             self.run.sites.forget(self.place)
         self.place = self.run.sites.locate(self.entry, family)
         self.rule = self.run.sites.rule(self.place)
@@ -250,33 +295,23 @@ class Call:
         return self.run.refuse(self.entry, what, shapes(self.args))
 
 
-class Made(Call):
-    """A call of a custom autograd function that has returned. `call()` is its result, with its own backward pass."""
-
-    __slots__ = ("value",)
-    value: Tensor
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **kwargs) if args or kwargs else self.value
-
-
 def _folds(call: Call) -> bool:
     """Whether torch flattens a tensor times a matrix into a product of matrices only here, or only in the model.
 
     It does so if the matrix requires a gradient, or if the tensor is contiguous.
     """
-    operands = []
-    for a in (*call.args, *call.kwargs.values()):
-        if isinstance(a, Tensor):
-            operands.append(a)
-            if len(operands) == 2:
-                break
-    if len(operands) < 2 or operands[0].ndim == operands[1].ndim:
-        return False
-    if operands[0].ndim > operands[1].ndim and operands[0].is_contiguous():
-        return False
-    smaller = min(operands, key=Tensor.dim)
-    return smaller.requires_grad != call.own(smaller).requires_grad
+    first = None
+    for a in (*call.args, *call.kwargs.values()) if call.kwargs else call.args:
+        if not isinstance(a, Tensor):
+            continue
+        if first is None:
+            first = a
+            continue
+        if first.ndim == a.ndim or (first.ndim > a.ndim and first.is_contiguous()):
+            return False
+        smaller = first if first.ndim < a.ndim else a
+        return smaller.requires_grad != call.own(smaller).requires_grad
+    return False
 
 
 def _nuclear(call: Call) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.engine import applied
-from relprop.engine.call import Made
+from relprop.engine.call_variants import Made
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
 from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
@@ -23,8 +23,37 @@ from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.graph import function_of, innermost, notes_on, wrapped, written_as_view
 from relprop.torch_private.names import HOOK_FUNCTION, LINEAR_FUNCTIONS
 from relprop.torch_private.recorded import recording
+from relprop.torch_private.state import transforms_active
 
 _HOOKS = HOOK_FUNCTION
+_NESTS = (list, tuple, dict)
+"""What may hold tensors."""
+
+
+def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
+    """The operands as the operation gets them. Live tensors are added to `live`.
+
+    Most are constants or tensors that an operation of this run returned, and pass as they are. Others are examined.
+    """
+    entered: list[Any] | None = None
+    for number, value in enumerate(args):
+        if isinstance(value, Tensor):
+            if not value.requires_grad:
+                if not value.is_inference() and not transforms_active():
+                    continue
+            elif (note := note_of(value)) is not None and note.run is run and note.version == value._version:
+                if note.layer is not None:
+                    note.layer.read()
+                live.append(value)
+                continue
+        elif not isinstance(value, _NESTS):
+            continue
+        found = enter(run, value, live)
+        if found is not value:
+            if entered is None:
+                entered = list(args)
+            entered[number] = found
+    return args if entered is None else tuple(entered)
 
 
 def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
@@ -51,11 +80,13 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
             note.layer.read()
         live.append(value)
         return value
-    if isinstance(value, (list, tuple)):
-        items = [enter(run, item, live) for item in value]
-        if isinstance(value, list):
-            return items
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return list(operands(run, value, live))  # a copy: the model may change its own
+    if isinstance(value, tuple):
+        items = operands(run, value, live)
+        if items is value:
+            return value
+        return type(value)(*items) if hasattr(value, "_fields") else items
     if isinstance(value, dict):
         return {key: enter(run, item, live) for key, item in value.items()}
     return value

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.engine.call import Call
+from relprop.engine.call import KERNELS, Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.zeros import preserved
 from relprop.rules.base import WEIGHTED, Way
@@ -17,25 +17,32 @@ _OF_ANY = (Way.NATIVE, Way.BLOCKED, Way.CONSTANT)
 
 def handle(call: Call) -> Any:
     """The operation's result, with the backward pass that its rule or its handler gives it."""
-    return call.settle(_handled(call))
+    entry, rule = call.entry, call.rule
+    if rule is not None and rule.way in _OF_ANY and _alike(call, rule.way):
+        result = decided(rule.way, call())
+    else:
+        zeros, place = call.run.sites.nz, call.place  # before the handler reaches the next place
+        result = entry.handler(call, *call.args, **call.kwargs)
+        if zeros or (call.place is not place and call.run.sites.nz_after(place)):
+            result = preserved(call, result)
+        rule = call.rule  # the handler may have moved the call to another family
+        if rule is not None and "output" in rule.formulas:
+            result = _through(rule, result)
+    differs = KERNELS.get(entry.function)
+    return call.settle(result) if differs is not None and differs(call) else result
 
 
-def _handled(call: Call) -> Any:
-    rule = call.rule
-    way = Way.DEFAULT if rule is None else rule.way
-    if way in _OF_ANY:
-        softmax = call.entry.family == "softmax"  # a softmax may be a score: the handler decides
-        native = way is Way.NATIVE and not ((call.run.sites.nz_hidden or call.weighs) and call.entry.family in WEIGHTED)
-        if native or way is Way.BLOCKED or (way is Way.CONSTANT and not softmax):
-            return decided(way, call())
-    zeros = call.run.sites.nz  # before the handler reaches the next place
-    result = call.entry.handler(call, *call.args, **call.kwargs)
-    if zeros:
-        result = preserved(call, result)
-    rule = call.rule  # the handler may have moved the call to another family
-    if rule is not None and "output" in rule.formulas:
-        return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.output) if t.requires_grad else t, result)
-    return result
+def _alike(call: Call, way: Way) -> bool:
+    """Whether a rule that treats all operations alike answers this one, too. A softmax may be a score: its handler decides."""
+    family = call.entry.family
+    if way is Way.NATIVE:
+        return not ((call.run.sites.nz_hidden or call.weighs) and family in WEIGHTED)
+    return way is Way.BLOCKED or family != "softmax"
+
+
+def _through(rule: Any, result: Any) -> Any:
+    """The result, with the rule's `output` behind it."""
+    return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.output) if t.requires_grad else t, result)
 
 
 def decided(way: Way, result: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class Inputs:
         sinks: the encodings that report, with the path of the module that added them.
         samples: how many samples there are along the first axis of the inputs.
         mixing: whether an operation may mix samples: it did not show that it keeps them apart.
+        sure: whether what runs now are steps of an operation that is known to keep them apart.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Inputs:
         self.sinks: list[tuple[str, Tensor]] = []
         self.samples = samples
         self.mixing = mixing
+        self.sure = False
 
     def found_ids(self) -> None:
         """Notes that a tensor may hold ids, whose positions are tracked from now on."""
@@ -53,6 +56,15 @@ class Inputs:
     def mix(self) -> None:
         """Notes that an operation may mix samples."""
         self.mixing = True
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """A context for the steps of an operation that is known to keep samples apart, along whatever axis."""
+        before, self.sure = self.sure, True
+        try:
+            yield
+        finally:
+            self.sure = before
 
     def sink(self, constant: Tensor, path: str) -> Tensor:
         """A position encoding that reports the relevance that ends in it."""

@@ -30,22 +30,22 @@ class Journal:
     Attributes:
         active: whether a part of the model will be recomputed in the backward pass.
         latest: the decision put in force last by a recomputation; None before the first one.
+        hooks: the hooks on saved tensors that the caller set or that keep copies. All others belong to a checkpoint.
     """
 
     def __init__(self) -> None:
         self.active = False
-        # The hooks on saved tensors that the caller set or that keep copies. All others belong to a checkpoint.
-        self._hooks = saving_hooks()
+        self.hooks = saving_hooks()
         self._decisions: dict[Callable[..., Any], list[Decision]] = {}
         self.latest: Decision | None = None
 
     def inside(self) -> bool:
         """Whether a checkpointed part runs now: what it saves is not kept, but made again."""
-        return saved_elsewhere(self._hooks)
+        return saved_elsewhere(self.hooks)
 
-    def watch(self) -> None:
-        """Notices a checkpoint."""
-        self.active = self.active or saved_elsewhere(self._hooks)
+    def notice(self) -> None:
+        """Notes that there is a checkpoint."""
+        self.active = True
 
     @property
     def replayed(self) -> Decision | None:

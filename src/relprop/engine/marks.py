@@ -36,5 +36,7 @@ MET = Mark("met")
 """A weak reference to the node with which the result of a custom function was met."""
 WRITTEN = Mark("written")
 """On an argument that a custom function writes into: a mark that its node also has, and its earlier note."""
+ELSEWHERE = Mark("elsewhere")
+"""That the samples do not lie along the tensor's first axis (`engine.rows`)."""
 SEEN = Mark("seen")
 """The version counters up to which all writes were seen (`engine.overwritten`)."""

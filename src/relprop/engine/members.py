@@ -1,27 +1,89 @@
-"""The modules and parameters of a model, from one pass over it. Nothing is kept between calls, so nothing can be stale."""
+"""The modules and parameters of a model, from one pass over it per call.
+
+What is the same from call to call, such as the paths, is kept with the model, weakly. Each pass compares the modules it
+meets with those of the last one, by identity, class and name: what was replaced, added, moved or removed is noticed.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
+import torch
 from torch import Tensor, nn
 
-_DEEPEST = 400
-"""Modules nested deeper than this, such as one that contains itself, are left to torch's own methods."""
+from relprop.composites.places import kind_of
+from relprop.torch_private.modules import one_pass, paths_of
+
+Standing = tuple[tuple[str, ...], str]
+"""All paths of a module, and its class by name."""
 
 
-class Members(NamedTuple):
-    """What a model is made of.
+class Members:
+    """What a model is made of, as it is now.
 
     Attributes:
-        paths: each module by its path, also those that have several paths, as `named_modules(remove_duplicate=False)`.
-        modules: each module once, with its first path, as `named_modules()`.
-        parameters: each parameter once, with its first name, as `named_parameters()`.
+        every: all modules. One that has several paths may be there several times.
+        tensors: all parameters. One that is shared may be there several times.
+        standing: the paths and the class's name of each module, by its identity.
+        scripted: the paths of those that are TorchScript.
     """
 
-    paths: dict[str, nn.Module]
-    modules: list[tuple[str, nn.Module]]
-    parameters: list[tuple[str, Tensor]]
+    def __init__(
+        self,
+        model: Any,
+        every: Sequence[nn.Module] = (),
+        tensors: Sequence[Tensor] = (),
+        standing: dict[int, Standing] | None = None,
+        scripted: Sequence[str] = (),
+    ) -> None:
+        self._model = model
+        self.every, self.tensors, self.standing, self.scripted = every, tensors, standing or {}, scripted
+
+    @property
+    def paths(self) -> dict[str, nn.Module]:
+        """Each module by its path, also those that have several paths, as `named_modules(remove_duplicate=False)`."""
+        return dict(self._model.named_modules(remove_duplicate=False)) if isinstance(self._model, nn.Module) else {}
+
+    @property
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Each module once, with its first path."""
+        once = {id(module): module for module in self.every}
+        return [(paths[0], once[number]) for number, (paths, _) in self.standing.items()]
+
+    @property
+    def parameters(self) -> list[tuple[str, Tensor]]:
+        """Each parameter once, with its first name."""
+        return list(self._model.named_parameters()) if isinstance(self._model, nn.Module) else []
+
+    @property
+    def size(self) -> int:
+        """The number of the parameters' entries."""
+        return sum({id(t): t.numel() for t in self.tensors}.values())
+
+
+class _Kept(NamedTuple):
+    """What is kept of a model. Nothing here holds a module.
+
+    Attributes:
+        met: the modules in the order of `one_pass`, as weak references; a child may be None.
+        kinds: their classes.
+        names: in the same order, the identity of each module with children and their names.
+        standing: as in `Members`.
+        scripted: as in `Members`.
+    """
+
+    met: list[Callable[[], nn.Module | None]]
+    kinds: list[type | None]
+    names: list[str | int]
+    standing: dict[int, Standing]
+    scripted: list[str]
+
+
+_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 
 def members(model: Any) -> Members:
@@ -30,46 +92,55 @@ def members(model: Any) -> Members:
     Torch's own methods take three calls of Python per module and parameter, which on a small network costs as much as an
     operation. They are used where a class has its own version of one of them.
     """
-    found = Members({}, [], [])
     if not isinstance(model, nn.Module):
-        return found
-    kind = type(model)
-    if (
-        kind.named_parameters is not nn.Module.named_parameters
-        or kind._named_members is not nn.Module._named_members
-        or not _walk(model, found)
-    ):
-        return Members(
-            dict(model.named_modules(remove_duplicate=False)),
-            list(model.named_modules()),
-            list(model.named_parameters()),
-        )
+        return Members(model)
+    try:
+        kept = _kept.get(model)
+    except TypeError:  # a module that cannot be hashed
+        return _by_torch(model)
+    if kept is not None:
+        every, names, tensors = one_pass(model, len(kept.met))
+        if not _same(kept, every, names):
+            kept = None
+    if kept is None:
+        paths = paths_of(model)
+        if paths is None:
+            return _by_torch(model)
+        every, names, tensors = one_pass(model, sys.maxsize)
+        met: list[Callable[[], nn.Module | None]] = [_nothing if module is None else ref(module) for module in every]
+        kinds = [None if module is None else type(module) for module in every]
+        kept = _kept[model] = _Kept(met, kinds, names, _standing(paths), _scripted(paths))
+    if None in kept.kinds:
+        every = [module for module in every if module is not None]
+    return Members(model, every, tensors, kept.standing, kept.scripted)
+
+
+def _by_torch(model: nn.Module) -> Members:
+    paths = list(model.named_modules(remove_duplicate=False))
+    every = [module for _, module in paths]
+    return Members(model, every, list(model.parameters()), _standing(paths), _scripted(paths))
+
+
+def _same(kept: _Kept, every: list[Any], names: list[str | int]) -> bool:
+    """Whether a pass met the modules that an earlier one met, of the same classes and under the same names."""
+    if names != kept.names or [None if module is None else type(module) for module in every] != kept.kinds:
+        return False
+    before = [reference() for reference in kept.met]
+    return all(map(is_, every, before))
+
+
+def _standing(paths: list[tuple[str, nn.Module]]) -> dict[int, Standing]:
+    """All paths of each module and its class's name, in the order of the first paths."""
+    found: dict[int, Standing] = {}
+    for path, module in paths:
+        before = found.get(id(module))
+        found[id(module)] = ((path,), kind_of(module)) if before is None else ((*before[0], path), before[1])
     return found
 
 
-def _walk(model: nn.Module, found: Members) -> bool:
-    """Fills the lists; False if a module does not keep its members as torch does. One loop, without calls."""
-    plain = nn.Module.named_modules
-    seen: set[nn.Module] = set()
-    met: set[int] = set()
-    stack: list[tuple[str, nn.Module, int]] = [("", model, 0)]
-    while stack:
-        path, module, depth = stack.pop()
-        children, own = module._modules, module._parameters
-        if type(module).named_modules is not plain or type(children) is not dict or type(own) is not dict:
-            return False
-        found.paths[path] = module
-        if module not in seen:
-            seen.add(module)
-            found.modules.append((path, module))
-            for name, parameter in own.items():
-                if parameter is not None and id(parameter) not in met:
-                    met.add(id(parameter))
-                    found.parameters.append((f"{path}.{name}" if path else name, parameter))
-        if children:
-            if depth > _DEEPEST:
-                return False
-            for name, child in reversed(children.items()):
-                if child is not None:
-                    stack.append((f"{path}.{name}" if path else name, child, depth + 1))
-    return True
+def _scripted(paths: list[tuple[str, nn.Module]]) -> list[str]:
+    return [path for path, module in paths if isinstance(module, torch.jit.ScriptModule)]
+
+
+def _nothing() -> None:
+    """Stands for a weak reference to a child that is None."""

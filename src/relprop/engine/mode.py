@@ -12,13 +12,13 @@ from torch.overrides import TorchFunctionMode
 from relprop.engine.call import Call
 from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
-from relprop.engine.door import enter, write_inside
+from relprop.engine.door import operands, write_inside
 from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.marks import POSITIONS
 from relprop.engine.messages import called, transformed, unknown, written_out
-from relprop.engine.notes import adopt, note_of
+from relprop.engine.notes import Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
@@ -32,8 +32,6 @@ from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import transforms_active
 
-_ENTER = (Tensor, list, tuple, dict)
-"""What may hold tensors."""
 _BACKWARD: dict[Any, Any] = {
     torch.autograd.grad: unfolded(torch.autograd.grad),
     Tensor.backward: torch.autograd.backward,
@@ -54,28 +52,24 @@ class Propagation(TorchFunctionMode):
         if run.sites.journal.active and replaying() and not (torch.is_grad_enabled() and run.sites.journal.inside()):
             return func(*args, **kwargs)  # a rule's own arithmetic
         entry = TABLE.get(func) or lookup(func)
+        if kwargs and kwargs.get("generator") is not None:
+            run.chance.uses(kwargs["generator"])
         if entry is not None and entry.family == SILENT:
-            if kwargs.get("generator") is not None:
-                run.chance.uses(kwargs["generator"])
             return self._silent(entry, func, args, kwargs)
         if run.trace.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
             run.trace.recorder.preserve(args[0])
-        if kwargs and kwargs.get("generator") is not None:
-            run.chance.uses(kwargs["generator"])
         live: list[Tensor] = []
-        entered = []
-        for a in args:
-            entered.append(enter(run, a, live) if isinstance(a, _ENTER) else a)
-        operands = tuple(entered)
+        given = operands(run, args, live)
         if kwargs:
-            kwargs = {key: enter(run, a, live) if isinstance(a, _ENTER) else a for key, a in kwargs.items()}
-        if live and run.gradients.any_plain:
-            operands, kwargs = without_plain(run, operands), without_plain(run, kwargs)
-        if live and torch.is_grad_enabled():
-            return self._propagating(entry, func, operands, kwargs, live)
-        result = self._constant(entry, func, operands, kwargs, live)
+            kwargs = dict(zip(kwargs, operands(run, kwargs.values(), live), strict=True))
+        if live:
+            if run.gradients.any_plain:
+                given, kwargs = without_plain(run, given), without_plain(run, kwargs)
+            if torch.is_grad_enabled():
+                return self._propagating(entry, func, given, kwargs, live)
+        result = self._constant(entry, func, given, kwargs, live)
         # p.to(p.device) must return p itself, not the constant that stands for it
-        return args[0] if args and result is operands[0] else result
+        return args[0] if args and result is given[0] else result
 
     @skipped
     def _silent(self, entry: Entry, func: Any, args: tuple, kwargs: dict) -> Any:
@@ -90,7 +84,7 @@ class Propagation(TorchFunctionMode):
         if run.sites.journal.active and func in _BACKWARD:
             with self:  # the mode must see a checkpoint's recomputation
                 return _BACKWARD[func](*args, **kwargs)
-        inside = not torch.is_grad_enabled() and run.functions.note()  # the inside of a custom function does not count
+        inside = not torch.is_grad_enabled() and run.functions.note()  # the inside a custom function does not count
         result = (func if inside or entry.handlers.answer is None else entry.handlers.answer)(*args, **kwargs)
         if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)
@@ -147,7 +141,9 @@ class Propagation(TorchFunctionMode):
             adopt(run, result)
         else:
             result = func(*args, **kwargs)
-        if not live:
+        if live:
+            run.model.note_data(result)
+        else:
             if (
                 (run.gradients.any_plain or kwargs.get("requires_grad"))
                 and isinstance(result, Tensor)
@@ -157,7 +153,7 @@ class Propagation(TorchFunctionMode):
             run.model.derive(result, (*args, *kwargs.values()), written)
         if written is not None:
             if inside:
-                seen(written, inside=True)  # the inside of a custom function does not count
+                seen(written, inside=True)  # the inside a custom function does not count
             else:
                 unseen(run, func, written)
         if run.inputs.ids and entry is not None:
@@ -166,12 +162,13 @@ class Propagation(TorchFunctionMode):
 
     def _propagating(self, entry: Entry | None, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
         """Runs an operation with live operands."""
-        run, written = self.run, _written(entry, func, args, kwargs)
+        run = self.run
         if transforms_active():
             raise transformed(run)
-        if kwargs.get("out") is not None:
+        if kwargs and kwargs.get("out") is not None:
             raise written_out(run, func)
         if entry is None or entry.family == REFUSED:
+            written = _written(entry, func, args, kwargs)
             result = self._unknown(func, args, kwargs, "" if entry is None else entry.reason)
             seen(written)
             adopt(run, result)
@@ -181,42 +178,69 @@ class Propagation(TorchFunctionMode):
             notes = []  # before an in-place write changes them
             for t in live:
                 notes.append(note_of(t))
-            result = self._known(entry, func, args, kwargs, live)
-            seen(written)
-            rounded = kwargs.get("rounding_mode") is not None or _counts(result)
-            if rounded and not result.requires_grad:  # a normaliser, or a constant by a rule, is not a break
-                self._cut(func, live[0], result)
-            adopt(run, result)
-            made = args[0] if result is None and args else result  # x[...] = y returns nothing
-            for name, value in entry.gives:
-                give(made, name, value)
-            carry(run, entry.traits, func, live, notes, args, kwargs, made)
-            if isinstance(written, Tensor) and written._is_view():
-                spread(run, written)
-        samples = run.inputs.samples
-        if samples > 1 and not (run.inputs.mixing or recording() or apart(samples, entry, args, kwargs, live, result)):
-            run.inputs.mix()
+            written, spelling = None, entry.spelling
+            if spelling.reflected:
+                result = handle(Call(run, entry, *_turned(entry, func, args), kwargs, live))
+            elif spelling.inplace or (kwargs and kwargs.get("inplace")):
+                if not args:  # F.relu(input=x, inplace=True)
+                    args, kwargs = (kwargs["input"],), {k: a for k, a in kwargs.items() if k != "input"}
+                written = args[0]
+                result = inplace(run, entry, func, args, kwargs, live)
+            else:
+                result = handle(Call(run, entry, func, args, kwargs, live))
+            self._note(entry, func, args, kwargs, live, notes, result, written)
+        inputs = run.inputs
+        asked = inputs.samples > 1 and not (inputs.mixing or inputs.sure or recording())
+        if asked and not apart(inputs.samples, entry, args, kwargs, live, result):
+            inputs.mix()
         if run.trace.recorder is not None and not replaying():
             family = "other" if entry is None else entry.family
-            made = result, written
-            run.trace.recorder.record(family, called(func).strip("_"), run.where(), made)
+            run.trace.recorder.record(family, called(func).strip("_"), run.where(), (result, written))
         return result
 
-    def _known(self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
-        if entry.spelling.reflected:
-            # Tensor.__rsub__(self, other) is other - self; the handler runs the main spelling.
-            method = func
-            args, func = (args[1], args[0], *args[2:]), lambda a, b, *rest: method(b, a, *rest)
-            func.__name__ = entry.function.__name__
-        if entry.spelling.inplace or kwargs.get("inplace"):
-            return inplace(self.run, entry, func, args, kwargs, live)
-        return handle(Call(self.run, entry, func, args, kwargs, live))
+    def _note(
+        self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor], notes: list[Note | None], result: Any,
+        written: Any,
+    ) -> None:  # fmt: skip
+        """Notes what is known of a result."""
+        run = self.run
+        if written is not None:
+            seen(written)
+        if not isinstance(result, Tensor):
+            adopt(run, result)
+        elif result.requires_grad:
+            note = note_of(result)
+            if note is None or note.run is not run:
+                renew(run, result)
+            else:
+                note.version = result._version
+        else:
+            run.model.note_data(result)
+            # a normaliser, or a constant by a rule, is not a break
+            if _counts(result) or (kwargs and kwargs.get("rounding_mode") is not None):
+                self._cut(func, live[0], result)
+        made = args[0] if result is None and args else result  # x[...] = y returns nothing
+        for name, value in entry.gives:
+            give(made, name, value)
+        carry(run, entry.traits, func, live, notes, args, kwargs, made)
+        if written is not None and isinstance(written, Tensor) and written._is_view():
+            spread(run, written)
 
     def _unknown(self, func: Callable[..., Any], args: tuple, kwargs: dict, reason: str) -> Any:
         if self.run.trace.strict:
             raise unknown(self.run, func, args, reason)
         self.run.trace.unfollowed(called(func), func, args, self.run.where(), reason)
         return func(*args, **kwargs)
+
+
+def _turned(entry: Entry, method: Any, args: tuple) -> tuple[Any, tuple]:
+    """`Tensor.__rsub__(self, other)` is `other - self`: the function and the operands of the main spelling, for the handler."""
+
+    def func(a: Any, b: Any, *rest: Any) -> Any:
+        return method(b, a, *rest)
+
+    func.__name__ = entry.function.__name__
+    return func, (args[1], args[0], *args[2:])
 
 
 def steps_of(call: Call) -> Propagation:
@@ -235,6 +259,6 @@ def _counts(result: Any) -> bool:
 
 def _written(entry: Entry | None, func: Any, args: tuple, kwargs: dict) -> Any:
     """The tensor that an operation writes into; None if it makes new tensors."""
-    if args and (kwargs.get("inplace") or writes(func) or (entry is not None and entry.spelling.inplace)):
+    if args and (kwargs.get("inplace") or (writes(func) if entry is None else entry.spelling.inplace)):
         return args[0]
     return kwargs.get("out")

@@ -9,29 +9,34 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from relprop.engine.members import members
+from relprop.engine.members import Members, Standing, members
 from relprop.torch_private.calls import running_module
+
+NOWHERE: Standing = ((), "")
+"""Where a module stands that is no part of the model."""
 
 
 class ModelView:
     """The model of a run, or a plain function.
 
     Attributes:
-        paths: the paths of each module, by its identity.
+        standing: the paths and the class's name of each module, by its identity.
         constants: tensors made of parameters and buffers alone, by identity; weak, so offloaded weights can be freed.
         of_data: masks, indices and other constants that depend on the inputs, by identity.
         any_of_data: whether there was one.
+        returned: whether the model has returned its output, of which a target now computes the score.
+        chosen: tensors that consist of entries of model constants, chosen by the inputs, by identity.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, found: Members | None = None) -> None:
         self._model = model
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self.of_data: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self.any_of_data = False
+        self.returned = False
+        self.chosen: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._buffers: set[int] | None = None
-        self.paths: dict[int, list[str]] = {}
-        for name, module in members(model).paths.items():
-            self.paths.setdefault(id(module), []).append(name)
+        self.standing = (members(model) if found is None else found).standing
 
     def note_constant(self, constant: Tensor) -> None:
         """Notes a tensor made of parameters and buffers alone."""
@@ -39,7 +44,7 @@ class ModelView:
 
     def here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = running_module()
-        return module, tuple(self.paths.get(id(module), ()))
+        return module, self.standing.get(id(module), NOWHERE)[0]
 
     def path(self) -> str:
         """The path of the module now running; "" for the model itself, or if no module of the model runs."""
@@ -66,6 +71,19 @@ class ModelView:
         """Whether a constant is known to depend on the inputs."""
         return self.of_data.get(id(constant)) is constant
 
+    @property
+    def ended(self) -> bool:
+        """Whether what runs now is not the model."""
+        return self.returned or (isinstance(self._model, nn.Module) and running_module() is None)
+
+    def end(self) -> None:
+        """Notes that the model has returned its output."""
+        self.returned = True
+
+    def weighs(self, constant: Tensor) -> bool:
+        """Whether a constant may be the weight of a layer: the inputs do not make its numbers, they choose them at most."""
+        return not self.any_of_data or not self.depends(constant) or self.chosen.get(id(constant)) is constant
+
     def note_data(self, result: Any) -> None:
         """Notes that a constant depends on the inputs: it was computed from a live tensor."""
         if type(result) is torch.Size:
@@ -87,6 +105,11 @@ class ModelView:
             self.note_constant(result)
         if self.any_of_data and any(self.depends(t) for t in given):
             self.note_data(result)
+            if isinstance(written, Tensor):
+                self.note_data((written, written._base))
+            numbers = [t for t in given if t.is_floating_point()]
+            if isinstance(result, Tensor) and numbers and all(self.owns(t) or self.weighs(t) for t in numbers):
+                self.chosen[id(result)] = result
         if not owned and isinstance(written, Tensor):
             self.constants.pop(id(written), None)
             self.constants.pop(id(written._base), None)

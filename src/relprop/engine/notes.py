@@ -127,10 +127,8 @@ def role_of(value: Any, name: str) -> Any:
 
 def noted(run: Run, tensor: Tensor) -> Note:
     """This run's note on a live tensor; a new one if there is none."""
-    note = note_of(tensor)
-    if note is None or note.run is not run:
-        note = renew(run, tensor)
-    return note
+    note: Note | None = getattr(tensor, _NAME, None)
+    return note if note is not None and note.run is run else renew(run, tensor)
 
 
 def adopt(run: Run, result: Any) -> None:

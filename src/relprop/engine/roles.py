@@ -48,6 +48,8 @@ class Role:
 
 ROLES: dict[str, Role] = {}
 _READ: list[Role] = []
+_LASTING: set[str] = set()
+"""The roles that all operations keep or join, whatever their traits."""
 
 
 def role(
@@ -65,6 +67,8 @@ def role(
     ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
     if read is not None:
         _READ.append(ROLES[name])
+    if ANY in survives or ANY in joined_by:
+        _LASTING.add(name)
     return name
 
 
@@ -72,8 +76,12 @@ def give(result: Any, name: str, value: Any) -> None:
     """Notes a role on all live tensors of a result, unless the handler gave them one that says more."""
     for t in result if isinstance(result, (tuple, list)) else (result,):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
-        if note is not None and note.role(name) is None:
-            note.give(name, value)
+        if note is None:
+            continue
+        if note.roles is None:
+            note.roles = {name: value}
+        elif note.roles.get(name) is None:
+            note.roles[name] = value
 
 
 def carry(
@@ -86,7 +94,7 @@ def carry(
         _link(traits, function, operands[0], notes[0], args, kwargs, result)
     if not traits:
         for note in notes:
-            if note is not None and note.roles is not None:
+            if note is not None and note.roles is not None and not _LASTING.isdisjoint(note.roles):
                 break
         else:
             return
@@ -210,6 +218,8 @@ def _link(
             note.move = Move(known, shape, None, (), {}, None)
             if note.layer is None and known.layer is not None and t.dtype == operand.dtype:
                 note.layer, note.input = known.layer, known.input
+            if note.scaled is None and t.dtype == operand.dtype:
+                note.scaled = known.scaled
         else:
             note.move = Move(known, shape, function, args[1:], kwargs, part)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine.marks import ELSEWHERE
 from relprop.engine.registry import Entry
 
 Test = Callable[[tuple, dict, list[Tensor], Tensor], bool]
@@ -21,7 +22,9 @@ Test = Callable[[tuple, dict, list[Tensor], Tensor], bool]
 
 def apart(samples: int, entry: Entry | None, args: tuple, kwargs: dict, live: list[Tensor], result: Any) -> bool:
     """Whether an operation shows that it keeps apart the samples of its live operands."""
-    results = list(_live(result))
+    if any(ELSEWHERE.of(t) for t in live):
+        return False
+    results = [r for r in _live(result) if not ELSEWHERE.of(r)]
     if entry is None or any(r.ndim == 0 or r.shape[0] % samples for r in results):
         return False
     test = _alike if entry.family == "activation" else _TESTS.get(_name(entry.function))
@@ -135,7 +138,8 @@ def _keeps_first(key: Any, ndim: int) -> bool:
 
 def _product(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
     """`a @ b`: the first axis is a batch, or the rows of a."""
-    a, b = args[0], args[1]
+    operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+    a, b = operands[0], operands[1]
     if (a.requires_grad and a.ndim < 2) or (b.requires_grad and b.ndim < 3):
         return False
     ndim = result.ndim + (b.ndim == 1)
@@ -174,6 +178,17 @@ def _with_axes(least: int) -> Test:
         return result.ndim >= least and _alike(args, kwargs, live, result)
 
     return test
+
+
+def _recurrent(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
+    """A recurrent layer over sequences with the samples first. Its last states have them second, and are marked so."""
+    return batch_first(args) and result.shape[0] == args[0].shape[0]
+
+
+def batch_first(args: tuple) -> bool:
+    """Whether a recurrent layer with these arguments takes dense sequences with the samples first."""
+    packed = isinstance(args[1], Tensor) and not args[1].is_floating_point()
+    return not packed and args[0].ndim == 3 and args[-1] is True
 
 
 def _summed(args: tuple, kwargs: dict, live: list[Tensor], result: Tensor) -> bool:
@@ -228,6 +243,7 @@ def _table() -> dict[str, Test]:
     put(_affine, "addmm")
     put(_normalised, "layer_norm rms_norm")
     put(_summed, "einsum")
+    put(_recurrent, "lstm gru rnn_tanh rnn_relu")
     for dims in (1, 2, 3):
         put(
             _pooled(dims),

@@ -11,6 +11,7 @@ from relprop.composites.places import Place
 from relprop.engine.applied import Applications
 from relprop.engine.chance import Chance
 from relprop.engine.inputs import Inputs
+from relprop.engine.members import Members
 from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.model_view import ModelView
 from relprop.engine.recorder import Recorder
@@ -27,6 +28,7 @@ class Run:
     Args:
         composite: the rules; None to choose them at the end of the forward pass ("auto").
         model: the model, for module paths; None for a plain function.
+        members: what the model is made of, where that is known.
         strict: whether an unknown operation is an error (else its native gradient is used and recorded).
         recorder: records what each operation absorbs.
         observed: whether each operation, its place and unknown operations are logged.
@@ -52,6 +54,7 @@ class Run:
         composite: Composite | None,
         model: Any = None,
         *,
+        members: Members | None = None,
         strict: bool = True,
         recorder: Recorder | None = None,
         observed: bool = False,
@@ -60,7 +63,7 @@ class Run:
         writes: Writes | None = None,
         weights: Any = None,
     ) -> None:
-        self.model = ModelView(model)
+        self.model = ModelView(model, members)
         self.sites = Sites(composite, self.model, observed)
         self.inputs = inputs or Inputs()
         self.functions = Applications()
@@ -81,7 +84,8 @@ class Run:
 
     def refuse(self, entry: Entry, what: str, shapes: str) -> UnsupportedOperationError:
         """The error for an operation that cannot be explained."""
-        place = Place(entry.family, entry.function, *self.model.here())
+        module, paths = self.model.here()
+        place = Place(entry.family, entry.function, module, paths)
         return UnsupportedOperationError(f"{place}, given {shapes}: {what}")
 
     def begin_pass(self, samples: int, final: bool) -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from relprop.composites.composite import Composite
+from relprop.composites.composite import MOVING, UNCHOSEN, Composite
 from relprop.composites.named import automatic
 from relprop.composites.places import Place
 from relprop.engine.journal import Journal
-from relprop.engine.model_view import ModelView
+from relprop.engine.model_view import NOWHERE, ModelView
 from relprop.engine.registry import Entry
 from relprop.engine.replay import replaying
 from relprop.errors import RuleError
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED, WEIGHTED
 from relprop.torch_private.calls import running_module
+from relprop.torch_private.state import graph_task, saved_elsewhere
+
+_COUNTED = WEIGHTED - {"batch_norm"}
+"""The families whose operations are the weighted layers that a composite counts."""
+_ABOVE = 4
+"""How many frames of the engine lie between the search for the running module and the model: at least these."""
 
 
 class Sites:
@@ -37,7 +45,8 @@ class Sites:
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
         self.journal = Journal()
-        self._names_everything = composite is not None and composite.names_everything
+        self._asked = UNCHOSEN if composite is None else composite.asked
+        self._aside = False
 
     @property
     def composite(self) -> Composite:
@@ -50,6 +59,7 @@ class Sites:
         """Makes "auto" choose by what the forward pass met. Called at its end."""
         if self._composite is None:
             self._composite = automatic(self.met)
+            self._asked = self._composite.asked
 
     @property
     def undecided(self) -> bool:
@@ -59,80 +69,103 @@ class Sites:
     @property
     def nz(self) -> bool:
         """Whether exact zeros may carry relevance at the current place."""
-        journal, composite = self.journal, self._composite
-        if journal.latest is not None and (replayed := journal.replayed) is not None:
+        if self.journal.latest is not None and (replayed := self.journal.replayed) is not None:
             return replayed.nz
-        if composite is None:
-            return self.weighted == 0
-        return composite.unproportional_hidden or (composite.unproportional_first and not self.weighted)
+        if self._aside:
+            return False
+        return self._asked.nz_hidden or (self._asked.nz_first and not self.weighted)
+
+    def nz_after(self, place: Place | None) -> bool:
+        """Whether exact zeros may carry relevance at what seemed to be the first layer, and is none."""
+        return place is not None and place.first and self._asked.nz_first
 
     @property
     def nz_hidden(self) -> bool:
-        return self._composite is not None and self._composite.unproportional_hidden
+        return self._asked.nz_hidden
 
     @property
     def nz_first(self) -> bool:
         """Whether exact zeros of the inputs may carry relevance, now that the composite is known."""
-        return self.nz_hidden or (self.weighted > 0 and self.composite.unproportional_first)
+        return self.nz_hidden or (self.weighted > 0 and self.composite.asked.nz_first)
 
-    def place(self, entry: Entry, operands: int) -> Place | None:
-        """The place of the operation now being called. Counts weighted layers.
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """A context whose operations are not part of the network: no composite names them, and they are not counted."""
+        before, self._aside = self._aside, True
+        try:
+            yield
+        finally:
+            self._aside = before
+
+    def trait(self, name: str) -> None:
+        """Notes a property of the network, by which "auto" chooses."""
+        if not self._aside:
+            self.met.add(name)
+
+    def stand(self, entry: Entry, operands: int) -> tuple[Place | None, Any]:
+        """The place of the operation now being called, and the rule there. Counts weighted layers.
 
         A weighted operation without a constant operand is a product. Operations that move or select values have no rule
         and no place, unless the composite may name them and they do not decompose into visible steps.
         """
-        if entry.family in ("structure", "selection") and (not self._names_everything or entry.decomposes):
+        family = entry.family
+        if family in MOVING and (not self._asked.names_everything or entry.decomposes):
             if self.log is not None:
                 self.log.append((entry, None))
-            return None
-        product = operands > 1 and entry.family in ("linear", "conv", "bilinear")
-        place = self.locate(entry, "product" if product else entry.family)
+            return None, None
+        place = self.locate(entry, "product" if operands > 1 and family in _COUNTED else family)
         if self.log is not None:
             self.log.append((entry, place))
-        return place
+        return place, self.rule(place)
 
     def locate(self, entry: Entry, family: str) -> Place:
         """The place of an operation, in this family."""
-        module = running_module()
-        if replaying():
-            return self.journal.replay(entry, module, self.nz_hidden)
-        if not self.journal.active:
-            self.journal.watch()
-        paths = tuple(self._model.paths.get(id(module), ())) if module is not None else ()
-        index = self.weighted if family in WEIGHTED and family != "batch_norm" else None
-        place = Place(family, entry.function, module, paths, index, order=self._order)
-        self._order += 1
-        self.weighted += index is not None
+        module = running_module(_ABOVE)
+        journal = self.journal
+        if graph_task() != -1 and replaying():
+            return journal.replay(entry, module, self._asked.nz_hidden)
+        if not journal.active and saved_elsewhere(journal.hooks):
+            journal.notice()
+        if self._aside:
+            return Place(family, entry.function, module, order=self._order)
+        paths, kind = self._model.standing.get(id(module), NOWHERE)
+        index = None
+        if family in _COUNTED:
+            index = self.weighted
+            self.weighted = index + 1
+        order = self._order
+        self._order = order + 1
         self.met.add(family)
-        return place
+        return Place(family, entry.function, module, paths, index, None, order, False, kind)
 
     def rule(self, place: Place) -> Any:
         """The rule for a place; None for the default; `UNDECIDED` until the backward pass."""
         journal = self.journal
         if journal.latest is not None and (replayed := journal.replayed) is not None:
             return replayed.rule
-        rule = self._rule(place)
+        if self._aside:
+            return None
+        rule: Any
+        by_family = self._asked.by_family
+        if by_family is not None:
+            rule = by_family.get(place.family)
+        elif self._composite is not None:
+            rule = self._composite.rule(place)
+        else:
+            rule = UNDECIDED if place.index is not None or place.family == "product" else None
+        if rule is not UNDECIDED:
+            self.placements[place.order] = (place, rule)
         if journal.active:
             journal.write(place, rule, self.nz)
         return rule
 
     def forget(self, place: Place) -> None:
-        """Takes back a place that turned out not to be the operation's."""
+        """Takes back the latest place, which turned out not to be the operation's."""
         if replaying():
             return
+        self.weighted -= place.index is not None
         self.placements.pop(place.order, None)
         self.journal.forget(place)
-
-    def _rule(self, place: Place) -> Any:
-        if self._composite is None:
-            if place.index is not None or place.family == "product":
-                return UNDECIDED
-            self.placements[place.order] = (place, None)
-            return None
-        rule = self._composite.rule(place)
-        if rule is not UNDECIDED:
-            self.placements[place.order] = (place, rule)
-        return rule
 
     def decide(self, place: Place) -> Rule | None:
         """The rule for a place that could not be decided before the end of the forward pass."""
@@ -144,19 +177,18 @@ class Sites:
 
     @property
     def rules(self) -> list[tuple[Place, Rule | None]]:
-        """Each place where a rule was requested, without its module, and the rule that acted, in order of execution."""
-        found = []
-        for place, rule in self._acted():
-            found.append((place.recorded(), rule))
-        return found
-
-    def _acted(self) -> list[tuple[Place, Rule | None]]:
+        """Each place where a rule was requested, and the rule that acted, in order of execution."""
         return [self.placements[order] for order in sorted(self.placements)]
+
+    def release(self) -> None:
+        """Lets go of the modules, at the end of a run whose places are part of a result."""
+        for place, _ in self.placements.values():
+            place.release()
 
     def unmatched(self) -> None:
         """Refuses an entry that matches places but cannot act on any of them."""
         for key, rule in self.composite.may_miss:
-            met = [place for place, _ in self._acted() if key.match(place)]
+            met = [place for place, _ in self.rules if key.match(place)]
             if met and not any(place.family in rule.families for place in met):
                 kinds = ", ".join(sorted({place.family for place in met}))
                 raise RuleError(

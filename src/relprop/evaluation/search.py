@@ -128,8 +128,9 @@ def search(
 ) -> Search:
     """Finds the best composite for a model and its data.
 
-    Samples are split at random. On one half, candidates race: after every 5 samples, what is 2.5 standard errors behind
-    the leader goes, and of the rest the worse half, until three are left. The best of them is tested on the other half, and "auto" stays unless it is two standard errors
+    Samples are split at random. On one half, candidates race: after every 5 samples, those that are 2.5 standard errors
+    behind the leader drop out, and of the rest the worse half, until three are left. The best of them is tested on the
+    other half, and "auto" stays unless it is two standard errors
     better there. Up to 40 candidates are all tried; of larger spaces Optuna's TPE picks some (needs Optuna).
 
     Args:

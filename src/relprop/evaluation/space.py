@@ -140,7 +140,7 @@ def space_of(given: Any, families: set[str], layers: int, main: Tensor, bounds: 
         by_depth: whether convolutions and dense layers have other rules in three parts of the depth.
 
     Raises:
-        InputError: it is no space.
+        InputError: it is not a space.
     """
     if isinstance(given, Space):
         return given

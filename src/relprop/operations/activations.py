@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.functions import custom, grafted, scaled, written
 from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remembered
+from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
-from relprop.numerics import aside, carrying, nonzero
-from relprop.operations.gates import GATE, gated
+from relprop.numerics import aside, carrying, nonzero, times
+from relprop.operations.gates import GATE, Gating, gated
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
 STATISTIC = role(
@@ -36,8 +37,16 @@ STATISTIC = role(
 
 def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     """The result of a chain: the operation's own value, with the secant straight to the source."""
-    step, nz, first = found.step, call.zeros_carry, call.zeros_carry_first
-    y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and first()))
+    step, nz, first, source = found.step, call.zeros_carry, call.zeros_carry_first, found()
+
+    def propagate(s: Tensor, g: Tensor) -> Tensor:
+        return times(secant(step, s, nz and first()), g)
+
+    if call.into is not None and memory_of(source) != memory_of(call.into.target):
+        y = written(call.into.target, source, call.into.write, propagate)
+        call.renew(y)
+    else:
+        y = custom(source, compute, propagate)
     call.keeps_zeros()
     return remembered(call, y, found)
 
@@ -107,23 +116,28 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         layer.preserve()
     before = origin(x)
     y: Tensor = call()
-    return y if y is x else _kept_on(call, before, y, x, call.function, args[1:], kwargs)
+    return y if y is x else _kept_on(call, before, y, x, Step(call.function, (SOURCE, *args[1:]), kwargs))
 
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`max(x, 0)`, in any spelling. It is homogeneous, and the layer before it may save its output as the relu's."""
     if (plain := _ruled_or_zero(call, input, torch.relu)) is not None:
         return plain
-    layer, before = maker(input), origin(input)
+    known = call.note(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
-    if layer is not None:
-        layer.rectify(y, inplace=call.inplace)
-    return y if call.inplace else _kept_on(call, before, y, input, torch.relu, (), {})
+    if known.layer is not None:
+        known.layer.rectify(y, inplace=call.inplace)
+    if call.inplace:
+        return y
+    if known.chain is not None or known.move is not None:
+        return _kept_on(call, origin(input), y, input, _RELU)
+    call.note(y).give(GATE, Gating(_RELU, known.role(GATE)))
+    return y
 
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
     """The result if a rule acts on the activation or zeros carry relevance; None if the native gradient is right."""
-    if call.formula is not None:
+    if call.rule is not None and call.formula is not None:
         return ruled(call, x)
     if not call.zeros_carry:
         return None
@@ -141,16 +155,21 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
-    return _kept_on(call, before, custom(x, value, propagate), x, apply, rest, kwargs)
+    return _kept_on(call, before, custom(x, value, propagate), x, Step(apply, (SOURCE, *rest), kwargs))
 
 
-def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, function: Any, args: tuple, kwargs: dict) -> Tensor:
+def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: Step) -> Tensor:
     """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
     call.note(y)
     if before.step is not SOURCE or (note is not None and continues(note)):
-        return remembered(call, y, before._replace(step=Step(function, (before.step, *args), kwargs)))
-    return gated(y, x, function, args, kwargs)
+        return remembered(
+            call, y, before._replace(step=Step(step.function, (before.step, *step.args[1:]), step.kwargs))
+        )
+    return gated(y, x, step)
+
+
+_RELU = Step(torch.relu, (SOURCE,), {})
 
 
 def maker(x: Tensor) -> Any:

@@ -19,6 +19,7 @@ from relprop.numerics import aside
 from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
+from relprop.operations.folding import behind_views
 from relprop.operations.secants import is_scalar
 from relprop.rules.base import UNDECIDED
 
@@ -40,14 +41,16 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     """Folds a bias, or a scale and then a shift, into the weighted layer before it, like a BatchNorm."""
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
+    if layer is None and note is not None and note.move is not None:
+        layer, scale = behind_views(note, live.dtype) or (None, None)
     if layer is None or not (constant.ndim < live.ndim or call.is_model_constant(constant)):
         return call()  # it may differ between samples
     if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
-    if call.rule not in (None, UNDECIDED) or not layer.per_channel(constant, live.ndim):
+    v = layer.vector(constant.detach()) if call.rule in (None, UNDECIDED) else None
+    if v is None:
         return call()
-    v = constant.detach().reshape(-1)
 
     def apply(x: Tensor, c: Tensor) -> Tensor:
         return call(x, c, **call.kwargs) if first else call(c, x, **call.kwargs)

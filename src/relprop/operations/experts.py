@@ -11,16 +11,15 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import scaled
 from relprop.engine.registry import register
+from relprop.operations.maps import Map
 from relprop.operations.weighted import weighted
 
 
-class Grouped:
+class Grouped(Map):
     """`y_r = x_r w_e` for the rows r of expert e, up to `offsets[e]`: weight (e, i, j).
 
     A rule may stack several operands. Each has as many rows as the offsets count.
     """
-
-    channel_axis = None
 
     def __init__(self, multiply: Any, offsets: Tensor | None, rows: int) -> None:
         self.multiply, self.offsets, self.rows = multiply, offsets, rows
@@ -31,9 +30,6 @@ class Grouped:
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return self.forward(s, w.transpose(-2, -1))
-
-    def along_result(self, v: Tensor) -> Tensor:
-        return v
 
 
 def grouped_mm(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from relprop.engine.registry import CUSTOM, REFUSED, SILENT, declare, native
 from relprop.operations.activations import elementwise
+from relprop.operations.matrices import factors
 from relprop.operations.normalisation import softmax
 from relprop.operations.opaque import opaque
-from relprop.operations.products import factors
 from relprop.operations.visible import visible
 
 declare("linear", opaque, "LRP-0: the gradient of a linear map; the bias keeps its share")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from types import BuiltinFunctionType, MethodDescriptorType, NoneType
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.notes import Note, note_of
@@ -15,6 +18,8 @@ from relprop.numerics import aside
 
 _GRID = (-1e3, -50.0, -10.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 10.0, 50.0, 1e3)
 _ZERO = _GRID.index(0.0)
+_PLAIN = (int, float, str, NoneType)
+_BUILT_IN = (BuiltinFunctionType, MethodDescriptorType)
 
 
 class Gating(NamedTuple):
@@ -56,8 +61,18 @@ def _level(gate: Any) -> int:
 
 def _own_level(step: Step) -> int:
     if step.gate is None:
-        step.gate = _level_of(step) or 0
+        plain = all(a is SOURCE or isinstance(a, _PLAIN) for a in (*step.args, *step.kwargs.values()))
+        if plain and (isinstance(step.function, _BUILT_IN) or getattr(step.function, "__module__", "") == F.__name__):
+            step.gate = _remembered(step.function, step.args, tuple(step.kwargs.items()))
+        else:
+            step.gate = _level_of(step) or 0
     return step.gate
+
+
+@lru_cache(maxsize=256)
+def _remembered(function: Any, args: tuple, kwargs: tuple) -> int:
+    """The level of one of torch's own operations with plain options, which is the same in every run."""
+    return _level_of(Step(function, args, dict(kwargs))) or 0
 
 
 def _level_of(*steps: Step) -> int | None:
@@ -98,13 +113,12 @@ def sigmoidal(step: Step) -> bool:
         return bool(ends[0] != ends[1])
 
 
-def gated(t: Tensor, operand: Tensor, function: Any, args: tuple = (), kwargs: dict | None = None) -> Tensor:
-    """Notes that a tensor is an activation of an operand. The tensor has a note already."""
+def gated(t: Tensor, operand: Tensor, step: Step) -> Tensor:
+    """Notes that a tensor is an activation of an operand: one step. The tensor has a note already."""
     note = note_of(t)
     if note is not None:
-        scalars = not any(isinstance(a, Tensor) and a.ndim for a in args)
-        before = known_gate(note_of(operand))
-        note.give(GATE, Gating(Step(function, (SOURCE, *args), kwargs or {}), before) if scalars else 1)
+        entrywise = len(step.args) > 1 and any(isinstance(a, Tensor) and a.ndim for a in step.args)
+        note.give(GATE, 1 if entrywise else Gating(step, known_gate(note_of(operand))))
     return t
 
 

@@ -21,6 +21,7 @@ from relprop.engine.handling import decided
 from relprop.engine.notes import adopt
 from relprop.engine.registry import TABLE
 from relprop.engine.run import Run
+from relprop.operations.maps import Map
 from relprop.operations.weighted import Weighted
 from relprop.rules.base import Way
 from relprop.torch_private.state import without_torch_function
@@ -36,10 +37,8 @@ class Parts:
     hidden_bias: Tensor | None = None
 
 
-class Stacked:
+class Stacked(Map):
     """`y = w x`, with weight (j, i) for all samples, or (b, j, i) for each."""
-
-    channel_axis = None
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = F.linear(x, w) if w.ndim == 2 else (w @ x[..., None])[..., 0]
@@ -47,9 +46,6 @@ class Stacked:
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s @ w if w.ndim == 2 else (s[..., None, :] @ w)[..., 0, :]
-
-    def along_result(self, v: Tensor) -> Tensor:
-        return v
 
 
 class Joint(Weighted):

@@ -16,7 +16,45 @@ from torch import Tensor
 from relprop.engine.tensors import per_axis
 
 
-class Dense:
+class Map:
+    """A linear map of any weight of the same shape."""
+
+    channel_axis: int | None = None
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        """From the shape of the output to that of the input `x`."""
+        raise NotImplementedError
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        """A vector over output channels, shaped to multiply the weight."""
+        raise NotImplementedError
+
+    def weight_gradient(self, x: Tensor, s: Tensor, w: Tensor) -> Tensor:
+        """The gradient of `<forward(x, w), s>` by the weight."""
+        with torch.enable_grad():
+            own = w.detach().requires_grad_()
+            return torch.autograd.grad(self.forward(x.detach(), own), own, s)[0]
+
+    def along_result(self, v: Tensor) -> Tensor:
+        """A vector over output channels, shaped to broadcast with the output."""
+        return v
+
+    def vector(self, constant: Tensor, shape: torch.Size) -> Tensor | None:
+        """A constant that the output, of this shape, is scaled or shifted by, as a vector over channels; None if it is none."""
+        axis = self.channel_axis
+        if axis is None or constant.ndim < -axis or constant.ndim > len(shape):
+            return None
+        return constant.reshape(-1) if constant.numel() == constant.shape[axis] == shape[axis] else None
+
+    def over(self, axis: int) -> bool:
+        """Whether this axis of the output holds channels, too, beside `channel_axis`."""
+        return False
+
+
+class Dense(Map):
     """`y = x w^T`: weight (j, i)."""
 
     channel_axis = -1
@@ -27,19 +65,15 @@ class Dense:
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s @ w
 
+    def weight_gradient(self, x: Tensor, s: Tensor, w: Tensor) -> Tensor:
+        return s.reshape(-1, s.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
+
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
-        """A vector over output channels, shaped to multiply the weight."""
         return v[:, None]
 
-    def along_result(self, v: Tensor) -> Tensor:
-        """A vector over output channels, shaped to broadcast with the output."""
-        return v
 
-
-class Bilinear:
+class Bilinear(Map):
     """`y_k = x1 w_k x2`, with the constant operand folded into a weight for each sample: weight (..., j, i)."""
-
-    channel_axis = None
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = (w @ x[..., None])[..., 0]
@@ -51,39 +85,15 @@ class Bilinear:
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
         return v[:, None]
 
-    def along_result(self, v: Tensor) -> Tensor:
-        return v
 
-
-class Contraction:
-    """An einsum of a live and a constant tensor that share no index of the result: a matrix in any layout."""
+class Contraction(Map):
+    """`y = x w`, summed over the axes that the result lacks; a letter for each axis."""
 
     def __init__(self, live: str, constant: str, output: str) -> None:
         self.live, self.constant, self.output = live, constant, output
-        self.channel_axis = -1 if output[-1] in constant else None  # `...` ends in a dot, which no constant contains
-        before, _, after = live.partition("...")
-        axes = {label: n for n, label in enumerate(before)} | {label: n - len(after) for n, label in enumerate(after)}
-        self.extent = tuple(axes[label] for label in live if label in constant)
-
-    @staticmethod
-    def parse(equation: Any, position: int) -> Contraction | None:
-        """The map of an equation of two operands, with the live one at `position`; None if it is not such a map."""
-        if not isinstance(equation, str) or equation.count(",") != 1 or equation.count("->") != 1:
-            return None
-        operands, output = equation.replace(" ", "").split("->")
-        live, constant = operands.split(",")[:: 1 - 2 * position]
-        if "." in equation:
-            if live.count("...") != 1 or output.count("...") != 1 or "." in constant:
-                return None
-            named = live.replace("...", ""), constant, output.replace("...", "")
-        else:
-            named = live, constant, output
-        plain = all(len(set(term)) == len(term) for term in named)
-        one, two, end = (set(term) for term in named)
-        moved = two - one <= end and one - two <= end
-        if not named[2] or not plain or not moved or one & two & end:
-            return None
-        return Contraction(live, constant, output)
+        self.channels = set(constant) & set(output) - set(live)
+        self.channel_axis = -1 if output[-1:] in self.channels and output else None
+        self.extent = tuple(n for n, label in enumerate(live) if label in constant and label not in output)
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = torch.einsum(f"{self.live},{self.constant}->{self.output}", x, w)
@@ -93,16 +103,30 @@ class Contraction:
         return torch.einsum(f"{self.output},{self.constant}->{self.live}", s, w)
 
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
-        return v.reshape([-1 if label == self.output[-1] else 1 for label in self.constant])
+        v = v.reshape([1] * (len(self.output) - v.ndim) + list(v.shape))
+        kept = [self.output.index(label) for label in self.constant if label in self.output]
+        others = [axis for axis in range(v.ndim) if axis not in kept]
+        v = v.permute(*kept, *others).reshape([v.shape[axis] for axis in kept])
+        return v[tuple(slice(None) if label in self.output else None for label in self.constant)]
 
-    def along_result(self, v: Tensor) -> Tensor:
-        return v
+    def vector(self, constant: Tensor, shape: torch.Size) -> Tensor | None:
+        """A constant that varies along axes of the weight alone, and along a channel if there is one."""
+        if constant.ndim > len(shape):
+            return None
+        start = len(shape) - constant.ndim
+        labels, sizes = self.output[start:], shape[start:]
+        full = {a for a, have, need in zip(labels, constant.shape, sizes, strict=True) if have == need}
+        fits = all(
+            have == 1 or (a in full and a in self.constant) for a, have in zip(labels, constant.shape, strict=True)
+        )
+        return constant if fits and (full & self.channels or not self.channels) else None
+
+    def over(self, axis: int) -> bool:
+        return self.output[axis : axis + 1] in self.channels
 
 
-class Diagonal:
+class Diagonal(Map):
     """`y = x w`, one weight per channel, shaped to broadcast: a BatchNorm on its own."""
-
-    channel_axis = None
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         return x * w if b is None else x * w + b
@@ -113,11 +137,8 @@ class Diagonal:
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
         return v.reshape(w.shape)
 
-    def along_result(self, v: Tensor) -> Tensor:
-        return v
 
-
-class Convolution:
+class Convolution(Map):
     """A convolution or transposed convolution of any dimension, with or without a batch axis."""
 
     def __init__(
@@ -170,6 +191,15 @@ class Convolution:
         if ends:
             g = F.pad(g, [-end for end in ends])
         return g[0] if lone else g
+
+    def weight_gradient(self, x: Tensor, s: Tensor, w: Tensor) -> Tensor:
+        s, x = (s[None], x[None]) if x.ndim == self.dims + 1 else (s, x)
+        inner = F.pad(x, self._ends(w)) if self.same else x
+        g: Tensor = torch.ops.aten.convolution_backward(
+            s, inner, w, None, self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, self.groups, [False, True, False],
+        )[1]  # fmt: skip
+        return g
 
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
         if not self.transposed:

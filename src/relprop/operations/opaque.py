@@ -17,7 +17,7 @@ from relprop.engine.call import Call
 from relprop.errors import RuleError
 from relprop.operations.layer_view import LayerView
 from relprop.operations.maps import Dense
-from relprop.operations.products import factors
+from relprop.operations.matrices import factors
 from relprop.operations.weighted import Weighted
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED, Way
@@ -95,9 +95,9 @@ class Opaque(Weighted):
         with torch.no_grad():
             found = self._with(_NO_WEIGHT if x is None else x, self._dequantise)
         weight, bias = found if isinstance(found, tuple) else (found, None)
-        if not isinstance(weight, Tensor) or weight.ndim != 2 or len(weight) != self.channels:
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or len(weight) != self.shape[-1]:
             shape = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
-            raise RuleError(f"{self.place}: weight= must return a tensor of shape ({self.channels}, in); got {shape}.")
+            raise RuleError(f"{self.place}: weight= must return a tensor of shape ({self.shape[-1]}, in); got {shape}.")
         return weight, bias
 
     @property
@@ -117,8 +117,7 @@ class Opaque(Weighted):
         if way is Way.BLOCKED:
             return torch.zeros_like(x)
         native = way in (Way.DEFAULT, Way.NATIVE)
-        z, rectified = self._kept(g, True if native else getattr(rule, "whole_output", False))
-        view = OpaqueView(self, x, z, rectified, {})
+        view = OpaqueView(self, x, self._kept(g, True if native else getattr(rule, "whole_output", False)), {})
         self._report(view, g)
         if native:
             return view.transpose(g * (view.z != 0) if self.nz and way is not Way.NATIVE else g)

@@ -9,6 +9,7 @@ Index letters: t step, b sample (at step t the first `sizes[t]` of a packed batc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,14 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
+from relprop.engine.marks import ELSEWHERE
 from relprop.engine.mode import steps_of
 from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
 from relprop.engine.tensors import without_history
+from relprop.operations.gates import GATE
 from relprop.operations.joint import Content, Parts
 from relprop.torch_private.state import without_torch_function
 
@@ -127,8 +130,13 @@ class Relu(Cell):
         return (torch.relu(self.joint(given, x, state[0])),)
 
 
-def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
-    """All steps in one direction over packed rows `x`: the output of each step, also packed, and the last state."""
+def _run(
+    cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool, seen: list[State] | None = None
+) -> tuple[Tensor, State]:
+    """All steps in one direction over packed rows `x`: the output of each step, also packed, and the last state.
+
+    If `seen` is given, the states of all steps are added to it, in the order of the sequence.
+    """
     start, ended = state, []
     of_content, x, of_gates = cell.prepare(x)
     with without_torch_function():
@@ -147,9 +155,37 @@ def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -
             state = tuple(torch.cat([s, s0[running : sizes[t]]]) for s, s0 in zip(state, start, strict=True))
         state = cell.step(given[t], rows[t], gates[t], state)
         outputs.append(state[0])
+        if seen is not None:
+            seen.insert(0 if reverse else len(seen), state)
     for rest in reversed(ended):
         state = tuple(torch.cat(pair) for pair in zip(state, rest, strict=True))
     return torch.cat(outputs[::-1] if reverse else outputs), state
+
+
+STATES = ("steps", "cells")
+"""The names of the states of a recurrent layer: what it hands to the next step, and the cell of an LSTM."""
+
+
+def _asked(call: Call, layer: int, direction: int, alone: bool, states: int) -> dict[int, Callable[[Tensor], None]]:
+    """Who asked for the states of one layer in one direction, by the number of the state."""
+    found: dict[int, Callable[[Tensor], None]] = {}
+    for n, name in enumerate(STATES[:states]):
+        for called in (f"{name}_l{layer}{'_reverse' * direction}", *([name] if alone else [])):
+            show = call.stepped(called)
+            if show is not None:
+                found[n] = show
+    return found
+
+
+def _show(call: Call, shown: dict[int, Callable[[Tensor], None]], seen: list[State], sizes: list[int]) -> None:
+    if shown and len(set(sizes)) > 1:
+        raise call.error(
+            "the state at a step has no row for samples that have ended, so steps of packed sequences of several lengths "
+            "cannot be named. Explain sequences of one length together."
+        )
+    for n, show in shown.items():
+        for state in seen:
+            show(state[n])
 
 
 def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]:
@@ -180,7 +216,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
         if training and dropout > 0 and layers > 1:
             raise call.training(f"{call.entry.function.__name__} with dropout")
         start: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        with steps_of(call):
+        with steps_of(call), call.keeping_samples() if batch_first else nullcontext():
             if not packed:
                 alone = input.ndim == 2
                 x = input.unsqueeze(1) if alone else input.transpose(0, 1) if batch_first else input
@@ -195,7 +231,10 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
                 outputs = []
                 for d in range(directions):
                     first = tuple(s[layer * directions + d] for s in start)
-                    output, final = _run(make(next(weights), call.run), x, sizes, first, reverse=d == 1)
+                    shown = _asked(call, layer, d, layers * directions == 1, states)
+                    seen: list[State] | None = [] if shown else None
+                    output, final = _run(make(next(weights), call.run), x, sizes, first, d == 1, seen)
+                    _show(call, shown, seen or [], sizes)
                     outputs.append(output)
                     finals.append(final)
                 x = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -204,7 +243,10 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
                 x = x.unflatten(0, (steps, batch))
                 x = x.squeeze(1) if alone else x.transpose(0, 1) if batch_first else x
                 ends = [e.reshape(n.shape) for e, n in zip(ends, native[1:], strict=True)]
-        return tuple(grafted(n, h) if h.requires_grad else n for n, h in zip(native, (x, *ends), strict=True))
+        results = tuple(grafted(n, h) if h.requires_grad else n for n, h in zip(native, (x, *ends), strict=True))
+        for end in results[1:]:
+            ELSEWHERE.put(end, True)
+        return results
 
     return handler
 
@@ -231,6 +273,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
 
 
 for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", Tanh, 1), ("rnn_relu", Relu, 1)):
-    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states))
-    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states))
+    _gives = {GATE: 1} if _cell in (Tanh, Relu) else {}  # whose states come out of an activation
+    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states), gives=_gives)
+    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states), gives=_gives)
 register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure")

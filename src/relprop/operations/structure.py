@@ -195,4 +195,4 @@ register(
 if (_padded := NESTED_TO_PADDED) is not None:
     register(_padded, family="structure", only=True)
 register(torch.ops.aten.slice, torch.ops.aten.slice.Tensor, family="structure", only=True)
-register(*named("smm spmm hspmm"), torch.sparse.mm, family="structure")
+register(*named("smm hspmm"), torch.sparse.mm, family="structure")

@@ -10,6 +10,8 @@ from relprop.rendering.visible import visible
 
 # The brackets that `visible` puts around codes, for fonts that lack them.
 _SPELLED = {"⟨": "[", "⟩": "]"}
+LABELS = 320.0
+"""The most room of the name of a feature beside its bar, in pixels. A longer one is cut, and whole on hover."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 

@@ -16,6 +16,7 @@ from importlib import resources
 import numpy as np
 
 from relprop.rendering import colours
+from relprop.rendering.account import percent
 from relprop.rendering.colours import Floats, Palette
 from relprop.rendering.figures import figures, grid_html
 from relprop.rendering.matrix import TokenMatrix, label
@@ -100,6 +101,10 @@ def view_html(view: View, *, heading: str = "h3", many: bool = False) -> str:
         shown = matrix_html(view.data)
     elif view.cells and all(cell.panels for cell in view.cells.values()):
         shown = grid_html(view.cells, heading="h4" if heading == "h3" else heading)
+    elif view.cells and view.kind == "table":
+        shown = f'<div class="scroll">{view.draw().to_svg()}</div>\n{_numbers_side_by_side(view)}'
+    elif view.cells and all(isinstance(cell.data, TokenMap) for cell in view.cells.values()):
+        shown = texts_side_by_side(view)
     elif view.cells:
         shown = "\n".join(
             view_html(replace(cell, title=f"{row}: {name}"), heading="h4") for (row, name), cell in view.cells.items()
@@ -109,24 +114,58 @@ def view_html(view: View, *, heading: str = "h3", many: bool = False) -> str:
     else:
         shown = f'<div class="scroll">{view.draw().to_svg()}</div>{_listed(view)}'
     above = None if view.panels else view.account
-    account = f"<div class=account>{above.to_svg()}</div>\n" if above is not None else ""
+    # On paper, the sentence above says enough of each of many.
+    kind = '"account screen"' if many else "account"
+    account = f"<div class={kind}>{above.to_svg()}</div>\n" if above is not None else ""
     return f"<section class=view><{heading}>{text(view.title)}</{heading}>{notes}\n{account}{shown}\n</section>"
 
 
 def tokens_html(shown: TokenMap, *, many: bool = False) -> str:
     """A text on its colours. The relevance of each token is shown on hover, and listed below."""
+    listed = [(token.text, token.value) for token in shown.tokens]
+    return f"{_tinted(shown)}\n{legend(shown.scale, 'dotted line', 'solid line')}\n" + values_table(
+        listed, f"Relevance of {len(listed)} tokens", folded=many or len(listed) > _FOLDED, on_paper=not many
+    )
+
+
+def _tinted(shown: TokenMap) -> str:
+    """The tokens on their colours, with their numbers on hover."""
     parts = []
     for token, level in zip(shown.tokens, _levels(shown.scaled), strict=True):
         tag = "i" if token.special else "b"
         before, word, after = spaces(token.text)  # the colour ends with the word
         parts.append(f"{before}<{tag}{level} title={number(token.value)}>{_token(word)}</{tag}>{after}")
-    listed = [(token.text, token.value) for token in shown.tokens]
-    return (
-        f'<p class="tokens" dir="auto">{"".join(parts)}</p>\n{legend(shown.scale, "dotted line", "solid line")}\n'
-        + values_table(
-            listed, f"Relevance of {len(listed)} tokens", folded=many or len(listed) > _FOLDED, on_paper=not many
-        )
-    )
+    return f'<p class="tokens" dir="auto">{"".join(parts)}</p>'
+
+
+def texts_side_by_side(view: View) -> str:
+    """The same text by each composite, one below the other, under what was explained; the numbers in a table."""
+    parts = []
+    for row in dict.fromkeys(row for row, _ in view.cells):
+        cells = {name: cell for (other, name), cell in view.cells.items() if other == row}
+        first = next(iter(cells.values()))
+        parts.append(f"<h4>{text(row)}, score {number(first.rows[0].score)}</h4>")
+        for name, cell in cells.items():
+            assert isinstance(cell.data, TokenMap)
+            line = cell.rows[0]
+            arrived = f", {percent(line.relevance / line.score)} arrived" if cell.account is not None else ""
+            parts.append(f"<p class=composite><strong>{text(name)}</strong>{text(arrived)}</p>")
+            parts.append(f"{_tinted(cell.data)}\n{legend(cell.data.scale, 'dotted line', 'solid line')}")
+    return "\n".join([*parts, _numbers_side_by_side(view)])
+
+
+def _numbers_side_by_side(view: View) -> str:
+    """All numbers of a comparison in tables: a line for each feature or token, a column for each composite."""
+    parts = []
+    for row in dict.fromkeys(row for row, _ in view.cells):
+        cells = {name: cell.entries for (other, name), cell in view.cells.items() if other == row}
+        lines = [
+            (entries[0][0].strip() or entries[0][0], *(number(value) for _, value in entries))
+            for entries in zip(*cells.values(), strict=True)
+        ]
+        shown = table((row, *cells), lines[:_LONGEST], numbers=list(cells))
+        parts.append(f"<details class=screen><summary>The numbers of {text(row)}</summary>{shown}</details>")
+    return "\n".join(parts)
 
 
 def matrix_html(shown: TokenMatrix) -> str:
@@ -186,7 +225,7 @@ def key() -> str:
     """What the colours of a page mean, shown in these colours."""
     return (
         f'<p class="note">Colours: <b class="p{LEVELS}">&nbsp;for&nbsp;</b> what is explained, '
-        f'<b class="n{LEVELS}">&nbsp;against&nbsp;</b> it; <b>white</b>: no say. Maps tell their numbers under the pointer.</p>'
+        f'<b class="n{LEVELS}">&nbsp;against&nbsp;</b> it; <b>white</b>: neither. Point at a map to see its numbers.</p>'
     )
 
 
@@ -227,10 +266,10 @@ def _listed(view: View) -> str:
     if not view.entries:
         return ""
     if view.kind == "table" and len(view.entries) <= _LONGEST:
-        return values_table(view.entries, f"Relevance of {len(view.entries)} features")
+        return values_table(view.entries, f"Relevance of {len(view.entries)} {view.unit}")
     if view.kind == "table":
         strongest = sorted(view.entries, key=lambda entry: -abs(entry[1]))[:_LONGEST]
-        return values_table(strongest, f"The {_LONGEST} strongest of {len(view.entries)} features")
+        return values_table(strongest, f"The {_LONGEST} strongest of {len(view.entries)} {view.unit}")
     where = {"image": "row, column", "series": "channel, step", "volume": "slice, row, column"}.get(view.kind, "index")
     # Places of pixels help nobody on paper, where they could not be folded.
     return values_table(view.entries, f"The {len(view.entries)} strongest ({where})", on_paper=False)

@@ -12,7 +12,7 @@ from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.drawing import Drawing
-from relprop.rendering.fonts import fit, width
+from relprop.rendering.fonts import LABELS, fit, width
 from relprop.rendering.marks import FAINT, INK, SIZE, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number, to_array
 from relprop.rendering.table import bars
@@ -50,7 +50,7 @@ def layer_bars(
     low = min([0.0, score or 0.0, *(negative for _, negative in parts.values())])
     high = max([0.0, score or 0.0, *(positive for positive, _ in parts.values())])
     span = (high - low) or 1.0
-    left = min(max(width(name, SIZE) for name in parts), 220.0) + 12
+    left = min(max(width(name, SIZE) for name in parts), LABELS) + 12
 
     def place_of(value: float) -> float:
         return left + wide * (value - low) / span

@@ -11,8 +11,8 @@ from PIL import Image
 from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import Drawing
-from relprop.rendering.fonts import fit, width
+from relprop.rendering.drawing import Drawing, wrapped
+from relprop.rendering.fonts import LABELS, fit, width
 from relprop.rendering.image import Heatmap
 from relprop.rendering.legend import colour_bar
 from relprop.rendering.marks import FAINT, INK, LINE, SIZE, SMALL, Line, Mark, Picture, Rect, Text
@@ -57,7 +57,7 @@ def importance(
         raise InputError(f"{len(names)} names for {len(sizes)} sizes and {len(means)} means of relevance.")
     order = np.argsort(-np.nan_to_num(sizes), kind="stable")
     shown, others = order[:most], order[most:]
-    left = min(max(width(names[i], SIZE) for i in shown), 220.0) + 12
+    left = min(max(width(names[i], SIZE) for i in shown), LABELS) + 12
     room = wide - 120.0
     full = longest or float(np.nanmax(sizes)) or 1.0
     marks: list[Mark] = []
@@ -111,7 +111,7 @@ def beeswarm(
     drawn = values[:, order]
     low, high = min(float(drawn.min(initial=0.0)), 0.0), max(float(drawn.max(initial=0.0)), 0.0)
     span = (high - low) or 1.0
-    left = min(max(width(names[i], SIZE) for i in order), 220.0) + 12
+    left = min(max(width(names[i], SIZE) for i in order), LABELS) + 12
     zero = left + wide * -low / span
     marks: list[Mark] = []
     for place, i in enumerate(order):
@@ -178,7 +178,7 @@ def sample_map(
         for (n, f), value in np.ndenumerate(shown):
             said = f"sample {n}, {names[order[f]]}: {number(float(value))}"
             marks.append(Rect(left + f * column, n * line, column, line, None, None, said))
-    longest = min(max(width(names[i], SMALL) for i in order), 140.0)
+    longest = min(max(width(names[i], SMALL) for i in order), LABELS / 1.5)
     for f, i in enumerate(order):
         name = fit(names[i], longest, SMALL)
         x, y = left + f * column + column / 2 - 6, tall + width(name, SMALL) + 8
@@ -188,10 +188,12 @@ def sample_map(
     said = "a line is a sample" if each == 1 else f"a line is the mean of {each} samples"
     if len(order) < len(names):
         said = f"{said}; {len(names) - len(order)} features are left out"
-    marks.append(Text(left, top + 30, "; ".join(filter(None, [said, heatmap.note])), SMALL, FAINT))
-    return Drawing(
-        max(left + wide, left + 300) + 8, top + 48, tuple(marks), f"Relevance of {len(values)} samples by feature."
-    )
+    across = max(left + wide, left + 300) + 8
+    top += 30
+    for text in wrapped("; ".join(filter(None, [said, heatmap.note])), across - left, SMALL):
+        marks.append(Text(left, top, text, SMALL, FAINT))
+        top += SMALL + 4
+    return Drawing(across, top + 4, tuple(marks), f"Relevance of {len(values)} samples by feature.")
 
 
 def _dots(places: Floats, features: Floats | None, wide: int) -> Image.Image:

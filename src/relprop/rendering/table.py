@@ -12,7 +12,7 @@ from relprop.errors import InputError
 from relprop.rendering import colours
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
 from relprop.rendering.drawing import Drawing
-from relprop.rendering.fonts import fit, width
+from relprop.rendering.fonts import LABELS, fit, width
 from relprop.rendering.marks import FAINT, INK, LINE, SIZE, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number, to_array
 
@@ -98,7 +98,7 @@ def waterfall(
     Args:
         relevance: `(F,)`, the relevance of each feature.
         score: the score, where the bars must end.
-        residual: what was absorbed on the way, as one number or by cause; None is the score less the relevance.
+        residual: what was absorbed on the way, as one number or by cause; None is the score minus the relevance.
         names: the names of the features.
         features: their values, written next to the names.
         most: the number of features to draw; the sum of the rest is one step.
@@ -236,7 +236,7 @@ def _largest(values: Floats, labels: list[str], most: int) -> list[tuple[str, fl
 
 
 def _label_room(entries: Sequence[tuple[str, float]]) -> float:
-    return min(max(width(label, SIZE) for label, _ in entries), 220.0) + 12
+    return min(max(width(label, SIZE) for label, _ in entries), LABELS) + 12
 
 
 def _colour(value: float, palette: Palette | str) -> str:

@@ -118,10 +118,14 @@ class TokenMap:
         """What a reader should know before trusting the colours; empty for an ordinary text."""
         return note(self.values, self.scale, "token")
 
-    def drawing(self, room: float = 720) -> Drawing:
+    def drawing(self, room: float = 720, *, bar: bool = True) -> Drawing:
         """The text in wrapped lines, each token on its colour. A line under it is solid for, dotted against.
 
         Lines break between words, and within a word that does not fit a line.
+
+        Args:
+            room: the length of the lines, in pixels.
+            bar: whether the scale is drawn below, with what is to be noted.
         """
         grounds: list[Mark] = []
         marks: list[Mark] = []  # above all grounds: the ground of a token would cover part of the letter before it
@@ -160,20 +164,25 @@ class TokenMap:
             longest = max(longest, x)
             if breaks:
                 x, y = 0.0, y + _LINE_HEIGHT * breaks
-        height = y + _LINE_HEIGHT + 8
+        bottom = y + _LINE_HEIGHT
+        if bar:
+            below, long = self._below(room, bottom + 8)
+            marks, bottom, longest = [*marks, *below.marks], below.height, max(longest, long)
+        return Drawing(min(longest, room), bottom, (*grounds, *marks), self.described())
+
+    def _below(self, room: float, top: float) -> tuple[Drawing, float]:
+        """The scale and the note, from `top` on, and the length of the note."""
         bar = colour_bar(min(280, room), self.scale, self.palette)
-        marks += bar.at(0, height)
-        bottom = height + bar.height
+        marks, bottom, longest = list(bar.at(0, top)), top + bar.height, 0.0
         if self.note:
             x = bar.width + 12 if room - bar.width > 200 else 0.0
-            below = height if x else height + bar.height + 2
+            below = top if x else top + bar.height + 2
             for line in wrapped(self.note, room - x, SMALL):
                 marks.append(Text(x, below, line, SMALL, FAINT))
                 longest = max(longest, x + width(line, SMALL))
                 below += SMALL + 4
             bottom = max(bottom, below)
-        wide = min(longest, room)
-        return Drawing(wide, bottom, (*grounds, *marks), self.described())
+        return Drawing(room, bottom, tuple(marks)), longest
 
     def described(self) -> str:
         """The text and its strongest tokens, in words."""

@@ -161,6 +161,7 @@ class View:
         kept: the same as a sentence.
         panels: the pictures of an image, side by side: the input, relevance on it, and relevance.
         cells: of a comparison, the views by row and column.
+        unit: what the entries of a table are, in the plural.
     """
 
     kind: str
@@ -179,3 +180,4 @@ class View:
     kept: str = ""
     panels: Sequence[Panel] = ()
     cells: Mapping[tuple[str, str], View] = field(default_factory=dict)
+    unit: str = "features"

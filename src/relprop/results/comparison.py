@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from relprop.composites import Composite
 from relprop.errors import InputError
+from relprop.results.columns import composite_of, joined, recorded, restored_composites, split_rules
 from relprop.results.files.checks import check_feature_names, check_scores, check_seen, require
-from relprop.results.files.folder import RecordedComposite
-from relprop.results.ledger import Entry, Ledger
+from relprop.results.ledger import Ledger
 from relprop.results.made import Made
 from relprop.results.protocol import loadable
 from relprop.results.relevance import Relevance
@@ -47,19 +46,14 @@ class Comparison(Made):
         """The comparison of results that have the same inputs."""
         first = results[0]
         every = [result for line in results for result in line]
-        composite = RecordedComposite(
-            ", ".join(columns),
-            "\n\n".join(str(result.composite) for result in first),
-            all(result.composite.multiply_by_inputs for result in first),
-        )
         return cls(
             results=[list(line) for line in results],
             columns=list(columns),
-            composite=composite,
+            composite=composite_of(first, columns),
             rules=[pair for result in first for pair in result.rules],
             unknown={name: count for result in first for name, count in result.unknown.items()},
             model=first[0].model,
-            ledger=_joined(every),
+            ledger=joined(every),
             notices=list(dict.fromkeys(notice for result in every for notice in result.notices)),
         )
 
@@ -128,7 +122,7 @@ class Comparison(Made):
             "residual": torch.cat([result.residual.float() for result in every]),
             "targets": [line[0].target for line in self.results],
             "columns": self.columns,
-            "tables": [[r.composite.name, str(r.composite), r.composite.multiply_by_inputs] for r in first],
+            "tables": recorded(first),
             "rules_each": [len(result.rules) for result in first],
             "output": first[0].output,
             "labels": first[0].labels,
@@ -145,7 +139,7 @@ class Comparison(Made):
             raise ValueError("it has no rows or columns")
         if len(values) != len(targets) * len(columns) or not all(isinstance(name, str) for name in columns):
             raise ValueError("its values do not fit its rows and columns")
-        composites, rules = _composites(tables, len(columns)), _split(made["rules"], counts, len(columns))
+        composites, rules = restored_composites(tables, len(columns)), split_rules(made["rules"], counts, len(columns))
         scores, rest = content["score"], content["residual"]
         if not all(isinstance(part, Tensor) and part.ndim == 1 for part in (scores, rest)):
             raise ValueError("its scores are not rows of numbers")
@@ -183,37 +177,3 @@ class Comparison(Made):
         shown = [f"Comparison of {len(self.columns)} composites: {', '.join(self.columns)}"]
         shown += [f"  {line[0].subject(n)}" for line in self.results for n in range(min(len(self), 3))]
         return "\n".join([*shown, *(f"  {notice}" for notice in self.notices)])
-
-
-def _joined(every: Sequence[Relevance]) -> Ledger:
-    """One ledger of all scores. Composites differ in the operations that absorb something, so it sums by family."""
-    families = dict.fromkeys(entry.family for result in every for entry in result.ledger.entries)
-    found = []
-    for family in families:
-        parts = []
-        for result in every:
-            kept = torch.zeros(len(result), dtype=torch.float64)
-            for entry in result.ledger.entries:
-                if entry.family == family:
-                    kept += entry.absorbed.detach().cpu().double()
-            parts.append(kept)
-        found.append(Entry(family, family, "", torch.cat(parts)))
-    return Ledger(found)
-
-
-def _composites(tables: Any, count: int) -> list[Composite]:
-    kinds = (str, str, bool)
-    if not isinstance(tables, list) or len(tables) != count:
-        raise ValueError("its composites do not fit its columns")
-    for table in tables:
-        if not isinstance(table, list) or [type(part) for part in table] != list(kinds):
-            raise ValueError("one of its composites is not described")
-    return [RecordedComposite(*table) for table in tables]
-
-
-def _split(rules: list[Any], counts: Any, columns: int) -> list[list[Any]]:
-    plain = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-    if not plain or len(counts) != columns or sum(counts) != len(rules):
-        raise ValueError("its rules do not fit its columns")
-    ends = [sum(counts[: n + 1]) for n in range(columns)]
-    return [rules[end - count : end] for end, count in zip(ends, counts, strict=True)]

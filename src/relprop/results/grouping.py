@@ -62,11 +62,7 @@ def one_input(result: Batch, path: str | None = None) -> tuple[Tensor, Tensor | 
 def grouped(result: Batch, groups: Any, names: Sequence[str] | None = None, input: str | None = None) -> Any:
     """The result with one column per group; see `Relevance.grouped`."""
     values, _ = one_input(result, input)
-    wide = values.double() if values.is_floating_point() else values
-    if isinstance(groups, Mapping):
-        found, called = _of_mapping(result, wide, groups)
-    else:
-        found, called = _of_labels(result, wide, groups)
+    found, called = _columns(values, groups, result.names)
     if names is not None:
         if len(names) != found.shape[1]:
             raise InputError(f"{len(names)} names for {found.shape[1]} groups.")
@@ -75,11 +71,40 @@ def grouped(result: Batch, groups: Any, names: Sequence[str] | None = None, inpu
     return replace(made, values=found.to(values.dtype), inputs=None, names=called)
 
 
-def _of_mapping(result: Batch, values: Tensor, groups: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
+def check_groups(inputs: Any, groups: Any, features: Sequence[str] | None = None) -> None:
+    """Refuses groups that do not fit the inputs, before anything is explained.
+
+    Args:
+        inputs: the inputs of the model.
+        groups: as in `Relevance.grouped`.
+        features: the names of the features, where the input is a table.
+
+    Raises:
+        InputError: there are several inputs, or the groups do not fit.
+    """
+    found = [leaf for _, leaf in leaves(inputs) if isinstance(leaf, Tensor)]
+    if len(found) != 1:
+        raise InputError(
+            f"groups= is for models with one input, and this one has {len(found)}: explain without it, then take "
+            "R.grouped(groups, input=...)."
+        )
+    if found[0].ndim:
+        _columns(torch.zeros((), device=found[0].device).expand(found[0].shape), groups, features)
+
+
+def _columns(values: Tensor, groups: Any, features: Sequence[str] | None) -> tuple[Tensor, list[str]]:
+    """The sum of each group, (N, G), and the names of the groups."""
+    wide = values.double() if values.is_floating_point() else values
+    if isinstance(groups, Mapping):
+        return _of_mapping(features, wide, groups)
+    return _of_labels(wide, groups)
+
+
+def _of_mapping(features: Sequence[str] | None, values: Tensor, groups: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
     """Groups by name: of features by name or index, or masks of positions."""
     if not groups:
         raise InputError("groups is empty.")
-    names = None if result.names is None else list(result.names)
+    names = None if features is None else list(features)
     flat = values.flatten(1)
     taken = torch.zeros(flat.shape[1], dtype=torch.bool)
     columns = []
@@ -131,7 +156,7 @@ def _spread(mask: Tensor, values: Tensor) -> Tensor:
     raise InputError(f"a mask has the shape {tuple(mask.shape)}; relevance of a sample has {tuple(shape)}.")
 
 
-def _of_labels(result: Batch, values: Tensor, groups: Any) -> tuple[Tensor, list[str]]:
+def _of_labels(values: Tensor, groups: Any) -> tuple[Tensor, list[str]]:
     """Groups by a label for each feature or position, such as superpixels: (F,), (H, W), or (N, ...)."""
     named: list[str] | None = None
     if isinstance(groups, (list, tuple)) and groups and all(isinstance(one, str) for one in groups):
@@ -218,7 +243,7 @@ def frame(result: Batch, groups: Any, names: Sequence[str] | None, input: str | 
     values, _ = one_input(result, input)
     if values.ndim > 2:
         raise InputError(
-            f"relevance has the shape {tuple(values.shape)}, which is no table: pass groups=, such as superpixels, or take "
+            f"relevance has the shape {tuple(values.shape)}, which is not a table: pass groups=, such as superpixels, or take "
             "R.to_numpy()."
         )
     rows = values.detach().double().cpu().reshape(len(values), -1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from relprop.engine.members import members
+from relprop.engine.members import Members, members
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,11 @@ class Identity:
     _reference: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, model: Any) -> Identity:
-        """The identity of a module or a function."""
+    def of(cls, model: Any, own: Members | None = None) -> Identity:
+        """The identity of a module or a function; `own` are its members, where they are known already."""
         known = type(model) if isinstance(model, nn.Module) else model
         name = f"{getattr(known, '__module__', '?')}.{getattr(known, '__qualname__', type(model).__qualname__)}"
-        count = 0
-        for _, parameter in members(model).parameters:
-            count += parameter.numel()
+        count = (members(model) if own is None else own).size
         try:
             return cls(name, count, None, weakref.ref(model))
         except TypeError:  # some callables written in C allow no weak reference

@@ -24,6 +24,7 @@ CAUSES = {
     "division": "divisions",
     "recurrent": "recurrent layers",
     SINK: "position encodings",
+    "splice": "reconstruction errors",
 }
 """What absorbed relevance, by family of operations."""
 OTHER = "other constants"
@@ -90,6 +91,8 @@ class Ledger(Mapping[str, Tensor]):
         return Ledger([Entry(e.family, e.name, e.where, e.absorbed[index]) for e in self.entries])
 
     def __str__(self) -> str:
+        if not self.entries:
+            return "empty: ledger=True, as in relprop.attribute(model, inputs, ledger=True), records what absorbed the residual"
         rows = [(f"{e.name} ({e.family}) in {e.where}", e.absorbed.tolist()) for e in self.entries]
         rows = sorted(rows, key=lambda row: -max(map(abs, row[1]), default=0.0))[:12]
         width = max((len(name) for name, _ in rows), default=0)

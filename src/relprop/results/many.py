@@ -141,15 +141,32 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         """Plain data about the n-th, for programs."""
         return self._at(n).facts(0)
 
-    def to_pandas(self, *, merge: bool = True) -> pandas.DataFrame:
+    @public(".to_pandas")
+    def to_pandas(self, *, merge: bool = True, groups: Any = None) -> pandas.DataFrame:
         """A row for each word of each text: sample, target, score, residual, position, name, special, relevance.
+
+        With groups, a row for each text: what was explained, score, residual, and the relevance of each span.
 
         Args:
             merge: whether tokens are merged into words. Their relevance is added up.
+            groups: spans by name, as in `TextRelevance.grouped`: for all texts, or a list with those of each.
+
+        Raises:
+            InputError: the groups do not fit.
         """
         from relprop.results.frames import pandas_library
+        from relprop.results.spans import columns
 
-        return pandas_library().DataFrame(list(self._lines(merge)), columns=_COLUMNS)
+        pandas = pandas_library()
+        if groups is None:
+            return pandas.DataFrame(list(self._lines(merge)), columns=_COLUMNS)
+        flat = self.flat
+        found = {
+            "explained": [one.subject(0) for one in flat],
+            "score": [float(one.score) for one in flat],
+            "residual": [float(one.residual) for one in flat],
+        }
+        return pandas.concat([pandas.DataFrame(found), pandas.DataFrame(columns(flat, groups))], axis=1)
 
     def records(self, options: dict[str, Any]) -> tuple[list[str], Iterable[list[Any]]]:
         """The columns and rows of a CSV file."""
@@ -174,7 +191,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         """Relevance per word over all texts, and per class.
 
         A word that occurs several times in a text counts once there, with its sum. The means are over all texts, so that
-        they add up to the mean score less the residual; `count` says in how many texts a word occurs.
+        they add up to the mean score minus the residual; `count` says in how many texts a word occurs.
 
         Args:
             groups: a function from a word to the name of its group, such as a stem; None leaves the word out.

@@ -175,7 +175,7 @@ class Summary(Made):
         def view(
             title: str, entries: Sequence[tuple[str, float]], draw: Callable[[], Drawing], line: str = said
         ) -> View:
-            return View("table", 0, title, (line,), draw, list(entries))
+            return View("table", 0, title, (line,), draw, list(entries), unit=f"{self.unit}s")
 
         mean, mean_abs = self.mean, self.mean_abs
         order = torch.argsort(mean_abs, descending=True, stable=True).tolist()
@@ -216,9 +216,8 @@ class Summary(Made):
                 self.maps[k], percentile=options.percentile, limit=options.limit, palette=options.palette
             )
             title = f"{name}: the average of {int(self.sizes[k]):,} maps"
-            found.append(
-                view("image", k, title, (said,), partial(strip, [panel(heatmap, "average relevance")]), [], heatmap)
-            )
+            shown = [panel(heatmap, "average relevance")]
+            found.append(view("image", k, title, (said,), partial(strip, shown), [], heatmap, panels=shown))
         return found
 
     @property
@@ -263,7 +262,7 @@ class Summary(Made):
             raise ValueError("the sums do not fit the names")
         label = own["label"]
         if not isinstance(label, Tensor) or label.dtype != torch.int64 or label.ndim != 1:
-            raise ValueError("label is no row of indices")
+            raise ValueError("label is not a row of indices")
         for name in ("values", "features"):
             if own[name] is not None and not real(own[name], (len(label), shape[1])):
                 raise ValueError(f"{name} do not fit the samples")

@@ -1,4 +1,4 @@
-"""The relevance of a text's tokens and words, and of a generation. They are shown and saved like any result."""
+"""The relevance of a text's tokens and words. It is shown and saved like any result."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from relprop.errors import InputError
 from relprop.results.files.checks import require
-from relprop.results.files.texts import check_generation, check_text
+from relprop.results.files.texts import check_text
 from relprop.results.ledger import Ledger
 from relprop.results.made import Made
 from relprop.results.protocol import loadable
 from relprop.results.words import Word
+from relprop.signatures import public
 
 if TYPE_CHECKING:
     from relprop.rendering.view import Options, Row, View
@@ -98,30 +98,25 @@ class TextRelevance(Made):
         """The words with the most relevance, without special ones."""
         return sorted((w for w in self.words if not w.special), key=lambda w: -w.relevance)[:count]
 
-    def grouped(self, groups: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-        """The relevance of spans of tokens, such as a question and its context; tokens of none are "in no group".
+    @public(".grouped")
+    def grouped(self, groups: Mapping[str, Any]) -> dict[str, float]:
+        """The relevance of spans, such as a question and its context; tokens of none are "in no group".
 
         Args:
-            groups: (start, stop) of each span, by its name; stop is the token after the last.
+            groups: a span by its name: words of the text that occur once, as a str; the numbers of its tokens, as
+                (start, stop), where stop is the token after the last; or a list of such.
 
         Raises:
-            InputError: a span is empty or beyond the text, or two share a token.
+            InputError: a span is empty or not in the text, or two share a token.
         """
-        taken, found = torch.zeros(len(self), dtype=torch.bool), {}
-        for name, span in groups.items():
-            start, stop = span if isinstance(span, (tuple, list)) and len(span) == 2 else (0, 0)
-            if not 0 <= start < stop <= len(self):
-                raise InputError(f"span {name!r} is {span!r}; it is (start, stop) within the {len(self)} tokens.")
-            if bool(taken[start:stop].any()):
-                raise InputError(f"span {name!r} shares a token with another: its relevance would count twice.")
-            taken[start:stop] = True
-            found[name] = float(self.relevance[start:stop].sum())
-        return found if bool(taken.all()) else found | {"in no group": float(self.relevance[~taken].sum())}
+        from relprop.results.spans import grouped
+
+        return grouped(self, groups)
 
     def __str__(self) -> str:
         """A line per word, with a bar: to the right for the target, to the left against it."""
         words = self.words
-        names = [_plain(w.text) for w in words]
+        names = [plain(w.text) for w in words]
         wide = min(max(map(len, names)), 30)
         most = max((abs(w.relevance) for w in words if isfinite(w.relevance)), default=0.0) or 1.0
         left = any(w.relevance < 0 for w in words)
@@ -138,7 +133,7 @@ class TextRelevance(Made):
             )
         if self.decoder is not None:
             lines += ["  written so far:", *str(self.decoder).splitlines()[1:]]
-        lines += [f"  {_plain(notice)}" for notice in self.notices]
+        lines += [f"  {plain(notice)}" for notice in self.notices]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -146,7 +141,7 @@ class TextRelevance(Made):
     def _head(self) -> str:
         sure = "" if self.probability is None else f", probability {self.probability:.3f}"
         return (
-            f"{_plain(self.target)!r}{sure}: score {self.score:.4g} on {len(self)} tokens, residual {self.residual:.4g}, "
+            f"{plain(self.target)!r}{sure}: score {self.score:.4g} on {len(self)} tokens, residual {self.residual:.4g}, "
             f"by {self.composite.name!r}"
         )
 
@@ -182,13 +177,13 @@ class TextRelevance(Made):
 
     def kept(self) -> dict[str, Any]:
         """What a folder stores."""
-        own = {name: _number(getattr(self, name)) for name in _names(TextRelevance)}
+        own = {name: _number(getattr(self, name)) for name in names_of(TextRelevance)}
         return own | {"decoder": None if self.decoder is None else self.decoder.kept()}
 
     @classmethod
     def restored(cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]) -> TextRelevance:
         """Rebuilds the result from the content of a folder."""
-        names = _names(cls)
+        names = names_of(cls)
         require(content, names)
         own = {name: content[name] for name in names}
         if own["decoder"] is not None:
@@ -204,123 +199,7 @@ class TextRelevance(Made):
         return cls(**own, **made, ledger=ledger(1))
 
 
-@loadable
-@dataclass(kw_only=True)
-class GenerationRelevance(Made):
-    """How much each token that was read contributed to each generated token, from one forward pass.
-
-    Attributes:
-        prompt: the tokens of the prompt, as they read.
-        generated: the generated tokens, as they read.
-        relevance: (G, P + G): row g is the relevance of the prompt and the tokens before g; exactly 0 from g on.
-        probabilities: the probability of each generated token, (G,).
-        scores: the score of each generated token, (G,).
-        residual: (G,): the score less the sum of the row.
-        special: which of the P + G tokens are the model's own.
-        names: the P + G tokens as the tokenizer names them.
-
-    In encoder-decoder models the prompt is the source text, followed by the decoder's start token.
-    How it was made is in `composite`, `rules`, `unknown`, `model`, `ledger` and `notices`, as in `Relevance`.
-    """
-
-    kind: ClassVar[str] = "generation"
-
-    prompt: list[str]
-    generated: list[str]
-    relevance: Tensor
-    probabilities: Tensor
-    scores: Tensor
-    residual: Tensor
-    special: list[bool]
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.generated)
-
-    @property
-    def tokens(self) -> list[str]:
-        """All tokens, the columns of the matrix."""
-        return [*self.prompt, *self.generated]
-
-    @property
-    def read(self) -> Tensor:
-        """Which tokens had been read when each token was generated, (G, P + G)."""
-        count, start = len(self.generated), len(self.prompt)
-        return torch.arange(start + count) < torch.arange(start, start + count)[:, None]
-
-    @property
-    def text(self) -> str:
-        """The generated text."""
-        return "".join(self.generated)
-
-    def of_prompt(self) -> Tensor:
-        """Relevance of the prompt's tokens for the whole answer, (P,)."""
-        return self.relevance[:, : len(self.prompt)].sum(0)
-
-    def __str__(self) -> str:
-        """A line per generated token, with the tokens that contributed most."""
-        lines = [
-            f"{len(self)} tokens generated from {len(self.prompt)}, by {self.composite.name!r}: {_plain(self.text)!r}"
-        ]
-        wide = min(max((len(_plain(t)) for t in self.generated), default=0), 20)
-        for g, token in enumerate(self.generated):
-            row = self.relevance[g]
-            order = [int(i) for i in row.abs().argsort(descending=True)[:4] if row[i] != 0]
-            drawn = ", ".join(
-                f"{_plain(self.tokens[i]).strip() or _plain(self.tokens[i])!r} {float(row[i]):+.3g}" for i in order
-            )
-            lines.append(f"  {_plain(token)[:20]:<{wide}} {float(self.probabilities[g]):.2f}  {drawn}")
-        lines += [f"  {_plain(notice)}" for notice in self.notices]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def views(self, options: Options) -> list[View]:
-        """Its drawings, for `show`, `save` and the other outputs."""
-        from relprop.results import text_views
-
-        return text_views.generation_views(self, options)
-
-    def rows(self) -> list[Row]:
-        """The numbers that a report lists."""
-        from relprop.results import text_views
-
-        return text_views.rows_of_generation(self)
-
-    def subject(self, n: int) -> str:
-        """The n-th generated token, worded for a sentence."""
-        return self.rows()[n].explained
-
-    def heading(self) -> str:
-        """The name of the kind: the tokens would make a poor file name."""
-        return "generation"
-
-    def facts(self, n: int) -> dict[str, Any]:
-        """The probability of a token, and the relevance of each token read before it."""
-        from relprop.results import text_views
-
-        return text_views.facts_of_generation(self, n)
-
-    def given(self) -> Any:
-        """The tokens."""
-        return self.tokens
-
-    def kept(self) -> dict[str, Any]:
-        """What a folder stores."""
-        return {name: getattr(self, name) for name in _names(GenerationRelevance)}
-
-    @classmethod
-    def restored(
-        cls, content: dict[str, Any], made: dict[str, Any], ledger: Callable[[int], Ledger]
-    ) -> GenerationRelevance:
-        """Rebuilds the result from the content of a folder."""
-        require(content, _names(cls))
-        own = {name: content[name] for name in _names(cls)}
-        check_generation(own)
-        return cls(**own, **made, ledger=ledger(len(own["generated"])))
-
-
-def _names(kind: type[Made]) -> list[str]:
+def names_of(kind: type[Made]) -> list[str]:
     """The attributes of a kind of result, without those of `Made`."""
     made = {field.name for field in fields(Made)}
     return [field.name for field in fields(kind) if field.name not in made]
@@ -330,6 +209,6 @@ def _number(part: Any) -> Any:
     return float(part) if isinstance(part, Tensor) and part.ndim == 0 else part  # a score is a number in files
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that is safe for a terminal: characters that are not printable are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

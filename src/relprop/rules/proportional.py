@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.errors import RuleError
-from relprop.numerics import added, known, own, quotient, signed, where_positive, wide
+from relprop.numerics import added, own, quotient, signed, where_positive, wide
 from relprop.rules.base import Layer, WeightedRule, check_number
 
 
@@ -34,6 +34,7 @@ class Epsilon(WeightedRule):
 
     epsilon: float = 1e-6
     relative: bool = False
+    reads_signs: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -83,21 +84,23 @@ class Gamma(WeightedRule):
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
-        if layer.nonnegative and (layer.rectified or layer.z.numel() == 0 or known(layer.z.amin() >= 0, False)):
+        if layer.nonnegative and layer.rectified:
             slope = 1 / (1 + self.gamma)
             above = layer.once("above", lambda: F.leaky_relu(w, slope))
             bias = F.leaky_relu(b, slope) if isinstance(b, Tensor) else b
             return layer.transpose(layer.share(g, layer.forward(layer.x, above, bias)), above)
         half = self.gamma / (2 + self.gamma)
-        size = layer.once("size", lambda: half * w.abs())
+        size = layer.once("size", lambda: w.abs())
         total = layer.forward(
-            layer.x if layer.nonnegative else layer.x.abs(), size, half * b.abs() if isinstance(b, Tensor) else 0.0
+            layer.x if layer.nonnegative else layer.x.abs(), size, b.abs() if isinstance(b, Tensor) else 0.0
         )
         z = wide(layer.z)
-        odd = layer.share(g, added(wide(total), z.abs()))
-        even = torch.copysign(torch.ones((), dtype=z.dtype, device=z.device), z) * odd
-        part = layer.transpose(odd, size)
-        return added(layer.transpose(even), part if layer.nonnegative else part * layer.x.sign())
+        odd, even = layer.halves(g, added(z.abs(), wide(total), half))
+        back, part = layer.transpose(even), layer.transpose(odd, size)
+        if layer.nonnegative:
+            return added(back, part, half)
+        sign = layer.x.sign()
+        return back.addcmul_(part, sign, value=half) if own(back) else back.addcmul(part, sign, value=half)
 
 
 @dataclass(frozen=True)

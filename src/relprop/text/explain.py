@@ -22,13 +22,14 @@ from relprop.text import positions as sinks
 from relprop.text.batch import Batch, alike, answers_alone, arguments, collate, decoder_start, decodes, generates
 from relprop.text.parts import Parts, find_parts
 from relprop.text.targets import Question, Rank, read_output
-from relprop.text.tokens import Choices, Tokens, is_chat, read_text, tokens_of_ids
+from relprop.text.tokens import Choices, Tokens, is_chat, listed, read_texts, tokens_of_ids
 
-_OWN = {"inputs", "forward_args", "forward_kwargs", "select"}
-"""The arguments of `attribute` that `explain_text` sets itself."""
+_OWN = {"inputs", "forward_args", "forward_kwargs", "select", "groups"}
+"""The arguments of `attribute` that `explain_text` sets itself or does not use."""
 _ELSEWHERE = {
     "max_new_tokens": "relprop.explain_generation(model, tokenizer, text, max_new_tokens=20) lets a model write.",
     "targets": "Several targets are a list, target=[...].",
+    "groups": "The result adds up spans: R.grouped({'question': 'Who wrote it?'}), or for many texts R.to_pandas(groups=...).",
 }
 
 
@@ -112,8 +113,11 @@ def explain_text(
     _check(mask, decoder_text, parts, max_length, longest_answer, template, batch_size)
     check_flags(positions=positions)
     check_names(labels)
-    if hasattr(text, "__array__") and not isinstance(text, Tensor):  # an array or a column of texts
-        text = text.tolist()
+    if isinstance(against := options.get("against"), (str, int)):
+        raise TargetError(
+            f"what speaks for one answer rather than {against!r} is target=relprop.Contrast(answer, {against!r})."
+        )
+    text, target = listed(text, "text"), listed(target, "target")
     alone = not isinstance(text, list) or is_chat(text)
     texts = [text] if alone else list(text)
     if not texts:
@@ -125,7 +129,7 @@ def explain_text(
     if isinstance(found, Parts):
         layers = found.paths
         options["layers_at"] = "input"
-    read = [read_text(tokenizer, one, max_length=max_length, **(template or {})) for one in texts]
+    read = read_texts(tokenizer, texts, alone, max_length=max_length, **(template or {}))
     if positions:
         batch_size = 1  # relevance in an encoding that texts share cannot be split among them
     results: list[list[TextRelevance]] = []
@@ -325,5 +329,5 @@ def _named(question: Any, n: int) -> tuple[str, Any, float | None, list[tuple[st
 
 def _called(task: Any, choice: Any, n: int) -> str:
     if isinstance(choice, Contrast):
-        return f"{_called(task, choice.positive, n).strip()} − {_called(task, choice.negative, n).strip()}"
+        return f"{_called(task, choice.positive, n).strip()} rather than {_called(task, choice.negative, n).strip()}"
     return str(task.name(choice, n))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,12 @@ from relprop.attribution.checks import check_callable
 from relprop.composites import Composite
 from relprop.engine.undo import restoring
 from relprop.errors import InputError
+from relprop.results.generations import GenerationRelevance
 from relprop.results.ledger import Ledger
-from relprop.results.texts import GenerationRelevance
 from relprop.signatures import check_options, parameters, public
 from relprop.text.batch import arguments, check_length, check_vocabulary, decoder_start, decodes, device_of
-from relprop.text.tokens import tokenize, tokens_of_ids
+from relprop.text.sources import Answered, by_sources, check_sources, spans, verified
+from relprop.text.tokens import Tokens, tokenize, tokens_of_ids
 
 AT_ONCE = 8
 """Generated tokens per backward pass, which merges their matrix products. More cost memory and gain nothing."""
@@ -35,6 +36,7 @@ _OWN = {
     "labels",
     "batch_size",
     "progress",
+    "groups",
 }
 """The arguments of `attribute` that `explain_generation` sets itself or does not use."""
 
@@ -51,6 +53,8 @@ def explain_generation(
     composite: Composite | str = "auto",
     template: dict[str, Any] | None = None,
     generate: dict[str, Any] | None = None,
+    sources: Sequence[str] | Mapping[str, str] | None = None,
+    verify: int = 0,
     **options: Any,
 ) -> GenerationRelevance:
     """Lets the model continue a text, and explains every token that it generates.
@@ -67,6 +71,10 @@ def explain_generation(
         composite: the rules, or the name of a composite.
         template: further arguments of the tokenizer's chat template.
         generate: further arguments of the model's own `generate`, such as `do_sample`. Without them it is greedy.
+        sources: texts that the prompt holds, such as documents, in a list or by name. `sources` of the result then has the
+            relevance of each source for each sentence of the answer.
+        verify: how many of the strongest sources to leave out of the prompt, one at a time, to see how far the score and
+            the log-probability of each sentence truly fall. Each takes one forward pass.
         **options: further arguments of `relprop.attribute`, such as `checkpoint` and `strict`.
 
     Returns:
@@ -85,10 +93,10 @@ def explain_generation(
     )
     check_callable(model, tokenizer)
     _check(prompt, continuation, max_new_tokens, generate, template)
-    text = tokenize(tokenizer, prompt, **(template or {}))
+    named = check_sources(prompt, sources, verify)
     two = decodes(model)
-    while not two and text.special[-1] and text.ids[-1] == getattr(tokenizer, "eos_token_id", None) and len(text) > 1:
-        text = _without_end(text)  # an end token of the tokenizer: the model should continue the text
+    text = _read(tokenizer, prompt, template, two)
+    places = spans(text.pieces, named)
     check_vocabulary(model, text)
     check_length(model, tokenizer, len(text) + (not two))
     ids = torch.tensor([text.ids], device=device_of(model))
@@ -96,8 +104,8 @@ def explain_generation(
     begun = further.get("decoder_input_ids")
     start = [] if not two else [decoder_start(model)] if begun is None else [int(i) for i in begun.flatten()]
     if continuation is not None:
-        named = {"text_target": continuation} if two else {"text": continuation}
-        new = [int(i) for i in tokenizer(**named, add_special_tokens=False)["input_ids"]]
+        written = {"text_target": continuation} if two else {"text": continuation}
+        new = [int(i) for i in tokenizer(**written, add_special_tokens=False)["input_ids"]]
     else:
         new = _written(model, tokenizer, ids, len(start) or ids.shape[1], max_new_tokens, further)
     if not new:
@@ -105,15 +113,26 @@ def explain_generation(
     begin, after = tokens_of_ids(tokenizer, start), tokens_of_ids(tokenizer, new)
     check_length(model, tokenizer, (len(start) or len(text)) + len(new) - 1)
     relevance, answers = matrix(model, ids, new, composite, options, start)
-    rows = answers[0].output["logits"] if isinstance(answers[0].output, dict) else answers[0].output
-    rows = rows[0, -len(new) :].float()
-    probabilities = rows.softmax(-1)[torch.arange(len(new)), torch.tensor(new)].cpu()
+    whole = _answered(answers[0].output, new)
+    pieces, scores = _pieces(tokenizer, start or text.ids, new), torch.cat([a.score for a in answers]).cpu()
+    found = None
+    if named:
+        prompted = len(text) + len(start)
+        found = by_sources(list(named), places, pieces, relevance, scores, prompted)
+
+        def again(other: Any) -> Answered:
+            read = torch.tensor([_read(tokenizer, other, template, two).ids], device=ids.device)
+            given, rest = _given(model, read, new, start)
+            with torch.no_grad():
+                return _answered(model(**given, **rest), new)
+
+        found = replace(found, verified=verified(found, verify, named, prompt, again, whole))
     return GenerationRelevance(
         prompt=text.pieces + begin.pieces,
-        generated=_pieces(tokenizer, start or text.ids, new),
+        generated=pieces,
         relevance=relevance,
-        probabilities=probabilities,
-        scores=torch.cat([a.score for a in answers]).cpu(),
+        probabilities=whole[1].exp(),
+        scores=scores,
         residual=torch.cat([a.residual for a in answers]).cpu(),
         composite=answers[0].composite,
         rules=answers[0].rules,
@@ -123,7 +142,23 @@ def explain_generation(
         ledger=Ledger.joined([a.ledger for a in answers]),
         special=text.special + begin.special + after.special,
         names=text.names + begin.names + after.names,
+        sources=found,
     )
+
+
+def _read(tokenizer: Any, prompt: Any, template: Any, two: bool) -> Tokens:
+    """The tokens of a prompt; those of a text to be continued have no end token."""
+    text = tokenize(tokenizer, prompt, **(template or {}))
+    while not two and text.special[-1] and text.ids[-1] == getattr(tokenizer, "eos_token_id", None) and len(text) > 1:
+        text = _without_end(text)  # an end token of the tokenizer: the model should continue the text
+    return text
+
+
+def _answered(output: Any, new: list[int]) -> Answered:
+    """The logit and the log-probability of each generated token, on the CPU."""
+    rows = _logits(output)[0, -len(new) :].detach().float().cpu()
+    at = torch.arange(len(new)), torch.tensor(new)
+    return rows[at], rows.log_softmax(-1)[at]
 
 
 def _check(prompt: Any, continuation: Any, max_new_tokens: Any, generate: Any, template: Any) -> None:
@@ -156,12 +191,7 @@ def matrix(
     If `start` is given, an encoder reads the ids and a decoder continues after `start`. The two form the prompt.
     """
     count = len(new)
-    named, accepted = arguments(model)
-    written = torch.tensor([[*start, *new[:-1]]], device=ids.device, dtype=ids.dtype)
-    inputs = {named: ids, "decoder_input_ids": written} if start else {named: torch.cat([ids, written], 1)}
-    rest: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
-    if "logits_to_keep" in accepted:
-        rest["logits_to_keep"] = count
+    inputs, rest = _given(model, ids, new, start)
 
     def asked(g: int) -> Any:
         def target(output: Any) -> Tensor:
@@ -182,6 +212,17 @@ def matrix(
             "from left to right. Use explain_text with a mask token."
         )
     return torch.cat([rows, rows.new_zeros(count, 1)], 1), answers
+
+
+def _given(model: Any, ids: Tensor, new: list[int], start: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The ids that the model reads, and further arguments."""
+    named, accepted = arguments(model)
+    written = torch.tensor([[*start, *new[:-1]]], device=ids.device, dtype=ids.dtype)
+    inputs = {named: ids, "decoder_input_ids": written} if start else {named: torch.cat([ids, written], 1)}
+    rest: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
+    if "logits_to_keep" in accepted:
+        rest["logits_to_keep"] = len(new)
+    return inputs, rest
 
 
 @torch.no_grad()

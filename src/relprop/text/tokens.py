@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from torch import Tensor
+
 from relprop.errors import InputError
 
 _START = ("▁", "Ġ")  # SentencePiece and byte-level BPE mark the token that begins a word
@@ -78,6 +80,28 @@ def read_text(tokenizer: Any, text: Any, **options: Any) -> Tokens | Choices:
             raise InputError(f"the text {text!r} has no answers to choose from: write (question, [answer, answer]).")
         return Choices([tokenize(tokenizer, (text[0], answer), **options) for answer in text[1]], list(text[1]))
     return tokenize(tokenizer, text, **options)
+
+
+def listed(given: Any, name: str) -> Any:
+    """An array or a column as a list; anything else as it is."""
+    if isinstance(given, Tensor) or not hasattr(given, "__array__"):
+        return given
+    if not hasattr(given, "tolist"):
+        raise InputError(f"{name} is a {type(given).__name__}: pass one of its columns, such as table['{name}'].")
+    return given.tolist()
+
+
+def read_texts(tokenizer: Any, texts: list[Any], alone: bool, **options: Any) -> list[Tokens | Choices]:
+    """The tokens of each text. If there are several, an error says which text it is about."""
+    found = []
+    for n, text in enumerate(texts):
+        try:
+            found.append(read_text(tokenizer, text, **options))
+        except InputError as error:
+            if alone:
+                raise
+            raise InputError(f"text {n} of the list, counted from 0: {error.message}") from error
+    return found
 
 
 def tokenize(tokenizer: Any, text: Any, *, max_length: int | None = None, **template: Any) -> Tokens:

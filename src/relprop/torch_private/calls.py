@@ -25,16 +25,29 @@ MODULE_CALL: CodeType | None = code_of(part("nn.Module._call_impl"))
 Seen on 2.9 to 2.14. Without it, `running_module` looks for methods called `forward` instead.
 """
 
+_CALLER: CodeType | None = code_of(part("nn.Module._wrapped_call_impl"))
+"""The code that calls `MODULE_CALL`. Its frame also holds the module, and is read ten times as fast: it has no cells.
 
-def running_module() -> nn.Module | None:
-    """The innermost module whose forward is running in this thread. It is read from the stack, without hooks."""
+Seen on 2.9 to 2.14. Without it, the frame of `MODULE_CALL` is read.
+"""
+
+
+def running_module(above: int = 1) -> nn.Module | None:
+    """The innermost module whose forward is running in this thread. It is read from the stack, without hooks.
+
+    Args:
+        above: how many of the frames above this one are known to be no module's call.
+    """
     if torch.compiler.is_dynamo_compiling():
         return None
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(above)
     if MODULE_CALL is None:
         return _module_by_forward(frame)
     while frame is not None:
         if frame.f_code is MODULE_CALL:
+            caller = frame.f_back
+            if caller is not None and caller.f_code is _CALLER:
+                frame = caller
             return frame.f_locals.get("self")
         frame = frame.f_back
     return None
@@ -100,7 +113,7 @@ def unfolded(function: Any) -> Any:
     if not isinstance(function, types.FunctionType):
 
         def refuse(*_: Any, **__: Any) -> Any:
-            raise lacking(f"{function.__name__} in Python", f"what is explained inside of {function.__name__}")
+            raise lacking(f"{function.__name__} in Python", f"what is explained inside {function.__name__}")
 
         return refuse
     seen = {**function.__globals__, "has_torch_function": lambda *_: False}

@@ -30,6 +30,23 @@ def write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
+def file(path: Path) -> Iterator[Path]:
+    """A temporary path to write a file at. It is flushed and moved to `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def folder(path: Path, mark: str) -> Iterator[Path]:
     """A temporary folder to write into, which is moved to `path` when the block ends without an error.
 
@@ -45,7 +62,7 @@ def folder(path: Path, mark: str) -> Iterator[Path]:
     """
     _recover(path, mark)
     if path.exists() and not (path.is_dir() and ((path / mark).is_file() or not any(path.iterdir()))):
-        raise InputError(f"{str(path)!r} exists and is no saved result: choose another name, or remove it first.")
+        raise InputError(f"{str(path)!r} exists and is not a saved result: choose another name, or remove it first.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent
     try:

@@ -193,8 +193,9 @@ def _records(result: Result, options: dict[str, Any]) -> tuple[list[str], list[l
             continue
         if view.kind not in ("table", "text"):
             raise InputError(f"CSV holds tables and texts; this is drawn as {view.kind}: save it as .npz or .json.")
-        target = result.subject(view.sample)
-        rows += [[view.sample, target, name, float(value)] for name, value in view.entries]
+        parts = [(f"{row} by {column}", cell) for (row, column), cell in view.cells.items()]  # of a comparison
+        for target, part in parts or [(result.subject(view.sample), view)]:
+            rows += [[view.sample, target, name, float(value)] for name, value in part.entries]
     return ["sample", "target", "name", "relevance"], rows
 
 

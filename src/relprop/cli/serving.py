@@ -1,0 +1,87 @@
+"""The command `serve`: a page on this machine where anyone can ask a network why."""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relprop.cli.printing import errors_in_one_line
+from relprop.errors import InputError
+from relprop.loading import models, samples
+from relprop.rendering.visible import quoted
+
+PASSWORD = "RELPROP_WEB_AUTH"
+"""The variable of the environment that holds `user:password`."""
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A network, as `relprop explain --model` names it; several times for several.",
+            show_default=models.DEFAULT,
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 7860,
+    host: Annotated[
+        str, typer.Option(help="The address to listen at. Only this machine reaches the default; 0.0.0.0 is any.")
+    ] = "127.0.0.1",
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name of this machine under which the page may be asked for, beside --host.", show_default=False
+        ),
+    ] = None,
+    auth: Annotated[
+        Path | None,
+        typer.Option(help=f"A file with one line, user:password, which the page asks for. Or the variable {PASSWORD}."),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    seconds: Annotated[float, typer.Option(help="The seconds that one explanation may take.", min=1)] = 60.0,
+    waiting: Annotated[int, typer.Option(help="How many questions may wait; more are refused.", min=1)] = 40,
+) -> None:
+    """Serve a page on this machine where anyone can ask a network why. Ctrl-C ends it."""
+    with errors_in_one_line():
+        from relprop.web import server
+        from relprop.web.guard import Rules
+        from relprop.web.limits import Limits
+        from relprop.web.subject import subject_of
+
+        limits = Limits(seconds=seconds, waiting=waiting)
+        rules = Rules(
+            limits, names=[*(name or ()), *([host] if host not in _LOOPBACK else [])],
+            addresses=host not in _LOOPBACK, password=password_of(auth),
+        )  # fmt: skip
+        wanted = model or [models.DEFAULT]
+        blocks = server.made([(each, partial(subject_of, each)) for each in wanted], limits)
+        running, place, address = server.served(blocks, host=host, port=port, rules=rules)
+        if host not in _LOOPBACK and rules.password is None:
+            typer.echo(f"relprop: whoever reaches {host} can use this page; --auth asks for a password.", err=True)
+        typer.echo(f"{address} (Ctrl-C ends it)")
+        if open_it:
+            webbrowser.open(address)
+        running.run(sockets=[place])
+
+
+def password_of(file: Path | None) -> str | None:
+    """The user and the password from a file or from the environment. The list of processes shows neither.
+
+    Raises:
+        InputError: the file is missing, or readable by others, or holds something else.
+    """
+    if file is None:
+        return os.environ.get(PASSWORD) or None
+    text = samples.text_of(file).strip()
+    if "\n" in text or not all(text.partition(":")[::2]):
+        raise InputError(f"{quoted(file)} must hold one line, user:password.")
+    if os.name == "posix" and file.stat().st_mode & 0o077:
+        raise InputError(f"{quoted(file)} can be read by others on this machine: chmod 600 {quoted(file)}.")
+    return text

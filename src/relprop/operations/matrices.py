@@ -1,0 +1,229 @@
+"""Matrix products and their like. With a constant they are weighted layers; of two live operands, products.
+
+A product of several live operands gives equal shares to each (`products`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.call import Call
+from relprop.engine.functions import halved, scaled
+from relprop.engine.registry import register
+from relprop.engine.roles import moves
+from relprop.engine.tensors import is_live
+from relprop.operations.biases import positioned, scored
+from relprop.operations.contractions import (
+    Terms,
+    as_layer,
+    by_letters,
+    contracted,
+    is_dense,
+    is_sparse,
+    of_einsum,
+    of_inner,
+    of_matmul,
+    of_tensordot,
+    of_vecdot,
+    sizes_of,
+)
+from relprop.operations.maps import Bilinear, Dense
+from relprop.operations.products import mul, shares
+from relprop.operations.scan import multiplied, scaled_by_model
+from relprop.operations.steps import by_steps
+from relprop.operations.weighted import weighted
+
+
+def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
+    """`x @ w` with a constant matrix is a weighted layer; with two live operands it is a product."""
+    if is_live(input) and is_live(other):
+        call.trait("matrix product")
+        a, b = shares(call, [input, other])
+        return scored(call, halved(call()) if a == b == 0.5 else call(scaled(input, a), scaled(other, b)))
+    if is_live(input) and other.ndim == 2 and is_dense(other) and not is_sparse(input) and call.is_weight(other):
+        return weighted(call, input, Dense(), other.transpose(0, 1), None)
+    return contracted(call, input, other, of_matmul(input, other))
+
+
+def sum_with_product(call: Call, input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`beta input + alpha a b`, with a constant `a` or `b`: a layer and its bias, where the input is one."""
+    letters = LETTERS[call.entry.function](a, b)
+    found = None if is_live(input) else as_layer(call, a, b, letters)
+    bias = None if found is None else found[1].vector(input, sizes_of(letters, a, b))
+    if found is not None and bias is not None:
+        scale = None if alpha == 1 else torch.full_like(bias, alpha)
+        return weighted(call, *found, bias if beta == 1 else beta * bias, scale)
+    call.relocate("product")
+    call.keeps_zeros()
+
+    def steps(*args: Any, **kwargs: Any) -> Tensor:
+        product = torch.einsum(f"{letters[0]},{letters[1]}->{letters[2]}", a, b)
+        product = product if alpha == 1 else alpha * product
+        return product + (input if beta == 1 else beta * input) if beta else product
+
+    result: Tensor = by_steps(steps)(call, *call.args, **call.kwargs)
+    return result
+
+
+def factors(first: int) -> Callable[..., Tensor]:
+    """A product of the operands from position `first` on, with equal shares; those before it are summands."""
+
+    def product(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+        args, kwargs = _positional(args, kwargs)
+        live = [i for i, a in enumerate(args) if i >= first and is_live(a)]
+        if len(live) < 2:
+            letters = LETTERS.get(call.entry.function)
+            pair = args[first : first + 2]
+            if letters is None or len(live) == 0 or not all(isinstance(a, Tensor) for a in pair) or len(pair) < 2:
+                call.relocate("product")
+                return call()
+            if first:
+                return sum_with_product(call, *args, **kwargs)
+            return contracted(call, args[0], args[1], letters(*args, **kwargs))
+        call.trait("matrix product")
+        given = dict(zip(live, shares(call, [args[i] for i in live]), strict=True))
+        shared = tuple(scaled(a, given[i]) if i in live else a for i, a in enumerate(args))
+        if first and call.entry.function is torch.baddbmm and not is_live(args[0]):
+            shape = torch.Size([*args[1].shape[:-1], args[2].shape[-1]])
+            shared = positioned(call, args[0], shape), *shared[1:]
+        return scored(call, call(*shared, **kwargs))
+
+    return product
+
+
+_OPERANDS = (
+    "input",
+    "a",
+    "mat",
+    "mat1",
+    "batch1",
+    "vec1",
+    "tensor1",
+    "other",
+    "b",
+    "mat2",
+    "batch2",
+    "vec2",
+    "vec",
+    "tensor2",
+)
+"""The names of operands, in the order of their positions."""
+
+
+def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Moves operands given by name to their positions."""
+    named = tuple(kwargs[name] for name in _OPERANDS if isinstance(kwargs.get(name), Tensor))
+    return args + named, {k: v for k, v in kwargs.items() if not (k in _OPERANDS and isinstance(v, Tensor))}
+
+
+def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if is_live(weight) or (is_live(input1) and is_live(input2)):
+        live = [is_live(t) for t in (input1, input2, weight)]
+        args = [scaled(t, 1 / sum(live)) if on else t for t, on in zip((input1, input2, weight), live, strict=True)]
+        return call(*args, bias)
+    if is_live(input1):
+        return weighted(call, input1, Bilinear(), torch.einsum("kij,...j->...ki", weight, input2), bias)
+    return weighted(call, input2, Bilinear(), torch.einsum("kij,...i->...kj", weight, input1), bias)
+
+
+def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
+    inner = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    if isinstance(equation, Tensor):
+        equation, inner = by_letters((equation, *operands))
+    live = [t for t in inner if is_live(t)]
+    if len(live) == 1 == len(inner):
+        call.relocate("product")
+        return _rearranged(call, equation, inner[0])
+    if len(live) == 1:
+        return _with_constants(call, equation, list(inner))
+    if len(inner) == 2 and _by_entry(equation, *inner):
+        call.becomes(torch.mul, *inner)
+        return mul(call, *inner)
+    multiplied(call, inner)
+    call.trait("matrix product")
+    given = iter(shares(call, live))
+    return scored(call, call(equation, *(scaled(t, next(given)) if is_live(t) else t for t in inner)))
+
+
+def _with_constants(call: Call, equation: str, operands: list[Tensor]) -> Tensor:
+    """An einsum of one live tensor and constants, which together are its weight."""
+    terms = of_einsum(equation, operands)
+    at = next(n for n, t in enumerate(operands) if is_live(t))
+    x, constants = operands.pop(at), operands
+    if len(constants) == 1:
+        y = contracted(call, x, constants[0], terms) if at == 0 else contracted(call, constants[0], x, terms)
+        scaled_by_model(call, y, x, constants[0])
+        return y
+    if terms is None or not all(map(call.is_weight, constants)):
+        call.relocate("product")
+        return call()
+    others = [term for n, term in enumerate(terms[:-1]) if n != at]
+    kept = "".join(label for label in dict.fromkeys("".join(others)) if label in terms[at] + terms[-1])
+    weight = torch.einsum(f"{','.join(others)}->{kept}", *constants)
+    return contracted(call, x, weight, (terms[at], kept, terms[-1]))
+
+
+def _by_entry(equation: Any, a: Tensor, b: Tensor) -> bool:
+    """Whether an einsum multiplies entry by entry, which torch then does by `mul`."""
+    terms = equation.replace(" ", "").replace("->", ",").split(",") if isinstance(equation, str) else []
+    aligned = a.ndim == b.ndim or (bool(terms) and terms[0].startswith("..."))
+    return len(terms) == 3 and len(set(terms)) == 1 and _distinct(terms[0]) and aligned
+
+
+def _rearranged(call: Call, equation: Any, x: Tensor) -> Tensor:
+    """An einsum of one operand: axes moved, or summed."""
+    y = call()
+    left, _, right = equation.replace(" ", "").partition("->") if isinstance(equation, str) else ("", "", "")
+    if right and _distinct(left) and sorted(left.replace("...", "")) == sorted(right.replace("...", "")):
+        moves(call, lambda t: call.function(equation, t), x, y)
+    return y
+
+
+def _distinct(labels: str) -> bool:
+    named = labels.replace("...", "")
+    return len(set(named)) == len(named)
+
+
+def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:
+    listed = isinstance(tensors, (list, tuple))
+    inner = list(tensors) if listed else [tensors, *rest]
+    live = sum(is_live(t) for t in inner)
+    if live == 1:
+        call.relocate("product")
+        call.keeps_zeros()
+        return by_steps(lambda *args, **kwargs: reduce(torch.matmul, inner))(call, *call.args, **kwargs)
+    inner = [scaled(t, 1 / live) if is_live(t) and live > 1 else t for t in inner]
+    return call(inner, **kwargs) if listed else call(*inner, **kwargs)
+
+
+LETTERS: dict[Callable[..., Any], Callable[..., Terms]] = {
+    torch.bmm: of_matmul,
+    torch.mv: of_matmul,
+    torch.dot: of_matmul,
+    torch.vdot: of_matmul,
+    torch.inner: of_inner,
+    torch.linalg.vecdot: of_vecdot,
+    torch.tensordot: of_tensordot,
+    torch.addmm: of_matmul,
+    torch.addmv: of_matmul,
+    torch.baddbmm: of_matmul,
+    torch.addbmm: lambda a, b: ("bti", "bio", "to"),
+}
+"""The letters of the axes of each product; of those that add something, without that summand."""
+
+register(torch.matmul, torch.mm, torch.linalg.matmul, family="linear", handler=matmul)
+register(
+    torch.bmm, torch.mv, torch.dot, torch.vdot, torch.inner, torch.linalg.vecdot, torch.tensordot,
+    family="linear", handler=factors(0),
+)  # fmt: skip
+register(torch.addmm, torch.addmv, torch.baddbmm, torch.addbmm, family="linear", handler=factors(1))
+register(torch.addr, family="product", handler=factors(1))
+register(F.bilinear, family="bilinear", handler=bilinear)
+register(torch.einsum, family="linear", handler=einsum)
+register(torch.chain_matmul, torch.linalg.multi_dot, family="linear", handler=multi_dot)

@@ -1,0 +1,218 @@
+"""The fields that several parts of the page share: what is asked, what is kept, and the values that come from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from relprop.composites import NAMES
+from relprop.errors import InputError
+from relprop.web import downloads, scripts
+from relprop.web.answering import Desk, answered
+from relprop.web.components import choices_of
+from relprop.web.gradio_here import gradio
+from relprop.web.settings import FIRST, MOST_COMPOSITES, Settings, settings_of
+from relprop.web.subject import Subject
+
+_ASKED = ("target", "against", "composites", "gamma", "first", "strength", "smooth", "percentile")
+_NOTHING = "nothing"
+"""The choice of no class."""
+
+
+class Asked:
+    """The fields of the settings."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def add(self) -> None:
+        """Adds the fields."""
+        gr = gradio()
+        usual = Settings()
+        labels = choices_of(self.subject.labels)
+        self.query = gr.Textbox(visible=False)
+        if labels:
+            of = [("the likeliest", _NOTHING), *labels]
+            self.target = gr.Dropdown(of, value=_NOTHING, label="Class", elem_id="target")
+            self.against = gr.Dropdown(
+                [("nothing", _NOTHING), *labels], value=_NOTHING, label="Against", elem_id="against"
+            )
+        else:
+            self.target = gr.Number(
+                label="Class (number; empty is the likeliest)", precision=0, minimum=0, elem_id="target"
+            )
+            self.against = gr.Number(label="Against (number)", precision=0, minimum=0, elem_id="against")
+        self.composites = gr.Dropdown(
+            ["auto", *NAMES], value=list(usual.composites), multiselect=True, max_choices=MOST_COMPOSITES,
+            label="Composites, side by side", elem_id="composites",
+        )  # fmt: skip
+        with gr.Row():
+            self.gamma = gr.Slider(
+                0, 2, value=0.25, step=0.01, label="Gamma", min_width=150, elem_id="gamma", interactive=True
+            )
+            self.own = gr.Checkbox(value=True, label="Gamma as the composite says", min_width=150, elem_id="own-gamma")
+        self.first = gr.Radio(
+            [(name, key) for key, name in FIRST.items()],
+            value=usual.first,
+            label="Rule of the first layer",
+            elem_id="first",
+        )
+        with gr.Accordion("Drawing", open=False):
+            self.strength = gr.Slider(0, 1, value=usual.strength, step=0.05, label="Strength of the map on the picture")
+            self.smooth = gr.Slider(1, 16, value=usual.smooth, step=1, label="Smoothing: side of the box, in pixels")
+            self.percentile = gr.Slider(
+                90, 100, value=usual.percentile, step=0.1, label="Percentile at which the colours end"
+            )
+
+    @property
+    def fields(self) -> list[Any]:
+        """The fields, in the order in which their values come."""
+        return [
+            self.target, self.against, self.composites, self.gamma, self.first, self.strength, self.smooth, self.percentile,
+            self.own,
+        ]  # fmt: skip
+
+    @property
+    def classes(self) -> list[Any]:
+        """The fields of classes, which an answer sets."""
+        return [self.target, self.against]
+
+    @property
+    def events(self) -> list[Any]:
+        """The events that ask again."""
+        typed = (
+            [self.target.input, self.against.input]
+            if self.subject.labels
+            else [self.target.submit, self.against.submit]
+        )
+        return [*typed, self.composites.input, self.gamma.release, self.own.input, self.first.input]
+
+    @property
+    def drawing_events(self) -> list[Any]:
+        """The events that draw again."""
+        return [self.strength.release, self.smooth.release, self.percentile.release]
+
+    def settings(self, values: Sequence[Any], without: Sequence[str] = ()) -> Settings:
+        """The settings that the fields hold.
+
+        Raises:
+            InputError: a value is none.
+        """
+        found = dict(zip(_ASKED, values, strict=False))
+        for name in ("target", "against"):
+            if found[name] == _NOTHING or name in without:
+                found[name] = None
+        if values[len(_ASKED)]:
+            found["gamma"] = None
+        if not found["composites"]:
+            raise InputError("choose at least one composite.")
+        return settings_of(found)
+
+    def shown(self, settings: Settings) -> list[Any]:
+        """The values of the fields of classes."""
+        return [self._class(settings.target), self._class(settings.against)]
+
+    def _class(self, number: int | None) -> Any:
+        if not self.subject.labels:
+            return number
+        return _NOTHING if number is None else str(number)
+
+    def restored(self, settings: Settings) -> list[Any]:
+        """The values of all fields."""
+        gamma = 0.25 if settings.gamma is None else settings.gamma
+        return [
+            *self.shown(settings), list(settings.composites), gamma, settings.first, settings.strength, settings.smooth,
+            settings.percentile, settings.gamma is None,
+        ]  # fmt: skip
+
+
+class Kept:
+    """What a visitor takes along: files, the code, the link."""
+
+    def __init__(
+        self, formats: Sequence[str], desk: Desk, part: str, drawing: Callable[[Any, Settings], dict[str, Any]]
+    ) -> None:
+        self.formats, self.desk, self.part, self.drawing = formats, desk, part, drawing
+
+    def add(self) -> None:
+        """Adds the fields and their events."""
+        gr = gradio()
+        self.file = gr.JSON(visible=False)
+        with gr.Row(elem_classes="relprop-downloads"):
+            for kind in self.formats:
+                button = gr.Button(kind, size="sm", min_width=60, elem_id=f"download-{kind.lower()}-{self.part}")
+                button.click(
+                    answered(self._maker(kind)), None, self.file, api_visibility="private", concurrency_id="drawing",
+                    concurrency_limit=2, show_progress="hidden",
+                ).success(None, self.file, None, js=scripts.SAVE, api_visibility="private")  # fmt: skip
+        with gr.Accordion("The code that made this", open=False):
+            self.code = gr.Code(language="python", interactive=False, show_label=False, elem_id=f"code-{self.part}")
+        self.link = gr.Textbox(
+            label="Link to these settings (an uploaded picture is not in it)", interactive=False, buttons=["copy"],
+            elem_id=f"link-{self.part}",
+        )  # fmt: skip
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What an answer fills."""
+        return [self.code, self.link]
+
+    def shown(self, code: str, settings: Settings) -> list[Any]:
+        """The values of the fields."""
+        return [code, settings.link()]
+
+    def empty(self) -> list[Any]:
+        """The values where nothing is shown."""
+        return ["", ""]
+
+    def _maker(self, kind: str) -> Callable[..., Any]:
+        def make(request: Any) -> Any:
+            answer = self.desk.sessions.answer(str(request.session_hash), self.part)
+            return downloads.made(answer.result, kind, "relevance", self.drawing(answer, answer.settings))
+
+        return make
+
+
+def linked(link: Any) -> dict[str, Any]:
+    """The event that makes the whole link of a query."""
+    return {
+        "fn": None, "inputs": link, "outputs": link, "js": scripts.LINK, "api_visibility": "private",
+    }  # fmt: skip
+
+
+def with_settings(answer: Any, settings: Settings) -> Any:
+    """The same answer, drawn in another way."""
+    return replace(answer, settings=settings)
+
+
+def number_of(event: Any, name: str, count: int) -> int:
+    """A number below `count` that an event brings.
+
+    Raises:
+        InputError: it brings none.
+    """
+    data = getattr(event, "_data", None)
+    number = data.get(name) if isinstance(data, dict) else None
+    if type(number) is not int or not 0 <= number < count:
+        raise InputError(f"there is no choice {str(number)[:40]!r}; they are numbered from 0 to {count - 1}.")
+    return number
+
+
+def box_of(event: Any, wide: int, high: int) -> tuple[int, int, int, int]:
+    """A rectangle in pixels, from corners that an event brings as parts of the sides.
+
+    Raises:
+        InputError: it brings none.
+    """
+    data = getattr(event, "_data", None)
+    parts = data.get("box") if isinstance(data, dict) else None
+    if (
+        not isinstance(parts, list)
+        or len(parts) != 4
+        or not all(type(each) in (int, float) and 0 <= each <= 1 for each in parts)  # NaN lies nowhere
+    ):
+        raise InputError("a rectangle has four corners, as parts of the picture from 0 to 1.")
+    left, top = math.floor(parts[0] * wide), math.floor(parts[1] * high)
+    return left, top, max(math.ceil(parts[2] * wide), left + 1), max(math.ceil(parts[3] * high), top + 1)

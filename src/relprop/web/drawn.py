@@ -1,0 +1,81 @@
+"""Answers as HTML: our own drawings in a page of Gradio. All text is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from PIL import Image
+
+from relprop.rendering import html
+from relprop.rendering.figures import figure
+from relprop.rendering.image import Heatmap, overlay
+from relprop.rendering.panels import Panel
+from relprop.rendering.scale import number
+from relprop.rendering.view import Options, View
+from relprop.web.pictures import Answer, Part
+from relprop.web.settings import Settings
+
+
+def on_picture(heatmap: Heatmap, picture: Image.Image, strength: float) -> Image.Image:
+    """The map printed on the picture; below a strength of 1, the picture's own colours come through."""
+    printed = overlay(heatmap, picture)
+    if strength >= 1.0:
+        return printed
+    return Image.blend(picture.convert("RGB").resize(printed.size, Image.Resampling.BICUBIC), printed, strength)
+
+
+def maps_html(answer: Answer, settings: Settings) -> str:
+    """The maps of one picture: rows are what was explained, columns the composites."""
+    view = answer.result.views(Options(**answer.options(settings), most=1))[0]
+    rows = list(dict.fromkeys(row for row, _ in view.cells))
+    picture = answer.pictures[0]
+    parts = []
+    for place, row in enumerate(rows):
+        shown = [figure(Panel(picture, "input", smooth=True))] if place == 0 else []
+        cells = [(column, cell) for (name, column), cell in view.cells.items() if name == row]
+        for column, cell in cells:
+            shown += _cell(column, cell, picture, settings)
+        score = number(cells[0][1].rows[0].score)
+        wide = min(len(shown), 4)
+        parts.append(
+            f"<section class=view><h3>{html.text(row)}, score {score}</h3>"
+            f'<div class="figures c{wide}">{"".join(shown)}</div></section>'
+        )
+    notes = "".join(f"<p class=note>{html.text(notice)}</p>" for notice in answer.result.notices)
+    return "".join(parts) + notes + html.key()
+
+
+def _cell(column: str, cell: View, picture: Image.Image, settings: Settings) -> list[str]:
+    """A map on its picture, and alone, with what became of the score."""
+    if not isinstance(cell.data, Heatmap):
+        return [html.view_html(replace(cell, title=column))]
+    heatmap = cell.data
+    kept = f"<p>{html.text(cell.kept)}</p>" if cell.kept else ""
+    account = f"<div class=account>{cell.account.to_svg()}</div>" if cell.account is not None else ""
+    printed = Panel(on_picture(heatmap, picture, settings.strength), column, heatmap, smooth=True)
+    return [
+        f'<div class="stage">{figure(printed, kept, account)}</div>',
+        figure(Panel(heatmap, f"{column}, alone", bar=False), noted=False),
+    ]
+
+
+def many_html(answer: Answer, settings: Settings) -> str:
+    """The maps of several pictures, each under its name."""
+    views = answer.result.views(Options(**answer.options(settings), most=len(answer.names)))
+    return "\n".join(html.view_html(replace(view, title=name)) for name, view in zip(answer.names, views, strict=True))
+
+
+def parts_html(parts: Sequence[Part], box: tuple[int, int, int, int]) -> str:
+    """How much relevance lies in a rectangle, as a table."""
+    left, top, right, bottom = box
+    rows = [
+        (p.column, number(p.inside), _percent(p.inside, p.whole), number(p.positive), number(p.negative)) for p in parts
+    ]
+    columns = ("Map", "Relevance inside", "Of the map", "For", "Against")
+    said = f"Columns {left} to {right - 1}, rows {top} to {bottom - 1}: {parts[0].area:.1%} of the picture."
+    return f"<p>{html.text(said)}</p>{html.table(columns, rows, numbers=columns[1:])}"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "-"

@@ -1,0 +1,122 @@
+"""The bodies of requests: read within limits, and judged before Gradio reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MOST = 2**20
+"""The most bytes of a message that is no upload: settings, and a text."""
+_SECONDS = 60.0
+"""How long a visitor may take to send a message."""
+_DEPTH = 40
+
+
+class Refused(Exception):
+    """A request that is not let through: a status and one line."""
+
+    def __init__(self, status: int, line: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(line)
+        self.status, self.line, self.headers = status, line, headers
+
+
+def cleaned(body: bytes, uploaded: Callable[[str], bool]) -> bytes:
+    """A message without what Gradio would fetch or open by itself.
+
+    Raises:
+        Refused: it is no JSON, or it names a file that was not uploaded.
+    """
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the message is no JSON.") from None
+    if not isinstance(message, dict):
+        raise Refused(400, "the message is no JSON object.")
+    return json.dumps(_clean(message, 0, uploaded)).encode()
+
+
+def _clean(part: Any, depth: int, uploaded: Callable[[str], bool]) -> Any:
+    if depth > _DEPTH:
+        raise Refused(400, "the message is nested too deeply.")
+    if isinstance(part, list):
+        return [_clean(each, depth + 1, uploaded) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "path" in part or "url" in part:
+        path = part.get("path")
+        if not isinstance(path, str) or not uploaded(path):
+            raise Refused(400, "the message names a file that was not uploaded here.")
+        name = part.get("orig_name")
+        size = part.get("size")
+        return {
+            "path": path,
+            "orig_name": name if isinstance(name, str) else None,
+            "size": size if type(size) is int else None,
+            "meta": {"_type": "gradio.FileData"},
+        }
+    return {key: _clean(value, depth + 1, uploaded) for key, value in part.items()}
+
+
+async def _next(receive: Receive) -> Message:
+    try:
+        return await asyncio.wait_for(receive(), _SECONDS)
+    except asyncio.TimeoutError:
+        raise Refused(408, "the message took too long to arrive.") from None
+
+
+async def read(receive: Receive, most: int) -> bytes:
+    """A whole body.
+
+    Raises:
+        Refused: it is too long, or its sender left.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await _next(receive)
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the message ended early.")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise Refused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def counted(receive: Receive, most: int) -> Receive:
+    """The same body, which ends with an error where it becomes too long."""
+    size, over = 0, False
+
+    async def counted() -> Message:
+        nonlocal size, over
+        if over:
+            return await receive()
+        message = await _next(receive)
+        size += len(message.get("body", b""))
+        over = not message.get("more_body")
+        if size > most:
+            raise Refused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
+        return message
+
+    return counted
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, once more; then what comes."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

@@ -1,0 +1,155 @@
+"""Serves the page on this machine: `relprop serve`."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from relprop.errors import InputError, RelpropError
+from relprop.rendering import html
+from relprop.web.answering import Desk, said
+from relprop.web.gradio_here import gradio, upload_folder
+from relprop.web.guard import Guard, Rules
+from relprop.web.limits import Limits
+from relprop.web.page import add
+from relprop.web.subject import Subject, subject_of
+
+TITLE = "Ask a network why"
+
+
+def made(loads: Sequence[tuple[str, Callable[[], Subject]]], limits: Limits | None = None) -> Any:
+    """The page for one network, or for several under tabs. What cannot be loaded says why on the page."""
+    upload_folder()
+    gr = gradio()
+    desk = Desk.of(limits)
+    found = [(name, _loaded(load)) for name, load in loads]
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, delete_cache=(300, int(desk.limits.idle)), fill_width=True
+    ) as blocks:
+        gr.HTML(html.fragment(f"<h1>{TITLE}</h1>"), apply_default_css=False)
+        if len(found) == 1:
+            _part(gr, blocks, desk, *found[0])
+        else:
+            with gr.Tabs():
+                for name, subject in found:
+                    with gr.Tab(name):
+                        _part(gr, blocks, desk, name, subject)
+    blocks.queue(max_size=desk.limits.waiting)
+    return blocks
+
+
+def _loaded(load: Callable[[], Subject]) -> Subject | str:
+    try:
+        return load()
+    except (RelpropError, ModuleNotFoundError, OSError) as error:
+        return said(error)
+
+
+def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: Subject | str) -> None:
+    if isinstance(subject, str):
+        gr.HTML(
+            html.fragment(f"<p><strong>{html.text(name)}</strong> could not be loaded: {subject}</p>"),
+            apply_default_css=False,
+        )
+        return
+    gr.HTML(html.fragment(f"<p>Network: {html.text(subject.name)}</p>"), apply_default_css=False)
+    add(blocks, subject, desk)
+
+
+def application(blocks: Any, rules: Rules) -> Any:
+    """The ASGI application: the page behind its guard."""
+    gr = gradio()
+    import fastapi
+
+    outer = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    gr.mount_gradio_app(
+        outer, blocks, "/", footer_links=[], run_history=False, show_error=False, ssr_mode=False, mcp_server=False, pwa=False,
+        enable_monitoring=False, max_file_size=rules.limits.file_bytes, theme=theme, server_name="127.0.0.1",
+        root_path="",
+    )  # fmt: skip
+    # Gradio checks the paths of files only in pages that were launched its own way.
+    blocks.has_launched = True
+    return Guard(outer, rules)
+
+
+@dataclass(eq=False)
+class Server:
+    """A page that is served by a thread.
+
+    Attributes:
+        address: where it is.
+    """
+
+    address: str
+    _server: Any
+    _thread: threading.Thread
+
+    def close(self) -> None:
+        """Ends it."""
+        self._server.should_exit = True
+        self._thread.join(10)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes a free one.
+
+    Raises:
+        InputError: the port is taken, or there is no such host.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"{host}:{port} cannot be listened to: {error}. Choose another --port.") from error
+    return found
+
+
+def served(
+    blocks: Any, *, host: str = "127.0.0.1", port: int = 7860, rules: Rules | None = None
+) -> tuple[Any, socket.socket, str]:
+    """The server of a page that does not run yet, its socket, and its address."""
+    import uvicorn
+
+    rules = rules or Rules(Limits())
+    place = listening(host, port)
+    config = uvicorn.Config(
+        application(blocks, rules), log_level="warning", access_log=False, server_header=False, date_header=False,
+        proxy_headers=False, ws="none", timeout_keep_alive=10, limit_concurrency=400, h11_max_incomplete_event_size=32 * 1024,
+        http="h11", timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    shown = f"[{host}]" if ":" in host else host
+    return uvicorn.Server(config), place, f"http://{shown}:{place.getsockname()[1]}/"
+
+
+def start(blocks: Any, **given: Any) -> Server:
+    """Serves a page from a thread of its own, and returns when it answers."""
+    server, place, address = served(blocks, **given)
+    thread = threading.Thread(target=lambda: server.run(sockets=[place]), daemon=True)
+    thread.start()
+    for _ in range(600):
+        if server.started:
+            return Server(address, server, thread)
+        if not thread.is_alive():
+            break
+        time.sleep(0.05)
+    raise InputError(f"the page at {address} did not start.")
+
+
+def serve(models: Sequence[str] = ("efficientnet_lite0",), *, limits: Limits | None = None, **given: Any) -> Server:
+    """Serves the page for networks by their names, as `relprop serve`, from a thread of its own.
+
+    Args:
+        models: the networks, as `relprop explain --model` names them.
+        limits: what a visitor may send.
+        **given: `host`, `port`, and `rules` of the guard.
+    """
+    blocks = made([(name, partial(subject_of, name)) for name in models], limits)
+    return start(blocks, **given)

@@ -1,0 +1,148 @@
+"""What was asked of a network, as a value: from the controls of a page or a link, and back into a link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from relprop.composites import NAMES
+from relprop.composites.named import unknown
+from relprop.errors import CompositeError, InputError
+
+FIRST = {
+    "composite": "as the composite says",
+    "flat": "flat",
+    "wsquare": "w²",
+    "zbox": "z-box",
+    "zplus": "z⁺",
+    "epsilon": "epsilon",
+}
+"""The rules that may be chosen for the first layer, and their names on the page."""
+MOST_COMPOSITES = 4
+"""The most composites beside each other: each costs an explanation."""
+LONGEST_LINK = 4000
+"""The most letters of a link's settings."""
+_NUMBERS = {"gamma": (0.0, 100.0), "strength": (0.0, 1.0), "percentile": (50.0, 100.0)}
+_SMOOTHEST = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked.
+
+    Attributes:
+        target: the class or token to explain, by number; None is the likeliest.
+        against: what it is set against; None is nothing.
+        composites: the names of the composites, side by side.
+        gamma: the gamma of those composites that have one; None is their own.
+        first: the rule of the first layer, a key of `FIRST`.
+        strength: how strong the map is on the picture; 0 shows the picture alone.
+        smooth: the side of the box over which each pixel is spread.
+        percentile: the end of the colour scale.
+        example: the number of the example that is shown; None is none of them.
+
+    Raises:
+        InputError: a value is out of range.
+        CompositeError: there is no such composite, or there are too many.
+    """
+
+    target: int | None = None
+    against: int | None = None
+    composites: tuple[str, ...] = ("auto",)
+    gamma: float | None = None
+    first: str = "composite"
+    strength: float = 1.0
+    smooth: int = 1
+    percentile: float = 99.5
+    example: int | None = None
+
+    def __post_init__(self) -> None:
+        names = self.composites
+        if not 1 <= len(names) <= MOST_COMPOSITES or len(set(names)) < len(names):
+            raise CompositeError(f"choose one to {MOST_COMPOSITES} different composites; got {len(names)}.")
+        for name in names:
+            if name != "auto" and name not in NAMES:
+                raise unknown(name)
+        if self.first not in FIRST:
+            raise InputError(f"there is no rule {self.first!r} for the first layer; there are: {', '.join(FIRST)}.")
+        for name, (low, high) in _NUMBERS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:  # NaN lies nowhere
+                raise InputError(f"{name} is {value}; it lies from {low:g} to {high:g}.")
+        if not 1 <= self.smooth <= _SMOOTHEST:
+            raise InputError(f"smooth is {self.smooth}; it is a side in pixels, from 1 to {_SMOOTHEST}.")
+        for name in ("target", "against", "example"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 2**31:
+                raise InputError(f"{name} is {value}; classes are numbered from 0.")
+        if self.against is not None and self.against == self.target:
+            raise InputError(f"class {self.target} cannot be set against itself: choose another class.")
+
+    def link(self) -> str:
+        """The part of a link that restores these settings, `?target=281&smooth=2`: what differs from the defaults."""
+        usual = Settings()
+        given = {name: getattr(self, name) for name in vars(self) if getattr(self, name) != getattr(usual, name)}
+        if "composites" in given:
+            given["composites"] = ",".join(self.composites)
+        return f"?{urlencode(given, safe=',')}"
+
+    @classmethod
+    def of_link(cls, query: str) -> Settings:
+        """The settings of a link. Names that are none of ours are passed over, as links of mail programs bring some.
+
+        Raises:
+            InputError: a value is none.
+            CompositeError: it names a composite that does not exist.
+        """
+        if len(query) > LONGEST_LINK:
+            raise InputError(f"the link has {len(query):,} letters; settings have {LONGEST_LINK:,} at most.")
+        found: dict[str, Any] = {}
+        for name, text in parse_qsl(query.lstrip("?"), max_num_fields=50):
+            if name in ("target", "against", "smooth", "example"):
+                found[name] = _number(name, text, int)
+            elif name in _NUMBERS:
+                found[name] = _number(name, text, float)
+            elif name == "composites":
+                found[name] = tuple(text.split(","))
+            elif name == "first":
+                found[name] = text
+        return cls(**found)
+
+    def changed(self, **values: Any) -> Settings:
+        """The same with other values."""
+        return replace(self, **values)
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """The settings of a page's controls, whose values come from anywhere.
+
+    Raises:
+        InputError: a value is none.
+        CompositeError: there is no such composite.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None or value == "":
+            continue
+        if name == "composites":
+            found[name] = (value,) if isinstance(value, str) else tuple(map(str, value))
+        elif name == "first":
+            found[name] = str(value)
+        else:
+            found[name] = _number(name, value, float if name in _NUMBERS else int)
+    return Settings(**found)
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
+    try:
+        if isinstance(value, bool) or (isinstance(value, str) and len(value) > 40):
+            raise ValueError
+        found = kind(value)
+        if isinstance(value, float) and found != value:
+            raise ValueError
+        return found
+    except (TypeError, ValueError, OverflowError):
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(f"{name} is {str(value)[:40]!r}; it must be {what}.") from None

@@ -1,0 +1,67 @@
+"""The code that made an answer. It runs as it stands, beside the picture that it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from relprop.web.settings import Settings
+from relprop.web.subject import Column, Subject
+
+OWN = "# model: the network that this page was made for, in eval mode; loaded: the same with its preprocessing\n"
+
+
+def file_name(name: str, ending: str = "png") -> str:
+    """A name for a file: letters, digits and hyphens of a name that may come from anyone."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", name.rpartition(".")[0] or name).strip("-")[:60]
+    return f"{stem or 'picture'}.{ending}"
+
+
+def of_pictures(
+    subject: Subject, names: Sequence[str], settings: Settings, columns: Sequence[Column], resolved: Settings
+) -> str:
+    """The code that explains pictures.
+
+    Args:
+        subject: the network.
+        names: the names of the pictures.
+        settings: how it is drawn.
+        columns: the rules of each column.
+        resolved: what was explained.
+    """
+    files = [file_name(name) for name in names]
+    lines = ["import relprop", "from relprop.loading import models", "from relprop.zoo.images import load_image", ""]
+    lines += model_lines(subject)
+    if len(files) == 1:
+        lines += [f'picture = load_image("{files[0]}")', "inputs = loaded.tensor(picture)"]
+        seen = "loaded.seen(picture)"
+    else:
+        listed = ", ".join(f'"{file}"' for file in files)
+        lines += [f"pictures = [load_image(file) for file in [{listed}]]"]
+        lines += ["inputs = torch.cat([loaded.tensor(picture) for picture in pictures])"]
+        lines.insert(0, "import torch\n")
+        seen = "[loaded.seen(picture) for picture in pictures]"
+    if any(column.bounded for column in columns):
+        lines.append("low, high = loaded.bounds()")
+    target = resolved.target
+    lines += ["", "maps = relprop.compare(", "    loaded.model,", "    inputs,"]
+    if resolved.against is None:
+        lines.append(f"    targets={'None' if target is None else f'[{target}]'},")
+    elif target is None:
+        lines.insert(-3, "likeliest = loaded.model(inputs).argmax(1).tolist()")
+        contrast = f"relprop.Contrast(likeliest, {resolved.against})"
+        lines.append(f"    targets=[likeliest, {resolved.against}, {contrast}],")
+    else:
+        lines.append(f"    targets=[{target}, {resolved.against}, relprop.Contrast({target}, {resolved.against})],")
+    lines.append("    composites={" + ", ".join(f'"{column.name}": {column.source}' for column in columns) + "},")
+    lines += ["    labels=loaded.labels,", ")"]
+    options = f"pictures={seen}, percentile={settings.percentile:g}, smooth={settings.smooth}"
+    lines += [f'maps.save("maps.png", {options})', "print(maps)"]
+    return "\n".join(lines) + "\n"
+
+
+def model_lines(subject: Subject) -> list[str]:
+    """The lines that load the network, or say which one it is."""
+    if subject.spec is None:
+        return [OWN.rstrip(), "loaded = relprop.web.page.subject_of(model).loaded"]
+    return [f"loaded = models.load({subject.spec!r})"]

@@ -1,0 +1,177 @@
+"""The page in a browser: a picture is dropped, a class chosen, a rectangle drawn, a file saved, a link opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import relprop
+import web_pages
+from chromium import PROGRAM
+
+pytest.importorskip("gradio", reason="the page needs Gradio")
+playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")
+# Warnings of Gradio about pandas, in threads of its own.
+pytestmark = pytest.mark.filterwarnings("ignore")
+browser_only = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with web_pages.served() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(
+            executable_path=PROGRAM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield opened
+        opened.close()
+
+
+class Page:
+    """A page, with all that it asked for and complained about."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1400, path: str = "") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 1000}, accept_downloads=True)
+        self.page.set_default_timeout(20_000)
+        self.address = address
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(address + path)
+        self.page.wait_for_selector("#maps")
+
+    def drop(self, path: Path) -> None:
+        """Gives a file to the field of the picture."""
+        self.page.set_input_files("input[type=file] >> nth=0", path)
+
+    def foreign(self) -> list[str]:
+        """The requests that left this machine."""
+        return [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    web_pages.photograph().save(path)
+    return path
+
+
+@browser_only
+def test_a_picture_is_explained_and_nothing_leaves_the_machine(
+    browser: Any, address: str, cat: Path, tmp_path: Path
+) -> None:
+    seen = Page(browser, address)
+    page = seen.page
+    seen.drop(cat)
+    page.wait_for_selector(".stage svg")
+    model, loaded = web_pages.small(), web_pages.subject().loaded
+    x = loaded.tensor(web_pages.photograph())
+    R = relprop.attribute(model, x, labels=web_pages.LABELS)
+    assert R.subject(0) in page.inner_text("#maps h3 >> nth=0")
+    assert page.locator("#classes input").count() == 5
+
+    # Another class, by its button; then its map in a rectangle that is drawn.
+    second = model(x)[0].topk(2).indices[1].item()
+    page.locator("#classes input >> nth=1").click()
+    page.wait_for_function("n => document.querySelector('#maps h3').innerText.includes(n)", arg=f"({second})")
+    box = page.locator(".stage svg >> nth=0").bounding_box()
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#inside td")
+    corners = [int(page.input_value(f"#corner-{name} input")) for name in ("left", "top", "right", "bottom")]
+    R = relprop.attribute(model, x, second)
+    part = float(R.values[0].double().sum(0)[corners[1] : corners[3], corners[0] : corners[2]].sum())
+    assert float(page.inner_text("#inside td >> nth=1")) == pytest.approx(part, rel=5e-3)
+
+    # A file, the code and the link.
+    with page.expect_download() as download:
+        page.click("#download-json-picture")
+    download.value.save_as(tmp_path / "relevance.json")
+    saved = json.loads((tmp_path / "relevance.json").read_text())
+    torch.testing.assert_close(torch.tensor(saved["values"][0]), R.values, rtol=1e-4, atol=1e-6)
+    assert page.input_value("#link-picture textarea, #link-picture input") == f"{seen.address}?target={second}"
+    assert page.url == f"{seen.address}?target={second}"
+    assert not seen.errors and not seen.foreign()
+    page.close()
+
+
+@browser_only
+def test_a_narrow_page_by_keyboard_and_a_file_that_is_none(browser: Any, address: str, tmp_path: Path) -> None:
+    seen = Page(browser, address, 420)
+    page = seen.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    page.focus(".examples button >> nth=1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".stage svg")
+    page.focus("#classes input >> nth=1")
+    before = page.inner_text("#maps h3 >> nth=0")
+    page.keyboard.press("Space")
+    page.wait_for_function("before => document.querySelector('#maps h3').innerText !== before", arg=before)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    for number, corner in enumerate(("left", "top", "right", "bottom")):
+        page.focus(f"#corner-{corner} input")
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type(str([4, 4, 20, 20][number]))
+    page.wait_for_function(
+        "document.querySelector('#inside').innerText.includes('Columns 4 to 19, rows 4 to 19: 25.0%')"
+    )
+
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n<script>alert(1)</script>")
+    page.click("[aria-label='Clear'], [aria-label='Remove Image'], button[title='Clear']")
+    seen.drop(bad)
+    page.wait_for_selector("text=bad.png")
+    assert "Traceback" not in page.content()
+    assert not seen.errors and not seen.foreign()
+    page.close()
+
+
+@browser_only
+def test_a_link_restores_what_was_asked(browser: Any, address: str) -> None:
+    seen = Page(browser, address, path="?example=0&target=1&against=5&composites=epsilon,zero&smooth=2")
+    page = seen.page
+    page.wait_for_selector(".stage svg")
+    assert page.locator("#maps h3").count() == 3  # the class, the other, one against the other
+    assert page.locator(".stage").count() == 6
+    assert page.input_value("#against input") == "cup (5)"
+    page.close()
+
+
+def test_a_network_that_cannot_be_loaded_says_so_on_the_page() -> None:
+    from relprop.web import server
+
+    def broken() -> Any:
+        raise relprop.errors.InputError("there is no model 'x <b>'.")
+
+    blocks = server.made([("x <b>", broken), ("small", web_pages.subject)])
+    shown = json.dumps(blocks.get_config_file())
+    assert "could not be loaded" in shown and "there is no model" in shown and "x &lt;b&gt;" in shown
+    assert "'x <b>'." not in shown
+
+
+def test_the_server_behind_its_guard(address: str) -> None:
+    status, body = web_pages.asked(address)
+    assert status == 200 and b"gradio" in body
+    assert web_pages.asked(address, headers={"Host": "evil.example"})[0] == 421
+    assert web_pages.asked(address, "/monitoring")[0] == 404
+    assert web_pages.asked(address, "/gradio_api/file=/etc/passwd")[0] == 404
+    message = {
+        "data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}],
+        "fn_index": 0,
+        "session_hash": "abcdefgh",
+    }
+    assert web_pages.asked(address, "/gradio_api/queue/join", data=message)[0] == 400
+    assert b"root:" not in web_pages.asked(address, "/config")[1]

@@ -1,0 +1,82 @@
+"""What the tests of the page share: a small network that reads pictures, and a page of it that is served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from relprop.loading.network import Loaded, Pictures, picture_reading
+from relprop.web.subject import Subject
+
+LABELS = ["crane", "sea <b>lion</b>", "espresso", "crane", "lynx", "cup"]
+
+
+class Small(nn.Module):
+    """A network of pictures, 32 x 32, with six classes."""
+
+    size = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels = LABELS
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(),
+            nn.Linear(6 * 14 * 14, 6),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+def small() -> Small:
+    """The network; `web_pages:small` is its name for `--model`."""
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+def subject(spec: str | None = "web_pages:small") -> Subject:
+    model = small()
+    return Subject(Loaded("small", model, LABELS, *picture_reading(model, Pictures())), spec, "picture")
+
+
+def photograph(side: int = 48, seed: int = 1) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 255, (side, side + 8, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def asked(
+    address: str, path: str = "", *, data: Any = None, headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """The status and the body of an answer."""
+    body = json.dumps(data).encode() if data is not None and not isinstance(data, bytes) else data
+    kind = {"Content-Type": "application/json"} if data is not None else {}
+    request = Request(address.rstrip("/") + path, body, {**kind, **(headers or {})})
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except HTTPError as error:
+        return error.code, error.read()
+
+
+@contextmanager
+def served(subjects: Any = None, **given: Any) -> Iterator[str]:
+    """The address of a page that is served meanwhile."""
+    from relprop.web import server
+    from relprop.web.limits import Limits
+
+    limits = given.pop("limits", None) or Limits()
+    blocks = server.made(subjects or [("small", subject)], limits)
+    running = server.start(blocks, port=0, **given)
+    try:
+        yield running.address
+    finally:
+        running.close()
