@@ -333,7 +333,8 @@ def _automatic(traits: frozenset[str]) -> Composite:
     if "lookup" in traits and traits & {"gated", "matrix product"}:
         return attnlrp()
     if convolutional:
-        return gamma() if "series" in traits else gamma_flat() if "patches" in traits else gamma_box()
+        patches = bool({"patches", "patch convolution"} & traits)
+        return gamma() if "series" in traits else gamma_flat() if patches else gamma_box()
     return epsilon(0.01, relative=True)
 
 

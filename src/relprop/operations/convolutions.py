@@ -32,7 +32,7 @@ def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Ten
         if along_one:
             call.trait("series")
         if linear_map.takes_patches(weight):
-            call.trait("patches")
+            call.trait("patch convolution")
     return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
 
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, custom, grafted, halved, scaled
+from relprop.engine.functions import Share, custom, grafted, scaled
 from relprop.engine.notes import role_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.tensors import is_live, without_history
 from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
+from relprop.numerics import aside
 from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.exponentials import quotient, reciprocal_of
@@ -76,7 +77,7 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         a, b = shares(call, [input, other])
         if call.zeros_carry:
             return product_of_two(call, input, other, [a, b])
-        return halved(call()) if a == b == 0.5 else call(scaled(input, a), scaled(other, b))
+        return call(scaled(input, a), scaled(other, b))
     for a, b in ((input, other), (other, input)):
         if (softmax := quotient(call, a, b)) is not None:
             return softmax
@@ -105,9 +106,19 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if softmax is not None:
         return softmax
     gate = chain(torch.reciprocal, (other,), {})
-    if gate is not None and finite_at_zero(gate.step, other) and sigmoidal(gate.step) and _activates(gate):
+    if gate is not None and finite_at_zero(gate.step, other) and _saturates(gate) and _activates(gate):
         return _gated_by(call, input, other, gate)
     return call(input, other.detach())
+
+
+def _saturates(gate: Origin) -> bool:
+    """Whether a sigmoid comes to an end at both sides. `1 / max(norm, 1e-12)` is bounded too, but it falls for ever."""
+    if not sigmoidal(gate.step):
+        return False
+    with aside(), torch.no_grad():
+        near, far = (gate.step(torch.tensor([-at, at], dtype=torch.float64)) for at in (50.0, 100.0))
+    level = (far - near).abs() <= 0.05 * far.abs()
+    return bool((level | (far.abs() <= 1e-6 * near.abs())).all())
 
 
 def _gated_by(call: Call, input: Tensor, other: Tensor, gate: Origin) -> Tensor:
