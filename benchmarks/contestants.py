@@ -166,7 +166,7 @@ def zennit_attribute(name: str, model: nn.Module, x: Tensor, target: Tensor) -> 
     from zennit.canonizers import AttributeCanonizer, SequentialMergeBatchNorm
 
     options: dict[str, object] = {"canonizers": [SequentialMergeBatchNorm(), AttributeCanonizer(visible_sum)]}
-    if name == "Epsilon":  # the one that is no class there; "Linear" includes convolutions
+    if name == "Epsilon":  # the one that is not a class there; "Linear" includes convolutions
         weighted = [(types.Linear, rules.Epsilon())]
         composite = composites.LayerMapComposite(composites.layer_map_base() + weighted, **options)
     else:

@@ -43,7 +43,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(?!relprop\b).*|relprop\.(engine|composites\.places|attribution\.conditions|concepts\.tops)\..*",
+        r"(?!relprop\b).*|relprop\.(engine|composites\.places|attribution\.conditions|concepts\.(tops|mixtures))\..*",
     ),
     ("py:.*", r"relprop\.evaluation\.(methods|adapters|work|asks)\..*"),
 ]

@@ -36,7 +36,7 @@ def main(data: str = "news", page: str | None = None) -> None:
     first, second = (name for name, _ in mine[0].predictions[:2])
     print(relprop.explain_text(model, tokenizer, OWN[data][0], relprop.Contrast(first, second)))
 
-    print("\nThe words with most relevance, on average, in texts taken for each class:")
+    print("\nThe words with the most relevance, on average, in texts taken for each class:")
     totals: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     texts = [text for text, _ in unseen[:200]]
     for result in relprop.explain_text(model, tokenizer, texts, max_length=128):

@@ -1,6 +1,6 @@
 """The start of the command `relprop`: an interruption while it loads ends it without a traceback.
 
-It is no part of the package, because importing any part of it loads torch, which takes a second or more.
+It is not a part of the package, because importing any part of it loads torch, which takes a second or more.
 """
 
 import signal

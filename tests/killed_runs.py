@@ -1,6 +1,8 @@
 """Kills runs at random moments until each is done, and compares what they leave with a run that nobody disturbed.
 
-    python tests/killed_runs.py FOLDER KILLS
+    python tests/killed_runs.py FOLDER KILLS [PROCESSES]
+
+With several processes, these are killed at random, and at times the one that started them. That takes long: by hand.
 
 Processes are ended by a timer of the CPU time that they spend, so that a slow machine makes as much progress between two
 kills as a fast one. The signal has no handler: the process ends wherever it is, without any cleaning up.
@@ -8,10 +10,13 @@ kills as a fast one. The signal has no handler: the process ends wherever it is,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -78,10 +83,57 @@ def check(folder: Path, expected: dict[str, bytes]) -> None:
     assert all(found[name] == content for name, content in expected.items())
 
 
-def main(folder: Path, wanted: int) -> None:
+def killed(folder: Path, processes: int, wait: float, parent: bool, chance: random.Random) -> bool:
+    """Starts a run with several processes and kills one of them; returns whether it was still running."""
+    main = subprocess.Popen(
+        [sys.executable, __file__, "run", str(folder), str(processes)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    before = spent()
+    while main.poll() is None and spent() - before < wait:
+        time.sleep(0.01)
+    if main.poll() is not None:
+        assert main.returncode == 0
+        return False
+    children = [int(n) for n in Path(f"/proc/{main.pid}/task/{main.pid}/children").read_text().split()]
+    victim = main.pid if parent or not children else chance.choice(children)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(victim, signal.SIGKILL)
+    code = main.wait()
+    for child in children if victim == main.pid else []:
+        while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+            time.sleep(0.05)  # it ends by itself when it hears nothing more
+    assert code in (0, -signal.SIGKILL)
+    return True
+
+
+def spent() -> float:
+    """The CPU time that the machine has spent on users' work, in seconds."""
+    return sum(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:3])) / os.sysconf("SC_CLK_TCK")
+
+
+def by_hand(folder: Path, wanted: int, processes: int, expected: dict[str, bytes]) -> None:
+    """Kills until there were so many kills."""
+    chance, kills, runs = random.Random(wanted + processes), 0, 0
+    while kills < wanted:
+        place, going = folder / f"run {processes}-{runs}", True
+        while going:
+            going = killed(place, processes, chance.uniform(1, 12), chance.random() < 0.4, chance)
+            kills += going
+            if (place / "run.json").exists() and len(relprop.open_run(place).keys()) == 60:
+                break
+        check(place, expected)
+        runs += 1
+    print(f"{kills} kills in {runs} runs of {processes} processes")
+
+
+def main(folder: Path, wanted: int, processes: int) -> None:
     torch.set_num_threads(1)
     assert once(folder / "undisturbed", None) == 0
     expected = shards(folder / "undisturbed")
+    if processes > 1:
+        by_hand(folder, wanted, processes, expected)
+        return
     together(folder / "together", 10)
     check(folder / "together", expected)
     chance, kills, runs = random.Random(wanted), 0, 0
@@ -97,4 +149,8 @@ def main(folder: Path, wanted: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    if sys.argv[1] == "run":
+        torch.set_num_threads(1)
+        relprop.explain_dataset(samples(), "killed_runs:network", sys.argv[2], processes=int(sys.argv[3]), **ARGUMENTS)
+    else:
+        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1)

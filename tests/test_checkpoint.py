@@ -89,7 +89,7 @@ def test_what_is_kept_may_lie_elsewhere() -> None:
 
 @pytest.mark.parametrize("composite", ["auto", "attnlrp", "epsilon_plus_flat"])
 def test_relevance_can_be_differentiated(composite: str) -> None:
-    """The arithmetic of a rule in a backward pass that is recorded is no part of the model that runs again."""
+    """The arithmetic of a rule in a backward pass that is recorded is not a part of the model that runs again."""
     found = []
     for model in stacks():
         x = torch.linspace(-1, 1, 60).double().reshape(2, 5, 6).requires_grad_()

@@ -228,7 +228,7 @@ def test_weights_are_loaded_whole_or_refused(here: Path) -> None:
     assert done.exit_code == 2 and "torch.save(model.state_dict()" in done.stderr
     (here / "w.h5").write_bytes(b"other")
     done = run(*arguments, "c", "--weights", "w.h5")
-    assert done.exit_code == 2 and "is no file of weights: .safetensors, .pt" in done.stderr
+    assert done.exit_code == 2 and "is not a file of weights: .safetensors, .pt" in done.stderr
 
 
 def test_check_says_what_a_network_is_made_of(here: Path) -> None:
@@ -288,10 +288,10 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "one.png", "-m", "mine:small", "--weights", "x.safetensors"], "there is no file"),
         (["explain", "one.png", "-m", "mine:small", "--mean", "a,b"], "--mean"),
         (["explain", "one.png", "--size", "64"], "comes with its weights"),
-        (["explain", "table.csv", "-m", "mine:table"], "'x' in column 'name' is no number"),
+        (["explain", "table.csv", "-m", "mine:table"], "'x' in column 'name' is not a number"),
         (["explain", "table.csv", "-m", "mine:table", "--without", "size"], "no column 'size'; it has: age"),
         (["explain", "table.csv", "-m", "mine:table", "--without", "name", "--row", "7"], "no row 7"),
-        (["explain", "objects.npy", "-m", "mine:table"], "no array of numbers"),
+        (["explain", "objects.npy", "-m", "mine:table"], "not an array of numbers"),
         (["explain", "table.csv", "-m", "mine:table", "--without", "name", "-t", "yes"], "no names of classes"),
         (
             ["explain", "table.csv", "-m", "mine:table", "--without", "name", "--labels", "mine.py"],
@@ -307,8 +307,8 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "one.png", "-m", "mine:small", "--mean", "1,2"], "three numbers"),
         (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
         (["composites", "nothing"], "there is no composite named 'nothing'"),
-        (["show", "empty"], "no saved result"),
-        (["report", "empty"], "no saved result"),
+        (["show", "empty"], "not a saved result"),
+        (["report", "empty"], "not a saved result"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str, here: Path) -> None:
@@ -550,7 +550,7 @@ def test_a_table_that_does_not_fit_is_told_line_by_line(here: Path, monkeypatch:
     assert "━" in wide
     monkeypatch.setenv("COLUMNS", "30")
     narrow = good("explain", "one.png", "-m", "mine:small", "--out", "out")
-    assert "━" not in narrow and "Relevance: " in narrow and "Composite: auto (gamma_flat)\n" in narrow
+    assert "━" not in narrow and "Relevance: " in narrow and "Composite: auto (gamma_box)\n" in narrow
 
 
 def test_smooth_maps(here: Path) -> None:

@@ -58,8 +58,8 @@ BROKEN = {
     "cut": (cut, "is broken"),
     "bomb": (lambda p: p.write_bytes(bomb()), "more than the 50 million pixels"),
     "folder": (lambda p: p.mkdir(), "is a folder"),
-    "pipe": (lambda p: os.mkfifo(p), "is no ordinary file"),
-    "device": (lambda p: p.symlink_to("/dev/zero"), "is no ordinary file"),
+    "pipe": (lambda p: os.mkfifo(p), "is not an ordinary file"),
+    "device": (lambda p: p.symlink_to("/dev/zero"), "is not an ordinary file"),
     "broken link": (lambda p: p.symlink_to("nowhere"), "there is no file"),
     "huge": (lambda p: os.truncate(os.open(p, os.O_CREAT | os.O_RDWR), 2**40), "MiB"),
 }  # fmt: skip
@@ -137,20 +137,20 @@ def test_what_is_asked_for_and_missing_stops_at_once(here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.npy", b"", "no array of numbers"),
+        ("a.npy", b"", "not an array of numbers"),
         (
             "a.npy",
             b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999,), }\n",
-            "no array",
+            "not an array",
         ),
         (
             "a.npy",
             b"\x93NUMPY\x01\x00\x46\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(80),
-            "no array",
+            "not an array",
         ),
-        ("a.csv", b"\xff\xfe\x00", "no table we read"),
-        ("a.csv", b"a,b\n" + b"1" * 200_000 + b",2\n", "no table we read"),
-        ("labels.txt", b"\xff\xfe", "no text in UTF-8"),
+        ("a.csv", b"\xff\xfe\x00", "not a table we read"),
+        ("a.csv", b"a,b\n" + b"1" * 200_000 + b",2\n", "not a table we read"),
+        ("labels.txt", b"\xff\xfe", "not text in UTF-8"),
     ],
 )
 def test_broken_arrays_tables_and_labels(name: str, content: bytes, says: str, here: Path) -> None:

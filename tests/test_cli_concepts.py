@@ -51,7 +51,7 @@ def test_index_and_concepts(photographs: Path) -> None:
     assert wrong.exit_code != 0 and "there is no folder" in wrong.output
     (data / "no class").mkdir()
     wrong = run.invoke(app, ["index", "--data", str(data), "--layer", "blocks.12", "--out", str(photographs / "other")])
-    assert wrong.exit_code != 0 and "is no class of the network" in wrong.output
+    assert wrong.exit_code != 0 and "is not a class of the network" in wrong.output
 
 
 def test_graph(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_no_folder(command: str, many: Path) -> None:
     for given, says in (
         ("nowhere", "there is no folder 'nowhere'"),
         ("mine.py", "'mine.py' is a file, and results are folders"),
-        ("many", "'many' is no saved result"),
+        ("many", "'many' is not a saved result"),
     ):
         done = run(command, given)
         assert done.exit_code == 2 and says in done.stderr and done.stderr.count("\n") == 1

@@ -185,7 +185,7 @@ def test_units_add_up_to_the_map(composite: str, layer: str) -> None:
     through, around = parts[-2:]
     assert float(through.values.abs().max()) > 1e-6
     close(through.values + around.values, R.values)
-    if composite != "gradient":  # whose values are no relevance, so that there are no books
+    if composite != "gradient":  # whose values are not relevance, so that there are no books
         close(through.residual + around.residual, R.residual)
         for part in parts:
             close(sum(part.ledger.values(), torch.zeros(3).double()), part.residual, atol=1e-12)

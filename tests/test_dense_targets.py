@@ -100,7 +100,7 @@ def test_the_axis_of_classes() -> None:
     same(model, x, Over(2, axis=1), lambda o: o[:, 2].sum(1))
     with pytest.raises(TargetError, match=r"write axis=1 where classes come before positions"):
         relprop.attribute(model, x, Over(2))
-    with pytest.raises(TargetError, match="no axis of classes"):
+    with pytest.raises(TargetError, match="not an axis of classes"):
         relprop.attribute(model, x, Over(2, axis=0))
 
 
@@ -249,7 +249,7 @@ def test_boxes_in_dicts_and_levels() -> None:
     target = Detection(7, 1, skip=4, anchors=2)
     same(levels, x, target, lambda o: o[0].reshape(-1, 2, 9, 2, 2)[:, 1, 5, 1, 1])
     same(levels, x, Detection(9, 1, skip=4, anchors=2), lambda o: o[1].reshape(-1, 2, 9)[:, 1, 5])
-    with pytest.raises(TargetError, match="no multiple of anchors=5"):
+    with pytest.raises(TargetError, match="not a multiple of anchors=5"):
         relprop.attribute(levels, x, Detection(7, 1, skip=4, anchors=5))
 
 

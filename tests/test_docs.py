@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -65,6 +67,22 @@ def test_a_search_finds_what_people_look_for(wanted: str, page: str) -> None:
     assert any(wanted in line.lower() for line in text.splitlines() if line.startswith("#"))
 
 
+def test_the_tutorials_are_notebooks() -> None:
+    """They run when the pages are built; here, that they are complete, are listed, and hold valid code."""
+    names = {page.stem for page in (DOCS / "tutorials").glob("*.md")} - {"index"}
+    assert names == {"resnet", "vit", "text", "language_model", "table", "series", "graph"}
+    listed = (DOCS / "tutorials" / "index.md").read_text(encoding="utf-8")
+    for name in names:
+        text = (DOCS / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
+        cells = re.findall(r"^```{code-cell} ipython3\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+        assert text.startswith("---\nfile_format: mystnb\n") and len(cells) >= 4
+        ast.parse("\n".join(cells))
+        assert "relprop." in "\n".join(cells) and "## What to remember" in text
+        assert f"({name}.md)" in listed and f"\n{name}\n" in listed
+    conf = (DOCS / "conf.py").read_text(encoding="utf-8")
+    assert 'nb_execution_mode = "force"' in conf and "nb_execution_raise_on_error = True" in conf
+
+
 def test_no_block_is_fenced_so_that_it_would_be_passed_over() -> None:
     """A block written as ```py, ```Python or indented would look like an example and never run."""
     wrong = [
@@ -86,7 +104,7 @@ def tables() -> ModuleType:
 
 
 def load(name: str) -> ModuleType:
-    """A script of the docs folder, which is no package."""
+    """A script of the docs folder, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -91,6 +91,16 @@ def test_text_is_cut_and_wrapped_to_its_room() -> None:
     assert fit("short", 100, 13) == "short"
 
 
+def test_long_names_are_broken_rather_than_cut() -> None:
+    room = width("epsilon_alpha2_", 12) + 2
+    assert wrapped("epsilon_alpha2_beta1_flat", room, 12) == ["epsilon_alpha2_", "beta1_flat"]
+    assert wrapped("by epsilon_alpha2_beta1_flat", room, 12) == ["by", "epsilon_alpha2_", "beta1_flat"]
+    (cut,) = wrapped("W" * 60, 100, 12)
+    assert cut.endswith("…") and width(cut, 12) <= 100
+    assert len(wrapped("ab_" * 5000, 60, 12)) == 4
+    assert wrapped("module.path/file-name", 1000, 12) == ["module.path/file-name"]
+
+
 def test_letters_no_font_has_are_spelled_out() -> None:
     from relprop.rendering.fonts import drawable
 

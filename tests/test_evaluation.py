@@ -270,7 +270,7 @@ def test_tokens_are_deleted_or_hidden() -> None:
     right, left, _ = (each.curve for each in E.find("morf"))
     torch.testing.assert_close(right, left, rtol=0, atol=1e-12)  # this model does not see positions
     ids, relevance = x["input_ids"][1, :5], E.relevance[0, 1, :5]
-    assert float(E.relevance[0, 1, 5:].abs().sum()) == 0  # padding is no unit
+    assert float(E.relevance[0, 1, 5:].abs().sum()) == 0  # padding is not a unit
     kept = ids[relevance.argsort(descending=True)[3:].sort().values]
     scored = model(kept[None], torch.ones(1, len(kept)))[0, 0].item()
     # Five tokens in seven points: that with three removed is point 4 (4 * 5 / 7 = 2.9).

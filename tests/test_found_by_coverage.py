@@ -58,7 +58,7 @@ def test_writing_into_what_a_layer_returned(composite: str) -> None:
 
 
 def test_standardised_weights() -> None:
-    """A batch norm of a weight, as in normaliser-free networks, is no business of the batch's."""
+    """A batch norm of a weight, as in normaliser-free networks, does not concern the batch."""
     weight = torch.randn(4, 3, 2, 2).double()
 
     def standard() -> Tensor:

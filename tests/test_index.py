@@ -275,5 +275,5 @@ def test_damaged_folders(tmp_path: Path, damage: str) -> None:
         content = json.loads(manifest.read_text())
         content["layers"]["3"] = {"shape": [5, 4, 4], "axis": 0} if damage == "units" else {"shape": "x", "axis": 0}
         manifest.write_text(json.dumps(content))
-    with pytest.raises(FormatError, match="no index that can be read"):
+    with pytest.raises(FormatError, match="not an index that can be read"):
         relprop.load_index(tmp_path / "index")

@@ -103,7 +103,7 @@ def test_caps(cap: str, scale: float, least: float, most: float, rule: str) -> N
 
 
 def test_what_is_read_off_a_relu_is_checked() -> None:
-    """A layer whose output others read besides the relu: the relu's output is no stand-in for it."""
+    """A layer whose output others read besides the relu: the relu's output is not a stand-in for it."""
     torch.manual_seed(0)
     first, last = nn.Linear(4, 6).double(), nn.Linear(6, 2).double()
 

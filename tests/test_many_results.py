@@ -119,9 +119,9 @@ def test_the_data_frame_holds_what_the_result_holds(model: nn.Module, frame: Any
     with pytest.raises(InputError, match="3 names for 4 features"):
         found.to_pandas(names=["a", "b", "c"])
     pictures = relprop.attribute(nn.Conv2d(3, 2, 3).eval(), torch.rand(2, 3, 5, 5), relprop.Over(1))
-    with pytest.raises(InputError, match=r"no table: pass groups="):
+    with pytest.raises(InputError, match=r"not a table: pass groups="):
         pictures.to_pandas()
-    with pytest.raises(InputError, match=r"no table: pass groups="):
+    with pytest.raises(InputError, match=r"not a table: pass groups="):
         pictures.save(tmp_path / "p.parquet")
 
 

@@ -171,7 +171,7 @@ def test_a_processor_of_transformers(photograph: Path) -> None:
         ({"transform": Compose(scaled, lambda t: t * 9 - 4)}, "does not say how it normalises"),
         (
             {"transform": Compose(scaled, lambda t: t * 9 - 4), "mean": MEAN, "std": STD},
-            "what is undone with them is no picture",
+            "undoing them does not give a picture",
         ),
         ({"transform": lambda image: image}, "must give a tensor"),
         ({"transform": lambda image: torch.zeros(16, 16)}, "real numbers"),
@@ -258,7 +258,7 @@ def test_bad_volumes(scan: Any, tmp_path: Path) -> None:
     for path, message in (
         (tmp_path / "missing.nii", "there is no file"),
         (tmp_path / "photo.png", "a volume is a .nii"),
-        (tmp_path / "broken.nii.gz", "is no NIfTI file"),
+        (tmp_path / "broken.nii.gz", "is not a NIfTI file"),
     ):
         with pytest.raises(InputError, match=message):
             relprop.read_volume(path)

@@ -1,4 +1,4 @@
-"""Rows that are no samples: the books are of each score, the result says so, and nothing is asked where all is plain."""
+"""Rows that are not samples: the books are of each score, the result says so, and nothing is asked where all is plain."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import reference_concepts as concepts
 import relprop
+import relprop.concepts.similarity as similarity_module
 from relprop.errors import InputError, TargetError
 from test_conditions import Attending, vectors
 
@@ -94,3 +95,53 @@ def test_errors() -> None:
         explain(x[:1], x[:1], tokens=(["a"], ["b"] * 4))
     with pytest.raises(InputError, match="saved as"):
         explain(x[:1], x[:1]).save("x.txt")
+
+
+class Encoder(nn.Module):
+    """An embedding that is much wider than its text is long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(12, 16), nn.LayerNorm(16)
+        self.attention, self.up, self.down = (
+            nn.MultiheadAttention(16, 4, batch_first=True),
+            nn.Linear(16, 24),
+            nn.Linear(24, 40),
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = self.embed(ids)
+        h = self.norm(h + self.attention(h, h, h, need_weights=False)[0])
+        return self.down(nn.functional.gelu(self.up(h))).mean(1)
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "cp_lrp", "epsilon", "gamma", "epsilon_plus"])
+def test_wide_embeddings_take_a_pass_for_each_part(composite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass through the backward pass for each part gives what a pass for each dimension gives."""
+    torch.manual_seed(0)
+    net, ways = Encoder().double().eval(), []
+    by_dimensions = similarity_module._by_dimensions
+    monkeypatch.setattr(similarity_module, "_by_dimensions", lambda *a: ways.append(1) or by_dimensions(*a))
+    a, b = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5, 1, 2]])
+    S = relprop.similarity(net, a, b, composite=composite, at_once=3)
+    assert not ways
+    each = [
+        torch.stack([relprop.attribute(net, t, m, composite=composite).values[0] for m in range(40)]) for t in (a, b)
+    ]
+    torch.testing.assert_close(S.joint, each[0].T @ each[1], rtol=1e-9, atol=1e-12)
+
+
+def test_a_rule_that_hides_from_autograd_is_noticed() -> None:
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Hidden(relprop.WeightedRule):
+        """LRP-0 by numbers that autograd does not see."""
+
+        def propagate(self, layer: Any, g: Tensor) -> Tensor:
+            return layer.transpose(g.detach()) + 0 * layer.transpose(g)
+
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 20)).double(), vectors(2)
+    hidden = relprop.similarity(net, x[:1], x[1:2], composite=relprop.Composite({"linear": Hidden()}))
+    close(hidden.joint, relprop.similarity(net, x[:1], x[1:2], composite="zero").joint)

@@ -165,11 +165,11 @@ def test_a_damaged_folder_is_refused(hurt: Callable[[Path], None], result: relpr
 
 
 def test_what_is_no_folder_of_ours_is_neither_read_nor_overwritten(result: relprop.Relevance, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no saved result"):
+    with pytest.raises(InputError, match="not a saved result"):
         relprop.load(tmp_path)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(InputError, match="exists and is no saved result"):
+    with pytest.raises(InputError, match="exists and is not a saved result"):
         result.save(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
     result.save(tmp_path / "run")

@@ -147,7 +147,7 @@ def test_the_span_of_an_answer(words: Any) -> None:
         (float(output.start_logits[0, s] + output.end_logits[0, e]), s, e) for s in inside for e in inside if s <= e
     ]
     assert best.index == max(spans)[1:]
-    with pytest.raises(TargetError, match="no span"):
+    with pytest.raises(TargetError, match="not a span"):
         relprop.explain_text(model, words, pair, "italy")
     with pytest.raises(TargetError, match="first token, last token"):
         relprop.explain_text(model, words, pair, (1, 2))

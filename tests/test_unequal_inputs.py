@@ -1,4 +1,4 @@
-"""Inputs whose first axes are no samples: nodes and edges, pictures and a text, states. One number of the output is explained."""
+"""Inputs whose first axes are not samples: nodes and edges, pictures and a text, states. One number of the output is explained."""
 
 from __future__ import annotations
 

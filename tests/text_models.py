@@ -100,7 +100,7 @@ class Slow:
 
 
 class Plain(nn.Module):
-    """A classifier that is no model of any library: `forward(ids)`."""
+    """A classifier that is not a model of any library: `forward(ids)`."""
 
     def __init__(self, size: int, classes: int = 3) -> None:
         super().__init__()

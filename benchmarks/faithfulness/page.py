@@ -16,11 +16,11 @@ How faithful are the composites, and is what `"auto"` picks a good choice? This 
 
 It flips units of correctly classified held-out samples, most and least relevant first, and measures the area between the
 two curves of the logit (ABPC; more is better) with two replacements. Gains are paired differences to `"auto"` on the same
-samples, ± one standard error, a column for each replacement. Rows in brackets know nothing of the network. *Passes* are
+samples, ± one standard error, a column for each replacement. Rows in brackets know nothing about the network. *Passes* are
 forward and backward passes for each sample. The small networks are trained by the script, which fixes all seeds. "box" is
 a z-box first layer with each sample's own bounds, "observed box" one with the bounds of all samples.
 
-The samples are few and most networks small, so read the errors: a gain below two of them is no gain. [Evaluate
+The samples are few and most networks small, so read the errors: a gain below two of them is not a gain. [Evaluate
 explanations](evaluate.md) shows how to measure this for your own network.
 """
 
@@ -37,7 +37,7 @@ def head(made: Sequence[tuple[Case, Evaluation, dict[str, str]]]) -> list[str]:
         others = [name for name in ranked if name not in composites_in(found) and name not in found.free]
         cells = [
             f"{case.name}, {case.data} ({len(found)})",
-            f"`{case.auto}`",
+            f"`{case.auto.name}`",
             f"{ranked.index('auto') + 1} of {len(found.asked)}",
         ]
         for names in (composites, others):
@@ -81,7 +81,7 @@ def section(case: Case, found: Evaluation, bad: dict[str, str]) -> list[str]:
     lines = [
         f"## {case.name}, {case.data}",
         "",
-        f"{len(found)} samples; {found.units}; accuracy {case.accuracy:.3f}. `auto` is `{case.auto}`, number "
+        f"{len(found)} samples; {found.units}; accuracy {case.accuracy:.3f}. `auto` is `{case.auto.name}`, number "
         f"{order.index('auto') + 1} of {len(found.asked)} methods; its ABPC is "
         + ", ".join(f"{mean(c.values[0]):.3g} ± {standard_error(c.values[0]):.2g}" for c in columns)
         + f". Rank correlation of the methods between the replacements: {next(iter(found.agreement().values())):.2f}.",

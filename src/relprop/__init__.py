@@ -58,12 +58,14 @@ from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.atlas import atlas
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
     from relprop.concepts.importance import importance
     from relprop.concepts.index import Index, load_index
     from relprop.concepts.indexing import index
     from relprop.concepts.patching import patch
+    from relprop.concepts.prototypes import prototypes
     from relprop.concepts.similarity import similarity
     from relprop.data.datasets import explain_dataset
     from relprop.data.run import open_run
@@ -117,6 +119,7 @@ __all__ = [
     "Zero",
     "ZeroBias",
     "__version__",
+    "atlas",
     "attribute",
     "attribute_each",
     "captum",
@@ -142,6 +145,7 @@ __all__ = [
     "patch",
     "path",
     "propagate",
+    "prototypes",
     "read_image",
     "read_volume",
     "register",
@@ -160,6 +164,7 @@ __all__ = [
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
     "Index": "relprop.concepts.index",
+    "atlas": "relprop.concepts.atlas",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
     "importance": "relprop.concepts.importance",
@@ -167,6 +172,7 @@ _LATER = {
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
     "open_run": "relprop.data.run",
+    "prototypes": "relprop.concepts.prototypes",
     "patch": "relprop.concepts.patching",
     "similarity": "relprop.concepts.similarity",
     "read_image": "relprop.loading.reading",

@@ -1,4 +1,4 @@
-"""Every error relprop raises on purpose. Each says what was given, what is accepted, where, and how to go on."""
+"""Every error relprop raises on purpose. Each says what was given, what is accepted, where, and how to fix it."""
 
 from __future__ import annotations
 

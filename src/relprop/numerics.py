@@ -54,11 +54,20 @@ def added(a: Tensor, b: Tensor, factor: float = 1.0) -> Tensor:
     return a.add_(b, alpha=factor) if own(a) and a.shape == b.shape and not batched(b) else a.add(b, alpha=factor)
 
 
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """`a * b`. May overwrite `a`: pass a tensor that nothing else uses."""
+    fits = own(a) and a.shape == b.shape and a.dtype == b.dtype and not batched(b)
+    return a.mul_(b) if fits else a * b
+
+
+def finite(x: Tensor) -> Tensor:
+    """`x`, and 0 where it is not finite. May overwrite `x`: pass a tensor that nothing else uses."""
+    return (x.nan_to_num_ if own(x) else x.nan_to_num)(nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def quotient(a: Tensor, b: Tensor) -> Tensor:
     """`a / b`, and 0 where that is not finite. May overwrite `a`: pass a tensor that nothing else uses."""
-    if not own(a) or a.shape != b.shape or batched(b):
-        return (a / b).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    return a.div_(b).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return finite(a.div_(b) if own(a) and a.shape == b.shape and not batched(b) else a / b)
 
 
 def where_positive(a: Tensor, condition: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Graphs and atoms: the score is that of one node or of the whole graph, so rows are no independent samples."""
+"""Graphs and atoms: the score is that of one node or of the whole graph, so rows are not independent samples."""
 
 from __future__ import annotations
 

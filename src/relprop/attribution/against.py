@@ -77,7 +77,7 @@ def _points(job: Job) -> list[Point]:
 
 
 class Differences(Reader):
-    """Reads the difference of two inputs' activations times `G` of the first, in the place of value times `G`."""
+    """Reads the difference of two inputs' activations times `G` of the first, in place of value times `G`."""
 
     def __init__(self, job: Job, answer: Answer, other: Other) -> None:
         super().__init__(job, answer)
@@ -118,7 +118,7 @@ class Differences(Reader):
 
 
 def effect(other: Other, start: Any, labels: Sequence[str] | None) -> Tensor:
-    """The score of the other inputs less that of the first."""
+    """The score of the other inputs minus that of the first."""
     target = start.target
     if isinstance(target, Entries):
         return (target(other.output) - start.score).detach()

@@ -80,10 +80,10 @@ def attribute(
         layers: module paths, globs or modules whose relevance you want as well. The path of an attention followed by
             `.heads` names its heads, of shape (N, heads, T, features).
         layers_at: "output" or "input" of those layers.
-        seed: the relevance to hand out, per sample: None for the score itself, a number, or a tensor of shape (N,).
+        seed: the relevance to start from, per sample: None for the score itself, a number, or a tensor of shape (N,).
         forward_args: further positional arguments of the model; they get no relevance.
         forward_kwargs: further keyword arguments.
-        select: what to explain of an output that is no tensor: a key, an index, an attribute's name, or a function.
+        select: what to explain of an output that is not a tensor: a key, an index, an attribute's name, or a function.
         labels: names of the classes, where the model carries none.
         multiply_by_inputs: whether to read relevance (input times modified gradient), or the modified gradient itself.
             None: as the composite says.
@@ -208,7 +208,7 @@ def attribute_each(
     if against is not None:
         composite = "relp" if isinstance(composite, str) and composite == "auto" else composite
     own = members(model)
-    inputs, chosen = admit(model, inputs, composite, own=own)
+    inputs, chosen = admit(model, inputs, composite, own=own, later=True)
     against = _admitted(model, inputs, against, chosen, settings, through, weights)
     plan = Plan.of(model, settings, chosen, 1 if weights else targets_at_once, splices_of(model, splices))
     made = None if each is None else Conditions.of(model, each, parts_of(plan.splices))
@@ -250,7 +250,7 @@ def _admitted(
     for name, given in (("through", through), ("ledger", settings.ledger), ("positions", settings.positions)):
         if given:
             raise InputError(
-                f"against= and {name}= exclude each other: a difference of activations is no part of the score."
+                f"against= and {name}= exclude each other: a difference of activations is not a part of the score."
             )
     for key, rule in composite.entries if composite is not None else ():
         if not getattr(rule, "proportional", True):

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from relprop.attribution.later import Later
 from relprop.attribution.mistaken import no_model, no_tensor
 from relprop.attribution.propagate import resolve
 from relprop.composites import Composite
 from relprop.engine.members import Members, members
 from relprop.errors import InputError, ModelStateError, NonFiniteError, TargetError
-from relprop.torch_private.recorded import recording
 from relprop.trees import leaves
 
 
 def admit(
-    model: Any, inputs: Any, composite: Composite | str, name: str = "inputs", own: Members | None = None
+    model: Any,
+    inputs: Any,
+    composite: Composite | str,
+    name: str = "inputs",
+    own: Members | None = None,
+    later: bool = False,
 ) -> tuple[Any, Composite | None]:
-    """Checks model, inputs (which messages call `name`) and composite; returns the inputs as plain containers, and the composite, None for auto."""
+    """Checks model, inputs (which messages call `name`) and composite; returns the inputs as plain containers, and the composite, None for auto.
+
+    With `later`, whether the inputs are finite is for the caller to ask.
+    """
     check_callable(model, inputs)
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
     own = members(model) if own is None else own
     check_inputs(model, inputs, own, name)
+    if not later:
+        check_finite(inputs, name)
     return inputs, rules_for(model, composite, own)
 
 
@@ -43,7 +53,7 @@ def check_flags(**given: Any) -> None:
 
 
 def check_further(args: Any, kwargs: Any) -> None:
-    """Refuses further arguments that are no tuple or dict: a tensor would fall into rows, a text into letters."""
+    """Refuses further arguments that are not a tuple or a dict: a tensor would fall into rows, a text into letters."""
     if not isinstance(args, (tuple, list)):
         raise InputError(
             f"forward_args must be a tuple of further arguments; got {type(args).__name__}. For a single one write "
@@ -92,8 +102,6 @@ def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
             )
         if tensor.is_meta:
             raise InputError(f"{path} is on device meta: it has a shape and no numbers. Pass a tensor with numbers.")
-        if not finite(tensor):
-            raise InputError(f"{path} holds NaN or infinite values.")
     devices = {t.device for _, t in found}
     if isinstance(model, nn.Module):
         parameter, dtypes = _check_model(own)
@@ -111,8 +119,27 @@ def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
             )
 
 
+def check_finite(inputs: Any, name: str = "inputs", later: Later | None = None) -> None:
+    """Refuses inputs that are not finite, at once or later."""
+    found = [(path, t) for path, t in leaves(inputs, name) if t.is_floating_point()]
+
+    def check(sums: list[float]) -> None:
+        for (path, t), total in zip(found, sums, strict=True):
+            if not finite(t, total):
+                raise InputError(f"{path} holds NaN or infinite values.")
+
+    _at_once_or(later, [t.detach().sum() for _, t in found], check)
+
+
+def _at_once_or(later: Later | None, numbers: list[Tensor], check: Callable[[list[float]], None]) -> None:
+    asked = Later() if later is None else later
+    asked.ask(numbers, check)
+    if later is None:
+        asked.settle()
+
+
 def check_names(labels: Any) -> None:
-    """Refuses labels that are no list of names."""
+    """Refuses labels that are not a list of names."""
     if labels is None:
         return
     hint = " Write labels=list(names.values())." if isinstance(labels, Mapping) else ""
@@ -127,7 +154,7 @@ def unequal(inputs: Any) -> str:
     if len(lengths) < 2:
         return ""
     return (
-        f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}. Where these are no samples, "
+        f"the inputs hold different numbers of samples along their first axis: {sorted(lengths)}. Where these are not samples, "
         "as nodes and edges of a graph, explain one number: target=lambda output: output[i, j]."
     )
 
@@ -171,37 +198,41 @@ def _check_model(own: Members) -> tuple[Tensor | None, set[torch.dtype]]:
     return parameter, {dtype for dtype in dtypes if dtype.is_floating_point}
 
 
-def check_output(model: Any, output: Any, inputs: Any, args: tuple, kwargs: dict) -> None:
-    """Refuses an output that is not finite; the error names the module where it became so."""
-    tensors = [t for _, t in leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
-    if all(map(finite, tensors)):
-        return
-    raise NonFiniteError(f"the model's output holds NaN or infinite values; {_culprit(model, args, kwargs)}")
+def check_output(model: Any, output: Any, inputs: Any, args: tuple, kwargs: dict, later: Later | None = None) -> None:
+    """Refuses an output that is not finite, at once or later; the error names the module where it became so."""
+    tensors = [t.detach() for _, t in leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
+
+    def check(sums: list[float]) -> None:
+        if not all(finite(t, total) for t, total in zip(tensors, sums, strict=True)):
+            why = _culprit(model, args, kwargs)
+            raise NonFiniteError(f"the model's output holds NaN or infinite values; {why}")
+
+    _at_once_or(later, [t.sum() for t in tensors], check)
 
 
-def check_relevance(values: Sequence[Tensor], inputs: Any) -> list[float]:
-    """Refuses relevance that is not finite; returns the largest size of each input's."""
-    sizes = [_largest(value) for value in values]
+def check_relevance(values: Sequence[Tensor], inputs: Any) -> None:
+    """Refuses relevance that is not finite."""
+    _at_once_or(None, largest(values), lambda sizes: check_sizes(sizes, values, inputs))
+
+
+def largest(values: Sequence[Tensor]) -> list[Tensor]:
+    """The largest size among the numbers of each tensor: NaN or infinite if one of them is."""
+    return [v.detach().abs().amax() if v.numel() else v.new_zeros(()) for v in values]
+
+
+def check_sizes(sizes: Sequence[float], values: Sequence[Tensor], inputs: Any) -> None:
+    """Refuses relevance whose largest sizes, one for each input, are not finite."""
     for (path, _), value, size in zip(leaves(inputs), values, sizes, strict=True):
         if not isfinite(size):
             raise NonFiniteError(
                 f"the relevance of {path} holds NaN or infinite values (dtype {value.dtype}). A denominator vanished or "
                 "overflowed: use a rule with a stabiliser, such as composite='epsilon', or a wider dtype."
             )
-    return sizes
 
 
-def _largest(tensor: Tensor) -> float:
-    """The largest size among a tensor's numbers: NaN or infinite if one of them is. 0 while a graph is recorded."""
-    return 0.0 if recording() or not tensor.numel() else float(tensor.detach().abs().amax())
-
-
-def finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite; True while a graph is recorded. A finite sum, the quickest test, says so at once."""
-    if recording() or not tensor.is_floating_point():
-        return True
-    t = tensor.detach()
-    return isfinite(float(t.sum())) or bool(torch.isfinite(t).all())
+def finite(tensor: Tensor, total: float) -> bool:
+    """Whether all numbers are finite. A finite sum, the quickest test, says so at once."""
+    return isfinite(total) or bool(torch.isfinite(tensor.detach()).all())
 
 
 def _culprit(model: Any, args: tuple, kwargs: dict) -> str:

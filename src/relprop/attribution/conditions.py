@@ -261,13 +261,15 @@ def units(
 
     Args:
         layer: the path of a module, or the module. A path followed by `.heads` names the heads of its attention, of
-            shape (heads, T, features) for one sample.
+            shape (heads, T, features) for one sample. The path of a recurrent layer followed by `.steps` names the state
+            that it hands from step to step, and `.cells` the cell of an LSTM; `run` is the number of the step. Layers
+            and directions of a stack are `.steps_l1`, `.steps_l0_reverse`, as torch names parameters.
         at: "output" or "input" of the layer.
         run: which run of a layer that runs several times, from 0; negative numbers count from the end.
         part: which of the tensors that the layer returns (or takes); 0 is the first, as the output sequence of an LSTM.
-        mask: weights of the units in the place of an index: a tensor of the shape of one sample (or one that broadcasts
+        mask: weights of the units in place of an index: a tensor of the shape of one sample (or one that broadcasts
             with it), or with one row per sample. Booleans choose.
-        directions: vectors in the place of units, (d,) or (k, d): relevance of the part of the activation in their
+        directions: vectors in place of units, (d,) or (k, d): relevance of the part of the activation in their
             span. For one direction v of length 1 that is `(v h) (v G)`.
         axis: the axis of one sample along which directions lie. By default the only axis of length d.
 
@@ -275,7 +277,7 @@ def units(
         A condition for `attribute(..., through=)`.
 
     Raises:
-        InputError: an argument cannot be what it is, such as a mask that is no tensor.
+        InputError: an argument cannot be what it is, such as a mask that is not a tensor.
 
     References:
         Achtibat et al. 2023, "From attribution maps to human-understandable explanations through concept relevance

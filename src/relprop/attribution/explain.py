@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from relprop.attribution.against import Differences, Other, effect, gradients_of, other_of
 from relprop.attribution.books import Bookkeeper, Books, Gradients, asks, per_sample
-from relprop.attribution.checks import check_relevance
+from relprop.attribution.checks import check_finite, check_relevance, check_sizes, largest
 from relprop.attribution.conditioned import Conditioned
 from relprop.attribution.final import find, left_out, saturated
 from relprop.attribution.forward import Answer, Job, check, detached, devices_of, forward, start_inputs
+from relprop.attribution.later import Later
 from relprop.attribution.notices import EXCHANGED, exploded, ran_again, unreached
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
@@ -85,10 +86,15 @@ def _explain(
     with Undo() as undo:
         undo.later(close)
         with outside():
-            return _steps(job, targets, seed)
+            later = Later()
+            try:
+                return _steps(job, targets, seed, later)
+            except Exception:
+                later.settle()  # inputs or outputs that are not finite may be why
+                raise
 
 
-def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
+def _steps(job: Job, targets: Sequence[Any], seed: Any, later: Later) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
     last = cache(lambda: find(job.again, devices_of(job.inputs)))
     other = None
@@ -96,9 +102,12 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
         again = Job.of(job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, False))
         other = other_of(again, job.plan.against, left_out(targets, last, bool(job.plan.checkpointed)))
     final = left_out(targets, last, bool(job.plan.checkpointed))
+    check_finite(job.inputs, later=later)
     live = start_inputs(job.run, job.inputs)
     answer = forward(job, live, targets, final)
-    notices = check(job, answer)
+    notices = check(job, answer, later)
+    if other is not None or job.watch is not None:
+        later.settle()
     starts = [Start.of(score, target, seed) for score, target in answer.asked]
     if other is not None:
         return compared(job, answer, Differences(job, answer, other), starts, other, notices)
@@ -108,9 +117,10 @@ def _steps(job: Job, targets: Sequence[Any], seed: Any) -> list[Relevance]:
     cuts = _cuts(job, answer)
     passes = backward(job.run, starts, reader.wanted, job.plan)
     results = [
-        read(job, answer, reader, start, gradients, cuts, notices)
+        read(job, answer, reader, start, gradients, cuts, notices, later)
         for start, gradients in zip(starts, passes, strict=False)
     ]
+    later.settle()
     repeated = ran_again(job.run)
     for result in results:
         result.notices += [*saturated(result, answer.output, last), *repeated]
@@ -173,22 +183,30 @@ def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> It
 
 
 def read(
-    job: Job, answer: Answer, reader: Reader, start: Start, gradients: Gradients, cuts: Any, notices: list[str]
-) -> Relevance:
+    job: Job, answer: Answer, reader: Reader, start: Start, gradients: Gradients, cuts: Any, notices: list[str],
+    later: Later,
+) -> Relevance:  # fmt: skip
     """The result of one target, from the gradients of its backward pass."""
     run, inputs = job.run, job.inputs
     reader.check(gradients)
     weights: dict[str, Tensor] | None = None
     values = [v.detach() for v in reader.inputs(gradients, start.score)]
-    largest = check_relevance(values, inputs)
     positions, layers = reader.positions(gradients), reader.layers(gradients)
     keeper = Bookkeeper(run, start, reader.ends, lambda g: reader.inputs(g, start.score), job.plan.exchanged)
     books = keeper.books(values)
     cut_off = unreached(inputs, reader.numbers, cuts, gradients, values)
-    grown = exploded(values, largest, start.handed) if reader.multiplies and not recording() else []
     if run.weights is not None:
         weights = named_weights(job.model, run.weights.found)
-    said = [*cut_off, *notices, *grown, *([EXCHANGED] if books.exchanged else [])]
+    said = [*cut_off, *notices]
+
+    def check_found(sizes: list[float]) -> None:
+        check_sizes(sizes, values, inputs)
+        said.extend(exploded(values, sizes, start.handed) if reader.multiplies else [])
+        said.extend([EXCHANGED] if books.exchanged else [])
+
+    later.ask(largest(values), check_found)
+    if recording() and books.exchanged:
+        said.append(EXCHANGED)
     made = _result(job, answer, start, values, positions, layers, books, said)
     return made if weights is None else replace(made, weights=weights)
 

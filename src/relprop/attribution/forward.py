@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relprop.attribution.checks import check_labels, check_lengths, check_output, unequal
 from relprop.attribution.final import Finals
+from relprop.attribution.later import Later
 from relprop.attribution.layers import Catch, catching
 from relprop.attribution.mistaken import misshapen
 from relprop.attribution.notices import drawn
@@ -161,7 +162,7 @@ def _called(job: Job, live: Any) -> Any:
         raise
 
 
-def check(job: Job, answer: Answer) -> list[str]:
+def check(job: Job, answer: Answer, later: Later | None = None) -> list[str]:
     """Refuses an answer that cannot be explained; returns the notices on random numbers."""
     run, inputs, notices = job.run, job.inputs, []
     for score in answer.scores:
@@ -170,7 +171,7 @@ def check(job: Job, answer: Answer) -> list[str]:
     devices = devices_of(inputs)
     if job.generators is not None and (run.chance.generators or drawn_from(job.generators, standing(devices))):
         notices = drawn(job.again, answer.output, run, devices)
-    check_output(job.model, answer.raw, inputs, args, kwargs)
+    check_output(job.model, answer.raw, inputs, args, kwargs, later)
     if run.inputs.ids and not run.inputs.starts and not run.inputs.lookups:
         raise InputError(_unread(inputs))
     if not all(score.requires_grad for score in answer.scores):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,19 @@ class Part:
     def key(self) -> str:
         """Its name in the model."""
         return f"{self.path}.{self.name}".lstrip(".")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A state of a recurrent layer at each step.
+
+    Attributes:
+        module: the layer.
+        name: which state: "steps" or "cells", with the number of the layer and "_reverse" as torch names parameters.
+    """
+
+    module: nn.Module
+    name: str
 
 
 class Catch:
@@ -129,7 +143,7 @@ def wanted(model: Any, layers: Any, option: str = "layers", parts: Mapping[str, 
             found = {name: m for name, m in modules.items() if fnmatchcase(name, item)}
             if not found and option == "layers":
                 made: dict[str, Any] = {name: part for name, part in (parts or {}).items() if fnmatchcase(name, item)}
-                found = made or _heads(modules, item)
+                found = made or _steps(modules, item) or _heads(modules, item)
         if not found:
             what = f"module {type(item).__name__}" if isinstance(item, nn.Module) else f"{item!r}"
             names = [name for name in modules if name]
@@ -139,6 +153,33 @@ def wanted(model: Any, layers: Any, option: str = "layers", parts: Mapping[str, 
             raise InputError(f"{option}: {what} is not part of the model. {known}")
         chosen.update(found)
     return chosen
+
+
+STEP = re.compile(r"(steps|cells)(?:_l(\d+)(_reverse)?)?")
+"""How a state of a recurrent layer is called."""
+
+
+def _steps(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
+    """The state of a recurrent layer that a path names.
+
+    Raises:
+        InputError: the layer has no such state.
+    """
+    path, _, name = item.rpartition(".")
+    match, module = STEP.fullmatch(name), modules.get(path)
+    if match is None or module is None:
+        return {}
+    if not isinstance(module, nn.RNNBase):
+        raise InputError(
+            f"layers: {item!r} names a state of a recurrent layer (nn.LSTM, nn.GRU, nn.RNN), and {path!r} is a "
+            f"{type(module).__name__}."
+        )
+    ways = [f"_l{n}{turn}" for n in range(module.num_layers) for turn in ("", "_reverse")[: 1 + module.bidirectional]]
+    states = ("steps", "cells") if isinstance(module, nn.LSTM) else ("steps",)
+    known = [state + way for state in states for way in ([""] if len(ways) == 1 else []) + ways]
+    if name not in known:
+        raise InputError(f"layers: {path!r} has no {name!r}. It has: {', '.join(known)}.")
+    return {item: Steps(module, name)}
 
 
 def _heads(modules: dict[str, nn.Module], item: str) -> dict[str, Any]:
@@ -164,6 +205,11 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                 run.trace.show_heads(
                     module.module,
                     lambda t, arranged, name=name: caught[name].append(Catch(t, run.sites.nz_hidden, arranged)),
+                )
+                continue
+            if isinstance(module, Steps):
+                run.trace.show_steps(
+                    module.module, module.name, lambda t, name=name: caught[name].append(Catch(t, run.sites.nz_hidden))
                 )
                 continue
             if isinstance(module, Part):

@@ -1,4 +1,4 @@
-"""What the caller probably meant, where the model is no model, an input no tensor, or the inputs no batch."""
+"""What the caller probably meant, where the model, an input or the batch is not what it should be."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def no_model(model: Any, inputs: Any) -> str:
 
 
 def no_tensor(path: str, given: Any, model: Any) -> str:
-    """What to do with an input that is no tensor."""
+    """What to do with an input that is not a tensor."""
     kind = type(given)
     if isinstance(given, nn.Module) or (callable(given) and not hasattr(given, "__array__")):
         return "The model comes first, then its inputs."
@@ -122,8 +122,10 @@ def refuses(model: Any, inputs: Any, args: tuple, kwargs: dict, error: Exception
     return f"{said}{' ' + hint if hint else ''} The model itself raised: {type(error).__name__}: {error}"
 
 
-_WATCHED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.Linear)
-"""Layers that also take one sample without the axis of samples, or time first."""
+_WATCHED: dict[int, tuple[type[nn.Module], ...]] = {
+    1: (nn.Linear,), 2: (nn.Conv1d, nn.RNNBase), 3: (nn.Conv2d, nn.RNNBase), 4: (nn.Conv3d,)
+}  # fmt: skip
+"""The layers that take an input with so many axes for one sample without the axis of samples, or for time first."""
 
 
 class Watched:
@@ -194,7 +196,8 @@ def batched(model: Any, inputs: Any, own: Members | None = None) -> Iterator[Wat
 
     with Undo() as undo:
         own = members(model) if own is None else own
-        suspected = {id(m): m for m in own.every if isinstance(m, _WATCHED) and watched.suspects(m)}
+        kinds = _WATCHED.get(lone.ndim, ())
+        suspected = {id(m): m for m in own.every if isinstance(m, kinds) and watched.suspects(m)} if kinds else {}
         for module in suspected.values():
             undo.later(module.register_forward_pre_hook(hook(own.standing[id(module)][0][0])).remove)
         yield watched

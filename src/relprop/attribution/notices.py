@@ -1,4 +1,4 @@
-"""Notices that a result carries: on inputs that were cut off, rows that are no samples, and random numbers."""
+"""Notices that a result carries: on inputs that were cut off, rows that are not samples, and random numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRIES = 4
 A draw with few outcomes may repeat by chance.
 """
 EXCHANGED = (
-    "the rows of the inputs are no independent samples: the relevance of a row comes from the scores of other rows, too. "
+    "the rows of the inputs are not independent samples: the relevance of a row comes from the scores of other rows, too. "
     "values is the sum of the explanations of all scores; score and residual are of each score alone. To explain one, "
     "make it the only one, as with target=lambda output: output[3, 1]."
 )

@@ -43,6 +43,7 @@ class Opened:
         start: the scores.
         notices: what readers of a result should know.
         labels: names of the classes, if they are known.
+        output: the part of the output that is explained.
     """
 
     model: Any
@@ -53,6 +54,7 @@ class Opened:
     start: Start
     notices: list[str]
     labels: Sequence[str] | None
+    output: Any = None
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def opened(
         target: one target.
         settings: how to explain.
         modules: the modules to watch, by path and side (see `points.modules_of`).
-        seed: the relevance to hand out.
+        seed: the relevance to start from.
         forward_args: further positional arguments.
         forward_kwargs: further keyword arguments.
         splices: splices by the paths of their layers.
@@ -101,4 +103,6 @@ def opened(
             notices = check(job, answer)
             check_linear(job.run)
             start = Start.of(answer.scores[0], answer.asked[0][1], seed)
-            yield Opened(model, inputs, job.run, job.watch, Reader(job, answer), start, notices, plan.labels)
+            yield Opened(
+                model, inputs, job.run, job.watch, Reader(job, answer), start, notices, plan.labels, answer.output
+            )

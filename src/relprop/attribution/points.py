@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from relprop.attribution.conditions import Condition, Units
-from relprop.attribution.layers import Heads, Part, wanted
+from relprop.attribution.layers import Heads, Part, Steps, wanted
 from relprop.engine.door import standing
 from relprop.engine.notes import note_of
 from relprop.engine.recorder import Edge, edge_of
@@ -124,6 +124,10 @@ class Watch:
                     run.trace.show_heads(
                         module.module, lambda t, arranged, key=key: self.seen[key].append([Point(t, run, arranged)])
                     )
+                elif isinstance(module, Steps):
+                    run.trace.show_steps(
+                        module.module, module.name, lambda t, key=key: self.seen[key].append([Point(t, run)])
+                    )
                 elif isinstance(module, Part):
                     run.trace.show_part(module.key, lambda t, key=key: self.seen[key].append([Point(t, run)]))
                 elif key[1] == "input":
@@ -176,7 +180,7 @@ def _no_heads(units: Units) -> str:
 
 
 def named(model: Any, condition: Condition | None, parts: Mapping[str, Part] | None = None) -> Condition | None:
-    """The condition with the layers' paths in the place of modules."""
+    """The condition with the layers' paths in place of modules."""
     if condition is None:
         return None
 
@@ -213,8 +217,14 @@ def modules_of(
         for term in [] if condition is None else condition.terms():
             for one in (*term.through, *term.around):
                 module = _wanted(model, one.path, parts)[one.path]
-                if isinstance(module, (Heads, Part)) and one.at == "input":
-                    what = "heads" if isinstance(module, Heads) else "tensors of a splice"
+                if isinstance(module, (Heads, Part, Steps)) and one.at == "input":
+                    what = (
+                        "heads"
+                        if isinstance(module, Heads)
+                        else "states"
+                        if isinstance(module, Steps)
+                        else "tensors of a splice"
+                    )
                     raise InputError(f"{one.said}: {what} have no input of their own; leave at= out.")
                 found[one.path, one.at] = module
     return found

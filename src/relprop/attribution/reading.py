@@ -51,7 +51,7 @@ class Reader:
 
         Raises:
             SeveredGraphError: none of the inputs has one.
-            RuleError: the modified gradient is wanted, and the composite's relevance is no multiple of the input.
+            RuleError: the modified gradient is wanted, and the composite's relevance is not a multiple of the input.
         """
         if all(g is None for g in gradients[: len(self.carriers)]):
             raise severed(self._run)

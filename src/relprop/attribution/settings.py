@@ -28,7 +28,7 @@ class Settings:
         composite: the rules, or the name of a composite.
         layers: module paths, globs or modules whose relevance is wanted as well.
         layers_at: "output" or "input" of those layers.
-        select: what to explain of an output that is no tensor.
+        select: what to explain of an output that is not a tensor.
         labels: names of the classes, if the caller gives them.
         multiply_by_inputs: whether to read relevance or the modified gradient; None: as the composite says.
         strict: whether an unknown operation is an error.
@@ -38,7 +38,7 @@ class Settings:
 
     Raises:
         InputError: a setting has a value that it cannot have.
-        TargetError: the labels are no list of names.
+        TargetError: the labels are not a list of names.
     """
 
     composite: Composite | str = "auto"

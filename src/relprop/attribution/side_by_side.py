@@ -29,7 +29,7 @@ def compare(
     batch_size: int | None = None,
     ledger: bool = True,
 ) -> Comparison:
-    """Explains the same inputs by several composites, and for several targets, to be seen side by side.
+    """Explains the same inputs by several composites, and for several targets, side by side.
 
     Args:
         model: as in `attribute`, like all arguments that are not listed here.

@@ -43,7 +43,7 @@ class Splice:
     Args:
         layer: the path of a module, or the module.
         autoencoder: an object with methods `encode` and `decode`, as those of SAELens and dictionary_learning have.
-        encode: a function from what the layer gives to latents, in the place of the autoencoder's. It may also return the
+        encode: a function from what the layer gives to latents, in place of the autoencoder's. It may also return the
             largest latents and their numbers, as those of sparsify do: `decode` gets the same.
         decode: a function from latents to a tensor of the shape that the layer gives.
         skip: for a transcoder, a function of what is read, which is added to the reconstruction.
@@ -97,7 +97,7 @@ def splices_of(model: Any, given: Any) -> dict[str, Splice]:
     """The splices of a call, by the paths of their layers.
 
     Raises:
-        InputError: one is no splice, the model has no such layer, or a layer has several.
+        InputError: one is not a splice, the model has no such layer, or a layer has several.
     """
     found: dict[str, Splice] = {}
     listed = [] if given is None else given if isinstance(given, (list, tuple)) else [given]

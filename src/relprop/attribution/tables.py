@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from relprop.errors import InputError
 
 _TOKENS = {"ids", "input_ids", "attention_mask", "token_type_ids"}
-"""What tokenizers call their lists, which are no columns."""
+"""What tokenizers call their lists, which are not columns."""
 
 
 def as_table(model: Any, inputs: Any) -> tuple[Any, list[str] | None]:

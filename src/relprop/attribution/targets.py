@@ -22,7 +22,7 @@ def several(targets: Any) -> Sequence[Any]:
     """The list of targets. Refuses anything else, which would be taken apart or counted as one.
 
     Raises:
-        TargetError: it is no list, or it is empty.
+        TargetError: it is not a list, or it is empty.
     """
     if isinstance(targets, Tensor) or hasattr(targets, "__array__"):
         raise TargetError(
@@ -83,7 +83,7 @@ class Scored:
 
 
 def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any:
-    """The target with `Entries` in the place of classes, for an output of this shape. Callables and None stay.
+    """The target with `Entries` in place of classes, for an output of this shape. Callables and None stay.
 
     Raises:
         TargetError: as in `scores`.
@@ -286,7 +286,7 @@ def class_of(label: str, labels: Sequence[str] | None) -> int:
 
 
 def _other(label: str, names: list[str]) -> str:
-    """What to write in the place of a label that is none."""
+    """What to write in place of a label that is none."""
     near = near_labels(label, names)[:3]
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"{meant} There are: {', '.join(map(repr, names))}." if len(names) <= FEW else meant

@@ -73,7 +73,7 @@ def paired(targets: Any, through: Any) -> tuple[list[Any], list[tuple[int, Throu
     """The targets of `attribute_each`, and for each result the number of its target and its condition.
 
     Raises:
-        InputError: `through` is no list, or its length is not that of the targets.
+        InputError: `through` is not a list, or its length is not that of the targets.
     """
     if not isinstance(through, (list, tuple)) or not through:
         raise InputError(

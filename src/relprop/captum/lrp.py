@@ -83,9 +83,9 @@ class LRP:
 
         Returns:
             Relevance in the shape, dtype and structure of the inputs (floating point for ids), detached. It sums to the
-            target's score less what biases and stabilisers absorbed. (captum's documentation says that it sums to 1;
+            target's score minus what biases and stabilisers absorbed. (captum's documentation says that it sums to 1;
             captum's code does not do so either.) With `return_convergence_delta`, a tuple of it and the delta, shape
-            (N,): the score less the sum over all inputs.
+            (N,): the score minus the sum over all inputs.
 
         Raises:
             InputTypeError: an AssertionError; the inputs are neither a tensor nor a tuple of tensors.
@@ -113,7 +113,7 @@ class LRP:
         return True
 
     def compute_convergence_delta(self, attributions: Tensor | tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """The output less the sum of the attributions, shape (N,).
+        """The output minus the sum of the attributions, shape (N,).
 
         Args:
             attributions: a tensor (N, ...), or a tuple of them, over which the sum runs.

@@ -20,14 +20,14 @@ from relprop.rendering.visible import quoted, visible
 
 
 class Files:
-    """Pictures in a folder as a data set. Folders inside of it are classes, named as the network's or by number.
+    """Pictures in a folder as a data set. Folders inside it are classes, named as the network's or by number.
 
     Args:
         folder: the folder.
         loaded: the network that reads them.
 
     Raises:
-        InputError: there are no pictures, or a folder is no class of the network.
+        InputError: there are no pictures, or a folder is not a class of the network.
     """
 
     def __init__(self, folder: Path, loaded: Loaded) -> None:
@@ -59,13 +59,15 @@ def _class_of(name: str, labels: Sequence[str] | None) -> int:
         return list(labels).index(name)
     if name.isdecimal():
         return int(name)
-    raise InputError(f"the folder {quoted(name)} is no class of the network: name it as the class, or by its number.")
+    raise InputError(
+        f"the folder {quoted(name)} is not a class of the network: name it as the class, or by its number."
+    )
 
 
 def index(
-    data: Annotated[Path, typer.Option(help="A folder of pictures; folders inside of it are classes.")],
+    data: Annotated[Path, typer.Option(help="A folder of pictures; folders inside it are classes.")],
     layers: Annotated[list[str], typer.Option("--layer", help="A layer, by its path. Several times if wanted.")],
-    out: Annotated[Path, typer.Option(help="Folder for the index. Unfinished work in it goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the index. Unfinished work in it is continued.")] = Path(
         "relprop-index"
     ),
     model: Model = models.DEFAULT,
@@ -77,7 +79,7 @@ def index(
     mean: Mean = None,
     std: Std = None,
 ) -> None:
-    """Index what hidden units stand for: the pictures in which each had most relevance."""
+    """Index what hidden units stand for: the pictures in which each had the most relevance."""
     with errors_in_one_line():
         loaded = models.load(model, weights, pictures_of(size, mean, std))
         made = relprop.index(

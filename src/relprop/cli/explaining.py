@@ -110,7 +110,7 @@ def composite_of(name: str, sample: Sample, bounds: tuple[Tensor, Tensor] | None
     """A composite by its name, with the bounds of pictures if it needs bounds of its input.
 
     Raises:
-        CompositeError: it needs them, and the input is no picture.
+        CompositeError: it needs them, and the input is not a picture.
     """
     if name not in BOUNDED:
         return name

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +23,6 @@ from relprop.errors import InputError
 from relprop.loading import models
 from relprop.rendering.visible import visible
 
-_DEATHS = 3
-"""How often a process may die before the run gives up."""
 STOPPED, DONE_WITH_BAD = 130, 3
 
 
@@ -34,7 +32,7 @@ def run(
         typer.Argument(help="A folder of pictures, read recursively; a picture; or an .npy file, samples first."),
     ] = None,
     model: Model = models.DEFAULT,
-    out: Annotated[Path, typer.Option(help="Folder of the run. The same command goes on where it stopped.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues where it stopped.")] = Path(
         "relprop-run"
     ),
     target: Annotated[
@@ -54,6 +52,10 @@ def run(
     ] = None,
     loaders: Annotated[int, typer.Option(help="Threads that read samples ahead.", min=1)] = 1,
     processes: Annotated[int, typer.Option(help="Processes, each with its own network.", min=1)] = 1,
+    engine: Annotated[
+        str | None, typer.Option(help="ray: that many actors of Ray.", show_default="processes of this machine")
+    ] = None,
+    gpus: Annotated[float | None, typer.Option(help="With Ray, GPUs of each actor, such as 0.5.")] = None,
     part: Annotated[str | None, typer.Option(help="i/n: every n-th unit from the i-th, for job arrays.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many of the first samples.", min=1)] = None,
     max_bad: Annotated[str, typer.Option(help="Samples that may be put aside: 1% or a number.")] = "1%",
@@ -62,9 +64,11 @@ def run(
     retry_bad: Annotated[
         bool, typer.Option("--retry-bad", help="Do the units with quarantined samples again.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Data as JSON on stdout.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Data as JSON on stdout, progress as lines of JSON on stderr.")
+    ] = False,
 ) -> None:
-    """Explain a data set into a folder, each sample once, and go on where an earlier call stopped."""
+    """Explain a data set into a folder, each sample once, and continue where an earlier call stopped."""
     with errors_in_one_line(), _going_on():
         if status or verify:
             _report(out, verify, json)
@@ -72,17 +76,13 @@ def run(
         if source is None:
             raise InputError("name a source: a folder of pictures, a picture, or an .npy file.")
         check_composite(composite)
-        if processes > 1:
-            if part is not None:
-                raise InputError("--processes and --part exclude each other: each process takes a part.")
-            _spread(processes)
         from relprop.data import explain_dataset
 
         explained = explain_dataset(
             source, model, out, target=int(target) if target and target.lstrip("-").isdigit() else target,
             composite=composite, keep=_keep(keep), number_format=number_format, batch_size=batch_size, unit=unit,
-            loaders=loaders, part=part, limit=limit, max_bad=_bad(max_bad), retry_bad=retry_bad and processes == 1,
-            said=lambda line: typer.echo(line, err=True),
+            loaders=loaders, processes=processes, engine=engine, gpus=gpus, part=part, limit=limit, max_bad=_bad(max_bad),
+            retry_bad=retry_bad, said=_said_as_json if json else _said,
         )  # fmt: skip
         now = explained.status()
         if json:
@@ -143,9 +143,17 @@ def _bad(text: str) -> float | int:
         raise InputError(f"--max-bad is a share such as 1%, or a number of samples; got {text!r}.") from None
 
 
+def _said(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _said_as_json(line: str) -> None:
+    typer.echo(dumps(getattr(line, "data", {"said": line})), err=True)
+
+
 @contextmanager
 def _going_on() -> Iterator[None]:
-    """Stops at SIGINT and SIGTERM with the line that goes on. The unit at hand is lost, and nothing else."""
+    """Stops at SIGINT and SIGTERM with the line that continues it. The unit at hand is lost, and nothing else."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -154,58 +162,7 @@ def _going_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"Stopped. This goes on: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
+        typer.echo(f"Stopped. To continue: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
         raise typer.Exit(STOPPED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _spread(count: int) -> None:
-    """Runs the same command in several processes, each with its part of the units. One that dies is started again.
-
-    Raises:
-        InputError: a process failed, or died several times.
-    """
-    arguments = _without_processes(sys.argv[1:])
-    command = [sys.executable, "-m", "relprop.cli", *arguments]
-    running = {
-        n: subprocess.Popen([*command, "--part", f"{n}/{count}"], stdout=subprocess.DEVNULL)
-        for n in range(1, count + 1)
-    }
-    deaths = dict.fromkeys(running, 0)
-    try:
-        while running:
-            for n, process in list(running.items()):
-                try:
-                    code = process.wait(timeout=0.2)
-                except subprocess.TimeoutExpired:
-                    continue
-                del running[n]
-                if code >= 0 and code not in (0, DONE_WITH_BAD):
-                    raise InputError(f"process {n} of {count} failed with code {code}; its message is above.")
-                if code < 0:
-                    deaths[n] += 1
-                    if deaths[n] >= _DEATHS:
-                        raise InputError(
-                            f"process {n} of {count} died {_DEATHS} times, last by signal {-code}. What is done stays."
-                        )
-                    typer.echo(f"process {n} of {count} died by signal {-code} and is started again", err=True)
-                    running[n] = subprocess.Popen([*command, "--part", f"{n}/{count}"], stdout=subprocess.DEVNULL)
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-
-
-def _without_processes(arguments: list[str]) -> list[str]:
-    """The arguments of the command without `--processes N`."""
-    found, skip = [], False
-    for one in arguments:
-        if skip or one.startswith("--processes="):
-            skip = False
-        elif one == "--processes":
-            skip = True
-        else:
-            found.append(one)
-    return found

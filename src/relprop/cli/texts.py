@@ -206,7 +206,7 @@ def _is(given: str, kind: Callable[[Path], bool]) -> bool:
 
 def _file(path: Path, lines: bool) -> list[TextSample]:
     if path.suffix.lower() in SUFFIXES:
-        raise InputError(f"{quoted(path.name)} is no text: this model reads texts and {', '.join(TEXTS)} files.")
+        raise InputError(f"{quoted(path.name)} is not text: this model reads texts and {', '.join(TEXTS)} files.")
     return _of_file(visible(path.name), path.stem, text_of(path), lines)
 
 

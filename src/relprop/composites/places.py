@@ -241,7 +241,7 @@ def matcher(key: Any) -> Matcher:
         if key in EVERYTHING:
             return Family(key)
         raise CompositeError(
-            f"{key!r} is no family of operations. Families: {', '.join(sorted(EVERYTHING))}. "
+            f"{key!r} is not a family of operations. Families: {', '.join(sorted(EVERYTHING))}. "
             f"For a module path write path({key!r})."
         )
     raise CompositeError(

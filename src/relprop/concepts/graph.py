@@ -195,7 +195,7 @@ class AttributionGraph:
         return html(self)
 
     def titled_drawing(self) -> Any:
-        """The drawing under its subject and its books."""
+        """The drawing under its title and its numbers."""
         from relprop.rendering.drawing import framed, titled
 
         lines = [f"score {self.score:.4g}, absorbed {self.absorbed:.4g}; {self.composite}", *self.notices]

@@ -182,7 +182,7 @@ def html(graph: _Graph) -> str:
     body = [
         f"<h1>{escape(graph.subject)}</h1>",
         f"<p>Score {graph.score:.4g}, absorbed {graph.absorbed:.4g}. Composite {escape(graph.composite)}. "
-        "Each node's relevance is what it hands on plus what was absorbed.</p>",
+        "Each node's relevance is what it passes on plus what was absorbed.</p>",
         f'<div style="overflow-x:auto">{graph.to_svg()}</div>',
         "<h2>Strongest walks</h2>",
         table(["relevance", "walk, from the input up"], walks, numbers=["relevance"]),

@@ -2,7 +2,7 @@
 
 Relevance is taken from one node to the next: a backward pass starts at a node, and where it meets another node, its part
 is read and goes no further. So the weight of an edge is direct relevance, and each node's relevance is the sum of what it
-hands on plus what was absorbed on the way (by biases, stabilisers, softmax and norms).
+passes on plus what was absorbed on the way (by biases, stabilisers, softmax and norms).
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def graph(
         nodes: a list of `relprop.units`, or paths. Units with an index are one node. Others are a node for each entry of
             the first axis (channels, tokens, features), heads and latents one for each head or latent and token; `units(...).each(0, 1)` makes
             a node of each entry along other axes, such as the neurons of each token.
-        keep: how many of the hidden nodes with most relevance the graph keeps; a number below 1 keeps the strongest that
+        keep: how many of the hidden nodes with the most relevance the graph keeps; a number below 1 keeps the strongest that
             have this share of the sum of their sizes. Relevance passes through the others.
         composite: the rules. With `cp_lrp` nothing is absorbed by attention; `attnlrp` has edges into queries and keys.
         tokens: names of the positions.
         fold_first: whether nodes at the first position are left out, so that relevance passes through them. Attention of
             language models rests there. None: where the inputs are ids.
-        seed: the relevance to hand out instead of the score.
-        select: what to explain of an output that is no tensor.
+        seed: the relevance to start from instead of the score.
+        select: what to explain of an output that is not a tensor.
         labels: names of the classes.
         forward_args: further positional arguments of the model.
         forward_kwargs: further keyword arguments.

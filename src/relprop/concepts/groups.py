@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.attribution.conditions import Units
 from relprop.attribution.filters import Filter, filter_of
-from relprop.attribution.layers import Heads, Part
+from relprop.attribution.layers import Heads, Part, Steps
 from relprop.attribution.points import Point
 from relprop.errors import InputError
 
@@ -22,6 +22,7 @@ class Group:
     Attributes:
         units: the units, as they were given.
         point: where they are.
+        step: the number of the step, for a state of a recurrent layer.
         heads: whether its units are the heads of an attention.
         axes: the axes of one sample whose entries are nodes; empty for one node.
         shape: the number of nodes along each of these axes.
@@ -30,6 +31,7 @@ class Group:
 
     def __init__(self, units: Units, point: Point, module: Any) -> None:
         self.units, self.point, self.heads = units, point, isinstance(module, Heads)
+        self.step = units.run if isinstance(module, Steps) else None
         self._latents = isinstance(module, Part) and module.name == "latents"
         inner = tuple(point.shape[1:])
         self.axes = self._axes(inner)

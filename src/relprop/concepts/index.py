@@ -1,4 +1,4 @@
-"""An index of what hidden units stand for: the samples in which each had most relevance, and most activation."""
+"""An index of what hidden units stand for: the samples in which each had the most relevance, and most activation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.concepts.index_files import Layer, read, write
+from relprop.concepts.index_files import EACH, Layer, read, write
 from relprop.concepts.tops import Tops
 from relprop.errors import InputError
 from relprop.results.files.fingerprint import weights_sha256
@@ -48,7 +48,7 @@ class UnitIndex:
     unit: int
 
     def references(self, by: str = "relevance", most: int | None = None) -> list[Reference]:
-        """The samples with most relevance, or by="activation", the largest first."""
+        """The samples with the most relevance, or by="activation", the largest first."""
         if by not in ("relevance", "activation"):
             raise InputError(f"by must be 'relevance' or 'activation'; got {by!r}.")
         of = self.index.layers[self.layer]
@@ -209,7 +209,8 @@ def _runs(rows: list[list[int]]) -> list[list[int]]:
 
 
 def _joined(one: Layer, other: Layer, order: Tensor) -> Layer:
-    vectors = None if one.vectors is None or other.vectors is None else torch.cat([one.vectors, other.vectors])[order]
+    pairs = {name: (getattr(one, name), getattr(other, name)) for name in EACH}
+    each: Any = {name: None if a is None or b is None else torch.cat([a, b])[order] for name, (a, b) in pairs.items()}
     count = max(len(one.class_count), len(other.class_count))
 
     def padded(t: Tensor) -> Tensor:
@@ -221,7 +222,7 @@ def _joined(one: Layer, other: Layer, order: Tensor) -> Layer:
         activation=one.activation.merge(other.activation),
         class_sum=padded(one.class_sum) + padded(other.class_sum),
         class_count=padded(one.class_count) + padded(other.class_count),
-        vectors=vectors,
+        **each,
     )
 
 

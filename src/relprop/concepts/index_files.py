@@ -21,6 +21,8 @@ from relprop.results.files.bounded import strict_json
 from relprop.version import versions
 
 MANIFEST, TENSORS = "index.json", "index.safetensors"
+EACH = ("vectors", "activations", "classes", "predicted")
+"""What is kept of each sample, if asked for."""
 LIMIT = 8 * 2**30
 """The largest file of tensors that is read, in bytes."""
 
@@ -30,13 +32,16 @@ class Layer:
     """What is known of the units of one layer.
 
     Attributes:
-        relevance: the samples with most relevance of each unit, for the class of the sample (RelMax).
+        relevance: the samples with the most relevance of each unit, for the class of the sample (RelMax).
         activation: the samples with most activation (ActMax).
         class_sum: (C, U): for each class the sum over its samples of the unit's share in the sizes of relevance.
         class_count: (C,): the number of samples.
         shape: what the layer gives for one sample; for samples of different sizes, of the first.
         axis: the axis of the units in it.
-        vectors: (N, U), float16: the relevance of each unit in each sample, if asked for.
+        vectors: (N, U), float16: the relevance of each unit in each sample, if asked for; likewise what follows.
+        activations: (N, U), float16: the mean activation over positions.
+        classes: (N,), int32: the class that was explained.
+        predicted: (N,), int32: the class that the model predicts.
     """
 
     relevance: Tops
@@ -46,6 +51,9 @@ class Layer:
     shape: tuple[int, ...]
     axis: int
     vectors: Tensor | None = None
+    activations: Tensor | None = None
+    classes: Tensor | None = None
+    predicted: Tensor | None = None
 
     @property
     def per_class(self) -> Tensor:
@@ -89,7 +97,7 @@ def read(folder: str | PathLike[str]) -> tuple[dict[str, Layer], dict[str, Any]]
         manifest = strict_json((place / MANIFEST).read_bytes())
         return _restored(manifest, *tensors.read(place / TENSORS, LIMIT))
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{str(folder)!r} is no index that can be read: {error}.") from error
+        raise FormatError(f"{str(folder)!r} is not an index that can be read: {error}.") from error
 
 
 def _parts(layer: Layer) -> dict[str, Tensor]:
@@ -100,7 +108,7 @@ def _parts(layer: Layer) -> dict[str, Tensor]:
         for name in ("values", "samples", "positions")
     }
     found |= {"class_sum": layer.class_sum, "class_count": layer.class_count}
-    return found if layer.vectors is None else {**found, "vectors": layer.vectors}
+    return found | {name: kept for name in EACH if (kept := getattr(layer, name)) is not None}
 
 
 def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dict[str, Layer], dict[str, Any]]:
@@ -110,7 +118,7 @@ def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dic
         or manifest.get("format") != "relprop-index"
         or manifest.get("format_version") != 1
     ):
-        raise ValueError("it is no index of this version")
+        raise ValueError("it is not an index of this version")
     if manifest["tensors_sha256"] != digest:
         raise ValueError(f"{TENSORS} is not the one that was written with this manifest")
     about = manifest["about"]
@@ -127,8 +135,9 @@ def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dic
             for by in ("relevance", "activation")
         ]
         layer = Layer(
-            tops[0], tops[1], take("class_sum"), take("class_count"), shape, axis, found.pop(f"{n}.vectors", None)
-        )
+            tops[0], tops[1], take("class_sum"), take("class_count"), shape, axis,
+            **{name: found.pop(f"{n}.{name}", None) for name in EACH},
+        )  # fmt: skip
         _check(layer, shape[axis], str(path)[:40])
         layers[path] = layer
     if found:
@@ -162,5 +171,8 @@ def _check(layer: Layer, units: int, path: str) -> None:
             raise ValueError(f"the references of layer {path!r} do not fit its units")
     if layer.class_sum.shape != (len(layer.class_count), units) or layer.class_count.ndim != 1:
         raise ValueError(f"the classes of layer {path!r} do not fit its units")
-    if layer.vectors is not None and (layer.vectors.ndim != 2 or layer.vectors.shape[1] != units):
-        raise ValueError(f"the vectors of layer {path!r} do not fit its units")
+    each = [(name, kept) for name in EACH if (kept := getattr(layer, name)) is not None]
+    for name, kept in each:
+        size = (len(each[0][1]), units) if name in ("vectors", "activations") else (len(each[0][1]),)
+        if tuple(kept.shape) != size:
+            raise ValueError(f"the {name} of layer {path!r} do not fit its units")

@@ -20,7 +20,7 @@ from relprop.attribution.settings import Settings
 from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.composites import Composite
 from relprop.concepts.index import Index, fingerprint, load_index
-from relprop.concepts.index_files import MANIFEST, Layer
+from relprop.concepts.index_files import EACH, MANIFEST, Layer
 from relprop.concepts.samples import bar, batches, range_of
 from relprop.concepts.tops import Tops
 from relprop.engine.eager import step_by_step
@@ -53,7 +53,7 @@ def index(
 ) -> Index:
     """An index of what hidden units stand for: for each unit the samples of a data set in which it mattered most.
 
-    Each sample is explained once, for its own class. Of each unit the index keeps the samples with most relevance
+    Each sample is explained once, for its own class. Of each unit the index keeps the samples with the most relevance
     (RelMax) and with most activation (ActMax), with the position in the layer, and its mean share of relevance in each
     class. Memory does not depend on the number of samples.
 
@@ -66,15 +66,16 @@ def index(
         composite: the rules.
         rows: the first sample and the one after the last, for a part of the data; parts are joined with `|`.
         folder: where to save the index on the way, every `every` batches. If the folder has an unfinished index of the
-            same model, data and settings, the work goes on from there.
+            same model, data and settings, the work continues from there.
         every: batches from one save to the next.
         batch_size: samples per pass. Samples of different sizes make smaller batches.
         normalise: whether relevance is divided by the sum of its sizes over the units of the layer, so that samples with
             a high score do not rule the references.
-        vectors: whether to keep the relevance of each unit in each sample, in float16.
+        vectors: whether to keep the relevance and the mean activation of each unit in each sample, in float16, for
+            `Index.prototypes`.
         axes: the axis of the units in what a layer gives for one sample, by path, where it is not found. Convolutions
             and pictures have them first, other layers last.
-        select: what to explain of an output that is no tensor.
+        select: what to explain of an output that is not a tensor.
         forward_kwargs: further keyword arguments of the model.
         progress: whether to show a progress bar on stderr (needs tqdm).
         splices: autoencoders or transcoders in layers, whose latents are then units: `layers=["blocks.3.latents"]`.
@@ -83,7 +84,7 @@ def index(
         The index.
 
     Raises:
-        InputError: the data have no length, a sample is not finite, a label is no class, or the folder has an index of
+        InputError: the data have no length, a sample is not finite, a label is not a class, or the folder has an index of
             another model, of other data or of other settings.
         RelpropError: as in `attribute`.
 
@@ -161,17 +162,19 @@ class _Builder:
         self._model, self._modules, self._about, self._keep = model, modules, about, keep
         self._normalise, self._vectors, self._axes, self._splices = normalise, vectors, axes, splices
         self._layers: dict[str, Layer] = {} if begun is None else dict(begun.layers)
-        self._parts: dict[str, list[Tensor]] = {
-            path: [layer.vectors] for path, layer in self._layers.items() if layer.vectors is not None
+        self._parts: dict[str, dict[str, list[Tensor]]] = {
+            path: {name: [kept] for name in EACH if (kept := getattr(layer, name)) is not None}
+            for path, layer in self._layers.items()
         }
 
     def index(self, rows: list[int]) -> Index:
         """The index so far."""
-        layers = {
-            path: replace(layer, vectors=torch.cat(self._parts[path])) if self._vectors else layer
-            for path, layer in self._layers.items()
-        }
+        layers = {path: replace(layer, **self._each(path)) for path, layer in self._layers.items()}
         return Index(layers, {**self._about, "rows": [rows]})
+
+    def _each(self, path: str) -> dict[str, Any]:
+        """What is kept of each sample."""
+        return {name: torch.cat(some) for name, some in self._parts.get(path, {}).items()}
 
     def add(self, first: int, inputs: Tensor, labels: Sequence[int] | None, settings: Settings, kwargs: Any) -> None:
         """Explains a batch, and adds what its units did."""
@@ -234,7 +237,10 @@ class _Builder:
             class_count=class_count.index_add(0, classes, torch.ones_like(classes)),
         )
         if self._vectors:
-            self._parts.setdefault(path, []).append(sums.cpu().half())
+            made = (sums.cpu().half(), acts.mean(2).cpu().half(), classes.int(), _predicted(state.output, classes))
+            parts = self._parts.setdefault(path, {name: [] for name in EACH})
+            for name, kept in zip(EACH, made, strict=True):
+                parts[name].append(kept)
 
     def _axis(self, path: str, relevance: Tensor, state: Opened) -> int:
         """The axis of the units, in what the layer gives for one sample."""
@@ -253,3 +259,10 @@ class _Builder:
             return inner - 1
         convolutions = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
         return 0 if any(isinstance(m, convolutions) for m in module.modules()) else inner - 1
+
+
+def _predicted(output: Any, classes: Tensor) -> Tensor:
+    """The class that the model predicts for each sample; the explained one where the output is not (N, classes)."""
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1:
+        return output.argmax(1).int().cpu()
+    return classes.int()

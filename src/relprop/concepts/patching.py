@@ -101,10 +101,10 @@ def patch(
         corrupted: other inputs of the same shape.
         target: which output, as in `attribute`; None for the arg-max of `clean`.
         nodes: the units of each intervention, such as `[relprop.units("blocks.3")[t] for t in range(9)]`.
-        most: only the nodes with so many largest estimates take an intervention; None for all.
+        most: how many nodes get an intervention, those with the largest estimates; None for all.
         composite: the rules of the estimate, `attribute(..., against=corrupted)`; "gradient" is attribution patching.
         batch_size: interventions per forward pass.
-        select: what to explain of an output that is no tensor.
+        select: what to explain of an output that is not a tensor.
         labels: names of the classes, where the model carries none.
         forward_args: further positional arguments of the model.
         forward_kwargs: further keyword arguments.

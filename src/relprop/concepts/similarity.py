@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from relprop.attribution.opened import opened
+from relprop.attribution.opened import Opened, opened
 from relprop.attribution.settings import Settings
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step
@@ -116,8 +117,9 @@ def similarity(
 ) -> Similarity:
     """Joint relevance of two inputs for the dot product, or the cosine, of their embeddings.
 
-    `R_ij = sum over dimensions m of R_i(phi_m(a)) R_j(phi_m(b))`: each dimension of each embedding is explained, in batched
-    backward passes. Without biases the pairs sum to the score.
+    `R_ij = sum over dimensions m of R_i(phi_m(a)) R_j(phi_m(b))`: each dimension of each embedding is explained. That takes
+    one batched backward pass for each dimension, or through the backward pass for each part of the input, whichever is
+    less. Without biases the pairs sum to the score.
 
     Args:
         model: a module, or any callable.
@@ -127,7 +129,7 @@ def similarity(
         cosine: whether to explain the cosine. Both norms are constants then.
         composite: the rules.
         tokens: names of the parts of both inputs.
-        at_once: how many dimensions share a backward pass.
+        at_once: how many dimensions or parts share a backward pass.
         forward_kwargs: further keyword arguments of the model, or a pair of them for both inputs.
 
     Returns:
@@ -177,20 +179,55 @@ def _side(
         kept.append(found)
         return found.sum(1)
 
-    with opened(model, x, total, Settings(composite=composite), {}, forward_kwargs=kwargs) as state:
-        embedding, ends = kept[0], state.reader.ends
+    # the fused attention kernels have no second derivative
+    with sdpa_kernel([SDPBackend.MATH]), opened(model, x, total, Settings(composite=composite), {}, forward_kwargs=kwargs) as state:  # fmt: skip
+        embedding = kept[0]
         chosen = _explained(state.inputs)
-        rows: list[Tensor] = []
-        size = embedding.shape[1]
-        state.run.begin_pass(1, False)
-        for start in range(0, size, at_once):
-            seeds = torch.eye(size, dtype=embedding.dtype, device=embedding.device)[start : start + at_once, None]
-            found = _batched(embedding, ends, seeds)
-            for n in range(len(seeds)):
-                values = state.reader.inputs([None if g is None else g[n] for g in found], state.start.score)
-                rows.append(_parts(values[chosen].detach()).flatten())
         shape = tuple(_parts(leaves(state.inputs)[chosen][1].double()).shape)
-        return embedding[0].detach().double(), torch.stack(rows).double(), shape, state.run.sites.composite.name
+        state.run.begin_pass(1, False)
+        rows = _by_parts(state, embedding, chosen, at_once) if 2 * math.prod(shape) < embedding.shape[1] else None
+        rows = _by_dimensions(state, embedding, chosen, at_once) if rows is None else rows
+        return embedding[0].detach().double(), rows.detach().double(), shape, state.run.sites.composite.name
+
+
+def _by_parts(state: Opened, embedding: Tensor, chosen: int, at_once: int) -> Tensor | None:
+    """The relevance of the parts for each dimension, (d, parts), from one pass for each part; None if that fails.
+
+    With linear rules the relevance p of the parts is linear in what is handed to the embedding: `p = J u`. The row of J
+    that belongs to a part is the gradient of its relevance by u, through the backward pass itself.
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(embedding.shape, generator=generator).to(embedding).requires_grad_()
+    try:
+        found = torch.autograd.grad(embedding, state.reader.ends, start, create_graph=True, allow_unused=True)
+        parts = _parts(state.reader.inputs(found, state.start.score)[chosen]).flatten()
+
+        def row(one: Tensor) -> Tensor:
+            return torch.autograd.grad(parts, start, one, retain_graph=True)[0][0]
+
+        eye = torch.eye(len(parts), dtype=parts.dtype, device=parts.device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            rows = torch.cat([torch.func.vmap(row)(some) for some in eye.split(at_once)])
+    except RuntimeError:  # an operation without a second derivative, or without a rule for batches
+        return None
+    said, meant = rows.double() @ start[0].detach().double(), parts.detach().double()
+    if not bool(((said - meant).abs() <= 1e-3 * meant.abs().max()).all()):
+        return None  # a rule that is not linear, or a backward pass that hides from autograd
+    return rows.T
+
+
+def _by_dimensions(state: Opened, embedding: Tensor, chosen: int, at_once: int) -> Tensor:
+    """The same, from one pass for each dimension."""
+    rows: list[Tensor] = []
+    size = embedding.shape[1]
+    for start in range(0, size, at_once):
+        seeds = torch.eye(size, dtype=embedding.dtype, device=embedding.device)[start : start + at_once, None]
+        found = _batched(embedding, state.reader.ends, seeds)
+        for n in range(len(seeds)):
+            values = state.reader.inputs([None if g is None else g[n] for g in found], state.start.score)
+            rows.append(_parts(values[chosen].detach()).flatten())
+    return torch.stack(rows)
 
 
 def _batched(embedding: Tensor, ends: list[Tensor], seeds: Tensor) -> list[Tensor | None]:

@@ -230,6 +230,8 @@ class Tracer:
     def _position(self, group: Group, number: int) -> int | None:
         """The position of a node in the sequence; None if it has none."""
         axis = self._axis(group)
+        if group.step is not None:
+            return group.step % self._length if self._length else None
         if (not self._ids and len(group.point.shape) != 3 + axis) or group.point.shape[1 + axis] != self._length:
             return None
         if axis in group.axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from relprop.attribution import attribute
 from relprop.composites import Composite
+from relprop.data.items import Item
 from relprop.data.keep import Keep, encode
-from relprop.data.sources import Item, Source
+from relprop.data.sources import Source
 from relprop.data.store import EXPLAINED, NO_SAMPLE, QUARANTINED, Spec
 from relprop.errors import (
     CompositeError,
@@ -60,18 +61,24 @@ class Job:
     batch: int
     loaders: int
 
+    @property
+    def by_column(self) -> bool:
+        """Whether the targets are in a column of the source."""
+        return isinstance(self.target, str) and (self.target == "label" or self.target in self.source.columns)
+
     def target_of(self, number: int, item: Item) -> Any:
         """The target of one sample; None for the predicted class."""
-        if isinstance(self.target, str) and self.target == "label":
-            if item.label is None:
-                raise InputError("the sample has no label, and target='label' asks for it.")
-            return item.label
+        if self.by_column:
+            found = item.label if self.target == "label" else item.columns.get(self.target)
+            if found is None:
+                raise InputError(f"the sample has no {self.target}, and target={self.target!r} asks for it.")
+            return found
         return self.target[number] if isinstance(self.target, list) else self.target
 
     def attribute(self, items: Sequence[Item], numbers: Sequence[int]) -> Relevance:
         """The explanation of some samples, as one batch."""
         targets = [self.target_of(number, item) for number, item in zip(numbers, items, strict=True)]
-        several = isinstance(self.target, list) or (isinstance(self.target, str) and self.target == "label")
+        several = isinstance(self.target, list) or self.by_column
         inputs = torch.stack([item.inputs for item in items]).to(_device(self.model))
         return attribute(
             self.model, inputs, targets if several else self.target, composite=self.composite,
@@ -143,13 +150,15 @@ def specs_of(job: Job) -> tuple[list[Spec], list[int], float]:
     raise first
 
 
-def explain_unit(job: Job, samples: range, shape: Sequence[int], specs: Sequence[Spec], size: int) -> Done:
-    """Explains the samples of one unit, `job.batch` at a time.
+def explain_unit(
+    job: Job, samples: range, shape: Sequence[int], specs: Sequence[Spec], size: int, condemned: Collection[int] = ()
+) -> Done:
+    """Explains the samples of one unit, `job.batch` at a time. Those that are condemned are put aside unread.
 
     Out of memory halves the batch for the rest of the unit; a sample that does not fit alone is put aside.
 
     Raises:
-        RelpropError: what is wrong is no sample's fault.
+        RelpropError: what is wrong is not a sample's fault.
     """
     arrays = {spec.name: np.zeros((size, *spec.shape), spec.dtype) for spec in specs}
     for spec in specs:
@@ -167,7 +176,7 @@ def explain_unit(job: Job, samples: range, shape: Sequence[int], specs: Sequence
             stop = min(start + done.batch, len(samples))
             for n in range(start, min(stop + (1 + job.loaders) * job.batch, len(samples))):
                 if n not in ahead:
-                    ahead[n] = pool.submit(_read, job.source, samples[n])
+                    ahead[n] = pool.submit(_killer if n in condemned else _read, job.source, samples[n])
             items = [ahead[n].result() for n in range(start, stop)]
             done.reading += time.perf_counter() - began
             began = time.perf_counter()
@@ -262,6 +271,10 @@ def _read(source: Source, number: int) -> Item | str:
         raise
     except Exception as error:  # whatever a decoder or a data set raises, the sample is at fault
         return _said(error)
+
+
+def _killer(source: Source, number: int) -> str:
+    return "it killed each process that explained it."
 
 
 def _said(error: BaseException) -> str:

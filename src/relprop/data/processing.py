@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
-from relprop.data.explaining import Done, Job, explain_unit
+from relprop.data.explaining import Job, explain_unit
 from relprop.data.store import Store, Unit
 from relprop.errors import InputError
 from relprop.rendering.visible import quoted
 
 _FEW_BAD = 10
 """A share of a small source would allow none: so many samples may be quarantined whatever the share."""
+_LAST = 60.0
+"""Seconds of which the speed is told."""
 
 
 def part_of(part: Any) -> Callable[[int], bool]:
     """Which units a part has.
 
     Raises:
-        InputError: it is no part.
+        InputError: it is not a part.
     """
     if part is None:
         return lambda number: True
@@ -33,49 +37,6 @@ def part_of(part: Any) -> Callable[[int], bool]:
     return lambda number: number % n == i - 1
 
 
-def process(
-    store: Store, job: Job, mine: Callable[[int], bool], max_bad: float, retry_bad: bool, say: Callable[[str], None]
-) -> None:
-    """Does the units that are not done."""
-    store.tidy()
-    done, units = store.done(), store.units()
-    if retry_bad:
-        for unit in units:
-            if unit.number in done and mine(unit.number) and (store.record(unit.number) or {}).get("quarantined"):
-                store.record_path(unit.number).unlink()
-                done.discard(unit.number)
-    todo = [unit for unit in units if unit.number not in done and mine(unit.number)]
-    finished = sum(len(unit.samples) for unit in units if unit.number in done)
-    say(f"{finished} of {len(job.source)} samples are done; {sum(len(unit.samples) for unit in todo)} are to do here.")
-    allowed = allowed_of(max_bad, len(job.source))
-    bad = sum(len(record["quarantined"]) for record in store.records()) if done else 0
-    began, did = time.perf_counter(), 0
-    for unit in todo:
-        start = time.perf_counter()
-        result = explain_unit(job, unit.samples, store.about["input_shape"], store.specs, store.size)
-        if not done and len(result.quarantined) == len(unit.samples):
-            key, why = next(iter(result.quarantined.items()))
-            raise InputError(
-                f"no sample of the first unit can be explained, so none is put aside. The first is {quoted(key)}: {why}"
-            )
-        _write(store, job, unit, result, start)
-        done.add(unit.number)
-        did += len(unit.samples)
-        bad += len(result.quarantined)
-        slow = "reading" if result.reading > result.explaining else "explaining"
-        rate = did / (time.perf_counter() - began)
-        left = sum(len(u.samples) for u in todo) - did
-        say(
-            f"{did} done, {left} to do, {bad} bad, {rate:.1f} samples/s, {left / rate:.0f} s to go, most time in {slow}"
-        )
-        if bad > allowed:
-            key, why = next(iter(result.quarantined.items()), ("", ""))
-            raise InputError(
-                f"{bad} samples are quarantined, more than max_bad allows ({allowed}). The last: {quoted(key)}: {why} "
-                "What is done stays; a larger max_bad goes on."
-            )
-
-
 def allowed_of(max_bad: Any, count: int) -> int:
     """How many samples may be quarantined."""
     if isinstance(max_bad, bool) or not isinstance(max_bad, (int, float)) or max_bad < 0:
@@ -87,9 +48,135 @@ def allowed_of(max_bad: Any, count: int) -> int:
     return max(_FEW_BAD, int(max_bad * count))
 
 
-def _write(store: Store, job: Job, unit: Unit, result: Done, start: float) -> None:
+class Line(str):
+    """A line of progress; `data` has its numbers."""
+
+    data: dict[str, Any]
+
+    def __new__(cls, text: str, data: dict[str, Any]) -> Line:
+        """The line, with its numbers."""
+        made = super().__new__(cls, text)
+        made.data = data
+        return made
+
+
+@dataclass(frozen=True)
+class Did:
+    """What became of a unit.
+
+    Attributes:
+        unit: its number.
+        quarantined: the samples that were put aside, and why.
+        bytes: what it takes on disk.
+        seconds: what reading, explaining and writing took.
+    """
+
+    unit: int
+    quarantined: dict[str, str]
+    bytes: int
+    seconds: dict[str, float]
+
+
+class Work:
+    """The units that are to do, and how many were put aside.
+
+    Args:
+        store: the run.
+        count: the samples of the source.
+        mine: which units are to do here.
+        max_bad: samples that may be quarantined, as a share or a number.
+        retry_bad: whether to do again what has quarantined samples.
+        say: is called with each line of progress.
+    """
+
+    def __init__(
+        self, store: Store, count: int, mine: Callable[[int], bool], max_bad: Any, retry_bad: bool, say: Callable[[str], None]
+    ) -> None:  # fmt: skip
+        store.tidy()
+        self.store, self.say, self.allowed = store, say, allowed_of(max_bad, count)
+        done, units = store.done(), store.units()
+        if retry_bad:
+            for unit in units:
+                if unit.number in done and mine(unit.number) and (store.record(unit.number) or {}).get("quarantined"):
+                    store.record_path(unit.number).unlink()
+                    done.discard(unit.number)
+        self.units = {unit.number: unit for unit in units}
+        self.todo = [unit for unit in units if unit.number not in done and mine(unit.number)]
+        self.first = not done
+        self.bad = sum(len(record["quarantined"]) for record in store.records()) if done else 0
+        self.left, self.did, self.bytes = sum(len(unit.samples) for unit in self.todo), 0, 0
+        self.began = time.perf_counter()
+        self.last: deque[tuple[float, int]] = deque([(self.began, 0)])
+        self.seconds: dict[str, float] = {}
+        finished = sum(len(unit.samples) for unit in units if unit.number in done)
+        say(f"{finished} of {count} samples are done; {self.left} are to do here.")
+
+    def finished(self, did: Did) -> None:
+        """Counts a unit, and says how far the run is.
+
+        Raises:
+            InputError: too many samples were quarantined.
+        """
+        self.first = False
+        count = len(self.units[did.unit].samples)
+        self.did, self.left, self.bytes = self.did + count, self.left - count, self.bytes + did.bytes
+        self.bad += len(did.quarantined)
+        for name, value in did.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+        now = time.perf_counter()
+        self.last.append((now, self.did))
+        while len(self.last) > 2 and now - self.last[1][0] > _LAST:
+            self.last.popleft()
+        rate = (self.did - self.last[0][1]) / max(now - self.last[0][0], 1e-9)
+        slow = max(self.seconds, key=lambda name: self.seconds[name])
+        data = {
+            "done": self.did, "left": self.left, "bad": self.bad, "samples_per_second": rate,
+            "seconds_left": self.left / rate, "bytes": self.bytes, "most_time_in": slow,
+        }  # fmt: skip
+        text = (
+            f"{self.did} done, {self.left} to do, {self.bad} bad, {rate:.1f} samples/s, {self.left / rate:.0f} s to go, "
+            f"{self.bytes:,} bytes, most time in {slow}"
+        )
+        self.say(Line(text, data))
+        if self.bad > self.allowed:
+            key, why = next(iter(did.quarantined.items()), ("", ""))
+            raise InputError(
+                f"{self.bad} samples are quarantined, more than max_bad allows ({self.allowed}). The last: {quoted(key)}: "
+                f"{why} What is done stays; a larger max_bad goes on."
+            )
+
+
+def do_unit(store: Store, job: Job, unit: Unit, first: bool, condemned: Collection[int] = ()) -> Did:
+    """Explains a unit and writes it.
+
+    Args:
+        store: the run.
+        job: what is done with its samples.
+        unit: which one.
+        first: whether no unit is done yet. Then one that is bad as a whole is an error.
+        condemned: samples that are put aside because they killed processes, as numbers in the unit.
+
+    Raises:
+        RelpropError: what is wrong is no sample's fault.
+    """
+    start = time.perf_counter()
+    result = explain_unit(job, unit.samples, store.about["input_shape"], store.specs, store.size, condemned)
+    if first and len(result.quarantined) == len(unit.samples):
+        key, why = next(iter(result.quarantined.items()))
+        raise InputError(
+            f"no sample of the first unit can be explained, so none is put aside. The first is {quoted(key)}: {why}"
+        )
+    writing = time.perf_counter()
     about = {
         "quarantined": result.quarantined, "batch": result.batch, "composite": result.composite,
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(writing - start, 3),
     }  # fmt: skip
-    store.commit(unit, [job.source.keys[n] for n in unit.samples], result.arrays, about)
+    size = store.commit(unit, [job.source.keys[n] for n in unit.samples], result.arrays, about)
+    seconds = {"reading": result.reading, "explaining": result.explaining, "writing": time.perf_counter() - writing}
+    return Did(unit.number, result.quarantined, size, seconds)
+
+
+def process(work: Work, job: Job) -> None:
+    """Does all units in this process."""
+    for unit in work.todo:
+        work.finished(do_unit(work.store, job, unit, work.first))

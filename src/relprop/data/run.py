@@ -34,7 +34,7 @@ class Explained:
         key: its key.
         status: "explained" or "quarantined".
         reason: why it was quarantined; None otherwise.
-        target: the class that was explained; -1 for a target that is no class.
+        target: the class that was explained; -1 for a target that is not a class.
         score: the score that was explained.
         residual: what of it reached no input.
         map: the relevance of the input in the form that was kept, float32; None if none was.
@@ -81,7 +81,7 @@ class Run:
         folder: where they are.
 
     Raises:
-        FormatError: the folder is no run, or it is damaged.
+        FormatError: the folder is not a run, or it is damaged.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -307,7 +307,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         folder: what `explain_dataset` wrote. Its files are not trusted: no code is run from them.
 
     Raises:
-        FormatError: the folder is no run, it is damaged, or a newer version wrote it.
+        FormatError: the folder is not a run, it is damaged, or a newer version wrote it.
         ModuleNotFoundError: zarr is not installed.
     """
     return Run(folder)

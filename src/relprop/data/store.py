@@ -75,7 +75,7 @@ class Store:
         folder: an existing one.
 
     Raises:
-        FormatError: it is no run, it is damaged, or a newer version wrote it.
+        FormatError: it is not a run, it is damaged, or a newer version wrote it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -118,7 +118,7 @@ class Store:
         except ValueError as error:
             raise FormatError(f"{quoted(path)} is damaged: {error}. Delete it, and the unit is done again.") from error
         if not isinstance(found, dict) or not {"rows", "keys", "files", "quarantined"} <= found.keys():
-            raise FormatError(f"{quoted(path)} is no record of a unit. Delete it, and the unit is done again.")
+            raise FormatError(f"{quoted(path)} is not a record of a unit. Delete it, and the unit is done again.")
         return found
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -131,7 +131,7 @@ class Store:
         """The numbers of the units that are done."""
         return {int(path.stem) for path in (self.folder / UNITS).glob("[0-9]*.json") if path.stem.isdigit()}
 
-    def commit(self, unit: Unit, keys: Sequence[str], arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> None:
+    def commit(self, unit: Unit, keys: Sequence[str], arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> int:
         """Writes a unit: each array's shard, whole and by rename, and then its record.
 
         Doing a unit twice writes the same shards, so that two processes with one unit do no harm.
@@ -141,6 +141,9 @@ class Store:
             keys: the keys of its samples.
             arrays: the rows of every array, by name.
             about: what else the record says.
+
+        Returns:
+            The bytes of its shards.
         """
         files = {}
         for spec in self.specs:
@@ -161,6 +164,7 @@ class Store:
         path_of = self.record_path(unit.number)
         atomic.write(path_of, _text(record))
         _flush(path_of)
+        return sum((self.folder / path).stat().st_size for path in files)
 
     def array(self, name: str) -> Any:
         """The zarr array of that name, read lazily.
@@ -191,7 +195,7 @@ class Store:
             for name, said in record["files"].items():
                 path = self.folder / name
                 if ".." in Path(name).parts or Path(name).is_absolute():
-                    wrong.append(f"{name}: is no path inside of the run")
+                    wrong.append(f"{name}: is not a path inside the run")
                 elif not path.is_file():
                     wrong.append(f"{name}: is missing")
                 elif hashlib.sha256(path.read_bytes()).hexdigest() != said["sha256"]:
@@ -232,7 +236,7 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec]) -> bool:
         except OSError:
             if not (folder / RUN).is_file():
                 raise InputError(
-                    f"{quoted(folder)} exists and is no run: choose another folder, or empty it first."
+                    f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first."
                 ) from None
             return False
         _flush(folder)
@@ -283,7 +287,7 @@ def _about(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise FormatError(f"{quoted(folder)} is no run: it has no {RUN}.") from error
+        raise FormatError(f"{quoted(folder)} is not a run: it has no {RUN}.") from error
     except ValueError as error:
         raise FormatError(f"{quoted(path)} is damaged: {error}.") from error
     if not isinstance(found, dict) or found.get("format") != "relprop run":

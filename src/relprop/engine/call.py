@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,13 @@ from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules.base import Way
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
+
+
+class Into(NamedTuple):
+    """A tensor that the model overwrites, and the operation that does it."""
+
+    target: Tensor
+    write: Callable[[], object]
 
 
 class Call:
@@ -64,6 +71,11 @@ class Call:
         self.kwargs = kwargs
         self.live = live
         self.place, self.rule = run.sites.stand(entry, len(live)) if again is None else (again.place, again.rule)
+
+    @property
+    def into(self) -> Into | None:
+        """Where the result may be written, if the first operand is a copy of a tensor that is overwritten."""
+        return None
 
     @property
     def way(self) -> Way:
@@ -254,6 +266,18 @@ class Call:
         """Shows the outputs of the heads of an attention, (N, heads, T, features), to whoever asked for them."""
         self.run.trace.attended(heads, arranged)
 
+    def stepped(self, name: str) -> Callable[[Tensor], None] | None:
+        """What shows a state of a recurrent layer to whoever asked for it; None if nobody did."""
+        see = self.run.trace.stepped(name)
+        if see is None:
+            return None
+
+        def show(state: Tensor) -> None:
+            self.absorbs(state)
+            see(state)
+
+        return show
+
     def unattended(self) -> AbstractContextManager[bool]:
         """A context in which the outputs of heads are not shown. Its value is whether anybody asked for them."""
         return self.run.trace.unattended()
@@ -269,16 +293,6 @@ class Call:
 
     def error(self, what: str) -> UnsupportedOperationError:
         return self.run.refuse(self.entry, what, shapes(self.args))
-
-
-class Made(Call):
-    """A call of a custom autograd function that has returned. `call()` is its result, with its own backward pass."""
-
-    __slots__ = ("value",)
-    value: Tensor
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **kwargs) if args or kwargs else self.value
 
 
 def _folds(call: Call) -> bool:

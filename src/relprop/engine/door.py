@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.engine import applied
-from relprop.engine.call import Made
+from relprop.engine.call_variants import Made
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
 from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN

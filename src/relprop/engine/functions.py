@@ -12,6 +12,8 @@ from relprop.torch_private.calls import applied
 
 Share = float | Callable[[], float]
 """A factor, or a function that gives it if only the backward pass knows it."""
+Propagate = Callable[[Tensor, Tensor], Tensor]
+"""From the saved operand and `G` at the result to `G` at the operand."""
 
 
 class _Scaled(torch.autograd.Function):
@@ -37,13 +39,24 @@ def scaled(x: Tensor, factor: Share) -> Tensor:
     return applied(_Scaled, x, factor)
 
 
+def halved(y: Tensor) -> Tensor:
+    """A new tensor, made by one operation, which passes half of its gradient to its operands."""
+    assert y.grad_fn is not None
+    y.grad_fn.register_prehook(_half)
+    return y
+
+
+def _half(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if g is None else g * 0.5 for g in gradients)
+
+
 class _Custom(torch.autograd.Function):
     """`compute()` forward, `propagate(saved x, g)` backward: one live operand, any modified gradient."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def forward(x: Tensor, compute: Callable[[], Tensor], propagate: Propagate) -> Tensor:
         y = compute()
         return y.data if y._is_view() else y  # a view made here could not be written into
 
@@ -58,9 +71,63 @@ class _Custom(torch.autograd.Function):
         return ctx.propagate(x, g), None, None
 
 
-def custom(x: Tensor, compute: Callable[[], Tensor], propagate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def custom(x: Tensor, compute: Callable[[], Tensor], propagate: Propagate) -> Tensor:
     """A fresh tensor with the value `compute()`. Its relevance goes to `x` by `propagate(x, g)`."""
     return applied(_Custom, x, compute, propagate)
+
+
+class _Mapped(torch.autograd.Function):
+    """`compute()` forward, `back(g)` backward, which reads `constants` but not the operand."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, compute: Callable[[], Tensor], back: Callable[..., Tensor], *constants: Any) -> Tensor:
+        y = compute()
+        return y.data if y._is_view() else y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[3:])
+        ctx.back = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        constants = ctx.saved_tensors
+        return ctx.back(g, *constants), None, None, *(None for _ in constants)
+
+
+def mapped(x: Tensor, compute: Callable[[], Tensor], back: Callable[..., Tensor], *constants: Tensor | None) -> Tensor:
+    """A fresh tensor with the value `compute()`. Its relevance goes to `x` by `back(g, *constants)`.
+
+    It saves the constants and not `x`. If the model overwrites one of them, the backward pass is refused, as torch's is.
+    """
+    return applied(_Mapped, x, compute, back, *constants)
+
+
+class _Written(torch.autograd.Function):
+    """`write()` overwrites `target`, whose relevance then goes to `x` by `propagate(saved x, g)`."""
+
+    @staticmethod
+    def forward(target: Tensor, x: Tensor, write: Callable[[], object], propagate: Propagate) -> Tensor:
+        write()
+        return target
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.mark_dirty(inputs[0])
+        ctx.save_for_backward(inputs[1])
+        ctx.propagate = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return None, ctx.propagate(x, g), None, None
+
+
+def written(target: Tensor, x: Tensor, write: Callable[[], object], propagate: Propagate) -> Tensor:
+    """`target`, after `write()` has overwritten it. Its relevance goes to `x`, which must lie in other memory."""
+    return applied(_Written, target, x, write, propagate)
 
 
 class _Grafted(torch.autograd.Function):

@@ -8,10 +8,11 @@ from weakref import ref
 
 from torch import Tensor
 
-from relprop.engine.call import Call
+from relprop.engine.call import Call, Into
+from relprop.engine.call_variants import Copied
 from relprop.engine.handling import handle
 from relprop.engine.marks import NOTE
-from relprop.engine.notes import Chain, continues, note_of, noted, renew
+from relprop.engine.notes import Chain, Note, continues, note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.replay import replaying
@@ -19,11 +20,16 @@ from relprop.engine.run import Run
 from relprop.engine.spelling import beside
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.rules.base import Way
+from relprop.torch_private.recorded import recording
 
 
 def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
-    """Uses the native operation if its gradient is the rule; else computes a new tensor and copies it back."""
-    target = args[0]
+    """Uses the native operation if its gradient is the rule; else works on a copy of the target.
+
+    The copy stands for the numbers before. An activation then writes into the target itself; the result of any other
+    operation is copied into it.
+    """
+    target, written = args[0], (args, kwargs)
     kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
     options = {} if entry.spelling.inplace else {"inplace": True}
     call = Call(run, entry, function, args, kwargs | options, live, inplace=True)
@@ -32,7 +38,7 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
     # a chain that starts here would lose its source, which other tensors may share
     starts = found is not None and found[0].source is target and _has_origin(target)
     if not starts and call.way in (Way.DEFAULT, Way.NATIVE, Way.UNDECIDED):
-        if _linear(run, entry, target, live):
+        if _linear(run, entry, target, live, args):
             _preserve(target)
             result = function(*args, **kwargs)
             _renew(run, target, found)
@@ -42,15 +48,19 @@ def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, k
             if result is not NotImplemented:
                 _renew(run, target, found)
                 return result
-    _preserve(target)
     before = target.clone()
+    _preserve(target, before.detach())
     if target.requires_grad:
         NOTE.put(before, noted(run, target))
         if run.trace.recorder is not None and not replaying():
             run.trace.recorder.copy(before, target)
     args = (before, *args[1:])
     live = [before if t is target else t for t in live]
-    result = handle(Call(run, entry, main, args, kwargs, live, again=call))
+    writes_itself = entry.family == "activation" and _may_receive(run, target)
+    into = Into(target, lambda: function(*written[0], **written[1])) if writes_itself else None
+    result = handle(Copied(run, entry, main, args, kwargs, live, again=call, into=into))
+    if result is target:
+        return target
     note, old = note_of(result), note_of(target)
     target.copy_(result)
     if not result.requires_grad and target.requires_grad and target._base is None:
@@ -87,7 +97,7 @@ def _has_origin(target: Tensor) -> bool:
     return note is not None and continues(note)
 
 
-def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
+def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tuple) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
     if entry.family in ("structure", "selection"):
         if entry.handler is not native and entry.handlers.in_place is None:
@@ -96,6 +106,8 @@ def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
         return False  # a constant may fold into the layer that made the target
+    if len(live) == 1 and len(args) > 1 and isinstance(args[1], Tensor) and args[1].ndim and _of_layer(note):
+        return False  # likewise behind a view
     if run.sites.nz or (note is not None and note.forked and len(live) == 1):
         return False  # zeros carry relevance, or a tensor made from the old numbers may meet the new ones
     if run.inputs.positions and entry.family == "sum":
@@ -103,11 +115,24 @@ def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor]) -> bool:
     return entry.family == "sum" or (entry.family == "product" and len(live) == 1 and live[0] is target)
 
 
-def _preserve(target: Any) -> None:
-    """Copies what a layer's rule still needs of a tensor, before the tensor is overwritten."""
+def _may_receive(run: Run, target: Tensor) -> bool:
+    """Whether an operation on a copy may write into the target: a tensor of its own that the graph made."""
+    plain = target._base is None and not target.is_leaf and not run.sites.nz
+    return plain and not recording()
+
+
+def _of_layer(note: Note | None) -> bool:
+    """Whether a tensor's entries are those of a layer's output."""
+    while note is not None and note.move is not None and note.layer is None and note.scaled is None:
+        note = note.move.note
+    return note is not None and (note.layer is not None or note.scaled is not None)
+
+
+def _preserve(target: Any, copy: Tensor | None = None) -> None:
+    """Saves what a layer's rule still needs of a tensor, before the tensor is overwritten. `copy` has its numbers."""
     note = note_of(target) if isinstance(target, Tensor) else None
     if note is not None and note.layer is not None:
-        note.layer.preserve()
+        note.layer.preserve(copy)
 
 
 def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> None:

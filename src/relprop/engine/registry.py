@@ -46,7 +46,7 @@ class Handlers(NamedTuple):
     Attributes:
         own: propagates relevance; None for the handler of the family.
         in_place: writes into the first operand.
-        answer: answers in the place of torch's function, for operations that carry no relevance.
+        answer: answers in place of torch's function, for operations that carry no relevance.
         weight: gives the weight of an opaque layer.
     """
 

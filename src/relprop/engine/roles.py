@@ -218,6 +218,8 @@ def _link(
             note.move = Move(known, shape, None, (), {}, None)
             if note.layer is None and known.layer is not None and t.dtype == operand.dtype:
                 note.layer, note.input = known.layer, known.input
+            if note.scaled is None and t.dtype == operand.dtype:
+                note.scaled = known.scaled
         else:
             note.move = Move(known, shape, function, args[1:], kwargs, part)
 

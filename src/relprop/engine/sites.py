@@ -90,7 +90,7 @@ class Sites:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """A context whose operations are no part of the network: no composite names them, and they are not counted."""
+        """A context whose operations are not part of the network: no composite names them, and they are not counted."""
         before, self._aside = self._aside, True
         try:
             yield

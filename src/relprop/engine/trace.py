@@ -27,6 +27,7 @@ class Trace:
         log: each unknown or refused operation, its arguments, place and reason; None without an observer.
         recorder: records what each operation absorbs.
         heads: who asked for the outputs of an attention's heads, by the identity of the attention's module.
+        steps: who asked for the states of a recurrent layer, by the identity of its module and the name of the state.
         parts: who asked for a tensor that a splice makes, by its name.
     """
 
@@ -39,6 +40,7 @@ class Trace:
         self.severed: deque[str] = deque(maxlen=8)
         self.cuts = Cuts()
         self.heads: dict[int, Callable[..., None]] = {}
+        self.steps: dict[tuple[int, str], Callable[..., None]] = {}
         self.parts: dict[str, Callable[..., None]] = {}
 
     def cut(self, name: str, how: str, operand: Tensor, result: Any) -> None:
@@ -66,6 +68,14 @@ class Trace:
             if see is not None:
                 see(result, arranged)
 
+    def show_steps(self, module: nn.Module, name: str, see: Callable[..., None]) -> None:
+        """Asks for a state of a recurrent layer at each step."""
+        self.steps[id(module), name] = see
+
+    def stepped(self, name: str) -> Callable[..., None] | None:
+        """Who asked for this state of the module that now runs; None if nobody did."""
+        return None if not self.steps or replaying() else self.steps.get((id(running_module()), name))
+
     def show_part(self, name: str, see: Callable[..., None]) -> None:
         """Asks for a tensor that a splice makes."""
         self.parts[name] = see
@@ -88,6 +98,7 @@ class Trace:
         """Releases the graph."""
         self.heads.clear()
         self.parts.clear()
+        self.steps.clear()
         self.cuts.close()
         if self.recorder is not None:
             self.recorder.close()

@@ -75,7 +75,7 @@ class FromQuantus(Metric):
     options: tuple[tuple[str, Any], ...] = ()
 
     def check(self, work: Work) -> None:
-        """Refuses what Quantus cannot take: several inputs, and targets that are no classes."""
+        """Refuses what Quantus cannot take: several inputs, and targets that are not classes."""
         targets = work.subject.targets(range(work.samples))
         if not isinstance(work.subject.inputs, Tensor) or not (
             isinstance(targets, int) or (isinstance(targets, list) and all(isinstance(t, int) for t in targets))

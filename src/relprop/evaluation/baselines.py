@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model. A method that is not better than these has measured nothing."""
+"""Maps that know nothing about the model. A method that is not better than these has measured nothing."""
 
 from __future__ import annotations
 

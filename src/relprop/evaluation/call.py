@@ -85,7 +85,7 @@ def evaluate(
 ) -> Evaluation:
     """Measures how far explanations can be trusted.
 
-    Methods that know nothing of the model run beside the others: "random", "input" and, for pictures, "centre" and
+    Methods that know nothing about the model run beside the others: "random", "input" and, for pictures, "centre" and
     "edges". The model, its hooks and the random state are as before afterwards.
 
     Args:
@@ -102,7 +102,7 @@ def evaluate(
         replace: replacements of `relprop.evaluation`, what takes the place of removed units. None takes two that suit.
         truth: where the target lies, a boolean tensor in the shape of the main input, or without its channels.
         of: what is read off the output: "logit", "probability", "log_probability", "log_odds", or a function of the output.
-        free: the methods that know nothing of the model; None takes all that suit.
+        free: the methods that know nothing about the model; None takes all that suit.
         select: as in `relprop.attribute`.
         labels: names of the classes.
         forward_kwargs: further keyword arguments of the model, the same for all samples.

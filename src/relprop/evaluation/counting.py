@@ -23,7 +23,7 @@ class Passes:
 
 @contextmanager
 def counted(model: Any) -> Iterator[Passes]:
-    """Counts while this lasts. Of a model that is no module, nothing is seen."""
+    """Counts while this lasts. Of a model that is not a module, nothing is seen."""
     passes = Passes()
     if not isinstance(model, nn.Module):
         yield passes

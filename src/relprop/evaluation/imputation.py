@@ -10,7 +10,7 @@ _ITERATIONS = 2000
 
 
 def impute(x: Tensor, gone: Tensor) -> Tensor:
-    """Pixels such that each missing one is the weighted mean of its neighbours inside of the picture.
+    """Pixels such that each missing one is the weighted mean of its neighbours inside the picture.
 
     With `L v = d v - K v`, where `K` is the 3 x 3 convolution by the weights and `d = K 1`, solves `(L v) = 0` at the
     missing pixels, with the others fixed. The system is symmetric and positive definite as long as a pixel is left.

@@ -1,4 +1,4 @@
-"""A folder in which finished work is kept, so that a run that was stopped goes on where it stopped.
+"""A folder in which finished work is kept, so that a run that was stopped continues where it stopped.
 
 Each line of `journal.jsonl` is one batch. A line that was cut off by a kill is ignored, so at most one batch is lost.
 """
@@ -133,7 +133,7 @@ def _tensor(record: dict[str, Any]) -> Tensor:
     """
     array = np.frombuffer(base64.b64decode(record["data"]), dtype=record["dtype"]).reshape(record["shape"])
     if not isinstance(record["about"], dict):
-        raise TypeError("what is said of a map is no table")
+        raise TypeError("what is said of a map is not a table")
     return torch.from_numpy(array.copy())
 
 

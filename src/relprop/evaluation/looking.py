@@ -72,7 +72,7 @@ class ClassContrast(Metric):
     name: ClassVar[str] = "class_contrast"
 
     def check(self, work: Work) -> None:
-        """Refuses targets that are no classes."""
+        """Refuses targets that are not classes."""
         targets = work.subject.targets(range(work.samples))
         listed = targets if isinstance(targets, list) else [targets]
         if not all(isinstance(one, int) for one in listed) or not work.subject.main.is_floating_point():

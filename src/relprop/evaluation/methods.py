@@ -65,7 +65,7 @@ class Method:
                 another target for all.
 
         Raises:
-            InputError: the method gave something that is no map of the main input.
+            InputError: the method gave something that is not a map of the main input.
             NonFiniteError: its map holds NaN or infinite values.
         """
 
@@ -217,7 +217,7 @@ def method(given: Any, name: str | None = None, **options: Any) -> Method:
 
 
 def methods_of(given: Any, free: Sequence[str]) -> list[Method]:
-    """The methods, each under a name of its own, and after them those that know nothing of the model."""
+    """The methods, each under a name of its own, and after them those that know nothing about the model."""
     if isinstance(given, Mapping):
         found = [method(each, str(name)) for name, each in given.items()]
     elif isinstance(given, (list, tuple)):

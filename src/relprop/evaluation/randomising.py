@@ -136,7 +136,7 @@ def randomise(model: nn.Module, name: str, seed: int) -> None:
 
 
 def _normalises(module: nn.Module) -> bool:
-    """Whether it would be reset to 1 and 0, which is no randomisation."""
+    """Whether it would be reset to 1 and 0, which is not a randomisation."""
     return isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)) or hasattr(module, "running_mean")
 
 

@@ -192,7 +192,7 @@ class NoisyLinear(Replacement):
         return impute(x, gone) + drawn
 
     def check(self, subject: Subject) -> None:
-        """Refuses what is no picture."""
+        """Refuses what is not a picture."""
         if subject.main.ndim != 4 or not subject.main.is_floating_point():
             raise InputError(
                 f"{self!r} needs pictures, (N, C, H, W); the inputs have shape {tuple(subject.main.shape)}."

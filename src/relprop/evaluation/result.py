@@ -36,7 +36,7 @@ class Evaluation(Made):
 
     Attributes:
         methods: the names of the methods, M.
-        free: those of them that know nothing of the model.
+        free: those of them that know nothing about the model.
         columns: the numbers of each metric.
         cost: what each method cost, by name.
         score: the scores of the samples as they are, (N,).

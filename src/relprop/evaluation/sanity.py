@@ -95,7 +95,7 @@ class Sanity(Made):
                 raise ValueError("one of its checks is not described")
             for name in ("map", "truth"):
                 if each.get(name) is not None and not (isinstance(each[name], Tensor) and each[name].ndim == 2):
-                    raise ValueError("a map of its checks is no picture")
+                    raise ValueError("a map of its checks is not a picture")
         names = ("name", "method", "passed", "value", "limit", "said", "map", "truth")
         return cls(
             checks=[Check(*(each.get(n) for n in names)) for each in content["checks"]], **made, ledger=ledger(1)
@@ -258,7 +258,7 @@ def _classes(
     name, targets = "differs between classes", made.targets(range(len(made)))
     listed = targets if isinstance(targets, list) else [targets] * len(made)
     if each.kind == "map" or not all(isinstance(one, int) for one in listed):
-        return _left_out(name, each, CLASS_LIMIT, "it is a finished map, or the targets are no classes")
+        return _left_out(name, each, CLASS_LIMIT, "it is a finished map, or the targets are not classes")
     device = made.main.device
     rows = size.batches(len(made), lambda a, b: made.output(made.rows(torch.arange(a, b, device=device))).cpu())
     outputs = torch.cat(list(rows))

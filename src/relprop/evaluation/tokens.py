@@ -32,7 +32,7 @@ class Token(Replacement):
         return torch.full_like(x, self.id)
 
     def check(self, subject: Subject) -> None:
-        """Refuses what is no text."""
+        """Refuses what is not text."""
         _texts(self, subject)
 
 

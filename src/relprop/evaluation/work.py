@@ -124,7 +124,7 @@ def positive(name: str, value: Any, least: int = 1) -> None:
     """Refuses a number of things that is none.
 
     Raises:
-        InputError: it is no int, or too small.
+        InputError: it is not an int, or too small.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} must be an int of at least {least}; got {value!r}.")

@@ -78,8 +78,7 @@ def read_image(
 def read_volume(path: str | PathLike[str], *, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Reads a NIfTI volume, (1, 1, X, Y, Z) or (1, C, X, Y, Z), which remembers its place in space. Needs nibabel.
 
-    Relevance of it is saved as NIfTI with the same affine map, `R.save("relevance.nii.gz")`, to be laid over it in any
-    viewer.
+    Relevance of it is saved as NIfTI with the same affine map, `R.save("relevance.nii.gz")`, so any viewer can lay it over the volume.
 
     Args:
         path: a `.nii` or `.nii.gz` file.
@@ -109,7 +108,7 @@ def read_volume(path: str | PathLike[str], *, mean: float = 0.0, std: float = 1.
     except InputError:
         raise
     except Exception as error:  # whatever the decoder raises, the file is at fault
-        raise InputError(f"{place.name!r} is no NIfTI file that can be read: {error}.") from error
+        raise InputError(f"{place.name!r} is not a NIfTI file that can be read: {error}.") from error
     values = torch.from_numpy(np.ascontiguousarray((voxels - mean) / std))
     values = values[None, None] if values.ndim == 3 else values.permute(3, 0, 1, 2)[None].contiguous()
     return ReadTensor.of(values, None, torch.from_numpy(affine))
@@ -154,8 +153,8 @@ def _transformed(images: list[Image.Image], transform: Any, mean: Any, std: Any)
     )
     if float(shown.min()) < -_OFF or float(shown.max()) > 1 + _OFF:
         raise InputError(
-            f"the transform does not normalise with mean {tuple(known[0])} and std {tuple(known[1])}: what is undone with them is no "
-            "picture. Give those that it uses, mean= and std=."
+            f"the transform does not normalise with mean {tuple(known[0])} and std {tuple(known[1])}: undoing them does not "
+            "give a picture. Give those that it uses, mean= and std=."
         )
     return ReadTensor.of(values, (shown.clamp(0, 1) * 255).round().to(torch.uint8))
 

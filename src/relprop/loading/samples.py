@@ -94,7 +94,7 @@ def _array(path: Path) -> Tensor:
     except PermissionError:
         raise
     except Exception as error:  # whatever NumPy raises, the file is at fault
-        raise InputError(f"{quoted(path.name)} is no array of numbers we open: {error}") from error
+        raise InputError(f"{quoted(path.name)} is not an array of numbers we open: {error}") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputError(f"{quoted(path.name)} is an archive of arrays: save the one that is meant with numpy.save.")
@@ -110,7 +110,7 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{quoted(name)} is no table we read, UTF-8 text with commas: {error}") from error
+        raise InputError(f"{quoted(name)} is not a table we read, UTF-8 text with commas: {error}") from error
     lines = [line for line in lines if line]
     if len(lines) < 2:
         raise InputError(f"{quoted(name)} needs a line of names and at least one row of numbers.")
@@ -130,7 +130,7 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
         except ValueError:
             bad = next(i for i in kept if not _is_number(line[i]))
             raise InputError(
-                f"{quoted(name)}, row {row}: {visible(line[bad], longest=40)!r} in column {visible(header[bad])!r} is no number; "
+                f"{quoted(name)}, row {row}: {visible(line[bad], longest=40)!r} in column {visible(header[bad])!r} is not a number; "
                 "leave a column out with --without."
             ) from None
         title = f"{name}, row {row}"
@@ -145,7 +145,7 @@ def check_file(path: Path, most: int = _LARGEST) -> None:
     if not path.exists():
         raise InputError(f"there is no file {quoted(path)}.")
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no ordinary file"
+        what = "a folder" if path.is_dir() else "not an ordinary file"
         raise InputError(f"{quoted(path.name)} is {what}.")
     if path.stat().st_size > most:
         raise InputError(f"{quoted(path.name)} has more than the {most // 2**20} MiB we open.")
@@ -162,7 +162,7 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{quoted(path.name)} is no text in UTF-8: {error}.") from error
+        raise InputError(f"{quoted(path.name)} is not text in UTF-8: {error}.") from error
 
 
 def piped(stream: TextIO) -> str:
@@ -174,7 +174,7 @@ def piped(stream: TextIO) -> str:
     try:
         text = stream.read(_LARGEST_TEXT + 1)
     except UnicodeDecodeError as error:
-        raise InputError(f"what is piped in is no text in UTF-8: {error}.") from error
+        raise InputError(f"what is piped in is not text in UTF-8: {error}.") from error
     if len(text) > _LARGEST_TEXT:
         raise InputError(f"what is piped in has more than the {_LARGEST_TEXT // 2**20} million letters we read.")
     return text

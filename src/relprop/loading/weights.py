@@ -38,7 +38,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", *PICKLED):
-        raise InputError(f"{quoted(path.name)} is no file of weights: .safetensors, {', '.join(PICKLED)}.")
+        raise InputError(f"{quoted(path.name)} is not a file of weights: .safetensors, {', '.join(PICKLED)}.")
     if not path.is_file():
         raise InputError(f"there is no file {quoted(path)}.")
     stored = _safetensors(path) if suffix == ".safetensors" else _named(model, path, _pickled(path))

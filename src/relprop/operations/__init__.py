@@ -7,6 +7,7 @@ from relprop.operations import (  # noqa: F401
     attention,
     batch_norm,
     bounds,
+    convolutions,
     experts,
     families,
     flex_attention,

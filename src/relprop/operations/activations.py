@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted, scaled
+from relprop.engine.functions import custom, grafted, scaled, written
 from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remembered
+from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
-from relprop.numerics import aside, carrying, nonzero
+from relprop.numerics import aside, carrying, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
@@ -36,8 +37,16 @@ STATISTIC = role(
 
 def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     """The result of a chain: the operation's own value, with the secant straight to the source."""
-    step, nz, first = found.step, call.zeros_carry, call.zeros_carry_first
-    y = custom(found(), compute, lambda s, g: g * secant(step, s, nz and first()))
+    step, nz, first, source = found.step, call.zeros_carry, call.zeros_carry_first, found()
+
+    def propagate(s: Tensor, g: Tensor) -> Tensor:
+        return times(secant(step, s, nz and first()), g)
+
+    if call.into is not None and memory_of(source) != memory_of(call.into.target):
+        y = written(call.into.target, source, call.into.write, propagate)
+        call.renew(y)
+    else:
+        y = custom(source, compute, propagate)
     call.keeps_zeros()
     return remembered(call, y, found)
 
@@ -112,8 +121,8 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`max(x, 0)`, in any spelling. It is homogeneous, and the layer before it may save its output as the relu's."""
-    if (plain := _ruled_or_zero(call, input, torch.relu)) is not None:
-        return plain
+    if (call.rule is not None or call.zeros_carry) and (y := _ruled_or_zero(call, input, torch.relu)) is not None:
+        return y
     known = call.note(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     if known.layer is not None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom
+from relprop.engine.functions import mapped
 from relprop.engine.notes import note_of
 from relprop.engine.registry import register
 from relprop.engine.traits import AFFINE
 from relprop.errors import ModelStateError
+from relprop.numerics import own
 from relprop.operations.activations import detached
+from relprop.operations.folding import behind_views
 from relprop.operations.maps import Contraction, Diagonal
 from relprop.operations.weighted import Weighted, weighted
+from relprop.torch_private.recorded import recording
 
 
 def batch_norm(
@@ -32,24 +37,26 @@ def batch_norm(
     if training:
         raise call.training("batch_norm")
     note = note_of(input) if call.live else None
-    merges = note is not None and isinstance(note.layer, Weighted) and call.rule is None and _follows(note.layer, input)
+    layer = None if note is None or call.rule is not None else note.layer
+    if layer is None and note is not None and note.move is not None and call.rule is None:
+        layer, scaled = behind_views(note, input.dtype) or (None, None)
+        layer = layer if scaled is None else None
+    layer = layer if isinstance(layer, Weighted) and _follows(layer, input) else None
     if not call.live:
         return call()
-    scale = (running_var + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    if not (merges or call.rule is not None or call.zeros_carry_hidden):
-        return _native(call, input, scale)
-    shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    if not (layer is not None or call.rule is not None or call.zeros_carry_hidden):
+        return _native(call, input, running_mean, running_var, weight, eps)
+    scale, shift = _scale(running_mean, running_var, weight, eps), _shift(running_mean, running_var, weight, bias, eps)
     shape = [1, -1] + [1] * (input.ndim - 2)
-    if note is not None and merges:
+    if layer is not None:
         if call.place is not None:
             call.place.merge()
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         call.keeps_zeros()
-        if isinstance(note.layer.linear, Contraction):
-            scale, shift = scale.reshape(shape[1:]), shift.reshape(shape[1:])
-        return note.layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
+        if layer.linear.channel_axis is None or isinstance(layer.linear, Contraction):
+            scale, shift = (layer.linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
+        return layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 
 
@@ -59,14 +66,46 @@ def _follows(layer: Weighted, z: Tensor) -> bool:
     return layer.merges and ((axis is not None and z.ndim + axis == 1) or layer.linear.over(1))
 
 
-def _native(call: Call, input: Tensor, scale: Tensor) -> Tensor:
-    """The operation itself, with its gradient written out.
+def _native(call: Call, input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """The operation itself, with a backward pass that needs only its constants."""
+    return mapped(input, detached(call), partial(_scaled, eps=eps), mean, var, weight)
 
-    torch 2.13 reads the gradient as if it lay in memory as the input does, if the statistics are frozen and the last
-    axis has one entry, or there is one sample. Behind a transposition it does not.
+
+def _scaled(g: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """`g` times the scale of each channel, in torch's own kernel where it can be had.
+
+    torch 2.13 reads the gradient as if it lay in memory as the input does. The input does not matter if the statistics
+    are frozen, so the gradient stands for it, too.
     """
-    factor = scale.reshape([1, -1] + [1] * (input.ndim - 2))
-    return custom(input, detached(call), lambda x, g: g * factor)
+    if g.device.type in ("cpu", "cuda") and own(g) and type(var) is Tensor and g.dtype == var.dtype:
+        options = None, None, False, eps, [True, False, False]
+        return torch.ops.aten.native_batch_norm_backward(g, g, weight, mean, var, *options)[0]
+    scale = (var + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    return g * scale.reshape([1, -1] + [1] * (g.ndim - 2))
+
+
+@lru_cache(maxsize=64)
+def _row(value: float, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One sample with this value in each channel. Nothing writes into it."""
+    return torch.full((1, channels), value, dtype=dtype, device=device)
+
+
+def _scale(mean: Tensor, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """The factor of each channel: what the backward pass makes of ones."""
+    with torch.no_grad():
+        return _scaled(_ones_or_zeros(1.0, var), mean, var, weight, eps)[0]
+
+
+def _shift(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """What each channel adds: what the operation makes of zeros."""
+    return F.batch_norm(_ones_or_zeros(0.0, var), mean, var, weight, bias, False, 0.0, eps)[0]
+
+
+def _ones_or_zeros(value: float, like: Tensor) -> Tensor:
+    if recording() or type(like) is not Tensor:
+        return torch.full_like(like, value)[None]
+    return _row(value, len(like), like.dtype, like.device)
 
 
 def in_torchs_order(

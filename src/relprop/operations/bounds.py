@@ -11,16 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom
+from relprop.engine.functions import custom, written
 from relprop.engine.moves import picked
 from relprop.engine.origins import SOURCE, Origin, Step, chain, origin, proportional, remembered
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
 from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.traits import MOVES
-from relprop.numerics import nonzero, own
+from relprop.numerics import nonzero, own, where_positive
 from relprop.operations.activations import alone, detached, elementwise, maker, relu
-from relprop.operations.saved_output import Capped
 from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
 
@@ -38,7 +37,7 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
         return relu(call, input)
     function, args, kwargs = how
     step = Step(function, (SOURCE, *args), kwargs)
-    if 0 in (low, high) and all(v is None or isinstance(v, (int, float)) for v in (low, high)):
+    if all(v is None or isinstance(v, (int, float)) for v in (low, high)) and 0 in (low, high):
         # the slope at a bound of 0 is 0, as of a relu; that of torch.clamp is 1
         ends = -math.inf if low is None else low, math.inf if high is None else high
         step = Step(F.hardtanh, (SOURCE, *ends), {}) if ends[0] < ends[1] else step
@@ -47,40 +46,37 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
     capped = rectifies and isinstance(high, (int, float)) and high > 0
-    found = None if not capped or call.zeros_carry else _capped(call, input, high, step)
-    return alone(call, input, step, detached(call)) if found is None else found
+    if capped and not call.zeros_carry:
+        return _capped(call, input, high, step)
+    return alone(call, input, step, detached(call))
 
 
-def capped_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The same, written into the operand if that needs no copy."""
+def bounded_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A relu written into its operand; any other bound works on a copy."""
     low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
     if not (isinstance(low, (int, float)) and low == 0 and input.is_floating_point()) or call.rule is not None:
         return NotImplemented
-    if high is None or high == float("inf"):
-        return relu(call, input)
-    if not isinstance(high, (int, float)) or high < 0:
-        return NotImplemented
-    found = _capped(call, input, high, Step(call.function, (SOURCE, *args), kwargs))
-    return NotImplemented if found is None else found
+    return relu(call, input) if high is None or high == float("inf") else NotImplemented
 
 
-def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor | None:
-    """A relu, except for the few capped entries, whose secant is `high / x`. None if they are not few."""
-    cut = Capped(input, high) if input.numel() and input.ndim and not recording() else None
-    if cut is None or 8 * len(cut.index) > input.numel():
-        return None
-    cut = cut if len(cut.index) else None
+def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor:
+    """A relu with a cap, such as relu6: its secant is 1 up to the cap and `high / x` above it."""
     layer, before = maker(input), origin(input)
-    y = torch.relu_(input) if call.inplace else torch.relu(input)
-    y.data.clamp_(max=high)  # unchanged where the relu is open, so its saved result stays valid
-    if cut is not None:
-        _slope_where_cut(y, cut, high)
+    if call.into is None:
+        y = custom(input, detached(call), lambda x, g: _below(x, g, high))
+    else:
+        y = written(call.into.target, input, call.into.write, lambda x, g: _below(x, g, high))
+        call.renew(y)
     if layer is not None:
-        layer.rectify(y, call.inplace, cut)
-    if call.inplace:
-        return y
+        layer.rectify(input, inplace=call.into is not None, whole=True)
     chained = Step(step.function, (before.step, *step.args[1:]), step.kwargs)
     return remembered(call, y, before._replace(step=chained))
+
+
+def _below(x: Tensor, g: Tensor, high: float) -> Tensor:
+    """`G` through a relu with a cap."""
+    passed, excess = where_positive(g, x), x / high
+    return passed.div_(excess.clamp_(min=1)) if own(passed) else passed / excess.clamp(min=1)
 
 
 def as_number(value: Any) -> Any:
@@ -175,21 +171,6 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any,
     return NotImplemented if call.inplace else alone(call, input, step, detached(call))
 
 
-def _slope_where_cut(y: Tensor, cut: Capped, high: float) -> None:
-    """Makes the relu that made `y` return `G c / x` at the capped entries."""
-    slope = high / cut.values
-
-    def scale(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor] | None:
-        g = gradients[0]
-        if g is None:
-            return None
-        values = g.take(cut.index) * slope
-        return (g.put_(cut.index, values) if own(g) else g.put(cut.index, values),)
-
-    assert y.grad_fn is not None  # the input was live
-    y.grad_fn.register_hook(scale)
-
-
 BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
     F.relu6: lambda *a, **k: (0, 6),
     F.hardtanh: lambda min_val=-1.0, max_val=1.0, *a, **k: (min_val, max_val),
@@ -201,7 +182,7 @@ BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
 """The interval to which a function clips its input, as a function of its other arguments."""
 
 
-register(*BOUNDS, family="activation", handler=bounded, in_place=capped_in_place, traits={BOUNDS_TRAIT})
+register(*BOUNDS, family="activation", handler=bounded, in_place=bounded_in_place, traits={BOUNDS_TRAIT})
 
 
 register(F.hardsigmoid, family="activation", handler=hardsigmoid)

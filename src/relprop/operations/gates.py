@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from types import BuiltinFunctionType, MethodDescriptorType, NoneType
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.notes import Note, note_of
-from relprop.engine.origins import Step
+from relprop.engine.origins import SOURCE, Step
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, AFFINE, MIXES, MOVES, SAME, SCALES
 from relprop.numerics import aside
 
 _GRID = (-1e3, -50.0, -10.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 10.0, 50.0, 1e3)
 _ZERO = _GRID.index(0.0)
+_PLAIN = (int, float, str, NoneType)
+_BUILT_IN = (BuiltinFunctionType, MethodDescriptorType)
 
 
 class Gating(NamedTuple):
@@ -56,8 +61,18 @@ def _level(gate: Any) -> int:
 
 def _own_level(step: Step) -> int:
     if step.gate is None:
-        step.gate = _level_of(step) or 0
+        plain = all(a is SOURCE or isinstance(a, _PLAIN) for a in (*step.args, *step.kwargs.values()))
+        if plain and (isinstance(step.function, _BUILT_IN) or getattr(step.function, "__module__", "") == F.__name__):
+            step.gate = _remembered(step.function, step.args, tuple(step.kwargs.items()))
+        else:
+            step.gate = _level_of(step) or 0
     return step.gate
+
+
+@lru_cache(maxsize=256)
+def _remembered(function: Any, args: tuple, kwargs: tuple) -> int:
+    """The level of one of torch's own operations with plain options, which is the same in every run."""
+    return _level_of(Step(function, args, dict(kwargs))) or 0
 
 
 def _level_of(*steps: Step) -> int | None:

@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.numerics import carrying, known, nonzero, own, quotient, signed, wide
+from relprop.numerics import carrying, finite, nonzero, own, quotient, signed, times, wide
+from relprop.operations.saved_output import Output
+
+_LARGE = 2**16
+"""From how many entries on a copy of a weight takes longer than what it saves."""
 
 
 class LayerView:
     """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
 
-    def __init__(self, layer: Any, x: Tensor, z: Tensor | None, rectified: bool, memo: dict[str, Tensor]) -> None:
+    def __init__(self, layer: Any, x: Tensor, output: Output, memo: dict[str, Tensor]) -> None:
         self._layer, self._memo = layer, memo
-        self.x, self.rectified, self.nz = x, rectified, layer.nz
-        self._z = self._output = z
+        self.x, self._rectified, self.nz = x, output.rectified, layer.nz
+        self._clipped = output.clipped
+        self._z = self._output = output.value
         self._bias: Tensor | float | None = None
-        self._nonnegative: bool | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -34,6 +38,12 @@ class LayerView:
         return self._bias
 
     @property
+    def rectified(self) -> bool:
+        if callable(self._rectified):
+            self._rectified = self._rectified()
+        return self._rectified
+
+    @property
     def output(self) -> Tensor:
         if self._output is None:
             self._output = self.forward(self.x, self.weight, self.bias)
@@ -45,9 +55,11 @@ class LayerView:
 
     @property
     def nonnegative(self) -> bool:
-        if self._nonnegative is None:
-            self._nonnegative = self.x.numel() == 0 or known(self.x.amin() >= 0, self._layer.positive)
-        return self._nonnegative
+        return self._layer.positive
+
+    def as_output(self) -> Output:
+        """The output as the view has it, without history."""
+        return Output(self.z.detach(), self._rectified, self._clipped)
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -84,17 +96,36 @@ class LayerView:
             size = z.abs()
             return quotient(size * g, size.add_(epsilon))
         # |z| / (|z| + eps) = 1 - eps / (|z| + eps); if a relu follows, z stands for |z|
-        g, below = wide(g), z + epsilon if self.rectified else z.abs().add_(epsilon)
+        g, below = wide(g), z + epsilon if self._clipped else z.abs().add_(epsilon)
         return torch.addcdiv(g, g, below, value=-epsilon, out=below)
+
+    def halves(self, g: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+        if self.nz or self.z is not self.output:
+            odd = self.share(g, denominator)
+            return odd, odd * torch.copysign(torch.ones((), dtype=odd.dtype, device=odd.device), wide(self.z))
+        ratio, g = finite(wide(self.output) / denominator), wide(g)
+        odd = ratio * g
+        return odd, times(ratio.abs_(), g) if own(ratio) else ratio.abs() * g
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         if name not in self._memo:
             self._memo[name] = compute()
         return self._memo[name]
 
+    def of_weight(self, name: str, change: Callable[[Tensor], Tensor], within: Callable[[Tensor], Tensor]) -> Tensor:
+        layer = self._layer
+        alone = layer.scale is not None and not {name, "weight itself"} & self._memo.keys()
+        if alone and layer.plain.numel() > max(
+            _LARGE, self.x.numel()
+        ):  # else the merged weight is kept, to be read again
+            merged = layer.weight.to(self.x.dtype)
+            if own(merged):
+                self._memo[name] = within(merged)
+        return self.once(name, lambda: change(self.weight))
+
     def without_bias(self) -> LayerView:
         view = copy.copy(self)
         view._output = self.output
         view._z = self.z - self.bias
-        view._bias, view.rectified = 0.0, False
+        view._bias, view._rectified, view._clipped = 0.0, False, False
         return view

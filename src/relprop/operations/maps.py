@@ -21,6 +21,23 @@ class Map:
 
     channel_axis: int | None = None
 
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        """From the shape of the output to that of the input `x`."""
+        raise NotImplementedError
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        """A vector over output channels, shaped to multiply the weight."""
+        raise NotImplementedError
+
+    def weight_gradient(self, x: Tensor, s: Tensor, w: Tensor) -> Tensor:
+        """The gradient of `<forward(x, w), s>` by the weight."""
+        with torch.enable_grad():
+            own = w.detach().requires_grad_()
+            return torch.autograd.grad(self.forward(x.detach(), own), own, s)[0]
+
     def along_result(self, v: Tensor) -> Tensor:
         """A vector over output channels, shaped to broadcast with the output."""
         return v
@@ -48,8 +65,10 @@ class Dense(Map):
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s @ w
 
+    def weight_gradient(self, x: Tensor, s: Tensor, w: Tensor) -> Tensor:
+        return s.reshape(-1, s.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
+
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
-        """A vector over output channels, shaped to multiply the weight."""
         return v[:, None]
 
 
@@ -135,6 +154,12 @@ class Convolution(Map):
         self.same = padding == "same"
         self.padding = [0] * dims if isinstance(padding, str) else per_axis(padding, dims)
 
+    def takes_patches(self, w: Tensor) -> bool:
+        """Whether it takes patches that do not overlap, as a dense layer on a picture that was cut into patches does."""
+        sizes = w.shape[2:]
+        apart = all(step >= size for step, size in zip(self.stride, sizes, strict=True))
+        return apart and max(sizes) > 1 and not self.transposed
+
     def _ends(self, w: Tensor) -> list[int]:
         """padding='same' as (left, right) per dimension, the last first, as F.pad takes it; the right gets the odd one."""
         ends: list[int] = []
@@ -166,6 +191,15 @@ class Convolution(Map):
         if ends:
             g = F.pad(g, [-end for end in ends])
         return g[0] if lone else g
+
+    def weight_gradient(self, x: Tensor, s: Tensor, w: Tensor) -> Tensor:
+        s, x = (s[None], x[None]) if x.ndim == self.dims + 1 else (s, x)
+        inner = F.pad(x, self._ends(w)) if self.same else x
+        g: Tensor = torch.ops.aten.convolution_backward(
+            s, inner, w, None, self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, self.groups, [False, True, False],
+        )[1]  # fmt: skip
+        return g
 
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
         if not self.transposed:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled
@@ -16,9 +16,10 @@ from relprop.engine.handling import decided
 from relprop.engine.registry import native, register
 from relprop.engine.tensors import without_history
 from relprop.errors import ModelStateError
-from relprop.numerics import carrying, nonzero, wide
+from relprop.numerics import carrying, nonzero, own, wide
 from relprop.operations.activations import elementwise
 from relprop.operations.exponentials import as_softmax
+from relprop.torch_private.recorded import recording
 
 
 def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -44,7 +45,46 @@ def layer_norm(
     eps: float = 1e-5, *rest: Any,
 ) -> Tensor:  # fmt: skip
     dims = tuple(range(-len(normalized_shape), 0))
-    return _normalised(call, input, lambda x, g: _centred(x, dims, eps, g if weight is None else g * weight))
+    if call.formula is not None or not _in_one_kernel(input, weight, bias):
+        return _normalised(call, input, lambda x, g: _centred(x, dims, eps, g if weight is None else g * weight))
+    shape = tuple(input.shape[-len(dims) :])
+    kept: list[Tensor] = []
+
+    def compute() -> Tensor:
+        y, _, rstd = torch.native_layer_norm(input.detach(), shape, weight, bias, eps)
+        kept.append(rstd)
+        return y
+
+    def back(x: Tensor, g: Tensor) -> Tensor:
+        if not own(g):
+            return _centred(x, dims, eps, g if weight is None else g * weight)
+        if len(kept) == 1:
+            kept.extend((_zeros(kept[0]), _zeros(g)))
+        rstd, mean, zeros = kept
+        # of an input of zeros, torch's own way back leaves what goes through the deviation out
+        options = shape, mean, rstd, weight, None, [True, False, False]
+        return torch.ops.aten.native_layer_norm_backward(g, zeros, *options)[0]
+
+    return custom(input, compute, back)
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """Zeros in the shape of a tensor, which all norms of a network share as long as one of them is alive."""
+    key = like.shape, like.dtype, like.device
+    found = _ZEROS.get(key)
+    if found is None:
+        found = _ZEROS[key] = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
+    return found
+
+
+_ZEROS: weakref.WeakValueDictionary[Any, Tensor] = weakref.WeakValueDictionary()
+
+
+def _in_one_kernel(x: Tensor, *operands: Tensor | None) -> bool:
+    """Whether torch's own layer norm computes in the dtype of the input, which holds the deviation as well."""
+    plain = x.device.type in ("cpu", "cuda") and x.dtype in (torch.float32, torch.float64)
+    alike = all(t is None or (type(t) in (Tensor, nn.Parameter) and t.dtype == x.dtype) for t in operands)
+    return plain and alike and not recording() and not torch.is_autocast_enabled(x.device.type)
 
 
 def rms_norm(

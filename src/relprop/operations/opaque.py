@@ -117,8 +117,7 @@ class Opaque(Weighted):
         if way is Way.BLOCKED:
             return torch.zeros_like(x)
         native = way in (Way.DEFAULT, Way.NATIVE)
-        z, rectified = self._kept(g, True if native else getattr(rule, "whole_output", False))
-        view = OpaqueView(self, x, z, rectified, {})
+        view = OpaqueView(self, x, self._kept(g, True if native else getattr(rule, "whole_output", False)), {})
         self._report(view, g)
         if native:
             return view.transpose(g * (view.z != 0) if self.nz and way is not Way.NATIVE else g)

@@ -16,6 +16,7 @@ from relprop.engine.marks import PARAMETER
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import nonzero
 from relprop.operations.layer_view import LayerView
+from relprop.operations.saved_output import Output
 
 
 class Parameters:
@@ -69,8 +70,8 @@ class Parameters:
 class Factored(LayerView):
     """A layer in whose transposed maps each entry of the weight has a factor."""
 
-    def __init__(self, layer: Any, x: Tensor, z: Tensor | None, rectified: bool, factor: Tensor) -> None:
-        super().__init__(layer, x, z, rectified, {})
+    def __init__(self, layer: Any, x: Tensor, output: Output, factor: Tensor) -> None:
+        super().__init__(layer, x, output, {})
         self._factor = factor
 
     def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -95,20 +96,23 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> Any:
         s, weight = ctx.saved_tensors
-        with torch.enable_grad():
-            own = weight.detach().requires_grad_()
-            y = ctx.linear.forward(u, own)
-        return None, None, torch.autograd.grad(y, own, s)[0] * weight, None, None
+        return None, None, ctx.linear.weight_gradient(u, s, weight) * weight, None, None
 
 
 def weigh(parameters: Parameters, layer: Any, x: Tensor, g: Tensor, view: Any, rule: Any) -> Tensor:
     """`G` at the input by `rule`, None for LRP-0; the relevance of the weights is added to `parameters`."""
-    factor = torch.ones_like(layer.plain, dtype=x.dtype, requires_grad=True)
     x, g = x.detach(), g.detach()
+    if rule is None:
+        weight = view.weight.detach()
+        carrying = nonzero(x) if layer.nz else x
+        parameters.add(layer, layer.linear.weight_gradient(carrying, g.to(x.dtype), weight) * weight)
+        plain: Tensor = layer.linear.transpose(g.to(x.dtype), weight, x)
+        return plain.detach()
+    factor = torch.ones_like(layer.plain, dtype=x.dtype, requires_grad=True)
     with torch.enable_grad():
-        seen = Factored(layer, x, None if rule is None else view.z.detach(), view.rectified, factor)
-        found = seen.transpose(g) if rule is None else rule.propagate(seen, g)
-        handed = (nonzero(x) * found).sum()
+        seen = Factored(layer, x, view.as_output(), factor)
+        found = rule.propagate(seen, g)
+        handed = (found * (nonzero(x) if layer.nz or not rule.proportional else x)).sum()
     if handed.requires_grad:
         parameters.add(layer, torch.autograd.grad(handed, factor)[0])
     result: Tensor = found.detach()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.moves import history
+from relprop.engine.moves import fixed, history
 from relprop.engine.notes import note_of
 from relprop.numerics import aside
 from relprop.operations.maps import Contraction, Dense
@@ -26,6 +26,12 @@ def embeds_patches(x: Tensor, linear: Any) -> bool:
     if not isinstance(linear, Dense):
         return False
     before, moves = history(note_of(x), x.shape)
+    for n in reversed(range(len(moves))):
+        if not fixed(
+            moves[n]
+        ):  # its numbers choose what comes next, as in a max pooling: no patch of the tensor before it
+            before, moves = moves[n + 1].shape if n + 1 < len(moves) else x.shape, moves[n + 1 :]
+            break
     if len(before) < 3 or not moves or x.ndim < 2:
         return False
     with aside(), torch.no_grad():

@@ -25,7 +25,7 @@ from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
-from relprop.engine.tensors import without_history
+from relprop.operations.gates import GATE
 from relprop.operations.joint import Content, Parts
 from relprop.torch_private.state import without_torch_function
 
@@ -129,8 +129,13 @@ class Relu(Cell):
         return (torch.relu(self.joint(given, x, state[0])),)
 
 
-def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -> tuple[Tensor, State]:
-    """All steps in one direction over packed rows `x`: the output of each step, also packed, and the last state."""
+def _run(
+    cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool, seen: list[State] | None = None
+) -> tuple[Tensor, State]:
+    """All steps in one direction over packed rows `x`: the output of each step, also packed, and the last state.
+
+    If `seen` is given, the states of all steps are added to it, in the order of the sequence.
+    """
     start, ended = state, []
     of_content, x, of_gates = cell.prepare(x)
     with without_torch_function():
@@ -149,9 +154,37 @@ def _run(cell: Cell, x: Tensor, sizes: list[int], state: State, reverse: bool) -
             state = tuple(torch.cat([s, s0[running : sizes[t]]]) for s, s0 in zip(state, start, strict=True))
         state = cell.step(given[t], rows[t], gates[t], state)
         outputs.append(state[0])
+        if seen is not None:
+            seen.insert(0 if reverse else len(seen), state)
     for rest in reversed(ended):
         state = tuple(torch.cat(pair) for pair in zip(state, rest, strict=True))
     return torch.cat(outputs[::-1] if reverse else outputs), state
+
+
+STATES = ("steps", "cells")
+"""The names of the states of a recurrent layer: what it hands to the next step, and the cell of an LSTM."""
+
+
+def _asked(call: Call, layer: int, direction: int, alone: bool, states: int) -> dict[int, Callable[[Tensor], None]]:
+    """Who asked for the states of one layer in one direction, by the number of the state."""
+    found: dict[int, Callable[[Tensor], None]] = {}
+    for n, name in enumerate(STATES[:states]):
+        for called in (f"{name}_l{layer}{'_reverse' * direction}", *([name] if alone else [])):
+            show = call.stepped(called)
+            if show is not None:
+                found[n] = show
+    return found
+
+
+def _show(call: Call, shown: dict[int, Callable[[Tensor], None]], seen: list[State], sizes: list[int]) -> None:
+    if shown and len(set(sizes)) > 1:
+        raise call.error(
+            "the state at a step has no row for samples that have ended, so steps of packed sequences of several lengths "
+            "cannot be named. Explain sequences of one length together."
+        )
+    for n, show in shown.items():
+        for state in seen:
+            show(state[n])
 
 
 def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]:
@@ -163,6 +196,13 @@ def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]
         yield Weights(part[0], part[1], b, c, part[-1] if per > (4 if bias else 2) else None)
 
 
+def _own(call: Call, operand: Any) -> Any:
+    """An operand as the model has it: which kernel torch takes depends on whether parameters require a gradient."""
+    if isinstance(operand, (tuple, list)):
+        return type(operand)(_own(call, item) for item in operand)
+    return call.own(operand)
+
+
 def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
     """A stack of recurrent layers, dense or packed, in one or both directions."""
 
@@ -171,7 +211,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
         if call.weighs:
             raise call.error("weights=True cannot tell the weights of recurrent layers apart. Leave it out.")
         with torch.no_grad():
-            native = call(*map(without_history, call.args), **call.kwargs)
+            native = call(*(_own(call, a) for a in call.args), **call.kwargs)
         packed = isinstance(second, Tensor) and not second.is_floating_point()
         if packed:
             hx, flat, bias, layers, dropout, training, bidirectional = rest
@@ -197,7 +237,10 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
                 outputs = []
                 for d in range(directions):
                     first = tuple(s[layer * directions + d] for s in start)
-                    output, final = _run(make(next(weights), call.run), x, sizes, first, reverse=d == 1)
+                    shown = _asked(call, layer, d, layers * directions == 1, states)
+                    seen: list[State] | None = [] if shown else None
+                    output, final = _run(make(next(weights), call.run), x, sizes, first, d == 1, seen)
+                    _show(call, shown, seen or [], sizes)
                     outputs.append(output)
                     finals.append(final)
                 x = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -222,7 +265,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
         if call.weighs:
             raise call.error("weights=True cannot tell the weights of recurrent layers apart. Leave it out.")
         with torch.no_grad():
-            native = call(*map(without_history, call.args), **{k: without_history(v) for k, v in kwargs.items()})
+            native = call(*(_own(call, a) for a in call.args), **{k: _own(call, v) for k, v in kwargs.items()})
         named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs
         state: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         with steps_of(call):
@@ -236,6 +279,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
 
 
 for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", Tanh, 1), ("rnn_relu", Relu, 1)):
-    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states))
-    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states))
+    _gives = {GATE: 1} if _cell in (Tanh, Relu) else {}  # whose states come out of an activation
+    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states), gives=_gives)
+    register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states), gives=_gives)
 register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure")

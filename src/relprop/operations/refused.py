@@ -27,7 +27,7 @@ from relprop.operations import (  # noqa: F401  (what is supported comes first)
 
 _BETWEEN_PROCESSES = "it communicates between processes: explain what one of them computes"
 REASONS = {
-    "it is a loss that is no sum of known steps: attribute the score it is computed from": (
+    "it is a loss that is not a sum of known steps: attribute the score it is computed from": (
         "ctc_loss linear_cross_entropy multilabel_margin_loss"
     ),
     "decompositions, inverses and determinants mix all entries of a matrix, and have no propagation rule": (

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -10,49 +14,52 @@ from relprop.torch_private.graph import batched
 from relprop.torch_private.recorded import recording
 
 
+class Output(NamedTuple):
+    """A layer's output as the backward pass finds it.
+
+    Attributes:
+        value: the saved output; None if it must be computed again.
+        rectified: whether no relevance arrives where it is negative; a function if that must be read off numbers.
+        clipped: whether its negative entries read 0.
+    """
+
+    value: Tensor | None = None
+    rectified: bool | Callable[[], bool] = False
+    clipped: bool = False
+
+    def part(self, at: Any) -> Output:
+        """A part of it."""
+        return self if self.value is None else self._replace(value=self.value[at])
+
+
 class Kept:
     """A layer's saved output, without a copy as long as nothing overwrites it."""
 
-    __slots__ = ("alone", "capped", "rectified", "value", "version")
+    __slots__ = ("alone", "complete", "rectified", "value", "version")
 
     def __init__(self, z: Tensor) -> None:
         self.alone = False
         self.hold(z, rectified=False)
 
-    def hold(self, z: Tensor, *, rectified: bool, capped: Capped | None = None) -> None:
+    def hold(self, z: Tensor, *, rectified: bool, whole: bool = False) -> None:
+        """Keeps a tensor: the output, or a relu's in its place, unless `whole` says that it is the output all the same."""
         self.value: Tensor | None = z.detach()
         self.version = z._version
         self.rectified = rectified
-        self.capped = capped
+        self.complete = whole or not rectified
 
-    def read(self, g: Tensor, whole: bool) -> Tensor | None:
-        """The output. None if it was overwritten, or if the relu's output in its place differs where it matters."""
+    def read(self, g: Tensor, whole: bool) -> Output:
+        """The output. It has no value if that was overwritten, or if the relu's in its place differs where it matters."""
         if self.value is None or self.value._version != self.version:
-            return None
-        if self.rectified and whole:
-            return None
-        if self.rectified and not self.alone and (recording() or batched(g) or not self._reads(g)):
-            return None
-        return self.value if self.capped is None else self.capped.restore(self.value)
+            return Output()
+        if self.complete:
+            return Output(self.value, self.rectified and (self.alone or partial(self._reads, g)))
+        if whole or not (self.alone or self._reads(g)):
+            return Output()
+        return Output(self.value, True, True)
 
     def _reads(self, g: Tensor) -> bool:
-        """Whether relevance arrives only where the relu let its input through."""
-        return self.value is not None and torch.equal(where_positive(g, self.value), g)
-
-
-class Capped:
-    """The few entries that a cap such as relu6 cut: their positions and their earlier values."""
-
-    __slots__ = ("index", "values")
-
-    def __init__(self, x: Tensor, high: float) -> None:
-        planes = x.detach().reshape(-1, x.shape[2:].numel()) if x.ndim > 2 else x.detach().reshape(len(x), -1)
-        reach = (planes.amax(1) > high).nonzero()[:, 0]  # few channels exceed it; only these are searched
-        beyond = planes[reach]
-        at = (beyond > high).nonzero()
-        self.index = reach[at[:, 0]] * planes.shape[1] + at[:, 1]
-        self.values = beyond[at[:, 0], at[:, 1]]
-
-    def restore(self, y: Tensor) -> Tensor:
-        """The tensor as it was before the cap."""
-        return y.put(self.index, self.values)
+        """Whether relevance arrives only where the relu let its input through. Read on a CPU alone: others would wait."""
+        if self.value is None or g.device.type != "cpu" or recording() or batched(g):
+            return False
+        return torch.equal(where_positive(g, self.value), g)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relprop.engine.origins import Step
 from relprop.numerics import aside, kept_here, nonzero
+from relprop.operations.closed_secants import closed, is_sigmoid, of_sigmoid
 
 _NEAR = 1e-5  # below this a difference quotient in float64 has fewer digits than the first two Taylor terms
 
@@ -21,12 +22,19 @@ def is_scalar(value: Any) -> bool:
 
 
 def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
-    """`(h(s) - h(0)) / s`, with the slope at 0 if `s` is 0. With `nz`, a zero output passes on its relevance."""
+    """`(h(s) - h(0)) / s`, with the slope at 0 if `s` is 0. With `nz`, a zero output passes on its relevance.
+
+    The result is a tensor of its own.
+    """
+    if not nz and is_sigmoid(step):
+        return of_sigmoid(s)
+    if not nz and (form := closed(step, s)) is not None and _taylor(step, s.dtype, s.device).null:
+        return form(s)
     exact = s if s.dtype == torch.float64 or s.device.type == "mps" else None
-    if exact is None and s.dtype == torch.float32 and _taylor(step, s).null:
+    if exact is None and s.dtype == torch.float32 and _taylor(step, s.dtype, s.device).null:
         exact = s  # h(0) = 0: the difference loses no digits
     x = s.double() if exact is None else exact
-    slope, curve, at_zero, _, null = _taylor(step, x)
+    slope, curve, at_zero, _, null = _taylor(step, x.dtype, x.device)
     y = step(x)
     if null:
         fresh = not torch.is_grad_enabled() and y is not x
@@ -50,12 +58,12 @@ class Expansion(NamedTuple):
     null: bool
 
 
-def _taylor(step: Step, x: Tensor) -> Expansion:
+def _taylor(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
     """The expansion of a chain at 0, cached for functions whose parameters are plain numbers."""
     try:
-        return _remembered(step.function, step.args, tuple(step.kwargs.items()), x.dtype, x.device)
+        return _remembered(step.function, step.args, tuple(step.kwargs.items()), dtype, device)
     except TypeError:  # a parameter that is not hashable
-        return _expand(step, x.dtype, x.device)
+        return _expand(step, dtype, device)
 
 
 @lru_cache(maxsize=512)
@@ -86,7 +94,8 @@ def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
 
 
 def finite_at_zero(step: Step, s: Tensor) -> bool:
-    return _taylor(step, s if s.device.type == "mps" or not s.is_floating_point() else s.new_empty(0).double()).finite
+    as_it_is = s.device.type == "mps" or not s.is_floating_point()
+    return _taylor(step, s.dtype if as_it_is else torch.float64, s.device).finite
 
 
 def secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:

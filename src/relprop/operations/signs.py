@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.notes import note_of
+from relprop.engine.origins import Step
 from relprop.engine.registry import lookup
 
 _ABOVE_ZERO = (F.relu6, torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus)
+_LOW = {F.hardtanh: (1, "min_val"), torch.clamp: (1, "min"), torch.clip: (1, "min"), torch.clamp_min: (1, "min")}
+"""Where a function is given its lower bound."""
 _POSITIVE = {"ReluBackward0", "SigmoidBackward0", "SoftmaxBackward0", "ExpBackward0"}
 _KEEPS_SIGNS = {
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "CloneBackward0", "TransposeBackward0",
@@ -19,12 +24,27 @@ _KEEPS_SIGNS = {
 
 
 def never_negative(x: Tensor) -> bool:
-    """Whether a tensor cannot hold negative numbers, by how it was made: for a graph that must hold for all numbers."""
+    """Whether a tensor cannot hold negative numbers, by how it was made: its numbers are not read."""
     note = note_of(x)
-    entry = None if note is None or note.chain is None else lookup(note.chain.step.function)
-    if entry is not None and entry.function in _ABOVE_ZERO:
+    if note is not None and note.chain is not None and _positive(note.chain.step):
         return True
-    node = x.grad_fn
+    return _from_positive(x.grad_fn)
+
+
+def _positive(step: Step) -> bool:
+    """Whether the last step of a chain gives no negative numbers."""
+    entry = lookup(step.function)
+    if entry is None:
+        return False
+    place, name = _LOW.get(entry.function, (0, ""))
+    low = step.kwargs.get(name, step.args[place] if len(step.args) > place else None) if name else None
+    return entry.function in _ABOVE_ZERO or (isinstance(low, (int, float)) and low >= 0)
+
+
+def _from_positive(node: Any) -> bool:
+    """Whether a node of the graph gives no negative numbers, by its own kind and those before it."""
     while node is not None and type(node).__name__ in _KEEPS_SIGNS:
         node = node.next_functions[0][0]
+    if type(node).__name__ == "CatBackward0":
+        return all(_from_positive(before) for before, _ in node.next_functions)
     return type(node).__name__ in _POSITIVE

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.applied import Invisible, forward
-from relprop.engine.call import Made
+from relprop.engine.call_variants import Made
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes
@@ -67,7 +67,7 @@ class Watched(Followed):
                 self._keep(t)  # a module that the function runs can read its parameters
             before = self._made.get(id(t))
             if before is None or not same(before[1], t):
-                raise Invisible("its forward computes by code that is no torch operation")
+                raise Invisible("its forward computes by code that is not a torch operation")
 
 
 def visible(call: Made, *args: Any) -> Any:

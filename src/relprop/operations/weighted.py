@@ -20,7 +20,6 @@ from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
 from relprop.engine.marks import NOTE
 from relprop.engine.notes import Note
-from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
@@ -29,12 +28,11 @@ from relprop.operations.layer_view import LayerView
 from relprop.operations.maps import Contraction, Convolution, Dense
 from relprop.operations.parameters import weigh
 from relprop.operations.patches import embeds_patches
-from relprop.operations.saved_output import Capped, Kept
+from relprop.operations.saved_output import Kept, Output
 from relprop.operations.signs import never_negative
 from relprop.operations.steps import by_steps
 from relprop.rules import Rule, WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
-from relprop.torch_private.recorded import recording
 
 PART = 4 * 2**20
 """The most entries that a CPU processes at once: with more, page faults cost more than arithmetic."""
@@ -57,11 +55,11 @@ class Weighted:
         self.linear, self.plain = linear, weight.clone() if call.copies_are_kept else weight
         self._weight_version = self.plain._version
         self.source = weight
-        self.positive = recording() and never_negative(x)
+        self.positive = getattr(call.rule, "reads_signs", True) and never_negative(x)
         self._x, self._version = weakref.ref(x), x._version  # the output's note holds it, so the graph need not
         self.bias: Tensor | None = bias
         self.scale: Tensor | None = None
-        self.shape = torch.Size()
+        self.shape, self.dtype = torch.Size(), x.dtype
         self.readers = 0
         self.rectifiers = 0
         self.output: weakref.ref[Tensor] | None = None
@@ -74,7 +72,7 @@ class Weighted:
         x = self._x()
         assert x is not None  # the output that was folded is alive, and its note holds it
         y = custom(x, compute, self.propagate)
-        self.shape = y.shape
+        self.shape, self.dtype = y.shape, y.dtype
         journal = self.run.sites.journal
         if not (journal.active and journal.inside()):  # a checkpoint keeps nothing
             self.kept = Kept(y)
@@ -115,6 +113,12 @@ class Weighted:
         twin.readers = twin.rectifiers = 0
         return twin
 
+    def seen_as(self, linear: Any, shape: torch.Size) -> Weighted:
+        """This layer with another map of the same weight, whose output has this shape."""
+        twin = copy.copy(self)
+        twin.linear, twin.shape = linear, shape
+        return twin
+
     @property
     def weight(self) -> Tensor:
         """The weight with folded scales. It is made on demand, so that no copy outlives its use."""
@@ -135,19 +139,23 @@ class Weighted:
         """Whether relus are the output's only readers, now and later. Its relevance is 0 where theirs is."""
         return self.readers == self.rectifiers and (self.output is None or self.output() is None)
 
-    def preserve(self) -> None:
-        """Copies the saved output before an overwrite."""
-        if self.kept is not None and self.kept.value is not None:
-            kept = self.kept
-            kept.hold(self.kept.value.clone(), rectified=kept.rectified, capped=kept.capped)
+    def preserve(self, copy: Tensor | None = None) -> None:
+        """Saves the output before it is overwritten: takes `copy`, if that is a copy of it, else makes one."""
+        kept = self.kept
+        if kept is not None and kept.value is not None:
+            held = copy if copy is not None and kept.complete else kept.value.clone()
+            kept.hold(held, rectified=kept.rectified, whole=kept.complete)
 
-    def rectify(self, y: Tensor, inplace: bool, capped: Capped | None = None) -> None:
-        """Notes that a relu made `y` of the output. Where relevance can arrive, `y` equals the output."""
+    def rectify(self, y: Tensor, inplace: bool, whole: bool = False) -> None:
+        """Notes that a relu made `y` of the output, which equals it where relevance can arrive.
+
+        With `whole`, `y` is the output itself, and the relu has a cap.
+        """
         self.rectifiers += 1
         if inplace:
             self.output = None
         if self.kept is not None:
-            self.kept.hold(y, rectified=True, capped=capped)
+            self.kept.hold(y, rectified=True, whole=whole)
 
     def propagate(self, x: Tensor, g: Tensor) -> Tensor:
         if self.plain._version != self._weight_version:
@@ -162,27 +170,26 @@ class Weighted:
         if way is Way.NATIVE or (way is Way.DEFAULT and not self.nz):
             return self._native(x, g)
         rule = self.weighted_rule(rule or Zero())
-        z, rectified = self._kept(g, rule.whole_output)
+        output = self._kept(g, rule.whole_output)
         memo: dict[str, Tensor] = {}
         whole = self.probes or not rule.separable or not own(g) or x.device.type != "cpu"
         if not whole and self._heavy(x) and not rule.whole_output:
-            return self._by_output(x, g, z, rectified, rule)
+            return self._by_output(x, g, output, rule)
         if whole or not self._wide(x, g):
-            view = LayerView(self, x, z, rectified, memo)
+            view = LayerView(self, x, output, memo)
             self._report(view, g)
             return rule.propagate(view, g)
         out = torch.empty_like(x)
         parts = -(-max(x.numel(), g.numel()) // PART)
         for rows in torch.arange(len(x)).tensor_split(min(parts, len(x))):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
-            view = LayerView(self, x[part], None if z is None else z[part], rectified, memo)
+            view = LayerView(self, x[part], output.part(part), memo)
             out[part] = rule.propagate(view, g[part])
         return out
 
     def _weighed(self, x: Tensor, g: Tensor, rule: Any) -> Tensor:
         """`G` at the input, while the relevance of the weight is taken as well. `rule` is None for LRP-0."""
-        z, rectified = self._kept(g, rule is None or rule.whole_output)
-        view = LayerView(self, x, z, rectified, {})
+        view = LayerView(self, x, self._kept(g, rule is None or rule.whole_output), {})
         self._report(view, g)
         if rule is None and self.nz:
             g = g * (view.z != 0)
@@ -196,28 +203,27 @@ class Weighted:
 
     def _native(self, x: Tensor, g: Tensor) -> Tensor:
         """LRP-0, which is torch's gradient."""
-        view = LayerView(self, x, self._kept(g, whole=True)[0] if self.probes or self.nz else None, False, {})
+        view = LayerView(self, x, self._kept(g, whole=True) if self.probes or self.nz else Output(), {})
         self._report(view, g)
         if self.nz:  # relevance at an exact zero has no share in any input
             g = g * (view.z != 0)
         return view.transpose(g)
 
-    def _kept(self, g: Tensor, whole: bool) -> tuple[Tensor | None, bool]:
-        """The saved output if there is one, and whether its entries below 0 may read 0."""
+    def _kept(self, g: Tensor, whole: bool) -> Output:
+        """The saved output, if there is one."""
         kept = self.kept
         if kept is None or torch.is_grad_enabled():
-            return None, False
+            return Output()
         kept.alone = self.alone()
         if self.run.final:  # the graph is not used again: free the memory as autograd does
             self.kept = None
-        z = kept.read(g, whole)
-        return z, z is not None and kept.rectified
+        return kept.read(g, whole)
 
     def _report(self, view: LayerView, g: Tensor) -> None:
         for probe in self.probes:
             probe(view.relevance(g).to(g.dtype))
 
-    def _by_output(self, x: Tensor, g: Tensor, z: Tensor | None, rectified: bool, rule: WeightedRule) -> Tensor:
+    def _by_output(self, x: Tensor, g: Tensor, output: Output, rule: WeightedRule) -> Tensor:
         """Processes a dense layer some outputs at a time, so that a modified copy of the whole weight never exists."""
         out = torch.zeros_like(x)
         per = max(1, PART // self.plain.shape[1])
@@ -227,7 +233,7 @@ class Weighted:
             some.plain = self.plain[rows]
             some.scale = None if self.scale is None else self.scale[rows]
             some.bias = None if self.bias is None else self.bias[rows]
-            view = LayerView(some, x, None if z is None else z[..., rows], rectified, {})
+            view = LayerView(some, x, output.part((..., rows)), {})
             out += rule.propagate(view, g[..., rows])
         return out
 
@@ -246,10 +252,10 @@ def weighted(
 ) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
-    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
-        call.trait("patches")
     if call.native:
         return call()
+    if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
+        call.trait("patches")
     if scale is None:
         return Weighted(call, x, linear, weight, bias).apply(lambda: call())
     return Weighted(call, x, linear, weight, None).merged(scale, bias).apply(lambda: call())
@@ -264,14 +270,17 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     if is_live(weight):
         return two_live(call, input, weight, bias) if is_live(input) else call()
     if bias is not None and bias.requires_grad:
-        return _with_live_bias(call, input, weight, bias) if is_live(input) else call()
+        return with_live_bias(call, input, weight, bias) if is_live(input) else call()
+    if call.native:
+        call.keeps_zeros()
+        return call()
     if weight.ndim == 1 and is_live(input):
         axes = ascii_letters[: input.ndim]
         return weighted(call, input, Contraction(axes, axes[-1], axes[:-1]), weight, bias)
     return weighted(call, input, Dense(), weight, bias) if is_live(input) else call()
 
 
-def _with_live_bias(call: Call, input: Tensor, weight: Tensor, bias: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+def with_live_bias(call: Call, input: Tensor, weight: Tensor, bias: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
     """A layer whose bias carries relevance, too: a sum of two."""
     axes = 1 if call.entry.function is F.linear else weight.ndim - 1
 
@@ -283,65 +292,3 @@ def _with_live_bias(call: Call, input: Tensor, weight: Tensor, bias: Tensor, *re
     call.keeps_zeros()
     result: Tensor = by_steps(steps)(call, *call.args, **call.kwargs)
     return result
-
-
-def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if is_live(weight):
-        if not is_live(input):
-            return call()
-        args = (scaled(input, 0.5), scaled(weight, 0.5), *call.args[2:])
-        kwargs = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight")}
-        return call(*args, **kwargs)
-    if bias is not None and bias.requires_grad:
-        options = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight", "bias")}
-        return _with_live_bias(call, input, weight, bias, *call.args[3:], **options) if is_live(input) else call()
-    # Also a convolution of two axes, if the input has one entry along one of them.
-    along_one = sum(length > 1 for length in input.shape[2 - weight.ndim :]) < 2
-    if along_one and is_live(input) and call.undecided and call.place is not None and call.place.first:
-        call.trait("series")
-    return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
-
-
-def _conv(dims: int) -> Callable[..., Tensor]:
-    def conv(
-        call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: int = 1,
-    ) -> Tensor:  # fmt: skip
-        return _convolution(call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias)
-
-    return conv
-
-
-def _conv_transpose(dims: int) -> Callable[..., Tensor]:
-    def conv_transpose(
-        call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-        output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-    ) -> Tensor:  # fmt: skip
-        linear_map = Convolution(dims, stride, padding, dilation, groups, True, output_padding)
-        return _convolution(call, linear_map, input, weight, bias)
-
-    return conv_transpose
-
-
-def convolution(
-    call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, output_padding: Any, groups: int,
-) -> Tensor:  # fmt: skip
-    dims = weight.ndim - 2
-    return _convolution(
-        call,
-        Convolution(dims, stride, padding, dilation, groups, transposed, output_padding),
-        input,
-        weight,
-        bias,
-    )
-
-
-for _dims, _plain, _turned in (
-    (1, torch.conv1d, torch.conv_transpose1d),
-    (2, torch.conv2d, torch.conv_transpose2d),
-    (3, torch.conv3d, torch.conv_transpose3d),
-):
-    register(_plain, family="conv", handler=_conv(_dims))
-    register(_turned, family="conv", handler=_conv_transpose(_dims))
-register(torch.convolution, family="conv", handler=convolution)

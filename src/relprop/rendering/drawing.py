@@ -5,6 +5,7 @@ Every view of relevance is a `Drawing`, and so is available in every format. Coo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -117,14 +118,29 @@ def framed(drawing: Drawing, margin: float = 12) -> Drawing:
 
 
 def wrapped(text: str, room: float, size: int = SIZE) -> list[str]:
-    """A text in lines that fit the room. Words that do not fit a line are cut."""
+    """A text in lines that fit the room. A word that does not fit a line is broken after `_`, `/`, `.` or `-`, else cut."""
     lines: list[str] = []
     for word in text.split():
         if lines and width(f"{lines[-1]} {word}", size) <= room and not lines[-1].endswith("…"):
             lines[-1] += f" {word}"
         else:
-            lines.append(fit(word, room, size))
+            lines += _broken(word, room, size)
     return lines
+
+
+# The most lines that a single word may take.
+_PIECES = 4
+
+
+def _broken(word: str, room: float, size: int) -> list[str]:
+    """A word in lines that fit the room."""
+    lines: list[str] = []
+    for part in re.findall(r"[^_/.-]*[_/.-]+|[^_/.-]+", word) if width(word, size) > room else [word]:
+        if lines and (len(lines) == _PIECES or width(lines[-1] + part, size) <= room):
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return [fit(line, room, size) for line in lines]
 
 
 def _joined(drawings: Sequence[Drawing]) -> str:

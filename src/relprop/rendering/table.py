@@ -98,7 +98,7 @@ def waterfall(
     Args:
         relevance: `(F,)`, the relevance of each feature.
         score: the score, where the bars must end.
-        residual: what was absorbed on the way, as one number or by cause; None is the score less the relevance.
+        residual: what was absorbed on the way, as one number or by cause; None is the score minus the relevance.
         names: the names of the features.
         features: their values, written next to the names.
         most: the number of features to draw; the sum of the rest is one step.

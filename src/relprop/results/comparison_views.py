@@ -116,4 +116,4 @@ def _below(cells: Cells, columns: Sequence[str], options: Options) -> Drawing:
 
 
 _HOW = {"table": _tables, "text": _texts}
-"""How what is no picture is drawn side by side, by the kind of the views."""
+"""How what is not a picture is drawn side by side, by the kind of the views."""

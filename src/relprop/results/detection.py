@@ -179,7 +179,7 @@ class Detection(Form):
         if level.ndim == 4:
             n, entries, tall, wide = level.shape
             if entries % self.anchors:
-                raise TargetError(f"a level has {entries} channels, which are no multiple of anchors={self.anchors}.")
+                raise TargetError(f"a level has {entries} channels, which is not a multiple of anchors={self.anchors}.")
             level = level.reshape(n, self.anchors, entries // self.anchors, tall, wide)
         elif level.ndim == 5:
             if self._fits(level.shape[4], find) and not self._fits(level.shape[2], find):

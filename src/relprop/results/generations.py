@@ -32,7 +32,7 @@ class GenerationRelevance(Made):
         relevance: (G, P + G): row g is the relevance of the prompt and the tokens before g; exactly 0 from g on.
         probabilities: the probability of each generated token, (G,).
         scores: the score of each generated token, (G,).
-        residual: (G,): the score less the sum of the row.
+        residual: (G,): the score minus the sum of the row.
         special: which of the P + G tokens are the model's own.
         names: the P + G tokens as the tokenizer names them.
         sources: if asked for, the relevance of each source for each sentence of the answer.

@@ -243,7 +243,7 @@ def frame(result: Batch, groups: Any, names: Sequence[str] | None, input: str | 
     values, _ = one_input(result, input)
     if values.ndim > 2:
         raise InputError(
-            f"relevance has the shape {tuple(values.shape)}, which is no table: pass groups=, such as superpixels, or take "
+            f"relevance has the shape {tuple(values.shape)}, which is not a table: pass groups=, such as superpixels, or take "
             "R.to_numpy()."
         )
     rows = values.detach().double().cpu().reshape(len(values), -1)

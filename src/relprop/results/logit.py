@@ -18,7 +18,7 @@ from relprop.signatures import public
 class Logit(Form):
     """The number behind a probability: what the model's final softmax or sigmoid is given.
 
-    A probability near 1 hardly changes with the inputs, so that nearly all of it ends in the residual. The number behind it
+    A probability near 1 hardly changes with the inputs, so nearly all of it ends in the residual. The number behind it
     has no such limit. The model is not changed: its last softmax, log-softmax or sigmoid returns its operand while this
     target is explained, and `Relevance.output` holds these numbers. Finding it takes one more forward pass.
 
@@ -35,13 +35,13 @@ class Logit(Form):
         many = isinstance(self.target, list) or (isinstance(self.target, Tensor) and self.target.numel() != 1)
         if many or any(logits_in(self.target)):
             raise TargetError(
-                f"Logit takes one target that is no Logit, as in Logit(3) or Logit(Contrast(3, 5)); got {self.target!r}. For one "
+                f"Logit takes one target that is not a Logit, as in Logit(3) or Logit(Contrast(3, 5)); got {self.target!r}. For one "
                 "per sample write a list, [Logit(3), Logit(5)]."
             )
 
     def score(self, output: Any, find: Find) -> tuple[Tensor, Any]:
         """Raises TargetError: a logit is read where the softmax is left out."""
-        raise TargetError("a Logit is explained by attribute and attribute_each; it is no part of another target.")
+        raise TargetError("a Logit is explained by attribute and attribute_each; it is not a part of another target.")
 
     def in_words(self, called: Called) -> str:
         """The target, and that it is the number behind its probability."""

@@ -191,7 +191,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         """Relevance per word over all texts, and per class.
 
         A word that occurs several times in a text counts once there, with its sum. The means are over all texts, so that
-        they add up to the mean score less the residual; `count` says in how many texts a word occurs.
+        they add up to the mean score minus the residual; `count` says in how many texts a word occurs.
 
         Args:
             groups: a function from a word to the name of its group, such as a stem; None leaves the word out.

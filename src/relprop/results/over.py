@@ -95,7 +95,7 @@ class Over(Form):
         if self.axis is not None:
             if not -output.ndim < self.axis < output.ndim or self.axis % output.ndim == 0:
                 raise TargetError(
-                    f"axis={self.axis} is no axis of classes of the output of shape {tuple(output.shape)}."
+                    f"axis={self.axis} is not an axis of classes of the output of shape {tuple(output.shape)}."
                 )
             return self.axis % output.ndim
         last = output.ndim - 1

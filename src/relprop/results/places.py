@@ -83,7 +83,7 @@ class Step(Form):
 
 @dataclass(frozen=True, repr=False)
 class _Row(Form):
-    """The score of one row, or of several, of an output whose rows are no independent samples."""
+    """The score of one row, or of several, of an output whose rows are not independent samples."""
 
     what: ClassVar[str] = "row"
 
@@ -118,7 +118,7 @@ class _Row(Form):
         return score[0], replace(self, number=named, target=target)
 
     def alone(self, output: Any, n: int) -> Any:
-        """Raises TargetError: rows are no samples."""
+        """Raises TargetError: rows are not samples."""
         name = type(self).__name__
         raise TargetError(
             f"{name} is about one score of the whole output: explain several with relprop.attribute_each."
@@ -135,8 +135,8 @@ class _Row(Form):
 class Node(_Row):
     """The score of one node of a graph; those of the others are not explained.
 
-    The nodes are the rows of the model's output, (nodes, C) or (nodes,). They are no independent samples, so
-    that the result has one score.
+    The nodes are the rows of the model's output, (nodes, C) or (nodes,). They are not independent samples, so
+    the result has one score.
 
     Args:
         number: the node, from 0; negative ones count from the end. Several, as a list or a range, are summed. None sums
@@ -156,8 +156,8 @@ class Node(_Row):
 class Edge(_Row):
     """The score of one edge of a graph; those of the others are not explained.
 
-    The edges are the rows of the model's output, (edges, C) or (edges,). They are no independent samples, so
-    that the result has one score.
+    The edges are the rows of the model's output, (edges, C) or (edges,). They are not independent samples, so
+    the result has one score.
 
     Args:
         number: the edge, from 0; negative ones count from the end. Several, as a list or a range, are summed. None sums
@@ -177,8 +177,8 @@ class Edge(_Row):
 class Graph(_Row):
     """The score of one graph of a batch; those of the others are not explained.
 
-    The graphs are the rows of the model's output, (graphs, C) or (graphs,). They are no independent samples, so
-    that the result has one score.
+    The graphs are the rows of the model's output, (graphs, C) or (graphs,). They are not independent samples, so
+    the result has one score.
 
     Args:
         number: the graph, from 0; negative ones count from the end. Several, as a list or a range, are summed. None sums

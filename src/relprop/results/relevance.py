@@ -57,7 +57,7 @@ class Relevance(Outputs):
         score: the explained scores, shape (N,).
         target: the target that was explained: the arg-max where none was given.
         composite: the composite that acted; its name says what "auto" picked.
-        residual: the relevance that left the score less what reached the inputs, shape (N,): what biases, stabilisers
+        residual: the relevance that left the score minus what reached the inputs, shape (N,): what biases, stabilisers
             and other constants absorbed.
         layers: relevance by path of each requested module: a tensor, or a list for a module that ran several times.
         rules: each place for which a rule was looked up, and the rule that acted (None: the operation's default).
@@ -72,8 +72,8 @@ class Relevance(Outputs):
         labels: names of the classes, if the model or the caller knows them.
         model: the name of the model that was explained.
         through: the condition under which it was explained, in words, or a list with one per sample; None without one.
-        effect: with `against=`, the score of the other inputs less that of these, (N,). Then `values` and `layers` are
-            estimates of changes, and the residual is the effect less the sum of `values`. None otherwise.
+        effect: with `against=`, the score of the other inputs minus that of these, (N,). Then `values` and `layers` are
+            estimates of changes, and the residual is the effect minus the sum of `values`. None otherwise.
         weights: with `weights=True`, the relevance that went through each entry of each weight, by the parameter's name,
             summed over all samples and positions; tied parameters have their sum under each name. `R[3]` has none.
         names: the names of the features, if the inputs were a table that has them.
@@ -232,8 +232,8 @@ class Relevance(Outputs):
     def concepts(self, index: Any, layer: str | None = None, most: int = 4, references: int = 4) -> Any:
         """The strongest hidden units of one picture's explanation, with their maps and reference samples.
 
-        Beside each unit's map is what is its own: its map less its share of the whole. With z+ rules the maps of late
-        channels look alike otherwise.
+        Beside each unit's map is what is specific to the unit: its map minus its share of the whole map. Otherwise, with z+
+        rules, maps of late channels look alike.
 
         Args:
             index: what `relprop.index` made, with model and data at hand.
@@ -245,7 +245,7 @@ class Relevance(Outputs):
             The page, with `show` and `save`.
 
         Raises:
-            InputError: this is no single picture, or the index lacks the layer, the model or the data.
+            InputError: this is not a single picture, or the index lacks the layer, the model or the data.
         """
         return index.concepts_of(self, layer, most, references)
 

@@ -159,7 +159,7 @@ def _group(heading: str, place: int, pairs: Sequence[tuple[Result, View]], optio
 
 
 def _cells(pairs: Sequence[tuple[Result, View]]) -> dict[tuple[str, str], View] | None:
-    """The maps of one input by what was explained and by composite; None if they are no grid."""
+    """The maps of one input by what was explained and by composite; None if they are not a grid."""
     first = pairs[0][0]
     if len(pairs) < 2 or any(not view.panels or result.samples != 1 for result, view in pairs):
         return None

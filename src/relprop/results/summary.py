@@ -262,7 +262,7 @@ class Summary(Made):
             raise ValueError("the sums do not fit the names")
         label = own["label"]
         if not isinstance(label, Tensor) or label.dtype != torch.int64 or label.ndim != 1:
-            raise ValueError("label is no row of indices")
+            raise ValueError("label is not a row of indices")
         for name in ("values", "features"):
             if own[name] is not None and not real(own[name], (len(label), shape[1])):
                 raise ValueError(f"{name} do not fit the samples")

@@ -91,7 +91,7 @@ class Layer(Protocol):
     def z(self) -> Tensor: ...
     @property
     def nonnegative(self) -> bool:
-        """Whether no entry of `x` is negative."""
+        """Whether `x` is known to have no negative entry by how it was made, as after a relu."""
         ...
 
     @property
@@ -124,8 +124,19 @@ class Layer(Protocol):
         """`R_j / (z_j + epsilon sgn z_j)`, and 0 where the denominator is 0."""
         ...
 
+    def halves(self, g: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+        """`R_j / denominator_j`, and the same times the sign of `z_j`; 0 where the denominator is 0.
+
+        For denominators that are no smaller than `|z_j|` up to a constant.
+        """
+        ...
+
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """The result of the first `compute` of this backward pass, for values that do not depend on the sample."""
+        ...
+
+    def of_weight(self, name: str, change: Callable[[Tensor], Tensor], within: Callable[[Tensor], Tensor]) -> Tensor:
+        """`once(name, lambda: change(weight))`. `within` does the same in its operand, to save a copy of the weight."""
         ...
 
     def without_bias(self) -> Layer:
@@ -194,6 +205,8 @@ class WeightedRule(Rule):
     families: ClassVar[frozenset[str]] = WEIGHTED
     whole_output: ClassVar[bool] = False
     """Whether the rule also reads `layer.z` where no relevance arrives (as a standard deviation does)."""
+    reads_signs: ClassVar[bool] = True
+    """Whether the rule asks `layer.nonnegative`."""
     separable: ClassVar[bool] = False
     """Whether the rule may be given a layer in parts, to save memory: some samples of a batch, or some outputs of a
     dense layer. Such a rule must not combine samples or outputs, nor hold a tensor in the shape of a sample."""

@@ -20,6 +20,7 @@ class Zero(WeightedRule):
     Bach et al. 2015, "On pixel-wise explanations for non-linear classifier decisions by LRP".
     """
 
+    reads_signs: ClassVar[bool] = False
     families: ClassVar[frozenset[str]] = EVERYTHING
     way: ClassVar[Way] = Way.DEFAULT
     separable: ClassVar[bool] = True
@@ -32,6 +33,7 @@ class Zero(WeightedRule):
 class Pass(WeightedRule):
     """`R_i = R_j`: relevance goes straight through an operation that keeps the shape."""
 
+    reads_signs: ClassVar[bool] = False
     families: ClassVar[frozenset[str]] = WEIGHTED | {"activation", "norm"}
     proportional: ClassVar[bool] = False
 
@@ -88,6 +90,10 @@ class ZeroBias(WeightedRule):
     @property
     def whole_output(self) -> bool:  # type: ignore[override]
         return self.rule.whole_output
+
+    @property
+    def reads_signs(self) -> bool:  # type: ignore[override]
+        return self.rule.reads_signs
 
     @property
     def separable(self) -> bool:  # type: ignore[override]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.errors import RuleError
-from relprop.numerics import added, known, own, quotient, signed, where_positive, wide
+from relprop.numerics import added, own, quotient, signed, where_positive, wide
 from relprop.rules.base import Layer, WeightedRule, check_number
 
 
@@ -34,6 +35,7 @@ class Epsilon(WeightedRule):
 
     epsilon: float = 1e-6
     relative: bool = False
+    reads_signs: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -82,22 +84,25 @@ class Gamma(WeightedRule):
         check_number("gamma", self.gamma)
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        w, b = layer.weight, layer.bias
-        if layer.nonnegative and (layer.rectified or layer.z.numel() == 0 or known(layer.z.amin() >= 0, False)):
+        b = layer.bias
+        if layer.nonnegative and layer.rectified:
             slope = 1 / (1 + self.gamma)
-            above = layer.once("above", lambda: F.leaky_relu(w, slope))
+            leaky, within = partial(F.leaky_relu, negative_slope=slope), partial(F.leaky_relu_, negative_slope=slope)
+            above = layer.of_weight("above", leaky, within)
             bias = F.leaky_relu(b, slope) if isinstance(b, Tensor) else b
             return layer.transpose(layer.share(g, layer.forward(layer.x, above, bias)), above)
         half = self.gamma / (2 + self.gamma)
-        size = layer.once("size", lambda: half * w.abs())
+        size = layer.of_weight("size", torch.abs, torch.abs_)
         total = layer.forward(
-            layer.x if layer.nonnegative else layer.x.abs(), size, half * b.abs() if isinstance(b, Tensor) else 0.0
+            layer.x if layer.nonnegative else layer.x.abs(), size, b.abs() if isinstance(b, Tensor) else 0.0
         )
         z = wide(layer.z)
-        odd = layer.share(g, added(wide(total), z.abs()))
-        even = torch.copysign(torch.ones((), dtype=z.dtype, device=z.device), z) * odd
-        part = layer.transpose(odd, size)
-        return added(layer.transpose(even), part if layer.nonnegative else part * layer.x.sign())
+        odd, even = layer.halves(g, added(z.abs(), wide(total), half))
+        back, part = layer.transpose(even), layer.transpose(odd, size)
+        if layer.nonnegative:
+            return added(back, part, half)
+        sign = layer.x.sign()
+        return back.addcmul_(part, sign, value=half) if own(back) else back.addcmul(part, sign, value=half)
 
 
 @dataclass(frozen=True)
@@ -118,14 +123,14 @@ class AlphaBeta(WeightedRule):
             raise RuleError(f"alpha - beta must be 1 to conserve relevance; got {self.alpha} - {self.beta}.")
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        x, w, b = layer.x, layer.weight, layer.bias
+        x, b = layer.x, layer.bias
         b_pos = b.clamp(min=0) if isinstance(b, Tensor) else max(b, 0.0)
 
         def positive() -> Tensor:
-            return layer.once("positive", lambda: w.clamp(min=0))
+            return layer.of_weight("positive", partial(torch.clamp, min=0), partial(torch.clamp_, min=0))
 
         def negative() -> Tensor:
-            return layer.once("negative", lambda: w.clamp(max=0))
+            return layer.of_weight("negative", partial(torch.clamp, max=0), partial(torch.clamp_, max=0))
 
         def back(s: Tensor, same: Callable[[], Tensor], other: Callable[[], Tensor]) -> Tensor:
             """Sends `s` back through the weights `same()` where `x >= 0`, and through `other()` where `x < 0`."""

@@ -17,6 +17,7 @@ from relprop.rules.base import Layer, WeightedRule
 class WSquare(WeightedRule):
     """`R_i = sum_j w_ij^2 / (sum_i w_ij^2) R_j`. Montavon et al. 2017."""
 
+    reads_signs: ClassVar[bool] = False
     proportional: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
@@ -59,6 +60,7 @@ class ZBox(WeightedRule):
     low: Any = None
     high: Any = None
     epsilon: float = 1e-6
+    reads_signs: ClassVar[bool] = False
     proportional: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def position(text: Tokens, place: Any, among: Sequence[int] | None = None, last:
         starts = [str(some[-1] if last else some[0]) for some in found]
         raise TargetError(
             f"the text holds {place!r} {len(found)} times, at tokens {', '.join(starts)}: write the number of the one that "
-            f"is meant, such as {starts[0]}, in the place of {place!r}."
+            f"is meant, such as {starts[0]}, in place of {place!r}."
         )
     return found[0][-1] if last else found[0][0]
 
@@ -157,7 +157,7 @@ class Spans(Task):
         if isinstance(target, str):
             found = [(some[0], some[-1]) for some in readings(text, target) if set(allowed).issuperset(some)]
             if not found:
-                raise TargetError(f"the answer {target!r} is no span of tokens of the text that was given.")
+                raise TargetError(f"the answer {target!r} is not a span of tokens of the text that was given.")
             first, last = self._read(n)
             return max(found, key=lambda span: first[span[0]] + last[span[1]])
         if isinstance(target, tuple) and len(target) == 2:

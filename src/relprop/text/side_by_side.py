@@ -28,7 +28,7 @@ def compare_text(
     ledger: bool = True,
     **options: Any,
 ) -> TextComparison:
-    """Explains a text by several composites, and for several targets, to be seen side by side.
+    """Explains a text by several composites, and for several targets, side by side.
 
     Args:
         model: as in `explain_text`, like all arguments that are not listed here.

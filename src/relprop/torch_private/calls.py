@@ -113,7 +113,7 @@ def unfolded(function: Any) -> Any:
     if not isinstance(function, types.FunctionType):
 
         def refuse(*_: Any, **__: Any) -> Any:
-            raise lacking(f"{function.__name__} in Python", f"what is explained inside of {function.__name__}")
+            raise lacking(f"{function.__name__} in Python", f"what is explained inside {function.__name__}")
 
         return refuse
     seen = {**function.__globals__, "has_torch_function": lambda *_: False}

@@ -62,7 +62,7 @@ def folder(path: Path, mark: str) -> Iterator[Path]:
     """
     _recover(path, mark)
     if path.exists() and not (path.is_dir() and ((path / mark).is_file() or not any(path.iterdir()))):
-        raise InputError(f"{str(path)!r} exists and is no saved result: choose another name, or remove it first.")
+        raise InputError(f"{str(path)!r} exists and is not a saved result: choose another name, or remove it first.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent
     try:

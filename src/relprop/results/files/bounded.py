@@ -34,7 +34,7 @@ def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
     with os.fdopen(os.open(path, flags), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{path.name} is no ordinary file")
+            raise ValueError(f"{path.name} is not an ordinary file")
         if found.st_size > most:
             raise ValueError(f"{path.name} has {found.st_size:,} bytes; at most {most:,} are read")
         yield file, found.st_size

@@ -56,7 +56,7 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
         if not os.path.lexists(place):
             raise FormatError(f"there is no folder {shown}. R.save('folder/') makes one.")
         if not os.path.lexists(place / MANIFEST):
-            raise FormatError(f"{shown} is no saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
+            raise FormatError(f"{shown} is not a saved result: it holds no {MANIFEST}. R.save('folder/') makes one.")
         with opened(place / MANIFEST, _MANIFEST) as (file, size):
             manifest = strict_json(exactly(file, size))
         version = _version(manifest)

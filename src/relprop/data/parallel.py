@@ -1,0 +1,216 @@
+"""Several processes on one machine. Units are handed out one at a time; a process that dies is started again.
+
+A unit that kills three processes is halved until one sample is left, which is put aside.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+from collections import Counter, deque
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from relprop.data.explaining import Job, explain_unit
+from relprop.data.preparing import Given, prepared
+from relprop.data.processing import Work, do_unit
+from relprop.data.store import Store
+from relprop.errors import InputError, RelpropError
+from relprop.rendering.visible import quoted
+
+_DEATHS = 3
+"""How many processes a unit may kill before the sample at fault is looked for, or may die before their first unit."""
+
+
+def process(work: Work, given: bytes, count: int) -> None:
+    """Does all units in other processes.
+
+    Raises:
+        InputError: processes die before their first unit, or a unit kills them and no sample of it does so alone.
+        RelpropError: what a process raised.
+    """
+    workers = _Workers(work, given)
+    todo, deaths = deque(work.todo), Counter[int]()
+    condemned: dict[int, set[int]] = {}
+    busy: dict[_Worker, int] = {}
+    try:
+        idle = [workers.start() for _ in range(min(count, len(todo)))]
+        while todo or busy:
+            while idle and todo:
+                worker, unit = idle.pop(), todo.popleft()
+                worker.send(("unit", unit.number, work.first, sorted(condemned.get(unit.number, ()))))
+                busy[worker] = unit.number
+            for worker in _ready(list(busy)):
+                number = busy.pop(worker)
+                answer = worker.answer()
+                if answer is not None:
+                    work.finished(answer)
+                    idle.append(worker)
+                    continue
+                deaths[number] += 1
+                work.say(f"a process died by {worker.how()} in unit {number} and is started again")
+                if deaths[number] >= _DEATHS:
+                    condemned.setdefault(number, set()).add(
+                        _culprit(workers, work, number, condemned.get(number, set()))
+                    )
+                todo.appendleft(work.units[number])
+                idle.append(workers.start())
+    finally:
+        workers.stop()
+
+
+def _culprit(workers: _Workers, work: Work, number: int, known: set[int]) -> int:
+    """The sample of a unit that kills processes, as its number in the unit."""
+    low, high = 0, len(work.units[number].samples)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if workers.kills(number, low, middle, known):
+            high = middle
+        else:
+            low = middle
+    if not workers.kills(number, low, high, known):
+        raise InputError(
+            f"unit {number} killed {_DEATHS} processes, and none of its samples does so alone: is memory too small for "
+            "batch_size? What is done stays."
+        )
+    key = (work.store.folder, low)
+    work.say(f"sample {low} of unit {number} in {quoted(key[0])} kills processes and is put aside")
+    return low
+
+
+class _Worker:
+    """Another process."""
+
+    def __init__(self, folder: Path, given: bytes, place: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.place = place
+        self.process = context.Process(
+            target=_serve, args=(theirs, folder, given, torch.get_num_threads(), place), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def send(self, what: Any) -> None:
+        """Asks for something; if the process is dead, `answer` says so."""
+        try:
+            self.pipe.send(what)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def answer(self) -> Any:
+        """What it found; None if it died.
+
+        Raises:
+            RelpropError: what it raised.
+        """
+        try:
+            kind, content = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return None
+        if kind == "error":
+            raise content
+        return content
+
+    def how(self) -> str:
+        """How it died."""
+        code = self.process.exitcode or 0
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.process.terminate()
+        self.process.join()
+        self.process.close()
+        self.pipe.close()
+
+
+class _Workers:
+    """The processes of a run."""
+
+    def __init__(self, work: Work, given: bytes) -> None:
+        self.folder, self.given = work.store.folder, given
+        self.all: list[_Worker] = []
+        self.trial: _Worker | None = None  # the one that looks for samples that kill
+
+    def start(self) -> _Worker:
+        """A process whose network is loaded.
+
+        Raises:
+            InputError: it dies before that, again and again.
+        """
+        places = {worker.place for worker in self.all if worker.process.is_alive()}
+        place = next(n for n in range(len(places) + 1) if n not in places)
+        for _ in range(_DEATHS):
+            worker = _Worker(self.folder, self.given, place)
+            self.all.append(worker)
+            if worker.answer() is not None:
+                return worker
+        raise InputError(
+            f"processes die by {worker.how()} before their first unit. Is memory too small for that many networks? In a "
+            "script, the call must be under `if __name__ == '__main__':`."
+        )
+
+    def kills(self, number: int, low: int, high: int, known: set[int]) -> bool:
+        """Whether some samples of a unit kill a process."""
+        trial = self.trial or self.start()
+        trial.send(("try", number, low, high, sorted(known)))
+        died = trial.answer() is None
+        self.trial = None if died else trial
+        return died
+
+    def stop(self) -> None:
+        """Ends all of them."""
+        for worker in self.all:
+            worker.stop()
+
+
+def _ready(workers: list[_Worker]) -> list[_Worker]:
+    by = {worker.pipe: worker for worker in workers}
+    return [by[pipe] for pipe in wait(list(by))]  # type: ignore[index]
+
+
+def _serve(pipe: Any, folder: Path, given: bytes, threads: int, place: int) -> None:
+    """What another process does: it answers until it is ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    try:
+        torch.set_num_threads(threads)
+        job, store = loaded(given, folder, place)
+        pipe.send(("ready", True))
+        while True:
+            what, number, *rest = pipe.recv()
+            unit = store.units()[number]
+            if what == "unit":
+                pipe.send(("did", do_unit(store, job, unit, *rest)))
+            else:
+                low, high, known = rest
+                inside = [n - low for n in known if low <= n < high]
+                explain_unit(job, unit.samples[low:high], store.about["input_shape"], store.specs, store.size, inside)
+                pipe.send(("tried", True))
+    except EOFError:
+        return
+    except Exception as error:
+        pipe.send(("error", _portable(error)))
+
+
+def loaded(given: bytes, folder: Path, place: int) -> tuple[Job, Store]:
+    """What a process needs to do units: network and samples, and the store."""
+    arguments: Given = pickle.loads(given)
+    job, prints = prepared(arguments)
+    if prints["device"] == "cuda":
+        job.model.to(f"cuda:{place % torch.cuda.device_count()}")
+    return job, Store(folder)
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that can be sent to the first process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:  # whatever an object raises
+        return RelpropError(f"{type(error).__name__}: {error}")

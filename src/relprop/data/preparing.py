@@ -1,0 +1,200 @@
+"""What a run is, before its first batch: the network and its samples, what is kept, and the folder that fits them."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from relprop.composites import Composite
+from relprop.data.explaining import Job, specs_of
+from relprop.data.keep import FORMATS, Keep, spelled
+from relprop.data.sources import Source, source_of
+from relprop.data.store import Spec, Store, create
+from relprop.errors import InputError
+from relprop.loading import models
+from relprop.loading.network import Loaded, Pictures, picture_reading
+from relprop.rendering.visible import quoted
+from relprop.results.files.fingerprint import weights_sha256
+from relprop.results.identity import Identity
+from relprop.version import versions
+
+_SECONDS, _BYTES, _MOST = 30.0, 128 * 2**20, 4096
+"""The most that a unit takes: a unit that is longer than the time between two failures would never be done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The arguments of `explain_dataset` that decide what is computed. Other processes get them, too."""
+
+    source: Any
+    model: Any
+    target: Any
+    composite: Any
+    keep: Any
+    number_format: str
+    batch_size: int
+    loaders: int
+    limit: int | None
+    key: Any
+    transform: Any
+    column: Any = None
+
+    def pickled(self) -> bytes:
+        """Itself, for another process.
+
+        Raises:
+            InputError: a part of it cannot be sent there.
+        """
+        for name in ("source", "model", "target", "composite", "keep", "key", "transform"):
+            try:
+                pickle.dumps(getattr(self, name))
+            except Exception as error:  # whatever an object raises
+                raise InputError(
+                    f"{name}= cannot be sent to another process: {error}. With several processes, name the network "
+                    "('module.path:factory'), take functions and classes from a module, or use part=."
+                ) from error
+        return pickle.dumps(self)
+
+
+def prepared(given: Given) -> tuple[Job, dict[str, Any]]:
+    """What is done with each sample, and the fingerprint of the run.
+
+    Raises:
+        InputError: an argument is not valid.
+    """
+    if given.number_format not in FORMATS:
+        raise InputError(
+            f"number_format is {', '.join(FORMATS)}; got {given.number_format!r}. float16 and int8 have a scale for each "
+            "map."
+        )
+    loaded, name = _loaded(given.model)
+    found = source_of(given.source, loaded, given.key, given.transform, given.column, given.target)
+    if given.limit is not None:
+        found = Source(found.kind, found.keys[: given.limit], found.read, found.columns)
+    target = given.target.tolist() if isinstance(given.target, Tensor) else given.target
+    if isinstance(target, list) and len(target) != len(found):
+        raise InputError(f"target= has {len(target)} targets, and the source {len(found)} samples.")
+    kept = Keep.of({"input": "sum"} if given.keep is None else given.keep)
+    job = Job(loaded.model, found, target, given.composite, kept, given.number_format, given.batch_size, given.loaders)
+    prints = {
+        "model": name, "weights_sha256": weights_sha256(loaded.model), "composite": _composite(given.composite),
+        "target": _target(target), "keep": kept.described(), "number_format": given.number_format,
+        "batch_size": given.batch_size, "transform": None if given.transform is None else spelled(given.transform),
+        "dtype": _dtype(loaded.model), "device": _device_kind(loaded.model), "source": found.kind,
+    }  # fmt: skip
+    if given.column is not None:
+        prints["column"] = given.column
+    return job, prints
+
+
+def check(**given: Any) -> None:
+    """Refuses what is no positive int; None stands for a default.
+
+    Raises:
+        InputError: one is none.
+    """
+    for name, value in given.items():
+        if value is None and name in ("unit", "limit"):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{name} must be a positive int; got {value!r}.")
+
+
+def opened(folder: Path, job: Job, prints: dict[str, Any], unit: int | None, say: Callable[[str], None]) -> Store:
+    """The store of the run: made if there is none, else compared with what is asked for."""
+    if not (folder / "run.json").is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first.")
+        specs, shape, seconds = specs_of(job)
+        size = unit or _unit_size(specs, seconds, job.batch)
+        _check_room(folder, specs, len(job.source), say)
+        about = {
+            "fingerprint": prints, "lengths": [len(job.source)], "keys_sha256": job.source.digest(len(job.source)),
+            "unit": size, "input_shape": shape, "number_format": job.form, "versions": versions(),
+        }  # fmt: skip
+        create(folder, about, specs)
+    store = Store(folder)
+    for name in dict.fromkeys((*prints, *store.about["fingerprint"])):
+        value, before = prints.get(name), store.about["fingerprint"].get(name)
+        if before != value:
+            raise InputError(f"{quoted(folder)} holds another run, whose {name} is {before!r}; this one has {value!r}.")
+    if unit is not None and unit != store.size:
+        raise InputError(f"{quoted(folder)} holds a run with {store.size} samples per unit; this one has {unit}.")
+    _same_source(store, job.source)
+    return store
+
+
+def _same_source(store: Store, source: Source) -> None:
+    """Refuses a source whose samples are not those of the run, in their order. More of them at its end are added."""
+    known = sum(store.about["lengths"])
+    if len(source) < known:
+        raise InputError(
+            f"the source has {len(source)} samples, and the run in {quoted(store.folder)} {known}: the source changed."
+        )
+    if source.digest(known) != store.about["keys_sha256"]:
+        raise InputError(
+            f"the first {known} keys of the source are not those of the run in {quoted(store.folder)}: samples were renamed, "
+            "removed, or put between. Explain it into another folder."
+        )
+    if len(source) > known:
+        store.about["keys_sha256"] = source.digest(len(source))
+        store.grow(len(source))
+
+
+def _unit_size(specs: list[Spec], seconds: float, batch: int) -> int:
+    """Samples per unit: whole batches, within the bounds on time and bytes."""
+    most = min(_BYTES // max(sum(spec.bytes for spec in specs), 1), int(_SECONDS / max(seconds, 1e-6)), _MOST)
+    return max(most // batch, 1) * batch
+
+
+def _check_room(folder: Path, specs: list[Spec], count: int, say: Callable[[str], None]) -> None:
+    """Says how many bytes the run takes before compression, and refuses it if they are more than there are."""
+    each = sum(spec.bytes for spec in specs)
+    place = folder if folder.exists() else next(p for p in folder.absolute().parents if p.exists())
+    free = shutil.disk_usage(place).free
+    say(f"{each:,} bytes per sample before compression, {each * count:,} in all; {free:,} are free.")
+    if each * count > free:
+        raise InputError(
+            f"the run takes up to {each * count:,} bytes, and {quoted(place)} has {free:,}: keep less, such as "
+            "keep={'input': 'sum:28'}."
+        )
+
+
+def _loaded(model: Any) -> tuple[Loaded, str]:
+    if isinstance(model, str):
+        found = models.load(model)
+        if found.tokenizer is not None:
+            raise InputError(f"{model} reads text; runs over data sets are for networks of one tensor.")
+        return found, model
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a torch.nn.Module, or a network by name; got {type(model).__name__}.")
+    name = Identity.of(model).name
+    return Loaded(name, model, None, *picture_reading(model, Pictures())), name
+
+
+def _composite(composite: Any) -> Any:
+    if isinstance(composite, str):
+        return composite
+    if not isinstance(composite, Composite):
+        raise InputError(f"composite is a name or a Composite; got {composite!r}.")
+    return [composite.name, *(f"{place}: {spelled(rule)}" for place, rule in composite.entries)]
+
+
+def _target(target: Any) -> Any:
+    return target if target is None or isinstance(target, (str, int)) else spelled(target)
+
+
+def _dtype(model: nn.Module) -> str:
+    first = next(iter(model.parameters()), None)
+    return "none" if first is None else str(first.dtype).removeprefix("torch.")
+
+
+def _device_kind(model: nn.Module) -> str:
+    first = next(iter(model.parameters()), None)
+    return "cpu" if first is None else first.device.type

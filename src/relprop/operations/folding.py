@@ -1,0 +1,116 @@
+"""Which weighted layer the next scale, shift or BatchNorm folds into: the one before it, also behind views.
+
+Between a layer and its bias or BatchNorm, models change the layout: `conv2d(x.unsqueeze(2)).squeeze(2)`, a BatchNorm over
+`h.flatten(2)`, or over the features of `linear(x).transpose(1, 2)`. A view that shows each entry once, with the layer's
+channels on an axis of their own, makes another linear map of the same weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from relprop.engine.notes import Move, Note
+from relprop.operations.maps import Contraction, Convolution, Dense, Map
+from relprop.operations.weighted import Weighted
+from relprop.torch_private.recorded import recording
+
+
+class Moved(Map):
+    """A linear map whose output is seen in another layout: its axes cut or joined (`sizes`), then put in this `order`.
+
+    `axes` tells which axes of the output are still axes of their own: theirs as they are seen, and as they were.
+    """
+
+    def __init__(
+        self, inner: Map, before: torch.Size, sizes: list[int], order: list[int], axes: dict[int, int]
+    ) -> None:
+        self.inner, self.before, self.sizes, self.order, self.axes = inner, before, sizes, order, axes
+        self.back = [order.index(axis) for axis in range(len(order))]
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y = self.inner.forward(x, w)
+        y = y if y.shape == self.before else y.expand(self.before)  # one sample, for what is the same for all
+        y = y.reshape(self.sizes).permute(self.order)
+        return y if b is None else y + b
+
+    def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return self.inner.transpose(s.permute(self.back).reshape(self.before), w, x)
+
+    def along_output(self, v: Tensor, w: Tensor) -> Tensor:
+        return self.inner.along_output(v, w)
+
+    def along_result(self, v: Tensor) -> Tensor:
+        v = self.inner.along_result(v)
+        return _turned(v, len(self.order), {was: now for now, was in self.axes.items()}, len(self.before))
+
+    def vector(self, constant: Tensor, shape: torch.Size) -> Tensor | None:
+        first = len(shape) - constant.ndim
+        if first < 0 or any(n > 1 and first + d not in self.axes for d, n in enumerate(constant.shape)):
+            return None
+        return self.inner.vector(_turned(constant, len(self.before), self.axes, len(shape)), self.before)
+
+    def over(self, axis: int) -> bool:
+        was = self.axes.get(axis)
+        return was is not None and (self.inner.over(was) or was - len(self.before) == self.inner.channel_axis)
+
+
+def _turned(t: Tensor, ndim: int, axes: dict[int, int], wide: int) -> Tensor:
+    """A tensor that broadcasts with `wide` axes, with its axes longer than 1 put where `axes` says, among `ndim`."""
+    t = t.reshape([1] * (wide - t.ndim) + list(t.shape))
+    shape = [1] * ndim
+    for axis, to in axes.items():
+        shape[to] = t.shape[axis]
+    order = sorted(axes, key=lambda axis: axes[axis])
+    return t.permute(*order, *(axis for axis in range(wide) if axis not in axes)).reshape(shape)
+
+
+def behind_views(note: Note, dtype: torch.dtype) -> tuple[Weighted, Tensor | None] | None:
+    """The layer that made what a tensor is a view of, as a layer that makes the view; and a factor, as in `Note.scaled`."""
+    moves: list[Move] = []
+    while note.move is not None and note.layer is None and note.scaled is None:
+        moves.append(note.move)
+        note = note.move.note
+    layer, scale = note.scaled or (note.layer, None)
+    if type(layer) is not Weighted or layer.dtype is not dtype or recording():
+        return None
+    seen = _seen(layer, [move for move in reversed(moves) if move.function is not None])
+    return None if seen is None else (seen, scale)
+
+
+def _seen(layer: Weighted, moves: Sequence[Move]) -> Weighted | None:
+    """A layer whose output is moved by these views; None if one of them is no such view."""
+    if not moves:
+        return layer
+    inner, before = layer.linear, layer.shape
+    if not isinstance(inner, (Dense, Convolution, Contraction, Moved)):
+        return None
+    start = torch.empty(before, device="meta")  # whose strides tell where an axis comes from
+    seen = start
+    try:
+        for move in moves:
+            seen = move(seen)
+            if seen._base is not start and seen is not start:
+                return None  # it copied
+    except (RuntimeError, TypeError, IndexError, NotImplementedError):
+        return None
+    strides = seen.stride()
+    outer_first = sorted(range(seen.ndim), key=lambda d: -strides[d])
+    rest = start.numel()
+    if seen.numel() != rest or rest == 0:
+        return None
+    for d in outer_first:
+        if seen.shape[d] > 1:
+            rest //= seen.shape[d]
+            if strides[d] != rest:
+                return None
+    axes: dict[int, int] = {}
+    for d, n in enumerate(seen.shape):
+        for axis, m in enumerate(before):
+            if m == n > 1 and start.stride(axis) == strides[d]:
+                axes[d] = axis
+    sizes = [seen.shape[d] for d in outer_first]
+    order = [outer_first.index(d) for d in range(seen.ndim)]
+    return layer.seen_as(Moved(inner, before, sizes, order, axes), seen.shape)

@@ -1,0 +1,158 @@
+"""A bias, a scale or a BatchNorm belongs to the layer before it, also where a view lies between them.
+
+The whole is one affine map; each rule is compared with its definition on that map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import reference as ref
+import relprop
+
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-10)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+def normed(channels: int) -> nn.BatchNorm1d:
+    norm = nn.BatchNorm1d(channels).double().eval()
+    norm.running_mean, norm.running_var = drawn(channels), drawn(channels).square() + 0.5
+    norm.weight, norm.bias = nn.Parameter(drawn(channels)), nn.Parameter(drawn(channels))
+    return norm
+
+
+W2, W1, W = drawn(3, 2, 2, 2), drawn(3, 2, 2), drawn(3, 4)
+BIAS, NORM = drawn(3), normed(3)
+
+
+def written_into(x: Tensor) -> Tensor:
+    h = F.conv2d(x, W2).flatten(2)
+    h += BIAS[:, None]
+    return h
+
+
+FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
+    "flattened": (lambda x: NORM(F.conv2d(x, W2).flatten(2)), (2, 2, 3, 4)),
+    "a view": (lambda x: NORM(F.conv2d(x, W2).view(len(x), 3, -1)), (2, 2, 3, 4)),
+    "squeezed": (lambda x: F.conv2d(x.unsqueeze(2), W1.unsqueeze(2)).squeeze(2) + BIAS[:, None], (2, 2, 3)),
+    "squeezed, and a norm": (lambda x: NORM(F.conv2d(x.unsqueeze(2), W1.unsqueeze(2)).squeeze(2)), (2, 2, 3)),
+    "features turned to channels": (lambda x: NORM(F.linear(x, W).transpose(1, 2)).transpose(1, 2), (2, 5, 4)),
+    "channels turned to features": (lambda x: F.conv1d(x, W1).transpose(1, 2) * BIAS + BIAS, (2, 2, 4)),
+    "tokens of an image": (lambda x: F.conv2d(x, W2).flatten(2).mT + BIAS, (2, 2, 3, 4)),
+    "rows as samples": (lambda x: NORM(F.linear(x, W).flatten(0, 1)).unflatten(0, (len(x), -1)), (2, 5, 4)),
+    "heads, flattened": (lambda x: normed(2)(torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)).flatten(2)), (2, 5, 4)),
+    "heads, turned": (
+        lambda x: (
+            (torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)) + drawn(2, 1, 3)).transpose(1, 2) * drawn(2, 1) + BIAS
+        ),
+        (2, 5, 4),
+    ),
+    "heads, joined": (lambda x: (x[:, None] @ drawn(2, 4, 3)).transpose(1, 2) + drawn(2, 3), (2, 5, 4)),
+    "scaled, then copied": (lambda x: (F.linear(x, W) * BIAS).clone() + BIAS, (2, 4)),
+    "scaled, then seen": (lambda x: (F.linear(x, W) * BIAS).unsqueeze(1) + BIAS, (2, 4)),
+    "seen twice": (lambda x: (F.linear(x, W).unsqueeze(1) * BIAS).squeeze(1) + BIAS, (2, 4)),
+    "written into the view": (written_into, (2, 2, 3, 4)),
+    "one sample": (lambda x: NORM(F.conv2d(x, W2).flatten(2)), (1, 2, 3, 4)),
+}
+RULES: dict[str, tuple[relprop.WeightedRule, ref.Rule]] = {
+    "epsilon": (relprop.Epsilon(0.1), partial(ref.epsilon, epsilon=0.1)),
+    "gamma": (relprop.Gamma(0.5), partial(ref.gamma, gamma=0.5)),
+    "z+": (relprop.ZPlus(), ref.z_plus),
+    "w2": (relprop.WSquare(), ref.w_square),
+    "flat": (relprop.Flat(), ref.flat),
+    "z-box": (relprop.ZBox(-4.0, 4.0), partial(ref.z_box, low=-4.0, high=4.0)),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("form", FOLDED)
+def test_equals_the_definition_of_the_whole(form: str, rule: str) -> None:
+    f, shape = FOLDED[form]
+    x, (ours, naive) = drawn(*shape), RULES[rule]
+    x[x.abs() < 0.3] = 0.0
+    y = f(x).detach()
+    r = drawn(*y.shape)
+    rules = relprop.Composite({"linear": ours, "conv": ours})
+    R = relprop.attribute(f, x, lambda y: (y * r).flatten(1).sum(1), composite=rules, ledger=True)
+    assert torch.equal(R.output, y)
+    close(R.values, ref.weighted(naive)(f, x, y * r))
+    close(R.values.flatten(1).sum(1) + R.residual, R.score)
+
+
+NOT_FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "another axis": (lambda x: F.linear(x, W), lambda h: h + drawn(5)[:, None]),
+    "channels and positions joined": (lambda x: F.conv1d(x.mT, drawn(3, 4, 1)), lambda h: h.flatten(1) + drawn(15)),
+    "a norm over steps": (lambda x: F.linear(x, W), lambda h: normed(5)(h)),
+    "a part": (lambda x: F.linear(x, W), lambda h: torch.cat([h[..., :2] + BIAS[:2], h[..., 2:]], -1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NOT_FOLDED)
+def test_what_is_no_bias_of_the_layer_stays_apart(form: str) -> None:
+    layer, after = NOT_FOLDED[form]
+    x = drawn(2, 5, 4)
+    h = layer(x)
+    y = after(h).detach()
+    r = drawn(*y.shape)
+    rules = relprop.Composite({"linear": relprop.Gamma(0.5), "conv": relprop.Gamma(0.5)})
+    R = relprop.attribute(lambda x: after(layer(x)), x, lambda y: (y * r).flatten(1).sum(1), composite=rules)
+    slope = torch.autograd.functional.jacobian(lambda h: (after(h) * r).sum(), h)
+    close(R.values, ref.weighted(partial(ref.gamma, gamma=0.5))(layer, x, slope * h))
+
+
+def test_the_relevance_of_weights_and_of_layers_behind_a_view() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 3).double(), normed(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.layer(x).transpose(1, 2)).relu().sum(2)
+
+    net, x = Net().eval(), drawn(2, 5, 4)
+    R = relprop.attribute(
+        net, x, 1, composite=relprop.Composite({"linear": relprop.ZPlus()}), weights=True, layers=["layer"]
+    )
+    close(R.weights["layer.weight"].sum(0), R.values.sum((0, 1)))
+    close(R.layers["layer"].flatten(1).sum(1), R.score)
+
+
+def test_a_pooling_before_a_layer_makes_no_patches() -> None:
+    """Windows of which the largest is picked are a max pooling, however that is written."""
+    layer = nn.Linear(3, 2).double()
+    forms: list[Callable[[Tensor], Tensor]] = [
+        lambda x: layer(F.max_pool1d(x, 2, 1)).sum(1),
+        lambda x: layer(x.unfold(2, 2, 1).max(-1).values).sum(1),
+    ]
+    one, other = (relprop.attribute(f, drawn(2, 2, 4), 1).values for f in forms)
+    close(one, other)
+
+
+def test_states_of_a_recurrent_network_are_activations() -> None:
+    """A product with them has the gate of the steps written out."""
+    rnn, x = nn.RNN(2, 3, batch_first=True).double(), drawn(2, 4, 2)
+
+    def stepwise(x: Tensor) -> Tensor:
+        h, states = x.new_zeros(len(x), 3), []
+        whole = torch.cat([rnn.weight_ih_l0, rnn.weight_hh_l0], 1)
+        for t in range(x.shape[1]):
+            h = F.linear(torch.cat([x[:, t], h], 1), whole, rnn.bias_ih_l0 + rnn.bias_hh_l0).tanh()
+            states.append(h)
+        return torch.stack(states, 1)
+
+    layer = nn.Linear(2, 3).double()
+    for composite in ("cp_lrp", "attnlrp"):
+        one, other = (
+            relprop.attribute(lambda x, h=h: (layer(x) * h(x)).sum(1), x, 1, composite=composite).values
+            for h in (lambda x: rnn(x)[0], stepwise)
+        )
+        close(one, other)
