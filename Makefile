@@ -19,7 +19,7 @@ SITE ?= site
 PACKAGES ?= .venv-packages
 TORCH ?= $(shell grep '^torch==' constraints-dev.txt)
 
-CODE := src tests benchmarks gallery docs examples
+CODE := src tests benchmarks gallery docs examples space
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Names the torch, so that another TORCH is another stamp.
@@ -62,8 +62,8 @@ coverage: $(VENV)/.stamp-coverage
 coverage-packages: $(PACKAGES)/.stamp
 	$(PACKAGES)/bin/python -m benchmarks.coverage --packages --page docs/coverage.md $(ARGS)
 
-# Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
-# the pages that Sphinx compares.
+# Runs the tutorials and draws the gallery, which takes some minutes. Every warning is an error, and nothing is fetched.
+# Each build starts afresh: the tables come from the code, not from the pages that Sphinx compares.
 docs: $(VENV)/.stamp-docs $(VENV)/.stamp-gallery
 	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
 	@echo "$(SITE)/index.html"

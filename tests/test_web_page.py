@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,45 @@ def test_the_server_behind_its_guard(address: str) -> None:
     }
     assert web_pages.asked(address, "/gradio_api/queue/join", data=message)[0] == 400
     assert b"root:" not in web_pages.asked(address, "/config")[1]
+
+
+def test_a_program_asks_and_gets_numbers(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    web_pages.photograph().save(path)
+    x = web_pages.subject().loaded.tensor(web_pages.photograph())
+    answer = web_pages.question(address, path, target=2, against=3, composites="zero,epsilon_plus", values=True)
+    with pytest.raises(Exception, match="there is no class 9"):
+        web_pages.question(address, path, target=9)
+    (tmp_path / "b.png").write_bytes(b"GIF89a")
+    with pytest.raises(Exception, match=r"(is broken|cannot be opened|not a picture)"):
+        web_pages.question(address, tmp_path / "b.png")
+    R = relprop.attribute(web_pages.small(), x, relprop.Contrast(2, 3), composite="epsilon_plus")
+    torch.testing.assert_close(torch.tensor(answer["values"][2][1]), R.values[0].sum(0), rtol=1e-4, atol=1e-6)
+    assert answer["scores"][-1]["score"] == pytest.approx(float(R.score), rel=1e-4)
+
+
+def test_a_block_in_a_page_of_ones_own() -> None:
+    import gradio
+
+    import relprop.web
+
+    with gradio.Blocks() as demo:
+        gradio.Markdown("mine")
+        assert relprop.web.explain_block(web_pages.small(), examples=[web_pages.photograph()]) is demo
+    assert "explain" in {fn.api_name for fn in demo.fns.values()}
+    alone = relprop.web.explain_block(web_pages.small(), examples=[])
+    assert isinstance(alone, gradio.Blocks) and alone is not demo
+    with pytest.raises(
+        relprop.errors.ModelStateError, match=r"relprop\.web\.explain_block: the model is in training mode"
+    ):
+        relprop.web.explain_block(torch.nn.Linear(3, 2))
+
+
+def test_a_widget_shows_a_frame_of_a_page_that_is_served() -> None:
+    pytest.importorskip("IPython")
+    frame = relprop.widget(web_pages.small(), height=300)
+    assert frame.src.startswith("http://127.0.0.1:") and frame.height == 300
+    answer = urllib.request.urlopen(frame.src, timeout=20)
+    assert "http://localhost:*" in answer.headers["Content-Security-Policy"]
+    answer.close()
+    frame.server.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,3 +81,20 @@ def served(subjects: Any = None, **given: Any) -> Iterator[str]:
         yield running.address
     finally:
         running.close()
+
+
+def question(address: str, path: Any, **given: Any) -> Any:
+    """What the page answers a program about a picture."""
+    from gradio_client import Client, handle_file
+
+    wanted = {"target": None, "against": None, "composites": "auto", "values": False, **given}
+    client = Client(address, verbose=False, analytics_enabled=False)
+    return client.predict(handle_file(path), *wanted.values(), api_name="/explain")
+
+
+@contextmanager
+def free_port() -> Iterator[int]:
+    """A port that nobody listens to."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        yield found.getsockname()[1]

@@ -58,6 +58,7 @@ from relprop.text import compare_text, explain_generation, explain_text
 from relprop.version import VERSION
 
 if TYPE_CHECKING:
+    from relprop.concepts.atlas import atlas
     from relprop.concepts.graph import AttributionGraph
     from relprop.concepts.graphs import graph
     from relprop.concepts.importance import importance
@@ -118,6 +119,7 @@ __all__ = [
     "Zero",
     "ZeroBias",
     "__version__",
+    "atlas",
     "attribute",
     "attribute_each",
     "captum",
@@ -162,6 +164,7 @@ __all__ = [
 _LATER = {
     "AttributionGraph": "relprop.concepts.graph",
     "Index": "relprop.concepts.index",
+    "atlas": "relprop.concepts.atlas",
     "explain_dataset": "relprop.data.datasets",
     "graph": "relprop.concepts.graphs",
     "importance": "relprop.concepts.importance",

@@ -30,14 +30,15 @@ def references(unit: Any, by: str, most: int) -> Drawing:
     Raises:
         InputError: the index has no model and data at hand, or the samples are not pictures.
     """
-    panels = _references(unit, by, most)
+    panels = crops(unit, by, most)
     classes = ", ".join(f"{c} ({share:.1%})" for c, share in unit.classes(3))
     return framed(
         titled(row(panels), f"{unit.layer}, unit {unit.unit}", lines=[f"most relevance in classes {classes}"])
     )
 
 
-def _references(unit: Any, by: str, most: int) -> list[Drawing]:
+def crops(unit: Any, by: str, most: int) -> list[Drawing]:
+    """The references of a unit, each cut to where the unit looked, without near-duplicates."""
     index = unit.index
     if index.model is None or index.dataset is None:
         raise InputError("pictures need the model and the data: relprop.load_index(folder, model, dataset).")
@@ -73,7 +74,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 def conditional(index: Any, x: Tensor, target: Any, layer: str, numbers: Sequence[int]) -> list[Tensor]:
     """The maps of some units of a layer for one input."""
     axis = index.layers[layer].axis
-    chosen = [_unit(layer, axis, n) for n in numbers]
+    chosen = [unit_of(layer, axis, n) for n in numbers]
     spliced = list(index.splices.values())
     return [
         R.values
@@ -83,7 +84,8 @@ def conditional(index: Any, x: Tensor, target: Any, layer: str, numbers: Sequenc
     ]
 
 
-def _unit(layer: str, axis: int, number: int) -> Units:
+def unit_of(layer: str, axis: int, number: int) -> Units:
+    """A unit of a layer, by the axis of its units."""
     return units(layer)[tuple([slice(None)] * axis + [number])]
 
 
@@ -188,7 +190,7 @@ def concepts(index: Any, result: Any, layer: str | None, most: int, count: int) 
         drawn = [
             panel(Panel(overlay(Heatmap.of(maps[n]), picture), "relevance through it"), height=SIDE, bar=False),
             panel(Panel(overlay(Heatmap.of(own[n]), picture), "what is its own"), height=SIDE, bar=False),
-            *(_references(index[path, unit], "relevance", count) if index.dataset is not None else []),
+            *(crops(index[path, unit], "relevance", count) if index.dataset is not None else []),
         ]
         rows.append(titled(row(drawn), f"unit {unit}: {shares[n]:.1%}", size=13))
     drawing = framed(titled(column(rows), f"{result.subject(0)}: units of {path}"))

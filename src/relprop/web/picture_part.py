@@ -13,7 +13,7 @@ from PIL import Image
 
 from relprop.loading.photographs import PHOTOGRAPHS
 from relprop.rendering import html
-from relprop.web import controls, drawn, limits, pictures, scripts, source
+from relprop.web import controls, drawn, limits, pictures, programs, scripts, source
 from relprop.web.answering import Desk, answered
 from relprop.web.components import picture_field
 from relprop.web.downloads import OF_PICTURES
@@ -91,7 +91,16 @@ class Part:
                         ]
                 self.kept = controls.Kept(OF_PICTURES, self.desk, PART, drawing=pictures.Answer.options)
                 self.kept.add()
+        programs.add(self.picture, self._of_program, _values)
         self._listen(gr)
+
+    def _of_program(self, path: Path, settings: Settings) -> pictures.Answer:
+        """The answer to a program. It is kept nowhere, and neither is the picture."""
+        try:
+            given = [limits.picture(path, self.desk.limits)]
+        finally:
+            path.unlink(missing_ok=True)
+        return self.desk.work.do("", lambda: pictures.ask(self.subject, given, settings))
 
     @property
     def outputs(self) -> list[Any]:
@@ -245,6 +254,11 @@ class Part:
         gr = gradio()
         hidden = gr.update(choices=[], value=None, visible=False)
         return (page(_HINT), hidden, *self.asked.shown(Settings()), page(""), *self.kept.empty())
+
+
+def _values(answer: pictures.Answer) -> list[list[Any]]:
+    """The map of each target and composite, rows of pixels, summed over colours."""
+    return [[found.values[0].sum(0).tolist() for found in line] for line in answer.result.results]
 
 
 def page(body: str) -> str:

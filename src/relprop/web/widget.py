@@ -30,7 +30,7 @@ def widget(model: Any, *, height: int = 900, limits: Limits | None = None, **giv
             them.
 
     Returns:
-        The frame, which a notebook shows. Its `src` is the page's address.
+        The frame, which a notebook shows. Its `src` is the page's address, and `frame.server.close()` ends the page.
 
     Raises:
         InputError: the arguments do not fit each other.
@@ -43,4 +43,6 @@ def widget(model: Any, *, height: int = 900, limits: Limits | None = None, **giv
     blocks = server.made([(subject.name, lambda: subject)], limits)
     running = server.start(blocks, port=0, rules=Rules(limits, around=_NOTEBOOKS))
     atexit.register(running.close)
-    return display.IFrame(running.address, width="100%", height=height)
+    frame = display.IFrame(running.address, width="100%", height=height)
+    frame.server = running
+    return frame
