@@ -26,6 +26,7 @@ from relprop.evaluation import Evaluation
 
 CASES: dict[str, Callable[[int], Case]] = {
     "efficientnet": pictures.efficientnet,
+    "efficientnet_fine": pictures.efficientnet_fine,
     "photographs": pictures.photographs,
     "efficientnet1": pictures.efficientnet1,
     "vgg": small.vgg,
@@ -49,9 +50,14 @@ LARGE = (
 """The composites that a large network is judged on: a method takes some 40 forward passes for each picture."""
 
 
+FINE = ("auto", "epsilon_plus_flat", "gamma_flat", "gamma 0.1 flat", "gamma 0.1 box")
+
+
 def methods_of(case: Case) -> dict[str, Any]:
     """All that compete on a network."""
     found = composites_of(case)
+    if "small patches" in case.data:
+        return {name: each for name, each in found.items() if name in FINE}
     if case.name.startswith("EfficientNet"):
         found = {name: each for name, each in found.items() if name in LARGE}
     return found | (of_texts_by_captum(case) if case.kind == "texts" else of_captum(case))
