@@ -67,6 +67,24 @@ class Step:
                 order.setdefault(id(step), waiting.pop())
         return list(order.values())
 
+    def ends(self) -> Iterator[Step]:
+        """The chain, and each end of it that is a function of what a step before it returns."""
+        yield self
+        order = self.steps()
+        for start in reversed(order[:-1]):
+            made: dict[int, Any] = {id(start): SOURCE}
+            for step in order:
+                if step is start or not any(isinstance(a, Step) for a in step.args):
+                    continue
+                if any(a is SOURCE for a in step.args) or any(
+                    isinstance(a, Step) and id(a) not in made for a in step.args
+                ):
+                    continue  # not a function of that step alone
+                args = tuple(made[id(a)] if isinstance(a, Step) else a for a in step.args)
+                made[id(step)] = Step(step.function, args, step.kwargs, step.line)
+            if id(self) in made:
+                yield made[id(self)]
+
     def _operand(self, a: Any, s: Tensor, found: dict[int, Tensor]) -> Any:
         if a is SOURCE:
             return s
