@@ -42,7 +42,7 @@ CASES: dict[str, Callable[[int], Case]] = {
     "smollm2": texts.smollm2,
 }
 LARGE = (
-    "auto", "zero", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "excitation_backprop", "gamma_flat",
+    "auto", "zero", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "excitation_backprop", "gamma_flat", "gamma_box",
     "gamma 0.05 box", "gamma 0.1", "gamma 0.1 flat", "gamma 0.1 box", "gamma 0.1 observed box", "gamma 0.25 box",
     "gamma 0.5 flat",
 )  # fmt: skip

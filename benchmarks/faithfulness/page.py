@@ -37,7 +37,7 @@ def head(made: Sequence[tuple[Case, Evaluation, dict[str, str]]]) -> list[str]:
         others = [name for name in ranked if name not in composites_in(found) and name not in found.free]
         cells = [
             f"{case.name}, {case.data} ({len(found)})",
-            f"`{case.auto}`",
+            f"`{case.auto.name}`",
             f"{ranked.index('auto') + 1} of {len(found.asked)}",
         ]
         for names in (composites, others):
@@ -81,7 +81,7 @@ def section(case: Case, found: Evaluation, bad: dict[str, str]) -> list[str]:
     lines = [
         f"## {case.name}, {case.data}",
         "",
-        f"{len(found)} samples; {found.units}; accuracy {case.accuracy:.3f}. `auto` is `{case.auto}`, number "
+        f"{len(found)} samples; {found.units}; accuracy {case.accuracy:.3f}. `auto` is `{case.auto.name}`, number "
         f"{order.index('auto') + 1} of {len(found.asked)} methods; its ABPC is "
         + ", ".join(f"{mean(c.values[0]):.3g} ± {standard_error(c.values[0]):.2g}" for c in columns)
         + f". Rank correlation of the methods between the replacements: {next(iter(found.agreement().values())):.2f}.",

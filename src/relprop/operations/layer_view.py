@@ -12,6 +12,9 @@ from torch import Tensor
 from relprop.numerics import carrying, finite, nonzero, own, quotient, signed, times, wide
 from relprop.operations.saved_output import Output
 
+_LARGE = 2**16
+"""From how many entries on a copy of a weight takes longer than what it saves."""
+
 
 class LayerView:
     """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
@@ -108,6 +111,17 @@ class LayerView:
         if name not in self._memo:
             self._memo[name] = compute()
         return self._memo[name]
+
+    def of_weight(self, name: str, change: Callable[[Tensor], Tensor], within: Callable[[Tensor], Tensor]) -> Tensor:
+        layer = self._layer
+        alone = layer.scale is not None and not {name, "weight itself"} & self._memo.keys()
+        if alone and layer.plain.numel() > max(
+            _LARGE, self.x.numel()
+        ):  # else the merged weight is kept, to be read again
+            merged = layer.weight.to(self.x.dtype)
+            if own(merged):
+                self._memo[name] = within(merged)
+        return self.once(name, lambda: change(self.weight))
 
     def without_bias(self) -> LayerView:
         view = copy.copy(self)

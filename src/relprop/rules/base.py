@@ -135,6 +135,10 @@ class Layer(Protocol):
         """The result of the first `compute` of this backward pass, for values that do not depend on the sample."""
         ...
 
+    def of_weight(self, name: str, change: Callable[[Tensor], Tensor], within: Callable[[Tensor], Tensor]) -> Tensor:
+        """`once(name, lambda: change(weight))`. `within` does the same in its operand, to save a copy of the weight."""
+        ...
+
     def without_bias(self) -> Layer:
         """The same layer with a bias of 0 (the relevance that arrived stays)."""
         ...

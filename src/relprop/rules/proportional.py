@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -83,14 +84,15 @@ class Gamma(WeightedRule):
         check_number("gamma", self.gamma)
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        w, b = layer.weight, layer.bias
+        b = layer.bias
         if layer.nonnegative and layer.rectified:
             slope = 1 / (1 + self.gamma)
-            above = layer.once("above", lambda: F.leaky_relu(w, slope))
+            leaky, within = partial(F.leaky_relu, negative_slope=slope), partial(F.leaky_relu_, negative_slope=slope)
+            above = layer.of_weight("above", leaky, within)
             bias = F.leaky_relu(b, slope) if isinstance(b, Tensor) else b
             return layer.transpose(layer.share(g, layer.forward(layer.x, above, bias)), above)
         half = self.gamma / (2 + self.gamma)
-        size = layer.once("size", lambda: w.abs())
+        size = layer.of_weight("size", torch.abs, torch.abs_)
         total = layer.forward(
             layer.x if layer.nonnegative else layer.x.abs(), size, b.abs() if isinstance(b, Tensor) else 0.0
         )
@@ -121,14 +123,14 @@ class AlphaBeta(WeightedRule):
             raise RuleError(f"alpha - beta must be 1 to conserve relevance; got {self.alpha} - {self.beta}.")
 
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
-        x, w, b = layer.x, layer.weight, layer.bias
+        x, b = layer.x, layer.bias
         b_pos = b.clamp(min=0) if isinstance(b, Tensor) else max(b, 0.0)
 
         def positive() -> Tensor:
-            return layer.once("positive", lambda: w.clamp(min=0))
+            return layer.of_weight("positive", partial(torch.clamp, min=0), partial(torch.clamp_, min=0))
 
         def negative() -> Tensor:
-            return layer.once("negative", lambda: w.clamp(max=0))
+            return layer.of_weight("negative", partial(torch.clamp, max=0), partial(torch.clamp_, max=0))
 
         def back(s: Tensor, same: Callable[[], Tensor], other: Callable[[], Tensor]) -> Tensor:
             """Sends `s` back through the weights `same()` where `x >= 0`, and through `other()` where `x < 0`."""
