@@ -195,6 +195,8 @@ def one_map_however_it_is_spelled(program: Program) -> None:
     for composite in Random(program.seed + 2).sample(COMPOSITES, 3):
         if composite in ("gamma_flat", "gamma_box", "auto") and any(mask in program.source() for mask in _MASKS):
             continue  # a mask puts a constant there, and a tanh that is 1 - 1 at 0: these keep what zeros carry
+        if composite in ("gamma_flat", "gamma_box", "auto") and operations_of(program) & _PICKING:
+            continue  # which of several zeros is picked is torch's affair, and these give zeros relevance
         if composite in ("gamma_flat", "gamma_box", "auto") and "recurrent" in operations_of(program):
             continue  # its steps, written out, are layers of their own: the first is the first layer, and "auto" sees none
         wanted, got = explained(plain, composite), explained(program, composite)
