@@ -7,6 +7,7 @@ or shift along it, one number per channel, gives another map of the same kind. I
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.tensors import per_axis
+from relprop.torch_private.graph import batched
 
 
 class Map:
@@ -100,6 +102,8 @@ class Contraction(Map):
         return y if b is None else y + b
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        if batched(s):  # vmap has no rule for einsum
+            return _contracted(s, self.output, w, self.constant, self.live)
         return torch.einsum(f"{self.output},{self.constant}->{self.live}", s, w)
 
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
@@ -123,6 +127,21 @@ class Contraction(Map):
 
     def over(self, axis: int) -> bool:
         return self.output[axis : axis + 1] in self.channels
+
+
+def _contracted(a: Tensor, of_a: str, b: Tensor, of_b: str, output: str) -> Tensor:
+    """`einsum` of two operands as a product of matrices. Each letter of the operands is in two of the three terms or in all."""
+    shared = [label for label in of_a if label in of_b and label in output]
+    summed = [label for label in of_a if label in of_b and label not in output]
+    rows = [label for label in of_a if label not in of_b]
+    columns = [label for label in of_b if label not in of_a]
+    sizes = dict(zip(of_a, a.shape, strict=True)) | dict(zip(of_b, b.shape, strict=True))
+    count = [math.prod(sizes[label] for label in labels) for labels in (shared, rows, summed, columns)]
+    left = a.permute([of_a.index(label) for label in shared + rows + summed]).reshape(count[0], count[1], count[2])
+    right = b.permute([of_b.index(label) for label in shared + summed + columns]).reshape(count[0], count[2], count[3])
+    order = shared + rows + columns
+    product = (left @ right).reshape([sizes[label] for label in order])
+    return product.permute([order.index(label) for label in output])
 
 
 class Diagonal(Map):
