@@ -62,8 +62,8 @@ coverage: $(VENV)/.stamp-coverage
 coverage-packages: $(PACKAGES)/.stamp
 	$(PACKAGES)/bin/python -m benchmarks.coverage --packages --page docs/coverage.md $(ARGS)
 
-# Every warning is an error, and nothing is fetched. Each build starts afresh: the tables come from the code, not from
-# the pages that Sphinx compares.
+# Runs the tutorials and draws the gallery, which takes some minutes. Every warning is an error, and nothing is fetched.
+# Each build starts afresh: the tables come from the code, not from the pages that Sphinx compares.
 docs: $(VENV)/.stamp-docs $(VENV)/.stamp-gallery
 	$(BIN)/python -m sphinx --write-all --fresh-env --fail-on-warning --keep-going --quiet docs $(SITE)
 	@echo "$(SITE)/index.html"

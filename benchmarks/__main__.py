@@ -3,6 +3,7 @@
     python -m benchmarks --small                            # does it run? figures without meaning
     python -m benchmarks --only relprop --network vgg16     # how far are we from the goals?
     python -m benchmarks --json figures.json                # everything, for the record
+    python -m benchmarks --overhead                         # small networks, where Python is what costs
 
 Nothing else should run on the machine meanwhile. One thread (the default) repeats best.
 """
@@ -11,18 +12,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from pathlib import Path
 
 import torch
 
-from benchmarks import memory, networks, report, speed
+from benchmarks import memory, networks, overhead, report, speed
 from benchmarks.contestants import YARDSTICK, Contestant, everyone
 
 SMALL = "efficientnet_lite0"  # the network that is fastest to build and to run
 
 
 def main() -> None:
+    if "--overhead" in sys.argv[1:]:
+        overhead.main([word for word in sys.argv[1:] if word != "--overhead"])
+        return
     options = arguments()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # what the others warn of is theirs to mend

@@ -8,7 +8,11 @@ CPU time of the whole process, one thread, rounds in turn, so that other work on
 from __future__ import annotations
 
 import argparse
+import resource
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -30,13 +34,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="loops, resuming, storing, memory, clusters or processes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as place:
-        loops(Path(place), options.samples, options.rounds)
-        resuming(Path(place))
-    storing()
+    steps: dict[str, Callable[[Path], None]] = {
+        "loops": lambda place: loops(place, options.samples, options.rounds),
+        "resuming": resuming,
+        "storing": lambda place: storing(),
+        "memory": memory,
+        "clusters": clusters,
+        "processes": lambda place: processes(place, options.samples),
+    }
+    for name, step in steps.items():
+        if options.only in ("", name):
+            with tempfile.TemporaryDirectory() as place:
+                step(Path(place))
 
 
 def loops(folder: Path, samples: int, rounds: int) -> None:
@@ -91,6 +104,62 @@ def storing() -> None:
             took = (time.process_time() - start) / 64 * 1e3
             error = np.linalg.norm(decode(stored, scale, form) - values) / np.linalg.norm(values)
             print(f"noise, sum:{blocks}, {form}: {len(content) / 64 / 1024:.2f} KiB, {took:.2f} ms, error {error:.1e}")
+
+
+_RUN = """
+import resource, sys, torch, relprop
+torch.set_num_threads(1)
+
+class Made:  # samples that are nowhere on disk: pages of a mapped file would count as memory
+    def __len__(self):
+        return int(sys.argv[1])
+
+    def __getitem__(self, n):
+        return torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(n))
+
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32, 10)).eval()
+relprop.explain_dataset(Made(), model, sys.argv[2], batch_size=50, unit=500, loaders=2, progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory(folder: Path) -> None:
+    """The peak memory of runs of 1,000 and of 100,000 samples."""
+    found = {}
+    for count in (1000, 10_000, 100_000):
+        command = [sys.executable, "-c", _RUN, str(count), str(folder / f"run {count}")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[count] = int(done.stdout.split()[-1]) / 1024
+        print(f"peak memory of a run of {count:,} samples: {found[count]:.0f} MiB")
+        shutil.rmtree(folder / f"run {count}")
+    print(f"100,000 samples over 1,000: {found[100_000] / found[1000]:.3f}")
+
+
+def clusters(folder: Path) -> None:
+    """SpRAy of 10,000 maps of 14 x 14, and of 20,000 by 2,000 prototypes."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(196, 2, bias=False)).eval()
+    for count, prototypes in ((10_000, None), (20_000, 2000)):
+        x = torch.randn(count, 1, 14, 14)
+        settings = {"target": 0, "composite": "zero", "batch_size": 1000, "progress": False}
+        run = relprop.explain_dataset(x, model, folder / str(count), **settings)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        took = cpu(lambda run=run, prototypes=prototypes: run.spray(by="target", prototypes=prototypes))
+        grew = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        print(f"SpRAy of {count:,} maps, prototypes {prototypes}: {took:.1f} s of CPU time, {grew:.0f} MiB more")
+
+
+def processes(folder: Path, samples: int) -> None:
+    """One process against two, by the clock: it means something on two idle cores alone."""
+    x = torch.randn(samples, 3, 224, 224)
+    seconds = {}
+    for count in (1, 2):
+        settings = {"batch_size": 8, "unit": 16, "progress": False, "processes": count}
+        last: list[float] = []
+        settings["said"] = lambda line, last=last: last.append(time.perf_counter())
+        relprop.explain_dataset(x, "efficientnet_lite0", folder / str(count), **settings)
+        # from the first unit on: starting a process imports torch, once
+        seconds[count] = (last[-1] - last[2]) / (len(last) - 3)
+    print(f"two processes against one, units per second: {seconds[1] / seconds[2]:.2f}")
 
 
 def cpu(act: Callable[[], object]) -> float:

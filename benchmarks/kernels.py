@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ import relprop
 from benchmarks.counted import densenet_121, efficientnet_b0, mobilenet_v2
 from benchmarks.networks import ResNet, images
 from benchmarks.sequences import Llama, ViT
+from relprop.attribution import later
 
 MATRICES = frozenset(["convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"])  # fmt: skip
 """Convolutions and products of matrices, which are counted by themselves."""
@@ -97,6 +99,7 @@ def counted(call: Callable[[], object]) -> Counts:
     counts = Counts()
     with ExitStack() as within:
         within.enter_context(Reads(counts))
+        within.enter_context(patch.object(later, "waits_for", lambda device: True))
         within.enter_context(counts)
         call()
     return counts

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 import relprop
-from relprop.composites import epsilon_gamma_box, epsilon_plus_flat, gamma_flat
+from relprop.composites import epsilon_plus_flat, gamma_box, gamma_flat
 from relprop.loading.photographs import PHOTOGRAPHS
 from relprop.rendering import Heatmap, Panel, column, strip
 from relprop.rendering.drawing import framed
@@ -16,11 +16,11 @@ from relprop.zoo.images import preprocess, square
 
 WHERE = Path(__file__).parent / "images" / "demo.png"
 COMPOSITES = {
-    "gamma_flat, gamma 0.1": gamma_flat(0.1),
-    "gamma_flat, gamma 0.25": gamma_flat(),
-    "gamma_flat, gamma 1": gamma_flat(1.0),
+    "gamma_box, gamma 0.1": gamma_box(0.1),
+    "gamma_box, gamma 0.25": gamma_box(),
+    "gamma_box, gamma 1": gamma_box(1.0),
+    "gamma_flat": gamma_flat(),
     "epsilon_plus_flat": epsilon_plus_flat(),
-    "epsilon_gamma_box": epsilon_gamma_box(low=-127 / 128, high=1.0),
 }
 
 

@@ -118,7 +118,7 @@ def by_hand(folder: Path, wanted: int, processes: int, expected: dict[str, bytes
     while kills < wanted:
         place, going = folder / f"run {processes}-{runs}", True
         while going:
-            going = killed(place, processes, chance.uniform(1, 12), chance.random() < 0.4, chance)
+            going = killed(place, processes, chance.uniform(2, 16), chance.random() < 0.4, chance)
             kills += going
             if (place / "run.json").exists() and len(relprop.open_run(place).keys()) == 60:
                 break

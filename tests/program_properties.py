@@ -22,7 +22,7 @@ import relprop
 from programs import Program, draw, step
 from relprop.errors import RelpropWarning, SeveredGraphError
 
-COMPOSITES = ("zero", "epsilon", "gamma_flat", "cp_lrp", "attnlrp", "auto")
+COMPOSITES = ("zero", "epsilon", "gamma_flat", "gamma_box", "cp_lrp", "attnlrp", "auto")
 
 
 class Broken(AssertionError):
@@ -123,7 +123,7 @@ def linear_in_the_seed(program: Program) -> None:
 
 def a_sample_alone_is_a_sample_in_a_batch(program: Program) -> None:
     composite = one_of(program)
-    if composite in ("gamma_flat", "auto") and operations_of(program) & _PICKING:
+    if composite in ("gamma_flat", "gamma_box", "auto") and operations_of(program) & _PICKING:
         return  # which of several zeros is picked, torch says by the size of the batch, and these rules give zeros relevance
     x = program.inputs()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(program.seed))
@@ -193,9 +193,11 @@ def one_map_however_it_is_spelled(program: Program) -> None:
     if not bool(((slopes[0] - slopes[1]).abs() <= 1e-10 * scale).all()):
         return  # nor here: torch's own gradients differ
     for composite in Random(program.seed + 2).sample(COMPOSITES, 3):
-        if composite in ("gamma_flat", "auto") and any(mask in program.source() for mask in _MASKS):
+        if composite in ("gamma_flat", "gamma_box", "auto") and any(mask in program.source() for mask in _MASKS):
             continue  # a mask puts a constant there, and a tanh that is 1 - 1 at 0: these keep what zeros carry
-        if composite in ("gamma_flat", "auto") and "recurrent" in operations_of(program):
+        if composite in ("gamma_flat", "gamma_box", "auto") and operations_of(program) & _PICKING:
+            continue  # which of several zeros is picked is torch's affair, and these give zeros relevance
+        if composite in ("gamma_flat", "gamma_box", "auto") and "recurrent" in operations_of(program):
             continue  # its steps, written out, are layers of their own: the first is the first layer, and "auto" sees none
         wanted, got = explained(plain, composite), explained(program, composite)
         close(got.score, wanted.score, 1e-9, f"score under {composite}")

@@ -130,7 +130,7 @@ def test_the_grid_of_a_first_layer_with_a_stride_is_noted(kernel: int, stride: i
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, kernel, stride, kernel // 2), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
                           nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()  # fmt: skip
-    R = relprop.attribute(model, torch.rand(1, 3, 64, 64), 0)
+    R = relprop.attribute(model, torch.rand(1, 3, 64, 64), 0, composite="gamma_flat")
     heatmap = Heatmap.of(R.values[0])
     assert dotted(heatmap.values) == (stride == 2) == ("stride of the network's first layer" in heatmap.note)
     even = Heatmap.of(R.values[0], smooth=2)

@@ -187,8 +187,8 @@ def test_the_automatic_choice_merges_like_the_composite_it_picks() -> None:
     model.eval()
     x = torch.randn(2, 3, 8, 8).double()
     picked = relprop.attribute(model, x, 0)
-    assert picked.composite.name == "gamma_flat"
-    torch.testing.assert_close(picked.values, relprop.attribute(model, x, 0, composite="gamma_flat").values)
+    assert picked.composite.name == "gamma_box"
+    torch.testing.assert_close(picked.values, relprop.attribute(model, x, 0, composite="gamma_box").values)
 
 
 class Frozen(nn.Module):

@@ -550,7 +550,7 @@ def test_a_table_that_does_not_fit_is_told_line_by_line(here: Path, monkeypatch:
     assert "━" in wide
     monkeypatch.setenv("COLUMNS", "30")
     narrow = good("explain", "one.png", "-m", "mine:small", "--out", "out")
-    assert "━" not in narrow and "Relevance: " in narrow and "Composite: auto (gamma_flat)\n" in narrow
+    assert "━" not in narrow and "Relevance: " in narrow and "Composite: auto (gamma_box)\n" in narrow
 
 
 def test_smooth_maps(here: Path) -> None:

@@ -52,6 +52,13 @@ def test_tables_as_data_and_resumed(here: Path) -> None:
     assert json.loads(good(*options)) == first
 
 
+def test_reliability_of_replacements(here: Path) -> None:
+    options = ("evaluate", "pictures", "--model", "mine_too:small", "--metric", "reliability", "--units", "4")
+    assert "r_oms" in good(*options, "--of", "probability")
+    assert "pass of='probability'" in run(*options).output.replace("\n", " ")
+    assert "of must be one of" in run(*options, "--of", "odds").output.replace("\n", " ")
+
+
 def test_search(here: Path) -> None:
     said = good("evaluate", "rows.csv", "--model", "mine_too:table", "--search")
     assert "held-out" in said and ("relprop.Composite(" in said or "'auto'" in said)

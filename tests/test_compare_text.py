@@ -141,6 +141,11 @@ def test_the_command(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tiny.words().save_pretrained("news")
     said = good("compare", NEWS, "-m", "hf:news", "-t", "crude", "-t", "grain", "-c", "auto", "-c", "cp_lrp")
     assert "crude by cp_lrp" in said and said.endswith("comparison.png\n") and Path("comparison.png").exists()
+    said = good("compare", NEWS, "-m", "hf:news", "-t", "crude", "--against", "grain", "-c", "auto", "--out", "d.svg")
+    assert "crude rather than" in said and "grain by" in said
+    for wrong in (["--against", "grain"], ["-t", "grain", "--against", "grain"]):
+        done = run("compare", NEWS, "-m", "hf:news", *wrong)
+        assert done.exit_code == 2 and "--against grain needs --target" in done.stderr
     Path("a.txt").write_text(NEWS)
     good("compare", NEWS, "a.txt", "-m", "hf:news", "--out", "c.html")
     page = Path("c.html").read_text(encoding="utf-8")

@@ -45,7 +45,7 @@ def drawing(result: Comparison, **options: object) -> Drawing:
 
 
 def test_its_parts_are_those_of_attribute(model: nn.Module, compared: Comparison) -> None:
-    assert compared.columns == ["auto (gamma_flat)", "epsilon", "zero_bias"] and len(compared.results) == 3
+    assert compared.columns == ["auto (gamma_box)", "epsilon", "zero_bias"] and len(compared.results) == 3
     x = compared.given()
     for row, target in enumerate([0, 1, relprop.Contrast(0, 1)]):
         for column, composite in enumerate(["auto", "epsilon", "zero_bias"]):

@@ -66,7 +66,7 @@ NAMED: dict[str, tuple[Composite, reference.Rule, reference.Rule, reference.Rule
     "gamma_box": (
         composites.gamma_box(),
         partial(reference.z_box_of_the_sample, channels=3),
-        partial(reference.gamma, gamma=0.1),
+        partial(reference.gamma, gamma=0.25),
         epsilon,
     ),
     "gamma_flat 0.5": (
@@ -114,11 +114,25 @@ def test_named_composites(name: str) -> None:
     close(relevance.values, layer_by_layer(model, x, 2, first, conv, linear))
 
 
-def test_auto_on_a_convolutional_network_is_gamma_flat() -> None:
+def test_auto_on_a_convolutional_network_is_gamma_box() -> None:
     model, x = network(), torch.randn(2, 3, 8, 8).double()
     auto = relprop.attribute(model, x, 2)
-    close(auto.values, relprop.attribute(model, x, 2, composite=composites.gamma_flat()).values)
-    assert auto.composite.name == "gamma_flat"
+    close(auto.values, relprop.attribute(model, x, 2, composite=composites.gamma_box()).values)
+    assert auto.composite.name == "gamma_box"
+
+
+def test_auto_on_patches_does_not_depend_on_how_they_are_cut() -> None:
+    """A convolution that moves by its own size, or a linear layer on patches that a reshape cut out."""
+    conv, head = nn.Conv2d(2, 5, 3, 3).double(), nn.Linear(20, 3).double()
+
+    def by_linear(x: Tensor) -> Tensor:
+        cut = x.unfold(2, 3, 3).unfold(3, 3, 3).permute(0, 2, 3, 1, 4, 5).reshape(len(x), 4, 18)
+        return head(F.linear(cut, conv.weight.reshape(5, 18), conv.bias).transpose(1, 2).flatten(1).relu())
+
+    x = torch.randn(2, 2, 6, 6).double()
+    one = relprop.attribute(nn.Sequential(conv, nn.Flatten(), nn.ReLU(), head), x, 1)
+    other = relprop.attribute(by_linear, x, 1)
+    assert one.composite == other.composite == composites.gamma_flat()
 
 
 def test_auto_on_series_has_no_flat_layer() -> None:

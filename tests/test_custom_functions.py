@@ -355,8 +355,8 @@ class InPlace(Function):
     ("function", "why"),
     [
         (Rounded, "no step of its forward hands relevance"),
-        (Written, "no torch operation"),
-        (Added, "no torch operation"),
+        (Written, "not a torch operation"),
+        (Added, "not a torch operation"),
         (InPlace, "writes into its argument"),
     ],
 )

@@ -553,5 +553,5 @@ def test_the_record_says_what_a_reader_needs(tmp_path: Path) -> None:
     run = explain(X, tmp_path / "maps")
     record = json.loads((run.folder / "units" / "000001.json").read_text())
     assert record["rows"] == [8, 16] and record["keys"] == [str(n) for n in range(8, 16)]
-    assert record["composite"] == "gamma_flat" and record["batch"] == 4
+    assert record["composite"] == "gamma_box" and record["batch"] == 4
     assert all((run.folder / name).stat().st_size == said["bytes"] for name, said in record["files"].items())

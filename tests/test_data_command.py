@@ -147,5 +147,5 @@ def test_a_signal_stops_it_with_the_line_that_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, progress = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "This goes on: relprop run " in progress and "--unit 2" in progress
+    assert "To continue: relprop run " in progress and "--unit 2" in progress
     assert not relprop.open_run(tmp_path / "maps").verify()

@@ -1,4 +1,4 @@
-"""Exports of a run: each format holds what the run holds, goes on where it was stopped, and is never another thing's end."""
+"""Exports of a run: each format holds what the run holds, continues where it was stopped, and is never another thing's end."""
 
 from __future__ import annotations
 

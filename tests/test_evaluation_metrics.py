@@ -23,6 +23,7 @@ from relprop.evaluation import (
     Localisation,
     NormalisedFlipping,
     Randomisation,
+    Reliability,
     SensitivityN,
     SoftErasure,
     Stability,
@@ -301,6 +302,38 @@ def test_conservation_where_it_is_known() -> None:
     assert bool(found["incompleteness"][0].isnan().all())
     with pytest.raises(InputError, match="leave of="):
         evaluated(model, x, "conservation", of="probability")
+
+
+# --------------------------------------------------------------------------------------------- replacements themselves
+
+
+def test_reliability_is_the_area_of_the_definition() -> None:
+    model, x = mlp(2, 6).double(), tables(3)
+    metric = Reliability(steps=6, draws=2)
+    found = evaluated(model, x, metric, ["zero", "input"], replace=[0.0, 0.5], of="probability")
+    for column, value in zip(found.find("r_oms"), (0.0, 0.5), strict=True):
+        assert torch.equal(column.values[0], column.values[1]) and column.better == 0
+        for n in range(3):
+            places = metric._orders(_work(model, x, x), n)
+            curves = []
+            for order in places.argsort(1).tolist():
+                score = lambda row: model(row[None]).softmax(1)[0, 0].item()  # noqa: E731
+                curves.append(reference.flipped(score, x[n], torch.full((6,), value).double(), order)[1:])
+            mean = [sum(points) / 2 for points in zip(*curves, strict=True)]
+            assert abs(float(column.values[0, n]) - reference.area(mean)) < 1e-10
+
+
+def test_reliability_where_it_is_known() -> None:
+    """A replacement that puts back what was there keeps the probability; a model that ignores its input has but one."""
+    model, x = mlp(2, 6).double(), tables(3)
+    same = evaluated(model, x, "reliability", replace=lambda rows, gone: rows, of="probability")
+    torch.testing.assert_close(same["r_oms"][0], model(x).softmax(1)[:, 0].detach(), **EXACT)
+    one = nn.Linear(6, 3).double()
+    torch.nn.init.zeros_(one.weight)
+    alike = evaluated(one, x, "reliability", of="probability", replace=[0.0, 3.0])
+    torch.testing.assert_close(alike["r_oms"][0], one(x).softmax(1)[:, 0].detach(), **EXACT)
+    with pytest.raises(InputError, match="of='probability'"):
+        evaluated(model, x, "reliability")
 
 
 # --------------------------------------------------------------------------------------------- several at once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import random
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -138,3 +139,13 @@ def test_a_missing_package_is_said_in_a_line(start: Callable[..., str]) -> None:
         pytest.skip("aeon is installed")
     with pytest.raises(SystemExit, match="aeon is not installed: see the top of"):
         start("speakers.py")
+
+
+@pytest.mark.slow
+def test_the_watermark_is_found(start: Callable[..., str]) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("zarr")
+    said = start("watermark.py")
+    assert "the mark is on class 8; class 8 comes first" in said
+    assert float(re.search(r"best cluster ([0-9.]+)", said)[1]) >= 0.95  # type: ignore[index]
+    assert Path(said.strip().splitlines()[-1]).is_file()

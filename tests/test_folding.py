@@ -49,6 +49,14 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "channels turned to features": (lambda x: F.conv1d(x, W1).transpose(1, 2) * BIAS + BIAS, (2, 2, 4)),
     "tokens of an image": (lambda x: F.conv2d(x, W2).flatten(2).mT + BIAS, (2, 2, 3, 4)),
     "rows as samples": (lambda x: NORM(F.linear(x, W).flatten(0, 1)).unflatten(0, (len(x), -1)), (2, 5, 4)),
+    "heads, flattened": (lambda x: normed(2)(torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)).flatten(2)), (2, 5, 4)),
+    "heads, turned": (
+        lambda x: (
+            (torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)) + drawn(2, 1, 3)).transpose(1, 2) * drawn(2, 1) + BIAS
+        ),
+        (2, 5, 4),
+    ),
+    "heads, joined": (lambda x: (x[:, None] @ drawn(2, 4, 3)).transpose(1, 2) + drawn(2, 3), (2, 5, 4)),
     "scaled, then copied": (lambda x: (F.linear(x, W) * BIAS).clone() + BIAS, (2, 4)),
     "scaled, then seen": (lambda x: (F.linear(x, W) * BIAS).unsqueeze(1) + BIAS, (2, 4)),
     "seen twice": (lambda x: (F.linear(x, W).unsqueeze(1) * BIAS).squeeze(1) + BIAS, (2, 4)),

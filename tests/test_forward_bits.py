@@ -275,3 +275,15 @@ def test_the_model_that_is_explained_keeps_what_it_wrote() -> None:
     right(x)
     relprop.attribute(model, x, 0)
     assert torch.equal(model.weight, right.weight)
+
+
+def test_a_recurrent_layer_on_a_transposed_input_has_its_own_bits() -> None:
+    """Torch multiplies by another kernel where the weights require a gradient, as the model's do."""
+    for make in (nn.RNN, nn.LSTM, nn.GRU):
+        rnn = make(8, 3, batch_first=True).double().eval()
+        for seed in range(3):
+            x = torch.randn(4, 8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).transpose(1, 2)
+            with torch.no_grad():
+                wanted = rnn(x)[0]
+            found = relprop.attribute(lambda x, rnn=rnn: rnn(x)[0], x, lambda y: y.flatten(1).sum(1)).output
+            assert torch.equal(found, wanted)

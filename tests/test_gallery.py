@@ -14,7 +14,19 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-KINDS = {"photographs", "series", "tables", "sound", "volumes", "words", "classes", "tokens", "layers", "patches"}
+KINDS = {
+    "photographs",
+    "series",
+    "tables",
+    "sound",
+    "volumes",
+    "words",
+    "classes",
+    "tokens",
+    "layers",
+    "patches",
+    "concepts",
+}
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from random import Random
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 from torch import nn
 
 import relprop
-from relprop.engine.members import members
+from relprop.engine import members as engine_members
+from relprop.engine.members import kept, members
 
 
 def same(model: nn.Module) -> None:
@@ -91,3 +94,52 @@ def test_a_replaced_layer_is_named_and_counted_in_the_next_explanation() -> None
     model[2].to("meta")
     with pytest.raises(relprop.errors.ModelStateError, match=r"parameter '2.weight' is on device meta"):
         relprop.attribute(model, x, 0)
+
+
+def test_a_child_that_changes_its_parent_name_or_class_is_noticed() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2)))
+    same(model)
+    moved = model[0]._modules.pop("1")
+    model[1]._modules = {"1": moved, **model[1]._modules}  # the same modules, in the same order, under the same names
+    same(model)
+    assert members(model).paths["1.1"] is moved
+    model[1]._modules["act"] = model[1]._modules.pop("1")
+    same(model)
+
+    class Own(nn.Linear):
+        pass
+
+    model[0][0].__class__ = Own
+    assert members(model).standing[id(model[0][0])][1].endswith("Own")
+
+
+def test_parameters_that_get_other_numbers_in_place_are_noticed() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.randn(1, 3)
+    relprop.attribute(model, x, 0)
+    model.double()
+    with pytest.raises(relprop.errors.InputError, match=r"the model is torch\.float64"):
+        relprop.attribute(model, x, 0)
+    model.float()
+    model[2].weight.data = torch.randn(5, 4)
+    model[2].bias = None
+    assert relprop.attribute(model, x, 4).model.parameters == 12 + 4 + 20
+
+
+def test_what_is_kept_goes_with_the_model() -> None:
+    model = nn.Sequential(nn.Linear(3, 4))
+    model[0].owner = [model]  # a child that leads back to the model
+    members(model)
+    gone, before = weakref.ref(model), len(kept)
+    assert model in kept
+    del model
+    gc.collect()
+    assert gone() is None
+    assert len(kept) == before - 1
+
+
+def test_the_second_pass_makes_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    members(model)
+    monkeypatch.setattr(engine_members, "paths_of", None)
+    same(model)

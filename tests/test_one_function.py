@@ -302,3 +302,28 @@ def test_a_kink_at_an_exact_zero_has_one_slope() -> None:
             for values in found.values():
                 torch.testing.assert_close(values, next(iter(found.values())))
             assert torch.equal(values[0], torch.tensor([1.0, 0.0], dtype=D))
+
+
+def test_a_sigmoid_of_an_activation_of_a_sum_is_an_activation() -> None:
+    """Not a normaliser: `1 / (1 + exp(-sin(sum)))` is the sigmoid that it is by name."""
+    x = torch.randn(2, 3, 4, dtype=D)
+    forms: list[Callable[[Tensor], Tensor]] = [
+        lambda x: torch.sigmoid(x.sum(1).sin()),
+        lambda x: 1 / (1 + (-x.sum(1).sin()).exp()),
+        lambda x: (1 + torch.exp(-x.sum(1).sin())).reciprocal(),
+    ]
+    maps = [relprop.attribute(f, x, lambda y: y.sum(1), composite="zero").values for f in forms]
+    for values in maps[1:]:
+        torch.testing.assert_close(values, maps[0])
+
+
+def test_an_activation_of_a_logarithm_has_its_own_gradient() -> None:
+    """`log(s) * sigmoid(log(s))` has no value at s = 0, from where a secant would start."""
+    x = torch.rand(2, 4, dtype=D) + 0.5
+
+    def written(x: Tensor) -> Tensor:
+        h = (1 + x.softmax(-1)).log()
+        return h * torch.sigmoid(h)
+
+    named = relprop.attribute(lambda x: F.silu((1 + x.softmax(-1)).log()), x, 0, composite="zero")
+    torch.testing.assert_close(relprop.attribute(written, x, 0, composite="zero").values, named.values)

@@ -38,7 +38,10 @@ def imported(name: str) -> Any:
         pytest.skip(f"{name} is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:  # it was installed without what it needs
+            pytest.skip(f"{name} needs {error.name}, which is not installed")
 
 
 @pytest.fixture(scope="module")

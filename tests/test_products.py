@@ -142,3 +142,17 @@ def test_a_sum_scaled_by_alpha_is_a_step_of_a_chain() -> None:
     ]
     one, other = (relprop.attribute(f, x, composite="zero").values for f in forms)
     torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "attnlrp"])
+def test_a_quotient_by_what_makes_a_sigmoid_is_a_gated_product(composite: str) -> None:
+    a, b = torch.randn(2, 3, 4, dtype=torch.float64)
+    wanted = relprop.attribute(lambda a, b: (a * b.sigmoid()).sum(1), (a, b), composite=composite).values
+    forms = [
+        lambda a, b: (a / (1 + torch.exp(-b))).sum(1),
+        lambda a, b: (a / (1 + (-b).exp()).clone()).sum(1),
+        lambda a, b: (a * (1 / (1 + torch.exp(-b)))).sum(1),
+    ]
+    for form in forms:
+        for values, right in zip(relprop.attribute(form, (a, b), composite=composite).values, wanted, strict=True):
+            close(values, right)

@@ -205,3 +205,18 @@ def test_arguments_that_do_not_fit(tmp_path: Path, settings: dict[str, object], 
     found = relprop.explain_dataset(torch.randn(10, 1, 3, 3), model, tmp_path / "few", batch_size=8, progress=False)
     with pytest.raises(InputError, match=said):
         found.spray(**settings)
+
+
+@pytest.mark.parametrize("small", [1, 2, 30])
+def test_the_silhouette_is_that_of_the_definition(small: int) -> None:
+    from sklearn.metrics import silhouette_score
+
+    from relprop.data.clustering import cosine_silhouette
+
+    points = np.random.default_rng(0).standard_normal((90, 7)) + 1
+    points[:small, 2] += 5
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    halves = (np.arange(90) >= small).astype(int)
+    assert cosine_silhouette(points, halves) == pytest.approx(
+        silhouette_score(points, halves, metric="cosine"), abs=1e-12
+    )

@@ -34,6 +34,8 @@ ALLOWED = {
     "_manipulate_weights",
     # accelerate's, on modules whose weights it moves
     "_hf_hook",
+    # the Hugging Face data sets', in the file that says which files hold one
+    "_data_files",
     # of every namedtuple
     "_fields",
 }
@@ -74,7 +76,7 @@ def own_names(trees: list[ast.AST]) -> set[str]:
     """Names that our own code gives to something."""
     own = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             own.add(node.name)
         elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
             own.add(node.id if isinstance(node, ast.Name) else node.attr)

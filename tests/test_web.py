@@ -175,7 +175,7 @@ def test_auto_with_a_gamma_is_the_composite_that_auto_stands_for() -> None:
     subject = web_pages.subject()
     x = subject.loaded.tensor(web_pages.photograph())
     (column,) = columns(Settings(gamma=2.0), subject, x)
-    assert column.composite == relprop.composites.gamma_flat(gamma=2.0)
+    assert column.composite == relprop.composites.gamma_box(gamma=2.0)
     assert column.name == "auto, gamma 2"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -81,6 +83,10 @@ def served(subjects: Any = None, **given: Any) -> Iterator[str]:
         yield running.address
     finally:
         running.close()
+        # Sockets and loops of uvicorn, Gradio and the browser's driver end here, not in a later test that would hear of it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
 
 
 def question(address: str, path: Any, **given: Any) -> Any:

@@ -26,6 +26,7 @@ from relprop.evaluation import Evaluation
 
 CASES: dict[str, Callable[[int], Case]] = {
     "efficientnet": pictures.efficientnet,
+    "efficientnet_fine": pictures.efficientnet_fine,
     "photographs": pictures.photographs,
     "efficientnet1": pictures.efficientnet1,
     "vgg": small.vgg,
@@ -42,16 +43,21 @@ CASES: dict[str, Callable[[int], Case]] = {
     "smollm2": texts.smollm2,
 }
 LARGE = (
-    "auto", "zero", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "excitation_backprop", "gamma_flat",
+    "auto", "zero", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "excitation_backprop", "gamma_flat", "gamma_box",
     "gamma 0.05 box", "gamma 0.1", "gamma 0.1 flat", "gamma 0.1 box", "gamma 0.1 observed box", "gamma 0.25 box",
     "gamma 0.5 flat",
 )  # fmt: skip
 """The composites that a large network is judged on: a method takes some 40 forward passes for each picture."""
 
 
+FINE = ("auto", "epsilon_plus_flat", "gamma_flat", "gamma 0.1 flat", "gamma 0.1 box")
+
+
 def methods_of(case: Case) -> dict[str, Any]:
     """All that compete on a network."""
     found = composites_of(case)
+    if "small patches" in case.data:
+        return {name: each for name, each in found.items() if name in FINE}
     if case.name.startswith("EfficientNet"):
         found = {name: each for name, each in found.items() if name in LARGE}
     return found | (of_texts_by_captum(case) if case.kind == "texts" else of_captum(case))

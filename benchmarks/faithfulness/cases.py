@@ -54,10 +54,10 @@ class Case:
         return {"units": units} if units is not None else {}
 
     @property
-    def auto(self) -> str:
-        """The name of the composite that `"auto"` stands for."""
+    def auto(self) -> relprop.Composite:
+        """The composite that `"auto"` stands for: finished work is kept by what acts, not by a name."""
         some, target = self.first()
-        return relprop.attribute(self.model, some, target).composite.name
+        return relprop.attribute(self.model, some, target).composite
 
 
 def trained(model: nn.Module, x: Tensor, y: Tensor, steps: int, rate: float = 3e-3) -> nn.Module:

@@ -32,6 +32,7 @@ NAMED = (
     "epsilon_plus_flat",
     "epsilon_alpha2_beta1_flat",
     "gamma_flat",
+    "gamma_box",
     "excitation_backprop",
 )
 GAMMAS = (0.05, 0.1, 0.25, 0.5)
@@ -116,7 +117,7 @@ def composites_of(case: Case) -> dict[str, Any]:
         "texts": of_texts,
     }
     named = {} if case.kind == "texts" else {name: name for name in NAMED}
-    return {"auto": "auto", **named, **makers[case.kind](case)}
+    return {"auto": case.auto, **named, **makers[case.kind](case)}
 
 
 def of_captum(case: Case) -> dict[str, Any]:

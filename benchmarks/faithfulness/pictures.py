@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,12 @@ def _efficientnet(variant: int, count: int) -> Case:
 
 def efficientnet(count: int) -> Case:
     return _efficientnet(0, count)
+
+
+def efficientnet_fine(count: int) -> Case:
+    """The same pictures, in small patches."""
+    case = _efficientnet(0, count)
+    return replace(case, data="ImageNet, small patches", options={"units": ("patches", 4), "free": ("random",)})
 
 
 def efficientnet1(count: int) -> Case:

@@ -8,7 +8,7 @@ from gallery.catalogue import MAPS, Map
 
 CHAPTERS = (
     "photographs", "rules", "composites", "scales", "layers", "digits", "patches", "series", "tables", "sound", "volumes", "words",
-    "classes", "tokens",
+    "classes", "tokens", "concepts",
 )  # fmt: skip
 for chapter in CHAPTERS:  # importing one adds its maps
     import_module(f"gallery.maps.{chapter}")

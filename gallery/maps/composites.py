@@ -33,7 +33,7 @@ def composites_photograph() -> Drawing:
     `"auto"` takes. The last two are gradients, which do not add up to anything.
     """
     chosen: list[Composite | str] = [
-        "gamma_flat", "gamma", relprop.composites.epsilon_gamma_box(LOW, HIGH), "epsilon_plus_flat", "epsilon_plus",
+        "gamma_box", "gamma", "gamma_flat", "epsilon_plus_flat", "epsilon_plus",
         "epsilon_alpha2_beta1_flat", "epsilon_alpha2_beta1", relprop.composites.deep_taylor(LOW, HIGH),
         "excitation_backprop", "beta_smooth", "zero_bias", "epsilon", "zero", "gradient", "guided_backprop",
     ]  # fmt: skip

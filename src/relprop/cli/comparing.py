@@ -49,13 +49,17 @@ def compare(
         list[str] | None,
         typer.Option("--target", "-t", help="A class, token or answer; each is a row.", show_default="the likeliest"),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Also a row for this target, and one for what speaks for the first one rather than for it."),
+    ] = None,
     composite: Annotated[
         list[str] | None,
         typer.Option(
             "--composite",
             "-c",
             help="Name of a composite; each is a column.",
-            show_default=", ".join(_USUAL),
+            show_default=f"{', '.join(_USUAL)}; of texts {', '.join(_USUAL_OF_TEXTS)}",
             autocompletion=composite_names,
         ),
     ] = None,
@@ -80,6 +84,8 @@ def compare(
 ) -> None:
     """Compare composites on the same inputs, side by side."""
     with errors_in_one_line():
+        if against is not None and (not target or against in target):
+            raise InputError(f"--against {against} needs --target, another one: it is what the target is set against.")
         for name in composite or ():
             check_composite(name)
         if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".html"):
@@ -93,9 +99,12 @@ def compare(
         targets: list[Any]
         if read:
             read_in += texts.read(inputs, tried)
-            targets = texts.targets_of(loaded, texts.Wish(target or ()))
+            targets = texts.targets_of(loaded, texts.Wish(target or (), against))
         else:
             targets = [find_class(each, names) for each in target or ()] or [None]
+            if against is not None:
+                other = find_class(against, names)
+                targets += [other, relprop.Contrast(targets[0], other)]
             for path in samples.files(inputs):
                 with tried.each(visible(path.name)):
                     read_in += samples.read(path, loaded, rows=row or (), without=without or ())

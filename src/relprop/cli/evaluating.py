@@ -58,6 +58,9 @@ def evaluate(
         str | None,
         typer.Option(help="What is removed as one: pixels, steps, features, tokens, words, or the side of patches."),
     ] = None,
+    of: Annotated[
+        str, typer.Option(help="What is read off the output: logit, probability, log_probability or log_odds.")
+    ] = "logit",
     search: Annotated[
         bool, typer.Option("--search", help="Search for the best composite instead, and print its code.")
     ] = False,
@@ -86,7 +89,7 @@ def evaluate(
         aim = explaining.find_class(target, names) if target is not None else None
         tried = Tried() if loaded.tokenizer is None else Tried.of_texts()
         given, options = _given(loaded, inputs, tried, without or (), lines)
-        options |= {"units": _units(units), "batch_size": batch_size, "metric": metric or ["flipping"]}
+        options |= {"units": _units(units), "batch_size": batch_size, "of": of, "metric": metric or ["flipping"]}
         if search:
             chosen = options.pop("metric")
             if len(chosen) > 1:

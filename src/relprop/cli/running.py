@@ -153,7 +153,7 @@ def _said_as_json(line: str) -> None:
 
 @contextmanager
 def _going_on() -> Iterator[None]:
-    """Stops at SIGINT and SIGTERM with the line that goes on. The unit at hand is lost, and nothing else."""
+    """Stops at SIGINT and SIGTERM with the line that continues it. The unit at hand is lost, and nothing else."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -162,7 +162,7 @@ def _going_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"Stopped. This goes on: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
+        typer.echo(f"Stopped. To continue: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
         raise typer.Exit(STOPPED) from None
     finally:
         signal.signal(signal.SIGTERM, before)

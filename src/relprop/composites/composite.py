@@ -125,7 +125,9 @@ class Composite:
 
     @property
     def _by_family(self) -> dict[str, Rule] | None:
-        """The rule of each family, if the entries name families alone; else None."""
+        """The rule of each family, if the entries name families alone; else None, as where a subclass chooses."""
+        if type(self).rule is not Composite.rule:
+            return None
         found: dict[str, Rule] = {}
         for key, rule in self.entries:
             if type(key) is not Family:

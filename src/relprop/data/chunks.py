@@ -84,5 +84,5 @@ def digest(store: Store, record: dict[str, Any]) -> str:
 
 
 def plain(keys: Sequence[str]) -> list[str]:
-    """Keys as text that any program reads: bytes of a path that are no text become escapes."""
+    """Keys as text that any program reads: bytes of a path that are not text become escapes."""
     return [key.encode("utf-8", "backslashreplace").decode() for key in keys]

@@ -58,7 +58,7 @@ def exact(points: np.ndarray, neighbours: int, method: str, view: str | None, se
     halves = sklearn.cluster.KMeans(2, n_init=10, random_state=seed).fit_predict(vectors[:, 1:2])
     silhouette = 0.0
     if len(set(halves)) == 2:
-        silhouette = float(sklearn.metrics.silhouette_score(points, halves, metric="cosine"))
+        silhouette = cosine_silhouette(points, halves)
     if method == "hdbscan":
         clusters = sklearn.cluster.HDBSCAN(max(neighbours, 2), copy=True).fit_predict(vectors[:, 1:k])
     else:
@@ -110,6 +110,26 @@ def by_prototypes(
     )  # fmt: skip
 
 
+def cosine_silhouette(points: np.ndarray, halves: np.ndarray) -> float:
+    """The mean silhouette (Rousseeuw 1987) of two clusters of points of length 1 (or 0), by cosine distance.
+
+    The mean distance of a point from a cluster is 1 less its product with the cluster's mean, so that no matrix of all
+    distances is needed.
+    """
+    sizes = [int((halves == n).sum()) for n in (0, 1)]
+    sums = [points[halves == n].sum(0) for n in (0, 1)]
+    total = 0.0
+    for own, other in ((0, 1), (1, 0)):
+        if sizes[own] < 2:
+            continue  # that of a point alone is 0
+        mine = points[halves == own]
+        # its distance from itself does not count; it is 0, and 1 by the products for a point of length 0
+        inside = (sizes[own] - mine @ sums[own] - (1 - (mine * mine).sum(1))) / (sizes[own] - 1)
+        outside = 1 - mine @ (sums[other] / sizes[other])
+        total += float(((outside - inside) / np.maximum(np.maximum(inside, outside), 1e-30)).sum())
+    return total / len(points)
+
+
 def plane(points: np.ndarray, view: str, seed: int) -> np.ndarray:
     """Points in two dimensions: t-SNE (van der Maaten and Hinton 2008) or UMAP (McInnes et al. 2018). Of many, some.
 
@@ -138,7 +158,7 @@ def needed() -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    for part in ("cluster", "manifold", "metrics", "neighbors"):
+    for part in ("cluster", "manifold", "neighbors"):
         library(f"sklearn.{part}", "SpRAy needs scikit-learn", "spray")
     return library("sklearn", "SpRAy needs scikit-learn", "spray")
 

@@ -40,6 +40,7 @@ def explain_dataset(
     max_bad: float | int = 0.01,
     retry_bad: bool = False,
     key: Any = None,
+    column: str | list[str] | None = None,
     transform: Any = None,
     progress: bool = True,
     said: Callable[[str], None] | None = None,
@@ -50,13 +51,16 @@ def explain_dataset(
     the unit it was at. Several processes may write one folder. Needs zarr: `pip install 'relprop[data]'`.
 
     Args:
-        source: a folder of pictures, read recursively; a list of paths; a `.npy` file; a tensor or array with the samples
-            first; a data set with a length, whose items are inputs or (input, label); or a `DataLoader` that does not
-            shuffle, of which the data set and `collate_fn` are used.
+        source: a folder of pictures, read recursively; a list of paths; a table (`.csv`, `.jsonl`, `.parquet`) with the path
+            of a picture or a row of numbers for each sample; tar files in the form of WebDataset; a `.npy` file; a tensor
+            or array with the samples first; a data set with a length, whose items are inputs, pictures, (input, label) or
+            dicts of columns, as those of Hugging Face; or a `DataLoader` that does not shuffle, of which the data set and
+            `collate_fn` are used.
         model: a module, or a network by name as the command takes it, such as "efficientnet_lite0" or
             "module.path:factory".
         folder: where the run is kept.
-        target: None for the predicted class; "label" for the labels of the source; a list or 1-D tensor with one per
+        target: None for the predicted class; "label" for the labels of the source, or the
+            name of another of its columns; a list or 1-D tensor with one per
             sample; else any target that `attribute` takes for all samples.
         composite: the rules, or the name of a composite.
         keep: what is stored. `{"input": ...}` is "sum" over channels (the default), "full", "sum:28" for sums of 28 x 28
@@ -75,7 +79,10 @@ def explain_dataset(
         limit: only so many of the first samples.
         max_bad: samples that may be quarantined before the run stops: a share, or a number; at least 10 where it is a share.
         retry_bad: whether to do again the units that have quarantined samples.
-        key: the keys of the samples as a list, or a function from their number; None takes relative paths or row numbers.
+        key: the keys of the samples as a list, a function from their number, or the name of a column; None takes relative
+            paths, the keys of tar files, or row numbers.
+        column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers; None finds
+            it by its name.
         transform: a function from a Pillow image to an input (C, H, W), in place of the network's own preprocessing.
         progress: whether to say on stderr what is done.
         said: is called with each line of progress, in place of stderr.
@@ -96,7 +103,9 @@ def explain_dataset(
     if engine not in (None, "ray"):
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
-    given = Given(source, model, target, composite, keep, number_format, batch_size, loaders, limit, key, transform)
+    given = Given(
+        source, model, target, composite, keep, number_format, batch_size, loaders, limit, key, transform, column
+    )
     spread = processes > 1 or engine is not None
     sent = given.pickled() if spread else b""
     job, prints = prepared(given)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from relprop.attribution import attribute
 from relprop.composites import Composite
+from relprop.data.items import Item
 from relprop.data.keep import Keep, encode
-from relprop.data.sources import Item, Source
+from relprop.data.sources import Source
 from relprop.data.store import EXPLAINED, NO_SAMPLE, QUARANTINED, Spec
 from relprop.errors import (
     CompositeError,
@@ -60,18 +61,24 @@ class Job:
     batch: int
     loaders: int
 
+    @property
+    def by_column(self) -> bool:
+        """Whether the targets are in a column of the source."""
+        return isinstance(self.target, str) and (self.target == "label" or self.target in self.source.columns)
+
     def target_of(self, number: int, item: Item) -> Any:
         """The target of one sample; None for the predicted class."""
-        if isinstance(self.target, str) and self.target == "label":
-            if item.label is None:
-                raise InputError("the sample has no label, and target='label' asks for it.")
-            return item.label
+        if self.by_column:
+            found = item.label if self.target == "label" else item.columns.get(self.target)
+            if found is None:
+                raise InputError(f"the sample has no {self.target}, and target={self.target!r} asks for it.")
+            return found
         return self.target[number] if isinstance(self.target, list) else self.target
 
     def attribute(self, items: Sequence[Item], numbers: Sequence[int]) -> Relevance:
         """The explanation of some samples, as one batch."""
         targets = [self.target_of(number, item) for number, item in zip(numbers, items, strict=True)]
-        several = isinstance(self.target, list) or (isinstance(self.target, str) and self.target == "label")
+        several = isinstance(self.target, list) or self.by_column
         inputs = torch.stack([item.inputs for item in items]).to(_device(self.model))
         return attribute(
             self.model, inputs, targets if several else self.target, composite=self.composite,

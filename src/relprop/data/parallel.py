@@ -38,7 +38,7 @@ def process(work: Work, given: bytes, count: int) -> None:
     condemned: dict[int, set[int]] = {}
     busy: dict[_Worker, int] = {}
     try:
-        idle = [workers.start() for _ in range(min(count, len(todo)))]
+        idle = workers.several(min(count, len(todo)))
         while todo or busy:
             while idle and todo:
                 worker, unit = idle.pop(), todo.popleft()
@@ -85,12 +85,14 @@ def _culprit(workers: _Workers, work: Work, number: int, known: set[int]) -> int
 class _Worker:
     """Another process."""
 
-    def __init__(self, folder: Path, given: bytes, place: int) -> None:
+    def __init__(self, folder: Path, place: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.place = place
+        # What is large goes through our own pipe. `start` would wait for ever to hand it to a process that dies meanwhile,
+        # because it keeps the other end of its pipe open.
         self.process = context.Process(
-            target=_serve, args=(theirs, folder, given, torch.get_num_threads(), place), daemon=True
+            target=_serve, args=(theirs, folder, torch.get_num_threads(), place), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -138,23 +140,35 @@ class _Workers:
         self.all: list[_Worker] = []
         self.trial: _Worker | None = None  # the one that looks for samples that kill
 
+    def several(self, count: int) -> list[_Worker]:
+        """So many processes whose networks are loaded. They load at the same time."""
+        begun = [self._begin() for _ in range(count)]
+        return [worker if self._loaded(worker) else self.start() for worker in begun]
+
     def start(self) -> _Worker:
         """A process whose network is loaded.
 
         Raises:
             InputError: it dies before that, again and again.
         """
-        places = {worker.place for worker in self.all if worker.process.is_alive()}
-        place = next(n for n in range(len(places) + 1) if n not in places)
         for _ in range(_DEATHS):
-            worker = _Worker(self.folder, self.given, place)
-            self.all.append(worker)
-            if worker.answer() is not None:
+            worker = self._begin()
+            if self._loaded(worker):
                 return worker
         raise InputError(
             f"processes die by {worker.how()} before their first unit. Is memory too small for that many networks? In a "
             "script, the call must be under `if __name__ == '__main__':`."
         )
+
+    def _begin(self) -> _Worker:
+        places = {worker.place for worker in self.all if worker.process.is_alive()}
+        worker = _Worker(self.folder, next(n for n in range(len(places) + 1) if n not in places))
+        self.all.append(worker)
+        return worker
+
+    def _loaded(self, worker: _Worker) -> bool:
+        worker.send(self.given)
+        return worker.answer() is not None
 
     def kills(self, number: int, low: int, high: int, known: set[int]) -> bool:
         """Whether some samples of a unit kill a process."""
@@ -175,12 +189,12 @@ def _ready(workers: list[_Worker]) -> list[_Worker]:
     return [by[pipe] for pipe in wait(list(by))]  # type: ignore[index]
 
 
-def _serve(pipe: Any, folder: Path, given: bytes, threads: int, place: int) -> None:
+def _serve(pipe: Any, folder: Path, threads: int, place: int) -> None:
     """What another process does: it answers until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
     try:
         torch.set_num_threads(threads)
-        job, store = loaded(given, folder, place)
+        job, store = loaded(pipe.recv(), folder, place)
         pipe.send(("ready", True))
         while True:
             what, number, *rest = pipe.recv()

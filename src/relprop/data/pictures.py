@@ -27,7 +27,7 @@ def pictures_of(store: Store, source: Any, model: Any = None, transform: Any = N
         transform: as it was given to the run.
 
     Raises:
-        InputError: the source is another one, or its samples are no pictures.
+        InputError: the source is another one, or its samples are not pictures.
     """
     named = model if model is not None else store.about["fingerprint"]["model"]
     files = store.about["fingerprint"]["source"] == "files" and transform is None
@@ -50,7 +50,7 @@ def pictures_of(store: Store, source: Any, model: Any = None, transform: Any = N
             raise InputError(f"the source has no {quoted(key)}: it is not the one of this run.")
         x = found.read(places[key]).inputs
         if x.ndim not in (2, 3):
-            raise InputError(f"{quoted(key)} is no picture: its shape is {tuple(x.shape)}.")
+            raise InputError(f"{quoted(key)} is not a picture: its shape is {tuple(x.shape)}.")
         if low is not None and high is not None:
             x = ((x - low[0]) / (high[0] - low[0])).clamp(0, 1)
         return picture_of(x)[0]

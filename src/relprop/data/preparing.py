@@ -43,6 +43,7 @@ class Given:
     limit: int | None
     key: Any
     transform: Any
+    column: Any = None
 
     def pickled(self) -> bytes:
         """Itself, for another process.
@@ -73,9 +74,9 @@ def prepared(given: Given) -> tuple[Job, dict[str, Any]]:
             "map."
         )
     loaded, name = _loaded(given.model)
-    found = source_of(given.source, loaded, given.key, given.transform)
+    found = source_of(given.source, loaded, given.key, given.transform, given.column, given.target)
     if given.limit is not None:
-        found = Source(found.kind, found.keys[: given.limit], found.read)
+        found = Source(found.kind, found.keys[: given.limit], found.read, found.columns)
     target = given.target.tolist() if isinstance(given.target, Tensor) else given.target
     if isinstance(target, list) and len(target) != len(found):
         raise InputError(f"target= has {len(target)} targets, and the source {len(found)} samples.")
@@ -87,6 +88,8 @@ def prepared(given: Given) -> tuple[Job, dict[str, Any]]:
         "batch_size": given.batch_size, "transform": None if given.transform is None else spelled(given.transform),
         "dtype": _dtype(loaded.model), "device": _device_kind(loaded.model), "source": found.kind,
     }  # fmt: skip
+    if given.column is not None:
+        prints["column"] = given.column
     return job, prints
 
 
@@ -117,8 +120,8 @@ def opened(folder: Path, job: Job, prints: dict[str, Any], unit: int | None, say
         }  # fmt: skip
         create(folder, about, specs)
     store = Store(folder)
-    for name, value in prints.items():
-        before = store.about["fingerprint"].get(name)
+    for name in dict.fromkeys((*prints, *store.about["fingerprint"])):
+        value, before = prints.get(name), store.about["fingerprint"].get(name)
         if before != value:
             raise InputError(f"{quoted(folder)} holds another run, whose {name} is {before!r}; this one has {value!r}.")
     if unit is not None and unit != store.size:

@@ -15,20 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
+from relprop.data.items import Item, Reading, plain
+from relprop.data.tabular import TABLES, key_column, read_table
+from relprop.data.tar_shards import read_shards
 from relprop.errors import InputError
 from relprop.loading.network import Loaded
 from relprop.loading.samples import PICTURES, read
 from relprop.rendering.visible import quoted
+from relprop.zoo.images import load_image
 
 _SHOWN = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Item:
-    """One sample: the model's input without the axis of samples, and its label if the source has one."""
-
-    inputs: Tensor
-    label: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +35,13 @@ class Source:
         kind: what it is, in a word.
         keys: the key of each sample.
         read: gives a sample by its number. It may be called from several threads.
+        columns: the names of its columns, any of which may hold the targets.
     """
 
     kind: str
     keys: Sequence[str]
     read: Callable[[int], Item]
+    columns: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -56,26 +54,41 @@ class Source:
         return found.hexdigest()
 
 
-def source_of(given: Any, loaded: Loaded, key: Any = None, transform: Any = None) -> Source:
+def source_of(
+    given: Any, loaded: Loaded, key: Any = None, transform: Any = None, column: Any = None, target: Any = None
+) -> Source:
     """The source that an argument describes.
 
     Args:
-        given: a folder, a list of paths, a `.npy` file, a tensor, a data set with a length, or a `DataLoader`.
+        given: a folder, a list of paths, a table, tar files, a `.npy` file, a tensor, a data set with a length, or a
+            `DataLoader`.
         loaded: the network, which says how its pictures are read.
-        key: the keys as a list, or a function from a sample's number to its key; None takes paths and numbers.
+        key: the keys as a list, a function from a sample's number to its key, or the name of a column; None takes paths
+            and numbers.
         transform: a function from a Pillow image to the network's input, instead of its own preprocessing.
+        column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers.
+        target: the target of the run: a column of that name is not an input.
 
     Raises:
         InputError: it is none of these, it is empty, it shuffles, or two keys are equal.
     """
-    found = _found(given, loaded, transform)
+    if (
+        column is not None
+        and not isinstance(column, str)
+        and not (isinstance(column, (list, tuple)) and column and all(isinstance(one, str) for one in column))
+    ):
+        raise InputError(f"column is the name of a column, or a list of names; got {column!r}.")
+    found = _found(given, Reading(loaded, transform, column), target)
     if not len(found):
         raise InputError(f"the source {_named(given)} is empty.")
     if key is not None:
-        keys = [str(key(n)) for n in range(len(found))] if callable(key) else [str(one) for one in key]
+        if isinstance(key, str):
+            keys = key_column(key, found.columns, found.read, len(found))
+        else:
+            keys = [str(key(n)) for n in range(len(found))] if callable(key) else [str(one) for one in key]
         if len(keys) != len(found):
             raise InputError(f"key= has {len(keys)} keys, and the source {len(found)} samples.")
-        found = Source(found.kind, keys, found.read)
+        found = Source(found.kind, keys, found.read, found.columns)
     twice = [name for name, count in Counter(found.keys).items() if count > 1]
     if twice:
         names = ", ".join(map(quoted, twice[:_SHOWN]))
@@ -83,24 +96,28 @@ def source_of(given: Any, loaded: Loaded, key: Any = None, transform: Any = None
     return found
 
 
-def _found(given: Any, loaded: Loaded, transform: Any) -> Source:
+def _found(given: Any, reading: Reading, target: Any) -> Source:
     if isinstance(given, (str, os.PathLike)):
-        return _of_path(Path(given), loaded, transform)
+        return _of_path(Path(given), reading, target)
     if isinstance(given, (list, tuple)) and given and all(isinstance(one, (str, os.PathLike)) for one in given):
-        return _of_files([Path(one) for one in given], [str(one) for one in given], loaded, transform)
+        if all(str(one).lower().endswith(".tar") for one in given):
+            return _of_shards([Path(one) for one in given], reading)
+        return _of_files([Path(one) for one in given], [str(one) for one in given], reading)
     if isinstance(given, (Tensor, np.ndarray)):
         return _of_array(given)
     if isinstance(given, DataLoader):
         return _of_loader(given)
     if hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, dict):
-        return Source("data set", _numbers(len(given)), lambda n: _item(given[n]))
+        columns = getattr(given, "column_names", None)  # of a data set of Hugging Face
+        names = columns if isinstance(columns, list) else []
+        return Source("data set", _numbers(len(given)), lambda n: reading.item(given[n]), names)
     raise InputError(
-        "a source is a folder, a list of paths, a .npy file, a tensor, a data set with __len__ and __getitem__, or a "
-        f"DataLoader; got {type(given).__name__}."
+        "a source is a folder, a list of paths, a table (.csv, .jsonl, .parquet), tar files, a .npy file, a tensor, a data "
+        f"set with __len__ and __getitem__, or a DataLoader; got {type(given).__name__}."
     )
 
 
-def _of_path(path: Path, loaded: Loaded, transform: Any) -> Source:
+def _of_path(path: Path, reading: Reading, target: Any) -> Source:
     if path.is_dir():
         names = sorted(
             (Path(base) / name).relative_to(path).as_posix()
@@ -110,7 +127,7 @@ def _of_path(path: Path, loaded: Loaded, transform: Any) -> Source:
         )
         if not names:
             raise InputError(f"the source {quoted(path)} is empty: it holds no pictures ({', '.join(PICTURES)}).")
-        return _of_files([path / name for name in names], names, loaded, transform)
+        return _of_files([path / name for name in names], names, reading)
     if not path.is_file():
         raise InputError(f"there is no file or folder {quoted(path)}.")
     if path.suffix.lower() == ".npy":
@@ -118,16 +135,23 @@ def _of_path(path: Path, loaded: Loaded, transform: Any) -> Source:
             return _of_array(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, OSError, EOFError) as error:
             raise InputError(f"{quoted(path)} is not an array that can be read: {error}.") from error
-    return _of_files([path], [path.name], loaded, transform)
+    if path.suffix.lower() in TABLES:
+        return Source(*read_table(path, reading, target))
+    if path.suffix.lower() == ".tar":
+        return _of_shards([path], reading)
+    return _of_files([path], [path.name], reading)
 
 
-def _of_files(paths: Sequence[Path], keys: Sequence[str], loaded: Loaded, transform: Any) -> Source:
+def _of_shards(paths: Sequence[Path], reading: Reading) -> Source:
+    keys, one = read_shards(paths, reading)
+    return Source("tar files", keys, one, ["label"])
+
+
+def _of_files(paths: Sequence[Path], keys: Sequence[str], reading: Reading) -> Source:
     def one(n: int) -> Item:
-        if transform is None:
-            return Item(read(paths[n], loaded)[0].inputs[0])
-        from relprop.zoo.images import load_image
-
-        return _item(transform(load_image(paths[n])))
+        if reading.transform is None:
+            return Item(read(paths[n], reading.loaded)[0].inputs[0])
+        return Item(reading.picture(load_image(paths[n])))
 
     return Source("files", list(keys), one)
 
@@ -159,26 +183,10 @@ def _of_loader(loader: Any) -> Source:
     def one(n: int) -> Item:
         batch = collate([dataset[n]])
         if isinstance(batch, (list, tuple)) and len(batch) == 2:
-            return Item(batch[0][0], _plain(batch[1][0]))
+            return Item(batch[0][0], plain(batch[1][0]))
         return Item(batch[0])
 
     return Source("data set", _numbers(len(dataset)), one)
-
-
-def _item(found: Any) -> Item:
-    """A sample from what a data set gives: an input, or (input, label)."""
-    label = None
-    if isinstance(found, (list, tuple)) and len(found) == 2:
-        found, label = found
-    if isinstance(found, np.ndarray):
-        found = torch.from_numpy(found)
-    if not isinstance(found, Tensor):
-        raise InputError(f"a sample is a tensor, or (tensor, label); got {type(found).__name__}.")
-    return Item(found, _plain(label))
-
-
-def _plain(label: Any) -> Any:
-    return label.item() if hasattr(label, "item") else label
 
 
 def _numbers(count: int) -> list[str]:

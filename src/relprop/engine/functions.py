@@ -39,17 +39,6 @@ def scaled(x: Tensor, factor: Share) -> Tensor:
     return applied(_Scaled, x, factor)
 
 
-def halved(y: Tensor) -> Tensor:
-    """A new tensor, made by one operation, which passes half of its gradient to its operands."""
-    assert y.grad_fn is not None
-    y.grad_fn.register_prehook(_half)
-    return y
-
-
-def _half(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(None if g is None else g * 0.5 for g in gradients)
-
-
 class _Custom(torch.autograd.Function):
     """`compute()` forward, `propagate(saved x, g)` backward: one live operand, any modified gradient."""
 

@@ -83,7 +83,8 @@ class _Kept(NamedTuple):
     scripted: list[str]
 
 
-_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+"""What the last pass over each model met."""
 
 
 def members(model: Any) -> Members:
@@ -95,24 +96,24 @@ def members(model: Any) -> Members:
     if not isinstance(model, nn.Module):
         return Members(model)
     try:
-        kept = _kept.get(model)
+        before = kept.get(model)
     except TypeError:  # a module that cannot be hashed
         return _by_torch(model)
-    if kept is not None:
-        every, names, tensors = one_pass(model, len(kept.met))
-        if not _same(kept, every, names):
-            kept = None
-    if kept is None:
+    if before is not None:
+        every, names, tensors = one_pass(model, len(before.met))
+        if not _same(before, every, names):
+            before = None
+    if before is None:
         paths = paths_of(model)
         if paths is None:
             return _by_torch(model)
         every, names, tensors = one_pass(model, sys.maxsize)
         met: list[Callable[[], nn.Module | None]] = [_nothing if module is None else ref(module) for module in every]
         kinds = [None if module is None else type(module) for module in every]
-        kept = _kept[model] = _Kept(met, kinds, names, _standing(paths), _scripted(paths))
-    if None in kept.kinds:
+        before = kept[model] = _Kept(met, kinds, names, _standing(paths), _scripted(paths))
+    if None in before.kinds:
         every = [module for module in every if module is not None]
-    return Members(model, every, tensors, kept.standing, kept.scripted)
+    return Members(model, every, tensors, before.standing, before.scripted)
 
 
 def _by_torch(model: nn.Module) -> Members:
@@ -121,11 +122,11 @@ def _by_torch(model: nn.Module) -> Members:
     return Members(model, every, list(model.parameters()), _standing(paths), _scripted(paths))
 
 
-def _same(kept: _Kept, every: list[Any], names: list[str | int]) -> bool:
+def _same(last: _Kept, every: list[Any], names: list[str | int]) -> bool:
     """Whether a pass met the modules that an earlier one met, of the same classes and under the same names."""
-    if names != kept.names or [None if module is None else type(module) for module in every] != kept.kinds:
+    if names != last.names or [None if module is None else type(module) for module in every] != last.kinds:
         return False
-    before = [reference() for reference in kept.met]
+    before = [reference() for reference in last.met]
     return all(map(is_, every, before))
 
 

@@ -67,6 +67,24 @@ class Step:
                 order.setdefault(id(step), waiting.pop())
         return list(order.values())
 
+    def ends(self) -> Iterator[Step]:
+        """The chain, and each end of it that is a function of what a step before it returns."""
+        yield self
+        order = self.steps()
+        for start in reversed(order[:-1]):
+            made: dict[int, Any] = {id(start): SOURCE}
+            for step in order:
+                if step is start or not any(isinstance(a, Step) for a in step.args):
+                    continue
+                if any(a is SOURCE for a in step.args) or any(
+                    isinstance(a, Step) and id(a) not in made for a in step.args
+                ):
+                    continue  # not a function of that step alone
+                args = tuple(made[id(a)] if isinstance(a, Step) else a for a in step.args)
+                made[id(step)] = Step(step.function, args, step.kwargs, step.line)
+            if id(self) in made:
+                yield made[id(self)]
+
     def _operand(self, a: Any, s: Tensor, found: dict[int, Tensor]) -> Any:
         if a is SOURCE:
             return s
@@ -143,18 +161,28 @@ def chain(
         affine: whether it is a scale or a shift.
         written: a tensor about to be overwritten; another source with the same numbers is preferred.
     """
-    live = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
-    if not live or any(a.shape != live[0].shape for a in live[1:]):
+    operands, live = list(args), []
+    for number, a in enumerate(args):
+        if isinstance(a, Tensor) and a.requires_grad:
+            live.append(number)
+    if not live:
         return None
-    origins = [origin(live[0])] if len(live) == 1 else _common(live)
+    first = args[live[0]]
+    if len(live) == 1:
+        origins: list[Origin] | None = [origin(first)]
+    else:
+        alike = all(args[number].shape == first.shape for number in live)
+        origins = _common([args[number] for number in live]) if alike else None
     if origins is None:
         return None
-    first = min(origins, key=lambda one: (one.stale, one.source is written, len(one.moves)))
-    if first.stale:
+    one = origins[0]
+    if len(origins) > 1:
+        one = min(origins, key=lambda one: (one.stale, one.source is written, len(one.moves)))
+    if one.stale:
         return None
-    found = iter(origins)
-    steps = tuple(next(found).step if isinstance(a, Tensor) and a.requires_grad else a for a in args)
-    return first._replace(step=Step(function, steps, kwargs, affine))
+    for number, found in zip(live, origins, strict=True):
+        operands[number] = found.step
+    return Origin(one.source, Step(function, tuple(operands), kwargs, affine), one.moves, one.note, one.stale)
 
 
 def proportional(a: Tensor, b: Tensor) -> bool:
@@ -186,7 +214,11 @@ def _common(live: list[Tensor]) -> list[Origin] | None:
     for one in first:
         found = [one]
         for levels in others:
-            match = next((other for other in levels if _one(one, other) or _same(one, other)), None)
+            match = None
+            for other in levels:
+                if _one(one, other) or _same(one, other):
+                    match = other
+                    break
             if match is None:
                 break
             found.append(match)

@@ -8,6 +8,7 @@ from relprop.evaluation.looking import ClassContrast, Complexity, Conservation
 from relprop.evaluation.methods import Method
 from relprop.evaluation.normalised import NormalisedFlipping
 from relprop.evaluation.randomising import Randomisation
+from relprop.evaluation.reliability import Reliability
 from relprop.evaluation.replacing import (
     Blur,
     Conditional,
@@ -50,6 +51,7 @@ __all__ = [
     "NoisyLinear",
     "NormalisedFlipping",
     "Randomisation",
+    "Reliability",
     "Replacement",
     "SampleMean",
     "Sanity",

@@ -11,6 +11,7 @@ from relprop.evaluation.localising import Localisation
 from relprop.evaluation.looking import ClassContrast, Complexity, Conservation
 from relprop.evaluation.normalised import NormalisedFlipping
 from relprop.evaluation.randomising import Randomisation
+from relprop.evaluation.reliability import Reliability
 from relprop.evaluation.sizes import Infidelity, SensitivityN
 from relprop.evaluation.stability import Stability
 from relprop.evaluation.work import Metric
@@ -30,6 +31,7 @@ METRICS: dict[str, type[Metric]] = {
         Complexity,
         ClassContrast,
         Conservation,
+        Reliability,
     )
 }
 

@@ -12,27 +12,23 @@ from torch import Tensor
 
 from relprop.attribution.survey import survey
 from relprop.composites import Composite
-from relprop.errors import InputError, RelpropError
-from relprop.evaluation.call import evaluate
+from relprop.errors import InputError
 from relprop.evaluation.memory import Size
 from relprop.evaluation.metrics import metrics_of
+from relprop.evaluation.racing import BEHIND, BLOCK, TESTED, Race
 from relprop.evaluation.replacing import replacements_of
 from relprop.evaluation.seeds import generator
 from relprop.evaluation.space import Searched, Space, space_of
 from relprop.evaluation.statistics import mean, standard_error
-from relprop.evaluation.subject import Subject, subject
+from relprop.evaluation.subject import subject
 from relprop.evaluation.units import units_of
 from relprop.signatures import public
 
 GRID = 40
 """Up to this number of candidates, all are tried."""
-BLOCK = 5
-BEHIND = 2.5
-"""After every 5 samples, what is 2.5 standard errors behind the leader goes."""
 BETTER = 2.0
 """`auto` stays unless the choice is two standard errors better on samples that it was not chosen on."""
 _TRIALS = 60
-_TESTED = 3
 
 
 @dataclass(frozen=True)
@@ -111,84 +107,6 @@ class Search:
         return self.table()
 
 
-@dataclass(eq=False)
-class _Race:
-    """Candidates on some samples. Gains are over `auto`, sample by sample."""
-
-    subject: Subject
-    metric: Any
-    options: dict[str, Any]
-    better: int = 0
-    score: str = ""
-    spent: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def gains(self, candidates: dict[str, Any], samples: Sequence[int]) -> dict[str, Tensor]:
-        """The gains of candidates on some samples; those that fail are left out."""
-        rows = torch.tensor(list(samples), device=self.subject.main.device)
-        inputs, targets = self.subject.rows(rows), self.subject.targets(samples)
-        tried = {name: each for name, each in candidates.items() if name not in self.failed}
-        try:
-            found = self._evaluate(inputs, targets, tried)
-        except RelpropError:
-            for name, each in tried.items():  # which of them is it?
-                try:
-                    self._evaluate(inputs, targets, {name: each})
-                except RelpropError as error:
-                    self.failed[name] = error.message
-            tried = {name: each for name, each in tried.items() if name not in self.failed}
-            found = self._evaluate(inputs, targets, tried)
-        self.spent += (len(tried) + 1) * len(samples)
-        sign = -1.0 if self.better < 0 else 1.0
-        return {name: sign * (found[n + 1] - found[0]) for n, name in enumerate(tried)}
-
-    def _evaluate(self, inputs: Any, targets: Any, candidates: dict[str, Any]) -> Tensor:
-        found = evaluate(
-            self.subject.model,
-            inputs,
-            targets,
-            {"auto": "auto", **candidates},
-            metrics=self.metric,
-            free=(),
-            **self.options,
-        )
-        self.score = found.main()
-        self.better = found.find(self.score)[0].better
-        if not self.better:
-            raise InputError(f"metric={self.metric[0].name!r} ranks nothing, so that nothing can be best by it.")
-        return found[self.score]
-
-    def race(self, candidates: dict[str, Any], samples: Sequence[int], budget: float) -> dict[str, Tensor]:
-        """The gains of each candidate on as many samples as it took part in."""
-        gains: dict[str, list[Tensor]] = {name: [] for name in candidates}
-        running = dict(candidates)
-        for start in range(0, len(samples), BLOCK):
-            some = samples[start : start + BLOCK]
-            if self.spent + (len(running) + 1) * len(some) > budget and start:
-                break
-            for name, gain in self.gains(running, some).items():
-                gains[name].append(gain)
-            running = {name: each for name, each in running.items() if name not in self.failed}
-            running = {name: running[name] for name in self.left({name: gains[name] for name in running})}
-        return {name: torch.cat(parts) for name, parts in gains.items() if parts and name not in self.failed}
-
-    @staticmethod
-    def left(gains: dict[str, list[Tensor]]) -> list[str]:
-        """Those that are not clearly behind the leader, which may be `auto` itself, of gain 0."""
-        joined = {name: torch.cat(parts) for name, parts in gains.items()}
-        if not joined:
-            return []
-        leader = max(joined.values(), key=lambda gain: mean(gain))
-        leader = leader if mean(leader) > 0 else torch.zeros_like(leader)
-        kept = []
-        for name, gain in joined.items():
-            gap = leader - gain
-            error = standard_error(gap)
-            if not (mean(gap) > 0 and mean(gap) >= BEHIND * error):
-                kept.append(name)
-        return kept
-
-
 @public("relprop.search")
 def search(
     model: Any,
@@ -210,8 +128,9 @@ def search(
 ) -> Search:
     """Finds the best composite for a model and its data.
 
-    Samples are split at random. On one half, candidates race: after every 5 samples, those that are 2.5 standard errors behind
-    the leader drop out. The best of them is tested on the other half, and "auto" stays unless it is two standard errors
+    Samples are split at random. On one half, candidates race: after every 5 samples, those that are 2.5 standard errors
+    behind the leader drop out, and of the rest the worse half, until three are left. The best of them is tested on the
+    other half, and "auto" stays unless it is two standard errors
     better there. Up to 40 candidates are all tried; of larger spaces Optuna's TPE picks some (needs Optuna).
 
     Args:
@@ -222,7 +141,8 @@ def search(
             combinations are tried; or a list of composites.
         metric: the metric to be best by: its first score that ranks.
         budget: the most pairs of a candidate and a sample to score in the race; None sets no limit.
-        bounds: the smallest and the largest value an input can have, for a z-box; None observes them per channel.
+        bounds: the smallest and the largest value an input can have, for a z-box; None takes those of each sample for
+            pictures and series, and those observed in each column of a table.
         by_depth: whether layers have other rules in three parts of the depth.
         seed: the seed of the split and of all generators.
 
@@ -254,7 +174,7 @@ def search(
         "batch_size": batch_size, "seed": seed,
         "units": units if not hasattr(inputs, "encodings") else units_of(units, made.main, inputs, made.path).at,
     }  # fmt: skip
-    race = _Race(made, metrics_of(metric), options)
+    race = Race(made, metrics_of(metric), options)
     limit = math.inf if budget is None else budget
     if len(found) <= GRID:
         candidates = found.grid()
@@ -265,7 +185,7 @@ def search(
 
 
 def _by_tpe(
-    race: _Race, space: Space, samples: Sequence[int], budget: float, seed: int
+    race: Race, space: Space, samples: Sequence[int], budget: float, seed: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Candidates that Optuna's TPE picks, each against the leader so far."""
     try:
@@ -309,7 +229,7 @@ def _by_tpe(
 
 
 def _verdict(
-    race: _Race,
+    race: Race,
     candidates: dict[str, Any],
     gains: dict[str, Tensor],
     tested_on: Sequence[int],
@@ -319,7 +239,7 @@ def _verdict(
     """Tests the best on held-out samples, and decides."""
     whole = max((len(gain) for gain in gains.values()), default=0)
     finished = [name for name, gain in gains.items() if len(gain) == whole]
-    ahead = sorted(finished, key=lambda name: -mean(gains[name]))[:_TESTED]
+    ahead = sorted(finished, key=lambda name: -mean(gains[name]))[:TESTED]
     tested = race.gains({name: candidates[name] for name in ahead}, tested_on) if ahead else {}
     choice = next((name for name in ahead if name in tested), None)
     clear = False

@@ -136,7 +136,7 @@ def space_of(given: Any, families: set[str], layers: int, main: Tensor, bounds: 
         families: the families of operations that the network has.
         layers: the number of its weighted layers.
         main: the inputs, whose bounds a z-box takes.
-        bounds: the smallest and the largest value an input can have; None observes them per channel.
+        bounds: the smallest and the largest value an input can have; None takes those of each sample, or of each column.
         by_depth: whether convolutions and dense layers have other rules in three parts of the depth.
 
     Raises:
@@ -163,7 +163,7 @@ def space_of(given: Any, families: set[str], layers: int, main: Tensor, bounds: 
     elif "conv" in families:
         choices = _convolutional(main, bounds)
     else:
-        choices = _dense(families, main)
+        choices = _dense(families, main, bounds)
     return Space(_deep(choices, layers) if by_depth else choices)
 
 
@@ -200,7 +200,7 @@ def _attending(families: set[str], main: Tensor, bounds: Any) -> tuple[Choice, .
     return tuple(found)
 
 
-def _dense(families: set[str], main: Tensor) -> tuple[Choice, ...]:
+def _dense(families: set[str], main: Tensor, bounds: Any) -> tuple[Choice, ...]:
     dense = (
         Zero(), Epsilon(1e-3), Epsilon(0.01, relative=True), Epsilon(0.1, relative=True), Epsilon(0.3, relative=True),
         Gamma(0.1), Gamma(0.5), ZPlus(),
@@ -209,7 +209,8 @@ def _dense(families: set[str], main: Tensor) -> tuple[Choice, ...]:
     if "product" in families:
         return Choice("'product'", "product", (None, Gate())), *found
     if main.is_floating_point():
-        return Choice("relprop.first", first, (None, Flat(), WSquare())), *found
+        box = (_box(main, bounds),) if main.ndim == 2 or bounds is not None else ()
+        return Choice("relprop.first", first, (None, Flat(), WSquare(), *box)), *found
     return tuple(found)
 
 
@@ -228,12 +229,13 @@ def _deep(choices: Sequence[Choice], layers: int) -> tuple[Choice, ...]:
 
 
 def _box(main: Tensor, bounds: Any) -> ZBox:
-    """A z-box with the given bounds, or those observed in each channel."""
+    """A z-box with the given bounds; else with those of each sample, or those observed in each column of a table."""
     if bounds is not None:
         low, high = bounds
         return ZBox(low, high)
-    axes = [0, *range(2, main.ndim)] if main.ndim > 2 else [0]
-    low, high = (getattr(main, side)(axes, keepdim=True)[0].detach().cpu() for side in ("amin", "amax"))
+    if main.ndim > 2:
+        return ZBox()
+    low, high = (getattr(main, side)(0).detach().cpu() for side in ("amin", "amax"))
     return ZBox(_rounded(low), _rounded(high))
 
 

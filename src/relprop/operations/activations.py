@@ -121,8 +121,8 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`max(x, 0)`, in any spelling. It is homogeneous, and the layer before it may save its output as the relu's."""
-    if (plain := _ruled_or_zero(call, input, torch.relu)) is not None:
-        return plain
+    if (call.rule is not None or call.zeros_carry) and (y := _ruled_or_zero(call, input, torch.relu)) is not None:
+        return y
     known = call.note(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     if known.layer is not None:

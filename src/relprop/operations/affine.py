@@ -20,6 +20,7 @@ from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
 from relprop.operations.folding import behind_views
+from relprop.operations.maps import Contraction
 from relprop.operations.secants import is_scalar
 from relprop.rules.base import UNDECIDED
 
@@ -27,7 +28,7 @@ from relprop.rules.base import UNDECIDED
 def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     """Native. A scalar keeps the origin; one number per channel folds into the weighted layer before."""
     live, constant = (input, other) if is_live(input) else (other, input)
-    if not is_scalar(constant):
+    if not is_scalar(constant) or (isinstance(constant, Tensor) and _of_one_output(live)):
         return _per_channel(call, live, constant, input is live)
     result = call()
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
@@ -37,15 +38,23 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     return result
 
 
+def _of_one_output(live: Tensor) -> bool:
+    """Whether a layer made a tensor that has no axis of channels, such as `x @ row`: then a scalar is its bias."""
+    note = note_of(live)
+    layer = None if note is None else note.layer or (note.scaled and note.scaled[0])
+    return layer is not None and isinstance(layer.linear, Contraction) and not layer.linear.channels
+
+
 def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
     """Folds a bias, or a scale and then a shift, into the weighted layer before it, like a BatchNorm."""
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None:
         layer, scale = behind_views(note, live.dtype) or (None, None)
-    if layer is None or not (constant.ndim < live.ndim or call.is_model_constant(constant)):
+    channels_first = layer is not None and layer.linear.over(0)
+    if layer is None or not (constant.ndim < live.ndim or channels_first or call.is_model_constant(constant)):
         return call()  # it may differ between samples
-    if 1 < len(constant) == len(live) and constant.ndim == live.ndim:
+    if not channels_first and constant.ndim and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
     v = layer.vector(constant.detach()) if call.rule in (None, UNDECIDED) else None

@@ -54,8 +54,8 @@ def batch_norm(
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         call.keeps_zeros()
-        if isinstance(layer.linear, Contraction):
-            scale, shift = scale.reshape(shape[1:]), shift.reshape(shape[1:])
+        if layer.linear.channel_axis is None or isinstance(layer.linear, Contraction):
+            scale, shift = (layer.linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
         return layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 

@@ -28,8 +28,11 @@ def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Ten
         return with_live_bias(call, input, weight, bias, *call.args[3:], **options) if is_live(input) else call()
     # Also a convolution of two axes, if the input has one entry along one of them.
     along_one = sum(length > 1 for length in input.shape[2 - weight.ndim :]) < 2
-    if along_one and is_live(input) and call.undecided and call.place is not None and call.place.first:
-        call.trait("series")
+    if is_live(input) and call.undecided and call.place is not None and call.place.first:
+        if along_one:
+            call.trait("series")
+        if linear_map.takes_patches(weight):
+            call.trait("patch convolution")
     return weighted(call, input, linear_map, weight, bias) if is_live(input) else call()
 
 

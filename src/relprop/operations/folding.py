@@ -13,18 +13,22 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Move, Note
-from relprop.operations.maps import Convolution, Dense, Map
+from relprop.operations.maps import Contraction, Convolution, Dense, Map
 from relprop.operations.weighted import Weighted
 from relprop.torch_private.recorded import recording
 
 
 class Moved(Map):
-    """A linear map whose output is seen in another layout: its axes cut or joined (`sizes`), then put in this `order`."""
+    """A linear map whose output is seen in another layout: its axes cut or joined (`sizes`), then put in this `order`.
 
-    def __init__(self, inner: Map, before: torch.Size, sizes: list[int], order: list[int], axis: int) -> None:
-        self.inner, self.before, self.sizes, self.order = inner, before, sizes, order
+    `axes` tells which axes of the output are still axes of their own: theirs as they are seen, and as they were.
+    """
+
+    def __init__(
+        self, inner: Map, before: torch.Size, sizes: list[int], order: list[int], axes: dict[int, int]
+    ) -> None:
+        self.inner, self.before, self.sizes, self.order, self.axes = inner, before, sizes, order, axes
         self.back = [order.index(axis) for axis in range(len(order))]
-        self.channel_axis: int = axis
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = self.inner.forward(x, w)
@@ -39,7 +43,28 @@ class Moved(Map):
         return self.inner.along_output(v, w)
 
     def along_result(self, v: Tensor) -> Tensor:
-        return v.reshape(-1, *[1] * (-1 - self.channel_axis))
+        v = self.inner.along_result(v)
+        return _turned(v, len(self.order), {was: now for now, was in self.axes.items()}, len(self.before))
+
+    def vector(self, constant: Tensor, shape: torch.Size) -> Tensor | None:
+        first = len(shape) - constant.ndim
+        if first < 0 or any(n > 1 and first + d not in self.axes for d, n in enumerate(constant.shape)):
+            return None
+        return self.inner.vector(_turned(constant, len(self.before), self.axes, len(shape)), self.before)
+
+    def over(self, axis: int) -> bool:
+        was = self.axes.get(axis)
+        return was is not None and (self.inner.over(was) or was - len(self.before) == self.inner.channel_axis)
+
+
+def _turned(t: Tensor, ndim: int, axes: dict[int, int], wide: int) -> Tensor:
+    """A tensor that broadcasts with `wide` axes, with its axes longer than 1 put where `axes` says, among `ndim`."""
+    t = t.reshape([1] * (wide - t.ndim) + list(t.shape))
+    shape = [1] * ndim
+    for axis, to in axes.items():
+        shape[to] = t.shape[axis]
+    order = sorted(axes, key=lambda axis: axes[axis])
+    return t.permute(*order, *(axis for axis in range(wide) if axis not in axes)).reshape(shape)
 
 
 def behind_views(note: Note, dtype: torch.dtype) -> tuple[Weighted, Tensor | None] | None:
@@ -60,8 +85,7 @@ def _seen(layer: Weighted, moves: Sequence[Move]) -> Weighted | None:
     if not moves:
         return layer
     inner, before = layer.linear, layer.shape
-    axis = inner.channel_axis if isinstance(inner, (Dense, Convolution, Moved)) else None
-    if axis is None:
+    if not isinstance(inner, (Dense, Convolution, Contraction, Moved)):
         return None
     start = torch.empty(before, device="meta")  # whose strides tell where an axis comes from
     seen = start
@@ -80,12 +104,13 @@ def _seen(layer: Weighted, moves: Sequence[Move]) -> Weighted | None:
     for d in outer_first:
         if seen.shape[d] > 1:
             rest //= seen.shape[d]
-            if seen.stride(d) != rest:
+            if strides[d] != rest:
                 return None
-    channels, step = before[axis], start.stride(axis)
-    found = [d for d in range(seen.ndim) if seen.shape[d] == channels > 1 and seen.stride(d) == step]
-    if len(found) != 1:
-        return None
+    axes: dict[int, int] = {}
+    for d, n in enumerate(seen.shape):
+        for axis, m in enumerate(before):
+            if m == n > 1 and start.stride(axis) == strides[d]:
+                axes[d] = axis
     sizes = [seen.shape[d] for d in outer_first]
     order = [outer_first.index(d) for d in range(seen.ndim)]
-    return layer.seen_as(Moved(inner, before, sizes, order, found[0] - seen.ndim), seen.shape)
+    return layer.seen_as(Moved(inner, before, sizes, order, axes), seen.shape)

@@ -154,6 +154,12 @@ class Convolution(Map):
         self.same = padding == "same"
         self.padding = [0] * dims if isinstance(padding, str) else per_axis(padding, dims)
 
+    def takes_patches(self, w: Tensor) -> bool:
+        """Whether it takes patches that do not overlap, as a dense layer on a picture that was cut into patches does."""
+        sizes = w.shape[2:]
+        apart = all(step >= size for step, size in zip(self.stride, sizes, strict=True))
+        return apart and max(sizes) > 1 and not self.transposed
+
     def _ends(self, w: Tensor) -> list[int]:
         """padding='same' as (left, right) per dimension, the last first, as F.pad takes it; the right gets the odd one."""
         ends: list[int] = []

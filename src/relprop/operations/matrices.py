@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import halved, scaled
+from relprop.engine.functions import scaled
 from relprop.engine.registry import register
 from relprop.engine.roles import moves
 from relprop.engine.tensors import is_live
@@ -45,7 +45,7 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         call.trait("matrix product")
         a, b = shares(call, [input, other])
-        return scored(call, halved(call()) if a == b == 0.5 else call(scaled(input, a), scaled(other, b)))
+        return scored(call, call(scaled(input, a), scaled(other, b)))
     if is_live(input) and other.ndim == 2 and is_dense(other) and not is_sparse(input) and call.is_weight(other):
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return contracted(call, input, other, of_matmul(input, other))

@@ -6,20 +6,21 @@ is a normaliser, a constant. Operands that share an origin make one elementwise 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, grafted, halved, scaled
+from relprop.engine.functions import Share, custom, grafted, scaled
 from relprop.engine.notes import role_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.tensors import is_live, without_history
 from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
+from relprop.numerics import aside
 from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.exponentials import quotient, reciprocal_of
@@ -68,17 +69,27 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         found = chain(call.function, (input, other), {})
         if found is not None:
+            if not finite_at_zero(found.step, found.source):
+                return remembered(call, custom(found(), detached(call), partial(_slope, found.step)), found)
             return along(call, found, detached(call))
         multiplied(call, (input, other))
         call.trait("gated")
         a, b = shares(call, [input, other])
         if call.zeros_carry:
             return product_of_two(call, input, other, [a, b])
-        return halved(call()) if a == b == 0.5 else call(scaled(input, a), scaled(other, b))
+        return call(scaled(input, a), scaled(other, b))
     for a, b in ((input, other), (other, input)):
         if (softmax := quotient(call, a, b)) is not None:
             return softmax
     return with_constant(call, input, other)
+
+
+def _slope(step: Any, s: Tensor, g: Tensor) -> Tensor:
+    """The plain gradient of a chain, for one that has no value at 0."""
+    with torch.enable_grad():
+        inner = s.detach().requires_grad_()
+        (found,) = torch.autograd.grad(step(inner), inner, g)
+    return found
 
 
 def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwargs: Any) -> Tensor:
@@ -92,7 +103,31 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if not is_live(input):
         return reciprocal_of(call, call(input, other.detach()), other, input)
     softmax = quotient(call, input, other)
-    return call(input, other.detach()) if softmax is None else softmax
+    if softmax is not None:
+        return softmax
+    gate = chain(torch.reciprocal, (other,), {})
+    if gate is not None and finite_at_zero(gate.step, other) and _saturates(gate) and _activates(gate):
+        return _gated_by(call, input, other, gate)
+    return call(input, other.detach())
+
+
+def _saturates(gate: Origin) -> bool:
+    """Whether a sigmoid comes to an end at both sides. `1 / max(norm, 1e-12)` is bounded too, but it falls for ever."""
+    if not sigmoidal(gate.step):
+        return False
+    with aside(), torch.no_grad():
+        near, far = (gate.step(torch.tensor([-at, at], dtype=torch.float64)) for at in (50.0, 100.0))
+    level = (far - near).abs() <= 0.05 * far.abs()
+    return bool((level | (far.abs() <= 1e-6 * near.abs())).all())
+
+
+def _gated_by(call: Call, input: Tensor, other: Tensor, gate: Origin) -> Tensor:
+    """`a / (1 + exp(-b))`: a product with a sigmoid."""
+    value = detached(call)()
+    call.relocate("product")
+    factor = along(call, gate, lambda: other.detach().reciprocal())
+    a, b = shares(call, [input, factor])
+    return grafted(value, scaled(input, a) * scaled(factor, b))
 
 
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
@@ -104,8 +139,10 @@ def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
 
 
 def _activates(found: Origin) -> bool:
-    """Whether a chain that ends in a reciprocal is an activation. Of a statistic, only a sigmoid is one."""
-    return not role_of(found.source, STATISTIC) or sigmoidal(found.step)
+    """Whether a chain that ends in a reciprocal is an activation. Of a statistic, only a sigmoid is one,
+    also that of an activation such as `sin(x.sum())`.
+    """
+    return not role_of(found.source, STATISTIC) or any(map(sigmoidal, found.step.ends()))
 
 
 def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:

@@ -25,7 +25,6 @@ from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
-from relprop.engine.tensors import without_history
 from relprop.operations.gates import GATE
 from relprop.operations.joint import Content, Parts
 from relprop.torch_private.state import without_torch_function
@@ -197,6 +196,13 @@ def _layers(flat: Sequence[Tensor], count: int, bias: bool) -> Iterator[Weights]
         yield Weights(part[0], part[1], b, c, part[-1] if per > (4 if bias else 2) else None)
 
 
+def _own(call: Call, operand: Any) -> Any:
+    """An operand as the model has it: which kernel torch takes depends on whether parameters require a gradient."""
+    if isinstance(operand, (tuple, list)):
+        return type(operand)(_own(call, item) for item in operand)
+    return call.own(operand)
+
+
 def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
     """A stack of recurrent layers, dense or packed, in one or both directions."""
 
@@ -205,7 +211,7 @@ def stacked(make: type[Cell], states: int) -> Callable[..., Any]:
         if call.weighs:
             raise call.error("weights=True cannot tell the weights of recurrent layers apart. Leave it out.")
         with torch.no_grad():
-            native = call(*map(without_history, call.args), **call.kwargs)
+            native = call(*(_own(call, a) for a in call.args), **call.kwargs)
         packed = isinstance(second, Tensor) and not second.is_floating_point()
         if packed:
             hx, flat, bias, layers, dropout, training, bidirectional = rest
@@ -259,7 +265,7 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
         if call.weighs:
             raise call.error("weights=True cannot tell the weights of recurrent layers apart. Leave it out.")
         with torch.no_grad():
-            native = call(*map(without_history, call.args), **{k: without_history(v) for k, v in kwargs.items()})
+            native = call(*(_own(call, a) for a in call.args), **{k: _own(call, v) for k, v in kwargs.items()})
         named = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), weights, strict=False)) | kwargs
         state: State = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         with steps_of(call):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import RuleError
-from relprop.numerics import nonzero, signed
+from relprop.numerics import known, nonzero, signed
 from relprop.rules.base import Layer, WeightedRule
 
 
@@ -116,10 +116,11 @@ class ZBox(WeightedRule):
         sums = layer.forward(above, w_pos) + layer.forward(below, w_neg)
         s = layer.share(g, torch.where(sums > 0, sums + self.epsilon, 0.0))
         relevance = above * layer.transpose(s, w_pos) + below * layer.transpose(s, w_neg)
-        if bool((sums <= 0).any()):
+        empty = sums <= 0
+        if x.device.type != "cpu" or known(empty.any(), True):
             ones = layer.once("ones", lambda: torch.ones_like(layer.weight))
             counts = layer.forward(torch.ones_like(x), ones)
-            relevance = relevance + layer.transpose(layer.share(g, torch.where(sums > 0, 0.0, counts)), ones)
+            relevance = relevance + layer.transpose(layer.share(g, torch.where(empty, counts, 0.0)), ones)
         return relevance / nonzero(x)
 
 

@@ -17,7 +17,7 @@ from relprop.web.settings import FIRST, MOST_COMPOSITES, Settings, settings_of
 from relprop.web.subject import Subject
 
 _ASKED = ("target", "against", "composites", "gamma", "first", "strength", "smooth", "percentile")
-_NOTHING = "nothing"
+NOTHING = "nothing"
 """The choice of no class."""
 
 
@@ -34,10 +34,10 @@ class Asked:
         labels = choices_of(self.subject.labels)
         self.query = gr.Textbox(visible=False)
         if labels:
-            of = [("the likeliest", _NOTHING), *labels]
-            self.target = gr.Dropdown(of, value=_NOTHING, label="Class", elem_id="target")
+            of = [("the likeliest", NOTHING), *labels]
+            self.target = gr.Dropdown(of, value=NOTHING, label="Class", elem_id="target")
             self.against = gr.Dropdown(
-                [("nothing", _NOTHING), *labels], value=_NOTHING, label="Against", elem_id="against"
+                [("nothing", NOTHING), *labels], value=NOTHING, label="Against", elem_id="against"
             )
         else:
             self.target = gr.Number(
@@ -102,7 +102,7 @@ class Asked:
         """
         found = dict(zip(_ASKED, values, strict=False))
         for name in ("target", "against"):
-            if found[name] == _NOTHING or name in without:
+            if found[name] == NOTHING or name in without:
                 found[name] = None
         if values[len(_ASKED)]:
             found["gamma"] = None
@@ -117,7 +117,7 @@ class Asked:
     def _class(self, number: int | None) -> Any:
         if not self.subject.labels:
             return number
-        return _NOTHING if number is None else str(number)
+        return NOTHING if number is None else str(number)
 
     def restored(self, settings: Settings) -> list[Any]:
         """The values of all fields."""
@@ -132,9 +132,16 @@ class Kept:
     """What a visitor takes along: files, the code, the link."""
 
     def __init__(
-        self, formats: Sequence[str], desk: Desk, part: str, drawing: Callable[[Any, Settings], dict[str, Any]]
+        self,
+        formats: Sequence[str],
+        desk: Desk,
+        part: str,
+        drawing: Callable[[Any, Settings], dict[str, Any]],
+        make: Callable[[Any, str], dict[str, str]] | None = None,
+        link: bool = True,
     ) -> None:
         self.formats, self.desk, self.part, self.drawing = formats, desk, part, drawing
+        self.make, self.linked = make, link
 
     def add(self) -> None:
         """Adds the fields and their events."""
@@ -151,7 +158,7 @@ class Kept:
             self.code = gr.Code(language="python", interactive=False, show_label=False, elem_id=f"code-{self.part}")
         self.link = gr.Textbox(
             label="Link to these settings (an uploaded picture is not in it)", interactive=False, buttons=["copy"],
-            elem_id=f"link-{self.part}",
+            visible=self.linked, elem_id=f"link-{self.part}",
         )  # fmt: skip
 
     @property
@@ -170,6 +177,8 @@ class Kept:
     def _maker(self, kind: str) -> Callable[..., Any]:
         def make(request: Any) -> Any:
             answer = self.desk.sessions.answer(str(request.session_hash), self.part)
+            if self.make is not None:
+                return self.make(answer, kind)
             return downloads.made(answer.result, kind, "relevance", self.drawing(answer, answer.settings))
 
         return make
@@ -182,9 +191,23 @@ def linked(link: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def with_settings(answer: Any, settings: Settings) -> Any:
-    """The same answer, drawn in another way."""
-    return replace(answer, settings=settings)
+def changed(answer: Any, **values: Any) -> Any:
+    """The same answer with other values."""
+    return replace(answer, **values)
+
+
+def whole(value: Any, what: str) -> int:
+    """A whole number that a field holds.
+
+    Raises:
+        InputError: it holds none.
+    """
+    try:
+        if isinstance(value, bool) or len(str(value)) > 20 or float(value) != int(float(value)) or float(value) < 0:
+            raise ValueError
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{what} is {str(value)[:40]!r}; it must be a whole number, from 0.") from None
 
 
 def number_of(event: Any, name: str, count: int) -> int:

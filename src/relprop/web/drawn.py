@@ -35,9 +35,10 @@ def maps_html(answer: Answer, settings: Settings) -> str:
         shown = [figure(Panel(picture, "input", smooth=True))] if place == 0 else []
         cells = [(column, cell) for (name, column), cell in view.cells.items() if name == row]
         for column, cell in cells:
-            shown += _cell(column, cell, picture, settings)
+            drawn = _cell(column, cell, picture, settings)
+            shown += drawn if len(cells) == 1 else [f"<div>{''.join(drawn)}</div>"]
         score = number(cells[0][1].rows[0].score)
-        wide = min(len(shown), 4)
+        wide = min(len(shown), 5)
         parts.append(
             f"<section class=view><h3>{html.text(row)}, score {score}</h3>"
             f'<div class="figures c{wide}">{"".join(shown)}</div></section>'

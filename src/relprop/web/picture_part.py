@@ -132,11 +132,11 @@ class Part:
                 show_progress="hidden",
             ).then(**controls.linked(self.kept.link))  # fmt: skip
         self.stage.select(answered(self.rectangle), None, [self.read, *self.corners], **drawing, show_progress="hidden")
-        for corner in self.corners:
-            corner.input(
-                answered(self.corners_read), self.corners, self.read, **drawing, show_progress="hidden",
-                trigger_mode="always_last",
-            )  # fmt: skip
+        # One listener of all corners: of several, an older answer could come last.
+        gr.on(
+            [corner.input for corner in self.corners], answered(self.corners_read), self.corners, self.read, **drawing,
+            show_progress="hidden", trigger_mode="always_last",
+        )  # fmt: skip
         root = gr.context.Context.root_block
         root.load(
             answered(self.restored),
@@ -144,7 +144,7 @@ class Part:
             [self.picture, *self.asked.fields, *self.outputs],
             js=scripts.QUERY,
             **one,
-        )
+        ).then(**controls.linked(self.kept.link))
 
     def new_picture(self, path: Path | None, *fields: Any, request: Any) -> Any:
         """Explains a picture that was dropped, pasted or taken."""
@@ -216,7 +216,7 @@ class Part:
             return (page(_HINT), *self.kept.empty())
         asked = self.asked.settings(fields)
         settings = answer.settings.changed(strength=asked.strength, smooth=asked.smooth, percentile=asked.percentile)
-        answer = session.answers[PART] = controls.with_settings(answer, settings)
+        answer = session.answers[PART] = controls.changed(answer, settings=settings)
         return (page(drawn.maps_html(answer, settings)), *self.kept.shown(self._source(answer, settings), settings))
 
     def rectangle(self, event: Any, request: Any) -> Any:

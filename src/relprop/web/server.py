@@ -58,7 +58,10 @@ def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: Subject | str) -
         )
         return
     gr.HTML(html.fragment(f"<p>Network: {html.text(subject.name)}</p>"), apply_default_css=False)
-    add(blocks, subject, desk)
+    try:
+        add(blocks, subject, desk)
+    except RelpropError as error:
+        gr.HTML(html.fragment(f"<p>{said(error)}</p>"), apply_default_css=False)
 
 
 def application(blocks: Any, rules: Rules) -> Any:

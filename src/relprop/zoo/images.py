@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,8 @@ MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000  # a photograph from a large camera; 150 MB as RGB
 
 
-def load_image(path: str | Path) -> Image.Image:
-    """Opens a picture file as RGB, upright. Its size and format are checked before anything is decoded.
+def load_image(path: str | Path | io.BytesIO) -> Image.Image:
+    """Opens a picture file, or one in memory, as RGB, upright. Its size and format are checked before anything is decoded.
 
     Only PNG, JPEG, WEBP, BMP, GIF (the first frame) and TIFF are tried, so that Pillow's rarer decoders never see the
     file. Transparent parts become white.
@@ -33,35 +34,38 @@ def load_image(path: str | Path) -> Image.Image:
     Raises:
         InputError: the file is missing, too large, of another format, or broken.
     """
-    path = Path(path)
-    if not path.is_file():
+    named = Path("picture") if isinstance(path, io.BytesIO) else Path(path)
+    if isinstance(path, io.BytesIO):
+        size = len(path.getbuffer())
+    elif named.is_file():
+        size = named.stat().st_size
+    else:
         raise InputError(f"there is no file '{path}'.")
-    size = path.stat().st_size
     if size > MAX_BYTES:
         limit = MAX_BYTES // 2**20
-        raise InputError(f"{path.name!r} has {size / 2**20:.0f} MiB, more than the {limit} MiB we open.")
+        raise InputError(f"{named.name!r} has {size / 2**20:.0f} MiB, more than the {limit} MiB we open.")
     try:
         # Pillow reads only the header here. Its warning about huge pictures becomes our error below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise InputError(f"{path.name!r} is not a picture we open ({', '.join(FORMATS)}).") from error
+        raise InputError(f"{named.name!r} is not a picture we open ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(path) from error
+        raise _too_many_pixels(named) from error
     except Exception as error:
         # Any error of a decoder means that the file is at fault, here and below.
-        raise InputError(f"{path.name!r} cannot be opened: {error}") from error
+        raise InputError(f"{named.name!r} cannot be opened: {error}") from error
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise _too_many_pixels(path)
+            raise _too_many_pixels(named)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about odd metadata, which does not matter here
                 image.load()
                 return _rgb_on_white(ImageOps.exif_transpose(image))
         except Exception as error:
-            raise InputError(f"{path.name!r} is broken: {error}") from error
+            raise InputError(f"{named.name!r} is broken: {error}") from error
 
 
 def square(image: Image.Image, size: int = 224, part: float = 0.875) -> Image.Image:

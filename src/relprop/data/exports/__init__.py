@@ -1,4 +1,4 @@
-"""A run in the formats of other programs. Each is written unit by unit, and goes on where it was stopped."""
+"""A run in the formats of other programs. Each is written unit by unit, and continues where it was stopped."""
 
 from relprop.data.exports.export import FORMATS, export
 

@@ -97,7 +97,7 @@ def csv(store: Store, out: Path) -> Path:
     """The table as a CSV file: key, target, score, residual, status and reason. It has no maps."""
     header = ("key", *NUMBERS, "reason")
     if out.exists() and not _ours(out, header):
-        raise InputError(f"{quoted(out)} exists and is no export: choose another name, or remove it first.")
+        raise InputError(f"{quoted(out)} exists and is not an export: choose another name, or remove it first.")
     with atomic.file(out) as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = lines.writer(file)
         writer.writerow(header)

@@ -71,7 +71,7 @@ def growing(
             yield None, []
             return
         if not _fits(h5py, out, None):
-            raise InputError(f"{quoted(out)} exists and is no export: choose another name, or remove it first.")
+            raise InputError(f"{quoted(out)} exists and is not an export: choose another name, or remove it first.")
     if not _fits(h5py, part, now):
         part.unlink(missing_ok=True)
         out.parent.mkdir(parents=True, exist_ok=True)

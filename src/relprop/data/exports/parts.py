@@ -41,7 +41,7 @@ class Parts:
             if _read(path) != about:
                 raise InputError(f"{quoted(out)} holds another export: choose another folder, or remove it first.")
         elif out.is_dir() and any(out.iterdir()):
-            raise InputError(f"{quoted(out)} exists and is no export: choose another folder, or empty it first.")
+            raise InputError(f"{quoted(out)} exists and is not an export: choose another folder, or empty it first.")
         else:
             atomic.write(path, json.dumps(about, indent=1).encode())
 

@@ -1,0 +1,161 @@
+"""Texts on the page: what is explained, the token that is chosen, the code, hostile texts, and the part in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import relprop
+import web_pages
+from relprop.errors import InputError, RelpropError, TargetError
+from relprop.web import texts
+from relprop.web.limits import Limits
+from relprop.web.subject import Subject, subject_of
+
+pytest.importorskip("transformers")
+
+import text_models
+
+TEXT = "the capital of france is paris"
+
+
+def classifier() -> tuple[Any, Any]:
+    """`test_web_text:classifier` is its name for `--model`."""
+    torch.manual_seed(0)
+    tokenizer = text_models.words()
+    return text_models.build("bert", tokenizer, num_labels=3), tokenizer
+
+
+def writer() -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    tokenizer = text_models.letters()
+    return text_models.build("gpt2", tokenizer), tokenizer
+
+
+@pytest.fixture(scope="module")
+def classes() -> Subject:
+    model, tokenizer = classifier()
+    return subject_of(model.eval(), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def language() -> Subject:
+    return subject_of("test_web_text:writer")
+
+
+def test_an_answer_is_what_explain_text_says(classes: Subject) -> None:
+    assert classes.reads == "text" and classes.loaded.classes
+    answer = texts.ask(classes, TEXT, texts.Wish(1, 2, ("epsilon",)), Limits())
+    wanted = relprop.explain_text(
+        classes.loaded.model, classes.loaded.tokenizer, TEXT, relprop.Contrast(1, 2), composite="epsilon"
+    )
+    assert torch.equal(answer.results[2].relevance, wanted.relevance)  # type: ignore[attr-defined]
+    assert len(answer.results) == 3 and len(answer.likely) == 3
+    shown = texts.maps_html(answer, words=True)
+    assert "paris" in shown and "<script" not in shown
+
+
+def test_the_token_that_is_chosen_is_explained_from_what_comes_before_it(language: Subject) -> None:
+    assert language.reads == "text" and not language.loaded.classes
+    text = "The capital of France is Paris"
+    answer = texts.ask(language, text, texts.Wish(), Limits())
+    place = len(answer.pieces) - 1
+    start, token = texts.before(language, text, place)
+    assert text == start + token
+    found = texts.ask(language, start, texts.Wish(token), Limits()).results[0]
+    wanted = relprop.explain_text(language.loaded.model, language.loaded.tokenizer, start, token)
+    assert torch.equal(found.relevance, wanted.relevance)  # type: ignore[attr-defined]
+    for wrong in (-1, 0, len(answer.pieces)):
+        with pytest.raises(InputError):
+            texts.before(language, text, wrong)
+
+
+@pytest.mark.parametrize(
+    "wish", [texts.Wish(" is", " Rome", ("epsilon", "auto")), texts.Wish(generate=3), texts.Wish()]
+)
+def test_the_code_runs_and_gives_the_same_numbers(
+    language: Subject, wish: texts.Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "The capital of France"
+    answer = texts.ask(language, text, wish, Limits())
+    space: dict[str, Any] = {}
+    exec(answer.code, space)
+    assert [str(each) for each in space["results"]] == [str(each) for each in answer.results]
+    assert Path("texts.html").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"""\nimport os',
+        "\\",
+        "'); raise SystemExit(('",
+        "\u202e<b>x</b>",
+        "{{ 7 * 7 }}",
+        "\x00\x1b[31m",
+        "\ud800",
+        "=1+1",
+    ],
+)
+def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: Subject, text: str) -> None:
+    code = texts.code_of(language, text, texts.Wish())
+    line = next(line for line in code.splitlines() if line.startswith("text = "))
+    space: dict[str, Any] = {}
+    exec(line, space)
+    assert space["text"] == text and code.isascii()
+    if text.isprintable():
+        shown = texts.tokens_html([(text, False)])
+        assert "<b>" not in shown
+
+
+def test_questions_that_cannot_be_answered(classes: Subject, language: Subject) -> None:
+    def refused(subject: Subject, text: str, wish: texts.Wish, kind: type[RelpropError], message: str) -> None:
+        with pytest.raises(kind, match=message):
+            texts.ask(subject, text, wish, Limits(letters=300, tokens=40, generated=5))
+
+    refused(classes, "  ", texts.Wish(), InputError, "there is no text yet")
+    refused(classes, "a" * 301, texts.Wish(), InputError, "301 letters, more than the 300")
+    refused(classes, "is " * 60, texts.Wish(), InputError, "62 tokens, more than the 40")
+    refused(classes, TEXT, texts.Wish(generate=2), InputError, "answers with classes")
+    refused(language, TEXT, texts.Wish(generate=6), InputError, "writes 1 to 5 tokens")
+    refused(classes, TEXT, texts.Wish(against=1), TargetError, "is named, too")
+    refused(classes, TEXT, texts.Wish(1, 1), TargetError, "cannot be set against itself")
+    refused(classes, TEXT, texts.Wish(7), TargetError, "7")
+    with pytest.raises(InputError, match="at most 100 letters"):
+        texts.target_of("a" * 101)
+    assert texts.target_of("id:12") == 12 and texts.target_of(" ") is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_text_in_a_browser(language: Subject, classes: Subject) -> None:
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")
+    from chromium import PROGRAM
+
+    if PROGRAM is None:
+        pytest.skip("no Chromium is installed")
+    with web_pages.served([("writer", lambda: language)]) as address, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 420, "height": 900})
+        page.set_default_timeout(20_000)
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(address)
+        page.fill("#text textarea", "The capital of France is Paris")
+        page.click("#ask")
+        page.wait_for_selector("#maps .tokens")
+        page.locator("#tokens button").last.click()
+        page.wait_for_function("document.querySelector('#target textarea, #target input').value !== ''")
+        page.wait_for_selector("#maps .tokens")
+        page.click("#write")
+        page.wait_for_selector("#maps .matrix")
+        with page.expect_download() as download:
+            page.click("#download-csv-text")
+        assert "relevance" in Path(download.value.path()).read_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420
+        assert not [url for url in requests if not url.startswith((address, "data:", "blob:"))]
+        browser.close()
