@@ -111,7 +111,10 @@ class Composite:
 
     @cached_property
     def asked(self) -> Asked:
-        """What the engine asks at every operation, computed once."""
+        """What the engine asks at every operation, computed once.
+
+        :meta private:
+        """
         unproportional = [key for key, rule in self.entries if not rule.proportional]
         return Asked(
             by_family=self._by_family,
