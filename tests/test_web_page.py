@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import relprop
 import web_pages
 from chromium import PROGRAM
+from relprop.cli.app import app
+from relprop.web import server
+from relprop.web.subject import subject_of
 
 pytest.importorskip("gradio", reason="the page needs Gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")
@@ -152,15 +157,23 @@ def test_a_link_restores_what_was_asked(browser: Any, address: str) -> None:
 
 
 def test_a_network_that_cannot_be_loaded_says_so_on_the_page() -> None:
-    from relprop.web import server
-
     def broken() -> Any:
         raise relprop.errors.InputError("there is no model 'x <b>'.")
 
-    blocks = server.made([("x <b>", broken), ("small", web_pages.subject)])
+    said: list[str] = []
+    blocks = server.made([("x <b>", broken), ("small", web_pages.subject)], failed=said.append)
+    assert said == ["x <b> could not be loaded: there is no model 'x <b>'."]
     shown = json.dumps(blocks.get_config_file())
     assert "could not be loaded" in shown and "there is no model" in shown and "x &lt;b&gt;" in shown
     assert "'x <b>'." not in shown
+
+
+def test_a_page_without_any_network_is_not_started() -> None:
+    with pytest.raises(relprop.errors.InputError, match="resnet_50 could not be loaded: ") as caught:
+        server.made([("resnet_50", partial(subject_of, "resnet_50"))])
+    assert "there is no" in str(caught.value)
+    result = CliRunner().invoke(app, ["serve", "--model", "resnet_50", "--port", "0"])
+    assert result.exit_code != 0 and "resnet_50 could not be loaded" in " ".join(result.output.split())
 
 
 def test_the_server_behind_its_guard(address: str) -> None:

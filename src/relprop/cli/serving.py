@@ -61,7 +61,10 @@ def serve(
             addresses=host not in _LOOPBACK, password=password_of(auth),
         )  # fmt: skip
         wanted = model or [models.DEFAULT]
-        blocks = server.made([(each, partial(subject_of, each)) for each in wanted], limits)
+        blocks = server.made(
+            [(each, partial(subject_of, each)) for each in wanted], limits,
+            failed=lambda line: typer.echo(f"relprop: {line}", err=True),
+        )  # fmt: skip
         running, place, address = server.served(blocks, host=host, port=port, rules=rules)
         if host not in _LOOPBACK and rules.password is None:
             typer.echo(f"relprop: whoever reaches {host} can use this page; --auth asks for a password.", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import picture_of
 from relprop.rendering.marks import SIZE, Rect, Text
 from relprop.rendering.panels import Panel, panel
-from relprop.results.files import atomic
+from relprop.results.files.drawings import save_drawing
 from relprop.signatures import public
 
 COLOURS = (
@@ -86,15 +85,7 @@ class Atlas:
         Raises:
             InputError: the suffix is none of these.
         """
-        place = Path(path)
-        if place.suffix == ".svg":
-            atomic.write(place, self.drawing().to_svg().encode())
-        elif place.suffix == ".pdf":
-            atomic.write(place, self.drawing().to_pdf())
-        elif place.suffix == ".png":
-            self.drawing().to_image(2.0).save(place)
-        else:
-            raise InputError(f"an atlas is saved as .svg, .png or .pdf; got {str(path)!r}.")
+        save_drawing(self.drawing(), path, "an atlas is")
 
 
 @public("relprop.atlas")

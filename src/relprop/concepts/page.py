@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from relprop.errors import InputError
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import Heatmap, overlay, picture_of
 from relprop.rendering.panels import Panel, panel
-from relprop.results.files import atomic
+from relprop.results.files.drawings import save_drawing
 from relprop.trees import batch_of
 
 SIDE = 150
@@ -137,15 +136,7 @@ class Concepts:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the page as .svg, .png or .pdf."""
-        place = Path(path)
-        if place.suffix == ".svg":
-            atomic.write(place, self.drawing.to_svg().encode())
-        elif place.suffix == ".pdf":
-            atomic.write(place, self.drawing.to_pdf())
-        elif place.suffix == ".png":
-            self.to_image(2.0).save(place)
-        else:
-            raise InputError(f"concepts are saved as .svg, .png or .pdf; got {str(path)!r}.")
+        save_drawing(self.drawing, path, "concepts are")
 
     def show(self) -> None:
         """Opens a picture of the page."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from relprop.concepts.indexing import index as make
 from relprop.concepts.mixtures import Mixture, fit
 from relprop.concepts.prototypes_drawn import drawing
 from relprop.errors import InputError
-from relprop.results.files import atomic
+from relprop.results.files.drawings import save_drawing
 from relprop.signatures import public
 
 EACH = 10
@@ -230,15 +229,7 @@ class Prototypes:
         Raises:
             InputError: the suffix is none of these.
         """
-        place = Path(path)
-        if place.suffix == ".svg":
-            atomic.write(place, self.drawing(label).to_svg().encode())
-        elif place.suffix == ".pdf":
-            atomic.write(place, self.drawing(label).to_pdf())
-        elif place.suffix == ".png":
-            self.drawing(label).to_image(2.0).save(place)
-        else:
-            raise InputError(f"prototypes are saved as .svg, .png or .pdf; got {str(path)!r}.")
+        save_drawing(self.drawing(label), path, "prototypes are")
 
 
 def shares(layer: Any, of: str) -> Tensor:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from relprop.attribution.settings import Settings
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError, TargetError
-from relprop.results.files import atomic
+from relprop.results.files.drawings import save_drawing
 from relprop.signatures import public
 from relprop.trees import batch_of, leaves
 
@@ -86,15 +85,7 @@ class Similarity:
         Raises:
             InputError: the suffix is none of these.
         """
-        place = Path(path)
-        if place.suffix == ".svg":
-            atomic.write(place, self.drawing().to_svg().encode())
-        elif place.suffix == ".pdf":
-            atomic.write(place, self.drawing().to_pdf())
-        elif place.suffix == ".png":
-            self.drawing().to_image(2.0).save(place)
-        else:
-            raise InputError(f"a similarity is saved as .svg, .png or .pdf; got {str(path)!r}.")
+        save_drawing(self.drawing(), path, "a similarity is")
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {one!r} and {other!r}: {value:+.4f}" for one, other, value in self.pairs(5))

@@ -10,7 +10,7 @@ import numpy as np
 from relprop.rendering import colours
 from relprop.rendering.account import percent
 from relprop.rendering.colours import RED_BLUE, Floats, Palette
-from relprop.rendering.drawing import Drawing, wrapped
+from relprop.rendering.drawing import Drawing, add_text
 from relprop.rendering.fonts import fit, width
 from relprop.rendering.marks import FAINT, INK, LINE, SIZE, SMALL, Line, Mark, Rect, Text
 from relprop.rendering.scale import number
@@ -47,11 +47,11 @@ def bars_side_by_side(
     starts = [left + place * (side + _GAP) for place in range(len(columns))]
     every = _hull(block.ends(column) for block in chosen.values() for column in block.values) if shared else None
     marks: list[Mark] = []
-    top = max(_write(marks, name, x, 0.0, side) for name, x in zip(columns, starts, strict=True)) + 4
+    top = max(add_text(marks, name, x, 0.0, side) for name, x in zip(columns, starts, strict=True)) + 4
     for row in rows:
         block = chosen[row]
         score = cells[row, columns[0]].rows[0].score
-        top = _write(marks, f"{row}, score {number(score)}", 0.0, top, wide) + 2
+        top = add_text(marks, f"{row}, score {number(score)}", 0.0, top, wide) + 2
         for place, label in enumerate(block.labels):
             colour = INK if place < block.features else FAINT
             marks.append(Text(left - 8, top + place * _ROW + 2, fit(label, left - 8, SIZE), SIZE, colour, "end"))
@@ -63,7 +63,7 @@ def bars_side_by_side(
                 marks.append(Text(x, top + len(block.labels) * _ROW + 4, said, SMALL, FAINT))
         top += len(block.labels) * _ROW + 26
     said = "All bars have one scale." if shared else "Each column of bars has its own scale."
-    top = _write(marks, said, 0.0, top - 6, wide, size=SMALL, colour=FAINT)
+    top = add_text(marks, said, 0.0, top - 6, wide, size=SMALL, colour=FAINT)
     about = f"Bars of {len(rows)} targets ({', '.join(rows)}) by {len(columns)} composites ({', '.join(columns)})."
     return Drawing(starts[-1] + side, top, tuple(marks), about)
 
@@ -137,13 +137,3 @@ def _bars(
         else:
             marks.append(Text(zero - long - 4, y + 3, number(value), SMALL, FAINT, "end"))
     marks.append(Line(((zero, top), (zero, top + len(block.labels) * _ROW)), LINE))
-
-
-def _write(
-    marks: list[Mark], text: str, x: float, y: float, room: float, *, size: int = SIZE, colour: str = INK
-) -> float:
-    """Adds a text in lines, and returns where it ends."""
-    for line in wrapped(text, room, size):
-        marks.append(Text(x, y, line, size, colour))
-        y += size + 4
-    return y

@@ -128,6 +128,16 @@ def wrapped(text: str, room: float, size: int = SIZE) -> list[str]:
     return lines
 
 
+def add_text(
+    marks: list[Mark], text: str, x: float, y: float, room: float, *, size: int = SIZE, colour: str = INK
+) -> float:
+    """Adds a text in lines to marks, and returns where it ends."""
+    for line in wrapped(text, room, size):
+        marks.append(Text(x, y, line, size, colour))
+        y += size + 4
+    return y
+
+
 # The most lines that a single word may take.
 _PIECES = 4
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from relprop.rendering.account import percent
-from relprop.rendering.drawing import Drawing, wrapped
+from relprop.rendering.drawing import Drawing, add_text
 from relprop.rendering.image import Heatmap
 from relprop.rendering.legend import colour_bar
-from relprop.rendering.marks import FAINT, INK, SIZE, SMALL, Mark, Text
+from relprop.rendering.marks import FAINT, SMALL, Mark
 from relprop.rendering.panels import Panel, picture_of_panel
 from relprop.rendering.scale import number
 from relprop.rendering.view import View
@@ -36,10 +36,10 @@ def side_by_side(
     left = [place * (side + _GAP) for place in range(count)]
     marks: list[Mark] = []
     heads = ["input", *columns] if lead is not None else list(columns)
-    top = max(_write(marks, name, x, 0.0, side) for name, x in zip(heads, left, strict=True)) + 4
+    top = max(add_text(marks, name, x, 0.0, side) for name, x in zip(heads, left, strict=True)) + 4
     notes = {view.data.note for view in cells.values() if isinstance(view.data, Heatmap)}
     for place, row in enumerate(rows):
-        top = _write(marks, _headline(cells, row), 0.0, top, wide) + 4
+        top = add_text(marks, _headline(cells, row), 0.0, top, wide) + 4
         ends = []
         if lead is not None and place == 0:
             ends.append(_put(marks, _sized(lead, side), 0.0, top))
@@ -51,7 +51,7 @@ def side_by_side(
     if shared and isinstance(first, Heatmap):
         top = _put(marks, colour_bar(min(320.0, wide), first.scale, first.palette), 0.0, top) + 4
     if len(notes) == 1 and (note := notes.pop()):
-        top = _write(marks, f"Each map: {note}.", 0.0, top, wide, size=SMALL, colour=FAINT)
+        top = add_text(marks, f"Each map: {note}.", 0.0, top, wide, size=SMALL, colour=FAINT)
     about = f"Heat maps of {len(rows)} targets ({', '.join(rows)}) by {len(columns)} composites ({', '.join(columns)})."
     return Drawing(left[-1] + side, top, tuple(marks), about)
 
@@ -75,7 +75,7 @@ def _cell(view: View, side: float, *, bar: bool, noted: bool) -> Drawing:
     said = [f"{percent(score.relevance / score.score)} arrived"] if view.kept else []
     said += [heatmap.note] if noted and heatmap.note else []
     for line in said:
-        top = _write(marks, line, 0.0, top, side, size=SMALL, colour=FAINT)
+        top = add_text(marks, line, 0.0, top, side, size=SMALL, colour=FAINT)
     return Drawing(side, top, tuple(marks))
 
 
@@ -90,13 +90,3 @@ def _put(marks: list[Mark], drawn: Drawing, x: float, y: float) -> float:
     """Adds a drawing, and returns where it ends."""
     marks += drawn.at(x, y)
     return y + drawn.height
-
-
-def _write(
-    marks: list[Mark], text: str, x: float, y: float, room: float, *, size: int = SIZE, colour: str = INK
-) -> float:
-    """Adds a text in lines, and returns where it ends."""
-    for line in wrapped(text, room, size):
-        marks.append(Text(x, y, line, size, colour))
-        y += size + 4
-    return y

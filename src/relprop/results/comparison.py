@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from relprop.errors import InputError
-from relprop.results.columns import composite_of, joined, recorded, restored_composites, split_rules
+from relprop.results.columns import recorded, restored_composites, split_rules
 from relprop.results.files.checks import check_feature_names, check_scores, check_seen, require
 from relprop.results.ledger import Ledger
-from relprop.results.made import Made
 from relprop.results.protocol import loadable
 from relprop.results.relevance import Relevance
+from relprop.results.side_by_side import SideBySide
 
 if TYPE_CHECKING:
-    from relprop.rendering.view import Options, Row, View
+    from relprop.rendering.view import Options, View
 
 _KEPT = ("values", "score", "residual", "targets", "columns", "tables", "rules_each", "output", "labels", "inputs")
 
 
 @loadable
 @dataclass(kw_only=True)
-class Comparison(Made):
+class Comparison(SideBySide[Relevance]):
     """Results for the same inputs: a row for each target and a column for each composite.
 
     `C[1, 0]` is the result of the second target by the first composite, a `Relevance`. `C.save` also takes
@@ -38,38 +37,8 @@ class Comparison(Made):
 
     kind: ClassVar[str] = "comparison"
 
-    results: list[list[Relevance]]
-    columns: list[str]
-
-    @classmethod
-    def of(cls, results: Sequence[Sequence[Relevance]], columns: Sequence[str]) -> Comparison:
-        """The comparison of results that have the same inputs."""
-        first = results[0]
-        every = [result for line in results for result in line]
-        return cls(
-            results=[list(line) for line in results],
-            columns=list(columns),
-            composite=composite_of(first, columns),
-            rules=[pair for result in first for pair in result.rules],
-            unknown={name: count for result in first for name, count in result.unknown.items()},
-            model=first[0].model,
-            ledger=joined(every),
-            notices=list(dict.fromkeys(notice for result in every for notice in result.notices)),
-        )
-
     def __len__(self) -> int:
         return len(self.results[0][0])
-
-    def __getitem__(self, place: tuple[int, int]) -> Relevance:
-        """The result of a target by a composite, `C[row, column]`.
-
-        Raises:
-            InputError: this is not a pair of numbers.
-            IndexError: there is no such row or column.
-        """
-        if not (isinstance(place, tuple) and len(place) == 2 and all(isinstance(i, int) for i in place)):
-            raise InputError(f"a result of a comparison is C[row, column], as in C[0, 1]; got C[{place!r}].")
-        return self.results[place[0]][place[1]]
 
     @property
     def samples(self) -> int:
@@ -86,26 +55,11 @@ class Comparison(Made):
 
         return comparison_views.views(self, options)
 
-    def rows(self) -> list[Row]:
-        """The numbers of each score, by target, then composite, then sample."""
-        from dataclasses import replace
-
-        return [
-            replace(row, explained=f"{row.explained} by {column}")
-            for line in self.results
-            for column, result in zip(self.columns, line, strict=True)
-            for row in result.rows()
-        ]
-
     def subject(self, n: int) -> str:
         """What the n-th score is, and the composite."""
         cell, sample = divmod(n, len(self))
         row, column = divmod(cell, len(self.columns))
         return f"{self.results[row][column].subject(sample)} by {self.columns[column]}"
-
-    def heading(self) -> str:
-        """The first target, for file names."""
-        return f"{self.results[0][0].subject(0)} compared"
 
     def given(self) -> Any:
         """The inputs."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from relprop.errors import InputError
 from relprop.results.files.checks import real, require
 from relprop.signatures import public
 
@@ -122,17 +120,9 @@ class Sources:
         Raises:
             InputError: the suffix is none of these.
         """
-        from relprop.results.files import atomic
+        from relprop.results.files.drawings import save_drawing
 
-        place = Path(path)
-        if place.suffix == ".svg":
-            atomic.write(place, self.drawing().to_svg().encode())
-        elif place.suffix == ".pdf":
-            atomic.write(place, self.drawing().to_pdf())
-        elif place.suffix == ".png":
-            self.drawing().to_image(2.0).save(place)
-        else:
-            raise InputError(f"sources are saved as .svg, .png or .pdf; got {str(path)!r}.")
+        save_drawing(self.drawing(), path, "sources are")
 
     def kept(self) -> dict[str, Any]:
         """What a folder stores."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from relprop.errors import InputError
-from relprop.results.columns import composite_of, joined, recorded, restored_composites, split_rules
+from relprop.results.columns import recorded, restored_composites, split_rules
 from relprop.results.files.checks import require
 from relprop.results.ledger import Ledger
-from relprop.results.made import Made
 from relprop.results.protocol import loadable
+from relprop.results.side_by_side import SideBySide
 from relprop.results.texts import TextRelevance
 
 if TYPE_CHECKING:
-    from relprop.rendering.view import Options, Row, View
+    from relprop.rendering.view import Options, View
 
 
 @loadable
 @dataclass(kw_only=True)
-class TextComparison(Made):
+class TextComparison(SideBySide[TextRelevance]):
     """Results for the same text: a row for each target and a column for each composite.
 
     `C[1, 0]` is the result of the second target by the first composite, a `TextRelevance`. With `shared=True` all are on
@@ -32,36 +31,6 @@ class TextComparison(Made):
     """
 
     kind: ClassVar[str] = "text comparison"
-
-    results: list[list[TextRelevance]]
-    columns: list[str]
-
-    @classmethod
-    def of(cls, results: Sequence[Sequence[TextRelevance]], columns: Sequence[str]) -> TextComparison:
-        """The comparison of results of the same text."""
-        first = results[0]
-        every = [result for line in results for result in line]
-        return cls(
-            results=[list(line) for line in results],
-            columns=list(columns),
-            composite=composite_of(first, columns),
-            rules=[pair for result in first for pair in result.rules],
-            unknown={name: count for result in first for name, count in result.unknown.items()},
-            model=first[0].model,
-            ledger=joined(every),
-            notices=list(dict.fromkeys(notice for result in every for notice in result.notices)),
-        )
-
-    def __getitem__(self, place: tuple[int, int]) -> TextRelevance:
-        """The result of a target by a composite, `C[row, column]`.
-
-        Raises:
-            InputError: this is not a pair of numbers.
-            IndexError: there is no such row or column.
-        """
-        if not (isinstance(place, tuple) and len(place) == 2 and all(isinstance(i, int) for i in place)):
-            raise InputError(f"a result of a comparison is C[row, column], as in C[0, 1]; got C[{place!r}].")
-        return self.results[place[0]][place[1]]
 
     @property
     def _flat(self) -> list[TextRelevance]:
@@ -82,23 +51,10 @@ class TextComparison(Made):
                 cells[name, column] = each.views(options)[0]
         return [view_of(cells, self.columns, options)]
 
-    def rows(self) -> list[Row]:
-        """The numbers of each score, by target and then composite."""
-        return [
-            replace(row, explained=f"{row.explained} by {column}")
-            for line in self.results
-            for column, result in zip(self.columns, line, strict=True)
-            for row in result.rows()
-        ]
-
     def subject(self, n: int) -> str:
         """What the n-th score is, and the composite."""
         row, column = divmod(n, len(self.columns))
         return f"{self.results[row][column].subject(0)} by {self.columns[column]}"
-
-    def heading(self) -> str:
-        """The first target, for file names."""
-        return f"{self.results[0][0].subject(0)} compared"
 
     def given(self) -> Any:
         """The tokens."""

@@ -22,12 +22,29 @@ from relprop.web.subject import Subject, subject_of
 TITLE = "Ask a network why"
 
 
-def made(loads: Sequence[tuple[str, Callable[[], Subject]]], limits: Limits | None = None) -> Any:
-    """The page for one network, or for several under tabs. What cannot be loaded says why on the page."""
+def made(
+    loads: Sequence[tuple[str, Callable[[], Subject]]], limits: Limits | None = None,
+    failed: Callable[[str], object] = lambda line: None,
+) -> Any:  # fmt: skip
+    """The page for one network, or for several under tabs. What cannot be loaded says why on the page.
+
+    Args:
+        loads: the names of the networks, and how each is loaded.
+        limits: what a visitor may send.
+        failed: is called with a line for each network that cannot be loaded, for whoever starts the page.
+
+    Raises:
+        InputError: no network can be loaded.
+    """
     upload_folder()
     gr = gradio()
     desk = Desk.of(limits)
     found = [(name, _loaded(load)) for name, load in loads]
+    lost = [f"{name} could not be loaded: {_line(why)}" for name, why in found if isinstance(why, Exception)]
+    if len(lost) == len(found):
+        raise InputError(" ".join(lost))
+    for line in lost:
+        failed(line)
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(300, int(desk.limits.idle)), fill_width=True
     ) as blocks:
@@ -43,17 +60,21 @@ def made(loads: Sequence[tuple[str, Callable[[], Subject]]], limits: Limits | No
     return blocks
 
 
-def _loaded(load: Callable[[], Subject]) -> Subject | str:
+def _loaded(load: Callable[[], Subject]) -> Subject | Exception:
     try:
         return load()
     except (RelpropError, ModuleNotFoundError, OSError) as error:
-        return said(error)
+        return error
 
 
-def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: Subject | str) -> None:
-    if isinstance(subject, str):
+def _line(error: Exception) -> str:
+    return error.message if isinstance(error, RelpropError) else str(error)
+
+
+def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: Subject | Exception) -> None:
+    if isinstance(subject, Exception):
         gr.HTML(
-            html.fragment(f"<p><strong>{html.text(name)}</strong> could not be loaded: {subject}</p>"),
+            html.fragment(f"<p><strong>{html.text(name)}</strong> could not be loaded: {said(subject)}</p>"),
             apply_default_css=False,
         )
         return
