@@ -145,6 +145,23 @@ class Headed(nn.Module):
         return h.relu().flatten(1) @ self.end
 
 
+@pytest.mark.parametrize("rule", ["zero", "epsilon"])
+@pytest.mark.parametrize("form", FORMS)
+def test_several_targets_in_one_backward_pass(form: str, rule: str) -> None:
+    """Behind a layer, so that the product's own backward pass is batched."""
+    f, shape = FORMS[form]
+    x, layer = given(shape), drawn(shape[-1], shape[-1])
+
+    def model(t: Tensor) -> Tensor:
+        return f(torch.tanh(t @ layer))
+
+    r = drawn(*model(x).shape)
+    targets = [scored(r), scored(r.square()), scored(r.cos())]
+    together = relprop.attribute_each(model, x, targets, composite=rule, targets_at_once=3)
+    for target, found in zip(targets, together, strict=True):
+        close(found.values, relprop.attribute(model, x, target, composite=rule).values)
+
+
 @pytest.mark.parametrize("composite", ["epsilon_plus_flat", "gamma", "epsilon"])
 def test_heads_together_are_heads_one_by_one(composite: str) -> None:
     x = given((N, H, I))

@@ -37,6 +37,8 @@ class Comparison(SideBySide[Relevance]):
 
     kind: ClassVar[str] = "comparison"
 
+    results: list[list[Relevance]]
+
     def __len__(self) -> int:
         return len(self.results[0][0])
 

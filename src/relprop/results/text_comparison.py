@@ -32,6 +32,8 @@ class TextComparison(SideBySide[TextRelevance]):
 
     kind: ClassVar[str] = "text comparison"
 
+    results: list[list[TextRelevance]]
+
     @property
     def _flat(self) -> list[TextRelevance]:
         return [result for line in self.results for result in line]
