@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.concepts.index_files import EACH, Layer, read, write
+from relprop.concepts.index_files import EACH, IndexedLayer, read, write
 from relprop.concepts.tops import Tops
 from relprop.errors import InputError
 from relprop.results.files.fingerprint import weights_sha256
@@ -102,7 +102,7 @@ class Index:
         splices: the splices of the model, by the paths of their layers.
     """
 
-    layers: dict[str, Layer]
+    layers: dict[str, IndexedLayer]
     about: dict[str, Any]
     model: Any = field(default=None, repr=False, compare=False)
     dataset: Any = field(default=None, repr=False, compare=False)
@@ -208,7 +208,7 @@ def _runs(rows: list[list[int]]) -> list[list[int]]:
     return found
 
 
-def _joined(one: Layer, other: Layer, order: Tensor) -> Layer:
+def _joined(one: IndexedLayer, other: IndexedLayer, order: Tensor) -> IndexedLayer:
     pairs = {name: (getattr(one, name), getattr(other, name)) for name in EACH}
     each: Any = {name: None if a is None or b is None else torch.cat([a, b])[order] for name, (a, b) in pairs.items()}
     count = max(len(one.class_count), len(other.class_count))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relprop.engine import applied
-from relprop.engine.call_variants import Made
+from relprop.engine.call_variants import FinishedCall
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
 from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
@@ -208,7 +208,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
     if as_it_is and list(map(applied.edge_or_none, live)) == carrying:
         return value
-    call = Made(
+    call = FinishedCall(
         run, entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler)), maker.apply, args, {}, live
     )
     call.value = value

@@ -12,7 +12,8 @@ from relprop.evaluation.reliability import Reliability
 from relprop.evaluation.replacing import (
     Blur,
     Conditional,
-    Constant,
+    ConstantToken,
+    ConstantValue,
     DataMean,
     Delete,
     Inpainting,
@@ -20,7 +21,6 @@ from relprop.evaluation.replacing import (
     NoisyLinear,
     Replacement,
     SampleMean,
-    Token,
     Unattended,
 )
 from relprop.evaluation.result import Evaluation
@@ -36,7 +36,8 @@ __all__ = [
     "Complexity",
     "Conditional",
     "Conservation",
-    "Constant",
+    "ConstantToken",
+    "ConstantValue",
     "DataMean",
     "Delete",
     "Erasure",
@@ -59,7 +60,6 @@ __all__ = [
     "SensitivityN",
     "SoftErasure",
     "Stability",
-    "Token",
     "Unattended",
     "evaluate",
     "sanity",

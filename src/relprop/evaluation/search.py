@@ -13,7 +13,7 @@ from torch import Tensor
 from relprop.attribution.survey import survey
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.evaluation.memory import Size
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.metrics import metrics_of
 from relprop.evaluation.racing import BEHIND, BLOCK, TESTED, Race
 from relprop.evaluation.replacing import replacements_of
@@ -167,7 +167,7 @@ def search(
     families = {place.family for place, _ in seen.places}
     layers = sum(place.index is not None for place, _ in seen.places)
     found = space_of(space, families, layers, made.main, bounds, by_depth)
-    made.measure(Size(batch_size or 16))
+    made.measure(BatchSize(batch_size or 16))
     # Replacements and units that look at the data look at all of them, not at five.
     options = {
         "replace": replacements_of(replace, made, inputs), "of": of, "select": select, "forward_kwargs": made.kwargs,
