@@ -22,10 +22,10 @@ from relprop import web
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.web import downloads, drawn, limits, pictures, source
 from relprop.web.limits import Limits
+from relprop.web.page_subject import columns, subject_of
 from relprop.web.sessions import Sessions
 from relprop.web.settings import PageSettings, settings_of
-from relprop.web.subject import columns, subject_of
-from relprop.web.work import WorkQueue
+from relprop.web.work_queue import WorkQueue
 
 SETTINGS = [
     PageSettings(),

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from relprop.loading.network import Loaded, Pictures, picture_reading
-from relprop.web.subject import PageSubject
+from relprop.web.page_subject import PageSubject
 
 LABELS = ["crane", "sea <b>lion</b>", "espresso", "crane", "lynx", "cup"]
 

@@ -73,7 +73,7 @@ class UnitIndex:
 
     def pictures(self, by: str = "relevance", most: int = 6) -> Any:
         """A drawing of its references, each cut to where the unit looked. The index must know model and data."""
-        from relprop.concepts.page import references
+        from relprop.concepts.reference_pages import references
 
         return references(self, by, most)
 
@@ -185,7 +185,7 @@ class Index:
 
     def concepts_of(self, result: Any, layer: str | None = None, most: int = 4, references: int = 4) -> Any:
         """The page of concepts of one explanation; see `Relevance.concepts`."""
-        from relprop.concepts.page import concepts
+        from relprop.concepts.reference_pages import concepts
 
         return concepts(self, result, layer, most, references)
 

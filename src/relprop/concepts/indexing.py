@@ -21,7 +21,7 @@ from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.composites import Composite
 from relprop.concepts.index import Index, fingerprint, load_index
 from relprop.concepts.index_files import EACH, MANIFEST, IndexedLayer
-from relprop.concepts.samples import bar, batches, range_of
+from relprop.concepts.sample_batches import bar, batches, range_of
 from relprop.concepts.tops import Tops
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError

@@ -12,15 +12,15 @@ from relprop.engine import applied
 from relprop.engine.call_variants import FinishedCall
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
-from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, Handlers, native
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
+from relprop.engine.tensor_attributes import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private.graph import function_of, innermost, notes_on, wrapped, written_as_view
+from relprop.torch_private.autograd_graph import function_of, innermost, notes_on, wrapped, written_as_view
 from relprop.torch_private.names import HOOK_FUNCTION, LINEAR_FUNCTIONS
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import transforms_active

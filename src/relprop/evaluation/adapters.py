@@ -12,8 +12,8 @@ from torch import Tensor
 from relprop.attribution.attribute import attribute
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.work import Metric, Running, SampleWork
+from relprop.evaluation.metric import Metric, Running, SampleWork
+from relprop.evaluation.score_columns import Column
 
 
 def as_quantus(composite: Composite | str = "auto", **options: Any) -> Callable[..., Any]:

@@ -18,8 +18,8 @@ from relprop.composites import Composite
 from relprop.errors import InputError, NonFiniteError, TargetError
 from relprop.evaluation.baselines import BASELINES
 from relprop.evaluation.counting import PassCounts, counted
+from relprop.evaluation.generators import chance, same, seed_of, seeded
 from relprop.evaluation.memory import BatchSize
-from relprop.evaluation.seeds import chance, same, seed_of, seeded
 from relprop.evaluation.subject import Subject, batch, targets_of
 from relprop.results.contrast import Contrast
 from relprop.trees import leaves, map_tree

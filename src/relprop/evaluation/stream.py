@@ -15,10 +15,10 @@ from torch import Tensor
 
 from relprop.errors import NonFiniteError
 from relprop.evaluation.asks import Ask, Changed, Removed
-from relprop.evaluation.journal import ScoreJournal
+from relprop.evaluation.generators import generator
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.score_journal import ScoreJournal
 from relprop.evaluation.subject import Subject
 from relprop.evaluation.units import UnitMap
 from relprop.trees import join

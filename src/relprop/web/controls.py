@@ -13,8 +13,8 @@ from relprop.web import downloads, scripts
 from relprop.web.answering import Desk, answered
 from relprop.web.components import choices_of
 from relprop.web.gradio_here import gradio
+from relprop.web.page_subject import PageSubject
 from relprop.web.settings import FIRST, MOST_COMPOSITES, PageSettings, settings_of
-from relprop.web.subject import PageSubject
 
 _ASKED = ("target", "against", "composites", "gamma", "first", "strength", "smooth", "percentile")
 NOTHING = "nothing"

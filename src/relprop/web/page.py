@@ -11,7 +11,7 @@ from relprop.signatures import public
 from relprop.web.answering import Desk, answered
 from relprop.web.gradio_here import gradio
 from relprop.web.limits import Limits
-from relprop.web.subject import PageSubject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
 
 __all__ = ["explain_block", "subject_of"]
 

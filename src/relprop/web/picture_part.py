@@ -18,8 +18,8 @@ from relprop.web.answering import Desk, answered
 from relprop.web.components import picture_field
 from relprop.web.downloads import OF_PICTURES
 from relprop.web.gradio_here import gradio
+from relprop.web.page_subject import PageSubject
 from relprop.web.settings import PageSettings
-from relprop.web.subject import PageSubject
 
 PART = "picture"
 _HINT = '<p class="hint">Drop a picture, paste one, take one with the camera, or choose an example.</p>'

@@ -19,8 +19,8 @@ from relprop.rendering.view import Options
 from relprop.results.comparison import Comparison
 from relprop.results.contrast import Contrast
 from relprop.results.numbers import predictions
+from relprop.web.page_subject import MapColumn, PageSubject, columns
 from relprop.web.settings import PageSettings
-from relprop.web.subject import MapColumn, PageSubject, columns
 
 CLASSES = 5
 """How many of the largest classes are offered."""

@@ -17,7 +17,7 @@ from relprop.web.gradio_here import gradio, upload_folder
 from relprop.web.guard import Guard, Rules
 from relprop.web.limits import Limits
 from relprop.web.page import add
-from relprop.web.subject import PageSubject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
 
 TITLE = "Ask a network why"
 

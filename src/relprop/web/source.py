@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from relprop.web.page_subject import MapColumn, PageSubject
 from relprop.web.settings import PageSettings
-from relprop.web.subject import MapColumn, PageSubject
 
 OWN = "# model: the network that this page was made for, in eval mode; loaded: the same with its preprocessing\n"
 

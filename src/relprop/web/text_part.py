@@ -13,8 +13,8 @@ from relprop.web.answering import Desk, answered
 from relprop.web.components import choices_of
 from relprop.web.downloads import OF_NUMBERS, made
 from relprop.web.gradio_here import gradio
+from relprop.web.page_subject import PageSubject
 from relprop.web.settings import MOST_COMPOSITES, PageSettings
-from relprop.web.subject import PageSubject
 
 PART = "text"
 _EXAMPLES = ("The capital of France is", "The film was not bad at all, the actors were very good")

@@ -17,7 +17,7 @@ from relprop.results.files.bounded import exactly, opened, strict_json
 from relprop.results.files.checks import holds, real
 from relprop.results.files.encoding import decode
 from relprop.results.files.folder import FORMAT, MANIFEST, TENSORS, RecordedComposite, RecordedRule
-from relprop.results.files.tensors import read
+from relprop.results.files.read_tensors import read
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger, LedgerEntry
 from relprop.results.protocol import KINDS, Result

@@ -17,20 +17,20 @@ from relprop.evaluation.adapters import as_quantus, attributor, from_quantus
 from relprop.evaluation.asks import Ask
 from relprop.evaluation.baselines import beside
 from relprop.evaluation.batches import batches, chunks, plain
-from relprop.evaluation.columns import Column, Cost, joined
-from relprop.evaluation.guard import guarded
-from relprop.evaluation.journal import ScoreJournal
+from relprop.evaluation.left_unchanged import guarded
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method, method, methods_of
+from relprop.evaluation.metric import Metric, SampleWork
 from relprop.evaluation.metrics import metrics_of
 from relprop.evaluation.replacements import Replacement
 from relprop.evaluation.replacing import replacements_of
 from relprop.evaluation.result import Evaluation, nothing
+from relprop.evaluation.score_columns import Column, Cost, joined
+from relprop.evaluation.score_journal import ScoreJournal
 from relprop.evaluation.stream import Stream, usual_size
 from relprop.evaluation.subject import Subject, subject
 from relprop.evaluation.truth import truth_of
 from relprop.evaluation.units import UnitMap, units_of
-from relprop.evaluation.work import Metric, SampleWork
 from relprop.results.files.fingerprint import weights_sha256
 from relprop.results.identity import Identity
 from relprop.signatures import public
@@ -323,5 +323,5 @@ class Evaluate:
     __wrapped__ = staticmethod(evaluate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Evaluation:
-        """Measures how far explanations can be trusted; see `relprop.evaluation.call.evaluate`."""
+        """Measures how far explanations can be trusted; see `relprop.evaluation.evaluate.evaluate`."""
         return evaluate(*args, **kwargs)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Ask
-from relprop.evaluation.columns import Column
+from relprop.evaluation.generators import generator
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.score_columns import Column
 from relprop.evaluation.subject import Subject
 from relprop.evaluation.units import UnitMap
 
