@@ -142,7 +142,7 @@ def test_a_kind_of_ones_own_is_written_in_every_format(tmp_path: Path) -> None:
 
 
 def test_a_kind_of_ones_own_is_reported_beside_others(tmp_path: Path) -> None:
-    relprop.report({"Topics": [topics()], "Text": [a_text()], "Pictures": [images()]}, tmp_path / "report.html")
+    relprop.report({"Topics": topics(), "Text": [a_text()], "Pictures": [images()]}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "the topics" in page and "positive" in page and "conv2d" in page
 

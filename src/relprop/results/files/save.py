@@ -52,7 +52,7 @@ def save(result: Result, path: str | PathLike[str], **options: Any) -> None:
 
 @public("relprop.report")
 def report(
-    results: Result | Sequence[Result] | Mapping[str, Sequence[Result]],
+    results: Result | Sequence[Result] | Mapping[str, Result | Sequence[Result]],
     path: str | PathLike[str],
     *,
     title: str = "Report",
@@ -62,7 +62,7 @@ def report(
     """Writes a page that says what was explained, how, and what is missing: inputs, outputs, maps, rules, versions.
 
     Args:
-        results: one result of any kind, several, or a mapping from headings to the results under each.
+        results: one result of any kind, several, or a mapping from headings to the result or results under each.
         path: the file to write; it ends in `.html` or `.htm`.
         title: the title of the page.
         paragraphs: more text under the title.
