@@ -88,7 +88,19 @@ def record(out: Path) -> None:
         paths = os.pathsep.join([folder, str(ROOT / "src"), str(ROOT / "tests"), str(ROOT)])
         env = {**os.environ, "PYTHONPATH": paths, "MUTATION_HOME": str(SOURCE), "MUTATION_OUT": str(out.resolve())}
         env["MUTATION_WHAT"] = " ".join(WHAT)
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "tracing_lines", "-p", "no:cacheprovider", *kept]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "not slow",
+            "-p",
+            "tracing_lines",
+            "-p",
+            "no:cacheprovider",
+            *kept,
+        ]
         subprocess.run(command, cwd=ROOT, env=env, check=False)
 
 
