@@ -29,6 +29,8 @@ def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor])
     kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
     if (rule := call.formula) is not None:
         rest = args[1:]
+        if not rule.proportional:
+            call.keeps_zeros()  # as `Pass` does: what arrives at a zero goes on
         return custom(x, lambda: call(*args, **kwargs), lambda s, g: rule.norm(s, lambda: call(s, *rest, **kwargs), g))
     return custom(x, lambda: call(*args, **kwargs), back)
 
