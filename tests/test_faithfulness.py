@@ -8,7 +8,7 @@ from benchmarks.faithfulness.methods import NAMED
 from benchmarks.faithfulness.small import motifs, vgg
 
 import relprop
-from relprop.evaluation.statistics import differences, mean, standard_error
+from relprop.evaluation.paired_statistics import differences, mean, standard_error
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from relprop.errors import InputError
 from relprop.evaluation.fingerprints import Fingerprints
 from relprop.evaluation.imputation import impute
 from relprop.evaluation.subject import Subject
-from relprop.evaluation.units import Units
+from relprop.evaluation.units import UnitMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Replacement:
         drawn = torch.cat([self.draw(one[None], generator) for one in x])
         return torch.where(gone, self.values(x, gone, drawn).to(x.dtype), x)
 
-    def rows(self, subject: Subject, units: Units, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
+    def rows(self, subject: Subject, units: UnitMap, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
         """The model's inputs with units removed: row j is sample `samples[j]` without the units `gone[j]`."""
         x = subject.main.index_select(0, samples)
         entries = units.entries(gone, samples)
@@ -74,7 +74,7 @@ def _said(value: Any) -> str:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Constant(Replacement):
+class ConstantValue(Replacement):
     """A number, the same everywhere."""
 
     alone: ClassVar[bool] = False
