@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop.concepts.page import box, own_of
+from relprop.concepts.reference_pages import box, own_of
 from relprop.concepts.tops import Tops, packed, place
 from relprop.errors import FormatError, InputError
 from test_conditions import Attending, Branch, convolutional, vectors

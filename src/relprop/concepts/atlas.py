@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relprop.concepts.conditional import conditional, explained
 from relprop.concepts.index import Index
-from relprop.concepts.page import crops
+from relprop.concepts.reference_pages import crops
 from relprop.errors import InputError
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import picture_of

@@ -11,6 +11,7 @@ from relprop.operations import (  # noqa: F401
     experts,
     families,
     flex_attention,
+    followed_functions,
     gates,
     lookup,
     losses,
@@ -30,9 +31,8 @@ from relprop.operations import (  # noqa: F401
     steps,
     structure,
     triangular,
-    visible,
     weighted,
 )
-from relprop.operations.tables import table
+from relprop.operations.register_table import table
 
 __all__ = ["table"]

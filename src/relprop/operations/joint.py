@@ -28,7 +28,7 @@ from relprop.torch_private.state import without_torch_function
 
 
 @dataclass
-class Parts:
+class JointParameters:
     """The parameters of the layer."""
 
     input: Tensor  # (j, i)
@@ -51,7 +51,9 @@ class Stacked(Map):
 class Joint(Weighted):
     """The layer at one step, as rules see it."""
 
-    def __init__(self, call: Call, x: Tensor, parts: Parts, whole: Tensor, bias: Tensor | None, reset: Tensor | None):
+    def __init__(
+        self, call: Call, x: Tensor, parts: JointParameters, whole: Tensor, bias: Tensor | None, reset: Tensor | None
+    ):
         super().__init__(call, x, Stacked(), whole, bias)
         self._parts, self._reset = parts, reset
 
@@ -66,7 +68,7 @@ class Joint(Weighted):
 class Content:
     """The layer at all steps: a single place, so that a composite's rule acts on it as on one layer."""
 
-    def __init__(self, parts: Parts, run: Run) -> None:
+    def __init__(self, parts: JointParameters, run: Run) -> None:
         self._parts, self._run = parts, run
         entry = TABLE[F.linear]
         self._call = Call(run, entry, F.linear, (parts.input, parts.input), {}, [parts.input])

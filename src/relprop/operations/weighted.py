@@ -18,9 +18,9 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
-from relprop.engine.marks import NOTE
 from relprop.engine.notes import Note
 from relprop.engine.run import Run
+from relprop.engine.tensor_attributes import NOTE
 from relprop.engine.tensors import is_live
 from relprop.errors import RuleError
 from relprop.numerics import own
