@@ -12,6 +12,7 @@ from relprop.operations import (  # noqa: F401
     families,
     flex_attention,
     gates,
+    linear,
     lookup,
     losses,
     matrices,
@@ -31,7 +32,6 @@ from relprop.operations import (  # noqa: F401
     structure,
     triangular,
     visible,
-    weighted,
 )
 from relprop.operations.tables import table
 
