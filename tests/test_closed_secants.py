@@ -10,26 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import relprop
-from relprop.engine.origins import SOURCE, Step
+from relprop.engine.origins import SOURCE, ChainStep
 from relprop.operations.closed_secants import closed, is_sigmoid, of_sigmoid
 from relprop.operations.secants import secant
 
 GRID = torch.cat(
     [torch.linspace(-30, 30, 4001), torch.logspace(-44, 0, 500), -torch.logspace(-44, 0, 500), torch.zeros(1)]
 )
-STEPS: dict[str, tuple[Step, Callable[[Tensor], Tensor], float]] = {
-    "silu": (Step(F.silu, (SOURCE,), {}), torch.sigmoid, 0.5),
-    "silu, in place": (Step(F.silu, (SOURCE,), {"inplace": False}), torch.sigmoid, 0.5),
-    "hardswish": (Step(F.hardswish, (SOURCE,), {}), lambda s: (s / 6 + 0.5).clamp(0, 1), 0.5),
-    "sigmoid": (Step(torch.sigmoid, (SOURCE,), {}), lambda s: (s / 2).tanh() / (2 * s), 0.25),
-    "sigmoid, as a method": (Step(Tensor.sigmoid, (SOURCE,), {}), lambda s: (s / 2).tanh() / (2 * s), 0.25),
+STEPS: dict[str, tuple[ChainStep, Callable[[Tensor], Tensor], float]] = {
+    "silu": (ChainStep(F.silu, (SOURCE,), {}), torch.sigmoid, 0.5),
+    "silu, in place": (ChainStep(F.silu, (SOURCE,), {"inplace": False}), torch.sigmoid, 0.5),
+    "hardswish": (ChainStep(F.hardswish, (SOURCE,), {}), lambda s: (s / 6 + 0.5).clamp(0, 1), 0.5),
+    "sigmoid": (ChainStep(torch.sigmoid, (SOURCE,), {}), lambda s: (s / 2).tanh() / (2 * s), 0.25),
+    "sigmoid, as a method": (ChainStep(Tensor.sigmoid, (SOURCE,), {}), lambda s: (s / 2).tanh() / (2 * s), 0.25),
     "quick gelu": (
-        Step(torch.mul, (SOURCE, Step(torch.sigmoid, (Step(torch.mul, (SOURCE, 1.702), {}, True),), {})), {}),
+        ChainStep(torch.mul, (SOURCE, ChainStep(torch.sigmoid, (ChainStep(torch.mul, (SOURCE, 1.702), {}, True),), {})), {}),
         lambda s: (1.702 * s).sigmoid(),
         0.5,
     ),
     "mish": (
-        Step(torch.mul, (Step(torch.tanh, (Step(F.softplus, (SOURCE,), {}),), {}), SOURCE), {}),
+        ChainStep(torch.mul, (ChainStep(torch.tanh, (ChainStep(F.softplus, (SOURCE,), {}),), {}), SOURCE), {}),
         lambda s: F.softplus(s).tanh(),
         0.6,
     ),
@@ -67,19 +67,19 @@ def test_narrow_dtypes_are_rounded_once(name: str, dtype: torch.dtype) -> None:
 
 def test_the_form_of_gelu_is_its_normal_distribution() -> None:
     """It is used on devices whose kernels are as quick for it; a CPU divides."""
-    step, s = Step(F.gelu, (SOURCE,), {"approximate": "none"}), GRID
+    step, s = ChainStep(F.gelu, (SOURCE,), {"approximate": "none"}), GRID
     assert closed(step, s) is None
     form = closed(step, torch.empty(0, device="meta"))
     assert form is not None
     x = s.double()
     torch.testing.assert_close(form(x), torch.special.erfc(-x / 2**0.5) / 2, rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(form(s), form(x).float(), rtol=1e-6, atol=1e-7)
-    assert closed(Step(F.gelu, (SOURCE,), {"approximate": "tanh"}), torch.empty(0, device="meta")) is None
+    assert closed(ChainStep(F.gelu, (SOURCE,), {"approximate": "tanh"}), torch.empty(0, device="meta")) is None
 
 
 def test_a_gate_that_returns_its_operand_is_not_overwritten() -> None:
     s = torch.tensor([1.0, -2.0, 3.0])
-    step = Step(torch.mul, (SOURCE, Step(Tensor.contiguous, (SOURCE,), {})), {})
+    step = ChainStep(torch.mul, (SOURCE, ChainStep(Tensor.contiguous, (SOURCE,), {})), {})
     found = secant(step, s, False)
     assert torch.equal(found, s)
     assert found.data_ptr() != s.data_ptr()

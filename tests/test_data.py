@@ -40,7 +40,7 @@ def factory() -> nn.Module:
 X = torch.randn(22, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
 
-def explain(source: Any, folder: Path, model: Any = None, **settings: Any) -> data.Run:
+def explain(source: Any, folder: Path, model: Any = None, **settings: Any) -> data.DatasetRun:
     return relprop.explain_dataset(
         source, model or network(), folder, **{"batch_size": 4, "unit": 8, "progress": False, **settings}
     )

@@ -28,18 +28,18 @@ X = torch.randn(22, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 X[9] = float("nan")
 
 
-def explained(folder: Path, **settings: Any) -> data.Run:
+def explained(folder: Path, **settings: Any) -> data.DatasetRun:
     keep = {"input": "sum", "0": "channels", "1": "top:3"}
     settings = {"batch_size": 4, "unit": 8, "progress": False, "keep": keep, **settings}
     return relprop.explain_dataset(X, network(), folder, **settings)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> data.Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> data.DatasetRun:
     return explained(tmp_path_factory.mktemp("run") / "maps")
 
 
-def same(run: data.Run, key: str, found: dict[str, Any]) -> None:
+def same(run: data.DatasetRun, key: str, found: dict[str, Any]) -> None:
     """Whether a row of an export is that sample."""
     one = run[key]
     if one.status == "quarantined":
@@ -52,7 +52,7 @@ def same(run: data.Run, key: str, found: dict[str, Any]) -> None:
         assert (np.asarray(found[name]).reshape(values.shape) == values).all()
 
 
-def test_parquet(run: data.Run, tmp_path: Path) -> None:
+def test_parquet(run: data.DatasetRun, tmp_path: Path) -> None:
     dataset = pytest.importorskip("pyarrow.dataset")
     out = run.export("parquet", tmp_path / "out")
     rows = dataset.dataset(out).to_table().to_pylist()
@@ -66,7 +66,7 @@ def test_parquet(run: data.Run, tmp_path: Path) -> None:
     assert len(pandas.read_parquet(out)) == 22
 
 
-def test_hdf5(run: data.Run, tmp_path: Path) -> None:
+def test_hdf5(run: data.DatasetRun, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     out = run.export("hdf5", tmp_path / "maps.h5")
     with h5py.File(out) as file:
@@ -80,7 +80,7 @@ def test_hdf5(run: data.Run, tmp_path: Path) -> None:
     assert out.stat().st_mtime_ns == before
 
 
-def test_npz(run: data.Run, tmp_path: Path) -> None:
+def test_npz(run: data.DatasetRun, tmp_path: Path) -> None:
     out = run.export("npz", tmp_path / "out")
     found = []
     for path in sorted(out.glob("*.npz")):
@@ -91,7 +91,7 @@ def test_npz(run: data.Run, tmp_path: Path) -> None:
     assert found == run.keys()
 
 
-def test_csv(run: data.Run, tmp_path: Path) -> None:
+def test_csv(run: data.DatasetRun, tmp_path: Path) -> None:
     out = run.export("csv", tmp_path / "table.csv")
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -103,7 +103,7 @@ def test_csv(run: data.Run, tmp_path: Path) -> None:
             assert float(row["score"]) == one.score and int(row["target"]) == one.target
 
 
-def test_hugging_face(run: data.Run, tmp_path: Path) -> None:
+def test_hugging_face(run: data.DatasetRun, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     out = run.export("hf", tmp_path / "out")
     found = datasets.load_from_disk(str(out))
@@ -113,7 +113,7 @@ def test_hugging_face(run: data.Run, tmp_path: Path) -> None:
         same(run, row["key"], row)
 
 
-def test_xarray(run: data.Run) -> None:
+def test_xarray(run: data.DatasetRun) -> None:
     pytest.importorskip("xarray")
     pytest.importorskip("dask.array")
     found = run.to_xarray()
@@ -194,14 +194,16 @@ for seconds in (0.02, 0.05, 0):
         ("virelay", {}, "pass source="),
     ],
 )
-def test_what_does_not_fit_is_said(run: data.Run, tmp_path: Path, to: str, settings: dict[str, Any], said: str) -> None:
+def test_what_does_not_fit_is_said(
+    run: data.DatasetRun, tmp_path: Path, to: str, settings: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InputError, match=said):
         run.export(to, tmp_path / "out", **settings)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("to", ["parquet", "npz", "hdf5", "csv", "hf"])
-def test_what_is_there_already_stays(run: data.Run, tmp_path: Path, to: str) -> None:
+def test_what_is_there_already_stays(run: data.DatasetRun, tmp_path: Path, to: str) -> None:
     pytest.importorskip({"hdf5": "h5py", "parquet": "pyarrow", "hf": "datasets"}.get(to, "numpy"))
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "diary.txt").write_text("mine")
@@ -261,7 +263,7 @@ def test_virelay_opens_its_project(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_virelay_shows_it_in_a_browser(run: data.Run, tmp_path: Path) -> None:
+def test_virelay_shows_it_in_a_browser(run: data.DatasetRun, tmp_path: Path) -> None:
     pytest.importorskip("h5py")
     pytest.importorskip("sklearn")
     model = pytest.importorskip("virelay.model", reason="virelay is not installed: pip install --no-deps virelay")

@@ -40,12 +40,12 @@ class Deadly(Dataset):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> data.Run:
+def one(tmp_path_factory: pytest.TempPathFactory) -> data.DatasetRun:
     folder = tmp_path_factory.mktemp("one") / "maps"
     return relprop.explain_dataset(samples()[:22], "killed_runs:network", folder, **SETTINGS)
 
 
-def test_two_processes_of_which_one_dies_give_the_bytes_of_one(one: data.Run, tmp_path: Path) -> None:
+def test_two_processes_of_which_one_dies_give_the_bytes_of_one(one: data.DatasetRun, tmp_path: Path) -> None:
     relprop.explain_dataset(samples()[:22], network(), tmp_path / "two", part="2/3", **SETTINGS)
     said: list[str] = []
     settings = {"processes": 2, "said": said.append, "source": Deadly((3,), tmp_path / "once"), **SETTINGS}
@@ -61,7 +61,7 @@ def test_two_processes_of_which_one_dies_give_the_bytes_of_one(one: data.Run, tm
 
 
 @pytest.mark.slow
-def test_a_sample_that_kills_is_put_aside_and_its_mates_are_not_changed(one: data.Run, tmp_path: Path) -> None:
+def test_a_sample_that_kills_is_put_aside_and_its_mates_are_not_changed(one: data.DatasetRun, tmp_path: Path) -> None:
     run = relprop.explain_dataset(Deadly((13,)), network(), tmp_path / "maps", processes=2, **SETTINGS)
     assert run.quarantined == {"13": "it killed each process that explained it."}
     assert all((run[key].map == one[key].map).all() for key in set(one.keys()) - {"13"})
@@ -107,7 +107,7 @@ def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_work_and_another_number_of_processes_go_on(one: data.Run, tmp_path: Path) -> None:
+def test_work_and_another_number_of_processes_go_on(one: data.DatasetRun, tmp_path: Path) -> None:
     x = samples()[:22]
     relprop.explain_dataset(x, "killed_runs:network", tmp_path / "maps", part="2/3", **SETTINGS)
     run = relprop.explain_dataset(x, "killed_runs:network", tmp_path / "maps", processes=2, **SETTINGS)
@@ -121,7 +121,7 @@ def test_work_and_another_number_of_processes_go_on(one: data.Run, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_dask(one: data.Run, tmp_path: Path) -> None:
+def test_dask(one: data.DatasetRun, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
     x, folder = samples()[:22], tmp_path / "maps"
     relprop.explain_dataset(x, "killed_runs:network", folder, units=[], **SETTINGS)
@@ -139,7 +139,7 @@ def test_dask(one: data.Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of Ray itself
-def test_ray(one: data.Run, tmp_path: Path) -> None:
+def test_ray(one: data.DatasetRun, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'relprop[ray]'")
     pytest.importorskip("ray.data")
     try:

@@ -36,7 +36,7 @@ def picture_network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
 
 
-def explain(source: Any, folder: Path, model: nn.Module | None = None, **settings: Any) -> data.Run:
+def explain(source: Any, folder: Path, model: nn.Module | None = None, **settings: Any) -> data.DatasetRun:
     settings = {"batch_size": 4, "unit": 8, "progress": False, "number_format": "float32", **settings}
     return relprop.explain_dataset(source, model or table_network(), folder, **settings)
 

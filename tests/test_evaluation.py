@@ -26,7 +26,8 @@ from relprop.errors import InputError, ModelStateError, NonFiniteError, TargetEr
 from relprop.evaluation import (
     Blur,
     Conditional,
-    Constant,
+    ConstantToken,
+    ConstantValue,
     DataMean,
     Delete,
     Flipping,
@@ -34,7 +35,6 @@ from relprop.evaluation import (
     Marginal,
     NoisyLinear,
     SampleMean,
-    Token,
     Unattended,
 )
 from relprop.evaluation.imputation import impute
@@ -203,7 +203,7 @@ def test_means_blurs_and_constants() -> None:
     everything = torch.ones_like(gone)
     mean = changed(SampleMean(), x, gone)
     torch.testing.assert_close(mean, torch.where(gone, x.mean((2, 3), keepdim=True), x))
-    assert torch.equal(changed(Constant(0.5), x, gone), torch.where(gone, 0.5, x))
+    assert torch.equal(changed(ConstantValue(0.5), x, gone), torch.where(gone, 0.5, x))
     flat = torch.full_like(x, 0.3)
     torch.testing.assert_close(changed(Blur(2.0), flat, everything), flat)
     blurred = changed(Blur(2.0), x, everything)
@@ -266,7 +266,9 @@ def texts() -> dict[str, Tensor]:
 
 def test_tokens_are_deleted_or_hidden() -> None:
     model, x = Words().double().eval(), texts()
-    E = evaluated(model, x, replace=[Delete(pad=1), Delete(pad=1, side="left"), Token(2)], metrics=Flipping(steps=7))
+    E = evaluated(
+        model, x, replace=[Delete(pad=1), Delete(pad=1, side="left"), ConstantToken(2)], metrics=Flipping(steps=7)
+    )
     right, left, _ = (each.curve for each in E.find("morf"))
     torch.testing.assert_close(right, left, rtol=0, atol=1e-12)  # this model does not see positions
     ids, relevance = x["input_ids"][1, :5], E.relevance[0, 1, :5]
@@ -295,12 +297,12 @@ def test_tokens_move_up_and_padding_follows() -> None:
 
 
 def rows_of(model: nn.Module, inputs: Any, units: Any = None) -> Any:
-    from relprop.evaluation.memory import Size
+    from relprop.evaluation.memory import BatchSize
     from relprop.evaluation.subject import subject
     from relprop.evaluation.units import units_of
 
     made = subject(model, inputs, 0)
-    made.measure(Size(8))
+    made.measure(BatchSize(8))
     return made, units_of(units, made.main, inputs, made.path)
 
 
@@ -703,7 +705,7 @@ def test_a_method_that_writes_to_the_model_is_an_error() -> None:
         ({"replace": [0, 0.0]}, "a replacement twice"),
         ({"replace": Blur()}, "needs pictures or series"),
         ({"replace": NoisyLinear()}, "needs pictures"),
-        ({"replace": Token(3)}, "is for texts"),
+        ({"replace": ConstantToken(3)}, "is for texts"),
         ({"replace": DataMean(torch.zeros(2, 5))}, "samples of shape"),
         ({"units": "pixel"}, "there are no units"),
         ({"units": "pixels"}, "needs pictures"),

@@ -13,7 +13,7 @@ import relprop
 from networks import convolutional
 from relprop.errors import InputError
 from relprop.evaluation import Sanity
-from relprop.evaluation.memory import Size
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.planted.built import BUILT
 from relprop.evaluation.planted.trained import OBEYED, planted
 from relprop.evaluation.subject import subject
@@ -87,7 +87,7 @@ def test_a_task_that_is_not_learned_is_left_out() -> None:
             return self.head(0 * x.flatten(1)[:, :1])
 
     made = subject(Blind().eval(), torch.rand(6, 3, 14, 14), 0)
-    made.measure(Size(8))
+    made.measure(BatchSize(8))
     assert f"less than {OBEYED:.0%}" in planted(made, 0).why
 
 

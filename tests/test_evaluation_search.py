@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import relprop
 from networks import ResNet, convolutional, mlp, normalised
 from relprop.errors import InputError
+from relprop.evaluation.paired_statistics import mean, standard_error
 from relprop.evaluation.racing import BEHIND, Race, halved
 from relprop.evaluation.space import Choice, Space, space_of
-from relprop.evaluation.statistics import mean, standard_error
 from test_evaluation import same_state, state
 
 

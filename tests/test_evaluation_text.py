@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import relprop
-from relprop.evaluation import Delete, Flipping, Token, Unattended
+from relprop.evaluation import ConstantToken, Delete, Flipping, Unattended
 
 pytest.importorskip("transformers")
 
@@ -23,7 +23,7 @@ def test_a_classifier_with_words() -> None:
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
     E = relprop.evaluate(
         model, batch, 1, ["auto", "cp_lrp"], metrics=["flipping", "erasure", "randomisation"], units="words",
-        replace=[Token(tokenizer.mask_token_id), Delete(pad=tokenizer.pad_token_id), Unattended()],
+        replace=[ConstantToken(tokenizer.mask_token_id), Delete(pad=tokenizer.pad_token_id), Unattended()],
     )  # fmt: skip
     assert E.free == ["random"]
     counts = [len({word for word in batch.word_ids(n) if word is not None}) for n in range(2)]
@@ -39,7 +39,7 @@ def test_a_classifier_with_words() -> None:
     assert not bool(E["mprt"][:2].isnan().any())
 
 
-@pytest.mark.parametrize("replacement", [Delete(pad=0, side="left"), Token(3)])
+@pytest.mark.parametrize("replacement", [Delete(pad=0, side="left"), ConstantToken(3)])
 def test_a_language_model_at_its_last_token(replacement: Any) -> None:
     tokenizer = tiny.letters()
     tokenizer.padding_side = "left"

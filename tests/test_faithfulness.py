@@ -7,7 +7,7 @@ import torch
 from benchmarks.faithfulness.small import motifs
 
 import relprop
-from relprop.evaluation.statistics import differences, mean, standard_error
+from relprop.evaluation.paired_statistics import differences, mean, standard_error
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop.concepts.page import box
+from relprop.concepts.reference_pages import box
 from relprop.concepts.tops import Tops
 from relprop.errors import FormatError, InputError
 from test_conditions import Attending, convolutional

@@ -36,7 +36,7 @@ sys.modules["relprop.operations"] = relprop.operations = bare
 random.Random(int(sys.argv[1])).shuffle(names)
 for name in names:
     importlib.import_module("relprop.operations." + name)
-after = str(sys.modules["relprop.operations.tables"].table())
+after = str(sys.modules["relprop.operations.register_table"].table())
 assert sorted(after.splitlines()) == sorted(before.splitlines()), "the order of imports shows in the table"
 assert len(registry.TABLE) == count
 """

@@ -19,7 +19,7 @@ pytest.importorskip("zarr")
 pytest.importorskip("sklearn")
 
 CLASSES, EACH, MARKED = 10, 200, 4
-Runs = Callable[[float], tuple[relprop.data.Run, Tensor]]
+Runs = Callable[[float], tuple[relprop.data.DatasetRun, Tensor]]
 
 
 class Patterns(nn.Module):
@@ -66,7 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """A run with a share of marked samples, made once, and which samples are marked."""
 
     @functools.cache
-    def made(share: float) -> tuple[relprop.data.Run, Tensor]:
+    def made(share: float) -> tuple[relprop.data.DatasetRun, Tensor]:
         x, marked = samples(share)
         target = [n // EACH for n in range(len(x))]
         settings = {"target": target, "composite": "epsilon", "batch_size": 500, "progress": False}

@@ -21,7 +21,19 @@ import relprop
 from relprop.engine.eager import uncompiled
 from relprop.engine.replay import replaying
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private import calls, compiled, custom, flex, graph, modules, names, parts, recorded, saved, state
+from relprop.torch_private import (
+    autograd_graph,
+    calls,
+    compiled,
+    custom,
+    finding,
+    flex,
+    modules,
+    names,
+    recorded,
+    saved,
+    state,
+)
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 ROOT = Path(relprop.__file__).parent
@@ -115,7 +127,7 @@ def test_the_search_finds_each_way_to_name_one(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [calls, compiled, custom, flex, graph, modules, names, parts, recorded, saved, state]
+    "module", [calls, compiled, custom, flex, autograd_graph, modules, names, finding, recorded, saved, state]
 )
 def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
     """`Seen on 2.9 to 2.14`: what a public entry is for, where it is there, what is done without it."""
@@ -142,23 +154,23 @@ def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
 
 
 def test_a_part_that_is_missing_is_told_of_where_it_is_needed() -> None:
-    assert parts.part("_C._no_such_thing") is None
-    assert parts.part("_C._no_such_thing", 3) == 3
-    assert parts.part("nn.Module") is nn.Module
-    error = parts.lacking("_C._no_such_thing", "this feature")
+    assert finding.part("_C._no_such_thing") is None
+    assert finding.part("_C._no_such_thing", 3) == 3
+    assert finding.part("nn.Module") is nn.Module
+    error = finding.lacking("_C._no_such_thing", "this feature")
     assert "torch._C._no_such_thing, which this feature needs" in str(error)
     assert torch.__version__ in str(error)
 
 
 def test_running_looks_through_the_stack() -> None:
-    assert parts.running("_pytest")
-    assert not parts.running("_pyt")
+    assert finding.running("_pytest")
+    assert not finding.running("_pyt")
 
 
 def test_outside() -> None:
     """Of this very file, called from pytest's."""
-    assert parts.outside(__name__.split(".")[0]) >= 2
-    assert parts.outside("relprop") == 1
+    assert finding.outside(__name__.split(".")[0]) >= 2
+    assert finding.outside("relprop") == 1
 
 
 # --- state
@@ -258,7 +270,12 @@ def test_tensors_inside_of_transforms() -> None:
 
     def inside(row: Tensor) -> Tensor:
         seen.append(
-            (graph.wrapped(row), graph.innermost(row).shape, graph.innermost(row).requires_grad, graph.batched(row))
+            (
+                autograd_graph.wrapped(row),
+                autograd_graph.innermost(row).shape,
+                autograd_graph.innermost(row).requires_grad,
+                autograd_graph.batched(row),
+            )
         )
         return row.sin()
 
@@ -277,7 +294,7 @@ def test_batched_gradients() -> None:
 
         @staticmethod
         def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-            seen.append(graph.batched(g))
+            seen.append(autograd_graph.batched(g))
             return g
 
     x = torch.ones(3, requires_grad=True)
@@ -294,17 +311,17 @@ def test_nodes() -> None:
 
     x = torch.ones(2, requires_grad=True)
     y = Mine.apply(x)
-    assert graph.function_of(y.grad_fn) is Mine
-    assert graph.function_of((x * 2).grad_fn) is None
-    assert graph.function_of(None) is None
-    assert graph.leaf_of(y.grad_fn.next_functions[0][0]) is x
-    assert graph.leaf_of(y.grad_fn) is None
+    assert autograd_graph.function_of(y.grad_fn) is Mine
+    assert autograd_graph.function_of((x * 2).grad_fn) is None
+    assert autograd_graph.function_of(None) is None
+    assert autograd_graph.leaf_of(y.grad_fn.next_functions[0][0]) is x
+    assert autograd_graph.leaf_of(y.grad_fn) is None
     z = x * 2
-    graph.notes_on(z.grad_fn)["kept"] = 1
-    assert graph.notes_on(z.grad_fn) == {"kept": 1}  # another object of Python each time, the same node
-    assert not graph.written_as_view(z.grad_fn)
+    autograd_graph.notes_on(z.grad_fn)["kept"] = 1
+    assert autograd_graph.notes_on(z.grad_fn) == {"kept": 1}  # another object of Python each time, the same node
+    assert not autograd_graph.written_as_view(z.grad_fn)
     z[0].mul_(3)
-    assert graph.written_as_view(z.grad_fn)
+    assert autograd_graph.written_as_view(z.grad_fn)
 
 
 # --- calls

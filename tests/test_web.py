@@ -22,15 +22,15 @@ from relprop import web
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.web import downloads, drawn, limits, pictures, source
 from relprop.web.limits import Limits
+from relprop.web.page_subject import columns, subject_of
 from relprop.web.sessions import Sessions
-from relprop.web.settings import Settings, settings_of
-from relprop.web.subject import columns, subject_of
-from relprop.web.work import Work
+from relprop.web.settings import PageSettings, settings_of
+from relprop.web.work_queue import WorkQueue
 
 SETTINGS = [
-    Settings(),
-    Settings(target=3, against=1, composites=("epsilon_plus", "gamma_flat"), gamma=0.5, first="zbox", example=2),
-    Settings(strength=0.25, smooth=4, percentile=97.5, first="wsquare"),
+    PageSettings(),
+    PageSettings(target=3, against=1, composites=("epsilon_plus", "gamma_flat"), gamma=0.5, first="zbox", example=2),
+    PageSettings(strength=0.25, smooth=4, percentile=97.5, first="wsquare"),
 ]
 
 
@@ -38,8 +38,8 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_a_link_restores_the_settings(settings: Settings) -> None:
-    assert Settings.of_link(settings.link()) == settings
+def test_a_link_restores_the_settings(settings: PageSettings) -> None:
+    assert PageSettings.of_link(settings.link()) == settings
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_a_link_restores_the_settings(settings: Settings) -> None:
 )
 def test_a_link_that_says_nothing_valid(query: str, message: str) -> None:
     with pytest.raises((InputError, CompositeError), match=message):
-        Settings.of_link(query)
+        PageSettings.of_link(query)
 
 
 def test_what_others_add_to_a_link_is_passed_over() -> None:
-    assert Settings.of_link("?utm_source=mail&target=2") == Settings(target=2)
+    assert PageSettings.of_link("?utm_source=mail&target=2") == PageSettings(target=2)
 
 
 def test_the_values_of_controls() -> None:
-    assert settings_of({"target": 2.0, "composites": ["zero"], "gamma": None}) == Settings(2, composites=("zero",))
+    assert settings_of({"target": 2.0, "composites": ["zero"], "gamma": None}) == PageSettings(2, composites=("zero",))
     for value in (1.5, "x", [], {}, float("nan"), float("inf"), True):
         with pytest.raises(InputError, match="target is"):
             settings_of({"target": value})
@@ -79,12 +79,12 @@ def test_the_values_of_controls() -> None:
 
 
 @pytest.fixture(scope="module")
-def answer() -> pictures.Answer:
-    settings = Settings(composites=("epsilon_plus", "gamma_flat"), against=1, gamma=0.5, first="zbox")
+def answer() -> pictures.PictureAnswer:
+    settings = PageSettings(composites=("epsilon_plus", "gamma_flat"), against=1, gamma=0.5, first="zbox")
     return pictures.ask(web_pages.subject(), [("A <i>cat</i>.png", web_pages.photograph())], settings)
 
 
-def test_an_answer_is_what_attribute_says(answer: pictures.Answer) -> None:
+def test_an_answer_is_what_attribute_says(answer: pictures.PictureAnswer) -> None:
     loaded = web_pages.subject().loaded
     x = loaded.tensor(web_pages.photograph())
     output = loaded.model(x)
@@ -101,7 +101,7 @@ def test_an_answer_is_what_attribute_says(answer: pictures.Answer) -> None:
     assert [chance for *_, chance in answer.classes] == pytest.approx(output.softmax(1)[0].topk(5).values.tolist())
 
 
-def test_a_rectangle_holds_the_sum_of_its_pixels(answer: pictures.Answer) -> None:
+def test_a_rectangle_holds_the_sum_of_its_pixels(answer: pictures.PictureAnswer) -> None:
     found = pictures.measure(answer, (3, 5, 20, 31))
     for place, part in enumerate(found):
         values = answer.result[2, place].values[0].double().sum(0)
@@ -116,7 +116,7 @@ def test_a_rectangle_holds_the_sum_of_its_pixels(answer: pictures.Answer) -> Non
 
 
 def test_the_code_runs_and_gives_the_same_numbers(
-    answer: pictures.Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: pictures.PictureAnswer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = source.of_pictures(web_pages.subject(), answer.names, answer.settings, answer.columns, answer.settings)
@@ -134,7 +134,7 @@ def test_the_code_runs_and_gives_the_same_numbers(
 def test_the_code_for_several_pictures(against: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = [("a.png", web_pages.photograph(seed=2)), ("b.png", web_pages.photograph(seed=3))]
-    settings = Settings(against=against, composites=("epsilon",))
+    settings = PageSettings(against=against, composites=("epsilon",))
     answer = pictures.ask(web_pages.subject(), given, settings)
     for name, picture in given:
         picture.save(name)
@@ -144,14 +144,14 @@ def test_the_code_for_several_pictures(against: int | None, tmp_path: Path, monk
     assert drawn.many_html(answer, settings).count("<h3>") >= 2
 
 
-def test_html_shows_text_and_runs_none(answer: pictures.Answer) -> None:
+def test_html_shows_text_and_runs_none(answer: pictures.PictureAnswer) -> None:
     shown = drawn.maps_html(answer, answer.settings)
     assert "sea <b>" not in shown and "<script" not in shown
     assert shown.count('class="stage"') == 6  # three targets, two composites
     assert "100.0%" in drawn.parts_html(pictures.measure(answer, (0, 0, 32, 32)), (0, 0, 32, 32))
 
 
-def test_strength_mixes_the_photograph_and_the_map(answer: pictures.Answer) -> None:
+def test_strength_mixes_the_photograph_and_the_map(answer: pictures.PictureAnswer) -> None:
     heatmap, picture = answer.maps(answer.settings)[0][0], answer.pictures[0]
     bare = np.asarray(drawn.on_picture(heatmap, picture, 0.0))
     assert np.array_equal(bare, np.asarray(picture.convert("RGB")))
@@ -163,18 +163,18 @@ def test_strength_mixes_the_photograph_and_the_map(answer: pictures.Answer) -> N
 def test_questions_that_cannot_be_answered() -> None:
     subject, given = web_pages.subject(), [("a.png", web_pages.photograph())]
     with pytest.raises(InputError, match="no picture yet"):
-        pictures.ask(subject, [], Settings())
+        pictures.ask(subject, [], PageSettings())
     with pytest.raises(TargetError, match="there is no class 6: they are numbered from 0 to 5"):
-        pictures.ask(subject, given, Settings(target=6))
-    best = pictures.ask(subject, given, Settings()).settings.target
+        pictures.ask(subject, given, PageSettings(target=6))
+    best = pictures.ask(subject, given, PageSettings()).settings.target
     with pytest.raises(TargetError, match="cannot be set against itself"):
-        pictures.ask(subject, given, Settings(against=best))
+        pictures.ask(subject, given, PageSettings(against=best))
 
 
 def test_auto_with_a_gamma_is_the_composite_that_auto_stands_for() -> None:
     subject = web_pages.subject()
     x = subject.loaded.tensor(web_pages.photograph())
-    (column,) = columns(Settings(gamma=2.0), subject, x)
+    (column,) = columns(PageSettings(gamma=2.0), subject, x)
     assert column.composite == relprop.composites.gamma_box(gamma=2.0)
     assert column.name == "auto, gamma 2"
 
@@ -193,7 +193,7 @@ def test_what_a_page_can_be_made_of() -> None:
 # ---------------------------------------------------------------------------------------------------------- files
 
 
-def test_files_of_an_answer(answer: pictures.Answer, tmp_path: Path) -> None:
+def test_files_of_an_answer(answer: pictures.PictureAnswer, tmp_path: Path) -> None:
     starts = {
         "PNG": b"\x89PNG",
         "SVG": b"<svg",
@@ -256,7 +256,7 @@ def test_a_session_is_deleted_when_it_is_left_idle_or_too_old(tmp_path: Path) ->
 
 
 def test_an_explanation_that_takes_too_long_is_stopped_and_the_next_one_runs() -> None:
-    work = Work(0.2)
+    work = WorkQueue(0.2)
 
     def endless() -> None:
         while True:
@@ -270,7 +270,7 @@ def test_an_explanation_that_takes_too_long_is_stopped_and_the_next_one_runs() -
 
 
 def test_who_leaves_stops_only_the_own_explanation() -> None:
-    work, begun, ended = Work(60.0), threading.Event(), []
+    work, begun, ended = WorkQueue(60.0), threading.Event(), []
 
     def endless() -> None:
         begun.set()
@@ -295,16 +295,16 @@ def test_who_leaves_stops_only_the_own_explanation() -> None:
 
 def test_stopping_a_real_explanation_leaves_nothing_behind() -> None:
     subject, given = web_pages.subject(), [("a.png", web_pages.photograph())]
-    expected = pictures.ask(subject, given, Settings()).result[0, 0].values
+    expected = pictures.ask(subject, given, PageSettings()).result[0, 0].values
 
     def again() -> None:
         while True:
-            pictures.ask(subject, given, Settings())
+            pictures.ask(subject, given, PageSettings())
 
     for seconds in (0.05, 0.11, 0.17):
         with pytest.raises(InputError, match="longer than"):
-            Work(seconds).do("a", again)
-        assert torch.equal(pictures.ask(subject, given, Settings()).result[0, 0].values, expected)
+            WorkQueue(seconds).do("a", again)
+        assert torch.equal(pictures.ask(subject, given, PageSettings()).result[0, 0].values, expected)
 
 
 def test_gradio_is_imported_where_a_page_is_made_alone() -> None:

@@ -18,7 +18,7 @@ import web_pages
 from chromium import PROGRAM
 from relprop.cli.app import app
 from relprop.web import server
-from relprop.web.subject import subject_of
+from relprop.web.page_subject import subject_of
 
 pytest.importorskip("gradio", reason="the page needs Gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")

@@ -13,7 +13,7 @@ import web_pages
 from relprop.errors import InputError, RelpropError, TargetError
 from relprop.web import texts
 from relprop.web.limits import Limits
-from relprop.web.subject import Subject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
 
 pytest.importorskip("transformers")
 
@@ -36,19 +36,19 @@ def writer() -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def classes() -> Subject:
+def classes() -> PageSubject:
     model, tokenizer = classifier()
     return subject_of(model.eval(), tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")
-def language() -> Subject:
+def language() -> PageSubject:
     return subject_of("test_web_text:writer")
 
 
-def test_an_answer_is_what_explain_text_says(classes: Subject) -> None:
+def test_an_answer_is_what_explain_text_says(classes: PageSubject) -> None:
     assert classes.reads == "text" and classes.loaded.classes
-    answer = texts.ask(classes, TEXT, texts.Wish(1, 2, ("epsilon",)), Limits())
+    answer = texts.ask(classes, TEXT, texts.TextRequest(1, 2, ("epsilon",)), Limits())
     wanted = relprop.explain_text(
         classes.loaded.model, classes.loaded.tokenizer, TEXT, relprop.Contrast(1, 2), composite="epsilon"
     )
@@ -58,14 +58,14 @@ def test_an_answer_is_what_explain_text_says(classes: Subject) -> None:
     assert "paris" in shown and "<script" not in shown
 
 
-def test_the_token_that_is_chosen_is_explained_from_what_comes_before_it(language: Subject) -> None:
+def test_the_token_that_is_chosen_is_explained_from_what_comes_before_it(language: PageSubject) -> None:
     assert language.reads == "text" and not language.loaded.classes
     text = "The capital of France is Paris"
-    answer = texts.ask(language, text, texts.Wish(), Limits())
+    answer = texts.ask(language, text, texts.TextRequest(), Limits())
     place = len(answer.pieces) - 1
     start, token = texts.before(language, text, place)
     assert text == start + token
-    found = texts.ask(language, start, texts.Wish(token), Limits()).results[0]
+    found = texts.ask(language, start, texts.TextRequest(token), Limits()).results[0]
     wanted = relprop.explain_text(language.loaded.model, language.loaded.tokenizer, start, token)
     assert torch.equal(found.relevance, wanted.relevance)  # type: ignore[attr-defined]
     for wrong in (-1, 0, len(answer.pieces)):
@@ -74,10 +74,10 @@ def test_the_token_that_is_chosen_is_explained_from_what_comes_before_it(languag
 
 
 @pytest.mark.parametrize(
-    "wish", [texts.Wish(" is", " Rome", ("epsilon", "auto")), texts.Wish(generate=3), texts.Wish()]
+    "wish", [texts.TextRequest(" is", " Rome", ("epsilon", "auto")), texts.TextRequest(generate=3), texts.TextRequest()]
 )
 def test_the_code_runs_and_gives_the_same_numbers(
-    language: Subject, wish: texts.Wish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    language: PageSubject, wish: texts.TextRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = "The capital of France"
@@ -101,8 +101,8 @@ def test_the_code_runs_and_gives_the_same_numbers(
         "=1+1",
     ],
 )
-def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: Subject, text: str) -> None:
-    code = texts.code_of(language, text, texts.Wish())
+def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: PageSubject, text: str) -> None:
+    code = texts.code_of(language, text, texts.TextRequest())
     line = next(line for line in code.splitlines() if line.startswith("text = "))
     space: dict[str, Any] = {}
     exec(line, space)
@@ -112,26 +112,28 @@ def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: Subject, 
         assert "<b>" not in shown
 
 
-def test_questions_that_cannot_be_answered(classes: Subject, language: Subject) -> None:
-    def refused(subject: Subject, text: str, wish: texts.Wish, kind: type[RelpropError], message: str) -> None:
+def test_questions_that_cannot_be_answered(classes: PageSubject, language: PageSubject) -> None:
+    def refused(
+        subject: PageSubject, text: str, wish: texts.TextRequest, kind: type[RelpropError], message: str
+    ) -> None:
         with pytest.raises(kind, match=message):
             texts.ask(subject, text, wish, Limits(letters=300, tokens=40, generated=5))
 
-    refused(classes, "  ", texts.Wish(), InputError, "there is no text yet")
-    refused(classes, "a" * 301, texts.Wish(), InputError, "301 letters, more than the 300")
-    refused(classes, "is " * 60, texts.Wish(), InputError, "62 tokens, more than the 40")
-    refused(classes, TEXT, texts.Wish(generate=2), InputError, "answers with classes")
-    refused(language, TEXT, texts.Wish(generate=6), InputError, "writes 1 to 5 tokens")
-    refused(classes, TEXT, texts.Wish(against=1), TargetError, "is named, too")
-    refused(classes, TEXT, texts.Wish(1, 1), TargetError, "cannot be set against itself")
-    refused(classes, TEXT, texts.Wish(7), TargetError, "7")
+    refused(classes, "  ", texts.TextRequest(), InputError, "there is no text yet")
+    refused(classes, "a" * 301, texts.TextRequest(), InputError, "301 letters, more than the 300")
+    refused(classes, "is " * 60, texts.TextRequest(), InputError, "62 tokens, more than the 40")
+    refused(classes, TEXT, texts.TextRequest(generate=2), InputError, "answers with classes")
+    refused(language, TEXT, texts.TextRequest(generate=6), InputError, "writes 1 to 5 tokens")
+    refused(classes, TEXT, texts.TextRequest(against=1), TargetError, "is named, too")
+    refused(classes, TEXT, texts.TextRequest(1, 1), TargetError, "cannot be set against itself")
+    refused(classes, TEXT, texts.TextRequest(7), TargetError, "7")
     with pytest.raises(InputError, match="at most 100 letters"):
         texts.target_of("a" * 101)
     assert texts.target_of("id:12") == 12 and texts.target_of(" ") is None
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_text_in_a_browser(language: Subject, classes: Subject) -> None:
+def test_a_text_in_a_browser(language: PageSubject, classes: PageSubject) -> None:
     pytest.importorskip("gradio", reason="the page needs Gradio")
     playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")
     from chromium import PROGRAM

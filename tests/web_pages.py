@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from relprop.loading.network import Loaded, Pictures, picture_reading
-from relprop.web.subject import Subject
+from relprop.web.page_subject import PageSubject
 
 LABELS = ["crane", "sea <b>lion</b>", "espresso", "crane", "lynx", "cup"]
 
@@ -46,9 +46,9 @@ def small() -> Small:
     return Small().eval()
 
 
-def subject(spec: str | None = "web_pages:small") -> Subject:
+def subject(spec: str | None = "web_pages:small") -> PageSubject:
     model = small()
-    return Subject(Loaded("small", model, LABELS, *picture_reading(model, Pictures())), spec, "picture")
+    return PageSubject(Loaded("small", model, LABELS, *picture_reading(model, Pictures())), spec, "picture")
 
 
 def photograph(side: int = 48, seed: int = 1) -> Image.Image:

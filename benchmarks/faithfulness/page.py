@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.faithfulness.cases import Case
 from relprop.evaluation import Evaluation
-from relprop.evaluation.statistics import differences, mean, standard_error
+from relprop.evaluation.paired_statistics import differences, mean, standard_error
 
 INTRODUCTION = """# Faithfulness
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.faithfulness.cases import Case, judged
 from examples import networks
 from relprop import Contrast
-from relprop.evaluation import Delete, Token
+from relprop.evaluation import ConstantToken, Delete
 
 CAPITALS = {
     "France": "Paris", "Italy": "Rome", "Germany": "Berlin", "Spain": "Madrid", "Japan": "Tokyo", "China": "Beijing",
@@ -69,7 +69,7 @@ def minilm(count: int) -> Case:
     encoded.pop("token_type_ids", None)
     return Case(
         "MiniLM (BERT)", "Reuters news", "texts", model, encoded, [label for _, label in chosen],
-        {"replace": [Token(tokenizer.mask_token_id), Delete(pad=tokenizer.pad_token_id)]},
+        {"replace": [ConstantToken(tokenizer.mask_token_id), Delete(pad=tokenizer.pad_token_id)]},
         accuracy=float(right.double().mean()),
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def smollm2(count: int) -> Case:
     return Case(
         "SmolLM2-135M", "prompts that one word decides", "texts", model, inputs,
         Contrast(answers[:count], others[:count]),
-        {"replace": [Delete(pad=tokenizer.pad_token_id, side="left"), Token(tokenizer.encode(" the")[0])]},
+        {"replace": [Delete(pad=tokenizer.pad_token_id, side="left"), ConstantToken(tokenizer.encode(" the")[0])]},
         truth=truth, accuracy=len(kept) / len(PROMPTS),
     )  # fmt: skip
 

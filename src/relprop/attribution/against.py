@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.books import Gradients
-from relprop.attribution.forward import Answer, Job, detached, forward, start_inputs
+from relprop.attribution.forward import Answer, ForwardJob, detached, forward, start_inputs
 from relprop.attribution.points import Point
 from relprop.attribution.reading import Reader
-from relprop.attribution.targets import Entries, scores
+from relprop.attribution.targets import EntryTarget, scores
 from relprop.engine.checkpoint import recomputing
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
@@ -59,7 +59,7 @@ def check_against(inputs: Any, against: Any) -> None:
             )
 
 
-def other_of(job: Job, against: Any, final: Any) -> Other:
+def other_of(job: ForwardJob, against: Any, final: Any) -> Other:
     """Runs the model on the other inputs, and keeps what is compared."""
     with Undo() as undo:
         undo.later(job.run.close)
@@ -71,7 +71,7 @@ def other_of(job: Job, against: Any, final: Any) -> Other:
         return Other([t.detach() for t in carriers], points, detached(found.output))
 
 
-def _points(job: Job) -> list[Point]:
+def _points(job: ForwardJob) -> list[Point]:
     assert job.watch is not None
     return [point for runs in job.watch.seen.values() for run in runs for point in run]
 
@@ -79,7 +79,7 @@ def _points(job: Job) -> list[Point]:
 class Differences(Reader):
     """Reads the difference of two inputs' activations times `G` of the first, in place of value times `G`."""
 
-    def __init__(self, job: Job, answer: Answer, other: Other) -> None:
+    def __init__(self, job: ForwardJob, answer: Answer, other: Other) -> None:
         super().__init__(job, answer)
         self._job, self._other = job, other
         self._points = _points(job)
@@ -120,13 +120,13 @@ class Differences(Reader):
 def effect(other: Other, start: Any, labels: Sequence[str] | None) -> Tensor:
     """The score of the other inputs minus that of the first."""
     target = start.target
-    if isinstance(target, Entries):
+    if isinstance(target, EntryTarget):
         return (target(other.output) - start.score).detach()
     score, _ = scores(other.output, without_logits(target), labels)
     return (score.reshape(-1) - start.score).detach()
 
 
-def gradients_of(job: Job, start: Any, wanted: list[Any]) -> Gradients:
+def gradients_of(job: ForwardJob, start: Any, wanted: list[Any]) -> Gradients:
     """`G` of the wanted tensors from one score."""
     job.run.begin_pass(len(start.handed), False)
     with recomputing(job.run):

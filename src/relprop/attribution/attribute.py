@@ -15,11 +15,11 @@ from relprop.attribution.batches import in_batches
 from relprop.attribution.checks import admit, check_flags, check_further
 from relprop.attribution.conditions import Condition, words
 from relprop.attribution.explain import explain
-from relprop.attribution.mistaken import REFUSALS, Watched, batched, refuses
+from relprop.attribution.mistaken import REFUSALS, WatchedLayers, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
 from relprop.attribution.splices import Splice, parts_of, splices_of
-from relprop.attribution.tables import as_table
+from relprop.attribution.table_inputs import as_table
 from relprop.attribution.targets import several
 from relprop.attribution.through import Conditions, paired
 from relprop.composites import Composite
@@ -262,7 +262,7 @@ def _admitted(
 
 
 @contextmanager
-def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[Watched]:
+def _advised(model: Any, inputs: Any, plan: Plan) -> Iterator[WatchedLayers]:
     """While this lasts, an error that the model raises becomes one that says what is wrong with the inputs, where we can tell."""
     with batched(model, inputs, plan.members) as watched:
         try:

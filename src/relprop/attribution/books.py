@@ -18,7 +18,7 @@ from torch import Tensor
 from relprop.attribution.seeds import Start
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
-from relprop.results.ledger import Entry, Ledger
+from relprop.results.ledger import Ledger, LedgerEntry
 from relprop.torch_private.recorded import recording
 
 _FACTORS = 16
@@ -131,7 +131,7 @@ class Bookkeeper:
         recorder = self.run.trace.recorder
         if recorder is None:
             return Ledger([])
-        return Ledger([Entry(*made, row) for made, row in zip(recorder.entries, kept, strict=True)])
+        return Ledger([LedgerEntry(*made, row) for made, row in zip(recorder.entries, kept, strict=True)])
 
 
 def per_sample(values: list[Tensor], count: int) -> Tensor:

@@ -23,7 +23,7 @@ from relprop.errors import InputError
 
 
 @dataclass(frozen=True)
-class Gate:
+class PointGate:
     """A point with what it lets through.
 
     Attributes:
@@ -42,7 +42,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Chain:
+class GateChain:
     """Gates in the order in which a backward pass meets them, and gates that act within the passes.
 
     Attributes:
@@ -51,8 +51,8 @@ class Chain:
         rows: the samples that take part; None for all.
     """
 
-    gates: tuple[Gate, ...] = ()
-    keeps: tuple[Gate, ...] = ()
+    gates: tuple[PointGate, ...] = ()
+    keeps: tuple[PointGate, ...] = ()
     rows: Tensor | None = None
 
 
@@ -61,7 +61,7 @@ class Planner:
 
     def __init__(self, watch: Watch, samples: int) -> None:
         self._watch, self._samples = watch, samples
-        self._gates: dict[tuple[int, bool], Gate] = {}
+        self._gates: dict[tuple[int, bool], PointGate] = {}
         self._below: dict[int, set[Node]] = {}
         self._held: list[Any] = []
 
@@ -71,13 +71,13 @@ class Planner:
             self._below[id(point)] = below([point])
         return self._below[id(point)]
 
-    def chains(self, condition: Condition | Sequence[Condition | None] | None) -> list[Chain]:
+    def chains(self, condition: Condition | Sequence[Condition | None] | None) -> list[GateChain]:
         """The chains of one condition, or of one per sample."""
         if condition is None:
-            return [Chain()]
+            return [GateChain()]
         if isinstance(condition, Condition):
             return [chain for term in condition.terms() if (chain := self._chain(term.through, term.around))]
-        alike: dict[Any, list[Chain]] = {}
+        alike: dict[Any, list[GateChain]] = {}
         for number, one in enumerate(condition):
             rows = torch.arange(len(condition)) == number
             for chain in self.chains(one):
@@ -90,7 +90,7 @@ class Planner:
                 alike.setdefault(key, []).append(replace(chain, rows=rows))
         return [chain for some in alike.values() for chain in _merged(some)]
 
-    def _gate(self, units: Units, inverse: bool) -> Gate:
+    def _gate(self, units: Units, inverse: bool) -> PointGate:
         if (id(units), inverse) not in self._gates:
             point = self._watch.point(units)
             if not point.edges:
@@ -101,10 +101,10 @@ class Planner:
             elif point.raw != point.shape:
                 raise InputError(f"{units.said}: directions of these heads cannot be told; take the layer around them.")
             self._held.append(units)  # its identity stays its own
-            self._gates[id(units), inverse] = Gate(point, made.complement() if inverse else made, units.said)
+            self._gates[id(units), inverse] = PointGate(point, made.complement() if inverse else made, units.said)
         return self._gates[id(units), inverse]
 
-    def _chain(self, through: Sequence[Units], around: Sequence[Units]) -> Chain | None:
+    def _chain(self, through: Sequence[Units], around: Sequence[Units]) -> GateChain | None:
         """The chain of a term; None if its units exclude each other."""
         gates, keeps = self._joined(through, False), self._joined(around, True)
         for keep in list(keeps):
@@ -114,10 +114,10 @@ class Planner:
                     keeps.remove(keep)
         if any(g.filter.weights is not None and not bool(g.filter.weights.any()) for g in gates):
             return None
-        return Chain(tuple(self._ordered(gates)), tuple(keeps))
+        return GateChain(tuple(self._ordered(gates)), tuple(keeps))
 
-    def _joined(self, units: Sequence[Units], inverse: bool) -> list[Gate]:
-        found: dict[int, Gate] = {}
+    def _joined(self, units: Sequence[Units], inverse: bool) -> list[PointGate]:
+        found: dict[int, PointGate] = {}
         for one in units:
             gate = self._gate(one, inverse)
             known = found.get(id(gate.point))
@@ -128,9 +128,9 @@ class Planner:
             )
         return list(found.values())
 
-    def _ordered(self, gates: list[Gate]) -> list[Gate]:
+    def _ordered(self, gates: list[PointGate]) -> list[PointGate]:
         """The gates from the score downwards."""
-        order: list[Gate] = []
+        order: list[PointGate] = []
         for gate in gates:
             place = 0
             for n, other in enumerate(order):
@@ -145,29 +145,31 @@ class Planner:
         return order
 
 
-def _merged(some: list[Chain]) -> list[Chain]:
+def _merged(some: list[GateChain]) -> list[GateChain]:
     """Chains of different samples through the same points, as one."""
     rows = torch.stack([c.rows for c in some if c.rows is not None])
     if (rows.sum(0) > 1).any():  # several terms of one sample
         return [_restricted(chain) for chain in some]
 
-    def joined(gates: tuple[Gate, ...]) -> Gate:
+    def joined(gates: tuple[PointGate, ...]) -> PointGate:
         weights = [g.filter.only(r).weights for g, r in zip(gates, rows, strict=True)]
-        return Gate(gates[0].point, Filter(sum((w for w in weights if w is not None), torch.zeros(()))), gates[0].said)
+        return PointGate(
+            gates[0].point, Filter(sum((w for w in weights if w is not None), torch.zeros(()))), gates[0].said
+        )
 
     if len(some) == 1:
         return [_restricted(some[0])]
     gates = tuple(joined(gs) for gs in zip(*(c.gates for c in some), strict=True))
     keeps = tuple(joined(gs) for gs in zip(*(c.keeps for c in some), strict=True))
-    return [Chain(gates, keeps, None if gates else rows.any(0))]
+    return [GateChain(gates, keeps, None if gates else rows.any(0))]
 
 
-def _restricted(chain: Chain) -> Chain:
+def _restricted(chain: GateChain) -> GateChain:
     """A chain that concerns some samples: its first gate is closed to the others."""
     if not chain.gates or chain.rows is None:
         return chain
     first = chain.gates[0]
-    return Chain((replace(first, filter=first.filter.only(chain.rows)), *chain.gates[1:]), chain.keeps, None)
+    return GateChain((replace(first, filter=first.filter.only(chain.rows)), *chain.gates[1:]), chain.keeps, None)
 
 
 def off_the_way(said: str) -> str:

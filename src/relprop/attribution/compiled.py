@@ -23,7 +23,7 @@ from relprop.attribution.explain import explain
 from relprop.attribution.notices import EXCHANGED
 from relprop.attribution.seeds import handed_out
 from relprop.attribution.settings import Plan, Settings
-from relprop.attribution.targets import Entries, as_entries
+from relprop.attribution.targets import EntryTarget, as_entries
 from relprop.composites import Composite
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.members import Members, members
@@ -311,14 +311,14 @@ def _form(target: Any) -> Any:
     """A target as a tree that a graph takes and returns: a pair for a contrast, a tensor for entries."""
     if isinstance(target, Contrast):
         return _form(target.positive), _form(target.negative)
-    return target.at if isinstance(target, Entries) else target
+    return target.at if isinstance(target, EntryTarget) else target
 
 
 def _target(form: Any) -> Any:
     """The target that has this form."""
     if isinstance(form, tuple):
         return Contrast(_target(form[0]), _target(form[1]))
-    return Entries(form) if isinstance(form, Tensor) else form
+    return EntryTarget(form) if isinstance(form, Tensor) else form
 
 
 def _understood(found: Any, target: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.books import Books, per_sample
-from relprop.attribution.chains import Chain, Planner
+from relprop.attribution.chains import GateChain, Planner
 from relprop.attribution.conditions import words
 from relprop.attribution.passes import Outcome, Passes
 from relprop.attribution.points import Watch
@@ -18,7 +18,7 @@ from relprop.attribution.seeds import Start
 from relprop.attribution.through import Conditions
 from relprop.engine import Run
 from relprop.errors import CompositeError, InputError
-from relprop.results.ledger import Entry, Ledger
+from relprop.results.ledger import Ledger, LedgerEntry
 
 
 def check_linear(run: Run) -> None:
@@ -54,7 +54,7 @@ class Conditioned:
         self._run, self._reader, self._conditions = run, reader, conditions
         self._layers = {path: [p for some in watch.seen[path, at] for p in some] for path in layers}
         self._planner = Planner(watch, run.inputs.samples)
-        self._planned: list[list[Chain]] = []
+        self._planned: list[list[GateChain]] = []
         for _, through in conditions.each:
             if isinstance(through, list) and len(through) != run.inputs.samples:
                 raise InputError(
@@ -96,11 +96,11 @@ class Conditioned:
         entries = (
             []
             if recorder is None or kept is None
-            else [Entry(*made, row) for made, row in zip(recorder.entries, kept, strict=True)]
+            else [LedgerEntry(*made, row) for made, row in zip(recorder.entries, kept, strict=True)]
         )
         return whole.ends, layers, Books(received, Ledger(entries)), handed
 
-    def _each(self, passes: Passes, chains: list[Chain], start: Start) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _each(self, passes: Passes, chains: list[GateChain], start: Start) -> tuple[Tensor, Tensor, Tensor | None]:
         """The books where rows exchange relevance: every score has passes of its own."""
         received, handed, kept = [], [], []
         for n in range(len(start.handed)):

@@ -48,7 +48,7 @@ class Condition:
     """Which hidden units relevance must pass. `a & b`: through both, `a | b`: through either, `~a`: around."""
 
     def __and__(self, other: Any) -> Condition:
-        return Both(self, _checked("&", other))
+        return BothConditions(self, _checked("&", other))
 
     def __or__(self, other: Any) -> Condition:
         return Either(self, _checked("|", other))
@@ -82,7 +82,7 @@ def _checked(sign: str, other: Any) -> Condition:
 
 
 @dataclass(frozen=True, eq=False)
-class Both(Condition):
+class BothConditions(Condition):
     """Paths that fulfil two conditions."""
 
     one: Condition
@@ -92,10 +92,10 @@ class Both(Condition):
         return [a & b for a in self.one.terms() for b in self.other.terms()]
 
     def named(self, names: Any) -> Condition:
-        return Both(self.one.named(names), self.other.named(names))
+        return BothConditions(self.one.named(names), self.other.named(names))
 
     def part(self, rows: slice, count: int) -> Condition:
-        return Both(self.one.part(rows, count), self.other.part(rows, count))
+        return BothConditions(self.one.part(rows, count), self.other.part(rows, count))
 
     def __str__(self) -> str:
         return " and ".join(f"({c})" if isinstance(c, Either) else str(c) for c in (self.one, self.other))

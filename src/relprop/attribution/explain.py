@@ -16,7 +16,7 @@ from relprop.attribution.books import Bookkeeper, Books, Gradients, asks, per_sa
 from relprop.attribution.checks import check_finite, check_relevance, check_sizes, largest
 from relprop.attribution.conditioned import Conditioned
 from relprop.attribution.final import find, left_out, saturated
-from relprop.attribution.forward import Answer, Job, check, detached, devices_of, forward, start_inputs
+from relprop.attribution.forward import Answer, ForwardJob, check, detached, devices_of, forward, start_inputs
 from relprop.attribution.later import Later
 from relprop.attribution.notices import EXCHANGED, exploded, ran_again, unreached
 from relprop.attribution.reading import Reader
@@ -71,7 +71,7 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
 def _explain(
     model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan, copied: bool = False
 ) -> list[Relevance]:
-    job = Job.of(model, inputs, plan, new_run(model, inputs, plan, copied))
+    job = ForwardJob.of(model, inputs, plan, new_run(model, inputs, plan, copied))
 
     def close() -> None:
         for catch in itertools.chain(*job.caught.values()):
@@ -94,12 +94,14 @@ def _explain(
                 raise
 
 
-def _steps(job: Job, targets: Sequence[Any], seed: Any, later: Later) -> list[Relevance]:
+def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
     last = cache(lambda: find(job.again, devices_of(job.inputs)))
     other = None
     if job.plan.against is not None:
-        again = Job.of(job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, False))
+        again = ForwardJob.of(
+            job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, False)
+        )
         other = other_of(again, job.plan.against, left_out(targets, last, bool(job.plan.checkpointed)))
     final = left_out(targets, last, bool(job.plan.checkpointed))
     check_finite(job.inputs, later=later)
@@ -149,7 +151,7 @@ def new_run(model: Any, inputs: Any, plan: Plan, copied: bool) -> Run:
     )
 
 
-def _cuts(job: Job, answer: Answer) -> Any:
+def _cuts(job: ForwardJob, answer: Answer) -> Any:
     """The cuts after which nothing leads to the scores; none while a graph is recorded."""
     run, found = job.run, []
     if not recording():
@@ -183,7 +185,7 @@ def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> It
 
 
 def read(
-    job: Job, answer: Answer, reader: Reader, start: Start, gradients: Gradients, cuts: Any, notices: list[str],
+    job: ForwardJob, answer: Answer, reader: Reader, start: Start, gradients: Gradients, cuts: Any, notices: list[str],
     later: Later,
 ) -> Relevance:  # fmt: skip
     """The result of one target, from the gradients of its backward pass."""
@@ -211,7 +213,9 @@ def read(
     return made if weights is None else replace(made, weights=weights)
 
 
-def conditioned(job: Job, answer: Answer, reader: Reader, starts: list[Start], notices: list[str]) -> list[Relevance]:
+def conditioned(
+    job: ForwardJob, answer: Answer, reader: Reader, starts: list[Start], notices: list[str]
+) -> list[Relevance]:
     """The results under conditions."""
     plan, run, found = job.plan, job.run, []
     assert job.watch is not None and plan.through is not None  # the caller asked
@@ -229,7 +233,7 @@ def conditioned(job: Job, answer: Answer, reader: Reader, starts: list[Start], n
 
 
 def compared(
-    job: Job, answer: Answer, reader: Differences, starts: list[Start], other: Other, notices: list[str]
+    job: ForwardJob, answer: Answer, reader: Differences, starts: list[Start], other: Other, notices: list[str]
 ) -> list[Relevance]:
     """The results against other inputs."""
     found = []
@@ -254,7 +258,7 @@ def named_weights(model: Any, found: dict[int, Tensor]) -> dict[str, Tensor]:
 
 
 def _result(
-    job: Job,
+    job: ForwardJob,
     answer: Answer,
     start: Start,
     values: list[Tensor],

@@ -41,7 +41,7 @@ _LATEST = 8
 
 
 @dataclass(frozen=True)
-class Call:
+class FinalCall:
     """A call of a softmax or sigmoid.
 
     Attributes:
@@ -61,7 +61,7 @@ class Finals(TorchFunctionMode):
     def __init__(self, without: int | None = None) -> None:
         super().__init__()
         self.without, self.count = without, 0
-        self.latest: deque[Call] = deque(maxlen=_LATEST)
+        self.latest: deque[FinalCall] = deque(maxlen=_LATEST)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -73,11 +73,11 @@ class Finals(TorchFunctionMode):
             return args[0] if args else kwargs["input"]
         result = func(*args, **kwargs)
         if self.without is None and isinstance(result, Tensor):
-            self.latest.append(Call(number, name, result))
+            self.latest.append(FinalCall(number, name, result))
         return result
 
 
-def find(again: Callable[[], Any], devices: set[torch.device]) -> Call | None:
+def find(again: Callable[[], Any], devices: set[torch.device]) -> FinalCall | None:
     """The softmax or sigmoid whose result is the model's output, or of which the output is a view; None if there is none.
 
     Args:
@@ -96,7 +96,7 @@ def _shares(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.numel() == b.numel() and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr())
 
 
-def left_out(targets: Sequence[Any], last: Callable[[], Call | None], checkpointed: bool) -> Any:
+def left_out(targets: Sequence[Any], last: Callable[[], FinalCall | None], checkpointed: bool) -> Any:
     """The context in which the model's output is what its final softmax or sigmoid is given, if the targets are Logits.
 
     Raises:
@@ -120,7 +120,7 @@ def left_out(targets: Sequence[Any], last: Callable[[], Call | None], checkpoint
     return Finals(call.number)
 
 
-def saturated(result: Relevance, output: Any, last: Callable[[], Call | None]) -> list[str]:
+def saturated(result: Relevance, output: Any, last: Callable[[], FinalCall | None]) -> list[str]:
     """The notice on a probability whose relevance stays in the residual, because a softmax or sigmoid is saturated.
 
     Args:

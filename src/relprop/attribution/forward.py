@@ -25,10 +25,10 @@ from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
 from relprop.engine.chance import drawn_from, standing
 from relprop.engine.checkpoint import checkpointing
+from relprop.engine.integer_inputs import track
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.tensors import tensors_in
-from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError
 from relprop.results.logit import as_logits, without_logits
 from relprop.torch_private.recorded import recording
@@ -36,7 +36,7 @@ from relprop.trees import leaves, map_tree
 
 
 @dataclass(frozen=True)
-class Job:
+class ForwardJob:
     """One model to explain on given inputs.
 
     Attributes:
@@ -58,7 +58,7 @@ class Job:
     generators: list[Any] | None
 
     @classmethod
-    def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> Job:
+    def of(cls, model: Any, inputs: Any, plan: Plan, run: Run) -> ForwardJob:
         generators = None if recording() else standing(devices_of(inputs))
         if plan.through is None and plan.against is None:
             return cls(model, inputs, plan, run, {name: [] for name in plan.layers}, None, generators)
@@ -108,7 +108,7 @@ def start_inputs(run: Run, inputs: Any) -> Any:
     return map_tree(start, inputs)
 
 
-def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
+def forward(job: ForwardJob, live: Any, targets: Sequence[Any], final: Any) -> Answer:
     """Runs the model inside the mode, and reads the scores of the targets off its output.
 
     Args:
@@ -142,7 +142,7 @@ def forward(job: Job, live: Any, targets: Sequence[Any], final: Any) -> Answer:
     return Answer(raw, output, asked, nz)
 
 
-def _called(job: Job, live: Any) -> Any:
+def _called(job: ForwardJob, live: Any) -> Any:
     """What the model returns.
 
     Raises:
@@ -162,7 +162,7 @@ def _called(job: Job, live: Any) -> Any:
         raise
 
 
-def check(job: Job, answer: Answer, later: Later | None = None) -> list[str]:
+def check(job: ForwardJob, answer: Answer, later: Later | None = None) -> list[str]:
     """Refuses an answer that cannot be explained; returns the notices on random numbers."""
     run, inputs, notices = job.run, job.inputs, []
     for score in answer.scores:
@@ -201,7 +201,7 @@ def devices_of(inputs: Any) -> set[torch.device]:
     return {t.device for _, t in leaves(inputs) if isinstance(t, Tensor)}
 
 
-def _suspect(job: Job, error: Exception) -> str:
+def _suspect(job: ForwardJob, error: Exception) -> str:
     """What is probably wrong with inputs that the model refused; "" if that cannot be told."""
     known, inputs = job.run.inputs, job.inputs
     if known.ids and isinstance(error, IndexError):

@@ -44,7 +44,7 @@ PARTS = ("latents", "reconstruction", "error")
 
 
 @dataclass(frozen=True)
-class Part:
+class SplicedPart:
     """A tensor that a splice makes.
 
     Attributes:
@@ -119,7 +119,9 @@ class Catch:
         return relevance if self.arranged is None else self.arranged(relevance)
 
 
-def wanted(model: Any, layers: Any, option: str = "layers", parts: Mapping[str, Part] | None = None) -> dict[str, Any]:
+def wanted(
+    model: Any, layers: Any, option: str = "layers", parts: Mapping[str, SplicedPart] | None = None
+) -> dict[str, Any]:
     """The modules that paths, globs and module objects name, by path.
 
     `layers` may also name the heads of attentions, and the tensors that splices make, `parts`.
@@ -212,7 +214,7 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
                     module.module, module.name, lambda t, name=name: caught[name].append(Catch(t, run.sites.nz_hidden))
                 )
                 continue
-            if isinstance(module, Part):
+            if isinstance(module, SplicedPart):
                 run.trace.show_part(module.key, lambda t, name=name: caught[name].append(Catch(t, run.sites.nz_hidden)))
                 continue
             # In another thread k may be missing while this thread removes the hook. Registering and noting the hook share

@@ -128,7 +128,7 @@ _WATCHED: dict[int, tuple[type[nn.Module], ...]] = {
 """The layers that take an input with so many axes for one sample without the axis of samples, or for time first."""
 
 
-class Watched:
+class WatchedLayers:
     """What the layers of a model were given while it ran.
 
     Args:
@@ -178,7 +178,7 @@ class Watched:
 
 
 @contextmanager
-def batched(model: Any, inputs: Any, own: Members | None = None) -> Iterator[Watched]:
+def batched(model: Any, inputs: Any, own: Members | None = None) -> Iterator[WatchedLayers]:
     """While this lasts, watches the model for signs that the first axis of its inputs is not that of samples.
 
     Torch's layers also take one sample without the axis of samples, and its recurrent layers expect time first unless
@@ -187,9 +187,9 @@ def batched(model: Any, inputs: Any, own: Members | None = None) -> Iterator[Wat
     tensors = [t for _, t in leaves(inputs)]
     lone = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], Tensor) and tensors[0].ndim else None
     if not isinstance(model, nn.Module) or lone is None:
-        yield Watched()
+        yield WatchedLayers()
         return
-    watched = Watched(tuple(lone.shape))
+    watched = WatchedLayers(tuple(lone.shape))
 
     def hook(name: str) -> Any:
         return lambda module, args: watched.meet(name, module, args[0] if args else None)

@@ -14,7 +14,7 @@ from relprop.attribution.checks import admit, check_further
 from relprop.attribution.conditioned import check_linear
 from relprop.attribution.explain import new_run
 from relprop.attribution.final import find, left_out
-from relprop.attribution.forward import Job, check, devices_of, forward, start_inputs
+from relprop.attribution.forward import ForwardJob, check, devices_of, forward, start_inputs
 from relprop.attribution.points import Watch
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
@@ -93,7 +93,7 @@ def opened(
     plan = Plan.of(model, settings, chosen, splices=splices).given(forward_args, forward_kwargs)
     plan = plan.watching(Conditions([], dict(modules)))
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), Undo() as undo:
-        job = Job.of(model, inputs, plan, new_run(model, inputs, plan, False))
+        job = ForwardJob.of(model, inputs, plan, new_run(model, inputs, plan, False))
         undo.later(job.run.close)
         assert job.watch is not None  # the plan watches
         undo.later(job.watch.close)

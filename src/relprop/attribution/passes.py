@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.books import per_sample
-from relprop.attribution.chains import Chain, Gate, Planner, off_the_way
+from relprop.attribution.chains import GateChain, Planner, PointGate, off_the_way
 from relprop.attribution.points import Point
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
@@ -58,10 +58,10 @@ class Passes:
         ends: list[Tensor],
         layers: dict[str, list[Point]],
         planner: Planner,
-        chains: list[Chain],
+        chains: list[GateChain],
     ) -> None:
         self._run, self._start, self._ends, self._layers, self._planner = run, start, ends, layers, planner
-        self._next: dict[Any, list[Gate]] = {}
+        self._next: dict[Any, list[PointGate]] = {}
         self._memo: dict[Any, dict[Any, Tensor | None]] = {}
         for chain in chains:
             for n, gate in enumerate(chain.gates):
@@ -69,7 +69,7 @@ class Passes:
                 if not any(gate.point is other.point for other in waiting):
                     waiting.append(gate)
 
-    def _key(self, chain: Chain, length: int) -> Any:
+    def _key(self, chain: GateChain, length: int) -> Any:
         rows = None if chain.rows is None else id(chain)
         return (
             rows,
@@ -77,7 +77,7 @@ class Passes:
             tuple((id(g.point), id(g.filter)) for g in chain.gates[:length]),
         )
 
-    def outcome(self, chains: Sequence[Chain], seeds: Tensor, handed: Tensor, samples: int) -> Outcome:
+    def outcome(self, chains: Sequence[GateChain], seeds: Tensor, handed: Tensor, samples: int) -> Outcome:
         """The sum over the chains of one condition."""
         found = Outcome([None] * len(self._ends), torch.zeros(samples, dtype=torch.float64))
         for path, points in self._layers.items():
@@ -96,7 +96,7 @@ class Passes:
         """Drops what chains shared, before another seed."""
         self._memo.clear()
 
-    def _add(self, found: Outcome, chain: Chain, seeds: Tensor, handed: Tensor, samples: int) -> None:
+    def _add(self, found: Outcome, chain: GateChain, seeds: Tensor, handed: Tensor, samples: int) -> None:
         if chain.rows is not None:
             rows = chain.rows.to(seeds.device)
             seeds, handed = seeds * rows, handed * rows
@@ -142,7 +142,9 @@ class Passes:
         found.kept = kept if found.kept is None else found.kept + kept
         found.ended = ended if found.ended is None else found.ended + ended
 
-    def _stage(self, chain: Chain, n: int, outputs: list[Any], given: list[Tensor | None]) -> dict[Any, Tensor | None]:
+    def _stage(
+        self, chain: GateChain, n: int, outputs: list[Any], given: list[Tensor | None]
+    ) -> dict[Any, Tensor | None]:
         """`G` at the next gates, and at the layers above them."""
         key = self._key(chain, n)
         if key not in self._memo:
@@ -164,7 +166,7 @@ class Passes:
         self,
         outputs: list[Any],
         given: list[Tensor | None],
-        keeps: Sequence[Gate],
+        keeps: Sequence[PointGate],
         wanted: list[Any],
         dropped: list[Any],
         samples: int,
@@ -180,7 +182,7 @@ class Passes:
                 )
             )
 
-    def _read(self, found: Outcome, chain: Chain, stages: list[dict[Any, Tensor | None]]) -> None:
+    def _read(self, found: Outcome, chain: GateChain, stages: list[dict[Any, Tensor | None]]) -> None:
         """Adds the relevance of the layers: above a gate what arrives there, at a gate and below what passes it."""
         for path, points in self._layers.items():
             for number, point in enumerate(points):
@@ -189,7 +191,7 @@ class Passes:
                 if relevance is not None:
                     found.layers[path][number] = found.layers[path][number] + relevance
 
-    def _at(self, chain: Chain, stages: list[dict[Any, Tensor | None]], point: Point) -> list[Tensor | None] | None:
+    def _at(self, chain: GateChain, stages: list[dict[Any, Tensor | None]], point: Point) -> list[Tensor | None] | None:
         level, edges = 0, [edge for edge, _ in point.edges]
         for n, gate in enumerate(chain.gates):
             if point.nodes & gate.point.nodes:
@@ -206,7 +208,7 @@ class Passes:
 
 
 @contextmanager
-def closed(run: Run, keeps: Sequence[Gate], dropped: list[Any], samples: int) -> Iterator[None]:
+def closed(run: Run, keeps: Sequence[PointGate], dropped: list[Any], samples: int) -> Iterator[None]:
     """While this lasts, relevance is stopped at some units; what is stopped is noted."""
     with Undo() as undo:
         for gate in keeps:
@@ -218,7 +220,7 @@ def closed(run: Run, keeps: Sequence[Gate], dropped: list[Any], samples: int) ->
         yield
 
 
-def _stop(run: Run, gate: Gate, number: int, gradients: Any, dropped: list[Any], samples: int) -> Any:
+def _stop(run: Run, gate: PointGate, number: int, gradients: Any, dropped: list[Any], samples: int) -> Any:
     edge = gate.point.edges[number][0]
     g = gradients[edge[1]]
     if g is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from relprop.attribution.conditions import Condition, Units
-from relprop.attribution.layers import Heads, Part, Steps, wanted
+from relprop.attribution.layers import Heads, SplicedPart, Steps, wanted
 from relprop.engine.door import standing
 from relprop.engine.notes import note_of
 from relprop.engine.recorder import Edge, edge_of
@@ -127,7 +127,7 @@ class Watch:
                     run.trace.show_steps(
                         module.module, module.name, lambda t, key=key: self.seen[key].append([Point(t, run)])
                     )
-                elif isinstance(module, Part):
+                elif isinstance(module, SplicedPart):
                     run.trace.show_part(module.key, lambda t, key=key: self.seen[key].append([Point(t, run)]))
                 elif key[1] == "input":
                     before = module.register_forward_pre_hook
@@ -178,7 +178,7 @@ def _no_heads(units: Units) -> str:
     )
 
 
-def named(model: Any, condition: Condition | None, parts: Mapping[str, Part] | None = None) -> Condition | None:
+def named(model: Any, condition: Condition | None, parts: Mapping[str, SplicedPart] | None = None) -> Condition | None:
     """The condition with the layers' paths in place of modules."""
     if condition is None:
         return None
@@ -191,7 +191,7 @@ def named(model: Any, condition: Condition | None, parts: Mapping[str, Part] | N
     return condition.named(path)
 
 
-def _wanted(model: Any, layer: Any, parts: Mapping[str, Part] | None = None) -> dict[str, Any]:
+def _wanted(model: Any, layer: Any, parts: Mapping[str, SplicedPart] | None = None) -> dict[str, Any]:
     try:
         return wanted(model, [layer], "layers", parts)
     except InputError as error:
@@ -208,7 +208,7 @@ def _wanted(model: Any, layer: Any, parts: Mapping[str, Part] | None = None) -> 
 
 
 def modules_of(
-    model: Any, conditions: Iterable[Condition | None], parts: Mapping[str, Part] | None = None
+    model: Any, conditions: Iterable[Condition | None], parts: Mapping[str, SplicedPart] | None = None
 ) -> dict[Key, Any]:
     """The modules that conditions name, by path and side."""
     found: dict[Key, Any] = {}
@@ -216,7 +216,7 @@ def modules_of(
         for term in [] if condition is None else condition.terms():
             for one in (*term.through, *term.around):
                 module = _wanted(model, one.path, parts)[one.path]
-                if isinstance(module, (Heads, Part, Steps)) and one.at == "input":
+                if isinstance(module, (Heads, SplicedPart, Steps)) and one.at == "input":
                     what = (
                         "heads"
                         if isinstance(module, Heads)

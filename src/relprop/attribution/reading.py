@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.books import Gradients
-from relprop.attribution.forward import Answer, Job, severed
+from relprop.attribution.forward import Answer, ForwardJob, severed
 from relprop.attribution.layers import Catch
 from relprop.engine import Run
 from relprop.errors import RuleError
@@ -27,7 +27,7 @@ class Reader:
         nz: whether exact zeros of the inputs carry relevance.
     """
 
-    def __init__(self, job: Job, answer: Answer) -> None:
+    def __init__(self, job: ForwardJob, answer: Answer) -> None:
         run, multiplies = job.run, job.plan.settings.multiply_by_inputs
         self._run, self._inputs, self._caught = run, job.inputs, job.caught
         self.carriers = [*(leaf for _, leaf in run.inputs.starts), *(lookup.rows for lookup in run.inputs.lookups)]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relprop.attribution.layers import PARTS, Part, wanted
+from relprop.attribution.layers import PARTS, SplicedPart, wanted
 from relprop.engine.door import standing
 from relprop.engine.functions import grafted, scaled
 from relprop.engine.notes import adopt, note_of
@@ -118,9 +118,9 @@ def splices_of(model: Any, given: Any) -> dict[str, Splice]:
     return found
 
 
-def parts_of(splices: Splices) -> dict[str, Part]:
+def parts_of(splices: Splices) -> dict[str, SplicedPart]:
     """The tensors that splices make, by name."""
-    return {f"{path}.{name}".lstrip("."): Part(path, name) for path in splices for name in PARTS}
+    return {f"{path}.{name}".lstrip("."): SplicedPart(path, name) for path in splices for name in PARTS}
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def several(targets: Any) -> Sequence[Any]:
 
 
 @dataclass(frozen=True)
-class Entries:
+class EntryTarget:
     """A target whose indices are a tensor of shape (N, axes), so that one graph serves all classes."""
 
     at: Tensor
@@ -50,7 +50,7 @@ class Entries:
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassFinder:
     """Finds classes by their labels or numbers."""
 
     labels: Sequence[str] | None
@@ -79,11 +79,11 @@ class Scored:
     labels: Sequence[str] | None
 
     def __call__(self, output: Any) -> Tensor:
-        return self.target.score(output, Classes(self.labels))[0]
+        return self.target.score(output, ClassFinder(self.labels))[0]
 
 
 def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any:
-    """The target with `Entries` in place of classes, for an output of this shape. Callables and None stay.
+    """The target with `EntryTarget` in place of classes, for an output of this shape. Callables and None stay.
 
     Raises:
         TargetError: as in `scores`.
@@ -94,7 +94,7 @@ def as_entries(target: Any, output: Tensor, labels: Sequence[str] | None) -> Any
         return Scored(target, labels)
     if callable(target) or target is None or output.ndim == 0:
         return target
-    return Entries(torch.tensor(_indices(output, target, labels)).reshape(output.shape[0], -1))
+    return EntryTarget(torch.tensor(_indices(output, target, labels)).reshape(output.shape[0], -1))
 
 
 def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tensor, Any]:
@@ -116,7 +116,7 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
             )
         return score, target
     if isinstance(target, Form):
-        return target.score(output, Classes(labels))
+        return target.score(output, ClassFinder(labels))
     if isinstance(target, list) and any(isinstance(one, Form) for one in target):
         return _per_sample(output, target, labels)
     if isinstance(target, Contrast):

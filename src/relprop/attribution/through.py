@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from relprop.attribution.conditions import Condition
-from relprop.attribution.layers import Part
+from relprop.attribution.layers import SplicedPart
 from relprop.attribution.points import Watch, modules_of, named
 from relprop.errors import InputError
 
@@ -28,7 +28,9 @@ class Conditions:
     modules: dict[Any, Any]
 
     @classmethod
-    def of(cls, model: Any, each: Sequence[tuple[int, Through]], parts: Mapping[str, Part] | None = None) -> Conditions:
+    def of(
+        cls, model: Any, each: Sequence[tuple[int, Through]], parts: Mapping[str, SplicedPart] | None = None
+    ) -> Conditions:
         """The conditions with the paths of their layers.
 
         Raises:
@@ -47,7 +49,7 @@ class Conditions:
         return Watch({**self.modules, **{(path, at): module for path, module in layers.items()}})
 
 
-def _named(model: Any, through: Through, parts: Mapping[str, Part] | None) -> Through:
+def _named(model: Any, through: Through, parts: Mapping[str, SplicedPart] | None) -> Through:
     if isinstance(through, (list, tuple)):
         if not through:
             raise InputError("through is an empty list: give one condition per sample, or one for all.")

@@ -79,7 +79,7 @@ def demo(
         credits = " ".join(f"{p.title}: {p.credit}" for p in photographs.PHOTOGRAPHS)
         names = composite or ["auto", "epsilon_plus_flat"]
 
-        def of_one(photograph: photographs.Photograph) -> list[explaining.Explained]:
+        def of_one(photograph: photographs.Photograph) -> list[explaining.ExplainedInput]:
             picture = photograph.open()
             seen = samples.Sample(photograph.title, photograph.title, loaded.tensor(picture), loaded.seen(picture))
             return explaining.explain(
@@ -171,7 +171,7 @@ def explain(
         explaining.check_folder(out)
         loaded = models.load(model, weights, pictures_of(size, mean, std), trust_remote_code)
         names = names_of(labels) if labels else loaded.labels
-        found: Iterable[explaining.Explained]
+        found: Iterable[explaining.ExplainedInput]
         if loaded.tokenizer is not None:
             tried = Tried.of_texts()
             some = texts.read(inputs, tried, lines=lines, second=context)
@@ -190,7 +190,7 @@ def explain(
                 with tried.each(visible(path.name)):
                     read_in += samples.read(path, loaded, rows=row or (), without=without or ())
 
-            def of_some(chunk: Sequence[samples.Sample]) -> list[explaining.Explained]:
+            def of_some(chunk: Sequence[samples.Sample]) -> list[explaining.ExplainedInput]:
                 picture = "--size is the side of the pictures it takes."
                 fix = picture if chunk[0].picture else "Is the first axis that of samples?"
                 with network.taking(loaded, chunk[0].inputs, fix):
@@ -294,12 +294,12 @@ def _options(
         raise typer.Exit
 
 
-def _title(explained: Sequence[explaining.Explained]) -> str:
+def _title(explained: Sequence[explaining.ExplainedInput]) -> str:
     more = len(explained) - 1
     return f"What spoke for the decision? {explained[0].name}{f' and {more} more' * (more > 0)}"
 
 
-def _finish(explained: list[explaining.Explained], paths: list[Path], json: bool, tried: Tried) -> None:
+def _finish(explained: list[explaining.ExplainedInput], paths: list[Path], json: bool, tried: Tried) -> None:
     if json:
         printing.data(explaining.as_data(explained, paths, tried))
     else:

@@ -30,7 +30,7 @@ from relprop.cli.options import (
 from relprop.cli.printing import errors_in_one_line, say_what_is_missing
 from relprop.cli.trying import Tried
 from relprop.errors import InputError
-from relprop.evaluation import Delete, Token, Unattended
+from relprop.evaluation import ConstantToken, Delete, Unattended
 from relprop.evaluation.metrics import METRICS
 from relprop.loading import models, samples
 from relprop.loading.network import Loaded
@@ -145,7 +145,7 @@ def _given(
         batch = tokenizer([each.text for each in found], padding=True, return_tensors="pt")
         hidden = getattr(tokenizer, "mask_token_id", None)
         pad = getattr(tokenizer, "pad_token_id", None) or 0
-        return batch, {"replace": [Token(hidden) if hidden is not None else Unattended(), Delete(pad=pad)]}
+        return batch, {"replace": [ConstantToken(hidden) if hidden is not None else Unattended(), Delete(pad=pad)]}
     read = []
     for path in samples.files(inputs):
         with tried.each(visible(path.name)):

@@ -29,7 +29,7 @@ _ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class ExplainedInput:
     """An input that was explained.
 
     Attributes:
@@ -60,7 +60,7 @@ def explain(
     strict: bool = True,
     batch_size: int | None = None,
     bounds: tuple[Tensor, Tensor] | None = None,
-) -> list[Explained]:
+) -> list[ExplainedInput]:
     """Explains the targets (or the top class), `against`, and the contrast of the first target and `against`.
 
     Args:
@@ -101,7 +101,7 @@ def explain(
                 mine.append(result[start : start + len(sample.inputs)])
                 start += len(sample.inputs)
     return [
-        Explained(sample.name, sample.stem, mine, asked, _drawing(sample))
+        ExplainedInput(sample.name, sample.stem, mine, asked, _drawing(sample))
         for sample, mine in zip(samples, found, strict=True)
     ]
 
@@ -176,7 +176,7 @@ def kept(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def as_data(explained: Sequence[Explained], paths: Sequence[Path], tried: Tried) -> dict[str, Any]:
+def as_data(explained: Sequence[ExplainedInput], paths: Sequence[Path], tried: Tried) -> dict[str, Any]:
     """The results, the inputs that were left out, and the files, as data for a program."""
     results = [
         {

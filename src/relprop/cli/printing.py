@@ -18,8 +18,8 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from relprop.cli.encoding import utf8
-from relprop.cli.explaining import Explained
+from relprop.cli.explaining import ExplainedInput
+from relprop.cli.output_encoding import utf8
 from relprop.cli.trying import NothingDone, Tried, said
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.rendering import Options
@@ -86,7 +86,7 @@ def data(content: Any) -> None:
     typer.echo(json.dumps(content, ensure_ascii=not utf8(sys.stdout), indent=1))
 
 
-def results(explained: Sequence[Explained]) -> None:
+def results(explained: Sequence[ExplainedInput]) -> None:
     """Prints a table for each input, or the text itself."""
     columns = ("Explained", "Composite", "Score", "Relevance", "Residual")
     for each in explained:
@@ -107,7 +107,7 @@ def results(explained: Sequence[Explained]) -> None:
         table(columns, rows, numbers=columns[2:], title=each.name)
 
 
-def text(each: Explained) -> None:
+def text(each: ExplainedInput) -> None:
     """Prints a text once for each of its results, in colour if the terminal has colours."""
     typer.echo(each.name)
     for result in each.results:

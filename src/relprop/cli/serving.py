@@ -53,7 +53,7 @@ def serve(
         from relprop.web import server
         from relprop.web.guard import Rules
         from relprop.web.limits import Limits
-        from relprop.web.subject import subject_of
+        from relprop.web.page_subject import subject_of
 
         limits = Limits(seconds=seconds, waiting=waiting)
         rules = Rules(

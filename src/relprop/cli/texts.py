@@ -11,7 +11,7 @@ from typing import Any
 
 import relprop
 from relprop import Contrast
-from relprop.cli.explaining import Explained, find_class
+from relprop.cli.explaining import ExplainedInput, find_class
 from relprop.cli.trying import Tried
 from relprop.errors import InputError, TargetError
 from relprop.loading.network import Loaded
@@ -104,7 +104,7 @@ def read(
     return found if second is None else [TextSample(s.name, s.stem, (str(s.text), second)) for s in found]
 
 
-def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tried) -> Iterable[Explained]:
+def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tried) -> Iterable[ExplainedInput]:
     """Yields the results of each text in order. `tried` collects the texts that cannot be explained."""
     if wish.generate:
         if wish.targets or wish.against is not None:
@@ -113,7 +113,7 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tr
             raise InputError(f"--generate is for language models; {loaded.name} answers with classes.")
     targets = targets_of(loaded, wish)
 
-    def of_some(chunk: Sequence[TextSample]) -> list[Explained]:
+    def of_some(chunk: Sequence[TextSample]) -> list[ExplainedInput]:
         results: list[list[Any]] = [[] for _ in chunk]
         asked = []
         for composite in dict.fromkeys(wish.composites):
@@ -132,7 +132,7 @@ def explain(loaded: Loaded, samples: Sequence[TextSample], wish: Wish, tried: Tr
                     mine.append(_checked(one, wish))
                 asked.append(composite)
         return [
-            Explained(sample.name, sample.stem, mine, asked, text=True)
+            ExplainedInput(sample.name, sample.stem, mine, asked, text=True)
             for sample, mine in zip(chunk, results, strict=True)
         ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import relprop
-from relprop.cli.explaining import Explained, check_folder, slug
+from relprop.cli.explaining import ExplainedInput, check_folder, slug
 from relprop.cli.printing import writing
 from relprop.results.protocol import Result
 
@@ -28,12 +28,12 @@ class Writer:
     """
 
     def __init__(
-        self, folder: Path, title: Callable[[Sequence[Explained]], str], *, keep: bool,
+        self, folder: Path, title: Callable[[Sequence[ExplainedInput]], str], *, keep: bool,
         paragraphs: Callable[[], Sequence[str]], **options: Any,
     ) -> None:  # fmt: skip
         self.folder, self.title, self.keep, self.paragraphs = folder, title, keep, paragraphs
         self.options = {name: value for name, value in options.items() if value is not None}
-        self.explained: list[Explained] = []
+        self.explained: list[ExplainedInput] = []
         self.paths: list[Path] = []
         self._groups: dict[str, list[Result]] = {}
         self._cost, self._written, self._shown = 0.0, 0.0, 0
@@ -43,7 +43,7 @@ class Writer:
         """The page."""
         return self.folder / "index.html"
 
-    def each(self, found: Iterable[Explained]) -> Iterator[Explained]:
+    def each(self, found: Iterable[ExplainedInput]) -> Iterator[ExplainedInput]:
         """Writes each input's files as it comes, and passes it on. When the run ends, however it does, the page is whole."""
         check_folder(self.folder)
         try:
@@ -53,7 +53,7 @@ class Writer:
         finally:
             self.finish()
 
-    def add(self, each: Explained) -> None:
+    def add(self, each: ExplainedInput) -> None:
         """Writes the files of an input, and now and then the page."""
         own = {**self.options, **each.drawing}
         with writing(self.folder):

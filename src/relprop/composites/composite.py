@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from relprop.composites.places import Family, First, Last, Matcher, Path, Place, families, matcher, parts
+from relprop.composites.places import FamilyMatcher, First, Last, Matcher, Path, Place, families, matcher, parts
 from relprop.errors import CompositeError, RuleError
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED
@@ -133,7 +133,7 @@ class Composite:
             return None
         found: dict[str, Rule] = {}
         for key, rule in self.entries:
-            if type(key) is not Family:
+            if type(key) is not FamilyMatcher:
                 return None
             if key.family in rule.families:
                 found.setdefault(key.family, rule)

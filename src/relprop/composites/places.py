@@ -97,7 +97,7 @@ class Matcher:
 
 
 @dataclass(frozen=True)
-class Family(Matcher):
+class FamilyMatcher(Matcher):
     family: str
 
     def match(self, place: Place) -> bool | None:
@@ -239,7 +239,7 @@ def matcher(key: Any) -> Matcher:
         return Type(key)
     if isinstance(key, str):
         if key in EVERYTHING:
-            return Family(key)
+            return FamilyMatcher(key)
         raise CompositeError(
             f"{key!r} is not a family of operations. Families: {', '.join(sorted(EVERYTHING))}. "
             f"For a module path write path({key!r})."
@@ -252,7 +252,7 @@ def matcher(key: Any) -> Matcher:
 
 def families(place: Matcher) -> frozenset[str] | None:
     """The families that a matcher can name; None if that is not known beforehand."""
-    if isinstance(place, Family):
+    if isinstance(place, FamilyMatcher):
         return frozenset({place.family})
     if isinstance(place, (First, Last)):
         return WEIGHTED

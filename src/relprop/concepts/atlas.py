@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relprop.attribution.attribute import attribute_each
 from relprop.concepts.index import Index
-from relprop.concepts.page import crops, unit_of
+from relprop.concepts.reference_pages import crops, unit_of
 from relprop.errors import InputError
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import picture_of

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from relprop.concepts.nodes import Node
+from relprop.concepts.nodes import GraphNode
 from relprop.errors import InputError
 from relprop.results.files.atomic import write
 from relprop.signatures import public
@@ -32,7 +32,7 @@ class AttributionGraph:
         notices: what its reader should know.
     """
 
-    nodes: list[Node]
+    nodes: list[GraphNode]
     edges: list[tuple[int, int, float]]
     subject: str = "the output"
     tokens: list[str] = field(default_factory=list)

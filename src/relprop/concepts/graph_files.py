@@ -10,14 +10,14 @@ from html import escape
 from typing import Any, Protocol
 from xml.sax.saxutils import escape as xml
 
-from relprop.concepts.nodes import Node
+from relprop.concepts.nodes import GraphNode
 from relprop.rendering.html import page, table
 
 
-class _Graph(Protocol):
+class _StoredGraph(Protocol):
     """What files need of a graph (`concepts.graph.Graph`)."""
 
-    nodes: list[Node]
+    nodes: list[GraphNode]
     edges: list[tuple[int, int, float]]
     subject: str
     tokens: list[str]
@@ -35,7 +35,7 @@ class _Graph(Protocol):
     def titled_drawing(self) -> Any: ...
 
 
-def circuit(graph: _Graph) -> dict[str, Any]:
+def circuit(graph: _StoredGraph) -> dict[str, Any]:
     """The graph in the JSON format of circuit-tracer's viewer and of Neuronpedia.
 
     Hidden nodes are "cross layer transcoder" features there, with what they are in `clerp`; the inputs are embeddings and
@@ -92,7 +92,7 @@ def circuit(graph: _Graph) -> dict[str, Any]:
     }
 
 
-def _identity(graph: _Graph, n: int) -> str:
+def _identity(graph: _StoredGraph, n: int) -> str:
     """Layer, number and position, as circuit-tracer names nodes."""
     node = graph.nodes[n]
     position = node.position if node.position is not None else 0
@@ -100,14 +100,14 @@ def _identity(graph: _Graph, n: int) -> str:
     return f"{layer}_{n}_{position}"
 
 
-def _json(graph: _Graph) -> bytes:
+def _json(graph: _StoredGraph) -> bytes:
     return json.dumps(circuit(graph), ensure_ascii=False, allow_nan=False).encode()
 
 
 _KEYS = ("name", "kind", "layer", "position", "depth", "relevance", "activation", "absorbed", "rest")
 
 
-def _graphml(graph: _Graph) -> bytes:
+def _graphml(graph: _StoredGraph) -> bytes:
     kinds = {
         "position": "int",
         "depth": "int",
@@ -119,7 +119,7 @@ def _graphml(graph: _Graph) -> bytes:
     keys = [f'<key id="{k}" for="node" attr.name="{k}" attr.type="{kinds.get(k, "string")}"/>' for k in _KEYS]
     keys.append('<key id="weight" for="edge" attr.name="weight" attr.type="double"/>')
 
-    def data(node: Node) -> str:
+    def data(node: GraphNode) -> str:
         values = ((k, getattr(node, k)) for k in _KEYS)
         return "".join(f'<data key="{k}">{xml(_plain(str(v)))}</data>' for k, v in values if v is not None)
 
@@ -140,7 +140,7 @@ def _plain(text: str) -> str:
     )
 
 
-def _dot(graph: _Graph) -> bytes:
+def _dot(graph: _StoredGraph) -> bytes:
     def quoted(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
@@ -152,7 +152,7 @@ def _dot(graph: _Graph) -> bytes:
     return "\n".join(["digraph relevance {", "  rankdir=TB;", *nodes, *edges, "}", ""]).encode()
 
 
-def _csv(graph: _Graph) -> bytes:
+def _csv(graph: _StoredGraph) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["source", "target", "weight", "source_relevance", "target_relevance"])
@@ -163,7 +163,7 @@ def _csv(graph: _Graph) -> bytes:
     return out.getvalue().encode()
 
 
-def html(graph: _Graph) -> str:
+def html(graph: _StoredGraph) -> str:
     """A page: the drawing, the books of the nodes, and the strongest walks."""
     rows = [
         (
@@ -192,13 +192,13 @@ def html(graph: _Graph) -> str:
     return page(f"Graph of {graph.subject}", "\n".join(body))
 
 
-def _png(graph: _Graph) -> bytes:
+def _png(graph: _StoredGraph) -> bytes:
     out = io.BytesIO()
     graph.titled_drawing().to_image(2.0).save(out, format="PNG")
     return out.getvalue()
 
 
-WRITERS: dict[str, Callable[[_Graph], bytes]] = {
+WRITERS: dict[str, Callable[[_StoredGraph], bytes]] = {
     ".json": _json,
     ".graphml": _graphml,
     ".dot": _dot,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.attribution.conditions import Units
 from relprop.attribution.filters import Filter, filter_of
-from relprop.attribution.layers import Heads, Part, Steps
+from relprop.attribution.layers import Heads, SplicedPart, Steps
 from relprop.attribution.points import Point
 from relprop.errors import InputError
 
@@ -32,7 +32,7 @@ class Group:
     def __init__(self, units: Units, point: Point, module: Any) -> None:
         self.units, self.point, self.heads = units, point, isinstance(module, Heads)
         self.step = units.run if isinstance(module, Steps) else None
-        self._latents = isinstance(module, Part) and module.name == "latents"
+        self._latents = isinstance(module, SplicedPart) and module.name == "latents"
         inner = tuple(point.shape[1:])
         self.axes = self._axes(inner)
         self.shape = tuple(inner[axis] for axis in self.axes)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from relprop.attribution import attribute
 from relprop.attribution.layers import HEADS, wanted
 from relprop.composites import Composite
-from relprop.concepts.masks import Cut, Importance
-from relprop.concepts.samples import bar, batches, range_of
+from relprop.concepts.masks import Importance, ParameterCut
+from relprop.concepts.sample_batches import bar, batches, range_of
 from relprop.engine.eager import step_by_step
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
@@ -127,7 +127,7 @@ class _Counter:
     def __init__(self, model: nn.Module, of: str, paths: list[Any], reduce: str, every: bool) -> None:
         self._model, self._of, self._paths, self._reduce, self._every = model, of, paths, reduce, every
         self._sums: dict[str, Tensor] = {}
-        self._cuts: dict[str, list[Cut]] = {}
+        self._cuts: dict[str, list[ParameterCut]] = {}
         self._composite = ""
         self.samples = 0
 
@@ -201,7 +201,7 @@ def _idle(relevance: Any) -> bool:
     return relevance is None or (isinstance(relevance, list) and not relevance)
 
 
-def _own(model: nn.Module, path: str) -> list[Cut]:
+def _own(model: nn.Module, path: str) -> list[ParameterCut]:
     """The parameters of a module that make its units."""
     module, found = model.get_submodule(path), []
     for name, parameter in module.named_parameters(recurse=False):
@@ -211,7 +211,7 @@ def _own(model: nn.Module, path: str) -> list[Cut]:
             if module.groups != 1:
                 continue  # one entry along the axis serves a channel of each group
             axis = 1
-        found.append(Cut(f"{path}.{name}".lstrip("."), shape, axis, size))
+        found.append(ParameterCut(f"{path}.{name}".lstrip("."), shape, axis, size))
     return found
 
 
@@ -240,13 +240,13 @@ def _followers(model: nn.Module, paths: Sequence[str], inputs: Tensor, kwargs: d
     return found
 
 
-def _projection(model: nn.Module, path: str, heads: int, features: int) -> list[Cut]:
+def _projection(model: nn.Module, path: str, heads: int, features: int) -> list[ParameterCut]:
     """The columns of the projection behind the heads of an attention; none if it is not known."""
     inner = path.removesuffix(HEADS).rstrip(".")
     for where in dict.fromkeys((inner, inner.rpartition(".")[0])):
         fitting = list(_projections(model.get_submodule(where) if where else model, heads * features))
         for name, shape, axis in fitting:
-            return [Cut(f"{where}.{name}.weight".lstrip("."), shape, axis, features)]
+            return [ParameterCut(f"{where}.{name}.weight".lstrip("."), shape, axis, features)]
     return []
 
 

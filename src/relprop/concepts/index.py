@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.concepts.index_files import EACH, Layer, read, write
+from relprop.concepts.index_files import EACH, IndexedLayer, read, write
 from relprop.concepts.tops import Tops
 from relprop.errors import InputError
 from relprop.results.files.fingerprint import weights_sha256
@@ -73,7 +73,7 @@ class UnitIndex:
 
     def pictures(self, by: str = "relevance", most: int = 6) -> Any:
         """A drawing of its references, each cut to where the unit looked. The index must know model and data."""
-        from relprop.concepts.page import references
+        from relprop.concepts.reference_pages import references
 
         return references(self, by, most)
 
@@ -102,7 +102,7 @@ class Index:
         splices: the splices of the model, by the paths of their layers.
     """
 
-    layers: dict[str, Layer]
+    layers: dict[str, IndexedLayer]
     about: dict[str, Any]
     model: Any = field(default=None, repr=False, compare=False)
     dataset: Any = field(default=None, repr=False, compare=False)
@@ -185,7 +185,7 @@ class Index:
 
     def concepts_of(self, result: Any, layer: str | None = None, most: int = 4, references: int = 4) -> Any:
         """The page of concepts of one explanation; see `Relevance.concepts`."""
-        from relprop.concepts.page import concepts
+        from relprop.concepts.reference_pages import concepts
 
         return concepts(self, result, layer, most, references)
 
@@ -208,7 +208,7 @@ def _runs(rows: list[list[int]]) -> list[list[int]]:
     return found
 
 
-def _joined(one: Layer, other: Layer, order: Tensor) -> Layer:
+def _joined(one: IndexedLayer, other: IndexedLayer, order: Tensor) -> IndexedLayer:
     pairs = {name: (getattr(one, name), getattr(other, name)) for name in EACH}
     each: Any = {name: None if a is None or b is None else torch.cat([a, b])[order] for name, (a, b) in pairs.items()}
     count = max(len(one.class_count), len(other.class_count))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relprop.concepts.tops import Tops
 from relprop.errors import FormatError
-from relprop.results.files import atomic, tensors
+from relprop.results.files import atomic, read_tensors
 from relprop.results.files.bounded import strict_json
 from relprop.version import versions
 
@@ -28,7 +28,7 @@ LIMIT = 8 * 2**30
 
 
 @dataclass(frozen=True)
-class Layer:
+class IndexedLayer:
     """What is known of the units of one layer.
 
     Attributes:
@@ -61,7 +61,7 @@ class Layer:
         return self.class_sum / self.class_count.clamp(min=1)[:, None]
 
 
-def write(layers: dict[str, Layer], about: dict[str, Any], folder: str | PathLike[str]) -> None:
+def write(layers: dict[str, IndexedLayer], about: dict[str, Any], folder: str | PathLike[str]) -> None:
     """Writes the folder, whole or not at all."""
     from safetensors.torch import save
 
@@ -86,7 +86,7 @@ def write(layers: dict[str, Layer], about: dict[str, Any], folder: str | PathLik
         atomic.write(place / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
-def read(folder: str | PathLike[str]) -> tuple[dict[str, Layer], dict[str, Any]]:
+def read(folder: str | PathLike[str]) -> tuple[dict[str, IndexedLayer], dict[str, Any]]:
     """The layers of an index, and how it was made.
 
     Raises:
@@ -95,12 +95,12 @@ def read(folder: str | PathLike[str]) -> tuple[dict[str, Layer], dict[str, Any]]
     place = atomic.whole(Path(folder), MANIFEST)
     try:
         manifest = strict_json((place / MANIFEST).read_bytes())
-        return _restored(manifest, *tensors.read(place / TENSORS, LIMIT))
+        return _restored(manifest, *read_tensors.read(place / TENSORS, LIMIT))
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{str(folder)!r} is not an index that can be read: {error}.") from error
 
 
-def _parts(layer: Layer) -> dict[str, Tensor]:
+def _parts(layer: IndexedLayer) -> dict[str, Tensor]:
     """The tensors of a layer by name."""
     found = {
         f"{by}.{name}": getattr(getattr(layer, by), name)
@@ -111,7 +111,7 @@ def _parts(layer: Layer) -> dict[str, Tensor]:
     return found | {name: kept for name in EACH if (kept := getattr(layer, name)) is not None}
 
 
-def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dict[str, Layer], dict[str, Any]]:
+def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dict[str, IndexedLayer], dict[str, Any]]:
     """Rebuilds an index from the content of a folder, which may come from anyone."""
     if (
         not isinstance(manifest, dict)
@@ -124,7 +124,7 @@ def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dic
     about = manifest["about"]
     if not _sound(about):
         raise ValueError("it does not say how it was made")
-    layers: dict[str, Layer] = {}
+    layers: dict[str, IndexedLayer] = {}
     for n, (path, made) in enumerate(manifest["layers"].items()):
         shape, axis = tuple(made["shape"]), made["axis"]
         if not all(type(i) is int and i > 0 for i in shape) or type(axis) is not int or not 0 <= axis < len(shape):
@@ -134,7 +134,7 @@ def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dic
             Tops(take(f"{by}.values"), take(f"{by}.samples"), take(f"{by}.positions"))
             for by in ("relevance", "activation")
         ]
-        layer = Layer(
+        layer = IndexedLayer(
             tops[0], tops[1], take("class_sum"), take("class_count"), shape, axis,
             **{name: found.pop(f"{n}.{name}", None) for name in EACH},
         )  # fmt: skip
@@ -160,7 +160,7 @@ def _sound(about: Any) -> bool:
     )
 
 
-def _check(layer: Layer, units: int, path: str) -> None:
+def _check(layer: IndexedLayer, units: int, path: str) -> None:
     for tops in (layer.relevance, layer.activation):
         shape = tops.values.shape
         good = (

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from relprop.attribution.checks import check_flags
-from relprop.attribution.layers import Heads, Part, wanted
+from relprop.attribution.layers import Heads, SplicedPart, wanted
 from relprop.attribution.opened import Opened, opened
 from relprop.attribution.points import Point
 from relprop.attribution.settings import Settings
 from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.composites import Composite
 from relprop.concepts.index import Index, fingerprint, load_index
-from relprop.concepts.index_files import EACH, MANIFEST, Layer
-from relprop.concepts.samples import bar, batches, range_of
+from relprop.concepts.index_files import EACH, MANIFEST, IndexedLayer
+from relprop.concepts.sample_batches import bar, batches, range_of
 from relprop.concepts.tops import Tops
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError
@@ -161,7 +161,7 @@ class _Builder:
     ) -> None:  # fmt: skip
         self._model, self._modules, self._about, self._keep = model, modules, about, keep
         self._normalise, self._vectors, self._axes, self._splices = normalise, vectors, axes, splices
-        self._layers: dict[str, Layer] = {} if begun is None else dict(begun.layers)
+        self._layers: dict[str, IndexedLayer] = {} if begun is None else dict(begun.layers)
         self._parts: dict[str, dict[str, list[Tensor]]] = {
             path: {name: [kept] for name in EACH if (kept := getattr(layer, name)) is not None}
             for path, layer in self._layers.items()
@@ -222,7 +222,7 @@ class _Builder:
         if layer is None:
             tops, units = Tops.empty(by_unit.shape[1], self._keep), by_unit.shape[1]
             none = torch.zeros(0, units, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-            layer = Layer(tops, tops, *none, tuple(relevance.shape[1:]), axis)
+            layer = IndexedLayer(tops, tops, *none, tuple(relevance.shape[1:]), axis)
         ranked = share if self._normalise else sums
         count = max(len(layer.class_count), int(classes.max()) + 1)
         class_sum = torch.cat(
@@ -255,7 +255,7 @@ class _Builder:
         module = self._modules[path]
         if isinstance(module, Heads) or inner in (1, 3, 4):
             return 0
-        if isinstance(module, Part):
+        if isinstance(module, SplicedPart):
             return inner - 1
         convolutions = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
         return 0 if any(isinstance(m, convolutions) for m in module.modules()) else inner - 1

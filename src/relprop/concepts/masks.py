@@ -13,7 +13,7 @@ from relprop.signatures import public
 
 
 @dataclass(frozen=True)
-class Unit:
+class UnitImportance:
     """One unit with its importance.
 
     Attributes:
@@ -28,7 +28,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Cut:
+class ParameterCut:
     """What is set to 0 with the units of a layer: along one axis of a parameter, `size` entries for each unit."""
 
     parameter: str
@@ -55,9 +55,9 @@ class Importance:
     samples: int
     composite: str
     reduce: str
-    cuts: dict[str, list[Cut]] = field(default_factory=dict, repr=False)
+    cuts: dict[str, list[ParameterCut]] = field(default_factory=dict, repr=False)
 
-    def ranking(self, most: int | None = None) -> list[Unit]:
+    def ranking(self, most: int | None = None) -> list[UnitImportance]:
         """The units, the most important first.
 
         Raises:
@@ -77,7 +77,7 @@ class Importance:
             place: Any = (
                 inside if len(shape) == 1 else tuple(int(i) for i in torch.unravel_index(torch.tensor(inside), shape))
             )
-            found.append(Unit(names[at], place, float(every[n])))
+            found.append(UnitImportance(names[at], place, float(every[n])))
         return found
 
     @public(".mask")

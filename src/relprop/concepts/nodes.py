@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Node:
+class GraphNode:
     """One node.
 
     Attributes:
@@ -33,6 +33,6 @@ class Node:
     absorbed: float = 0.0
     rest: float = 0.0
 
-    def absorbing(self, amount: float) -> Node:
+    def absorbing(self, amount: float) -> GraphNode:
         """The node with what it absorbs."""
         return replace(self, absorbed=amount)

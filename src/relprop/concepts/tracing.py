@@ -17,7 +17,7 @@ from relprop.attribution.opened import Opened
 from relprop.attribution.points import Point, below
 from relprop.concepts.graph import AttributionGraph
 from relprop.concepts.groups import Group
-from relprop.concepts.nodes import Node
+from relprop.concepts.nodes import GraphNode
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
 from relprop.results.identity import Identity
@@ -68,18 +68,18 @@ class Tracer:
             if all(g is None for g in gs):
                 raise InputError(f"{group.units.said}: the layer does not lie on the way from the inputs to the score.")
         kept = self._kept(relevance)
-        nodes = [Node("score", "score", "score", (), self._length - 1 if self._ids else None, len(self.groups) + 1, float(start.handed.sum()), float(start.score.detach().sum()))]  # fmt: skip
+        nodes = [GraphNode("score", "score", "score", (), self._length - 1 if self._ids else None, len(self.groups) + 1, float(start.handed.sum()), float(start.score.detach().sum()))]  # fmt: skip
         number: dict[tuple[int, int], int] = {}
         for g, group in enumerate(self.groups):
             values = group.sums(group.point.value.double())
             for i in kept[g]:
                 number[g, i] = len(nodes)
                 depth = len(self.groups) - g
-                nodes.append(Node(group.name(i), "unit", group.units.path, group.index(i), self._position(group, i), depth, float(relevance[g][i]), float(values[i])))  # fmt: skip
+                nodes.append(GraphNode(group.name(i), "unit", group.units.path, group.index(i), self._position(group, i), depth, float(relevance[g][i]), float(values[i])))  # fmt: skip
         first = len(nodes)
         activations = self._input_values()
         for i, (name, position) in enumerate(names):
-            nodes.append(Node(name, "input", "inputs", (i,), position, 0, float(inputs[i]), activations[i]))
+            nodes.append(GraphNode(name, "input", "inputs", (i,), position, 0, float(inputs[i]), activations[i]))
         edges: list[tuple[int, int, float]] = []
         for target, found_groups, found_inputs in self._edges(kept, arrived):
             at = 0 if target is None else number[target]

@@ -10,9 +10,9 @@ from typing import Any
 
 from relprop.composites import Composite
 from relprop.data import parallel
+from relprop.data.dataset_run import DatasetRun
 from relprop.data.preparing import Given, check, opened, prepared
-from relprop.data.processing import Work, allowed_of, part_of, process
-from relprop.data.run import Run
+from relprop.data.processing import PendingUnits, allowed_of, part_of, process
 from relprop.data.store import Store
 from relprop.errors import InputError
 from relprop.signatures import public
@@ -44,7 +44,7 @@ def explain_dataset(
     transform: Any = None,
     progress: bool = True,
     said: Callable[[str], None] | None = None,
-) -> Run:
+) -> DatasetRun:
     """Explains each sample of a source once, and keeps the maps in a folder. The same call again continues where it stopped.
 
     Samples are stored in units, each written whole; its record is written last. A process that is killed loses at most
@@ -110,7 +110,9 @@ def explain_dataset(
     sent = given.pickled() if spread else b""
     job, prints = prepared(given)
     store = opened(Path(folder), job, prints, unit, say)
-    work = Work(store, len(job.source), lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say)
+    work = PendingUnits(
+        store, len(job.source), lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say
+    )
     if engine == "ray":
         from relprop.data import ray_engine
 
@@ -119,7 +121,7 @@ def explain_dataset(
         parallel.process(work, sent, processes)
     else:
         process(work, job)
-    return Run(folder)
+    return DatasetRun(folder)
 
 
 def pending(folder: str | PathLike[str]) -> list[int]:

@@ -16,7 +16,7 @@ from relprop.attribution import attribute
 from relprop.composites import Composite
 from relprop.data.items import Item
 from relprop.data.keep import Keep, encode
-from relprop.data.sources import Source
+from relprop.data.sample_sources import Source
 from relprop.data.store import EXPLAINED, NO_SAMPLE, QUARANTINED, Spec
 from relprop.errors import (
     CompositeError,
@@ -38,7 +38,7 @@ LARGEST = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class SampleJob:
     """What is done with each sample.
 
     Attributes:
@@ -125,7 +125,7 @@ class Done:
     explaining: float = 0.0
 
 
-def specs_of(job: Job) -> tuple[list[Spec], list[int], float]:
+def specs_of(job: SampleJob) -> tuple[list[Spec], list[int], float]:
     """The arrays of a run, the shape of its inputs, and the seconds per sample, from the first sample that can be explained.
 
     Raises:
@@ -151,7 +151,12 @@ def specs_of(job: Job) -> tuple[list[Spec], list[int], float]:
 
 
 def explain_unit(
-    job: Job, samples: range, shape: Sequence[int], specs: Sequence[Spec], size: int, condemned: Collection[int] = ()
+    job: SampleJob,
+    samples: range,
+    shape: Sequence[int],
+    specs: Sequence[Spec],
+    size: int,
+    condemned: Collection[int] = (),
 ) -> Done:
     """Explains the samples of one unit, `job.batch` at a time. Those that are condemned are put aside unread.
 
@@ -204,7 +209,7 @@ def _out_of_memory(error: BaseException) -> bool:
     return known or (not isinstance(error, RelpropError) and "not enough memory" in str(error))
 
 
-def _batch(job: Job, done: Done, start: int, samples: range, items: list[Any], shape: Sequence[int]) -> None:
+def _batch(job: SampleJob, done: Done, start: int, samples: range, items: list[Any], shape: Sequence[int]) -> None:
     """Explains one batch into the unit's arrays.
 
     A sample at fault is replaced by another of the batch, so that the others are computed in a batch of the same size.
@@ -237,7 +242,7 @@ def _batch(job: Job, done: Done, start: int, samples: range, items: list[Any], s
         done.arrays[name][[start + n for n in kept]] = rows[kept]
 
 
-def _alone(job: Job, item: Item, number: int) -> str | None:
+def _alone(job: SampleJob, item: Item, number: int) -> str | None:
     """Why a sample cannot be explained by itself; None if it can."""
     try:
         job.attribute([item], [number])
@@ -248,7 +253,7 @@ def _alone(job: Job, item: Item, number: int) -> str | None:
     return None
 
 
-def _at_fault(job: Job, number: int, item: Any, shape: Sequence[int]) -> str | None:
+def _at_fault(job: SampleJob, number: int, item: Any, shape: Sequence[int]) -> str | None:
     """What is wrong with a sample before the network sees it."""
     if isinstance(item, str):
         return item

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from relprop.data.explaining import Job, explain_unit
+from relprop.data.explaining import SampleJob, explain_unit
 from relprop.data.preparing import Given, prepared
-from relprop.data.processing import Work, do_unit
+from relprop.data.processing import PendingUnits, do_unit
 from relprop.data.store import Store
 from relprop.errors import InputError, RelpropError
 from relprop.rendering.visible import quoted
@@ -26,7 +26,7 @@ _DEATHS = 3
 """How many processes a unit may kill before the sample at fault is looked for, or may die before their first unit."""
 
 
-def process(work: Work, given: bytes, count: int) -> None:
+def process(work: PendingUnits, given: bytes, count: int) -> None:
     """Does all units in other processes.
 
     Raises:
@@ -63,7 +63,7 @@ def process(work: Work, given: bytes, count: int) -> None:
         workers.stop()
 
 
-def _culprit(workers: _Workers, work: Work, number: int, known: set[int]) -> int:
+def _culprit(workers: _Workers, work: PendingUnits, number: int, known: set[int]) -> int:
     """The sample of a unit that kills processes, as its number in the unit."""
     low, high = 0, len(work.units[number].samples)
     while high - low > 1:
@@ -135,7 +135,7 @@ class _Worker:
 class _Workers:
     """The processes of a run."""
 
-    def __init__(self, work: Work, given: bytes) -> None:
+    def __init__(self, work: PendingUnits, given: bytes) -> None:
         self.folder, self.given = work.store.folder, given
         self.all: list[_Worker] = []
         self.trial: _Worker | None = None  # the one that looks for samples that kill
@@ -212,7 +212,7 @@ def _serve(pipe: Any, folder: Path, threads: int, place: int) -> None:
         pipe.send(("error", _portable(error)))
 
 
-def loaded(given: bytes, folder: Path, place: int) -> tuple[Job, Store]:
+def loaded(given: bytes, folder: Path, place: int) -> tuple[SampleJob, Store]:
     """What a process needs to do units: network and samples, and the store."""
     arguments: Given = pickle.loads(given)
     job, prints = prepared(arguments)

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from relprop.composites import Composite
-from relprop.data.explaining import Job, specs_of
+from relprop.data.explaining import SampleJob, specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
-from relprop.data.sources import Source, source_of
+from relprop.data.sample_sources import Source, source_of
 from relprop.data.store import Spec, Store, create
 from relprop.errors import InputError
 from relprop.loading import models
@@ -62,7 +62,7 @@ class Given:
         return pickle.dumps(self)
 
 
-def prepared(given: Given) -> tuple[Job, dict[str, Any]]:
+def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
     """What is done with each sample, and the fingerprint of the run.
 
     Raises:
@@ -81,7 +81,9 @@ def prepared(given: Given) -> tuple[Job, dict[str, Any]]:
     if isinstance(target, list) and len(target) != len(found):
         raise InputError(f"target= has {len(target)} targets, and the source {len(found)} samples.")
     kept = Keep.of({"input": "sum"} if given.keep is None else given.keep)
-    job = Job(loaded.model, found, target, given.composite, kept, given.number_format, given.batch_size, given.loaders)
+    job = SampleJob(
+        loaded.model, found, target, given.composite, kept, given.number_format, given.batch_size, given.loaders
+    )
     prints = {
         "model": name, "weights_sha256": weights_sha256(loaded.model), "composite": _composite(given.composite),
         "target": _target(target), "keep": kept.described(), "number_format": given.number_format,
@@ -106,7 +108,7 @@ def check(**given: Any) -> None:
             raise InputError(f"{name} must be a positive int; got {value!r}.")
 
 
-def opened(folder: Path, job: Job, prints: dict[str, Any], unit: int | None, say: Callable[[str], None]) -> Store:
+def opened(folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None]) -> Store:
     """The store of the run: made if there is none, else compared with what is asked for."""
     if not (folder / "run.json").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

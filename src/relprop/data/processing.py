@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from relprop.data.explaining import Job, explain_unit
+from relprop.data.explaining import SampleJob, explain_unit
 from relprop.data.store import Store, Unit
 from relprop.errors import InputError
 from relprop.rendering.visible import quoted
@@ -48,12 +48,12 @@ def allowed_of(max_bad: Any, count: int) -> int:
     return max(_FEW_BAD, int(max_bad * count))
 
 
-class Line(str):
+class ProgressLine(str):
     """A line of progress; `data` has its numbers."""
 
     data: dict[str, Any]
 
-    def __new__(cls, text: str, data: dict[str, Any]) -> Line:
+    def __new__(cls, text: str, data: dict[str, Any]) -> ProgressLine:
         """The line, with its numbers."""
         made = super().__new__(cls, text)
         made.data = data
@@ -77,7 +77,7 @@ class Did:
     seconds: dict[str, float]
 
 
-class Work:
+class PendingUnits:
     """The units that are to do, and how many were put aside.
 
     Args:
@@ -137,7 +137,7 @@ class Work:
             f"{self.did} done, {self.left} to do, {self.bad} bad, {rate:.1f} samples/s, {self.left / rate:.0f} s to go, "
             f"{self.bytes:,} bytes, most time in {slow}"
         )
-        self.say(Line(text, data))
+        self.say(ProgressLine(text, data))
         if self.bad > self.allowed:
             key, why = next(iter(did.quarantined.items()), ("", ""))
             raise InputError(
@@ -146,7 +146,7 @@ class Work:
             )
 
 
-def do_unit(store: Store, job: Job, unit: Unit, first: bool, condemned: Collection[int] = ()) -> Did:
+def do_unit(store: Store, job: SampleJob, unit: Unit, first: bool, condemned: Collection[int] = ()) -> Did:
     """Explains a unit and writes it.
 
     Args:
@@ -176,7 +176,7 @@ def do_unit(store: Store, job: Job, unit: Unit, first: bool, condemned: Collecti
     return Did(unit.number, result.quarantined, size, seconds)
 
 
-def process(work: Work, job: Job) -> None:
+def process(work: PendingUnits, job: SampleJob) -> None:
     """Does all units in this process."""
     for unit in work.todo:
         work.finished(do_unit(work.store, job, unit, work.first))

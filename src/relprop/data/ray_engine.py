@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from relprop.data.parallel import loaded
-from relprop.data.processing import Did, Work, do_unit
+from relprop.data.processing import Did, PendingUnits, do_unit
 from relprop.optional import library
 
 
@@ -42,7 +42,7 @@ def _row(did: Did) -> dict[str, Any]:
     return {"did": json.dumps(vars(did))}
 
 
-def process(work: Work, given: bytes, count: int, gpus: float | None) -> None:
+def process(work: PendingUnits, given: bytes, count: int, gpus: float | None) -> None:
     """Does all units in actors. One that dies is started again, and its unit is done again.
 
     Raises:

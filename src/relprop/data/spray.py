@@ -77,8 +77,8 @@ class Spray(Sequence[Strategies]):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The arguments of `Run.spray`."""
+class SprayArguments:
+    """The arguments of `DatasetRun.spray`."""
 
     by: Any
     on: str | None
@@ -90,7 +90,7 @@ class Asked:
     seed: int
 
 
-def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: Asked) -> Spray:
+def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: SprayArguments) -> Spray:
     """The strategies of each class.
 
     Args:
@@ -128,7 +128,7 @@ def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: Asked) -> 
     return Spray([_compared(one, ranked) for one in ranked], store, asked.on)
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: SprayArguments) -> None:
     for name in ("size", "neighbours", "prototypes"):
         value = getattr(asked, name)
         if name == "prototypes" and value is None:

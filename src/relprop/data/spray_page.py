@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from relprop.data.chunks import decoded
-from relprop.data.pictures import pictures_of
+from relprop.data.explained_pictures import pictures_of
 from relprop.data.store import Store
 from relprop.data.strategies import COLUMNS, Strategies, table
 from relprop.errors import InputError

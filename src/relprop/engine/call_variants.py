@@ -23,7 +23,7 @@ class Copied(Call):
         return self._into
 
 
-class Made(Call):
+class FinishedCall(Call):
     """A call of a custom autograd function that has returned. `call()` is its result, with its own backward pass."""
 
     __slots__ = ("value",)

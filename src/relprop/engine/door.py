@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from relprop.engine import applied
-from relprop.engine.call_variants import Made
+from relprop.engine.call_variants import FinishedCall
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
-from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, Handlers, native
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
+from relprop.engine.tensor_attributes import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private.graph import function_of, innermost, notes_on, wrapped, written_as_view
+from relprop.torch_private.autograd_graph import function_of, innermost, notes_on, wrapped, written_as_view
 from relprop.torch_private.names import HOOK_FUNCTION, LINEAR_FUNCTIONS
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import transforms_active
@@ -208,7 +208,7 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
     if as_it_is and list(map(applied.edge_or_none, live)) == carrying:
         return value
-    call = Made(
+    call = FinishedCall(
         run, entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler)), maker.apply, args, {}, live
     )
     call.value = value

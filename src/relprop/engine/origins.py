@@ -27,7 +27,7 @@ from relprop.numerics import aside
 SOURCE = object()
 
 
-class Step:
+class ChainStep:
     """One operation of an elementwise chain. Among its operands, `SOURCE` stands for the source."""
 
     __slots__ = ("affine", "args", "function", "gate", "kwargs", "line")
@@ -38,57 +38,57 @@ class Step:
     def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.line = affine
-        self.affine = affine and all(a.affine for a in args if isinstance(a, Step))
+        self.affine = affine and all(a.affine for a in args if isinstance(a, ChainStep))
         self.gate: int | None = None  # see operations.gates
 
     def __call__(self, s: Tensor) -> Tensor:
         order = self.steps()
-        readers = Counter(id(a) for step in order for a in step.args if isinstance(a, Step))
+        readers = Counter(id(a) for step in order for a in step.args if isinstance(a, ChainStep))
         found: dict[int, Tensor] = {}
         for step in order:
             found[id(step)] = step.function(*(step._operand(a, s, found) for a in step.args), **step.kwargs)
             for a in step.args:
-                if isinstance(a, Step):
+                if isinstance(a, ChainStep):
                     readers[id(a)] -= 1
                     if not readers[id(a)]:
                         del found[id(a)]
         return found[id(self)]
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[ChainStep]:
         """All operations of the chain, operands first. It is a loop: a chain may be longer than Python's stack."""
-        order: dict[int, Step] = {}
+        order: dict[int, ChainStep] = {}
         waiting = [self]
         while waiting:
             step = waiting[-1]
-            before = [a for a in step.args if isinstance(a, Step) and id(a) not in order]
+            before = [a for a in step.args if isinstance(a, ChainStep) and id(a) not in order]
             if before:
                 waiting += before
             else:
                 order.setdefault(id(step), waiting.pop())
         return list(order.values())
 
-    def ends(self) -> Iterator[Step]:
+    def ends(self) -> Iterator[ChainStep]:
         """The chain, and each end of it that is a function of what a step before it returns."""
         yield self
         order = self.steps()
         for start in reversed(order[:-1]):
             made: dict[int, Any] = {id(start): SOURCE}
             for step in order:
-                if step is start or not any(isinstance(a, Step) for a in step.args):
+                if step is start or not any(isinstance(a, ChainStep) for a in step.args):
                     continue
                 if any(a is SOURCE for a in step.args) or any(
-                    isinstance(a, Step) and id(a) not in made for a in step.args
+                    isinstance(a, ChainStep) and id(a) not in made for a in step.args
                 ):
                     continue  # not a function of that step alone
-                args = tuple(made[id(a)] if isinstance(a, Step) else a for a in step.args)
-                made[id(step)] = Step(step.function, args, step.kwargs, step.line)
+                args = tuple(made[id(a)] if isinstance(a, ChainStep) else a for a in step.args)
+                made[id(step)] = ChainStep(step.function, args, step.kwargs, step.line)
             if id(self) in made:
                 yield made[id(self)]
 
     def _operand(self, a: Any, s: Tensor, found: dict[int, Tensor]) -> Any:
         if a is SOURCE:
             return s
-        if isinstance(a, Step):
+        if isinstance(a, ChainStep):
             return found[id(a)]
         return a.to(s.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a
 
@@ -141,7 +141,7 @@ def _levels(t: Tensor) -> Iterator[Origin]:
         known = None if note is None else note.chain
         if known is None or known.source is None:
             return
-        step = known.step if step is SOURCE else Step(step, (known.step,), {}, affine=step.affine)
+        step = known.step if step is SOURCE else ChainStep(step, (known.step,), {}, affine=step.affine)
         moves = (*known.moves, *moved, *moves)
         yield Origin(known.source, step, moves, known.note, known.source._version != known.version)
         note, moved = chained(known.note)
@@ -182,7 +182,7 @@ def chain(
         return None
     for number, found in zip(live, origins, strict=True):
         operands[number] = found.step
-    return Origin(one.source, Step(function, tuple(operands), kwargs, affine), one.moves, one.note, one.stale)
+    return Origin(one.source, ChainStep(function, tuple(operands), kwargs, affine), one.moves, one.note, one.stale)
 
 
 def proportional(a: Tensor, b: Tensor) -> bool:
@@ -196,8 +196,8 @@ def proportional(a: Tensor, b: Tensor) -> bool:
 
 def _unscaled(step: Any) -> Any:
     """A chain without the factors at its end."""
-    while isinstance(step, Step) and step.line:
-        (operand, *others) = [a for a in step.args if a is SOURCE or isinstance(a, Step)]
+    while isinstance(step, ChainStep) and step.line:
+        (operand, *others) = [a for a in step.args if a is SOURCE or isinstance(a, ChainStep)]
         if others or float(step.function(*(_as_zero(a) for a in step.args), **step.kwargs)) != 0:
             break  # a shift
         step = operand
@@ -205,7 +205,7 @@ def _unscaled(step: Any) -> Any:
 
 
 def _as_zero(a: Any) -> Any:
-    return torch.zeros((), dtype=torch.float64) if a is SOURCE or isinstance(a, Step) else a
+    return torch.zeros((), dtype=torch.float64) if a is SOURCE or isinstance(a, ChainStep) else a
 
 
 def _common(live: list[Tensor]) -> list[Origin] | None:

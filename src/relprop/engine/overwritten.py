@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.marks import SEEN
 from relprop.engine.messages import called
 from relprop.engine.recorder import memory_of
 from relprop.engine.run import Run
+from relprop.engine.tensor_attributes import SEEN
 from relprop.errors import UnsupportedOperationError
 
 SHARES = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.marks import ELSEWHERE
 from relprop.engine.registry import Entry
+from relprop.engine.tensor_attributes import ELSEWHERE
 
 Test = Callable[[tuple, dict, list[Tensor], Tensor], bool]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from relprop.attribution.attribute import attribute
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.work import Metric, Running, Work
+from relprop.evaluation.metric import Metric, Running, SampleWork
+from relprop.evaluation.score_columns import Column
 
 
 def as_quantus(composite: Composite | str = "auto", **options: Any) -> Callable[..., Any]:
@@ -74,7 +74,7 @@ class FromQuantus(Metric):
     better: int = 0
     options: tuple[tuple[str, Any], ...] = ()
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses what Quantus cannot take: several inputs, and targets that are not classes."""
         targets = work.subject.targets(range(work.samples))
         if not isinstance(work.subject.inputs, Tensor) or not (
@@ -82,7 +82,7 @@ class FromQuantus(Metric):
         ):
             raise InputError("metrics of Quantus take a single input and one class per sample.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """One number per method and sample."""
         yield []
         subject, values = work.subject, work.empty()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.evaluation.memory import Size
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.stream import usual_size
 from relprop.evaluation.subject import Subject
 from relprop.trees import leaves, map_tree
@@ -49,7 +49,7 @@ def chunks(whole: Subject) -> Iterator[tuple[Subject, int, int]]:
     if size >= count:
         yield whole, 0, count
         return
-    whole.measure(Size(usual_size(whole.main)))
+    whole.measure(BatchSize(usual_size(whole.main)))
     for start in range(0, count, size):
         stop = min(start + size, count)
         cut = map_tree(lambda leaf, a=start, b=stop: leaf[a:b], whole.inputs)  # type: ignore[misc]

@@ -14,7 +14,7 @@ from relprop.trees import leaves
 
 
 @dataclass
-class Passes:
+class PassCounts:
     """Numbers of samples."""
 
     forwards: int = 0
@@ -22,9 +22,9 @@ class Passes:
 
 
 @contextmanager
-def counted(model: Any) -> Iterator[Passes]:
+def counted(model: Any) -> Iterator[PassCounts]:
     """Counts while this lasts. Of a model that is not a module, nothing is seen."""
-    passes = Passes()
+    passes = PassCounts()
     if not isinstance(model, nn.Module):
         yield passes
         return
@@ -46,5 +46,5 @@ def counted(model: Any) -> Iterator[Passes]:
         handle.remove()
 
 
-def _back(passes: Passes, rows: int) -> None:
+def _back(passes: PassCounts, rows: int) -> None:
     passes.backwards += rows

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Changed
-from relprop.evaluation.columns import Column
 from relprop.evaluation.flipping import ask_for
-from relprop.evaluation.work import Metric, Running, Work, positive
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Erasure(Metric):
 
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses shares that are none."""
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise InputError(f"shares lie above 0 and up to 1; got {self.shares!r}.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Both numbers for each replacement."""
         counts = work.counts[:, None].double()
         shares = torch.tensor(self.shares, dtype=torch.float64, device=counts.device)
@@ -77,13 +77,13 @@ class SoftErasure(Metric):
 
     draws: int = 8
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses ids, of which no part can be dropped."""
         positive("draws", self.draws)
         if not work.subject.main.is_floating_point():
             raise InputError("soft_erasure drops parts of embeddings: pass inputs_embeds in place of ids.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Both numbers for each replacement."""
         methods, samples = len(work.methods), work.samples
         chances = _scaled(work)
@@ -114,12 +114,12 @@ class SoftErasure(Metric):
                 columns.append(Column(self.name, score, work.subject.score - scores, better, str(each)))
         return columns
 
-    def _noise(self, work: Work, n: int) -> Tensor:
+    def _noise(self, work: SampleWork, n: int) -> Tensor:
         """The same noise for all methods, (D, ...)."""
         return torch.rand((self.draws, *work.subject.main.shape[1:]), generator=work.generator(self.name, n))
 
 
-def _scaled(work: Work) -> Tensor:
+def _scaled(work: SampleWork) -> Tensor:
     """Relevance between 0 and 1 in each map, (M, N, U); 1/2 everywhere in a constant map."""
     present = work.units.present(work.samples)
     low = work.relevance.masked_fill(~present, float("inf")).amin(2, keepdim=True)
@@ -128,6 +128,6 @@ def _scaled(work: Work) -> Tensor:
     return torch.where(span > 0, (work.relevance - low) / span, 0.5).clamp(0, 1).cpu()
 
 
-def _digest(work: Work) -> str:
+def _digest(work: SampleWork) -> str:
     """Says which maps were used: rows of the same number are others where maps are."""
     return hashlib.sha256(work.relevance.cpu().numpy().tobytes()).hexdigest()

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from relprop.evaluation.asks import Removed
-from relprop.evaluation.columns import Column
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.work import Metric, Running, Work, positive
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Flipping(Metric):
 
     steps: int = 10
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses a number of steps that is none."""
         positive("steps", self.steps)
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Two curves for each method, sample and replacement."""
         first = removed(work.counts, self.steps)
         columns: list[Column] = []
@@ -62,7 +62,7 @@ def removed(counts: Tensor, steps: int) -> Tensor:
     return (points * counts[:, None] / points[-1]).round().long()
 
 
-def ask_for(work: Work, ranks: Tensor, first: Tensor, replacement: Replacement) -> Removed:
+def ask_for(work: SampleWork, ranks: Tensor, first: Tensor, replacement: Replacement) -> Removed:
     """Asks for all points of curves: `ranks` is (orders, N, U), `first` is (N, K); rows come as (orders, N, K)."""
     orders, samples, points = len(ranks), work.samples, first.shape[1]
     device = ranks.device

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.work import Metric, Running, Work
+from relprop.evaluation.metric import Metric, Running, SampleWork
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Localisation(Metric):
 
     name: ClassVar[str] = "localisation"
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses samples without a mask."""
         if work.truth is None:
             raise InputError("localisation needs truth=, a boolean tensor that marks where the target lies.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Three numbers for each method, and chance."""
         yield []
         assert work.truth is not None

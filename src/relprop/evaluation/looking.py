@@ -10,10 +10,10 @@ from torch import Tensor
 
 from relprop.attribution.attribute import attribute
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
+from relprop.evaluation.metric import Metric, Running, SampleWork
+from relprop.evaluation.paired_statistics import spearman
 from relprop.evaluation.randomising import entropy
-from relprop.evaluation.statistics import spearman
-from relprop.evaluation.work import Metric, Running, Work
+from relprop.evaluation.score_columns import Column
 from relprop.trees import leaves
 
 
@@ -36,12 +36,12 @@ class Complexity(Metric):
 
     share: float = 0.01
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses a share that is none."""
         if not 0 <= self.share < 1:
             raise InputError(f"share lies between 0 and 1; got {self.share!r}.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Three numbers for each method."""
         yield []
         sizes = work.relevance.abs()
@@ -71,14 +71,14 @@ class ClassContrast(Metric):
 
     name: ClassVar[str] = "class_contrast"
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses targets that are not classes."""
         targets = work.subject.targets(range(work.samples))
         listed = targets if isinstance(targets, list) else [targets]
         if not all(isinstance(one, int) for one in listed) or not work.subject.main.is_floating_point():
             raise InputError("class_contrast needs one class per sample, and inputs that are numbers.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Two numbers for each method."""
         yield []
         subject, samples = work.subject, list(range(work.samples))
@@ -135,12 +135,12 @@ class Conservation(Metric):
 
     name: ClassVar[str] = "conservation"
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses scores that are not what is explained."""
         if work.subject.of != "logit":
             raise InputError("conservation compares relevance with the score that it explains: leave of= at 'logit'.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Three numbers for each method; NaN where they have no meaning."""
         yield []
         score = work.subject.score
@@ -162,7 +162,7 @@ class Conservation(Metric):
             Column(self.name, "incompleteness", incomplete, -1),
         ]
 
-    def _unexplained(self, work: Work, row: int) -> Tensor:
+    def _unexplained(self, work: SampleWork, row: int) -> Tensor:
         subject, method = work.subject, work.methods[row]
         values = []
         for n in range(work.samples):
@@ -175,7 +175,7 @@ class Conservation(Metric):
         return torch.tensor(values, dtype=torch.float64).abs()
 
 
-def _scores_at(work: Work, baseline: object) -> Tensor | None:
+def _scores_at(work: SampleWork, baseline: object) -> Tensor | None:
     """The scores of a baseline, a number or one tensor for all or per sample; None for any other, such as several."""
     main, subject = work.subject.main, work.subject
     start = (

@@ -12,7 +12,7 @@ T = TypeVar("T")
 _SAID = ("out of memory", "can't allocate memory", "DefaultCPUAllocator")
 
 
-class Size:
+class BatchSize:
     """The number of rows in a batch. It falls when memory runs out, for all that share it.
 
     Attributes:

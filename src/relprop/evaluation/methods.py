@@ -17,9 +17,9 @@ from relprop.attribution.propagate import resolve
 from relprop.composites import Composite
 from relprop.errors import InputError, NonFiniteError, TargetError
 from relprop.evaluation.baselines import BASELINES
-from relprop.evaluation.counting import Passes, counted
-from relprop.evaluation.memory import Size
-from relprop.evaluation.seeds import chance, same, seed_of, seeded
+from relprop.evaluation.counting import PassCounts, counted
+from relprop.evaluation.generators import chance, same, seed_of, seeded
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.subject import Subject, batch, targets_of
 from relprop.results.contrast import Contrast
 from relprop.trees import leaves, map_tree
@@ -53,7 +53,7 @@ class Method:
         """Whether it knows nothing of the model."""
         return self.kind == "free"
 
-    def explain(self, subject: Subject, samples: Sequence[int], seed: int, size: Size, **changed: Any) -> Tensor:
+    def explain(self, subject: Subject, samples: Sequence[int], seed: int, size: BatchSize, **changed: Any) -> Tensor:
         """The relevance of the main input, one row per number in `samples`, detached.
 
         Args:
@@ -127,7 +127,7 @@ class Method:
         self.backwards += batch(inputs)
         return _main_of(found.values, subject)
 
-    def _count(self, passes: Passes) -> None:
+    def _count(self, passes: PassCounts) -> None:
         self.forwards += passes.forwards
         self.backwards += passes.backwards
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Ask, Removed
-from relprop.evaluation.columns import Column
 from relprop.evaluation.flipping import ask_for
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.work import Metric, Running, Work, positive
+from relprop.evaluation.score_columns import Column
 
 EXACT = 8
 """Up to this number of units, all orders are compared."""
@@ -45,7 +45,7 @@ class NormalisedFlipping(Metric):
     beams: int = 5
     most: int = 64
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses more units than a search may take."""
         positive("beams", self.beams)
         if work.units.count > self.most:
@@ -54,7 +54,7 @@ class NormalisedFlipping(Metric):
                 f"such as larger patches, or allow more with NormalisedFlipping(most={work.units.count})."
             )
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """One number for each replacement."""
         columns = []
         points = torch.arange(work.units.count + 1, device=work.relevance.device)
@@ -74,7 +74,7 @@ class NormalisedFlipping(Metric):
             columns.append(Column(self.name, self.name, values, 1, str(each)))
         return columns
 
-    def _searched(self, work: Work, n: int, count: int, each: Replacement) -> Ends:
+    def _searched(self, work: SampleWork, n: int, count: int, each: Replacement) -> Ends:
         ends = []
         for sign in (1.0, -1.0):  # the smallest sum of scores is the largest area over the curve
             beams = torch.zeros(1, count, dtype=torch.bool)
@@ -102,7 +102,7 @@ def _over(curve: Tensor) -> Tensor:
     return (curve[..., :1] - curve[..., 1:]).mean(-1)
 
 
-def _exact(work: Work, n: int, count: int, each: Replacement) -> Ends:
+def _exact(work: SampleWork, n: int, count: int, each: Replacement) -> Ends:
     """The worst and the best area over all orders, by the best way to each subset."""
     numbers = torch.arange(2**count)
     sets = (numbers[:, None] >> torch.arange(count)) & 1 == 1
@@ -116,7 +116,7 @@ def _exact(work: Work, n: int, count: int, each: Replacement) -> Ends:
     return low[-1] / count, high[-1] / count
 
 
-def _gone(work: Work, n: int, sets: Tensor, each: Replacement) -> Removed:
+def _gone(work: SampleWork, n: int, sets: Tensor, each: Replacement) -> Removed:
     gone = torch.zeros(len(sets), work.units.count, dtype=torch.bool)
     gone[:, : sets.shape[1]] = sets
     device = work.relevance.device

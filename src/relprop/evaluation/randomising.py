@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.seeds import seed_of, seeded
-from relprop.evaluation.statistics import pearson, spearman
-from relprop.evaluation.work import Metric, Running, Work, positive
+from relprop.evaluation.generators import seed_of, seeded
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.paired_statistics import pearson, spearman
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Randomisation(Metric):
     smooth: int = 1
     noise: float = 0.1
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses models without layers, and options that do not exist."""
         positive("smooth", self.smooth)
         if self.order not in ("top_down", "bottom_up"):
@@ -55,7 +55,7 @@ class Randomisation(Metric):
         if self.smooth > 1 and not work.subject.main.is_floating_point():
             raise InputError("smooth= adds noise to inputs, which ids cannot have.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """The mean correlation, its curve over stages, and the rise of entropy."""
         yield []
         names = layers_of(work.subject.model)
@@ -86,7 +86,7 @@ class Randomisation(Metric):
             Column(self.name, f"e{smooth}mprt{order}", rise, 0),
         ]
 
-    def _maps(self, work: Work, m: int, model: Any) -> Tensor | None:
+    def _maps(self, work: SampleWork, m: int, model: Any) -> Tensor | None:
         """The relevance of units, (N, U), perhaps by another model; None where that cannot be had."""
         method = work.methods[m]
         if method.kind == "map":
@@ -110,7 +110,7 @@ class Randomisation(Metric):
         assert total is not None
         return total / self.smooth
 
-    def _noisy(self, work: Work, n: int, draw: int) -> Tensor:
+    def _noisy(self, work: SampleWork, n: int, draw: int) -> Tensor:
         x = work.subject.main[n]
         chance = work.generator(f"{self.name} {draw}", n)
         scale = self.noise * float(x.max() - x.min())
@@ -148,6 +148,6 @@ def entropy(values: Tensor) -> Tensor:
     return torch.where(total[..., 0] > 0, -(torch.xlogy(shares, shares)).nan_to_num(0).sum(-1), float("nan"))
 
 
-def _alike(work: Work, compare: Any, a: Tensor, b: Tensor) -> Tensor:
+def _alike(work: SampleWork, compare: Any, a: Tensor, b: Tensor) -> Tensor:
     counts = work.counts.tolist()
     return torch.stack([compare(a[n, : counts[n]], b[n, : counts[n]]) for n in range(work.samples)]).cpu()

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
 from relprop.evaluation.flipping import area, ask_for, removed
-from relprop.evaluation.work import Metric, Running, Work, positive
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Reliability(Metric):
     steps: int = 10
     draws: int = 4
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses scores that are no probabilities, and numbers of things that are none."""
         positive("steps", self.steps)
         positive("draws", self.draws)
         if work.subject.of != "probability":
             raise InputError(f"reliability reads probabilities: pass of='probability'; got of={work.subject.of!r}.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """One number for each replacement and sample."""
         device = work.relevance.device
         ranks = torch.stack([self._orders(work, n) for n in range(work.samples)], 1).to(device)  # (D, N, U)
@@ -59,7 +59,7 @@ class Reliability(Metric):
             columns.append(Column(self.name, "r_oms", mean.expand(len(work.methods), -1).clone(), 0, str(each)))
         return columns
 
-    def _orders(self, work: Work, n: int) -> torch.Tensor:
+    def _orders(self, work: SampleWork, n: int) -> torch.Tensor:
         """The place of each unit in random orders, (D, U); units that a sample lacks come last."""
         chance, count = work.generator(self.name, n), int(work.counts[n])
         rest = torch.arange(count, work.units.count)

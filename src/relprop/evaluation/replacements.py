@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from relprop.errors import InputError
 from relprop.evaluation.imputation import impute
 from relprop.evaluation.subject import Subject
-from relprop.evaluation.units import Units
+from relprop.evaluation.units import UnitMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Replacement:
         drawn = torch.cat([self.draw(one[None], generator) for one in x])
         return torch.where(gone, self.values(x, gone, drawn).to(x.dtype), x)
 
-    def rows(self, subject: Subject, units: Units, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
+    def rows(self, subject: Subject, units: UnitMap, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
         """The model's inputs with units removed: row j is sample `samples[j]` without the units `gone[j]`."""
         x = subject.main.index_select(0, samples)
         entries = units.entries(gone, samples)
@@ -81,7 +81,7 @@ def _said(value: Any) -> str:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Constant(Replacement):
+class ConstantValue(Replacement):
     """A number, the same everywhere."""
 
     alone: ClassVar[bool] = False

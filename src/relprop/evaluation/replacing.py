@@ -8,7 +8,7 @@ from relprop.errors import InputError
 from relprop.evaluation.replacements import (
     Blur,
     Conditional,
-    Constant,
+    ConstantValue,
     DataMean,
     Inpainting,
     Marginal,
@@ -17,12 +17,13 @@ from relprop.evaluation.replacements import (
     SampleMean,
 )
 from relprop.evaluation.subject import Subject
-from relprop.evaluation.tokens import Delete, Token, Unattended
+from relprop.evaluation.token_replacements import ConstantToken, Delete, Unattended
 
 __all__ = [
     "Blur",
     "Conditional",
-    "Constant",
+    "ConstantToken",
+    "ConstantValue",
     "DataMean",
     "Delete",
     "Inpainting",
@@ -30,7 +31,6 @@ __all__ = [
     "NoisyLinear",
     "Replacement",
     "SampleMean",
-    "Token",
     "Unattended",
     "replacements_of",
 ]
@@ -55,7 +55,7 @@ def replacements_of(given: Any, subject: Subject, inputs: Any) -> list[Replaceme
 
 def _number(each: Any) -> Replacement:
     if isinstance(each, (int, float)) and not isinstance(each, bool):
-        return Constant(float(each))
+        return ConstantValue(float(each))
     if isinstance(each, Replacement):
         return each
     named = {"mean": SampleMean(), "blur": Blur(), "road": NoisyLinear()}
@@ -79,11 +79,11 @@ def _usual(subject: Subject) -> list[Replacement]:
         except InputError:
             raise InputError(
                 "inputs are ids without an attention mask, for which no replacement is known: pass replace=, such as "
-                "relprop.evaluation.Token(tokenizer.mask_token_id)."
+                "relprop.evaluation.ConstantToken(tokenizer.mask_token_id)."
             ) from None
         return [Delete(), Unattended()]
     if main.ndim >= 3:
         return [SampleMean(), Blur()]
     if len(main) > 1:
         return [DataMean(main.detach()), Marginal(main.detach())]
-    return [Constant(0.0)]
+    return [ConstantValue(0.0)]

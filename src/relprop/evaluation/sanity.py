@@ -12,20 +12,20 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.checked import Check
-from relprop.evaluation.guard import guarded
+from relprop.evaluation.generators import generator
+from relprop.evaluation.left_unchanged import guarded
 from relprop.evaluation.localising import pointing
-from relprop.evaluation.memory import Size
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method, methods_of
-from relprop.evaluation.planted.built import BUILT, Task
+from relprop.evaluation.paired_statistics import spearman
+from relprop.evaluation.planted.built import BUILT, PlantedTask
 from relprop.evaluation.planted.trained import planted, side_by_side
 from relprop.evaluation.randomising import layers_of, randomise
 from relprop.evaluation.result import nothing
-from relprop.evaluation.seeds import generator
-from relprop.evaluation.statistics import spearman
 from relprop.evaluation.stream import usual_size
 from relprop.evaluation.subject import Subject, subject
 from relprop.evaluation.truth import truth_of
-from relprop.evaluation.units import Units, units_of
+from relprop.evaluation.units import UnitMap, units_of
 from relprop.results.files.checks import holds, require
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger
@@ -159,7 +159,7 @@ def sanity(
         raise InputError("sanity needs inputs, samples of the model's data; without them pass a kind, such as 'built'.")
     made = subject(model, inputs, targets, select=select, kwargs=dict(forward_kwargs or {}))
     with guarded(model):
-        size = Size(usual_size(made.main))
+        size = BatchSize(usual_size(made.main))
         made.measure(size)
         units = units_of(None, made.main, inputs if hasattr(inputs, "encodings") else made.inputs, made.path)
         checks = [check for each in found for check in _of_model(made, units, each, seed, size)]
@@ -168,12 +168,12 @@ def sanity(
     return Sanity(composite=nothing(), model=Identity.of(model), checks=checks)
 
 
-def _maps(each: Method, task: Task, made: Subject, seed: int) -> tuple[Tensor, Units, Tensor] | None:
+def _maps(each: Method, task: PlantedTask, made: Subject, seed: int) -> tuple[Tensor, UnitMap, Tensor] | None:
     """The relevance of a task's samples, its units, and the share of each unit that is true; None if there is no map."""
     moved = each.of_model(task.model) if task.model is not made.model or each.kind != "composite" else each
     if moved is None:
         return None
-    size = Size(usual_size(made.main))
+    size = BatchSize(usual_size(made.main))
     found = moved.explain(made, list(range(len(made))), seed, size)
     truth = truth_of(task.truth, made, 0, len(made))
     assert truth is not None
@@ -182,10 +182,10 @@ def _maps(each: Method, task: Task, made: Subject, seed: int) -> tuple[Tensor, U
     return found, units, units.gather(truth.expand(len(made), *shape).double()) > 0
 
 
-def _built(each: Method, task: Task, seed: int) -> Check:
+def _built(each: Method, task: PlantedTask, seed: int) -> Check:
     """Relevance elsewhere than on what the network reads is an error."""
     made = subject(task.model, task.inputs, task.target)
-    made.measure(Size(64))
+    made.measure(BatchSize(64))
     answer = _maps(each, task, made, seed)
     if answer is None:
         return _left_out(task.name, each, BUILT_LIMIT, "the method is tied to another model")
@@ -198,12 +198,12 @@ def _built(each: Method, task: Task, seed: int) -> Check:
     return Check(task.name, each.name, share >= BUILT_LIMIT, share, BUILT_LIMIT, said, picture, mask)
 
 
-def _planted(each: Method, task: Task, made: Subject, seed: int) -> Check:
+def _planted(each: Method, task: PlantedTask, made: Subject, seed: int) -> Check:
     """The most relevant unit must be the planted one; or, with twins, the one whose relevance rises most."""
     if task.why:
         return _left_out(task.name, each, FOUND_LIMIT, task.why)
     other = subject(task.model, task.inputs, task.target, select=made.select, kwargs=made.kwargs)
-    other.measure(Size(usual_size(other.main)))
+    other.measure(BatchSize(usual_size(other.main)))
     answer = _maps(each, task, other, seed)
     if answer is None:
         return _left_out(task.name, each, FOUND_LIMIT, "the method is tied to another model")
@@ -211,7 +211,7 @@ def _planted(each: Method, task: Task, made: Subject, seed: int) -> Check:
     if task.twins is not None:
         # What the samples share speaks in both; only what was planted makes the difference.
         twin = subject(task.model, task.twins, task.target, select=made.select, kwargs=made.kwargs)
-        twin.measure(Size(usual_size(other.main)))
+        twin.measure(BatchSize(usual_size(other.main)))
         bare = _maps(each, task, twin, seed)
         assert bare is not None
         found = found - bare[0]
@@ -224,7 +224,7 @@ def _planted(each: Method, task: Task, made: Subject, seed: int) -> Check:
     return Check(task.name, each.name, share >= FOUND_LIMIT, share, FOUND_LIMIT, said, picture, mask)
 
 
-def _of_model(made: Subject, units: Units, each: Method, seed: int, size: Size) -> list[Check]:
+def _of_model(made: Subject, units: UnitMap, each: Method, seed: int, size: BatchSize) -> list[Check]:
     """Checks of the model at hand."""
     samples = list(range(len(made)))
     first = units.gather(each.explain(made, samples, seed, size))
@@ -253,7 +253,7 @@ def _of_model(made: Subject, units: Units, each: Method, seed: int, size: Size) 
 
 
 def _classes(
-    made: Subject, units: Units, each: Method, seed: int, size: Size, alike: Callable[[Tensor], float]
+    made: Subject, units: UnitMap, each: Method, seed: int, size: BatchSize, alike: Callable[[Tensor], float]
 ) -> Check:
     name, targets = "differs between classes", made.targets(range(len(made)))
     listed = targets if isinstance(targets, list) else [targets] * len(made)
@@ -275,7 +275,7 @@ def _left_out(name: str, each: Method, limit: float, why: str) -> Check:
     return Check(name, each.name, None, float("nan"), limit, why)
 
 
-def _picture(found: Tensor, units: Units, true: Tensor) -> tuple[Tensor, Tensor]:
+def _picture(found: Tensor, units: UnitMap, true: Tensor) -> tuple[Tensor, Tensor]:
     """The first sample's map and truth, as pictures or as rows of units."""
     if found.ndim == 4:
         at = units.at[:1].expand(1, 1, *found.shape[2:])

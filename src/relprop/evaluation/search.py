@@ -13,13 +13,13 @@ from torch import Tensor
 from relprop.attribution.survey import survey
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.evaluation.memory import Size
+from relprop.evaluation.generators import generator
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.metrics import metrics_of
+from relprop.evaluation.paired_statistics import mean, standard_error
 from relprop.evaluation.racing import BEHIND, BLOCK, TESTED, Race
 from relprop.evaluation.replacing import replacements_of
-from relprop.evaluation.seeds import generator
 from relprop.evaluation.space import Searched, Space, space_of
-from relprop.evaluation.statistics import mean, standard_error
 from relprop.evaluation.subject import subject
 from relprop.evaluation.units import units_of
 from relprop.signatures import public
@@ -167,7 +167,7 @@ def search(
     families = {place.family for place, _ in seen.places}
     layers = sum(place.index is not None for place, _ in seen.places)
     found = space_of(space, families, layers, made.main, bounds, by_depth)
-    made.measure(Size(batch_size or 16))
+    made.measure(BatchSize(batch_size or 16))
     # Replacements and units that look at the data look at all of them, not at five.
     options = {
         "replace": replacements_of(replace, made, inputs), "of": of, "select": select, "forward_kwargs": made.kwargs,

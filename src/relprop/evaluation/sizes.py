@@ -14,9 +14,9 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Ask, Removed
-from relprop.evaluation.columns import Column
-from relprop.evaluation.statistics import pearson
-from relprop.evaluation.work import Metric, Running, Work, positive
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.paired_statistics import pearson
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class SensitivityN(Metric):
     shares: tuple[float, ...] = (0.1, 0.3, 0.5)
     draws: int = 32
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses shares and numbers of draws that are none."""
         positive("draws", self.draws, 3)
         if not self.shares or not all(0 < share < 1 for share in self.shares):
             raise InputError(f"shares lie between 0 and 1; got {self.shares!r}.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """The mean correlation over sizes."""
         subsets = torch.stack([_subsets(work, self.name, self.draws, share) for share in self.shares])  # (S, N, D, U)
         sums, drops = yield from _sums_and_drops(work, subsets.flatten(0, 1), len(self.shares))
@@ -72,11 +72,11 @@ class Infidelity(Metric):
 
     draws: int = 64
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses a number of draws that is none."""
         positive("draws", self.draws, 2)
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """The error at the best scale."""
         subsets = _subsets(work, self.name, self.draws, None)
         sums, drops = yield from _sums_and_drops(work, subsets, 1)
@@ -93,7 +93,7 @@ class Infidelity(Metric):
         return columns
 
 
-def _subsets(work: Work, purpose: str, draws: int, share: float | None) -> Tensor:
+def _subsets(work: SampleWork, purpose: str, draws: int, share: float | None) -> Tensor:
     """Random subsets of each sample's units, boolean, (N, D, U); of one size, or of random sizes."""
     found = torch.zeros(work.samples, draws, work.units.count, dtype=torch.bool)
     for n, count in enumerate(work.counts.tolist()):
@@ -110,7 +110,7 @@ def _subsets(work: Work, purpose: str, draws: int, share: float | None) -> Tenso
 SumsAndDrops = Generator[Sequence[Ask], list[Tensor], tuple[Tensor, list[Tensor]]]
 
 
-def _sums_and_drops(work: Work, subsets: Tensor, sets: int) -> SumsAndDrops:
+def _sums_and_drops(work: SampleWork, subsets: Tensor, sets: int) -> SumsAndDrops:
     """The relevance of subsets (M, S, N, D), and for each replacement the drop they cause (S, N, D)."""
     rows, draws, units = subsets.shape
     relevance = work.relevance  # (M, N, U)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.work import Metric, Running, Work, positive
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 _LEAST = 1e-6
 """Denominators are at least this large."""
@@ -38,7 +38,7 @@ class Stability(Metric):
     radius: float | None = None
     draws: int = 8
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses ids, which cannot move a little."""
         positive("draws", self.draws)
         if not work.subject.main.is_floating_point():
@@ -46,7 +46,7 @@ class Stability(Metric):
         if self.radius is not None and not self.radius > 0:
             raise InputError(f"radius must be above 0; got {self.radius!r}.")
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """All of them from the same inputs."""
         yield []
         near = torch.cat([self._near(work, n) for n in range(work.samples)])  # (N D, ...)
@@ -72,7 +72,7 @@ class Stability(Metric):
                 columns[score][row] = torch.where(worst.isinf(), float("nan"), worst)
         return [Column(self.name, score, values, -1) for score, values in columns.items()]
 
-    def _near(self, work: Work, n: int) -> Tensor:
+    def _near(self, work: SampleWork, n: int) -> Tensor:
         x = work.subject.main[n]
         chance = work.generator(self.name, n)
         radius = self.radius if self.radius is not None else 0.01 * float(x.max() - x.min())
@@ -90,7 +90,7 @@ def _relative(before: Tensor, after: Tensor) -> Tensor:
     return ((before.double() - after.double()) / base).flatten(1).norm(dim=1)
 
 
-def _outputs(work: Work, near: Tensor, samples: list[int]) -> tuple[Tensor, Tensor]:
+def _outputs(work: SampleWork, near: Tensor, samples: list[int]) -> tuple[Tensor, Tensor]:
     """The norm of the output's change, and whether the class is the same, (N D,)."""
     device, subject = near.device, work.subject
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from relprop.errors import NonFiniteError
 from relprop.evaluation.asks import Ask, Changed, Removed
-from relprop.evaluation.journal import Journal
-from relprop.evaluation.memory import Size
+from relprop.evaluation.generators import generator
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.score_journal import ScoreJournal
 from relprop.evaluation.subject import Subject
-from relprop.evaluation.units import Units
+from relprop.evaluation.units import UnitMap
 from relprop.trees import join
 
 # Entries of the main inputs in a batch, where the user names no size. More per batch was slower on a CPU: its cache is small.
@@ -45,11 +45,11 @@ class Stream:
     """
 
     subject: Subject
-    units: Units
-    size: Size
+    units: UnitMap
+    size: BatchSize
     seed: int
     keys: Sequence[bytes]
-    journal: Journal | None = None
+    journal: ScoreJournal | None = None
     tick: Callable[[int], None] = lambda rows: None
     known: dict[tuple[int, bytes, tuple[int, int]], float] = field(default_factory=dict)
     batches: int = 0

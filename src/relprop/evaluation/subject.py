@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.checks import admit, arguments
-from relprop.attribution.targets import Entries, as_entries, known_labels, scores, select_output
+from relprop.attribution.targets import EntryTarget, as_entries, known_labels, scores, select_output
 from relprop.errors import InputError, NonFiniteError, TargetError
-from relprop.evaluation.memory import Size
+from relprop.evaluation.memory import BatchSize
 from relprop.results.contrast import Contrast
 from relprop.trees import leaves, map_tree
 
@@ -95,7 +95,7 @@ class Subject:
             found = found[None]
         return found.detach().double()
 
-    def measure(self, size: Size) -> None:
+    def measure(self, size: BatchSize) -> None:
         """Runs the samples as they are, and settles the target.
 
         Raises:
@@ -198,7 +198,7 @@ def _picked(target: Any, samples: Tensor) -> Any:
     """The target of some rows."""
     if isinstance(target, Contrast):
         return Contrast(_picked(target.positive, samples), _picked(target.negative, samples))
-    return Entries(target.at[samples.cpu()]) if isinstance(target, Entries) else target
+    return EntryTarget(target.at[samples.cpu()]) if isinstance(target, EntryTarget) else target
 
 
 def targets_of(target: Any, samples: Sequence[int], count: int) -> Any:

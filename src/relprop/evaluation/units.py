@@ -15,7 +15,7 @@ NAMES = ("entries", "pixels", "patches", "steps", "features", "tokens", "words")
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class UnitMap:
     """A map from entries to units.
 
     Attributes:
@@ -45,7 +45,7 @@ class Units:
         return inside.reshape(len(gone), *at.shape[1:])
 
     def gather(self, values: Tensor) -> Tensor:
-        """Relevance summed within each unit: from (N, ...) to (N, count), float64. Units that a sample lacks get 0."""
+        """Relevance summed within each unit: from (N, ...) to (N, count), float64. UnitMap that a sample lacks get 0."""
         if values.ndim != self.at.ndim:
             raise InputError(
                 f"a map of shape {tuple(values.shape)} does not fit units of shape {tuple(self.at.shape)}."
@@ -68,13 +68,13 @@ class Units:
         return torch.arange(self.count, device=counts.device) < counts[:, None]
 
 
-def units_of(given: Any, main: Tensor, inputs: Any, path: str) -> Units:
+def units_of(given: Any, main: Tensor, inputs: Any, path: str) -> UnitMap:
     """The units that a user asks for; None chooses by the shape of the main input.
 
     Raises:
         InputError: there are no such units, or they do not fit.
     """
-    if isinstance(given, Units):
+    if isinstance(given, UnitMap):
         return given
     if given is None:
         given = _usual(main)
@@ -100,7 +100,7 @@ def _usual(main: Tensor) -> Any:
     return {2: "features", 3: "steps"}.get(main.ndim, "entries")
 
 
-def _named(name: str, main: Tensor, inputs: Any, size: int | None) -> Units:
+def _named(name: str, main: Tensor, inputs: Any, size: int | None) -> UnitMap:
     shape = tuple(main.shape[1:])
     device = main.device
     if name == "entries":
@@ -134,12 +134,12 @@ def _named(name: str, main: Tensor, inputs: Any, size: int | None) -> Units:
     raise InputError(f"there are no units {name!r}; there are: {', '.join(NAMES)}, and ('patches', side).")
 
 
-def _plain(name: str, at: Tensor, gathered: str = "sum over the unit") -> Units:
+def _plain(name: str, at: Tensor, gathered: str = "sum over the unit") -> UnitMap:
     count = int(at.max()) + 1
-    return Units(name, at, count, torch.tensor([count], device=at.device), gathered)
+    return UnitMap(name, at, count, torch.tensor([count], device=at.device), gathered)
 
 
-def _mapped(at: Tensor, main: Tensor) -> Units:
+def _mapped(at: Tensor, main: Tensor) -> UnitMap:
     """A map of the user's, such as superpixels."""
     if at.is_floating_point() or at.dtype == torch.bool or at.is_complex():
         raise InputError(f"units as a tensor hold the number of each entry's unit, integers; got {at.dtype}.")
@@ -158,7 +158,7 @@ def _mapped(at: Tensor, main: Tensor) -> Units:
         raise InputError("units hold no unit: every number is below 0, which marks entries that are never removed.")
     rows = [_dense(row) for row in at]
     counts = torch.tensor([count for _, count in rows], device=at.device)
-    return Units(
+    return UnitMap(
         "given units", torch.stack([row for row, _ in rows]), int(counts.max()), counts,
         "sum over channels, then over the unit" if pictures else "sum over the unit",
     )  # fmt: skip
@@ -171,7 +171,7 @@ def _dense(row: Tensor) -> tuple[Tensor, int]:
     return torch.where(row < 0, -1, dense), len(used)
 
 
-def _groups(groups: Sequence[Sequence[int]], main: Tensor) -> Units:
+def _groups(groups: Sequence[Sequence[int]], main: Tensor) -> UnitMap:
     if main.ndim != 2:
         raise InputError(
             f"groups of features need tables, (N, F); the inputs have shape {tuple(main.shape)}. Pass a tensor of unit "
@@ -190,7 +190,7 @@ def _groups(groups: Sequence[Sequence[int]], main: Tensor) -> Units:
     return _plain("groups of features", at[None])
 
 
-def _tokens(name: str, main: Tensor, inputs: Any) -> Units:
+def _tokens(name: str, main: Tensor, inputs: Any) -> UnitMap:
     """Tokens or words; padding and the model's own tokens belong to no unit."""
     if main.ndim not in (2, 3):
         raise InputError(f"units={name!r} needs texts, (N, T) or (N, T, D); the inputs have shape {tuple(main.shape)}.")
@@ -218,4 +218,4 @@ def _tokens(name: str, main: Tensor, inputs: Any) -> Units:
     if not bool((at >= 0).any(1).all()):
         raise InputError("a text has no token that may be removed.")
     found = _mapped(at[..., None] if main.ndim == 3 else at, main)
-    return Units(name, found.at, found.count, found.counts, "sum over features, then over the unit")
+    return UnitMap(name, found.at, found.count, found.counts, "sum over features, then over the unit")

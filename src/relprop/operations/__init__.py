@@ -11,6 +11,7 @@ from relprop.operations import (  # noqa: F401
     experts,
     families,
     flex_attention,
+    followed_functions,
     gates,
     linear,
     lookup,
@@ -31,8 +32,7 @@ from relprop.operations import (  # noqa: F401
     steps,
     structure,
     triangular,
-    visible,
 )
-from relprop.operations.tables import table
+from relprop.operations.register_table import table
 
 __all__ = ["table"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted, scaled, written
 from relprop.engine.notes import continues, note_of
-from relprop.engine.origins import SOURCE, Origin, Step, beyond, chain, origin, remembered
+from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, origin, remembered
 from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
 from relprop.engine.roles import role
@@ -51,7 +51,7 @@ def along(call: Call, found: Origin, compute: Callable[[], Tensor]) -> Tensor:
     return remembered(call, y, found)
 
 
-def alone(call: Call, x: Tensor, step: Step, compute: Callable[[], Tensor]) -> Tensor:
+def alone(call: Call, x: Tensor, step: ChainStep, compute: Callable[[], Tensor]) -> Tensor:
     """Like `along`, but with the secant to the operand itself, even if the operand has an origin."""
     whole = chain(step.function, tuple(x if a is SOURCE else a for a in step.args), step.kwargs)
     y = along(call, Origin(x, step), compute)
@@ -79,13 +79,13 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if found.source is x and found.note is not None and continues(found.note) and jumps(found.step, x):
         # no secant describes a jump at 0, as a threshold's: it starts at the tensor before the shift
         far = beyond(x)
-        found = far._replace(step=Step(call.function, (far.step, *args[1:]), kwargs))
+        found = far._replace(step=ChainStep(call.function, (far.step, *args[1:]), kwargs))
     if not finite_at_zero(found.step, x):
         return remembered(call, call(), found)
     return along(call, found, detached(call))
 
 
-def jumps(step: Step, x: Tensor) -> bool:
+def jumps(step: ChainStep, x: Tensor) -> bool:
     """Whether a function has different limits on the two sides of 0."""
     with aside(), torch.no_grad():
         before, after = (step(x.new_full((1,), near, dtype=torch.float64)) for near in (-1e-6, 1e-6))
@@ -116,7 +116,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
-    return y if y is x else _kept_on(call, before, y, x, Step(call.function, (SOURCE, *args[1:]), kwargs))
+    return y if y is x else _kept_on(call, before, y, x, ChainStep(call.function, (SOURCE, *args[1:]), kwargs))
 
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -155,21 +155,21 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
-    return _kept_on(call, before, custom(x, value, propagate), x, Step(apply, (SOURCE, *rest), kwargs))
+    return _kept_on(call, before, custom(x, value, propagate), x, ChainStep(apply, (SOURCE, *rest), kwargs))
 
 
-def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: Step) -> Tensor:
+def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: ChainStep) -> Tensor:
     """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
     call.note(y)
     if before.step is not SOURCE or (note is not None and continues(note)):
         return remembered(
-            call, y, before._replace(step=Step(step.function, (before.step, *step.args[1:]), step.kwargs))
+            call, y, before._replace(step=ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs))
         )
     return gated(y, x, step)
 
 
-_RELU = Step(torch.relu, (SOURCE,), {})
+_RELU = ChainStep(torch.relu, (SOURCE,), {})
 
 
 def maker(x: Tensor) -> Any:
@@ -197,7 +197,7 @@ def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     a, b = input.chunk(2, dim)
     if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
         return grafted(call(), a * b.detach().sigmoid())
-    gate = along(call, Origin(b, Step(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
+    gate = along(call, Origin(b, ChainStep(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
     return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, written
 from relprop.engine.moves import picked
-from relprop.engine.origins import SOURCE, Origin, Step, chain, origin, proportional, remembered
+from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, origin, proportional, remembered
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
 from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
@@ -36,11 +36,11 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
     if rectifies and (high is None or high == float("inf")):
         return relu(call, input)
     function, args, kwargs = how
-    step = Step(function, (SOURCE, *args), kwargs)
+    step = ChainStep(function, (SOURCE, *args), kwargs)
     if all(v is None or isinstance(v, (int, float)) for v in (low, high)) and 0 in (low, high):
         # the slope at a bound of 0 is 0, as of a relu; that of torch.clamp is 1
         ends = -math.inf if low is None else low, math.inf if high is None else high
-        step = Step(F.hardtanh, (SOURCE, *ends), {}) if ends[0] < ends[1] else step
+        step = ChainStep(F.hardtanh, (SOURCE, *ends), {}) if ends[0] < ends[1] else step
     if call.inplace:
         return NotImplemented
     if call.way is not Way.DEFAULT:
@@ -59,7 +59,7 @@ def bounded_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> An
     return relu(call, input) if high is None or high == float("inf") else NotImplemented
 
 
-def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor:
+def _capped(call: Call, input: Tensor, high: float, step: ChainStep) -> Tensor:
     """A relu with a cap, such as relu6: its secant is 1 up to the cap and `high / x` above it."""
     layer, before = maker(input), origin(input)
     if call.into is None:
@@ -69,7 +69,7 @@ def _capped(call: Call, input: Tensor, high: float, step: Step) -> Tensor:
         call.renew(y)
     if layer is not None:
         layer.saved.rectify(input, inplace=call.into is not None, whole=True)
-    chained = Step(step.function, (before.step, *step.args[1:]), step.kwargs)
+    chained = ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs)
     return remembered(call, y, before._replace(step=chained))
 
 
@@ -154,7 +154,7 @@ def hardsigmoid(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
     whole = chain(_sixth, (shifted,), {})
     y = custom(shifted, detached(call), propagate)
-    return remembered(call, y, Origin(shifted, Step(_sixth, (SOURCE,), {})) if whole is None else whole)
+    return remembered(call, y, Origin(shifted, ChainStep(_sixth, (SOURCE,), {})) if whole is None else whole)
 
 
 def _sixth(z: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any,
         return relu(call, input)
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
-    step = Step(torch.threshold, (SOURCE, threshold, value), {})
+    step = ChainStep(torch.threshold, (SOURCE, threshold, value), {})
     return NotImplemented if call.inplace else alone(call, input, step, detached(call))
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relprop.engine.origins import SOURCE, Step
+from relprop.engine.origins import SOURCE, ChainStep
 from relprop.engine.recorder import memory_of
 from relprop.engine.registry import lookup
 from relprop.numerics import own, wide
@@ -21,7 +21,7 @@ from relprop.numerics import own, wide
 Form = Callable[[Tensor], Tensor]
 
 
-def closed(step: Step, s: Tensor) -> Form | None:
+def closed(step: ChainStep, s: Tensor) -> Form | None:
     """The closed form of the secant of a chain with `h(0) = 0`; None if none is known or the quotient is quicker."""
     entry = lookup(step.function)
     function = None if entry is None else entry.function
@@ -31,12 +31,12 @@ def closed(step: Step, s: Tensor) -> Form | None:
         return None if slow or any(a is not False and a != "none" for a in options) else _FORMS[function]
     if function is torch.mul and len(step.args) == 2 and not step.kwargs:
         for one, gate in (step.args, step.args[::-1]):
-            if one is SOURCE and isinstance(gate, Step):
+            if one is SOURCE and isinstance(gate, ChainStep):
                 return lambda s: _gate(gate, s)
     return None
 
 
-def is_sigmoid(step: Step) -> bool:
+def is_sigmoid(step: ChainStep) -> bool:
     """Whether a chain is a sigmoid of its source alone, the one function here with `h(0) != 0`."""
     entry = lookup(step.function)
     return (
@@ -56,7 +56,7 @@ def of_sigmoid(s: Tensor) -> Tensor:
     return ((ratio / half).nan_to_num(nan=1.0) * 0.25).to(s.dtype)
 
 
-def _gate(gate: Step, s: Tensor) -> Tensor:
+def _gate(gate: ChainStep, s: Tensor) -> Tensor:
     """The gate in a tensor of its own."""
     x = wide(s)
     found = gate(x)

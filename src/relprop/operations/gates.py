@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.notes import Note, note_of
-from relprop.engine.origins import SOURCE, Step
+from relprop.engine.origins import SOURCE, ChainStep
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, AFFINE, MIXES, MOVES, SAME, SCALES
 from relprop.numerics import aside
@@ -25,7 +25,7 @@ _BUILT_IN = (BuiltinFunctionType, MethodDescriptorType)
 class Gating(NamedTuple):
     """A chain of elementwise steps, and the gate that its source was."""
 
-    step: Step
+    step: ChainStep
     source: Any
 
 
@@ -59,7 +59,7 @@ def _level(gate: Any) -> int:
     return max(gate or 0, max(map(_own_level, steps)) if found is None else found)
 
 
-def _own_level(step: Step) -> int:
+def _own_level(step: ChainStep) -> int:
     if step.gate is None:
         plain = all(a is SOURCE or isinstance(a, _PLAIN) for a in (*step.args, *step.kwargs.values()))
         if plain and (isinstance(step.function, _BUILT_IN) or getattr(step.function, "__module__", "") == F.__name__):
@@ -72,10 +72,10 @@ def _own_level(step: Step) -> int:
 @lru_cache(maxsize=256)
 def _remembered(function: Any, args: tuple, kwargs: tuple) -> int:
     """The level of one of torch's own operations with plain options, which is the same in every run."""
-    return _level_of(Step(function, args, dict(kwargs))) or 0
+    return _level_of(ChainStep(function, args, dict(kwargs))) or 0
 
 
-def _level_of(*steps: Step) -> int | None:
+def _level_of(*steps: ChainStep) -> int | None:
     """Judged by the values of the steps, one after another; None if they do not fit together.
 
     A sigmoid is bounded, of one sign, and not 0 at 0. An affine function is not an activation. A chain with one value
@@ -104,7 +104,7 @@ def _level_of(*steps: Step) -> int | None:
         return 2 if bounded and one_sign and y[_ZERO] != 0 else 1
 
 
-def sigmoidal(step: Step) -> bool:
+def sigmoidal(step: ChainStep) -> bool:
     """Whether the values of a chain are those of a sigmoid: a gate that is open on one side and shut on the other."""
     if _own_level(step) != 2:
         return False
@@ -113,7 +113,7 @@ def sigmoidal(step: Step) -> bool:
         return bool(ends[0] != ends[1])
 
 
-def gated(t: Tensor, operand: Tensor, step: Step) -> Tensor:
+def gated(t: Tensor, operand: Tensor, step: ChainStep) -> Tensor:
     """Notes that a tensor is an activation of an operand: one step. The tensor has a note already."""
     note = note_of(t)
     if note is not None:

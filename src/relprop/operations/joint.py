@@ -29,7 +29,7 @@ from relprop.torch_private.state import without_torch_function
 
 
 @dataclass
-class Parts:
+class JointParameters:
     """The parameters of the layer."""
 
     input: Tensor  # (j, i)
@@ -57,7 +57,7 @@ class ResetWeight(Weighted):
 
     __slots__ = ("_parts", "_reset")
 
-    def __init__(self, parts: Parts, reset: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, parts: JointParameters, reset: Tensor, bias: Tensor | None) -> None:
         super().__init__(STACKED, parts.hidden, None, bias, parts.hidden, parts.hidden._version)
         self._parts, self._reset = parts, reset
 
@@ -71,7 +71,7 @@ class ResetWeight(Weighted):
 class Content:
     """The layer at all steps: a single place, so that a composite's rule acts on it as on one layer."""
 
-    def __init__(self, parts: Parts, run: Run) -> None:
+    def __init__(self, parts: JointParameters, run: Run) -> None:
         self._parts, self._run = parts, run
         entry = TABLE[F.linear]
         self._call = Call(run, entry, F.linear, (parts.input, parts.input), {}, [parts.input])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from relprop.engine.functions import custom
-from relprop.engine.marks import NOTE
 from relprop.engine.notes import Note
+from relprop.engine.tensor_attributes import NOTE
 from relprop.operations.layer_site import LayerSite, Observer
 from relprop.operations.maps import Map
 from relprop.operations.saved_output import SavedOutput

@@ -1,4 +1,4 @@
-"""Lookups: integers cannot carry relevance, so the rows they name start to carry it (see `engine.tokens`)."""
+"""Lookups: integers cannot carry relevance, so the rows they name start to carry it (see `engine.integer_inputs`)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.marks import PARAMETER
+from relprop.engine.tensor_attributes import PARAMETER
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import nonzero
 from relprop.operations.layer_view import LayerView

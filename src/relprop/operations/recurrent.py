@@ -19,21 +19,21 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
-from relprop.engine.marks import ELSEWHERE
 from relprop.engine.mode import steps_of
 from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
+from relprop.engine.tensor_attributes import ELSEWHERE
 from relprop.operations.gates import GATE
-from relprop.operations.joint import Content, Parts
+from relprop.operations.joint import Content, JointParameters
 from relprop.torch_private.state import without_torch_function
 
 State = tuple[Tensor, ...]
 
 
 @dataclass
-class Weights(Parts):
+class Weights(JointParameters):
     """The parameters of one layer in one direction, as torch lays them out."""
 
     projection: Tensor | None = None

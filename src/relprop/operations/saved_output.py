@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from relprop.numerics import where_positive
-from relprop.torch_private.graph import batched
+from relprop.torch_private.autograd_graph import batched
 from relprop.torch_private.recorded import recording
 
 

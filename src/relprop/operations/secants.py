@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relprop.engine.origins import Step
+from relprop.engine.origins import ChainStep
 from relprop.numerics import aside, kept_here, nonzero
 from relprop.operations.closed_secants import closed, is_sigmoid, of_sigmoid
 
@@ -21,7 +21,7 @@ def is_scalar(value: Any) -> bool:
     return not isinstance(value, Tensor) or value.ndim == 0
 
 
-def secant(step: Step, s: Tensor, nz: bool) -> Tensor:
+def secant(step: ChainStep, s: Tensor, nz: bool) -> Tensor:
     """`(h(s) - h(0)) / s`, with the slope at 0 if `s` is 0. With `nz`, a zero output passes on its relevance.
 
     The result is a tensor of its own.
@@ -58,7 +58,7 @@ class Expansion(NamedTuple):
     null: bool
 
 
-def _taylor(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
+def _taylor(step: ChainStep, dtype: torch.dtype, device: torch.device) -> Expansion:
     """The expansion of a chain at 0, cached for functions whose parameters are plain numbers."""
     try:
         return _remembered(step.function, step.args, tuple(step.kwargs.items()), dtype, device)
@@ -70,12 +70,12 @@ def _taylor(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
 def _remembered(
     function: Callable[..., Any], args: tuple, kwargs: tuple, dtype: torch.dtype, device: torch.device
 ) -> Expansion:
-    if any(isinstance(a, (Tensor, Step)) for a in (*args, *(v for _, v in kwargs))):
+    if any(isinstance(a, (Tensor, ChainStep)) for a in (*args, *(v for _, v in kwargs))):
         raise TypeError("tensors and chains are not remembered")
-    return _expand(Step(function, args, dict(kwargs)), dtype, device)
+    return _expand(ChainStep(function, args, dict(kwargs)), dtype, device)
 
 
-def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
+def _expand(step: ChainStep, dtype: torch.dtype, device: torch.device) -> Expansion:
     """Derivatives that do not exist or are infinite count as 0."""
     with aside(), torch.enable_grad(), kept_here():
         zero = torch.zeros(1, dtype=dtype, device=device, requires_grad=True)
@@ -93,7 +93,7 @@ def _expand(step: Step, dtype: torch.dtype, device: torch.device) -> Expansion:
         return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
 
 
-def finite_at_zero(step: Step, s: Tensor) -> bool:
+def finite_at_zero(step: ChainStep, s: Tensor) -> bool:
     as_it_is = s.device.type == "mps" or not s.is_floating_point()
     return _taylor(step, s.dtype if as_it_is else torch.float64, s.device).finite
 

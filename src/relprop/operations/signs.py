@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.notes import note_of
-from relprop.engine.origins import Step
+from relprop.engine.origins import ChainStep
 from relprop.engine.registry import lookup
 
 _ABOVE_ZERO = (F.relu6, torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus)
@@ -31,7 +31,7 @@ def never_negative(x: Tensor) -> bool:
     return _from_positive(x.grad_fn)
 
 
-def _positive(step: Step) -> bool:
+def _positive(step: ChainStep) -> bool:
     """Whether the last step of a chain gives no negative numbers."""
     entry = lookup(step.function)
     if entry is None:

@@ -69,7 +69,7 @@ def bars_side_by_side(
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _FeatureBlock:
     """The features of one target: their names, relevance (columns by lines), and how many lines are single features."""
 
     labels: list[str]
@@ -89,7 +89,7 @@ class _Block:
         return float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
 
 
-def _chosen(columns: Sequence[Sequence[tuple[str, float]]]) -> _Block:
+def _chosen(columns: Sequence[Sequence[tuple[str, float]]]) -> _FeatureBlock:
     """The strongest features of any column, the strongest first."""
     values = np.array([[value for _, value in entries] for entries in columns], dtype=float)
     sizes = np.abs(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
@@ -101,7 +101,7 @@ def _chosen(columns: Sequence[Sequence[tuple[str, float]]]) -> _Block:
     if count < len(order):
         labels.append(f"(sum of {len(order) - count} others)")
         kept = np.concatenate([kept, np.nansum(values[:, order[count:]], 1, keepdims=True)], 1)
-    return _Block(labels, kept, count)
+    return _FeatureBlock(labels, kept, count)
 
 
 def _hull(ends: Iterable[tuple[float, float]]) -> tuple[float, float]:
@@ -110,7 +110,7 @@ def _hull(ends: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _bars(
-    marks: list[Mark], values: Floats, block: _Block, x: float, top: float, side: float, ends: tuple[float, float],
+    marks: list[Mark], values: Floats, block: _FeatureBlock, x: float, top: float, side: float, ends: tuple[float, float],
     palette: Palette | str,
 ) -> None:  # fmt: skip
     """The bars of one column, with their numbers at their ends."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relprop.composites import Composite
 from relprop.results.files.folder import RecordedComposite
-from relprop.results.ledger import Entry, Ledger
+from relprop.results.ledger import Ledger, LedgerEntry
 
 
 class _Scored(Protocol):
@@ -47,7 +47,7 @@ def joined(every: Sequence[_Scored]) -> Ledger:
                 if entry.family == family:
                     kept += entry.absorbed.detach().cpu().double()
             parts.append(kept)
-        found.append(Entry(family, family, "", torch.cat(parts)))
+        found.append(LedgerEntry(family, family, "", torch.cat(parts)))
     return Ledger(found)
 
 

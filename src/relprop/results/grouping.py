@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.results.frames import pandas_library
+from relprop.results.data_frames import pandas_library
 from relprop.results.summary import Summary, labelled, sums
 from relprop.trees import leaves
 
 _MOST_CLASSES = 50
 
 
-class Batch(Protocol):
+class BatchRelevance(Protocol):
     """What is needed of the relevance of a batch. It is a dataclass."""
 
     values: Any
@@ -40,7 +40,7 @@ class Batch(Protocol):
         """What was explained of a sample."""
 
 
-def one_input(result: Batch, path: str | None = None) -> tuple[Tensor, Tensor | None]:
+def one_input(result: BatchRelevance, path: str | None = None) -> tuple[Tensor, Tensor | None]:
     """The relevance of one input, and the input itself where the result holds it.
 
     Raises:
@@ -59,7 +59,7 @@ def one_input(result: Batch, path: str | None = None) -> tuple[Tensor, Tensor | 
     return values, given
 
 
-def grouped(result: Batch, groups: Any, names: Sequence[str] | None = None, input: str | None = None) -> Any:
+def grouped(result: BatchRelevance, groups: Any, names: Sequence[str] | None = None, input: str | None = None) -> Any:
     """The result with one column per group; see `Relevance.grouped`."""
     values, _ = one_input(result, input)
     found, called = _columns(values, groups, result.names)
@@ -192,7 +192,7 @@ def _of_labels(values: Tensor, groups: Any) -> tuple[Tensor, list[str]]:
     return found, named or [f"group {g}" for g in range(count)]
 
 
-def summary(result: Batch, groups: Any, names: Sequence[str] | None, input: str | None) -> Summary:
+def summary(result: BatchRelevance, groups: Any, names: Sequence[str] | None, input: str | None) -> Summary:
     """The summary of a batch; see `Relevance.summary`."""
     if groups is not None:
         result, names, input = grouped(result, groups, names, input), None, None
@@ -235,7 +235,7 @@ def summary(result: Batch, groups: Any, names: Sequence[str] | None, input: str 
     )
 
 
-def frame(result: Batch, groups: Any, names: Sequence[str] | None, input: str | None) -> Any:
+def frame(result: BatchRelevance, groups: Any, names: Sequence[str] | None, input: str | None) -> Any:
     """The data frame of a batch; see `Relevance.to_pandas`."""
     pandas = pandas_library()
     if groups is not None:

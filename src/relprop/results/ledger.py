@@ -31,7 +31,7 @@ OTHER = "other constants"
 
 
 @dataclass
-class Entry:
+class LedgerEntry:
     """The relevance that one call of one operation absorbed.
 
     Attributes:
@@ -59,7 +59,7 @@ class Ledger(Mapping[str, Tensor]):
     has one entry per call of an operation, and `print(ledger)` shows the largest.
     """
 
-    def __init__(self, entries: list[Entry]) -> None:
+    def __init__(self, entries: list[LedgerEntry]) -> None:
         self.entries = entries
         causes: dict[str, Tensor] = {}
         for entry in entries:
@@ -84,11 +84,13 @@ class Ledger(Mapping[str, Tensor]):
     def joined(parts: list[Ledger]) -> Ledger:
         """The ledger of a batch, joined from those of its parts."""
         rows = zip(*(part.entries for part in parts), strict=True)
-        return Ledger([Entry(r[0].family, r[0].name, r[0].where, torch.cat([e.absorbed for e in r])) for r in rows])
+        return Ledger(
+            [LedgerEntry(r[0].family, r[0].name, r[0].where, torch.cat([e.absorbed for e in r])) for r in rows]
+        )
 
     def sample(self, index: int | slice) -> Ledger:
         """The ledger of some samples."""
-        return Ledger([Entry(e.family, e.name, e.where, e.absorbed[index]) for e in self.entries])
+        return Ledger([LedgerEntry(e.family, e.name, e.where, e.absorbed[index]) for e in self.entries])
 
     def __str__(self) -> str:
         if not self.entries:

@@ -14,7 +14,7 @@ REST = "in no group"
 """The name of the relevance of tokens that are in no span."""
 
 
-class _Text(Protocol):
+class _SpannedText(Protocol):
     """What is needed of the relevance of a text."""
 
     pieces: list[str]
@@ -24,7 +24,7 @@ class _Text(Protocol):
     def __len__(self) -> int: ...
 
 
-def grouped(result: _Text, groups: Any) -> dict[str, float]:
+def grouped(result: _SpannedText, groups: Any) -> dict[str, float]:
     """The relevance of each span, and of the tokens in none; see `TextRelevance.grouped`."""
     if not isinstance(groups, Mapping) or not groups:
         raise InputError(f"groups is a dict from names to spans, such as {{'question': (0, 8)}}; got {groups!r}.")
@@ -41,7 +41,7 @@ def grouped(result: _Text, groups: Any) -> dict[str, float]:
     return found if bool(taken.all()) else found | {REST: float(result.relevance[~taken].sum())}
 
 
-def columns(results: Sequence[_Text], groups: Any) -> dict[str, list[float]]:
+def columns(results: Sequence[_SpannedText], groups: Any) -> dict[str, list[float]]:
     """The relevance of each span as a column with a number per text, NaN where a text has no such span.
 
     Raises:
@@ -56,7 +56,7 @@ def columns(results: Sequence[_Text], groups: Any) -> dict[str, list[float]]:
     return {name: [row.get(name, float("nan")) for row in rows] for name in [*(n for n in names if n != REST), *last]}
 
 
-def _span(result: _Text, name: Any, part: Any) -> tuple[int, int]:
+def _span(result: _SpannedText, name: Any, part: Any) -> tuple[int, int]:
     """The tokens of a part of the text, as (start, stop)."""
     if isinstance(part, str):
         return _of_words(result, name, part)
@@ -69,7 +69,7 @@ def _span(result: _Text, name: Any, part: Any) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def _of_words(result: _Text, name: Any, words: str) -> tuple[int, int]:
+def _of_words(result: _SpannedText, name: Any, words: str) -> tuple[int, int]:
     """The tokens that words of the text are made of. Spaces and capitals are not compared: tokenizers change them."""
     letters = [
         (letter, token)

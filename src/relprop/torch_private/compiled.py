@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from relprop.torch_private.parts import part
+from relprop.torch_private.finding import part
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -14,7 +14,7 @@ from relprop.rendering.visible import visible
 from relprop.web.gradio_here import gradio
 from relprop.web.limits import Limits
 from relprop.web.sessions import Sessions
-from relprop.web.work import Work
+from relprop.web.work_queue import WorkQueue
 
 log = logging.getLogger("relprop.web")
 _LONGEST = 600
@@ -73,13 +73,13 @@ class Desk:
 
     limits: Limits
     sessions: Sessions
-    work: Work
+    work: WorkQueue
 
     @classmethod
     def of(cls, limits: Limits | None = None) -> Desk:
         """A desk with its own sessions."""
         limits = limits or Limits()
-        return cls(limits, Sessions(limits), Work(limits.seconds))
+        return cls(limits, Sessions(limits), WorkQueue(limits.seconds))
 
     def leave(self, session: str) -> None:
         """A visitor closed the page."""

@@ -13,24 +13,24 @@ from relprop.web import downloads, scripts
 from relprop.web.answering import Desk, answered
 from relprop.web.components import choices_of
 from relprop.web.gradio_here import gradio
-from relprop.web.settings import FIRST, MOST_COMPOSITES, Settings, settings_of
-from relprop.web.subject import Subject
+from relprop.web.page_subject import PageSubject
+from relprop.web.settings import FIRST, MOST_COMPOSITES, PageSettings, settings_of
 
 _ASKED = ("target", "against", "composites", "gamma", "first", "strength", "smooth", "percentile")
 NOTHING = "nothing"
 """The choice of no class."""
 
 
-class Asked:
+class SettingsFields:
     """The fields of the settings."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: PageSubject) -> None:
         self.subject = subject
 
     def add(self) -> None:
         """Adds the fields."""
         gr = gradio()
-        usual = Settings()
+        usual = PageSettings()
         labels = choices_of(self.subject.labels)
         self.query = gr.Textbox(visible=False)
         if labels:
@@ -94,7 +94,7 @@ class Asked:
         """The events that draw again."""
         return [self.strength.release, self.smooth.release, self.percentile.release]
 
-    def settings(self, values: Sequence[Any], without: Sequence[str] = ()) -> Settings:
+    def settings(self, values: Sequence[Any], without: Sequence[str] = ()) -> PageSettings:
         """The settings that the fields hold.
 
         Raises:
@@ -110,7 +110,7 @@ class Asked:
             raise InputError("choose at least one composite.")
         return settings_of(found)
 
-    def shown(self, settings: Settings) -> list[Any]:
+    def shown(self, settings: PageSettings) -> list[Any]:
         """The values of the fields of classes."""
         return [self._class(settings.target), self._class(settings.against)]
 
@@ -119,7 +119,7 @@ class Asked:
             return number
         return NOTHING if number is None else str(number)
 
-    def restored(self, settings: Settings) -> list[Any]:
+    def restored(self, settings: PageSettings) -> list[Any]:
         """The values of all fields."""
         gamma = 0.25 if settings.gamma is None else settings.gamma
         return [
@@ -128,7 +128,7 @@ class Asked:
         ]  # fmt: skip
 
 
-class Kept:
+class Downloads:
     """What a visitor takes along: files, the code, the link."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Kept:
         formats: Sequence[str],
         desk: Desk,
         part: str,
-        drawing: Callable[[Any, Settings], dict[str, Any]],
+        drawing: Callable[[Any, PageSettings], dict[str, Any]],
         make: Callable[[Any, str], dict[str, str]] | None = None,
         link: bool = True,
     ) -> None:
@@ -166,7 +166,7 @@ class Kept:
         """What an answer fills."""
         return [self.code, self.link]
 
-    def shown(self, code: str, settings: Settings) -> list[Any]:
+    def shown(self, code: str, settings: PageSettings) -> list[Any]:
         """The values of the fields."""
         return [code, settings.link()]
 

@@ -13,8 +13,8 @@ from relprop.rendering.image import Heatmap, overlay
 from relprop.rendering.panels import Panel
 from relprop.rendering.scale import number
 from relprop.rendering.view import Options, View
-from relprop.web.pictures import Answer, Part
-from relprop.web.settings import Settings
+from relprop.web.pictures import PictureAnswer, RectangleShare
+from relprop.web.settings import PageSettings
 
 
 def on_picture(heatmap: Heatmap, picture: Image.Image, strength: float) -> Image.Image:
@@ -25,7 +25,7 @@ def on_picture(heatmap: Heatmap, picture: Image.Image, strength: float) -> Image
     return Image.blend(picture.convert("RGB").resize(printed.size, Image.Resampling.BICUBIC), printed, strength)
 
 
-def maps_html(answer: Answer, settings: Settings) -> str:
+def maps_html(answer: PictureAnswer, settings: PageSettings) -> str:
     """The maps of one picture: rows are what was explained, columns the composites."""
     view = answer.result.views(Options(**answer.options(settings), most=1))[0]
     rows = list(dict.fromkeys(row for row, _ in view.cells))
@@ -47,7 +47,7 @@ def maps_html(answer: Answer, settings: Settings) -> str:
     return "".join(parts) + notes + html.key()
 
 
-def _cell(column: str, cell: View, picture: Image.Image, settings: Settings) -> list[str]:
+def _cell(column: str, cell: View, picture: Image.Image, settings: PageSettings) -> list[str]:
     """A map on its picture, and alone, with what became of the score."""
     if not isinstance(cell.data, Heatmap):
         return [html.view_html(replace(cell, title=column))]
@@ -61,13 +61,13 @@ def _cell(column: str, cell: View, picture: Image.Image, settings: Settings) -> 
     ]
 
 
-def many_html(answer: Answer, settings: Settings) -> str:
+def many_html(answer: PictureAnswer, settings: PageSettings) -> str:
     """The maps of several pictures, each under its name."""
     views = answer.result.views(Options(**answer.options(settings), most=len(answer.names)))
     return "\n".join(html.view_html(replace(view, title=name)) for name, view in zip(answer.names, views, strict=True))
 
 
-def parts_html(parts: Sequence[Part], box: tuple[int, int, int, int]) -> str:
+def parts_html(parts: Sequence[RectangleShare], box: tuple[int, int, int, int]) -> str:
     """How much relevance lies in a rectangle, as a table."""
     left, top, right, bottom = box
     rows = [

@@ -21,9 +21,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from relprop.errors import InputError
-from relprop.web import messages
+from relprop.web import bodies
+from relprop.web.bodies import Message, Receive, RequestRefused, Send
 from relprop.web.limits import Limits
-from relprop.web.messages import Message, Receive, Refused, Send
 
 Scope = MutableMapping[str, Any]
 
@@ -141,7 +141,7 @@ class Guard:
             if scope["method"] == "POST":
                 receive = await self._checked_body(path, headers, receive)
             await self.application(scope, receive, answer)
-        except Refused as refused:
+        except RequestRefused as refused:
             if not begun:
                 await _refuse(answer, refused)
 
@@ -149,12 +149,12 @@ class Guard:
         given = headers.get(b"host", [])
         name = _host_name(given[0].decode("latin-1")) if len(given) == 1 else None
         if name is None:
-            raise Refused(400, "a request names one host.")
+            raise RequestRefused(400, "a request names one host.")
         if name in _LOCAL or name in {each.lower() for each in self.rules.names}:
             return
         if self.rules.addresses and _is_address(name):
             return
-        raise Refused(
+        raise RequestRefused(
             421, "this page is not served under that name. Its server's --host and --name say under which it is."
         )
 
@@ -170,32 +170,32 @@ class Guard:
             said = b""
         if not hmac.compare_digest(said, wanted.encode()):
             ask = (b"www-authenticate", b'Basic realm="relprop", charset="UTF-8"')
-            raise Refused(401, "this page asks for a user and a password.", [ask])
+            raise RequestRefused(401, "this page asks for a user and a password.", [ask])
 
     def _check_route(self, scope: Scope) -> str:
         raw = scope.get("raw_path") or scope["path"].encode()
         if len(raw) + len(scope.get("query_string", b"")) > _LONGEST_TARGET:
-            raise Refused(414, "the address is too long.")
+            raise RequestRefused(414, "the address is too long.")
         path: str = scope["path"]
         if any(ord(letter) < 32 or ord(letter) == 127 for letter in path) or "\\" in path:
-            raise Refused(404, "there is nothing here.")
+            raise RequestRefused(404, "there is nothing here.")
         if re.search(r"(^|/)\.\.?(/|$)|//", path.partition("=")[0]):
-            raise Refused(404, "there is nothing here.")
+            raise RequestRefused(404, "there is nothing here.")
         methods = next((methods for pattern, methods in _COMPILED if pattern.fullmatch(path)), None)
         if methods is None:
-            raise Refused(404, "there is nothing here.")
+            raise RequestRefused(404, "there is nothing here.")
         if scope["method"] not in methods:
-            raise Refused(405, "this cannot be done here.", [(b"allow", ", ".join(sorted(methods)).encode())])
+            raise RequestRefused(405, "this cannot be done here.", [(b"allow", ", ".join(sorted(methods)).encode())])
         if path.startswith(f"{_API}/file="):
             self._check_file(path.partition("=")[2])
         if path.startswith(f"{_API}/upload") and self._full():
-            raise Refused(507, "there is no room for more files now; try again in some minutes.")
+            raise RequestRefused(507, "there is no room for more files now; try again in some minutes.")
         return path
 
     def _check_file(self, name: str) -> None:
         """Lets through files in the folder of uploads, and no other, however their path is written."""
         if not self._uploaded(name):
-            raise Refused(404, "there is nothing here.")
+            raise RequestRefused(404, "there is nothing here.")
 
     def _uploaded(self, path: str) -> bool:
         """Whether a path is that of an uploaded file, as it is written and as it would be decoded once more."""
@@ -223,19 +223,19 @@ class Guard:
     async def _checked_body(self, path: str, headers: dict[bytes, list[bytes]], receive: Receive) -> Receive:
         """The body of a message within its limits. A message of the page is read here, and judged, before Gradio reads it."""
         upload = path.startswith(f"{_API}/upload")
-        most = self.rules.limits.file_bytes + _OVERHEAD if upload else messages.MOST
+        most = self.rules.limits.file_bytes + _OVERHEAD if upload else bodies.MOST
         told = headers.get(b"content-length", [b"0"])
         if len(told) != 1 or not re.fullmatch(rb"\d{1,18}", told[0]):
-            raise Refused(400, "the length of the message is no number.")
+            raise RequestRefused(400, "the length of the message is no number.")
         if int(told[0]) > most:
-            raise Refused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
+            raise RequestRefused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
         kind = (headers.get(b"content-type") or [b""])[0].split(b";")[0].strip().lower()
         if kind != (b"multipart/form-data" if upload else b"application/json"):
-            raise Refused(415, "a message of this page is JSON, and a file comes in a form.")
+            raise RequestRefused(415, "a message of this page is JSON, and a file comes in a form.")
         if upload:
-            return messages.counted(receive, most)
-        body = await messages.read(receive, most)
-        return messages.replayed(messages.cleaned(body, self._uploaded), receive)
+            return bodies.counted(receive, most)
+        body = await bodies.read(receive, most)
+        return bodies.replayed(bodies.cleaned(body, self._uploaded), receive)
 
 
 def _headers_of(scope: Scope) -> dict[bytes, list[bytes]]:
@@ -264,14 +264,14 @@ def _check_origin(headers: dict[bytes, list[bytes]]) -> None:
     site = [value.decode("latin-1") for value in headers.get(b"sec-fetch-site", [])]
     mode = [value.decode("latin-1") for value in headers.get(b"sec-fetch-mode", [])]
     if any(each not in ("same-origin", "none") for each in site) and mode != ["navigate"]:
-        raise Refused(403, "this request comes from another site.")
+        raise RequestRefused(403, "this request comes from another site.")
     origins = headers.get(b"origin", [])
     if not origins:
         return
     origin = urlsplit(origins[0].decode("latin-1")) if len(origins) == 1 else urlsplit("")
     host = headers[b"host"][0].decode("latin-1").lower()
     if origin.scheme not in ("http", "https") or origin.netloc.lower() != host:
-        raise Refused(403, "this request comes from another site.")
+        raise RequestRefused(403, "this request comes from another site.")
 
 
 def _response_headers(around: Sequence[str]) -> list[tuple[bytes, bytes]]:
@@ -291,7 +291,7 @@ def _response_headers(around: Sequence[str]) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _refuse(send: Send, refused: Refused) -> None:
+async def _refuse(send: Send, refused: RequestRefused) -> None:
     body = json.dumps({"detail": refused.line}).encode()
     headers = [
         (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close"),

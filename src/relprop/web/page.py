@@ -11,7 +11,7 @@ from relprop.signatures import public
 from relprop.web.answering import Desk, answered
 from relprop.web.gradio_here import gradio
 from relprop.web.limits import Limits
-from relprop.web.subject import Subject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
 
 __all__ = ["explain_block", "subject_of"]
 
@@ -75,7 +75,7 @@ def explain_block(
     return blocks
 
 
-def add(blocks: Any, subject: Subject, desk: Desk, examples: Sequence[Any] | None = None) -> None:
+def add(blocks: Any, subject: PageSubject, desk: Desk, examples: Sequence[Any] | None = None) -> None:
     """Adds the parts for one network to the page that is being made."""
     from relprop.web import picture_part, text_part
 

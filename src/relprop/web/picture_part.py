@@ -18,16 +18,16 @@ from relprop.web.answering import Desk, answered
 from relprop.web.components import picture_field
 from relprop.web.downloads import OF_PICTURES
 from relprop.web.gradio_here import gradio
-from relprop.web.settings import Settings
-from relprop.web.subject import Subject
+from relprop.web.page_subject import PageSubject
+from relprop.web.settings import PageSettings
 
 PART = "picture"
 _HINT = '<p class="hint">Drop a picture, paste one, take one with the camera, or choose an example.</p>'
 
 
-def add(subject: Subject, desk: Desk, examples: Sequence[Any] | None) -> None:
+def add(subject: PageSubject, desk: Desk, examples: Sequence[Any] | None) -> None:
     """Adds the part to the page that is being made."""
-    Part(subject, desk, examples_of(examples)).add()
+    PictureFields(subject, desk, examples_of(examples)).add()
 
 
 def examples_of(given: Sequence[Any] | None) -> list[tuple[str, Image.Image]]:
@@ -50,12 +50,12 @@ def examples_of(given: Sequence[Any] | None) -> list[tuple[str, Image.Image]]:
     return found
 
 
-class Part:
+class PictureFields:
     """The fields of the part, and what they do."""
 
-    def __init__(self, subject: Subject, desk: Desk, examples: list[tuple[str, Image.Image]]) -> None:
+    def __init__(self, subject: PageSubject, desk: Desk, examples: list[tuple[str, Image.Image]]) -> None:
         self.subject, self.desk, self.examples = subject, desk, examples
-        self.asked = controls.Asked(subject)
+        self.asked = controls.SettingsFields(subject)
 
     def add(self) -> None:
         """Adds the fields and their events."""
@@ -89,12 +89,12 @@ class Part:
                             )
                             for name in ("Left", "Top", "Right", "Bottom")
                         ]
-                self.kept = controls.Kept(OF_PICTURES, self.desk, PART, drawing=pictures.Answer.options)
+                self.kept = controls.Downloads(OF_PICTURES, self.desk, PART, drawing=pictures.PictureAnswer.options)
                 self.kept.add()
         programs.add(self.picture, self._of_program, _values)
         self._listen(gr)
 
-    def _of_program(self, path: Path, settings: Settings) -> pictures.Answer:
+    def _of_program(self, path: Path, settings: PageSettings) -> pictures.PictureAnswer:
         """The answer to a program. It is kept nowhere, and neither is the picture."""
         try:
             given = [limits.picture(path, self.desk.limits)]
@@ -182,7 +182,7 @@ class Part:
         before = self.desk.sessions.of(str(request.session_hash)).answers.get(PART)
         return None if before is None else before.settings.example
 
-    def _answer(self, request: Any, settings: Settings, example: int | None = None) -> Any:
+    def _answer(self, request: Any, settings: PageSettings, example: int | None = None) -> Any:
         name = str(request.session_hash)
         session = self.desk.sessions.of(name)
         if example is not None:
@@ -192,7 +192,7 @@ class Part:
         session.answers[PART] = answer
         return self._shown(answer)
 
-    def _shown(self, answer: pictures.Answer) -> Any:
+    def _shown(self, answer: pictures.PictureAnswer) -> Any:
         gr = gradio()
         settings = answer.settings
         choices = [(_class_button(name, chance), number) for number, name, _, chance in answer.classes]
@@ -205,7 +205,7 @@ class Part:
             *self.kept.shown(self._source(answer, settings), settings),
         )
 
-    def _source(self, answer: pictures.Answer, settings: Settings) -> str:
+    def _source(self, answer: pictures.PictureAnswer, settings: PageSettings) -> str:
         return source.of_pictures(self.subject, answer.names, settings, answer.columns, answer.settings)
 
     def redrawn(self, *fields: Any, request: Any) -> Any:
@@ -235,13 +235,13 @@ class Part:
             return page('<p class="hint">Right and bottom lie beyond left and top, in pixels.</p>')
         return self._inside(self.desk.sessions.answer(str(request.session_hash), PART), (left, top, right, bottom))
 
-    def _inside(self, answer: pictures.Answer, box: tuple[int, int, int, int]) -> str:
+    def _inside(self, answer: pictures.PictureAnswer, box: tuple[int, int, int, int]) -> str:
         return page(drawn.parts_html(pictures.measure(answer, box), box))
 
     def restored(self, query: Any, request: Any) -> Any:
         """The settings of the page's address, and the answer if they name an example."""
         gr = gradio()
-        settings = Settings.of_link(str(query or ""))
+        settings = PageSettings.of_link(str(query or ""))
         fields = self.asked.restored(settings)
         nothing = [gr.skip()] * len(self.outputs)
         if settings.example is None or settings.example >= len(self.examples):
@@ -253,10 +253,10 @@ class Part:
         """Nothing is shown."""
         gr = gradio()
         hidden = gr.update(choices=[], value=None, visible=False)
-        return (page(_HINT), hidden, *self.asked.shown(Settings()), page(""), *self.kept.empty())
+        return (page(_HINT), hidden, *self.asked.shown(PageSettings()), page(""), *self.kept.empty())
 
 
-def _values(answer: pictures.Answer) -> list[list[Any]]:
+def _values(answer: pictures.PictureAnswer) -> list[list[Any]]:
     """The map of each target and composite, rows of pixels, summed over colours."""
     return [[found.values[0].sum(0).tolist() for found in line] for line in answer.result.results]
 

@@ -19,15 +19,15 @@ from relprop.rendering.view import Options
 from relprop.results.comparison import Comparison
 from relprop.results.contrast import Contrast
 from relprop.results.numbers import predictions
-from relprop.web.settings import Settings
-from relprop.web.subject import Column, Subject, columns
+from relprop.web.page_subject import MapColumn, PageSubject, columns
+from relprop.web.settings import PageSettings
 
 CLASSES = 5
 """How many of the largest classes are offered."""
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class PictureAnswer:
     """What a network said of one picture or several, and why.
 
     Attributes:
@@ -43,16 +43,16 @@ class Answer:
     names: tuple[str, ...]
     pictures: tuple[Image.Image, ...]
     inputs: Tensor
-    settings: Settings
-    columns: tuple[Column, ...]
+    settings: PageSettings
+    columns: tuple[MapColumn, ...]
     result: Comparison
     classes: tuple[tuple[int, str, float, float | None], ...]
 
-    def options(self, settings: Settings) -> dict[str, Any]:
+    def options(self, settings: PageSettings) -> dict[str, Any]:
         """How the result is drawn."""
         return {"pictures": list(self.pictures), "percentile": settings.percentile, "smooth": settings.smooth}
 
-    def maps(self, settings: Settings) -> list[list[Heatmap]]:
+    def maps(self, settings: PageSettings) -> list[list[Heatmap]]:
         """The map of each target and composite, of the first picture."""
         view = self.result.views(Options(**self.options(settings), most=1))[0]
         found = [cell.data for cell in view.cells.values() if isinstance(cell.data, Heatmap)]
@@ -60,7 +60,7 @@ class Answer:
         return [found[start : start + wide] for start in range(0, len(found), wide)]
 
 
-def ask(subject: Subject, given: Sequence[tuple[str, Image.Image]], settings: Settings) -> Answer:
+def ask(subject: PageSubject, given: Sequence[tuple[str, Image.Image]], settings: PageSettings) -> PictureAnswer:
     """Explains pictures.
 
     Args:
@@ -84,13 +84,13 @@ def ask(subject: Subject, given: Sequence[tuple[str, Image.Image]], settings: Se
         result = _compared(subject, inputs, settings, chosen)
     first = result[0, 0]
     target = _number(first.target)
-    return Answer(
+    return PictureAnswer(
         tuple(name for name, _ in given), tuple(loaded.seen(picture) for _, picture in given), inputs,
         settings if len(given) > 1 else settings.changed(target=target), tuple(chosen), result, classes_of(first),
     )  # fmt: skip
 
 
-def _compared(subject: Subject, inputs: Tensor, settings: Settings, chosen: Sequence[Column]) -> Comparison:
+def _compared(subject: PageSubject, inputs: Tensor, settings: PageSettings, chosen: Sequence[MapColumn]) -> Comparison:
     """One forward pass and one backward pass for each target and composite; the likeliest class is found on the way."""
     loaded, composites = subject.loaded, {column.name: column.composite for column in chosen}
     if settings.against is None:
@@ -106,7 +106,7 @@ def _compared(subject: Subject, inputs: Tensor, settings: Settings, chosen: Sequ
     return found
 
 
-def likeliest(subject: Subject, inputs: Tensor) -> Any:
+def likeliest(subject: PageSubject, inputs: Tensor) -> Any:
     """The likeliest class of one input, or the list of those of several."""
     with torch.no_grad():
         output = subject.loaded.model(inputs)
@@ -114,7 +114,7 @@ def likeliest(subject: Subject, inputs: Tensor) -> Any:
     return found[0] if len(found) == 1 else found
 
 
-def check_classes(settings: Settings, subject: Subject) -> None:
+def check_classes(settings: PageSettings, subject: PageSubject) -> None:
     """Refuses classes that the network does not have, before it runs.
 
     Raises:
@@ -139,7 +139,7 @@ def classes_of(result: Any) -> tuple[tuple[int, str, float, float | None], ...]:
 
 
 @dataclass(frozen=True)
-class Part:
+class RectangleShare:
     """How much of a map lies in a rectangle.
 
     Attributes:
@@ -159,7 +159,7 @@ class Part:
     area: float
 
 
-def measure(answer: Answer, box: tuple[int, int, int, int]) -> list[Part]:
+def measure(answer: PictureAnswer, box: tuple[int, int, int, int]) -> list[RectangleShare]:
     """How much relevance of each map lies in a rectangle.
 
     The map is the one that the network gave: smoothing and scale do not enter.
@@ -183,7 +183,7 @@ def measure(answer: Answer, box: tuple[int, int, int, int]) -> list[Part]:
         values = answer.result[_row(answer), place].values[0].double().sum(0).cpu().numpy()
         part = values[top:bottom, left:right]
         found.append(
-            Part(
+            RectangleShare(
                 column.name, float(part.sum()), float(values.sum()), float(np.maximum(part, 0).sum()),
                 float(np.minimum(part, 0).sum()), part.size / values.size,
             )
@@ -191,7 +191,7 @@ def measure(answer: Answer, box: tuple[int, int, int, int]) -> list[Part]:
     return found
 
 
-def _row(answer: Answer) -> int:
+def _row(answer: PictureAnswer) -> int:
     """The row that a rectangle is read from: the contrast where there is one, else the target."""
     return len(answer.result.results) - 1
 

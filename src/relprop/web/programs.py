@@ -8,13 +8,13 @@ from typing import Any
 from relprop.errors import InputError
 from relprop.web.answering import answered
 from relprop.web.gradio_here import gradio
-from relprop.web.settings import Settings
+from relprop.web.settings import PageSettings
 
 NAME = "explain"
 """The name of the question. A page of several networks has one for each: `explain`, `explain_1`, ..."""
 
 
-def add(given: Any, ask: Callable[[Any, Settings], Any], maps: Callable[[Any], Any]) -> None:
+def add(given: Any, ask: Callable[[Any, PageSettings], Any], maps: Callable[[Any], Any]) -> None:
     """Adds the question to the page that is being made.
 
     Args:
@@ -34,7 +34,7 @@ def add(given: Any, ask: Callable[[Any, Settings], Any], maps: Callable[[Any], A
     def question(thing: Any, target: Any, against: Any, composites: Any, values: Any) -> Any:
         if thing is None:
             raise InputError("there is nothing to explain: give a picture, as gradio_client.handle_file(path).")
-        settings = Settings(number(target), number(against), tuple(str(composites or "auto").split(",")))
+        settings = PageSettings(number(target), number(against), tuple(str(composites or "auto").split(",")))
         answer = ask(thing, settings)
         return data_of(answer, maps(answer) if values else None)
 

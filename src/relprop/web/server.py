@@ -17,13 +17,13 @@ from relprop.web.gradio_here import gradio, upload_folder
 from relprop.web.guard import Guard, Rules
 from relprop.web.limits import Limits
 from relprop.web.page import add
-from relprop.web.subject import Subject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
 
 TITLE = "Ask a network why"
 
 
 def made(
-    loads: Sequence[tuple[str, Callable[[], Subject]]], limits: Limits | None = None,
+    loads: Sequence[tuple[str, Callable[[], PageSubject]]], limits: Limits | None = None,
     failed: Callable[[str], object] = lambda line: None,
 ) -> Any:  # fmt: skip
     """The page for one network, or for several under tabs. What cannot be loaded says why on the page.
@@ -60,7 +60,7 @@ def made(
     return blocks
 
 
-def _loaded(load: Callable[[], Subject]) -> Subject | Exception:
+def _loaded(load: Callable[[], PageSubject]) -> PageSubject | Exception:
     try:
         return load()
     except (RelpropError, ModuleNotFoundError, OSError) as error:
@@ -71,7 +71,7 @@ def _line(error: Exception) -> str:
     return error.message if isinstance(error, RelpropError) else str(error)
 
 
-def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: Subject | Exception) -> None:
+def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: PageSubject | Exception) -> None:
     if isinstance(subject, Exception):
         gr.HTML(
             html.fragment(f"<p><strong>{html.text(name)}</strong> could not be loaded: {said(subject)}</p>"),

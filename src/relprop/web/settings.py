@@ -29,7 +29,7 @@ _SMOOTHEST = 64
 
 
 @dataclass(frozen=True)
-class Settings:
+class PageSettings:
     """What was asked.
 
     Attributes:
@@ -82,14 +82,14 @@ class Settings:
 
     def link(self) -> str:
         """The part of a link that restores these settings, `?target=281&smooth=2`: what differs from the defaults."""
-        usual = Settings()
+        usual = PageSettings()
         given = {name: getattr(self, name) for name in vars(self) if getattr(self, name) != getattr(usual, name)}
         if "composites" in given:
             given["composites"] = ",".join(self.composites)
         return f"?{urlencode(given, safe=',')}"
 
     @classmethod
-    def of_link(cls, query: str) -> Settings:
+    def of_link(cls, query: str) -> PageSettings:
         """The settings of a link. Names that are none of ours are passed over, as links of mail programs bring some.
 
         Raises:
@@ -110,12 +110,12 @@ class Settings:
                 found[name] = text
         return cls(**found)
 
-    def changed(self, **values: Any) -> Settings:
+    def changed(self, **values: Any) -> PageSettings:
         """The same with other values."""
         return replace(self, **values)
 
 
-def settings_of(values: Mapping[str, Any]) -> Settings:
+def settings_of(values: Mapping[str, Any]) -> PageSettings:
     """The settings of a page's controls, whose values come from anywhere.
 
     Raises:
@@ -132,7 +132,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
             found[name] = str(value)
         else:
             found[name] = _number(name, value, float if name in _NUMBERS else int)
-    return Settings(**found)
+    return PageSettings(**found)
 
 
 def _number(name: str, value: Any, kind: type) -> Any:

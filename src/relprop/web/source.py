@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from relprop.web.settings import Settings
-from relprop.web.subject import Column, Subject
+from relprop.web.page_subject import MapColumn, PageSubject
+from relprop.web.settings import PageSettings
 
 OWN = "# model: the network that this page was made for, in eval mode; loaded: the same with its preprocessing\n"
 
@@ -18,7 +18,11 @@ def file_name(name: str, ending: str = "png") -> str:
 
 
 def of_pictures(
-    subject: Subject, names: Sequence[str], settings: Settings, columns: Sequence[Column], resolved: Settings
+    subject: PageSubject,
+    names: Sequence[str],
+    settings: PageSettings,
+    columns: Sequence[MapColumn],
+    resolved: PageSettings,
 ) -> str:
     """The code that explains pictures.
 
@@ -60,7 +64,7 @@ def of_pictures(
     return "\n".join(lines) + "\n"
 
 
-def model_lines(subject: Subject) -> list[str]:
+def model_lines(subject: PageSubject) -> list[str]:
     """The lines that load the network, or say which one it is."""
     if subject.spec is None:
         return [OWN.rstrip(), "loaded = relprop.web.page.subject_of(model).loaded"]

@@ -13,22 +13,22 @@ from relprop.web.answering import Desk, answered
 from relprop.web.components import choices_of
 from relprop.web.downloads import OF_NUMBERS, made
 from relprop.web.gradio_here import gradio
-from relprop.web.settings import MOST_COMPOSITES, Settings
-from relprop.web.subject import Subject
+from relprop.web.page_subject import PageSubject
+from relprop.web.settings import MOST_COMPOSITES, PageSettings
 
 PART = "text"
 _EXAMPLES = ("The capital of France is", "The film was not bad at all, the actors were very good")
 
 
-def add(subject: Subject, desk: Desk, examples: Sequence[Any] | None) -> None:
+def add(subject: PageSubject, desk: Desk, examples: Sequence[Any] | None) -> None:
     """Adds the part to the page that is being made."""
-    Part(subject, desk, tuple(map(str, _EXAMPLES if examples is None else examples))).add()
+    TextFields(subject, desk, tuple(map(str, _EXAMPLES if examples is None else examples))).add()
 
 
-class Part:
+class TextFields:
     """The fields of the part, and what they do."""
 
-    def __init__(self, subject: Subject, desk: Desk, examples: tuple[str, ...]) -> None:
+    def __init__(self, subject: PageSubject, desk: Desk, examples: tuple[str, ...]) -> None:
         self.subject, self.desk, self.examples = subject, desk, examples
         self.classes = subject.loaded.classes
 
@@ -84,7 +84,7 @@ class Part:
                     elem_id="tokens",
                     visible=not self.classes,
                 )
-                self.kept = controls.Kept(
+                self.kept = controls.Downloads(
                     OF_NUMBERS, self.desk, PART, drawing=lambda answer, settings: {}, make=_file, link=False
                 )
                 self.kept.add()
@@ -116,7 +116,7 @@ class Part:
 
     def asked(self, text: Any, target: Any, against: Any, composites: Any, words: Any, request: Any) -> Any:
         """Explains a text."""
-        wish = texts.Wish(self._target(target), self._target(against), _names(composites), bool(words))
+        wish = texts.TextRequest(self._target(target), self._target(against), _names(composites), bool(words))
         return self._answer(request, str(text or ""), wish)
 
     def _target(self, given: Any) -> int | str | None:
@@ -126,7 +126,7 @@ class Part:
 
     def written(self, text: Any, count: Any, composites: Any, words: Any, request: Any) -> Any:
         """Lets a language model go on, and explains each token."""
-        wish = texts.Wish(
+        wish = texts.TextRequest(
             composites=_names(composites), words=bool(words), generate=controls.whole(count, "the number of tokens")
         )
         return self._answer(request, str(text or ""), wish)
@@ -142,11 +142,11 @@ class Part:
         place = controls.number_of(event, "n", len(before.pieces))
         start, token = texts.before(self.subject, before.text, place)
         shown = self._answer(
-            request, start, texts.Wish(token, composites=_names(composites), words=bool(words)), before
+            request, start, texts.TextRequest(token, composites=_names(composites), words=bool(words)), before
         )
         return (before.text, token, *shown)
 
-    def _answer(self, request: Any, text: str, wish: texts.Wish, whole: texts.Answer | None = None) -> Any:
+    def _answer(self, request: Any, text: str, wish: texts.TextRequest, whole: texts.TextAnswer | None = None) -> Any:
         name = str(request.session_hash)
         answer = self.desk.work.do(name, lambda: texts.ask(self.subject, text, wish, self.desk.limits))
         session = self.desk.sessions.of(name)
@@ -156,22 +156,22 @@ class Part:
         tokens = "" if self.classes or wish.generate else texts.tokens_html(answer.pieces)
         return (
             _page(_likely(answer)), _page(texts.maps_html(answer, wish.words)), _page(tokens),
-            *self.kept.shown(answer.code, Settings()),
+            *self.kept.shown(answer.code, PageSettings()),
         )  # fmt: skip
 
 
 def _names(composites: Any) -> tuple[str, ...]:
     """The names of composites that a field holds, judged as those of a link."""
     names = tuple(map(str, composites or ()))
-    return Settings(composites=names).composites
+    return PageSettings(composites=names).composites
 
 
-def _file(answer: texts.Answer, kind: str) -> dict[str, str]:
+def _file(answer: texts.TextAnswer, kind: str) -> dict[str, str]:
     """A file of what was explained: of several results, the last, which is the contrast where there is one."""
     return made(answer.results[-1], kind, "relevance", {})
 
 
-def _likely(answer: texts.Answer) -> str:
+def _likely(answer: texts.TextAnswer) -> str:
     if not answer.likely:
         return ""
     listed = ", ".join(

@@ -17,11 +17,11 @@ from relprop.text import explain_generation, explain_text
 from relprop.text.tokens import tokenize
 from relprop.web import limits
 from relprop.web.limits import Limits
-from relprop.web.subject import Subject
+from relprop.web.page_subject import PageSubject
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class TextAnswer:
     """What a network said of a text, and why.
 
     Attributes:
@@ -40,7 +40,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Wish:
+class TextRequest:
     """What is asked of a text.
 
     Attributes:
@@ -58,7 +58,7 @@ class Wish:
     generate: int = 0
 
 
-def ask(subject: Subject, text: str, wish: Wish, bounds: Limits) -> Answer:
+def ask(subject: PageSubject, text: str, wish: TextRequest, bounds: Limits) -> TextAnswer:
     """Explains a text.
 
     Raises:
@@ -93,10 +93,10 @@ def ask(subject: Subject, text: str, wish: Wish, bounds: Limits) -> Answer:
             )
     likely = () if wish.generate else tuple(found[0].predictions[:5])
     pieces = tuple(zip(read.pieces, read.special, strict=True))
-    return Answer(text, tuple(found), code_of(subject, text, wish), pieces, likely)
+    return TextAnswer(text, tuple(found), code_of(subject, text, wish), pieces, likely)
 
 
-def _targets(wish: Wish) -> list[Any]:
+def _targets(wish: TextRequest) -> list[Any]:
     if wish.against is None:
         return [wish.target]
     if wish.target is None:
@@ -106,7 +106,7 @@ def _targets(wish: Wish) -> list[Any]:
     return [wish.target, wish.against, Contrast(wish.target, wish.against)]
 
 
-def before(subject: Subject, text: str, place: int) -> tuple[str, str]:
+def before(subject: PageSubject, text: str, place: int) -> tuple[str, str]:
     """The text before a token, and the token as it reads: why did a language model expect it there?
 
     Raises:
@@ -128,7 +128,7 @@ def before(subject: Subject, text: str, place: int) -> tuple[str, str]:
     return start, read.pieces[place]
 
 
-def maps_html(answer: Answer, words: bool) -> str:
+def maps_html(answer: TextAnswer, words: bool) -> str:
     """The coloured texts, or the matrices of what was written."""
     parts = []
     for result in answer.results:
@@ -152,7 +152,7 @@ def tokens_html(pieces: Sequence[tuple[str, bool]]) -> str:
     )
 
 
-def code_of(subject: Subject, text: str, wish: Wish) -> str:
+def code_of(subject: PageSubject, text: str, wish: TextRequest) -> str:
     """The code that made an answer. It runs as it stands; the text is a literal, whatever it holds."""
     lines = ["import relprop", "from relprop.loading import models", ""]
     if subject.spec is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from relprop.data.chunks import chunks, content, plain
-from relprop.data.exports.parts import Parts
+from relprop.data.exports.export_folder import ExportedUnits
 from relprop.data.store import STATUS, Spec, Store
 from relprop.optional import library
 from relprop.results.files import atomic
@@ -25,7 +25,7 @@ def hugging_face(store: Store, out: Path) -> Path:
     quarantined are NaN, or 0 where they are ints.
     """
     datasets = library("datasets", "exports to Hugging Face data sets need datasets", "hf")
-    parts = Parts(store, out, "hf")
+    parts = ExportedUnits(store, out, "hf")
     specs = [spec for spec in content(store) if spec.name != "status"]
     names = ("key", "status", "reason")
     features = datasets.Features(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from relprop.data.chunks import Chunk, chunks
+from relprop.data.explained_pictures import pictures_of
+from relprop.data.exports.export_folder import ExportedUnits
 from relprop.data.exports.hdf5 import growing, mark
-from relprop.data.exports.parts import Parts
-from relprop.data.pictures import pictures_of
 from relprop.data.spray import Spray
 from relprop.data.store import Store
 from relprop.errors import InputError
@@ -50,7 +50,7 @@ def virelay(
     if source is None:
         raise InputError("exports to ViRelAy need the pictures as well: pass source=, the source of the run.")
     picture = pictures_of(store, source, model, transform)
-    Parts(store, out, "virelay")
+    ExportedUnits(store, out, "virelay")
     atomic.write(out / "label_map.json", json.dumps(_labels(store), indent=1).encode())
     _samples(store, out, shape, picture)
     if spray is not None:

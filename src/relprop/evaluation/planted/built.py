@@ -14,7 +14,7 @@ _OPEN, _SHUT = 30.0, -30.0
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class PlantedTask:
     """A model, samples, and the entries of each that the model reads.
 
     Attributes:
@@ -38,7 +38,7 @@ class Task:
     twins: Any = None
 
 
-def dense(samples: int, generator: torch.Generator, read: int = 3, features: int = 16) -> Task:
+def dense(samples: int, generator: torch.Generator, read: int = 3, features: int = 16) -> PlantedTask:
     """A sum of relus of some features; the others have weights of 0."""
     places = torch.randperm(features, generator=generator)[:read]
     first, last = nn.Linear(features, features, bias=False), nn.Linear(features, 2, bias=False)
@@ -50,10 +50,12 @@ def dense(samples: int, generator: torch.Generator, read: int = 3, features: int
     x = torch.rand(samples, features, generator=generator) + 0.1
     truth = torch.zeros(samples, features, dtype=torch.bool)
     truth[:, places] = True
-    return Task("dense: reads 3 of 16 features", nn.Sequential(first, nn.ReLU(), last).eval(), x, 0, truth, "features")
+    return PlantedTask(
+        "dense: reads 3 of 16 features", nn.Sequential(first, nn.ReLU(), last).eval(), x, 0, truth, "features"
+    )
 
 
-def convolutional(samples: int, generator: torch.Generator, read: int = 2, side: int = 4, grid: int = 6) -> Task:
+def convolutional(samples: int, generator: torch.Generator, read: int = 2, side: int = 4, grid: int = 6) -> PlantedTask:
     """The means of some patches of a picture; the head has weights of 0 for the others."""
     places = torch.randperm(grid * grid, generator=generator)[:read]
     conv, head = nn.Conv2d(3, 1, side, side, bias=False), nn.Linear(grid * grid, 2, bias=False)
@@ -66,7 +68,7 @@ def convolutional(samples: int, generator: torch.Generator, read: int = 2, side:
     truth[places] = True
     truth = truth.reshape(grid, grid).repeat_interleave(side, 0).repeat_interleave(side, 1).expand(samples, -1, -1)
     model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), head).eval()
-    return Task("convolutional: reads 2 of 36 patches", model, x, 0, truth, ("patches", side))
+    return PlantedTask("convolutional: reads 2 of 36 patches", model, x, 0, truth, ("patches", side))
 
 
 class _Remembering(nn.Module):
@@ -89,14 +91,14 @@ class _Remembering(nn.Module):
         return self.head(self.lstm(x)[0][:, -1])
 
 
-def recurrent(samples: int, generator: torch.Generator, steps: int = 12) -> Task:
+def recurrent(samples: int, generator: torch.Generator, steps: int = 12) -> PlantedTask:
     """What a marked step holds, remembered until the end of the series."""
     x = torch.zeros(samples, steps, 2)
     x[..., 0] = torch.rand(samples, steps, generator=generator) + 0.2
     at = torch.randint(1, steps - 1, (samples,), generator=generator)
     x[torch.arange(samples), at, 1] = 1.0
     truth = (x[..., 1:] > 0).expand_as(x).clone()
-    return Task(
+    return PlantedTask(
         "recurrent: reads 1 of 12 steps", _Remembering().eval(), x, 0, truth, torch.arange(steps)[None, :, None]
     )
 
@@ -121,17 +123,19 @@ class _Copying(nn.Module):
         return self.head(scores.softmax(-1) @ self.value(x))[:, 0]
 
 
-def attention(samples: int, generator: torch.Generator, tokens: int = 10) -> Task:
+def attention(samples: int, generator: torch.Generator, tokens: int = 10) -> PlantedTask:
     """The content of the flagged token, by a head that copies it."""
     x = torch.rand(samples, tokens, 6, generator=generator) + 0.1
     x[..., 0] = 0.0
     at = torch.randint(1, tokens, (samples,), generator=generator)
     x[torch.arange(samples), at, 0] = 1.0
     truth = (x[..., :1] > 0).expand_as(x).clone()
-    return Task("attention: reads 1 of 10 tokens", _Copying().eval(), x, 0, truth, torch.arange(tokens)[None, :, None])
+    return PlantedTask(
+        "attention: reads 1 of 10 tokens", _Copying().eval(), x, 0, truth, torch.arange(tokens)[None, :, None]
+    )
 
 
-BUILT: dict[str, Callable[..., Task]] = {
+BUILT: dict[str, Callable[..., PlantedTask]] = {
     "dense": dense,
     "convolutional": convolutional,
     "recurrent": recurrent,

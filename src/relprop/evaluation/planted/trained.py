@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from relprop.attribution.checks import arguments
 from relprop.attribution.targets import select_output
-from relprop.evaluation.memory import Size
-from relprop.evaluation.planted.built import Task
-from relprop.evaluation.seeds import seed_of, seeded
+from relprop.evaluation.generators import seed_of, seeded
+from relprop.evaluation.memory import BatchSize
+from relprop.evaluation.planted.built import PlantedTask
 from relprop.evaluation.subject import Subject
 
 OBEYED = 0.95
@@ -22,14 +22,14 @@ _COPIES = 96
 _STEPS = 60
 
 
-def planted(subject: Subject, seed: int) -> Task:
+def planted(subject: Subject, seed: int) -> PlantedTask:
     """A patch in pictures, or a trigger word in texts: the copy's new head tells whether it is there."""
     name = "a planted word" if not subject.main.is_floating_point() else "a planted patch"
     nothing = torch.zeros(0)
     if not isinstance(subject.model, nn.Module) or (head := last_linear(subject.model)) is None:
-        return Task(name, None, None, 0, nothing, None, "the model has no last linear layer to train anew")
+        return PlantedTask(name, None, None, 0, nothing, None, "the model has no last linear layer to train anew")
     if subject.main.ndim not in (2, 4) or (subject.main.is_floating_point() and subject.main.ndim != 4):
-        return Task(name, None, None, 0, nothing, None, "it is for pictures and texts")
+        return PlantedTask(name, None, None, 0, nothing, None, "it is for pictures and texts")
     chance = torch.Generator().manual_seed(seed_of(seed, name))
     # Each sample comes with and without what is planted, so that nothing else tells the two classes apart.
     some, order = min(len(subject), _COPIES // 2), torch.randperm(_COPIES, generator=chance)
@@ -45,22 +45,26 @@ def planted(subject: Subject, seed: int) -> Task:
     inputs = subject.rows(rows[kept].to(main.device), main[kept.to(main.device)])
     units: Any = "tokens" if not main.is_floating_point() else ("patches", _side(main))
     twins = subject.rows(rows[kept].to(main.device))
-    return Task(name, model, inputs, 1, truth[kept].to(main.device), units, "" if right >= OBEYED else said, twins)
+    return PlantedTask(
+        name, model, inputs, 1, truth[kept].to(main.device), units, "" if right >= OBEYED else said, twins
+    )
 
 
-def side_by_side(subject: Subject, seed: int) -> Task:
+def side_by_side(subject: Subject, seed: int) -> PlantedTask:
     """Two of the user's pictures side by side: relevance of a class belongs in its own half."""
     name, nothing = "two objects side by side", torch.zeros(0)
     if subject.main.ndim != 4:
-        return Task(name, None, None, 0, nothing, None, "it is for pictures")
+        return PlantedTask(name, None, None, 0, nothing, None, "it is for pictures")
     device = subject.main.device
     outputs = torch.cat(
         list(
-            Size(8).batches(len(subject), lambda a, b: subject.output(subject.rows(torch.arange(a, b, device=device))))
+            BatchSize(8).batches(
+                len(subject), lambda a, b: subject.output(subject.rows(torch.arange(a, b, device=device)))
+            )
         )
     )
     if outputs.ndim != 2 or outputs.shape[1] < 2:
-        return Task(name, None, None, 0, nothing, None, "the model has no classes")
+        return PlantedTask(name, None, None, 0, nothing, None, "the model has no classes")
     classes = outputs.argmax(1).tolist()
     wide = subject.main.shape[3]
     half = F.interpolate(subject.main, size=(subject.main.shape[2], wide // 2), mode="area")
@@ -75,10 +79,12 @@ def side_by_side(subject: Subject, seed: int) -> Task:
             targets.append(classes[a])
     if len(found) < 4:
         why = f"the model sees both objects in {len(found)} of {len(pairs)} pairs, which is fewer than 4"
-        return Task(name, None, None, 0, nothing, None, why)
+        return PlantedTask(name, None, None, 0, nothing, None, why)
     truth = torch.zeros(len(found[:16]), *subject.main.shape[2:], dtype=torch.bool, device=device)
     truth[..., : wide // 2] = True
-    return Task(name, subject.model, torch.cat(found[:16]), targets[:16], truth, ("patches", _side(subject.main)))
+    return PlantedTask(
+        name, subject.model, torch.cat(found[:16]), targets[:16], truth, ("patches", _side(subject.main))
+    )
 
 
 def last_linear(model: nn.Module) -> str | None:
@@ -134,17 +140,17 @@ def _train(subject: Subject, head: str, main: Tensor, rows: Tensor, labels: Tens
     features: list[Tensor] = []
     handle = new.register_forward_hook(lambda module, args, output: features.append(args[0].detach()))
     try:
-        whole = torch.cat(list(Size(16).batches(len(main), outputs)))
+        whole = torch.cat(list(BatchSize(16).batches(len(main), outputs)))
     finally:
         handle.remove()
     seen = torch.cat(features)
     if seen.shape[0] == len(main) and seen.ndim == 2:
         _fit(new, seen[:cut], labels[:cut])
-        whole = torch.cat(list(Size(16).batches(len(main), outputs)))
+        whole = torch.cat(list(BatchSize(16).batches(len(main), outputs)))
     right = float((whole[cut:].argmax(1) == labels[cut:]).double().mean())
     if right < OBEYED:
         _fine_tune(model, other, main[:cut], rows[:cut].to(device), labels[:cut])
-        whole = torch.cat(list(Size(16).batches(len(main), outputs)))
+        whole = torch.cat(list(BatchSize(16).batches(len(main), outputs)))
         right = float((whole[cut:].argmax(1) == labels[cut:]).double().mean())
     with torch.no_grad():  # the decision in one logit, for methods that explain one: less what both classes share
         for weight in (new.weight, new.bias):

@@ -17,9 +17,9 @@ from relprop.results.files.bounded import exactly, opened, strict_json
 from relprop.results.files.checks import holds, real
 from relprop.results.files.encoding import decode
 from relprop.results.files.folder import FORMAT, MANIFEST, TENSORS, RecordedComposite, RecordedRule
-from relprop.results.files.tensors import read
+from relprop.results.files.read_tensors import read
 from relprop.results.identity import Identity
-from relprop.results.ledger import Entry, Ledger
+from relprop.results.ledger import Ledger, LedgerEntry
 from relprop.results.protocol import KINDS, Result
 from relprop.rules import Rule
 from relprop.signatures import public
@@ -180,4 +180,4 @@ def _ledger(data: Any, samples: int) -> Ledger:
             raise ValueError("an entry of its ledger is not described")
         if not real(entry.get("absorbed")) or entry["absorbed"].shape != (samples,):
             raise ValueError("an entry of its ledger does not fit its samples")
-    return Ledger([Entry(e["family"], e["name"], e["where"], e["absorbed"]) for e in data])
+    return Ledger([LedgerEntry(e["family"], e["name"], e["where"], e["absorbed"]) for e in data])

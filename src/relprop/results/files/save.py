@@ -20,12 +20,12 @@ from relprop.rendering.frames import gif
 from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.view import ELSEWHERE, Options
 from relprop.rendering.visible import cell
+from relprop.results.data_frames import parquet
 from relprop.results.files import atomic
 from relprop.results.files.encoding import as_json, plain
 from relprop.results.files.folder import save_folder
 from relprop.results.files.nifti import nifti, nifti_compressed
 from relprop.results.files.size import Size
-from relprop.results.frames import parquet
 from relprop.results.picture import MARGIN, drawing
 from relprop.results.protocol import Result
 from relprop.results.report import report_page

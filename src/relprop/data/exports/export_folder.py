@@ -18,7 +18,7 @@ _HIDDEN = ".relprop"
 """Programs that read a folder of files pass over what begins with a dot."""
 
 
-class Parts:
+class ExportedUnits:
     """The units that an export has, and those that it lacks.
 
     Args:

@@ -18,13 +18,13 @@ from relprop.errors import CompositeError, InputError, ModelStateError
 from relprop.loading import models
 from relprop.loading.network import Loaded, Pictures, no_picture, padded, picture_reading
 from relprop.rules import Epsilon, Flat, WSquare, ZBox, ZPlus
-from relprop.web.settings import Settings
+from relprop.web.settings import PageSettings
 
 READS = ("picture", "text", "rows")
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class PageSubject:
     """A network that a page asks.
 
     Attributes:
@@ -57,7 +57,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Column:
+class MapColumn:
     """The rules of one column of maps.
 
     Attributes:
@@ -83,7 +83,7 @@ def subject_of(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     reads: str | None = None,
-) -> Subject:
+) -> PageSubject:
     """A network as a page asks it.
 
     Args:
@@ -116,7 +116,7 @@ def subject_of(
         loaded = Loaded(
             loaded.name, loaded.model, list(labels), loaded.tensor, loaded.seen, loaded.tokenizer, loaded.classes
         )
-    return Subject(loaded, spec, reads or what_it_reads(loaded))
+    return PageSubject(loaded, spec, reads or what_it_reads(loaded))
 
 
 def _colours(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[Any, Any]:
@@ -151,7 +151,7 @@ def what_it_reads(loaded: Loaded) -> str:
     return "picture"
 
 
-def columns(settings: Settings, subject: Subject, inputs: Any) -> list[Column]:
+def columns(settings: PageSettings, subject: PageSubject, inputs: Any) -> list[MapColumn]:
     """The rules of each column that the settings ask for.
 
     Raises:
@@ -160,10 +160,10 @@ def columns(settings: Settings, subject: Subject, inputs: Any) -> list[Column]:
     return [_column(name, settings, subject, inputs) for name in settings.composites]
 
 
-def _column(name: str, settings: Settings, subject: Subject, inputs: Any) -> Column:
+def _column(name: str, settings: PageSettings, subject: PageSubject, inputs: Any) -> MapColumn:
     changed = settings.gamma is not None or settings.first != "composite"
     if name == "auto" and not changed:
-        return Column("auto", "auto", '"auto"')
+        return MapColumn("auto", "auto", '"auto"')
     own = subject.auto(inputs) if name == "auto" else name
     if own not in NAMES:
         raise CompositeError(f'"auto" stands for {own!r} here, which has no gamma: choose a composite by its name.')
@@ -186,15 +186,15 @@ def _column(name: str, settings: Settings, subject: Subject, inputs: Any) -> Col
     title = "auto" if name == "auto" else own
     title += f", gamma {settings.gamma:g}" if "gamma" in given else ""
     if settings.first == "composite":
-        return Column(title, own if plain else made, source, bounded)
+        return MapColumn(title, own if plain else made, source, bounded)
     rule, text = _first(settings.first, subject)
     source = f"relprop.composites.{own}({', '.join(said)})"
     whole = Composite({first: rule}, name=f"first {settings.first}") | made
     source = f"relprop.Composite({{relprop.first: {text}}}) | {source}"
-    return Column(f"{title}, first {settings.first}", whole, source, bounded or settings.first == "zbox")
+    return MapColumn(f"{title}, first {settings.first}", whole, source, bounded or settings.first == "zbox")
 
 
-def _first(name: str, subject: Subject) -> tuple[Any, str]:
+def _first(name: str, subject: PageSubject) -> tuple[Any, str]:
     """The rule of the first layer, and the expression that makes it."""
     if name == "zbox":
         if subject.reads != "picture":

@@ -47,7 +47,7 @@ class _Job:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
 
 
-class Work:
+class WorkQueue:
     """Runs explanations one after the other.
 
     Args:

@@ -27,7 +27,7 @@ _NEAR = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class ExplainedSample:
     """One sample of a run.
 
     Attributes:
@@ -74,7 +74,7 @@ class Explained:
         )
 
 
-class Run:
+class DatasetRun:
     """The explanations of a data set, in a folder.
 
     Args:
@@ -138,7 +138,7 @@ class Run:
         return frame
 
     @public(".__getitem__")
-    def __getitem__(self, key: str) -> Explained:
+    def __getitem__(self, key: str) -> ExplainedSample:
         """One sample by its key.
 
         Raises:
@@ -161,7 +161,7 @@ class Run:
             if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
                 kept[spec.name] = decoded(self.store, spec.name, slice(row, row + 1))[0]
         score, residual, target = (numbers[name][at] for name in ("score", "residual", "target"))
-        return Explained(
+        return ExplainedSample(
             key, STATUS[status], reason, int(target), float(score), float(residual), kept.pop("maps", None), kept,
             record.get("composite"),
         )  # fmt: skip
@@ -210,11 +210,11 @@ class Run:
             InputError: the run keeps no such maps, an argument is not valid, or no class has enough samples.
             ModuleNotFoundError: scikit-learn is not installed, or umap-learn for view="umap".
         """
-        from relprop.data.spray import Asked, spray
+        from relprop.data.spray import SprayArguments, spray
 
         keys = self.keys()
         rows = np.array([row for row, _ in self._rows.values()], np.int64)
-        return spray(self.store, keys, rows, Asked(by, on, size, neighbours, method, view, prototypes, seed))
+        return spray(self.store, keys, rows, SprayArguments(by, on, size, neighbours, method, view, prototypes, seed))
 
     @public(".export")
     def export(
@@ -300,7 +300,7 @@ class Run:
 
 
 @public("relprop.open_run")
-def open_run(folder: str | PathLike[str]) -> Run:
+def open_run(folder: str | PathLike[str]) -> DatasetRun:
     """Opens the folder of a run, which may still be written.
 
     Args:
@@ -310,4 +310,4 @@ def open_run(folder: str | PathLike[str]) -> Run:
         FormatError: the folder is not a run, it is damaged, or a newer version wrote it.
         ModuleNotFoundError: zarr is not installed.
     """
-    return Run(folder)
+    return DatasetRun(folder)

@@ -11,7 +11,7 @@ from relprop.errors import InputError
 
 
 @dataclass(frozen=True)
-class Row:
+class OperationRow:
     """One operation.
 
     Attributes:
@@ -37,7 +37,7 @@ class Row:
         return f"{self.operation:32} {self.family:12} {self.handler:44} {', '.join(facts)}".rstrip()
 
 
-class Table(tuple[Row, ...]):
+class Table(tuple[OperationRow, ...]):
     """The rows of `table()`. `print` shows them with the defaults of the families."""
 
     @property
@@ -71,7 +71,7 @@ def table(family: str | None = None) -> Table:
         key = entry.family, _name(entry.function), _handler(entry), entry.traits, entry.gives, entry.reason
         spelled[key].add(_name(name))
     rows = (
-        Row(
+        OperationRow(
             key[1],
             key[0],
             key[2],

@@ -18,7 +18,7 @@ _SECONDS = 60.0
 _DEPTH = 40
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not let through: a status and one line."""
 
     def __init__(self, status: int, line: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
@@ -30,20 +30,20 @@ def cleaned(body: bytes, uploaded: Callable[[str], bool]) -> bytes:
     """A message without what Gradio would fetch or open by itself.
 
     Raises:
-        Refused: it is no JSON, or it names a file that was not uploaded.
+        RequestRefused: it is no JSON, or it names a file that was not uploaded.
     """
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(400, "the message is no JSON.") from None
+        raise RequestRefused(400, "the message is no JSON.") from None
     if not isinstance(message, dict):
-        raise Refused(400, "the message is no JSON object.")
+        raise RequestRefused(400, "the message is no JSON object.")
     return json.dumps(_clean(message, 0, uploaded)).encode()
 
 
 def _clean(part: Any, depth: int, uploaded: Callable[[str], bool]) -> Any:
     if depth > _DEPTH:
-        raise Refused(400, "the message is nested too deeply.")
+        raise RequestRefused(400, "the message is nested too deeply.")
     if isinstance(part, list):
         return [_clean(each, depth + 1, uploaded) for each in part]
     if not isinstance(part, dict):
@@ -51,7 +51,7 @@ def _clean(part: Any, depth: int, uploaded: Callable[[str], bool]) -> Any:
     if "path" in part or "url" in part:
         path = part.get("path")
         if not isinstance(path, str) or not uploaded(path):
-            raise Refused(400, "the message names a file that was not uploaded here.")
+            raise RequestRefused(400, "the message names a file that was not uploaded here.")
         name = part.get("orig_name")
         size = part.get("size")
         return {
@@ -67,25 +67,25 @@ async def _next(receive: Receive) -> Message:
     try:
         return await asyncio.wait_for(receive(), _SECONDS)
     except asyncio.TimeoutError:
-        raise Refused(408, "the message took too long to arrive.") from None
+        raise RequestRefused(408, "the message took too long to arrive.") from None
 
 
 async def read(receive: Receive, most: int) -> bytes:
     """A whole body.
 
     Raises:
-        Refused: it is too long, or its sender left.
+        RequestRefused: it is too long, or its sender left.
     """
     parts: list[bytes] = []
     size = 0
     while True:
         message = await _next(receive)
         if message["type"] == "http.disconnect":
-            raise Refused(400, "the message ended early.")
+            raise RequestRefused(400, "the message ended early.")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            raise Refused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
+            raise RequestRefused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
         if not message.get("more_body"):
             return b"".join(parts)
 
@@ -102,7 +102,7 @@ def counted(receive: Receive, most: int) -> Receive:
         size += len(message.get("body", b""))
         over = not message.get("more_body")
         if size > most:
-            raise Refused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
+            raise RequestRefused(413, f"this is more than the {most / 2**20:.3g} MiB that may be sent here.")
         return message
 
     return counted

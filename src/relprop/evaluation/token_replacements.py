@@ -11,12 +11,12 @@ from torch import Tensor
 from relprop.errors import InputError
 from relprop.evaluation.replacements import Replacement
 from relprop.evaluation.subject import Subject
-from relprop.evaluation.units import Units
+from relprop.evaluation.units import UnitMap
 from relprop.trees import leaves
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Token(Replacement):
+class ConstantToken(Replacement):
     """A token, such as the tokenizer's mask token.
 
     Args:
@@ -56,7 +56,7 @@ class Delete(Replacement):
         """Nothing."""
         return x
 
-    def rows(self, subject: Subject, units: Units, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
+    def rows(self, subject: Subject, units: UnitMap, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
         """The shortened texts."""
         rows = subject.rows(samples)
         ids, attention = rows["input_ids"], rows["attention_mask"]
@@ -87,7 +87,7 @@ class Unattended(Replacement):
         """Nothing."""
         return x
 
-    def rows(self, subject: Subject, units: Units, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
+    def rows(self, subject: Subject, units: UnitMap, samples: Tensor, gone: Tensor, drawn: Tensor) -> Any:
         """The texts with other masks.
 
         Raises:

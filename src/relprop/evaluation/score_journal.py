@@ -24,7 +24,7 @@ FORMAT = 1
 Key = tuple[bytes, bytes, int, int, int]
 
 
-class Journal:
+class ScoreJournal:
     """Scores and maps that were computed already, by their keys.
 
     Args:

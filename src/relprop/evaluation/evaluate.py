@@ -17,20 +17,20 @@ from relprop.evaluation.adapters import as_quantus, attributor, from_quantus
 from relprop.evaluation.asks import Ask
 from relprop.evaluation.baselines import beside
 from relprop.evaluation.batches import batches, chunks, plain
-from relprop.evaluation.columns import Column, Cost, joined
-from relprop.evaluation.guard import guarded
-from relprop.evaluation.journal import Journal
-from relprop.evaluation.memory import Size
+from relprop.evaluation.left_unchanged import guarded
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method, method, methods_of
+from relprop.evaluation.metric import Metric, SampleWork
 from relprop.evaluation.metrics import metrics_of
 from relprop.evaluation.replacements import Replacement
 from relprop.evaluation.replacing import replacements_of
 from relprop.evaluation.result import Evaluation, nothing
+from relprop.evaluation.score_columns import Column, Cost, joined
+from relprop.evaluation.score_journal import ScoreJournal
 from relprop.evaluation.stream import Stream, usual_size
 from relprop.evaluation.subject import Subject, subject
 from relprop.evaluation.truth import truth_of
-from relprop.evaluation.units import Units, units_of
-from relprop.evaluation.work import Metric, Work
+from relprop.evaluation.units import UnitMap, units_of
 from relprop.results.files.fingerprint import weights_sha256
 from relprop.results.identity import Identity
 from relprop.signatures import public
@@ -42,7 +42,7 @@ _KEPT = 2 * 10**7
 
 
 @dataclass(eq=False)
-class Job:
+class EvaluationJob:
     """What is the same for all samples of a call."""
 
     model: Any
@@ -52,7 +52,7 @@ class Job:
     replace: Any
     seed: int
     batch_size: int | None
-    journal: Journal | None
+    journal: ScoreJournal | None
     weights: str
     settings: dict[str, Any]
     replacements: list[Replacement] | None = None
@@ -126,12 +126,14 @@ def evaluate(
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed must be an int; got {seed!r}.")
     settings = {"of": of, "select": select, "labels": labels, "kwargs": dict(forward_kwargs or {})}
-    journal = Journal(folder) if folder is not None else None
+    journal = ScoreJournal(folder) if folder is not None else None
     found = metrics_of(metrics)
     with closing(journal) if journal is not None else nullcontext(), guarded(model), Bar(progress) as ticks:
         weights = (weights_sha256(model) or _name(model)) if journal is not None else ""
-        job = Job(model, [], found, units, replace, seed, batch_size, journal, weights, settings, of=of, ticks=ticks)
-        parts: list[tuple[Work, list[Column]]] = []
+        job = EvaluationJob(
+            model, [], found, units, replace, seed, batch_size, journal, weights, settings, of=of, ticks=ticks
+        )
+        parts: list[tuple[SampleWork, list[Column]]] = []
         offset = 0
         for some, aims in batches(inputs, targets):
             whole = subject(model, some, aims, **settings)
@@ -149,11 +151,11 @@ def evaluate(
 
 
 def _chunk(
-    job: Job, part: Subject, units: Units, truth: Tensor | None, start: int, whole: Any
-) -> tuple[Work, list[Column]]:
+    job: EvaluationJob, part: Subject, units: UnitMap, truth: Tensor | None, start: int, whole: Any
+) -> tuple[SampleWork, list[Column]]:
     """Maps and metrics of some samples."""
     main = part.main
-    size = Size(job.batch_size or usual_size(main))
+    size = BatchSize(job.batch_size or usual_size(main))
     job.said = f"{units.name}; relevance: {units.gathered}"
     part.measure(size)
     if job.replacements is None:
@@ -162,7 +164,7 @@ def _chunk(
     keys = _keys(job, part, units)
     maps = [_map(job, part, each, keys, start, size) for each in job.methods]
     relevance = torch.stack([units.gather(one) for one in maps])
-    work = Work(part, units, job.methods, maps, relevance, job.replacements, truth, job.seed, size)
+    work = SampleWork(part, units, job.methods, maps, relevance, job.replacements, truth, job.seed, size)
     for each in job.replacements:
         each.check(part)
     for metric in job.metrics:
@@ -173,7 +175,7 @@ def _chunk(
     return work, columns
 
 
-def _units(given: Any, part: Subject, whole: Subject, inputs: Any, start: int, offset: int) -> Units:
+def _units(given: Any, part: Subject, whole: Subject, inputs: Any, start: int, offset: int) -> UnitMap:
     """The units of a part, which starts at `start` in its batch, and at `offset + start` among all samples."""
     count = len(part)
     if hasattr(inputs, "encodings"):
@@ -181,7 +183,7 @@ def _units(given: Any, part: Subject, whole: Subject, inputs: Any, start: int, o
         if len(found.at) == 1:
             return found
         chosen = slice(start, start + count)
-        return Units(found.name, found.at[chosen], found.count, found.counts[chosen], found.gathered)
+        return UnitMap(found.name, found.at[chosen], found.count, found.counts[chosen], found.gathered)
     if isinstance(given, Tensor) and given.ndim >= 2 and len(given) != 1:
         pictures = part.main.ndim == 4 and given.ndim == 3
         if pictures or given.ndim == part.main.ndim:
@@ -189,7 +191,7 @@ def _units(given: Any, part: Subject, whole: Subject, inputs: Any, start: int, o
     return units_of(given, part.main, part.inputs, part.path)
 
 
-def run(work: Work, metrics: Sequence[Metric], stream: Stream) -> list[Column]:
+def run(work: SampleWork, metrics: Sequence[Metric], stream: Stream) -> list[Column]:
     """Runs metrics side by side: what they ask for in one round goes through the model in one stream."""
     found: dict[int, list[Column]] = {}
     running = {n: metric.run(work) for n, metric in enumerate(metrics)}
@@ -207,7 +209,7 @@ def run(work: Work, metrics: Sequence[Metric], stream: Stream) -> list[Column]:
     return [column for n in sorted(found) for column in found[n]]
 
 
-def _map(job: Job, part: Subject, each: Method, keys: Sequence[bytes], start: int, size: Size) -> Tensor:
+def _map(job: EvaluationJob, part: Subject, each: Method, keys: Sequence[bytes], start: int, size: BatchSize) -> Tensor:
     """The relevance of all samples by one method, from the journal where it is there."""
     samples = list(range(len(part)))
     if each.kind == "map":
@@ -239,7 +241,7 @@ def _map(job: Job, part: Subject, each: Method, keys: Sequence[bytes], start: in
     return torch.stack([rows[n] for n in samples])
 
 
-def _keys(job: Job, part: Subject, units: Units) -> list[bytes]:
+def _keys(job: EvaluationJob, part: Subject, units: UnitMap) -> list[bytes]:
     """A digest of each sample with all that its scores depend on, but for what is removed."""
     if job.journal is None:
         return []
@@ -253,7 +255,7 @@ def _keys(job: Job, part: Subject, units: Units) -> list[bytes]:
     return found
 
 
-def _result(job: Job, parts: list[tuple[Work, list[Column]]]) -> Evaluation:
+def _result(job: EvaluationJob, parts: list[tuple[SampleWork, list[Column]]]) -> Evaluation:
     works = [work for work, _ in parts]
     columns = joined([columns for _, columns in parts])
     relevance = None
@@ -321,5 +323,5 @@ class Evaluate:
     __wrapped__ = staticmethod(evaluate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Evaluation:
-        """Measures how far explanations can be trusted; see `relprop.evaluation.call.evaluate`."""
+        """Measures how far explanations can be trusted; see `relprop.evaluation.evaluate.evaluate`."""
         return evaluate(*args, **kwargs)

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Ask
-from relprop.evaluation.columns import Column
-from relprop.evaluation.memory import Size
+from relprop.evaluation.generators import generator
+from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.score_columns import Column
 from relprop.evaluation.subject import Subject
-from relprop.evaluation.units import Units
+from relprop.evaluation.units import UnitMap
 
 
 @dataclass(eq=False)
-class Work:
+class SampleWork:
     """Some samples with their maps.
 
     Attributes:
@@ -41,14 +41,14 @@ class Work:
     """
 
     subject: Subject
-    units: Units
+    units: UnitMap
     methods: Sequence[Method]
     maps: list[Tensor]
     relevance: Tensor
     replacements: Sequence[Replacement]
     truth: Tensor | None
     seed: int
-    size: Size
+    size: BatchSize
     cautions: list[str] = field(default_factory=list)
     _ranks: Tensor | None = None
 
@@ -69,7 +69,7 @@ class Work:
     def ranks(self) -> Tensor:
         """The place of each unit in the order of most relevant first, (M, N, U); 0 is removed first.
 
-        Units of equal relevance come in a random order, the same for all methods. Units that a sample lacks come last.
+        UnitMap of equal relevance come in a random order, the same for all methods. UnitMap that a sample lacks come last.
         """
         if self._ranks is None:
             count = self.units.count
@@ -108,11 +108,11 @@ class Metric:
     name: ClassVar[str] = ""
     replaces: ClassVar[bool] = False
 
-    def run(self, work: Work) -> Running:
+    def run(self, work: SampleWork) -> Running:
         """Yields what it asks for, as lists of `Ask`; is sent the scores of each; returns its columns."""
         raise NotImplementedError
 
-    def check(self, work: Work) -> None:
+    def check(self, work: SampleWork) -> None:
         """Refuses samples on which it has no meaning."""
 
     def fingerprint(self) -> str:

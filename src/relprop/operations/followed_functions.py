@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.applied import Invisible, forward
-from relprop.engine.call_variants import Made
+from relprop.engine.call_variants import FinishedCall
 from relprop.engine.mode import Propagation
 from relprop.engine.run import Run
 from relprop.engine.spelling import writes
@@ -42,7 +42,7 @@ class Followed(Propagation):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-class Watched(Followed):
+class VisibleSteps(Followed):
     """The visible steps of a custom function, none of which may take a tensor that no earlier step made."""
 
     def __init__(self, run: Run, args: tuple) -> None:
@@ -70,12 +70,12 @@ class Watched(Followed):
                 raise Invisible("its forward computes by code that is not a torch operation")
 
 
-def visible(call: Made, *args: Any) -> Any:
+def visible(call: FinishedCall, *args: Any) -> Any:
     """A custom function that nobody registered: if its forward consists of operations, these are followed."""
     function = call.entry.function
     call.keeps_zeros()  # its steps have dealt with them
     first = not call.followed(function)
-    mode = Watched(call.run, args) if first else Followed(call.run)
+    mode = VisibleSteps(call.run, args) if first else Followed(call.run)
     versions = [(t, t._version) for t in tensors_in(args)]
     before = call.value.detach().clone()
     try:
@@ -86,7 +86,7 @@ def visible(call: Made, *args: Any) -> Any:
     if any(t._version != version for t, version in versions):
         call.value.data.copy_(before)  # it was written twice
         raise Invisible("it writes into its argument")
-    if isinstance(mode, Watched):
+    if isinstance(mode, VisibleSteps):
         mode.check(result)
         call.follows(function)
     number = call.value.output_nr

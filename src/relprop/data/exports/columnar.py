@@ -11,7 +11,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 
 from relprop.data.chunks import NUMBERS, Chunk, chunks, content, plain
-from relprop.data.exports.parts import Parts
+from relprop.data.exports.export_folder import ExportedUnits
 from relprop.data.store import STATUS, Spec, Store
 from relprop.errors import InputError
 from relprop.optional import library
@@ -27,7 +27,7 @@ def parquet(store: Store, out: Path) -> Path:
     """
     arrow = library("pyarrow", "exports to Parquet need pyarrow", "tables")
     writer = library("pyarrow.parquet", "exports to Parquet need pyarrow", "tables").ParquetWriter
-    parts = Parts(store, out, "parquet")
+    parts = ExportedUnits(store, out, "parquet")
     specs = [spec for spec in content(store) if spec.name != "status"]
     fields = [arrow.field("key", arrow.string()), arrow.field("status", arrow.string())]
     fields += [arrow.field("reason", arrow.string()), *(_field(arrow, store, spec) for spec in specs)]
@@ -69,7 +69,7 @@ def _column(arrow: Any, store: Store, spec: Spec, chunk: Chunk) -> Any:
 
 def npz(store: Store, out: Path) -> Path:
     """A folder of NPZ files, one for each unit, with an array for each of the store's, decoded, and `key` and `reason`."""
-    parts = Parts(store, out, "npz")
+    parts = ExportedUnits(store, out, "npz")
     for record in parts.missing():
         count = record["rows"][1] - record["rows"][0]
         with atomic.file(out / f"unit-{record['unit']:06d}.npz") as path, ZipFile(path, "w", ZIP_DEFLATED) as file:
