@@ -69,7 +69,7 @@ def _capped(call: Call, input: Tensor, high: float, step: ChainStep) -> Tensor:
         y = written(call.into.target, input, call.into.write, lambda x, g: _below(x, g, high))
         call.renew(y)
     if layer is not None:
-        layer.rectify(input, inplace=call.into is not None, whole=True)
+        layer.saved.rectify(input, inplace=call.into is not None, whole=True)
     chained = ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs)
     return remembered(call, y, before._replace(step=chained))
 
