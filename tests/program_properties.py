@@ -143,7 +143,10 @@ def softmax_by_exponentials(program: Program) -> bool:
     `log(1 + exp(log_softmax(x)))` is a softplus of the one and `log1p` of the other: two functions.
     """
     for node, spelling in zip(program.nodes, program.spellings, strict=True):
-        if node.operation in ("softplus", "mish", "sigmoid") and "{a}.exp()" in TABLE[node.operation].spellings[spelling]:
+        if (
+            node.operation in ("softplus", "mish", "sigmoid")
+            and "{a}.exp()" in TABLE[node.operation].spellings[spelling]
+        ):
             n = node.operands[0]
             while n and program.nodes[n - 1].operation in MOVES:
                 n = program.nodes[n - 1].operands[0]
