@@ -102,7 +102,7 @@ def _array(path: Path) -> Tensor:
         raise InputError(
             f"{quoted(path.name)} holds {array.dtype} of shape {array.shape}; it must hold real numbers, samples first."
         )
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return torch.from_numpy(np.array(array, np.float32, order="C"))  # a copy: the file may change
 
 
 def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -> list[Sample]:
