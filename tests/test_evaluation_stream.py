@@ -37,7 +37,7 @@ def test_known_scores_are_those_of_a_dict(collide: bool, monkeypatch: pytest.Mon
     known, table = KnownScores(), {}
     for rows in (5, 200, 1, 0, 30, 1000, 3, 2):
         given = keys(rows, 4)
-        first, group = distinct(given)
+        first, _ = distinct(given)
         found = known.find(given[first])
         wanted = torch.tensor(
             [table.get(tuple(key), float("nan")) for key in given[first].tolist()], dtype=torch.float64
