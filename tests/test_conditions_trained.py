@@ -199,8 +199,8 @@ def test_a_trained_language_model(smollm2: Any) -> None:
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     paris, rome = (tokenizer(word).input_ids[0] for word in (" Paris", " Rome"))
 
-    def score(output: Any) -> Tensor:
-        return output.logits[:, -1, paris] - output.logits[:, -1, rome]
+    def score(logits: Tensor) -> Tensor:
+        return logits[:, -1, paris] - logits[:, -1, rome]
 
     options: dict[str, Any] = {"composite": "cp_lrp", "forward_kwargs": {"use_cache": False}}
     explain = partial(relprop.attribute_each, net, ids, [score], **options)
@@ -230,11 +230,11 @@ def test_estimates_of_patching(smollm2: Any, path: str, least: float) -> None:
         clean, corrupted = (tokenizer(sentence.format(name), return_tensors="pt").input_ids for name in (giver, other))
         (right, wrong) = (tokenizer(f" {name}").input_ids[0] for name in (other, giver))
 
-        def score(output: Any, right: int = right, wrong: int = wrong) -> Tensor:
-            return output.logits[:, -1, right] - output.logits[:, -1, wrong]
+        def score(logits: Tensor, right: int = right, wrong: int = wrong) -> Tensor:
+            return logits[:, -1, right] - logits[:, -1, wrong]
 
         nodes = [units(path.format(n))[t] for n in range(0, 30, 6) for t in range(clean.shape[1])]
-        options: dict[str, Any] = {"forward_kwargs": {"use_cache": False}, "select": lambda output: output}
+        options: dict[str, Any] = {"forward_kwargs": {"use_cache": False}}
         P = relprop.patch(net, clean, corrupted, score, nodes=nodes, **options)
         found["truth"].append(P.truth[:, 0])
         found["relp"].append(P.estimate[:, 0])
