@@ -30,6 +30,13 @@ def serve(
             show_default=models.DEFAULT,
         ),
     ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a visitor may start with: a picture, a table or an array, or a text; several times for several.",
+            show_default=False,
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 7860,
     host: Annotated[
         str, typer.Option(help="The address to listen at. Only this machine reaches the default; 0.0.0.0 is any.")
@@ -63,7 +70,7 @@ def serve(
         wanted = model or [models.DEFAULT]
         blocks = server.made(
             [(each, partial(subject_of, each)) for each in wanted], limits,
-            failed=lambda line: typer.echo(f"relprop: {line}", err=True),
+            failed=lambda line: typer.echo(f"relprop: {line}", err=True), examples=example or None,
         )  # fmt: skip
         running, place, address = server.served(blocks, host=host, port=port, rules=rules)
         if host not in _LOOPBACK and rules.password is None:

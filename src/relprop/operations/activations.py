@@ -105,6 +105,8 @@ def ruled(call: Call, x: Tensor) -> Tensor:
 
         return rule.activation(s, lambda: call(s, *call.args[1:], **call.kwargs), g, gradient)
 
+    if not rule.proportional:
+        call.keeps_zeros()  # as `Pass` does: what arrives at a zero goes on
     return custom(x, detached(call), propagate)
 
 

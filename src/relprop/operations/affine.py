@@ -9,12 +9,12 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.notes import note_of
-from relprop.engine.origins import chain, remembered
+from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
 from relprop.engine.tensors import is_live
 from relprop.engine.traits import ADDS, AFFINE
-from relprop.engine.zeros import sum_of_two
+from relprop.engine.zeros import sum_of_two, through_chain
 from relprop.numerics import aside
 from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
@@ -33,9 +33,14 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     result = call()
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
-    if found is not None and result.shape == live.shape:
-        remembered(call, result, found)
-    return result
+    return result if found is None or result.shape != live.shape else _continued(call, result, live, found)
+
+
+def _continued(call: Call, result: Tensor, live: Tensor, found: Origin) -> Tensor:
+    """A step of an elementwise chain. What its zeros carry goes to the start of the chain, if that is 0 as well."""
+    if call.zeros_carry and not found.step.affine:
+        result = through_chain(call, result, live, found())
+    return remembered(call, result, found)
 
 
 def _of_one_output(live: Tensor) -> bool:
@@ -91,9 +96,7 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         y = sum_of_two(call, call, input, other, **kwargs) if call.zeros_carry else call()
         found = chain(call.function, (input, other), kwargs, affine=True)
-        if found is not None:
-            remembered(call, y, found)
-        return y
+        return y if found is None else _continued(call, y, input, found)
     if not isinstance(other, (Tensor, int, float)):
         return call()
     return with_constant(call, input, other)

@@ -22,6 +22,7 @@ from relprop.engine.traits import MOVES
 from relprop.numerics import nonzero, own, where_positive
 from relprop.operations.activations import alone, detached, elementwise, maker, relu
 from relprop.operations.sample_axes import along_axis
+from relprop.operations.stacks import elementwise_extreme
 from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
 
@@ -122,7 +123,11 @@ def extremum(largest: bool) -> Callable[..., Any]:
         pair: tuple[Any, Any] = (args[0] if args else kwargs.get("input"), other)
         live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
         if live and not isinstance(other, Tensor):  # along the axis that the second argument gives
-            return picked(call, live[0], call(), kwargs.get("dim", 0 if other is None else other))
+            axis = kwargs.get("dim", 0 if other is None else other)
+            result = picked(call, live[0], call(), axis)
+            if isinstance(result, tuple):
+                elementwise_extreme(call, live[0], result[0], axis, largest)
+            return result
         if len(live) == 2:
             return multiples(call, call(), *live)
         if not live:

@@ -38,7 +38,7 @@ class JointParameters:
     hidden_bias: Tensor | None = None
 
 
-class Stacked(Map):
+class StackedMap(Map):
     """`y = w x`, with weight (j, i) for all samples, or (b, j, i) for each."""
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -49,7 +49,7 @@ class Stacked(Map):
         return s @ w if w.ndim == 2 else (s[..., None, :] @ w)[..., 0, :]
 
 
-STACKED = Stacked()
+STACKED = StackedMap()
 
 
 class ResetWeight(Weighted):

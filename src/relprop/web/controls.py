@@ -26,6 +26,7 @@ class SettingsFields:
 
     def __init__(self, subject: PageSubject) -> None:
         self.subject = subject
+        self.pictures = subject.reads == "picture"
 
     def add(self) -> None:
         """Adds the fields."""
@@ -40,10 +41,11 @@ class SettingsFields:
                 [("nothing", NOTHING), *labels], value=NOTHING, label="Against", elem_id="against"
             )
         else:
-            self.target = gr.Number(
-                label="Class (number; empty is the likeliest)", precision=0, minimum=0, elem_id="target"
+            # An empty field of numbers sends 0, which is a class.
+            self.target = gr.Textbox(
+                label="Class (number; empty is the likeliest)", max_length=10, elem_id="target", submit_btn=False
             )
-            self.against = gr.Number(label="Against (number)", precision=0, minimum=0, elem_id="against")
+            self.against = gr.Textbox(label="Against (number)", max_length=10, elem_id="against", submit_btn=False)
         self.composites = gr.Dropdown(
             ["auto", *NAMES], value=list(usual.composites), multiselect=True, max_choices=MOST_COMPOSITES,
             label="Composites, side by side", elem_id="composites",
@@ -54,12 +56,12 @@ class SettingsFields:
             )
             self.own = gr.Checkbox(value=True, label="Gamma as the composite says", min_width=150, elem_id="own-gamma")
         self.first = gr.Radio(
-            [(name, key) for key, name in FIRST.items()],
+            [(name, key) for key, name in FIRST.items() if self.pictures or key != "zbox"],
             value=usual.first,
             label="Rule of the first layer",
             elem_id="first",
         )
-        with gr.Accordion("Drawing", open=False):
+        with gr.Accordion("Drawing", open=False, visible=self.pictures):
             self.strength = gr.Slider(0, 1, value=usual.strength, step=0.05, label="Strength of the map on the picture")
             self.smooth = gr.Slider(1, 16, value=usual.smooth, step=1, label="Smoothing: side of the box, in pixels")
             self.percentile = gr.Slider(
@@ -115,9 +117,8 @@ class SettingsFields:
         return [self._class(settings.target), self._class(settings.against)]
 
     def _class(self, number: int | None) -> Any:
-        if not self.subject.labels:
-            return number
-        return NOTHING if number is None else str(number)
+        nothing = NOTHING if self.subject.labels else ""
+        return nothing if number is None else str(number)
 
     def restored(self, settings: PageSettings) -> list[Any]:
         """The values of all fields."""
@@ -189,6 +190,11 @@ def linked(link: Any) -> dict[str, Any]:
     return {
         "fn": None, "inputs": link, "outputs": link, "js": scripts.LINK, "api_visibility": "private",
     }  # fmt: skip
+
+
+def class_button(name: str, chance: float | None) -> str:
+    """What the button of a class says."""
+    return name if chance is None else f"{name} · {chance:.1%}"
 
 
 def changed(answer: Any, **values: Any) -> Any:

@@ -24,7 +24,7 @@ TITLE = "Ask a network why"
 
 def made(
     loads: Sequence[tuple[str, Callable[[], PageSubject]]], limits: Limits | None = None,
-    failed: Callable[[str], object] = lambda line: None,
+    failed: Callable[[str], object] = lambda line: None, examples: Sequence[Any] | None = None,
 ) -> Any:  # fmt: skip
     """The page for one network, or for several under tabs. What cannot be loaded says why on the page.
 
@@ -32,6 +32,7 @@ def made(
         loads: the names of the networks, and how each is loaded.
         limits: what a visitor may send.
         failed: is called with a line for each network that cannot be loaded, for whoever starts the page.
+        examples: what a visitor may start with, as `relprop.web.explain_block` takes them.
 
     Raises:
         InputError: no network can be loaded.
@@ -50,12 +51,12 @@ def made(
     ) as blocks:
         gr.HTML(html.fragment(f"<h1>{TITLE}</h1>"), apply_default_css=False)
         if len(found) == 1:
-            _part(gr, blocks, desk, *found[0])
+            _part(gr, blocks, desk, *found[0], examples)
         else:
             with gr.Tabs():
                 for name, subject in found:
                     with gr.Tab(name):
-                        _part(gr, blocks, desk, name, subject)
+                        _part(gr, blocks, desk, name, subject, examples)
     blocks.queue(max_size=desk.limits.waiting)
     return blocks
 
@@ -71,7 +72,9 @@ def _line(error: Exception) -> str:
     return error.message if isinstance(error, RelpropError) else str(error)
 
 
-def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: PageSubject | Exception) -> None:
+def _part(
+    gr: Any, blocks: Any, desk: Desk, name: str, subject: PageSubject | Exception, examples: Sequence[Any] | None
+) -> None:
     if isinstance(subject, Exception):
         gr.HTML(
             html.fragment(f"<p><strong>{html.text(name)}</strong> could not be loaded: {said(subject)}</p>"),
@@ -80,7 +83,7 @@ def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: PageSubject | Ex
         return
     gr.HTML(html.fragment(f"<p>Network: {html.text(subject.name)}</p>"), apply_default_css=False)
     try:
-        add(blocks, subject, desk)
+        add(blocks, subject, desk, examples)
     except RelpropError as error:
         gr.HTML(html.fragment(f"<p>{said(error)}</p>"), apply_default_css=False)
 
