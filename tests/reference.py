@@ -184,6 +184,12 @@ def weighted(rule: Rule) -> HandDown:
     return hand_down
 
 
+def transposed(layer: Layer, x: Tensor, g: Tensor) -> Tensor:
+    """g_i = sum_j w_ij g_j: the gradient of a layer that is affine in its input."""
+    w, _ = affine(layer, x.shape[1:])
+    return (g.flatten(1) @ w.T).reshape(x.shape)
+
+
 # ----------------------------------------------------------------------------- everything that weighs nothing
 
 

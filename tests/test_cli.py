@@ -576,3 +576,14 @@ def test_check_leaves_columns_out(here: Path) -> None:
 
 def test_a_list_of_composites_says_what_they_do_only() -> None:
     assert "Raises" not in good("composites") + good("rules")
+
+
+def test_numbers_from_an_array_may_be_written_without_changing_the_file(tmp_path: Path) -> None:
+    """Torch warns of arrays that must not be written: each call of the command said so."""
+    from relprop.loading import samples
+
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    read = samples._array(tmp_path / "x.npy")
+    assert read.numpy().flags.writeable
+    read.zero_()
+    assert np.load(tmp_path / "x.npy").all()

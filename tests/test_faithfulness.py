@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.faithfulness.small import motifs
+from benchmarks.faithfulness.methods import NAMED
+from benchmarks.faithfulness.small import motifs, vgg
 
 import relprop
 from relprop.evaluation.paired_statistics import differences, mean, standard_error
@@ -27,3 +28,18 @@ def test_auto_on_series_is_faithful_and_finds_what_is_planted() -> None:
     pytest.importorskip("scipy")
     for each in differences(E["abpc"], E.methods, "auto", "abpc", 1):
         assert each.p < 0.05, each
+
+
+@pytest.mark.slow
+def test_auto_on_pictures_is_not_behind_any_named_composite() -> None:
+    """By more than two standard errors, with either replacement."""
+    torch.manual_seed(0)
+    case = vgg(30)
+    assert case.accuracy > 0.95
+    E = relprop.evaluate(case.model, case.inputs, case.targets, ["auto", *NAMED], units=("patches", 2), free=["random"])
+    for column in E.find("abpc"):
+        for other in range(1, len(E.methods)):
+            behind = column.values[other] - column.values[0]
+            assert not mean(behind) > 2 * standard_error(behind), (column.name, E.methods[other])
+        flat = column.values[0] - column.values[E.methods.index("gamma_flat")]
+        assert mean(flat) > 2 * standard_error(flat), column.name  # what auto was changed for

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Move, Note, continues, note_of, renew
-from relprop.engine.traits import ANY, FIRST, MOVES, SAME, SCALES
+from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def role(
 ) -> str:
     """Declares a role and returns its name."""
     ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
+    ROLE_NAMES.add(name)
     if read is not None:
         _READ.append(ROLES[name])
     if ANY in survives or ANY in joined_by:

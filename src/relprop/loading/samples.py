@@ -89,8 +89,8 @@ def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Seque
 
 def _array(path: Path) -> Tensor:
     try:
-        # Mapped: a header that promises more than the file holds then costs no memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Mapped: a header that promises more than the file holds then costs no memory. "c": torch wants it writable.
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
     except PermissionError:
         raise
     except Exception as error:  # whatever NumPy raises, the file is at fault

@@ -104,6 +104,8 @@ def ruled(call: Call, x: Tensor) -> Tensor:
 
         return rule.activation(s, lambda: call(s, *call.args[1:], **call.kwargs), g, gradient)
 
+    if not rule.proportional:
+        call.keeps_zeros()  # as `Pass` does: what arrives at a zero goes on
     return custom(x, detached(call), propagate)
 
 
@@ -113,7 +115,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if (plain := _ruled_or_zero(call, x)) is not None:
         return plain
     if call.inplace and (layer := maker(x)) is not None:
-        layer.preserve()
+        layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
     return y if y is x else _kept_on(call, before, y, x, ChainStep(call.function, (SOURCE, *args[1:]), kwargs))
@@ -126,7 +128,7 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     known = call.note(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     if known.layer is not None:
-        known.layer.rectify(y, inplace=call.inplace)
+        known.layer.saved.rectify(y, inplace=call.inplace)
     if call.inplace:
         return y
     if known.chain is not None or known.move is not None:

@@ -12,8 +12,8 @@ from relprop.engine.call import Call
 from relprop.engine.functions import scaled
 from relprop.engine.registry import register
 from relprop.engine.tensors import is_live
+from relprop.operations.linear import weighted, with_live_bias
 from relprop.operations.maps import Convolution
-from relprop.operations.weighted import weighted, with_live_bias
 
 
 def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -27,6 +27,7 @@ from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
 from relprop.operations.activations import elementwise
 from relprop.operations.scan import decaying
+from relprop.torch_private.weak import strong
 
 Steps = tuple[Callable[[Tensor], Tensor], ...]
 
@@ -124,7 +125,7 @@ def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> T
 
 def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
     reference, dim = logs
-    scores = None if reference is None else reference()
+    scores = None if reference is None else strong(reference)
     if scores is None:
         raise RuleError(
             f"{call.rule!r} cannot act on a softmax that is written by logarithms in {call.where()}: write "

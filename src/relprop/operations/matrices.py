@@ -33,11 +33,11 @@ from relprop.operations.contractions import (
     of_vecdot,
     sizes_of,
 )
+from relprop.operations.linear import weighted
 from relprop.operations.maps import Bilinear, Dense
 from relprop.operations.products import mul, shares
 from relprop.operations.scan import multiplied, scaled_by_model
 from relprop.operations.steps import by_steps
-from relprop.operations.weighted import weighted
 
 
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:

@@ -20,6 +20,7 @@ from relprop.numerics import carrying, nonzero, own, wide
 from relprop.operations.activations import elementwise
 from relprop.operations.exponentials import as_softmax
 from relprop.torch_private.recorded import recording
+from relprop.torch_private.weak import strong
 
 
 def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -28,6 +29,8 @@ def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor])
     kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
     if (rule := call.formula) is not None:
         rest = args[1:]
+        if not rule.proportional:
+            call.keeps_zeros()  # as `Pass` does: what arrives at a zero goes on
         return custom(x, lambda: call(*args, **kwargs), lambda s, g: rule.norm(s, lambda: call(s, *rest, **kwargs), g))
     return custom(x, lambda: call(*args, **kwargs), back)
 
@@ -71,7 +74,7 @@ def layer_norm(
 def _zeros(like: Tensor) -> Tensor:
     """Zeros in the shape of a tensor, which all norms of a network share as long as one of them is alive."""
     key = like.shape, like.dtype, like.device
-    found = _ZEROS.get(key)
+    found = strong(lambda: _ZEROS.get(key))
     if found is None:
         found = _ZEROS[key] = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
     return found
@@ -179,7 +182,7 @@ def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
     scores = weakref.ref(x)  # weak: attention would keep them for nothing
 
     def logs() -> Tensor | None:
-        x = scores()
+        x = strong(scores)
         return None if x is None else F.log_softmax(-x if smallest else x, dim)
 
     return as_softmax(call, y, logs)

@@ -27,6 +27,7 @@ from relprop.operations.exponentials import quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar
+from relprop.operations.stacks import parts_of, with_axis
 from relprop.rules.base import Way
 
 
@@ -166,10 +167,30 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
 
 
 def prod(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """A product of `n` elements gives `1 / n` to each."""
+    """A product of `n` elements gives `1 / n` to each. Along the axis of a stack, it is the product of the operands."""
+    dim, keepdim = kwargs.get("dim", args[0] if args else None), kwargs.get("keepdim", args[1] if args[1:] else False)
+    parts = None if "dtype" in kwargs else parts_of(call, input, dim)
+    if parts is not None:
+        y = _product_of(call, parts)
+        return with_axis(call, y, input, dim) if keepdim else y
     y = call()
     count = max(1, input.numel() // max(1, y.numel()))
     return call(scaled(input, 1 / count), *args, **kwargs) if count > 1 else y
+
+
+def _product_of(call: Call, parts: list[Tensor]) -> Tensor:
+    """A product of the operands of a stack, of which some may be constants."""
+    live = [t for t in parts if is_live(t)]
+    if len(parts) == 2:
+        call.becomes(torch.mul, *parts)
+        return mul(call, *parts)
+    call.becomes(lambda *factors: torch.stack(factors).prod(0), *parts)
+    found = chain(call.function, tuple(parts), {}) if len(live) == len(parts) else None
+    if found is not None and finite_at_zero(found.step, found.source):
+        return along(call, found, detached(call))
+    multiplied(call, parts)
+    given = iter(shares(call, live))
+    return call(*(scaled(t, next(given)) if is_live(t) else t for t in parts))
 
 
 def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:

@@ -12,7 +12,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.mode import steps_of
 from relprop.engine.registry import register
-from relprop.operations import weighted
+from relprop.operations.linear import linear as plain_linear
 
 _PLAIN = (Tensor, nn.Parameter, type(None))
 
@@ -28,10 +28,10 @@ def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs:
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """For weights of a tensor subclass that can be dequantised, such as torchao's."""
     if type(weight) in _PLAIN or getattr(type(weight), "dequantize", Tensor.dequantize) is Tensor.dequantize:
-        return weighted.linear(call, input, weight, bias)
+        return plain_linear(call, input, weight, bias)
     value = call(input.detach(), weight, bias)
     call.becomes(call.function, input, weight.dequantize(), bias)
-    return grafted(value, weighted.linear(call, *call.args))
+    return grafted(value, plain_linear(call, *call.args))
 
 
 register(F.linear, family="linear", handler=linear)

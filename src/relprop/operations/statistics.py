@@ -14,6 +14,7 @@ from relprop.engine.registry import native, register
 from relprop.engine.tensors import is_live
 from relprop.engine.traits import REDUCES
 from relprop.operations.activations import STATISTIC
+from relprop.operations.stacks import elementwise_sum, parts_of, with_axis
 
 
 def degree(k: int) -> Callable[..., Any]:
@@ -37,8 +38,20 @@ def var_mean(call: Call, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     return (var, scaled(mean, 2).clone()) if mean.requires_grad else (var, mean)
 
 
+def total(call: Call, input: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor:
+    """A sum or a mean: linear. Along the axis of a stack, it is the sum of the operands, and no statistic."""
+    parts = None if kwargs or dim is None else parts_of(call, input, dim)
+    if parts is None:
+        return call()
+    y: Tensor = call.function(input, dim)
+    elementwise_sum(call, parts, y)
+    call.give(y, STATISTIC, False)
+    return with_axis(call, y, input, dim) if keepdim else y
+
+
+register(torch.mean, torch.sum, family="sum", handler=total, traits={REDUCES}, gives={STATISTIC: True})
 register(
-    torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace,
+    torch.nansum, torch.nanmean, torch.trace,
     family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True},
 )  # fmt: skip
 register(torch.var, family="norm", handler=degree(2), gives={STATISTIC: True})

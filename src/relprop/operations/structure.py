@@ -17,6 +17,7 @@ from relprop.engine.registry import native, register
 from relprop.engine.roles import moves
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
+from relprop.operations.stacks import elementwise_extreme, stacked
 from relprop.torch_private.names import NESTED_TO_PADDED
 
 
@@ -47,7 +48,12 @@ def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
     result: Tensor = call()
     if not result.requires_grad or not isinstance(tensors, (tuple, list)):
         return result
+    if call.entry.function.__name__ in _ALONG_AN_AXIS:
+        stacked(call, tensors, result, kwargs.get("dim", args[0] if args else 0))
     return joined(call, tensors, result, lambda parts: call.function(parts, *args, **kwargs))
+
+
+_ALONG_AN_AXIS = ("stack", "_stack", "cat", "concat", "concatenate")
 
 
 def resized(
@@ -81,8 +87,10 @@ def largest(call: Call, input: Tensor, dim: Any = (), keepdim: bool = False, **k
     y = call()
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)
     if len(dims) == 1 and note_of(input) is not None:
-        find = torch.argmax if call.entry.function.__name__ == "amax" else torch.argmin
+        most = call.entry.function.__name__ == "amax"
+        find = torch.argmax if most else torch.argmin
         picked(call, input, (y, find(input.detach(), dims[0], keepdim=keepdim)), dims[0])
+        elementwise_extreme(call, input, y, dims[0], most)
     return y
 
 
