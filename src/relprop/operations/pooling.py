@@ -16,6 +16,7 @@ from relprop.engine.functions import custom
 from relprop.engine.registry import register
 from relprop.engine.tensors import per_axis
 from relprop.engine.traits import REDUCES
+from relprop.operations.sample_axes import pooled
 
 
 class PoolWindows:
@@ -171,25 +172,38 @@ def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return custom(input, lambda: call(input.detach(), *args, **kwargs), back)
 
 
+_AVERAGES: list[list[Any]] = [
+    [F.avg_pool1d, F.adaptive_avg_pool1d],
+    [F.avg_pool2d, F.adaptive_avg_pool2d],
+    [F.avg_pool3d, F.adaptive_avg_pool3d],
+]
+_LARGEST: list[list[Any]] = [
+    [torch.max_pool1d, F.max_pool1d],
+    [torch.max_pool2d, F.max_pool2d],
+    [torch.max_pool3d, F.max_pool3d],
+]
+_WITH_INDICES: list[list[Any]] = [
+    [torch.max_pool1d_with_indices, F.max_pool1d_with_indices],
+    [F.max_pool2d_with_indices],
+    [F.max_pool3d_with_indices],
+]
+_ADAPTIVE: list[Any] = [F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d]
+_ADAPTIVE_WITH_INDICES: list[Any] = [
+    F.adaptive_max_pool1d_with_indices,
+    F.adaptive_max_pool2d_with_indices,
+    F.adaptive_max_pool3d_with_indices,
+]
+_POWERS: list[Any] = [F.lp_pool1d, F.lp_pool2d, F.lp_pool3d]
+for _dims in (1, 2, 3):
+    _n, _apart = _dims - 1, pooled(_dims)
+    register(*_AVERAGES[_n], family="avg_pool", traits={REDUCES}, apart=_apart)
+    register(_POWERS[_n], family="avg_pool", handler=lp_pool, apart=_apart)
+    register(*_LARGEST[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
+    register(*_WITH_INDICES[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
+    register(_ADAPTIVE[_n], family="max_pool", handler=adaptive_max_pool(_dims), apart=_apart)
+    register(_ADAPTIVE_WITH_INDICES[_n], family="selection", apart=_apart)
 register(
-    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
-    family="avg_pool", traits={REDUCES},
-)  # fmt: skip
-register(F.lp_pool1d, F.lp_pool2d, F.lp_pool3d, family="avg_pool", handler=lp_pool)
-for _dims, _functions in (
-    (1, (torch.max_pool1d, F.max_pool1d)),
-    (2, (torch.max_pool2d, F.max_pool2d)),
-    (3, (torch.max_pool3d, F.max_pool3d)),
-):
-    register(*_functions, family="max_pool", handler=max_pool(_dims))
-register(torch.max_pool1d_with_indices, F.max_pool1d_with_indices, family="max_pool", handler=max_pool(1))
-register(F.max_pool2d_with_indices, family="max_pool", handler=max_pool(2))
-register(F.max_pool3d_with_indices, family="max_pool", handler=max_pool(3))
-register(
-    F.adaptive_max_pool1d_with_indices, F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices, F.fractional_max_pool2d,
-    F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
+    F.fractional_max_pool2d, F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
     F.max_unpool1d, F.max_unpool2d, F.max_unpool3d,
     family="selection",
 )  # fmt: skip
-for _dims, _function in ((1, F.adaptive_max_pool1d), (2, F.adaptive_max_pool2d), (3, F.adaptive_max_pool3d)):
-    register(_function, family="max_pool", handler=adaptive_max_pool(_dims))
