@@ -224,3 +224,19 @@ def test_errors_of_patch() -> None:
             explain(**given)
         assert said in " ".join(str(caught.value).split())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_states_inside_recurrent_layers_cannot_be_replaced() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(6, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.rnn(x)[0][:, -1]
+            return y
+
+    x = torch.randn(1, 4, 6)
+    with pytest.raises(InputError, match=r"its output sequence can, relprop.units\('rnn'\)"):
+        relprop.patch(Recurrent(), x, -x, 1, nodes=[units("rnn.steps", run=1)])
+    assert len(relprop.patch(Recurrent(), x, -x, 1, nodes=[units("rnn")[1], units("rnn")[3]])) == 2

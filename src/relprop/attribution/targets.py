@@ -135,6 +135,8 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         return _lone(output, target)
     if target is None:
         return _default(output)
+    if hasattr(target, "__array__") and not isinstance(target, Tensor):  # of NumPy or pandas
+        target = torch.as_tensor(target) if getattr(target, "ndim", 0) else target.item()
     indices = _indices(output, target, labels)
     if indices.count(indices[0]) == len(indices):
         same: Any = (slice(None), *indices[0])
