@@ -100,8 +100,8 @@ class Bomb(TorchFunctionMode):
         self.at, self.error, self.seen = at, error, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen += 1
-        if self.seen == self.at:
+        self.seen += func is not torch._C._set_grad_enabled  # a context of torch's that ends, which nothing could mend
+        if self.seen == self.at and func is not torch._C._set_grad_enabled:
             raise self.error
         return func(*args, **(kwargs or {}))
 

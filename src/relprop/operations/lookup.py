@@ -13,6 +13,7 @@ from relprop.engine.functions import grafted, scaled
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
 from relprop.engine.traits import MOVES
+from relprop.operations.sample_axes import along_axis, indexed_off_first
 
 
 def _looked_up(call: Call, ids: Tensor, rows: Tensor) -> Tensor:
@@ -91,8 +92,10 @@ def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
 
 
 register(F.embedding, family="structure", handler=embedding, only=True, on_constants=True)
-register(
-    torch.embedding, torch.index_select, Tensor.__getitem__,
-    family="structure", handler=indexed, on_constants=True, traits={MOVES},
-)  # fmt: skip
+for _function, _apart in (
+    (torch.embedding, None),
+    (torch.index_select, along_axis(1, "dim", "axis")),
+    (Tensor.__getitem__, indexed_off_first),
+):
+    register(_function, family="structure", handler=indexed, on_constants=True, traits={MOVES}, apart=_apart)
 register(F.embedding_bag, family="structure", handler=embedding_bag, only=True, on_constants=True)

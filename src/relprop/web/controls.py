@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from relprop.composites import NAMES
 from relprop.errors import InputError
@@ -17,6 +17,15 @@ from relprop.web.page_subject import PageSubject
 from relprop.web.settings import FIRST, MOST_COMPOSITES, PageSettings, settings_of
 
 _ASKED = ("target", "against", "composites", "gamma", "first", "strength", "smooth", "percentile")
+
+
+class Linked(Protocol):
+    """Settings that become a link."""
+
+    def link(self) -> str:
+        """The part of a link that restores them."""
+
+
 NOTHING = "nothing"
 """The choice of no class."""
 
@@ -158,7 +167,7 @@ class Downloads:
         with gr.Accordion("The code that made this", open=False):
             self.code = gr.Code(language="python", interactive=False, show_label=False, elem_id=f"code-{self.part}")
         self.link = gr.Textbox(
-            label="Link to these settings (an uploaded picture is not in it)", interactive=False, buttons=["copy"],
+            label="Link to these settings (what was uploaded is not in it)", interactive=False, buttons=["copy"],
             visible=self.linked, elem_id=f"link-{self.part}",
         )  # fmt: skip
 
@@ -167,7 +176,7 @@ class Downloads:
         """What an answer fills."""
         return [self.code, self.link]
 
-    def shown(self, code: str, settings: PageSettings) -> list[Any]:
+    def shown(self, code: str, settings: Linked) -> list[Any]:
         """The values of the fields."""
         return [code, settings.link()]
 
