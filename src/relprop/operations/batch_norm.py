@@ -17,7 +17,7 @@ from relprop.errors import ModelStateError
 from relprop.numerics import own
 from relprop.operations.activations import detached
 from relprop.operations.folding import behind_views
-from relprop.operations.maps import Contraction, Diagonal
+from relprop.operations.maps import Diagonal
 from relprop.operations.weighted import Weighted, weighted
 from relprop.torch_private.recorded import recording
 
@@ -54,7 +54,7 @@ def batch_norm(
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         call.keeps_zeros()
-        if layer.linear.channel_axis is None or isinstance(layer.linear, Contraction):
+        if layer.linear.channel_axis is None:
             scale, shift = (layer.linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
         return layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
