@@ -9,7 +9,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from random import Random
 from typing import Any
 
@@ -19,7 +19,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import reference as ref
 import relprop
-from programs import Program, draw, step
+from program_operations import MOVES, TABLE
+from programs import Node, Program, draw, step
 from relprop.errors import RelpropWarning, SeveredGraphError
 
 COMPOSITES = ("zero", "epsilon", "gamma_flat", "gamma_box", "cp_lrp", "attnlrp", "auto")
@@ -79,6 +80,87 @@ def finite(program: Program) -> bool:
         return bool(torch.isfinite(program.build()(program.inputs())).all())
 
 
+GIVE_TO_ZEROS = ("gamma_flat", "gamma_box", "auto")
+"""The composites whose first layer gives relevance to exact zeros."""
+
+
+@lru_cache(maxsize=8)
+def values(program: Program) -> tuple[Tensor, ...]:
+    """The input, and what each operation makes of it."""
+    found = [program.inputs()]
+    for node in program.nodes:
+        found.append(step(node)(*(found[n] for n in node.operands)).detach())
+    return tuple(found)
+
+
+def of_rounding(program: Program) -> bool:
+    """Whether some value is `1 - 1` but for rounding, as a sum of what is centred: no share of it can be told."""
+    found = values(replace(program, spellings=()))
+    size = max(float(v.abs().max()) for v in found)
+    return any(_rounded(v, size) for v in found)
+
+
+def score_of_rounding(program: Program) -> bool:
+    """Whether the score of a sample is `1 - 1` but for rounding."""
+    with torch.no_grad():
+        score = target(program.build()(program.inputs()))
+    size = max(float(v.abs().max()) for v in values(replace(program, spellings=())))
+    return _rounded(score, size)
+
+
+def _rounded(v: Tensor, size: float) -> bool:
+    return bool(((v != 0) & (v.abs() < 1e-12 * size)).any())
+
+
+def tied(program: Program) -> bool:
+    """Whether an operation picks among equal numbers: which of them, or all of them, is torch's affair."""
+    found = values(replace(program, spellings=()))
+    return any(
+        any(_equals(t) for t in _candidates(node, [found[n] for n in node.operands]))
+        for node in program.nodes
+        if node.operation in _PICKING
+    )
+
+
+def _candidates(node: Node, operands: list[Tensor]) -> list[Tensor]:
+    """What an operation picks among, along the last axis."""
+    if node.operation == "maximum":
+        return [torch.stack(operands, -1)]
+    if node.operation == "max pool":
+        return [operands[0].unfold(2, 2, 1)]
+    return [operands[0].movedim(dict(node.settings)["d"], -1)]
+
+
+def _equals(t: Tensor) -> bool:
+    """Whether two numbers along the last axis are equal, but for rounding."""
+    gaps = t.sort(-1).values.diff(dim=-1)
+    return bool((gaps <= 1e-12 * t.abs().amax(-1, keepdim=True)).any())
+
+
+def softmax_by_exponentials(program: Program) -> bool:
+    """Whether a function of the logarithms of a softmax is written with their `exp`, which is that softmax.
+
+    `log(1 + exp(log_softmax(x)))` is a softplus of the one and `log1p` of the other: two functions.
+    """
+    for node, spelling in zip(program.nodes, program.spellings, strict=True):
+        if (
+            node.operation in ("softplus", "mish", "sigmoid")
+            and "{a}.exp()" in TABLE[node.operation].spellings[spelling]
+        ):
+            n = node.operands[0]
+            while n and program.nodes[n - 1].operation in MOVES:
+                n = program.nodes[n - 1].operands[0]
+            if n and program.nodes[n - 1].operation == "log softmax":
+                return True
+    return False
+
+
+def written_out(program: Program) -> bool:
+    """Whether a recurrent layer is written as its steps, which are layers of their own: the first is the first layer."""
+    pairs = zip(program.nodes, program.spellings, strict=True)
+    return any(node.operation == "recurrent" and spelling for node, spelling in pairs)
+
+
 # -------------------------------------------------------------------------------------- the properties
 
 
@@ -100,6 +182,8 @@ def zero_is_input_times_gradient(program: Program) -> None:
 
 def books_balance(program: Program) -> None:
     composite = one_of(program)
+    if score_of_rounding(program) or (composite in GIVE_TO_ZEROS and of_rounding(program)):
+        return
     R = explained(program, composite, ledger=True)
     causes = torch.stack([torch.zeros_like(R.residual), *R.ledger.values()])
     sizes = R.values.abs().flatten(1).sum(1) + R.score.abs() + causes.abs().sum(0)
@@ -112,6 +196,8 @@ def linear_in_the_seed(program: Program) -> None:
     composite = one_of(program)
     if bool((explained(program, composite).score.abs() < 1e-12).any()):
         return  # what is handed to a score of 1 - 1 is divided by 0, which is said
+    if composite in GIVE_TO_ZEROS and of_rounding(program):
+        return
     made = torch.Generator().manual_seed(program.seed)
     a, b = torch.randn(2, program.samples, generator=made, dtype=torch.float64)
     of_a, of_b, of_both, of_double = (explained(program, composite, seed=s).values for s in (a, b, a + b, 2 * a))
@@ -123,7 +209,7 @@ def linear_in_the_seed(program: Program) -> None:
 
 def a_sample_alone_is_a_sample_in_a_batch(program: Program) -> None:
     composite = one_of(program)
-    if composite in ("gamma_flat", "gamma_box", "auto") and operations_of(program) & _PICKING:
+    if composite in GIVE_TO_ZEROS and (tied(program) or of_rounding(program)):
         return  # which of several zeros is picked, torch says by the size of the batch, and these rules give zeros relevance
     x = program.inputs()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(program.seed))
@@ -167,9 +253,14 @@ def _tensors() -> int:
     return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
 
 
-_MASKS = (" < 0]", ">= 0", "< 0, 0)", "2 * torch.sigmoid(2")
+_MASKS = (" < 0]", ">= 0", "< 0, 0)")
 _FLATTENING = {"clip", "capped relu", "hard sigmoid", "hard swish"}
 _PICKING = {"largest", "sort", "max pool", "maximum"}
+
+
+def subtracts_itself(program: Program) -> bool:
+    """Whether a value is subtracted from itself: there all numbers are equal, and all gradients 0."""
+    return any(node.operation == "subtract" and len(set(node.operands)) == 1 for node in program.nodes)
 
 
 def operations_of(program: Program) -> set[str]:
@@ -179,26 +270,21 @@ def operations_of(program: Program) -> set[str]:
 def one_map_however_it_is_spelled(program: Program) -> None:
     if program.digits < 15:
         return  # where rounding is coarse, two spellings need not be on the same side of a kink
-    if operations_of(program) & _FLATTENING and operations_of(program) & _PICKING:
+    ties = tied(program)
+    if ties and (operations_of(program) & _FLATTENING or subtracts_itself(program)):
         return  # nor between equals: which one is picked is torch's affair, and its gradient is 0 there
-    if operations_of(program) & _PICKING and any(
-        node.operation == "subtract" and len(set(node.operands)) == 1 for node in program.nodes
-    ):
-        return  # as between the zeros of `x - x`
-    if "log softmax" in operations_of(program) and "exp(" in program.source():
-        return  # softplus of a log softmax, written out, is log1p of a softmax: two names of one function
+    if softmax_by_exponentials(program):
+        return
     plain = program.spelled(None)
     slopes = gradient(plain), gradient(program)
     scale = max(float(slopes[0].abs().max()), 1e-6)
     if not bool(((slopes[0] - slopes[1]).abs() <= 1e-10 * scale).all()):
         return  # nor here: torch's own gradients differ
     for composite in Random(program.seed + 2).sample(COMPOSITES, 3):
-        if composite in ("gamma_flat", "gamma_box", "auto") and any(mask in program.source() for mask in _MASKS):
-            continue  # a mask puts a constant there, and a tanh that is 1 - 1 at 0: these keep what zeros carry
-        if composite in ("gamma_flat", "gamma_box", "auto") and operations_of(program) & _PICKING:
-            continue  # which of several zeros is picked is torch's affair, and these give zeros relevance
-        if composite in ("gamma_flat", "gamma_box", "auto") and "recurrent" in operations_of(program):
-            continue  # its steps, written out, are layers of their own: the first is the first layer, and "auto" sees none
+        if composite in GIVE_TO_ZEROS and (ties or of_rounding(program) or written_out(program)):
+            continue
+        if composite in GIVE_TO_ZEROS and any(mask in program.source() for mask in _MASKS):
+            continue  # a mask puts a constant there, and these keep what zeros carry
         wanted, got = explained(plain, composite), explained(program, composite)
         close(got.score, wanted.score, 1e-9, f"score under {composite}")
         close(got.values, wanted.values, 1e-7, f"spelled otherwise under {composite}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import sys
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ from relprop.torch_private import (
     recorded,
     saved,
     state,
+    weak,
 )
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -127,7 +129,7 @@ def test_the_search_finds_each_way_to_name_one(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [calls, compiled, custom, flex, autograd_graph, modules, names, finding, recorded, saved, state]
+    "module", [calls, compiled, custom, flex, autograd_graph, modules, names, finding, recorded, saved, state, weak]
 )
 def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
     """`Seen on 2.9 to 2.14`: what a public entry is for, where it is there, what is done without it."""
@@ -417,19 +419,32 @@ def test_original() -> None:
 
 
 def test_skipped_and_within_compiled() -> None:
-    seen = []
+    """A skipped function runs as it is written, with all that it calls; its caller is compiled."""
+    seen, graphs = [], []
+
+    def below(x: Tensor) -> Tensor:
+        return x.exp()
 
     @compiled.skipped
     def look(x: Tensor) -> Tensor:
         seen.append((torch.compiler.is_dynamo_compiling(), compiled.within_compiled()))
+        return below(x)
+
+    @torch.compiler.disable(recursive=False)
+    def beside(x: Tensor) -> Tensor:
+        seen.append((torch.compiler.is_dynamo_compiling(), compiled.within_compiled()))
         return x
 
     def function(x: Tensor) -> Tensor:
-        return look(x.sin()).cos()
+        return look(beside(x.sin())).cos()
 
-    torch.compile(function, backend="eager")(torch.ones(2))
-    look(torch.ones(2))
-    assert seen == [(False, True), (False, False)]
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append([node.target for node in graph.graph.nodes if node.op == "call_method"])
+        return graph
+
+    torch.testing.assert_close(torch.compile(function, backend=backend)(torch.ones(2)), function(torch.ones(2)))
+    assert seen == [(False, True), (False, False), (False, False), (False, False)]
+    assert graphs == [["sin"], ["cos"]]
     assert compiled.compiler_loaded()
     with uncompiled():
         assert not compiled.within_compiled()
@@ -454,6 +469,21 @@ def test_breaks_forbidden() -> None:
 
 
 # --- recorded
+
+
+def test_strong() -> None:
+    """A tensor that only the graph held, met through a weak reference, outlives the graph."""
+    x = torch.ones(3, requires_grad=True)
+    h = x * 2
+    reference = weakref.ref(h)
+    y = h * h
+    del h
+    found = weak.strong(reference)
+    assert found is not None
+    del y
+    assert found.tolist() == [2.0, 2.0, 2.0] and found._base is None and found.grad_fn is not None
+    del found
+    assert weak.strong(reference) is None
 
 
 def test_what_is_saved_is_copied_before_it_is_overwritten() -> None:

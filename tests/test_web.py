@@ -293,6 +293,7 @@ def test_who_leaves_stops_only_the_own_explanation() -> None:
     assert ended and work.do("b", lambda: 1) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a destructor may swallow a first stop
 def test_stopping_a_real_explanation_leaves_nothing_behind() -> None:
     subject, given = web_pages.subject(), [("a.png", web_pages.photograph())]
     expected = pictures.ask(subject, given, PageSettings()).result[0, 0].values

@@ -228,6 +228,44 @@ def test_a_slope_at_a_zero_is_a_slope(shift, rule) -> None:
     assert bool((found.abs().amax(-1) > 0).all())
 
 
+# Functions that are 0 at 0, written as a difference that is 1 - 1 there.
+DIFFERENCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "tanh by a sigmoid": lambda t: 2 * torch.sigmoid(2 * t) - 1,
+    "tanh by a sigmoid, in place": lambda t: torch.sigmoid(2 * t).mul_(2).sub_(1),
+    "tanh by a quotient": lambda t: 1 - 2 / ((2 * t).exp() + 1),
+    "tanh by exponentials": lambda t: (t.exp() - (-t).exp()) / (t.exp() + (-t).exp()),
+    "tanh by one exponential": lambda t: (lambda e: (e - 1) / (e + 1))((2 * t).exp()),
+    "tanh by two sigmoids": lambda t: t.mul(2).sigmoid() - (-2 * t).sigmoid(),
+    "tanh by a sigmoid and its rest": lambda t: (2 * t).sigmoid() - (1 - (2 * t).sigmoid()),
+    "sinh": torch.sinh,
+    "sinh by exponentials": lambda t: (t.exp() - (-t).exp()) / 2,
+    "expm1": torch.expm1,
+    "exp - 1": lambda t: t.exp() - 1,
+    "exp - 1 by alpha": lambda t: torch.sub(t.exp(), 0.5, alpha=2),
+    "1 - exp(-x)": lambda t: torch.rsub((-t).exp(), 1),
+    "sigmoid - 1/2": lambda t: torch.sigmoid(t) + -0.5,
+    "softplus - log 2": lambda t: F.softplus(t) - F.softplus(torch.zeros((), dtype=D)),
+    "1 - cos": lambda t: 1 - t.cos(),
+    "elu": lambda t: torch.where(t > 0, t, t.exp() - 1),
+    "a relu of a difference": lambda t: (t.exp() - 1).relu(),
+    "a difference, scaled and moved": lambda t: ((t.exp() - 1) * 3).flip(-1).flip(-1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", DIFFERENCES.values(), ids=DIFFERENCES)
+@pytest.mark.parametrize("rule", FIRSTS.values(), ids=FIRSTS)
+def test_a_function_that_is_zero_at_zero_passes_on_what_zeros_carry(function, rule) -> None:
+    """However it is written, its zeros hand their relevance to the zeros that made them."""
+    model, x = net(), picture()
+    composite = Composite({first: rule})
+    y = function(x)
+    wanted = relprop.attribute(model, y, 1, composite=composite)
+    got = relprop.attribute(lambda t: model(function(t)), x, 1, composite=composite)
+    assert bool(wanted.values[y == 0].any())
+    close(got.values, wanted.values)
+
+
 def test_a_score_of_zero_hands_out_nothing() -> None:
     """All entries are 0 by a bias, and so is the score: what a flat layer shares is 0 as well."""
     c, w = torch.tensor([[1.0, -2.0, 0.5]], dtype=D), torch.randn(4, 3, dtype=D)

@@ -43,7 +43,7 @@ def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
                     continue
             elif (note := note_of(value)) is not None and note.run is run and note.version == value._version:
                 if note.layer is not None:
-                    note.layer.read()
+                    note.layer.saved.read()
                 live.append(value)
                 continue
         elif not isinstance(value, _NESTS):
@@ -77,7 +77,7 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
             check(run, value)
             note = renew(run, value)  # it was written into through a view
         if note.layer is not None:
-            note.layer.read()
+            note.layer.saved.read()
         live.append(value)
         return value
     if isinstance(value, list):
@@ -151,7 +151,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         _unseen(run, value, type(value.grad_fn).__name__, COMPILED)
     note = noted(run, value)
     if note.layer is not None:
-        note.layer.read()
+        note.layer.saved.read()
     live.append(value)
     return value
 
@@ -257,7 +257,7 @@ def _replace(value: Tensor, result: Tensor) -> None:
             NOTE.put(value, note)
             note.version = value._version
             if note.layer is not None:
-                note.layer.stands_for(value)
+                note.layer.saved.stands_in(value)
 
 
 def _unseen(run: Run, value: Tensor, name: str, maker: str) -> None:

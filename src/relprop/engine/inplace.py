@@ -132,7 +132,7 @@ def _preserve(target: Any, copy: Tensor | None = None) -> None:
     """Saves what a layer's rule still needs of a tensor, before the tensor is overwritten. `copy` has its numbers."""
     note = note_of(target) if isinstance(target, Tensor) else None
     if note is not None and note.layer is not None:
-        note.layer.preserve(copy)
+        note.layer.saved.preserve(copy)
 
 
 def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> None:

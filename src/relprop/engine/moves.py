@@ -39,6 +39,13 @@ def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
     return result
 
 
+def came_from(call: Call, t: Tensor, known: Note, shape: torch.Size, function: Any = None, *args: Any) -> None:
+    """Notes that a live tensor has the entries of one that was noted before, moved by `function` if it is given."""
+    known.forked = True
+    note = noted(call.run, t)
+    note.move = Move(known, shape, function, args, {}, None)
+
+
 def joined(call: Call, parts: Any, result: Tensor, join: Callable[[Any], Tensor]) -> Tensor:
     """Notes that a concatenation whose live parts all come from one tensor is this tensor, with its entries moved.
 

@@ -95,6 +95,28 @@ def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: 
     _scale_at_zeros(y, run, scale)
 
 
+def through_chain(call: Call, y: Tensor, x: Tensor, source: Tensor) -> Tensor:
+    """A sum that ends an elementwise function of `source`, such as `2 * sigmoid(2 s) - 1`, which is a tanh.
+
+    Its operand x is not 0 where the sum and the source are. There the relevance goes to the source, as through any
+    function of it that is 0 at 0.
+    """
+    with torch.no_grad():
+        both = (y == 0) & (source == 0) & (x != 0)
+        if not known(both.any(), True):
+            return y
+    if not call.zeros:
+        _preserve(call, y, x)
+        call.keeps_zeros()
+    run, ratio = call.run, tiny(y.dtype) / tiny(source.dtype)
+
+    def propagate(s: Tensor, g: Tensor) -> Tensor:
+        return torch.where(both & carrying(g), g * ratio, 0.0) if run.sites.nz_first else torch.zeros_like(g)
+
+    value = y.detach().clone()
+    return grafted(value, y + custom(source, lambda: torch.zeros_like(value), propagate))
+
+
 def _of_affine(call: Call, x: Tensor, dead: Tensor) -> Tensor:
     """`y = a x + b`, entry by entry: all goes to x if x is also 0."""
     slope = _on(call, x, torch.ones_like(x)) - _on(call, x, torch.zeros_like(x))

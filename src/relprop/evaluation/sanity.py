@@ -152,8 +152,9 @@ def sanity(
             )
         if inputs is not None:
             raise InputError("a built network has inputs of its own: leave inputs out.")
-        tasks = [BUILT[kind](samples, generator(seed, f"built {kind}")) for kind in kinds]
-        checks = [_built(each, task, seed) for task in tasks for each in found]
+        with guarded(None):
+            tasks = [BUILT[kind](samples, generator(seed, f"built {kind}")) for kind in kinds]
+            checks = [_built(each, task, seed) for task in tasks for each in found]
         return Sanity(composite=nothing(), checks=checks)
     if inputs is None:
         raise InputError("sanity needs inputs, samples of the model's data; without them pass a kind, such as 'built'.")

@@ -13,6 +13,7 @@ from relprop.operations import (  # noqa: F401
     flex_attention,
     followed_functions,
     gates,
+    linear,
     lookup,
     losses,
     matrices,
@@ -31,7 +32,6 @@ from relprop.operations import (  # noqa: F401
     steps,
     structure,
     triangular,
-    weighted,
 )
 from relprop.operations.register_table import table
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.notes import note_of
-from relprop.engine.origins import chain, remembered
+from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
 from relprop.engine.tensors import is_live
 from relprop.engine.traits import ADDS, AFFINE
-from relprop.engine.zeros import sum_of_two
+from relprop.engine.zeros import sum_of_two, through_chain
 from relprop.numerics import aside
 from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
@@ -33,16 +33,22 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     result = call()
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
-    if found is not None and result.shape == live.shape:
-        remembered(call, result, found)
-    return result
+    return result if found is None or result.shape != live.shape else _continued(call, result, live, found)
+
+
+def _continued(call: Call, result: Tensor, live: Tensor, found: Origin) -> Tensor:
+    """A step of an elementwise chain. What its zeros carry goes to the start of the chain, if that is 0 as well."""
+    if call.zeros_carry and not found.step.affine:
+        result = through_chain(call, result, live, found())
+    return remembered(call, result, found)
 
 
 def _of_one_output(live: Tensor) -> bool:
     """Whether a layer made a tensor that has no axis of channels, such as `x @ row`: then a scalar is its bias."""
     note = note_of(live)
     layer = None if note is None else note.layer or (note.scaled and note.scaled[0])
-    return layer is not None and isinstance(layer.linear, Contraction) and not layer.linear.channels
+    linear = None if layer is None else layer.weighted.linear
+    return isinstance(linear, Contraction) and not linear.channels
 
 
 def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
@@ -51,7 +57,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None:
         layer, scale = behind_views(note, live.dtype) or (None, None)
-    channels_first = layer is not None and layer.linear.over(0)
+    channels_first = layer is not None and layer.weighted.linear.over(0)
     if layer is None or not (constant.ndim < live.ndim or channels_first or call.is_model_constant(constant)):
         return call()  # it may differ between samples
     if not channels_first and constant.ndim and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
@@ -78,7 +84,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if call.place is not None:
         call.place.merge()
     call.keeps_zeros()
-    return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
+    return layer.folded(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 
 def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
@@ -90,9 +96,7 @@ def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         y = sum_of_two(call, call, input, other, **kwargs) if call.zeros_carry else call()
         found = chain(call.function, (input, other), kwargs, affine=True)
-        if found is not None:
-            remembered(call, y, found)
-        return y
+        return y if found is None else _continued(call, y, input, found)
     if not isinstance(other, (Tensor, int, float)):
         return call()
     return with_constant(call, input, other)

@@ -15,11 +15,14 @@ from relprop.engine.functions import custom, written
 from relprop.engine.moves import picked
 from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, origin, proportional, remembered
 from relprop.engine.registry import register
+from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.traits import MOVES
 from relprop.numerics import nonzero, own, where_positive
 from relprop.operations.activations import alone, detached, elementwise, maker, relu
+from relprop.operations.sample_axes import along_axis
+from relprop.operations.stacks import elementwise_extreme
 from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
 
@@ -73,7 +76,7 @@ def _capped(call: Call, input: Tensor, high: float, step: ChainStep) -> Tensor:
         y = written(call.into.target, input, call.into.write, lambda x, g: _below(x, g, high))
         call.renew(y)
     if layer is not None:
-        layer.rectify(input, inplace=call.into is not None, whole=True)
+        layer.saved.rectify(input, inplace=call.into is not None, whole=True)
     chained = ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs)
     return remembered(call, y, before._replace(step=chained))
 
@@ -125,7 +128,11 @@ def extremum(largest: bool) -> Callable[..., Any]:
         pair: tuple[Any, Any] = (args[0] if args else kwargs.get("input"), other)
         live = [t for t in pair if isinstance(t, Tensor) and t.requires_grad]
         if live and not isinstance(other, Tensor):  # along the axis that the second argument gives
-            return picked(call, live[0], call(), kwargs.get("dim", 0 if other is None else other))
+            axis = kwargs.get("dim", 0 if other is None else other)
+            result = picked(call, live[0], call(), axis)
+            if isinstance(result, tuple):
+                elementwise_extreme(call, live[0], result[0], axis, largest)
+            return result
         if len(live) == 2:
             return multiples(call, call(), *live)
         if not live:
@@ -196,8 +203,9 @@ register(F.hardsigmoid, family="activation", handler=hardsigmoid)
 register(torch.threshold, F.threshold, family="activation", handler=threshold, in_place=threshold)
 
 
-register(*named("where"), family="structure", handler=selecting, traits={MOVES})
+register(*named("where"), family="structure", handler=selecting, traits={MOVES}, apart=by_entry)
 
 
-for _largest, _names in ((True, "max maximum fmax"), (False, "min minimum fmin")):
-    register(*named(_names), family="selection", handler=extremum(_largest))
+for _largest, _along_axis, _of_two in ((True, "max", "maximum fmax"), (False, "min", "minimum fmin")):
+    register(*named(_along_axis), family="selection", handler=extremum(_largest), apart=along_axis(1, "dim", "axis"))
+    register(*named(_of_two), family="selection", handler=extremum(_largest), apart=by_entry)

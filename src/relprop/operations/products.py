@@ -17,6 +17,7 @@ from relprop.engine.functions import Share, custom, grafted, scaled
 from relprop.engine.notes import role_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
+from relprop.engine.rows import by_entry
 from relprop.engine.tensors import is_live, without_history
 from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
@@ -25,8 +26,10 @@ from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.exponentials import quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
+from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar
+from relprop.operations.stacks import parts_of, with_axis
 from relprop.rules.base import Way
 
 
@@ -166,10 +169,30 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
 
 
 def prod(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """A product of `n` elements gives `1 / n` to each."""
+    """A product of `n` elements gives `1 / n` to each. Along the axis of a stack, it is the product of the operands."""
+    dim, keepdim = kwargs.get("dim", args[0] if args else None), kwargs.get("keepdim", args[1] if args[1:] else False)
+    parts = None if "dtype" in kwargs else parts_of(call, input, dim)
+    if parts is not None:
+        y = _product_of(call, parts)
+        return with_axis(call, y, input, dim) if keepdim else y
     y = call()
     count = max(1, input.numel() // max(1, y.numel()))
     return call(scaled(input, 1 / count), *args, **kwargs) if count > 1 else y
+
+
+def _product_of(call: Call, parts: list[Tensor]) -> Tensor:
+    """A product of the operands of a stack, of which some may be constants."""
+    live = [t for t in parts if is_live(t)]
+    if len(parts) == 2:
+        call.becomes(torch.mul, *parts)
+        return mul(call, *parts)
+    call.becomes(lambda *factors: torch.stack(factors).prod(0), *parts)
+    found = chain(call.function, tuple(parts), {}) if len(live) == len(parts) else None
+    if found is not None and finite_at_zero(found.step, found.source):
+        return along(call, found, detached(call))
+    multiplied(call, parts)
+    given = iter(shares(call, live))
+    return call(*(scaled(t, next(given)) if is_live(t) else t for t in parts))
 
 
 def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
@@ -214,8 +237,8 @@ def rsqrt(call: Call, input: Tensor) -> Tensor:
 
 register(torch.mul, torch.multiply, family="product", handler=mul, traits={SCALES})
 register(torch.div, torch.divide, torch.true_divide, family="division", handler=div, traits={SCALES, FIRST})
-register(torch.reciprocal, family="division", handler=reciprocal)
-register(torch.rsqrt, family="division", handler=rsqrt)
+register(torch.reciprocal, family="division", handler=reciprocal, apart=by_entry)
+register(torch.rsqrt, family="division", handler=rsqrt, apart=by_entry)
 register(torch.pow, family="activation", handler=power)
 register(torch.addcmul, family="product", handler=addcmul, traits={AFFINE})
 register(torch.addcdiv, family="division", handler=addcdiv, traits={AFFINE})
@@ -227,7 +250,8 @@ register(
     torch.Tensor.__imod__,
     family="division",
     handler=remainder,
+    apart=by_entry,
 )
 register(torch.outer, torch.ger, torch.kron, torch.cross, torch.linalg.cross, torch.xlogy, family="product")
-register(torch.prod, family="product", handler=prod)
-register(torch.cumprod, family="product", handler=cumprod)
+register(torch.prod, family="product", handler=prod, apart=along_axis(1, "dim", "axis"))
+register(torch.cumprod, family="product", handler=cumprod, apart=along_axis(1, "dim", "axis"))

@@ -14,6 +14,8 @@ from relprop.engine.registry import native, register
 from relprop.engine.tensors import is_live
 from relprop.engine.traits import REDUCES
 from relprop.operations.activations import STATISTIC
+from relprop.operations.sample_axes import along_axis
+from relprop.operations.stacks import elementwise_sum, parts_of, with_axis
 
 
 def degree(k: int) -> Callable[..., Any]:
@@ -37,14 +39,31 @@ def var_mean(call: Call, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     return (var, scaled(mean, 2).clone()) if mean.requires_grad else (var, mean)
 
 
+def total(call: Call, input: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor:
+    """A sum or a mean: linear. Along the axis of a stack, it is the sum of the operands, and no statistic."""
+    parts = None if kwargs or dim is None else parts_of(call, input, dim)
+    if parts is None:
+        return call()
+    y: Tensor = call.function(input, dim)
+    elementwise_sum(call, parts, y)
+    call.give(y, STATISTIC, False)
+    return with_axis(call, y, input, dim) if keepdim else y
+
+
 register(
-    torch.mean, torch.sum, torch.nansum, torch.nanmean, torch.trace,
-    family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True},
+    torch.mean, torch.sum,
+    family="sum", handler=total, traits={REDUCES}, gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"),
 )  # fmt: skip
-register(torch.var, family="norm", handler=degree(2), gives={STATISTIC: True})
+register(
+    torch.nansum, family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"),
+)  # fmt: skip
+register(torch.nanmean, torch.trace, family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True})
+register(torch.var, family="norm", handler=degree(2), gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"))
+register(torch.std, family="norm", handler=degree(1), gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"))
+register(torch.norm, family="norm", handler=degree(1), gives={STATISTIC: True}, apart=along_axis(2, "dim"))
 register(torch.var_mean, family="norm", handler=var_mean, gives={STATISTIC: True})
 register(
-    torch.std, torch.std_mean, torch.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
+    torch.std_mean, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
     torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
     torch.renorm, torch.frobenius_norm, torch.nuclear_norm, torch.native_norm, torch.norm_except_dim,
     family="norm", handler=degree(1), gives={STATISTIC: True},
