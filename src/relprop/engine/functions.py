@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.errors import RuleError
 from relprop.torch_private.calls import applied
 
 Share = float | Callable[[], float]
@@ -57,7 +58,10 @@ class _Custom(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        return ctx.propagate(x, g), None, None
+        found = ctx.propagate(x, g)
+        if found is None:
+            raise RuleError("a rule returned None: its method returns G at the input, a tensor in the input's shape.")
+        return found, None, None
 
 
 def custom(x: Tensor, compute: Callable[[], Tensor], propagate: Propagate) -> Tensor:

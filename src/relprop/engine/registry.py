@@ -23,6 +23,8 @@ REFUSED = "refused"
 CUSTOM = "custom function"
 """The family of autograd functions that nobody registered."""
 Handler = Callable[..., Any]
+Apart = Callable[[tuple, dict, list[Any], Any], bool]
+"""A test of whether a call keeps samples apart, from its arguments, its live operands and a result (`engine.rows`)."""
 
 
 MAIN = Spelling()
@@ -72,6 +74,7 @@ class Entry:
     gives: tuple[tuple[str, Any], ...] = ()
     on_constants: bool = False
     decomposes: bool = False
+    apart: Apart | None = None
 
     @cached_property
     def handler(self) -> Handler:
@@ -121,6 +124,7 @@ def register(
     on_constants: bool = False,
     decomposes: bool = False,
     answer: Handler | None = None,
+    apart: Apart | None = None,
 ) -> None:
     """Tells the engine how relevance passes an operation.
 
@@ -148,6 +152,9 @@ def register(
         on_constants: whether the handler is also called when no operand carries relevance.
         decomposes: whether the handler runs the visible steps that the operation stands for. Rules act on these alone.
         answer: for family "silent": a function that answers in the operation's place.
+        apart: a function `(args, kwargs, live, result) -> bool` that tells by the arguments whether the operation keeps
+            samples apart, each in its own rows along the first axis. Where nothing tells, the backward pass is measured.
+            It is not needed for activations, nor for operations whose traits say that each entry stands by itself.
 
     Raises:
         InputError: the family is unknown or lacks a default handler, a trait or role does not exist, or a function is
@@ -184,7 +191,7 @@ def register(
             if replace or name not in TABLE or name is function:
                 TABLE[name] = Entry(
                     function, family, Handlers(handler, in_place, answer, weight), spelling, reason,
-                    frozenset(traits), given_roles, on_constants, decomposes,
+                    frozenset(traits), given_roles, on_constants, decomposes, apart,
                 )  # fmt: skip
 
 

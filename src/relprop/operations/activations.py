@@ -25,6 +25,7 @@ from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
+from relprop.operations.sample_axes import along_axis
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
 STATISTIC = role(
@@ -244,7 +245,7 @@ register(
     family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},
 )  # fmt: skip
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
-register(F.glu, family="product", handler=glu)
+register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,

@@ -19,6 +19,7 @@ from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, own, wide
 from relprop.operations.activations import elementwise
 from relprop.operations.exponentials import as_softmax
+from relprop.operations.sample_axes import along_axis, with_axes
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.weak import strong
 
@@ -198,9 +199,11 @@ def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:
     return elementwise(call, *args, **kwargs) if len(live) == 1 and len(args) == 2 and args[0] is live[0] else call()
 
 
-register(F.local_response_norm, family="norm", handler=local_response_norm)
-register(F.normalize, family="norm", handler=normalize)
-register(F.cosine_similarity, family="product", handler=cosine_similarity)
-register(torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax")
+register(F.local_response_norm, family="norm", handler=local_response_norm, apart=with_axes(3))
+register(F.normalize, family="norm", handler=normalize, apart=along_axis(2, "dim", default=1))
+register(F.cosine_similarity, family="product", handler=cosine_similarity, apart=along_axis(2, "dim", default=1))
+register(
+    torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax", apart=along_axis(1, "dim", "axis")
+)
 register(torch.logaddexp, torch.logaddexp2, family="softmax", handler=native_jacobian)
-register(torch.logcumsumexp, family="softmax", handler=native)
+register(torch.logcumsumexp, family="softmax", handler=native, apart=along_axis(1, "dim", "axis"))
