@@ -261,6 +261,21 @@ def proportional(pool: Layer, x: Tensor, r: Tensor, *, epsilon: float = 1e-6) ->
     return shares(c, total + epsilon * sign(total), r.flatten(1)).reshape(x.shape)
 
 
+def by_softmax(pool: Layer, x: Tensor, r: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Of max pooling: R_i = sum_j softmax of x / t over window j at i, times R_j."""
+    seen = windows(pool, x.shape[1:])
+    weight = (x.flatten(1)[:, :, None] / temperature).masked_fill(~seen, -torch.inf).softmax(1)
+    return (weight * r.flatten(1)[:, None]).sum(2).reshape(x.shape)
+
+
+def the_two_largest(pool: Layer, x: Tensor, r: Tensor) -> Tensor:
+    """Of max pooling: half of R_j to each of the two largest entries of window j."""
+    seen = windows(pool, x.shape[1:])
+    held = x.flatten(1)[:, :, None].masked_fill(~seen, -torch.inf)
+    weight = torch.zeros_like(held).scatter(1, held.topk(2, 1).indices, 0.5)
+    return (weight * r.flatten(1)[:, None]).sum(2).reshape(x.shape)
+
+
 def average_pool(pool: Layer, x: Tensor, r: Tensor) -> Tensor:
     """R_i = sum_j x_i / S_j r_j; a window of nothing but dead units passes on what it received in equal
     parts.

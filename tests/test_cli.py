@@ -305,6 +305,10 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "long.npy", "-m", "mine:table"], "cannot take an input of shape (2, 7): mat1 and mat2"),
         (["explain", "one.png", "-m", "mine:small", "--size", "8"], "--size is the side of the pictures"),
         (["explain", "one.png", "-m", "mine:small", "--mean", "1,2"], "three numbers"),
+        (
+            ["explain", "one.png", "-m", "mine:small", "--mean", "0.5"],
+            "one number each, for grey pictures, or three each",
+        ),
         (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
         (["composites", "nothing"], "there is no composite named 'nothing'"),
         (["show", "empty"], "not a saved result"),

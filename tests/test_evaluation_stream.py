@@ -22,7 +22,7 @@ def test_the_first_of_equal_keys_stands_for_all(rows: int, collide: bool, monkey
     if collide:
         monkeypatch.setattr(known_scores, "hashed", lambda given: torch.zeros(len(given), dtype=torch.long))
     given = keys(rows, 2)
-    first, _ = distinct(given)
+    first, group = distinct(given)
     assert torch.equal(given[first][group], given)
     assert first.tolist() == sorted(first.tolist())
     if not collide:

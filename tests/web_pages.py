@@ -80,7 +80,8 @@ def served(subjects: Any = None, **given: Any) -> Iterator[str]:
     from relprop.web.limits import Limits
 
     limits = given.pop("limits", None) or Limits()
-    blocks = server.made(subjects or [("small", subject)], limits, examples=given.pop("examples", None))
+    parts = {name: given.pop(name) for name in ("examples", "runs") if name in given}
+    blocks = server.made([("small", subject)] if subjects is None else subjects, limits, **parts)
     running = server.start(blocks, port=0, **given)
     try:
         yield running.address
@@ -113,7 +114,7 @@ class Page:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(address + path)
-        self.page.wait_for_selector("#maps")
+        self.page.wait_for_selector("#maps", state="attached")
 
     def drop(self, path: Path) -> None:
         """Gives a file to the first field of files."""

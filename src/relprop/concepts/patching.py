@@ -24,6 +24,7 @@ from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.attribution.targets import known_labels, scores, select_output
 from relprop.composites import Composite
 from relprop.concepts.patched_splices import PatchedSplice
+from relprop.engine.eager import step_by_step
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
 from relprop.results.relevance import Relevance
@@ -80,6 +81,7 @@ class Patches:
         return f"{len(self)} patches, estimates by {self.composite!r}, correlation {self.correlation:.3f}\n{self.table(10)}"
 
 
+@step_by_step
 @public("relprop.patch")
 @torch.no_grad()
 def patch(

@@ -63,7 +63,10 @@ def role(
     then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
     joined_by: Iterable[str] = (MOVES,),
 ) -> str:
-    """Declares a role and returns its name."""
+    """Declares a role and returns its name; see `Role` for the arguments.
+
+    Most roles need the traits that they survive, and no function: `role("scores", MOVES, SAME, given_by=..., asked_by=...)`.
+    """
     ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
     ROLE_NAMES.add(name)
     if read is not None:

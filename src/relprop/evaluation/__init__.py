@@ -1,7 +1,7 @@
 """How far an explanation can be trusted, in numbers; and which composite is best for a model."""
 
 from relprop.evaluation.erasing import Erasure, SoftErasure
-from relprop.evaluation.evaluate import Evaluate
+from relprop.evaluation.evaluator import Evaluate
 from relprop.evaluation.flipping import Flipping
 from relprop.evaluation.localising import Localisation
 from relprop.evaluation.looking import ClassContrast, Complexity, Conservation

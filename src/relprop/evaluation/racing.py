@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError, RelpropError
-from relprop.evaluation.evaluate import evaluate
+from relprop.evaluation.evaluator import evaluate
 from relprop.evaluation.paired_statistics import mean, standard_error
 from relprop.evaluation.subject import Subject
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from relprop.attribution.survey import survey
 from relprop.composites import Composite
 from relprop.errors import InputError
+from relprop.evaluation.batches import together
 from relprop.evaluation.generators import generator
 from relprop.evaluation.left_unchanged import guarded
 from relprop.evaluation.memory import BatchSize
@@ -136,7 +137,7 @@ def search(
 
     Args:
         model: as in `relprop.evaluate`, like all arguments that are not listed here.
-        inputs: samples; at least 10, and better 40.
+        inputs: samples; at least 10, and better 40; or an iterable of batches of them, each a pair of inputs and targets.
         targets: as `relprop.attribute` takes them.
         space: "auto", by what the network is made of; a mapping from keys of composites to lists of rules, all of whose
             combinations are tried; or a list of composites.
@@ -154,6 +155,7 @@ def search(
         InputError: an argument does not fit, or there are too few samples.
         ModuleNotFoundError: the space is larger than 40, and Optuna is not installed.
     """
+    inputs, targets = together(inputs, targets)
     made = subject(model, inputs, targets, of=of, select=select, kwargs=dict(forward_kwargs or {}))
     count = len(made)
     if count < 2 * BLOCK:

@@ -73,14 +73,19 @@ def _largest(rows: Tensor, bag: Tensor, bags: Tensor) -> Tensor:
     return torch.zeros_like(bags).index_add(0, bag, rows * (first[bag] == order).to(rows.dtype))
 
 
+def _rows_alone(index: tuple[Any, ...]) -> bool:
+    """Whether what follows the ids in an index takes all columns."""
+    return all(one is Ellipsis or (isinstance(one, slice) and one == slice(None)) for one in index)
+
+
 def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """`table[ids]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: other spellings of a lookup."""
+    """`table[ids]`, `table[ids, :]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: spellings of a lookup."""
     rows = call()
     if len(call.live) == 1:
         return rows
     if isinstance(rows, Tensor) and rows.is_floating_point() and not rows.requires_grad:
         for candidate in (*args, *kwargs.values()):
-            ids = candidate[0] if isinstance(candidate, tuple) and len(candidate) == 1 else candidate
+            ids = candidate[0] if isinstance(candidate, tuple) and _rows_alone(candidate[1:]) else candidate
             if call.positions_of(ids) is not None and rows.shape[: ids.ndim] == ids.shape:
                 return _looked_up(call, ids, rows)
     return rows

@@ -72,6 +72,9 @@ LINK = """
 """
 """The whole link of settings, which also becomes the page's address."""
 
+WHOLE = "(query) => query ? new URL(query, window.location.href.split('?')[0]).href : query"
+"""The whole link of settings; the page's address stays."""
+
 QUERY = "() => window.location.search"
 """The settings of the page's address."""
 
@@ -87,6 +90,9 @@ STYLE = """
 .relprop .hint { color: #5f5f5f; }
 .relprop { padding: .75rem; border-radius: 8px; }
 .relprop th { font-weight: 600; }
+.relprop .maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.75rem, 1fr)); }
+.relprop .maps button { overflow-wrap: anywhere; }
+.relprop .maps img { width: 7rem; height: auto; max-width: 100%; margin-bottom: .25rem; }
 .relprop .rows { max-height: 22rem; overflow-y: auto; }
 .relprop .rows td, .relprop .rows th { padding: .1rem .6rem; }
 .relprop .rows button { border: 1px solid var(--line); border-radius: 6px; background: #fff; color: #141414; font: inherit;
@@ -97,4 +103,7 @@ STYLE = """
 
 def styled(body: str) -> str:
     """Our HTML with its style, as the value of a field."""
-    return html.fragment(f"<style>{STYLE}</style>{body}")
+    reached = body.replace(
+        '<div class="scroll">', '<div class="scroll" tabindex="0">'
+    )  # by the keyboard, to be scrolled
+    return html.fragment(f"<style>{STYLE}</style>{reached}")

@@ -327,5 +327,5 @@ class Evaluate:
     __wrapped__ = staticmethod(evaluate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Evaluation:
-        """Measures how far explanations can be trusted; see `relprop.evaluation.evaluate.evaluate`."""
+        """Measures how far explanations can be trusted; see `relprop.evaluation.evaluator.evaluate`."""
         return evaluate(*args, **kwargs)
