@@ -6,6 +6,7 @@ Changes that cannot matter, or that no test should pin down, are left out by the
 - texts: `raise` statements (not the condition above one), `warn(...)`, f-strings, `__repr__`, `__str__`, and functions
   that are annotated to return `str`;
 - `cast`, `TypeVar` and `lru_cache(...)` calls, which only type checkers or speed see;
+- `strict=` of `zip`, which only checks, and products with a sign that is 1 or -1, `copysign(ones, ...)`;
 - conditions that ask `own(...)`, made false: then a copy is made where memory could be reused;
 - what Python's compiler makes the same code of.
 """
@@ -101,7 +102,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     owned = isinstance(node, (ast.If, ast.IfExp, ast.BoolOp)) and _asks_own(getattr(node, "test", node))
     new = copy.deepcopy(node)
     match new:
-        case ast.BinOp() if type(new.op) in _OPERATORS:
+        case ast.BinOp() if type(new.op) in _OPERATORS and not (_is_a_sign(new.left) or _is_a_sign(new.right)):
             new.op = _OPERATORS[type(new.op)]()
             yield "operator", new
         case ast.Compare() if len(new.ops) == 1 and type(new.ops[0]) in _COMPARISONS:
@@ -130,6 +131,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                 yield "always" if value else "never", new
         case ast.Expr(value=ast.Call()) | ast.AugAssign():
             yield "statement dropped", ast.Pass()
+
+
+def _is_a_sign(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node).startswith("torch.copysign(torch.ones(")
 
 
 def _asks_own(test: ast.AST) -> bool:
@@ -166,6 +171,8 @@ def _left_out(node: ast.AST) -> bool:
             return True
         case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)):
             return name in _UNSEEN
+        case ast.keyword(arg="strict"):
+            return True
         case ast.Expr(value=ast.Call()) as expression:
             return _left_out(expression.value)
         case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.ClassDef(bases=[ast.Name(id="Protocol")]):

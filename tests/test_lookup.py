@@ -135,6 +135,25 @@ def test_bags(mode: str, form: str) -> None:
     close(found.values, expected.values.sum(-1))
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_any_size(mode: str) -> None:
+    """Of one id, of none, of several: each id gets the products of its row with the weights, by its share of the bag."""
+    table, head = torch.randn(12, 6).double(), nn.Linear(6, 3).double()
+    ids, starts, sizes = torch.tensor([[3, 7, 7, 1, 0, 11]]), torch.tensor([0, 1, 1, 4]), [1, 0, 3, 2]
+
+    def model(ids: Tensor) -> Tensor:
+        return head(F.embedding_bag(ids.flatten(), table, starts, mode=mode)).sum(0, keepdim=True)
+
+    parts = []
+    for rows in table[ids[0]].split(sizes):
+        share = torch.full_like(rows, 1 / max(len(rows), 1) if mode == "mean" else 1.0)
+        if mode == "max" and len(rows):
+            share = F.one_hot(rows.argmax(0), len(rows)).T.double()  # the first of equals
+        parts.append((rows * share) @ head.weight[2].detach())
+    found = relprop.attribute(model, ids, 2, composite="zero")
+    close(found.values, torch.cat(parts)[None])
+
+
 def test_a_mask_gets_nothing_and_layers_give_the_features() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
