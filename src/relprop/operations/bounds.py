@@ -34,7 +34,12 @@ def bounded(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple, dict]) -> Any:
-    """`min(max(x, low), high)`, where `how` gives the function of `x` that computes it and its other arguments."""
+    """`min(max(x, low), high)`, where `how` gives the function of `x` that computes it and its other arguments.
+
+    With bounds that differ from entry to entry, the winner takes all, as in `extremum`.
+    """
+    if call.way is Way.DEFAULT and any(isinstance(v, Tensor) and v.numel() > 1 for v in (low, high)):
+        return NotImplemented if call.inplace else call()
     rectifies = isinstance(low, (int, float)) and low == 0 and input.is_floating_point()
     if rectifies and (high is None or high == float("inf")):
         return relu(call, input)
@@ -172,10 +177,12 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any,
     """A relu if both numbers are 0."""
     if threshold == 0 and value == 0 and input.is_floating_point():
         return relu(call, input)
+    if call.inplace:
+        return NotImplemented
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
     step = ChainStep(torch.threshold, (SOURCE, threshold, value), {})
-    return NotImplemented if call.inplace else alone(call, input, step, detached(call))
+    return alone(call, input, step, detached(call))
 
 
 BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {

@@ -183,7 +183,7 @@ class _Made(type):
 class Rule(metaclass=_Made):
     """Base of all rules: a frozen value, compared by its parameters.
 
-    Class attributes:
+    Attributes:
         families: the families of operations the rule can act on. Those whose method it defines need not be named.
         proportional: whether `R_i = 0` wherever `x_i = 0`. A rule that may give relevance to zeros says False here, and
             returns `R / relprop.numerics.nonzero(x)`.
