@@ -112,6 +112,25 @@ def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: PageSubje
         assert "<b>" not in shown
 
 
+@pytest.mark.parametrize(
+    "linked",
+    [
+        texts.LinkedText(), texts.LinkedText("a & b?=c #d\n+%20 é", " Paris", "id:464", ("epsilon", "auto"), True),
+        texts.LinkedText("x", "2", "1"),
+    ],
+)  # fmt: skip
+def test_a_link_restores_a_text(linked: texts.LinkedText) -> None:
+    assert texts.LinkedText.of_link(linked.link()) == linked
+
+
+def test_links_that_hold_no_text() -> None:
+    assert "text=" not in texts.LinkedText("a" * 1001).link()
+    assert texts.LinkedText("\ud800x").link() == "?text=%3Fx"
+    for query in ("?composites=nothing", "?target=" + "a" * 101, "?text=" + "a" * 20_000):
+        with pytest.raises(RelpropError):
+            texts.LinkedText.of_link(query)
+
+
 def test_questions_that_cannot_be_answered(classes: PageSubject, language: PageSubject) -> None:
     def refused(
         subject: PageSubject, text: str, wish: texts.TextRequest, kind: type[RelpropError], message: str
@@ -143,13 +162,19 @@ def test_a_text_in_a_browser(language: PageSubject, classes: PageSubject) -> Non
     with web_pages.served([("writer", lambda: language)]) as address, playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 420, "height": 900})
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)
         page.fill("#text textarea", "The capital of France is Paris")
         page.click("#ask")
         page.wait_for_selector("#maps .tokens")
+        page.wait_for_function("window.location.search.includes('text=The+capital')")
+        link = page.url
+        page.goto("about:blank")
+        page.goto(link)
+        page.wait_for_selector("#maps .tokens")
+        assert page.input_value("#text textarea") == "The capital of France is Paris"
         page.locator("#tokens button").last.click()
         page.wait_for_function("document.querySelector('#target textarea, #target input').value !== ''")
         page.wait_for_selector("#maps .tokens")
@@ -159,5 +184,5 @@ def test_a_text_in_a_browser(language: PageSubject, classes: PageSubject) -> Non
             page.click("#download-csv-text")
         assert "relevance" in Path(download.value.path()).read_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= 420
-        assert not [url for url in requests if not url.startswith((address, "data:", "blob:"))]
+        assert not [url for url in requests if not url.startswith((address, "data:", "blob:", "about:"))]
         browser.close()

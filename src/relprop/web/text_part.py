@@ -37,6 +37,7 @@ class TextFields:
     def add(self) -> None:
         """Adds the fields and their events."""
         gr = gradio()
+        self.query = gr.Textbox(visible=False)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.text = gr.Textbox(
@@ -99,7 +100,7 @@ class TextFields:
                     visible=not self.classes,
                 )
                 self.kept = controls.Downloads(
-                    OF_NUMBERS, self.desk, self.part, drawing=lambda answer, settings: {}, make=_file, link=False
+                    OF_NUMBERS, self.desk, self.part, drawing=lambda answer, settings: {}, make=_file
                 )
                 self.kept.add()
         self._listen()
@@ -112,26 +113,43 @@ class TextFields:
     def _listen(self) -> None:
         one = {"concurrency_id": "explanation", "concurrency_limit": 1, "api_visibility": "private"}
         fields = [self.text, self.target, self.against, self.composites, self.words]
+        link = controls.linked(self.kept.link)
         for event in (self.ask.click, self.text.submit, self.composites.input, self.words.input):
-            event(answered(self.asked), fields, self.outputs, **one, trigger_mode="always_last")
+            event(answered(self.asked), fields, self.outputs, **one, trigger_mode="always_last").then(**link)
         if self.classes and self.subject.labels:
             for event in (self.target.input, self.against.input):
-                event(answered(self.asked), fields, self.outputs, **one, trigger_mode="always_last")
+                event(answered(self.asked), fields, self.outputs, **one, trigger_mode="always_last").then(**link)
         else:
             for event in (self.target.submit, self.against.submit):
-                event(answered(self.asked), fields, self.outputs, **one)
+                event(answered(self.asked), fields, self.outputs, **one).then(**link)
         self.write.click(
             answered(self.written), [self.text, self.count, self.composites, self.words], self.outputs, **one
-        )
-        self.chosen.select(answered(self.example), fields[1:], [self.text, *self.outputs], **one)
+        ).then(**link)
+        self.chosen.select(answered(self.example), fields[1:], [self.text, *self.outputs], **one).then(**link)
+        root = gradio().context.Context.root_block
+        root.load(
+            answered(self.restored), self.query, [*fields, *self.outputs], js=scripts.QUERY, **one
+        ).then(**link)  # fmt: skip
         self.tokens.select(
             answered(self.expected), [self.composites, self.words], [self.text, self.target, *self.outputs], **one
-        )
+        ).then(**link)
 
     def asked(self, text: Any, target: Any, against: Any, composites: Any, words: Any, request: Any) -> Any:
         """Explains a text."""
         wish = texts.TextRequest(self._target(target), self._target(against), _names(composites), bool(words))
-        return self._answer(request, str(text or ""), wish)
+        linked = texts.LinkedText(str(text or ""), _written(target), _written(against), wish.composites, wish.words)
+        return self._answer(request, str(text or ""), wish, linked=linked)
+
+    def restored(self, query: Any, request: Any) -> Any:
+        """The settings of the page's address, and the answer if they hold a text."""
+        skip = gradio().skip()
+        asked = texts.LinkedText.of_link(self.desk.asked(query))
+        if not asked.text:
+            return [skip] * (5 + len(self.outputs))
+        labels = self.classes and self.subject.labels
+        target, against = (each or (controls.NOTHING if labels else "") for each in (asked.target, asked.against))
+        fields = (asked.text, target, against, list(asked.composites), asked.words)
+        return (*fields, *self.asked(*fields, request=request))
 
     def _target(self, given: Any) -> int | str | None:
         if given in (None, "", controls.NOTHING):
@@ -155,12 +173,16 @@ class TextFields:
         before = self.desk.sessions.answer(str(request.session_hash), self.part)
         place = controls.number_of(event, "n", len(before.pieces))
         start, token = texts.before(self.subject, before.text, place)
-        shown = self._answer(
-            request, start, texts.TextRequest(token, composites=_names(composites), words=bool(words)), before
-        )
+        names = _names(composites)
+        wish = texts.TextRequest(token, composites=names, words=bool(words))
+        linked = texts.LinkedText(start, token, "", names, bool(words))
+        shown = self._answer(request, start, wish, before, linked)
         return (before.text, token, *shown)
 
-    def _answer(self, request: Any, text: str, wish: texts.TextRequest, whole: texts.TextAnswer | None = None) -> Any:
+    def _answer(
+        self, request: Any, text: str, wish: texts.TextRequest, whole: texts.TextAnswer | None = None,
+        linked: texts.LinkedText | None = None,
+    ) -> Any:  # fmt: skip
         name = str(request.session_hash)
         answer = self.desk.work.do(name, lambda: texts.ask(self.subject, text, wish, self.desk.limits))
         session = self.desk.sessions.of(name)
@@ -170,8 +192,13 @@ class TextFields:
         tokens = "" if self.classes or wish.generate else texts.tokens_html(answer.pieces)
         return (
             styled(_likely(answer)), styled(texts.maps_html(answer, wish.words)), styled(tokens),
-            *self.kept.shown(answer.code, PageSettings()),
+            *self.kept.shown(answer.code, linked or texts.LinkedText()),
         )  # fmt: skip
+
+
+def _written(given: Any) -> str:
+    """What a field of a class or a token holds, as a link has it."""
+    return "" if given in (None, controls.NOTHING) else str(given)
 
 
 def _names(composites: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from relprop.errors import InputError, TargetError
 from relprop.rendering import html
@@ -18,6 +19,10 @@ from relprop.text.tokens import tokenize
 from relprop.web import limits
 from relprop.web.limits import Limits
 from relprop.web.page_subject import PageSubject
+from relprop.web.settings import LONGEST_LINK, PageSettings
+
+LONGEST_LINKED = 1000
+"""The most letters of a text that a link holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,53 @@ class TextRequest:
     composites: tuple[str, ...] = ("auto",)
     words: bool = False
     generate: int = 0
+
+
+@dataclass(frozen=True)
+class LinkedText:
+    """A text and what was asked of it, as a link holds them.
+
+    Attributes:
+        text: the text; one of more than `LONGEST_LINKED` letters is not in the link.
+        target: what is explained, as it is written in its field.
+        against: what it is set against, likewise.
+        composites: the names of the composites.
+        words: whether the tokens of words are joined.
+    """
+
+    text: str = ""
+    target: str = ""
+    against: str = ""
+    composites: tuple[str, ...] = ("auto",)
+    words: bool = False
+
+    def link(self) -> str:
+        """The part of a link that restores them: what differs from the defaults."""
+        text = self.text if len(self.text) <= LONGEST_LINKED else ""
+        given = {"text": text, "target": self.target, "against": self.against, "words": "1" if self.words else ""}
+        given["composites"] = "" if self.composites == ("auto",) else ",".join(self.composites)
+        # A lone surrogate has no place in an address.
+        return f"?{urlencode({k: v for k, v in given.items() if v}, safe=',', errors='replace')}"
+
+    @classmethod
+    def of_link(cls, query: str) -> LinkedText:
+        """What a link holds. Names that are none of ours are passed over.
+
+        Raises:
+            InputError: a value is none.
+            CompositeError: it names a composite that does not exist.
+        """
+        if len(query) > 4 * LONGEST_LINK:
+            raise InputError(f"the link has {len(query):,} letters; settings have {4 * LONGEST_LINK:,} at most.")
+        given = dict(parse_qsl(query.lstrip("?"), max_num_fields=50))
+        names = tuple(given.get("composites", "auto").split(","))
+        found = cls(
+            given.get("text", "")[:LONGEST_LINKED], given.get("target", ""), given.get("against", ""),
+            PageSettings(composites=names).composites, given.get("words") == "1",
+        )  # fmt: skip
+        for each in (found.target, found.against):
+            target_of(each)
+        return found
 
 
 def ask(subject: PageSubject, text: str, wish: TextRequest, bounds: Limits) -> TextAnswer:
