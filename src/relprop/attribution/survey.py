@@ -25,6 +25,7 @@ from relprop.engine.replay import outside
 from relprop.engine.traced import refuse_traced
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
+from relprop.rules.base import UNDECIDED
 from relprop.signatures import public
 from relprop.torch_private.compiled import original
 from relprop.trees import leaves, map_tree
@@ -186,10 +187,11 @@ def _placed(run: Run, place: Place) -> Place:
 
 
 def _rule(composite: Composite, place: Place) -> Rule | None:
-    found = composite.rule(place)
-    if found is not None and not isinstance(found, Rule):
+    found: Any = composite.rule(place)
+    if found is UNDECIDED:
         raise CompositeError(f"{place} was not decided at the end of the forward pass.")
-    return found
+    rule: Rule | None = found
+    return rule
 
 
 def _name(function: Any) -> str:

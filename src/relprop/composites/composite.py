@@ -165,7 +165,7 @@ class Composite:
         found = []
         for key, rule in self.entries:
             known = families(key)
-            if rule.way is Way.FORMULA and not rule.formulas and not rule.by_class:
+            if rule.way is Way.FORMULA and not rule.formulas and not rule.of_scans:
                 raise RuleError(
                     f"{rule!r} acts on nothing: it defines none of the methods propagate, {', '.join(PROTOCOLS)}."
                 )

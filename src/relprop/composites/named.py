@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -32,7 +32,7 @@ from relprop.rules import (
     ZeroBias,
     ZPlus,
 )
-from relprop.rules.base import EVERYTHING
+from relprop.rules.base import EVERYTHING, WEIGHTED
 
 
 def zero() -> Composite:
@@ -184,7 +184,9 @@ def zero_bias(base: Composite | str = "gamma_flat") -> Composite:
             "zero_bias takes a composite that is the same for all models, such as 'gamma_flat'; got 'auto'."
         )
     given = by_name(base) if isinstance(base, str) else base
-    entries = [(key, ZeroBias(rule) if isinstance(rule, WeightedRule) else rule) for key, rule in given.entries]
+    entries = [
+        (key, ZeroBias(cast(WeightedRule, rule)) if rule.formulas & WEIGHTED else rule) for key, rule in given.entries
+    ]
     rest = [(family, ZeroBias(Zero())) for family in ("conv", "linear", "bilinear")]
     name = "zero_bias" if given.name == "gamma_flat" else f"zero_bias({given.name})"
     return Composite([*entries, *rest], name=name, multiply_by_inputs=given.multiply_by_inputs)

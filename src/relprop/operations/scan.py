@@ -38,7 +38,7 @@ class Suspect:
         self._run, self._here = call.run, _here()
         run = call.run  # not the call, which would keep its operands alive
         place = run.sites.locate(call.entry, "structure") if call.place is None else call.place
-        self._ruled = cache(lambda: isinstance(run.sites.decide(place), ScanConstants))
+        self._ruled = cache(lambda: _of_scans(run.sites.decide(place)))
 
     def found_here(self) -> None:
         """Notes that the module now running computes a scan."""
@@ -147,7 +147,11 @@ def certain(operands: list[Tensor]) -> Callable[[], list[bool]] | None:
 
 
 def _suspected(call: Call) -> bool:
-    return call.undecided or isinstance(call.rule, ScanConstants)
+    return call.undecided or _of_scans(call.rule)
+
+
+def _of_scans(rule: Any) -> bool:
+    return bool(getattr(rule, "of_scans", False))
 
 
 def _watch(call: Call, t: Tensor, suspect: Suspect) -> None:

@@ -190,7 +190,7 @@ class Rule(metaclass=_Made):
         linear: whether `G` at the input is linear in `G` at the output, so that parts of relevance add up to the whole.
         way: how the rule treats any operation.
         formulas: the protocols that the rule defines, with the weighted families for `propagate`.
-        by_class: whether handlers ask for the rule by its class, so that it needs none of the protocols.
+        of_scans: whether the rule takes parts of a selective scan for constants, so that it needs none of the protocols.
     """
 
     families: ClassVar[frozenset[str]] = frozenset()
@@ -198,7 +198,7 @@ class Rule(metaclass=_Made):
     linear: ClassVar[bool] = True
     way: ClassVar[Way] = Way.FORMULA
     formulas: ClassVar[frozenset[str]] = frozenset()
-    by_class: ClassVar[bool] = False
+    of_scans: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
