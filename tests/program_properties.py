@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from random import Random
@@ -112,14 +112,61 @@ def _rounded(v: Tensor, size: float) -> bool:
     return bool(((v != 0) & (v.abs() < 1e-12 * size)).any())
 
 
-def tied(program: Program) -> bool:
-    """Whether an operation picks among equal numbers: which of them, or all of them, is torch's affair."""
+def picks_otherwise(program: Program) -> bool:
+    """Whether an operation that picks among equal numbers picks another of them in its spelling than in the plainest.
+
+    Torch takes the first of them, the last, or shares among all, and no gradient need show it: it may be 0 there.
+    """
+    for number, (node, operands) in enumerate(_ties(program)):
+        if operands is not None and program.spellings:
+            found = [_spelled(program, n, t.shape) for n, t in zip(node.operands, operands, strict=True)]
+            spelling = program.spellings[number]
+            if not _alike(_picked(node, 0, operands), _picked(node, spelling, found)):
+                return True
+    return False
+
+
+def picks_by_batch(program: Program, order: Tensor) -> bool:
+    """Whether one that picks among equal numbers picks others in another order of the samples, or in a sample alone."""
+    for node, operands in _ties(program):
+        if operands is not None:
+            whole = _picked(node, 0, operands)
+            parts = [order, *(torch.tensor([n]) for n in range(len(order)))]
+            if not all(
+                _alike([g[rows] for g in whole], _picked(node, 0, [t[rows] for t in operands])) for rows in parts
+            ):
+                return True
+    return False
+
+
+def _ties(program: Program) -> Iterator[tuple[Node, list[Tensor] | None]]:
+    """Each node, and its operands if it picks among equal numbers."""
     found = values(replace(program, spellings=()))
-    return any(
-        any(_equals(t) for t in _candidates(node, [found[n] for n in node.operands]))
-        for node in program.nodes
-        if node.operation in _PICKING
-    )
+    for node in program.nodes:
+        operands = [found[n] for n in node.operands]
+        tied = node.operation in _PICKING and any(map(_equals, _candidates(node, operands)))
+        yield node, operands if tied else None
+
+
+def _spelled(program: Program, n: int, shape: torch.Size) -> Tensor:
+    """A value as it comes out in the program's own spelling, in which rounding may separate what is equal."""
+    if n == 0:
+        return program.inputs()
+    part = replace(program, nodes=program.nodes[:n], spellings=program.spellings[:n], head=False)
+    with torch.no_grad():
+        found: Tensor = part.build()(part.inputs()).reshape(shape)
+    return found
+
+
+def _picked(node: Node, spelling: int, operands: list[Tensor]) -> list[Tensor]:
+    """Which entries an operation picks: its gradients, for a result whose entries can be told apart."""
+    given = [t.detach().clone().requires_grad_() for t in operands]
+    y = step(node, spelling)(*given)
+    return list(torch.autograd.grad(y, given, torch.arange(1.0, y.numel() + 1, dtype=y.dtype).reshape(y.shape)))
+
+
+def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(map(torch.equal, one, other))
 
 
 def _candidates(node: Node, operands: list[Tensor]) -> list[Tensor]:
@@ -143,7 +190,10 @@ def softmax_by_exponentials(program: Program) -> bool:
     `log(1 + exp(log_softmax(x)))` is a softplus of the one and `log1p` of the other: two functions.
     """
     for node, spelling in zip(program.nodes, program.spellings, strict=True):
-        if node.operation in ("softplus", "mish", "sigmoid") and "{a}.exp()" in TABLE[node.operation].spellings[spelling]:
+        if (
+            node.operation in ("softplus", "mish", "sigmoid")
+            and "{a}.exp()" in TABLE[node.operation].spellings[spelling]
+        ):
             n = node.operands[0]
             while n and program.nodes[n - 1].operation in MOVES:
                 n = program.nodes[n - 1].operands[0]
@@ -206,10 +256,12 @@ def linear_in_the_seed(program: Program) -> None:
 
 def a_sample_alone_is_a_sample_in_a_batch(program: Program) -> None:
     composite = one_of(program)
-    if composite in GIVE_TO_ZEROS and (tied(program) or of_rounding(program)):
-        return  # which of several zeros is picked, torch says by the size of the batch, and these rules give zeros relevance
     x = program.inputs()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(program.seed))
+    if composite in GIVE_TO_ZEROS and of_rounding(program):
+        return
+    if picks_by_batch(program, order):
+        return  # which of several equals is picked, torch says by the size of the batch
     whole = explained(program, composite)
     within = tolerance(program)
     close(
@@ -250,14 +302,7 @@ def _tensors() -> int:
     return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
 
 
-_MASKS = (" < 0]", ">= 0", "< 0, 0)")
-_FLATTENING = {"clip", "capped relu", "hard sigmoid", "hard swish"}
 _PICKING = {"largest", "sort", "max pool", "maximum"}
-
-
-def subtracts_itself(program: Program) -> bool:
-    """Whether a value is subtracted from itself: there all numbers are equal, and all gradients 0."""
-    return any(node.operation == "subtract" and len(set(node.operands)) == 1 for node in program.nodes)
 
 
 def operations_of(program: Program) -> set[str]:
@@ -267,9 +312,8 @@ def operations_of(program: Program) -> set[str]:
 def one_map_however_it_is_spelled(program: Program) -> None:
     if program.digits < 15:
         return  # where rounding is coarse, two spellings need not be on the same side of a kink
-    ties = tied(program)
-    if ties and (operations_of(program) & _FLATTENING or subtracts_itself(program)):
-        return  # nor between equals: which one is picked is torch's affair, and its gradient is 0 there
+    if picks_otherwise(program):
+        return
     if softmax_by_exponentials(program):
         return
     plain = program.spelled(None)
@@ -278,10 +322,8 @@ def one_map_however_it_is_spelled(program: Program) -> None:
     if not bool(((slopes[0] - slopes[1]).abs() <= 1e-10 * scale).all()):
         return  # nor here: torch's own gradients differ
     for composite in Random(program.seed + 2).sample(COMPOSITES, 3):
-        if composite in GIVE_TO_ZEROS and (ties or of_rounding(program) or written_out(program)):
+        if composite in GIVE_TO_ZEROS and (of_rounding(program) or written_out(program)):
             continue
-        if composite in GIVE_TO_ZEROS and any(mask in program.source() for mask in _MASKS):
-            continue  # a mask puts a constant there, and these keep what zeros carry
         wanted, got = explained(plain, composite), explained(program, composite)
         close(got.score, wanted.score, 1e-9, f"score under {composite}")
         close(got.values, wanted.values, 1e-7, f"spelled otherwise under {composite}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom
 from relprop.engine.registry import register
+from relprop.engine.roles import selects
 from relprop.engine.tensors import per_axis
 from relprop.engine.traits import REDUCES
 
@@ -21,8 +22,10 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
         call: Call, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
         ceil_mode: bool = False, return_indices: bool = False, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        if call.formula is None:
-            return call()
+        if call.rule is None or call.formula is None:
+            result = call.function(*call.args, **call.kwargs)
+            selects(call, [input], result)
+            return result
         return _shared(call, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices or with_indices)
 
     def _shared(call, input, kernel, stride, padding, dilation, ceil_mode, indices):  # type: ignore[no-untyped-def]
@@ -51,9 +54,17 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
             return total[0] if lone else total
 
         pooled = custom(input, lambda: y.clone(), lambda x, g: rule.max_pool(x, y, g, window_sum))
+        selects(call, [input], pooled)
         return (pooled, value[1]) if indices else pooled
 
     return pool
+
+
+def largest(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The winner takes all: the native gradient."""
+    result = call()
+    selects(call, [input], result)
+    return result
 
 
 def adaptive_max_pool(dims: int) -> Callable[..., Any]:
@@ -61,7 +72,7 @@ def adaptive_max_pool(dims: int) -> Callable[..., Any]:
 
     def pool(call: Call, input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
         if call.formula is None:
-            return call()
+            return largest(call, input)
         value = (
             call(input.detach(), output_size, return_indices) if return_indices else call(input.detach(), output_size)
         )
@@ -76,6 +87,7 @@ def adaptive_max_pool(dims: int) -> Callable[..., Any]:
             return average(x, y.shape[-dims:]) * counts
 
         pooled = custom(input, lambda: y.clone(), lambda x, g: rule.max_pool(x, y, g, windows))
+        selects(call, [input], pooled)
         return (pooled, value[1]) if return_indices else pooled
 
     return pool
@@ -111,7 +123,7 @@ register(
     F.adaptive_max_pool1d_with_indices, F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices, F.fractional_max_pool2d,
     F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
     F.max_unpool1d, F.max_unpool2d, F.max_unpool3d,
-    family="selection",
+    family="selection", handler=largest,
 )  # fmt: skip
 for _dims, _function in ((1, F.adaptive_max_pool1d), (2, F.adaptive_max_pool2d), (3, F.adaptive_max_pool3d)):
     register(_function, family="max_pool", handler=adaptive_max_pool(_dims))
