@@ -37,10 +37,9 @@ def batch_norm(
     if training:
         raise call.training("batch_norm")
     note = note_of(input) if call.live else None
-    layer = None if note is None or call.rule is not None else note.layer
+    layer, factor = (None, None) if note is None or call.rule is not None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None and call.rule is None:
-        layer, scaled = behind_views(note, input.dtype) or (None, None)
-        layer = layer if scaled is None else None
+        layer, factor = behind_views(note, input.dtype) or (None, None)
     layer = layer if isinstance(layer, Weighted) and _follows(layer, input) else None
     if not call.live:
         return call()
@@ -56,6 +55,7 @@ def batch_norm(
         call.keeps_zeros()
         if layer.linear.channel_axis is None or isinstance(layer.linear, Contraction):
             scale, shift = (layer.linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
+        scale = scale if factor is None else scale * factor  # of a layer that was scaled before
         return layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 
