@@ -414,3 +414,20 @@ def test_a_mask_of_another_tensor_or_of_older_numbers_is_a_mask() -> None:
     for composite in ("zero", "cp_lrp", "gamma_flat"):
         one, two = (relprop.attribute(f, x, composite=composite).values for f in (as_constant, overwritten))
         close(two, one)
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_a_slope_for_each_channel_between_activations(composite: str) -> None:
+    """It is no function of a single number, so the next activation begins a chain of its own, as behind a product."""
+    w = torch.rand(3, dtype=D, generator=torch.Generator().manual_seed(6))
+    x = torch.randn(2, 3, 4, dtype=D, generator=torch.Generator().manual_seed(7))
+
+    def by_mask(h: Tensor) -> Tensor:
+        kept = torch.tensor((h > 0).tolist())
+        return h * torch.where(kept, torch.ones((), dtype=D), w[:, None])
+
+    one, other = (
+        relprop.attribute(lambda t, f=f: torch.cat([f(F.softplus(t) - 1).exp(), t.sigmoid()], 1).flatten(1).sum(1), x, composite=composite)  # type: ignore[misc]
+        for f in (by_mask, lambda h: F.prelu(h, w))
+    )  # fmt: skip
+    close(other.values, one.values)

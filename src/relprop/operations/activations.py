@@ -164,6 +164,8 @@ def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: ChainStep) 
     """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
     call.note(y)
+    if any(isinstance(a, Tensor) and a.numel() > 1 for a in step.args):
+        return gated(y, x, step)  # such as a slope for each channel: no function of a single number
     if before.step is not SOURCE or (note is not None and continues(note)):
         return remembered(
             call, y, before._replace(step=ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs))
