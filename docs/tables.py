@@ -20,6 +20,7 @@ import relprop
 from relprop.composites import NAMES, Composite, first
 from relprop.engine.registry import FAMILIES, REFUSED, SILENT
 from relprop.engine.roles import ROLES
+from relprop.engine.traits import EVERY_TRAIT
 from relprop.rules import Rule, WeightedRule
 from relprop.rules.base import EVERYTHING, PROTOCOLS, WEIGHTED
 
@@ -163,6 +164,25 @@ def families() -> str:
     return _table(("Family", "Relevance, by default", "Operations"), rows)
 
 
+def defaults() -> str:
+    """The default of each family, and whether an operation can do without a handler."""
+    rows = [
+        (
+            f"`{name}`",
+            FAMILIES[name].says,
+            "needed" if FAMILIES[name].handler is None else "",
+        )
+        for name in (*sorted(EVERYTHING), SILENT)
+    ]
+    return _table(("Family", "Relevance, by default", "Handler"), rows)
+
+
+def traits() -> str:
+    """What an operation may do to the entries of its operand."""
+    rows = [(f'`"{name}"`', says) for name, says in EVERY_TRAIT.items()]
+    return _table(("Trait", "Meaning"), rows)
+
+
 def roles() -> str:
     """What a tensor may be known to be: what gives it, what it survives, and who asks."""
     rows = [
@@ -201,13 +221,16 @@ def protocols() -> str:
                 if part != "self"
             ]
             family = "weighted layers" if name == "propagate" else f"`{name}`"
+            given = PROTOCOLS.get(
+                name, "of a `Layer` and `G` at its output: `G` at its input"
+            )
             named = ", ".join(
                 f"`{rule.__name__}`"
                 for rule in own
                 if rule.__name__ not in ("Rule", "WeightedRule")
             )
-            rows.append((family, f"`{name}({', '.join(wanted)})`", named))
-    return _table(("Family", "Method", "Rules that define it"), rows)
+            rows.append((family, f"`{name}({', '.join(wanted)})`", given, named))
+    return _table(("Family", "Method", "It computes", "Rules that define it"), rows)
 
 
 def refused() -> str:
@@ -277,6 +300,8 @@ TABLES = {
         rules,
         costs,
         families,
+        defaults,
+        traits,
         refused,
         roles,
         protocols,

@@ -5,7 +5,7 @@ import os
 from relprop.web import server
 from relprop.web.guard import Rules
 from relprop.web.limits import Limits
-from relprop.web.subject import subject_of
+from relprop.web.page_subject import subject_of
 
 MODEL = "efficientnet_lite0"  # or a torch.nn.Module in eval mode
 

@@ -184,6 +184,12 @@ def weighted(rule: Rule) -> HandDown:
     return hand_down
 
 
+def transposed(layer: Layer, x: Tensor, g: Tensor) -> Tensor:
+    """g_i = sum_j w_ij g_j: the gradient of a layer that is affine in its input."""
+    w, _ = affine(layer, x.shape[1:])
+    return (g.flatten(1) @ w.T).reshape(x.shape)
+
+
 # ----------------------------------------------------------------------------- everything that weighs nothing
 
 
@@ -253,6 +259,21 @@ def proportional(pool: Layer, x: Tensor, r: Tensor, *, epsilon: float = 1e-6) ->
     c = contributions(x.flatten(1), windows(pool, x.shape[1:]).to(x))
     total = c.sum(1)
     return shares(c, total + epsilon * sign(total), r.flatten(1)).reshape(x.shape)
+
+
+def by_softmax(pool: Layer, x: Tensor, r: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Of max pooling: R_i = sum_j softmax of x / t over window j at i, times R_j."""
+    seen = windows(pool, x.shape[1:])
+    weight = (x.flatten(1)[:, :, None] / temperature).masked_fill(~seen, -torch.inf).softmax(1)
+    return (weight * r.flatten(1)[:, None]).sum(2).reshape(x.shape)
+
+
+def the_two_largest(pool: Layer, x: Tensor, r: Tensor) -> Tensor:
+    """Of max pooling: half of R_j to each of the two largest entries of window j."""
+    seen = windows(pool, x.shape[1:])
+    held = x.flatten(1)[:, :, None].masked_fill(~seen, -torch.inf)
+    weight = torch.zeros_like(held).scatter(1, held.topk(2, 1).indices, 0.5)
+    return (weight * r.flatten(1)[:, None]).sum(2).reshape(x.shape)
 
 
 def average_pool(pool: Layer, x: Tensor, r: Tensor) -> Tensor:

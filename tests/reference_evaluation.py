@@ -87,3 +87,80 @@ def gini(values: Sequence[float]) -> float:
     """Mean absolute difference of all pairs over twice the mean."""
     sizes = [abs(v) for v in values]
     return sum(abs(a - b) for a in sizes for b in sizes) / (2 * len(sizes) * sum(sizes))
+
+
+def sensitivity_n(score: Score, x: Tensor, relevance: Tensor, subsets: Sequence[Sequence[bool]]) -> float:
+    """The correlation of subsets' relevance with what their removal takes away; what is removed becomes 0."""
+    sums, drops = [], []
+    for gone in subsets:
+        changed = x.clone()
+        total = 0.0
+        for unit, away in enumerate(gone):
+            if away:
+                changed[unit] = 0.0
+                total += float(relevance[unit])
+        sums.append(total)
+        drops.append(score(x) - score(changed))
+    return correlation(sums, drops)
+
+
+def norm(values: Sequence[float]) -> float:
+    """Euclid's."""
+    return math.sqrt(sum(v * v for v in values))
+
+
+def stability(
+    explain: Callable[[Tensor], Tensor], outputs: Callable[[Tensor], Tensor], x: Tensor, near: Sequence[Tensor]
+) -> dict[str, float]:
+    """How much the map of `x` changes at the inputs `near`. Yeh et al. 2019, equation 2; Agarwal et al. 2022, 1 and 3."""
+    own, before = explain(x).tolist(), outputs(x).tolist()
+    changes, by_input, by_output = [], [], []
+    for other in near:
+        there, after = explain(other).tolist(), outputs(other).tolist()
+        changes.append(norm([a - b for a, b in zip(own, there, strict=True)]))
+        if before.index(max(before)) != after.index(max(after)):
+            continue
+        relative = norm([(a - b) / a for a, b in zip(own, there, strict=True)])
+        moved = norm([(a - b) / a for a, b in zip(x.tolist(), other.tolist(), strict=True)])
+        by_input.append(relative / max(moved, 1e-6))
+        by_output.append(relative / max(norm([a - b for a, b in zip(before, after, strict=True)]), 1e-6))
+    return {
+        "max_sensitivity": max(changes),
+        "average_sensitivity": sum(changes) / len(changes),
+        "relative_sensitivity": max(changes) / norm(own),
+        "input_stability": max(by_input, default=math.nan),
+        "output_stability": max(by_output, default=math.nan),
+    }
+
+
+def soft_removal(score: Score, x: Tensor, relevance: Tensor, noise: Sequence[Sequence[float]], keep: bool) -> float:
+    """The mean loss when each entry is dropped (or, with `keep`, kept) with its relevance, scaled to 0 to 1, as chance."""
+    low, high = min(relevance.tolist()), max(relevance.tolist())
+    losses = []
+    for draw in noise:
+        changed = x.clone()
+        for entry, number in enumerate(draw):
+            chance = (float(relevance[entry]) - low) / (high - low)
+            if number < (1 - chance if keep else chance):
+                changed[entry] = 0.0
+        losses.append(score(x) - score(changed))
+    return sum(losses) / len(losses)
+
+
+def randomised(maps: Sequence[Sequence[float]], similarity: Callable[..., float]) -> tuple[float, float]:
+    """MPRT and eMPRT of the map of the model and those after 1, 2, ... layers are randomised.
+
+    Hedström et al. 2023: the mean similarity, and the rise of entropy from the first to the last as a share of the first.
+    """
+    own, *others = maps
+    alike = [similarity(own, other) for other in others]
+    return sum(alike) / len(alike), (entropy(others[-1]) - entropy(own)) / entropy(own)
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's, where no two values are equal."""
+
+    def places(values: Sequence[float]) -> list[float]:
+        return [float(sum(other < value for other in values)) for value in values]
+
+    return correlation(places(a), places(b))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -487,3 +488,42 @@ def test_a_path_that_is_not_there_lists_those_that_are() -> None:
     many = nn.Sequential(*(nn.Linear(3, 3) for _ in range(14)))
     with pytest.raises(InputError, match=r"Modules: 0, .*, 11, \.\.\.$"):
         relprop.attribute(many, torch.ones(2, 3), 0, layers="x")
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda x, g: None, "a rule returned None: its method returns G at the input"),
+        (lambda x, g: g[:, :1], r"another shape than its input: got \[2, 1.*Its method returns G at the input"),
+    ],
+)
+@pytest.mark.parametrize("family", ["linear", "max_pool", "activation"])
+def test_a_rule_that_returns_no_g(returned: Any, said: str, family: str) -> None:
+    class OfLinear(relprop.WeightedRule):
+        def propagate(self, layer: Any, g: Tensor) -> Tensor:
+            return returned(layer.x, g)
+
+    class OfOthers(relprop.rules.Rule):
+        def max_pool(self, x: Tensor, y: Tensor, g: Tensor, windows: Any) -> Tensor:
+            return returned(x, g)
+
+        def activation(self, x: Tensor, output: Any, g: Tensor, gradient: Any) -> Tensor:
+            return returned(x, g)
+
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.MaxPool1d(2), nn.Linear(3, 2)).eval()
+    rule = OfLinear() if family == "linear" else OfOthers()
+    with pytest.raises(errors.RuleError, match=said):
+        relprop.attribute(net, torch.randn(2, 4), 0, composite=relprop.Composite({family: rule}))
+
+
+def test_a_rule_without_a_method(model: nn.Module, x: Tensor) -> None:
+    class Misspelt(relprop.rules.Rule):
+        families = frozenset({"max_pool"})
+
+        def maxpool(self, x: Tensor, y: Tensor, g: Tensor, windows: Any) -> Tensor:
+            return g
+
+    with pytest.raises(
+        errors.RuleError, match=r"acts on nothing: it defines none of the methods propagate, .*max_pool"
+    ):
+        relprop.attribute(model, x, 0, composite=relprop.Composite({"max_pool": Misspelt()}))

@@ -305,6 +305,10 @@ def test_rules_and_composites_are_listed() -> None:
         (["explain", "long.npy", "-m", "mine:table"], "cannot take an input of shape (2, 7): mat1 and mat2"),
         (["explain", "one.png", "-m", "mine:small", "--size", "8"], "--size is the side of the pictures"),
         (["explain", "one.png", "-m", "mine:small", "--mean", "1,2"], "three numbers"),
+        (
+            ["explain", "one.png", "-m", "mine:small", "--mean", "0.5"],
+            "one number each, for grey pictures, or three each",
+        ),
         (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
         (["composites", "nothing"], "there is no composite named 'nothing'"),
         (["show", "empty"], "not a saved result"),
@@ -576,3 +580,14 @@ def test_check_leaves_columns_out(here: Path) -> None:
 
 def test_a_list_of_composites_says_what_they_do_only() -> None:
     assert "Raises" not in good("composites") + good("rules")
+
+
+def test_numbers_from_an_array_may_be_written_without_changing_the_file(tmp_path: Path) -> None:
+    """Torch warns of arrays that must not be written: each call of the command said so."""
+    from relprop.loading import samples
+
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    read = samples._array(tmp_path / "x.npy")
+    assert read.numpy().flags.writeable
+    read.zero_()
+    assert np.load(tmp_path / "x.npy").all()

@@ -22,8 +22,8 @@ from torch import nn
 import relprop
 from relprop.attribution.labels import near_labels
 from relprop.cli import writing
-from relprop.cli.encoding import spelled
 from relprop.cli.explaining import find_class
+from relprop.cli.output_encoding import spelled
 from relprop.cli.printing import folded
 from relprop.errors import InputError, TargetError
 from relprop.loading.weights import load_weights

@@ -56,6 +56,21 @@ def test_a_part_that_is_not_examined_stays() -> None:
     assert "### What is refused\n\n- `Leaky` (snntorch): UnsupportedOperationError: why" in refused
 
 
+def test_lines_of_some_rows_are_renewed() -> None:
+    rows = [Row(name, library, "convolutional", composite="gamma_flat") for name, library in
+            (("resnet18", "timm"), ("vgg16", "timm"), ("resnet18", "torchvision"))]  # fmt: skip
+    order = [(row.library, row.name) for row in rows]
+    before = table.page([*rows, Row("GCN", "torch_geometric", "graphs", composite="epsilon")])
+    later = Row("resnet18", "torchvision", "convolutional", composite="gamma_box")
+    after = table.renewed(before, [later], order)
+    changed = [(a, b) for a, b in zip(before.split("\n"), after.split("\n"), strict=True) if a != b]
+    assert [(a.count("gamma_flat"), b.count("gamma_box")) for a, b in changed] == [(1, 1)]
+    assert [line.count("gamma_box") for line in after.split("\n") if "`resnet18`" in line] == [0, 1]
+    for wrong in (Row("resnet18", "timm", "convolutional", error="why"), Row("new", "timm", "convolutional")):
+        with pytest.raises(ValueError, match="write the whole page"):
+            table.renewed(before, [wrong], [*order, ("timm", "new")])
+
+
 class Neighbours(nn.Module):
     """A graph network as such packages write one."""
 

@@ -198,13 +198,13 @@ def test_what_is_larger_than_the_limit_is_read_when_it_is_raised(run: Path) -> N
 
 def test_sizes_are_checked_before_anything_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A header that promises more than there is costs nothing."""
-    from relprop.results.files import tensors
+    from relprop.results.files import read_tensors
 
     header, content = mutations.split((run / "tensors.safetensors").read_bytes())
     name = next(iter(header))
     asked: list[int] = []
-    exactly = tensors.exactly
-    monkeypatch.setattr(tensors, "exactly", lambda file, count: asked.append(count) or exactly(file, count))
+    exactly = read_tensors.exactly
+    monkeypatch.setattr(read_tensors, "exactly", lambda file, count: asked.append(count) or exactly(file, count))
     for shape, end in (([2**40], 2**42), ([2**20, 2**20], 2**42), ([10**9], 4 * 10**9)):
         asked.clear()
         wrong = header | {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}}

@@ -194,7 +194,9 @@ for seconds in (0.02, 0.05, 0):
         ("virelay", {}, "pass source="),
     ],
 )
-def test_what_does_not_fit_is_said(run: data.DatasetRun, tmp_path: Path, to: str, settings: dict[str, Any], said: str) -> None:
+def test_what_does_not_fit_is_said(
+    run: data.DatasetRun, tmp_path: Path, to: str, settings: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InputError, match=said):
         run.export(to, tmp_path / "out", **settings)
     assert not list(tmp_path.iterdir())

@@ -27,7 +27,8 @@ PAGES = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if pages.examples(DOCS / page)])
-def test_the_examples_run(page: str) -> None:
+def test_the_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # for the files that examples write
     for library in ("accelerate", "transformers"):
         if f"from {library} import" in (DOCS / page).read_text(encoding="utf-8"):
             pytest.importorskip(library)

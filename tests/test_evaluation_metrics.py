@@ -29,8 +29,8 @@ from relprop.evaluation import (
     Stability,
 )
 from relprop.evaluation.looking import gini
+from relprop.evaluation.paired_statistics import pearson, ranks, spearman
 from relprop.evaluation.randomising import entropy, layers_of, randomise
-from relprop.evaluation.statistics import pearson, ranks, spearman
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
 
@@ -80,9 +80,9 @@ def test_infidelity_is_that_of_a_loop() -> None:
 
 def _work(model: nn.Module, x: Tensor, maps: Tensor) -> Any:
     from relprop.evaluation.memory import BatchSize
+    from relprop.evaluation.metric import SampleWork
     from relprop.evaluation.subject import subject
     from relprop.evaluation.units import units_of
-    from relprop.evaluation.work import SampleWork
 
     made = subject(model, x, 0)
     made.measure(BatchSize(8))
@@ -364,7 +364,9 @@ def test_ids_are_refused_where_numbers_are_needed() -> None:
     x = {"input_ids": torch.randint(9, (2, 5)), "attention_mask": torch.ones(2, 5, dtype=torch.long)}
     for name in ("soft_erasure", "stability"):
         with pytest.raises(InputError, match="inputs_embeds"):
-            evaluated(Words().eval(), x, name, replace=None if name == "stability" else relprop.evaluation.ConstantToken(0))
+            evaluated(
+                Words().eval(), x, name, replace=None if name == "stability" else relprop.evaluation.ConstantToken(0)
+            )
 
 
 # --------------------------------------------------------------------------------------------- ranks

@@ -15,7 +15,7 @@ import relprop
 from networks import convolutional
 from relprop.errors import FormatError, InputError
 from relprop.evaluation import Evaluation
-from relprop.evaluation.statistics import best_of, differences, holm, interval, wilcoxon
+from relprop.evaluation.paired_statistics import best_of, differences, holm, interval, wilcoxon
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import relprop
 from networks import ResNet, convolutional, mlp, normalised
 from relprop.errors import InputError
+from relprop.evaluation.paired_statistics import mean, standard_error
 from relprop.evaluation.racing import BEHIND, Race, halved
 from relprop.evaluation.space import Choice, Space, space_of
-from relprop.evaluation.statistics import mean, standard_error
 from test_evaluation import same_state, state
 
 
@@ -207,6 +207,18 @@ def test_a_large_space_is_searched_by_tpe() -> None:
 def test_bad_input(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         relprop.search(mlp(2, 6), torch.randn(12, 6), **options)
+
+
+def test_an_iterable_of_batches() -> None:
+    model, x, y = mlp(2, 6), torch.randn(22, 6), torch.randint(3, (22,))
+    space = {"linear": [relprop.Zero(), relprop.ZPlus()]}
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=5)
+    whole, parts = relprop.search(model, x, y, space=space), relprop.search(model, loader, space=space)
+    assert parts.table() == whole.table()
+    with pytest.raises(InputError, match="fit together"):
+        relprop.search(model, iter([(x[:5], y[:5]), (x[:5, :3], y[:5])]))
+    with pytest.raises(InputError, match="no batch"):
+        relprop.search(model, iter(()))
 
 
 def test_too_few_samples() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.faithfulness.small import motifs
+from benchmarks.faithfulness.methods import NAMED
+from benchmarks.faithfulness.small import cancer, motifs, vgg
 
 import relprop
-from relprop.evaluation.statistics import differences, mean, standard_error
+from relprop.evaluation import Evaluation
+from relprop.evaluation.paired_statistics import differences, mean, standard_error
 
 
 @pytest.mark.slow
@@ -27,3 +29,37 @@ def test_auto_on_series_is_faithful_and_finds_what_is_planted() -> None:
     pytest.importorskip("scipy")
     for each in differences(E["abpc"], E.methods, "auto", "abpc", 1):
         assert each.p < 0.05, each
+
+
+def behind(E: Evaluation) -> list[tuple[str, str]]:
+    """The methods that `auto`, the first, is more than two standard errors behind of, with the replacement."""
+    found = []
+    for column in E.find("abpc"):
+        for name, values in zip(E.methods[1:], column.values[1:], strict=True):
+            gap = values - column.values[0]
+            if mean(gap) > 2 * standard_error(gap):
+                found.append((name, column.name))
+    return found
+
+
+@pytest.mark.slow
+def test_auto_on_pictures_is_not_behind_any_named_composite() -> None:
+    torch.manual_seed(0)
+    case = vgg(30)
+    assert case.accuracy > 0.95
+    E = relprop.evaluate(case.model, case.inputs, case.targets, ["auto", *NAMED], units=("patches", 2), free=["random"])
+    assert not behind(E)
+    for column in E.find("abpc"):
+        flat = column.values[0] - column.values[E.methods.index("gamma_flat")]
+        assert mean(flat) > 2 * standard_error(flat), column.name  # what auto was changed for
+
+
+@pytest.mark.slow
+def test_auto_on_standardised_tables_is_not_behind_any_named_composite() -> None:
+    torch.manual_seed(0)
+    case = cancer(40)
+    assert case.accuracy > 0.95
+    E = relprop.evaluate(case.model, case.inputs, case.targets, ["auto", *NAMED], free=["random", "input"])
+    assert not behind(E)
+    other = relprop.evaluate(case.model, case.inputs, case.targets, ["gamma_box", *NAMED], free=())
+    assert len(behind(other)) >= 4  # it can fail

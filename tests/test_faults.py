@@ -100,8 +100,8 @@ class Bomb(TorchFunctionMode):
         self.at, self.error, self.seen = at, error, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen += 1
-        if self.seen == self.at:
+        self.seen += func is not torch._C._set_grad_enabled  # a context of torch's that ends, which nothing could mend
+        if self.seen == self.at and func is not torch._C._set_grad_enabled:
             raise self.error
         return func(*args, **(kwargs or {}))
 
@@ -204,6 +204,41 @@ def test_a_fault_at_an_operation(entry: str, error: type[BaseException]) -> None
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_an_interrupt_in_the_library(entry: str) -> None:
     interrupted_everywhere(Watched(ENTRIES[entry], *network()), 30)
+
+
+def spliced(model: nn.Module) -> relprop.Splice:
+    """Four latents of a block, each a unit."""
+    return relprop.Splice("blocks.1", encode=torch.relu, decode=lambda z: 0.5 * z)
+
+
+def tensors_of(index: relprop.Index) -> list[Tensor]:
+    return [t for of in index.layers.values() for t in (of.relevance.values, of.activation.values, of.class_sum)]
+
+
+UNITS = relprop.units("blocks.0")[:, 1:3]
+HIDDEN: dict[str, Entry] = {
+    "through": lambda m, x: relprop.attribute_each(m, x, 0, through=[UNITS & relprop.units("embed")[2], ~UNITS]),
+    "weights": lambda m, x: [t.clone() for t in relprop.attribute(m, x, 0, weights=True).weights.values()],
+    "against": lambda m, x: relprop.attribute(m, x, 0, against=x.flip(0), layers=["blocks.1"]),
+    "splices": lambda m, x: relprop.attribute(m, x, 0, splices=spliced(m), through=relprop.units("blocks.1.latents")),
+    "graph": lambda m, x: torch.tensor([w for *_, w in relprop.graph(m, x[:1], 0, nodes=["blocks.0", "embed"]).edges]),
+    "patch": lambda m, x: relprop.patch(
+        m, x, x.flip(0), 0, nodes=[UNITS, relprop.units("blocks.1.latents")[:, 1]], splices=spliced(m)
+    ).truth,
+    "index": lambda m, x: tensors_of(relprop.index(m, [(one, 0) for one in x], layers=["blocks.0"], keep=2)),
+    "similarity": lambda m, x: relprop.similarity(m, x[:1], x[1:], at="blocks.0").joint,
+    "importance": lambda m, x: list(
+        relprop.importance(m, [(one, 0) for one in x], of="neurons").scores.values()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", HIDDEN)
+def test_a_fault_in_what_explains_hidden_units(entry: str) -> None:
+    watched = Watched(HIDDEN[entry], *network())
+    assert watched.right
+    struck_everywhere(watched, 8, Struck)
+    interrupted_everywhere(watched, 10)
 
 
 TEXT: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop.concepts.page import box
-from relprop.concepts.tops import Tops
+from relprop.concepts.reference_pages import box, own_of
+from relprop.concepts.tops import Tops, packed, place
 from relprop.errors import FormatError, InputError
-from test_conditions import Attending, convolutional
+from test_conditions import Attending, Branch, convolutional, vectors
 
 Data = list[tuple[Tensor, int]]
 LAYERS = ["0", "3", "8"]
@@ -151,6 +153,20 @@ def test_data_without_labels_and_of_several_sizes() -> None:
     assert index.about["labels"] is False and index.samples == 6
     predicted = torch.tensor([int(net(x[None]).argmax()) for x in samples])
     assert torch.equal(index.layers["0"].class_count, torch.bincount(predicted))
+    wider = [torch.randn(2, 6, 6 + n, dtype=torch.float64) for n in range(4)]
+    for one in relprop.index(net, wider, layers=["0"], keep=4)["0", 1].references("activation"):
+        hidden = net[0](wider[one.sample][None])[0, 1]
+        assert hidden[one.position] == hidden.max()
+
+
+def test_packed_positions() -> None:
+    for shape in ((), (7,), (2**31 - 1,), (5, 9), (2**15, 3), (3, 4, 5)):
+        count = min(math.prod(shape), 200)
+        flat = torch.arange(count) + math.prod(shape) - count
+        for one, number in zip(packed(flat, shape).int().tolist(), flat.tolist(), strict=True):
+            assert place(one, len(shape)) == tuple(int(i) for i in np.unravel_index(number, shape))
+    with pytest.raises(ValueError, match="up to 32768 along each of 2 axes"):
+        packed(torch.zeros(1, dtype=torch.int64), (2, 2**15 + 1))
 
 
 def test_tokens_and_heads() -> None:
@@ -185,15 +201,14 @@ def test_pictures(tmp_path: Path) -> None:
     parts = relprop.attribute_each(net, samples[0][0][None], 1, through=[relprop.units("3")[u] for u in page.units])
     for n, part in enumerate(parts):
         torch.testing.assert_close(page.maps[n], part.values[0])
-        own = part.values[0] - page.own[n]
-        share = float((own * total[0]).sum() / (total[0] ** 2).sum())
+        share = float((part.values[0] * total[0]).sum() / (total[0] ** 2).sum())
         torch.testing.assert_close(page.own[n], part.values[0] - share * total[0])
     for name in ("page.svg", "page.png", "page.pdf"):
         page.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     with pytest.raises(InputError, match="saved as"):
         page.save(tmp_path / "page.txt")
-    with pytest.raises(InputError, match="one picture at a time"):
+    with pytest.raises(InputError, match="concepts are drawn for one picture"):
         relprop.attribute(net, torch.stack([samples[0][0], samples[1][0]]), 1).concepts(index)
     with pytest.raises(InputError, match="need the model"):
         index.save(tmp_path / "index")
@@ -277,3 +292,176 @@ def test_damaged_folders(tmp_path: Path, damage: str) -> None:
         manifest.write_text(json.dumps(content))
     with pytest.raises(FormatError, match="not an index that can be read"):
         relprop.load_index(tmp_path / "index")
+
+
+# ------------------------------------------------------------------------------------------------- texts and series
+
+
+class Words(nn.Module):
+    """A classifier of ids that returns a dict, as those of libraries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.table, self.rnn, self.head = nn.Embedding(12, 6), nn.GRU(6, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, ids: Tensor, scale: float = 1.0) -> dict[str, Tensor]:
+        return {"logits": self.head(self.rnn(self.table(ids))[0].sum(1)) * scale}
+
+
+def texts() -> Data:
+    torch.manual_seed(6)
+    return [(torch.randint(12, (8 + n % 3,)), n % 2) for n in range(9)]
+
+
+LETTERS = list("abcdefghijkl")
+
+
+@pytest.mark.parametrize("by", ["relevance", "activation"])
+def test_snippets_of_texts(by: str, tmp_path: Path) -> None:
+    net, samples = Words().double(), texts()
+    samples.append(samples[0])  # a copy is not shown twice
+    options: dict[str, Any] = {"select": "logits", "forward_kwargs": {"scale": 2.0}}
+    index = relprop.index(
+        net, samples, layers=["rnn"], keep=10, tokenizer=lambda ids: [LETTERS[i] for i in ids], **options
+    )
+    found = index["rnn", 3].snippets(by, around=2, most=20)
+    assert len(found) == 9
+    references = {one.sample: one for one in index["rnn", 3].references(by)}
+    for one in found:
+        ids, label = samples[one.sample]
+        R = relprop.attribute(net, ids[None], label, layers=["rnn"], **options)
+        (part,) = relprop.attribute_each(net, ids[None], label, through=[relprop.units("rnn")[:, 3]], **options)
+        hidden = (R.layers["rnn"][0] if by == "relevance" else net.rnn(net.table(ids[None]))[0])[0, :, 3]
+        at = int(hidden.argmax())
+        assert one.position == at == references[one.sample].position[0] and one.label == label
+        start, stop = max(0, at - 2), min(len(ids), at + 3)
+        assert (one.start, one.stop, one.length) == (start, stop, len(ids)) and torch.equal(
+            one.content, ids[start:stop]
+        )
+        torch.testing.assert_close(one.relevance, part.values[0, start:stop], rtol=1e-10, atol=1e-12)
+        names = [LETTERS[i] for i in ids.tolist()]
+        names[at] = f"[{names[at]}]"
+        assert one.text == " ".join(names[start:stop]) and one.text in str(one)
+    index.save(tmp_path / "index")
+    again = relprop.load_index(tmp_path / "index", net, samples, **options)
+    plain = again["rnn", 3].snippets(by, around=2)[0]
+    assert f"[{int(samples[plain.sample][0][plain.position])}]" in plain.text
+    index["rnn", 3].pictures(by).to_image()
+
+
+def test_the_concepts_of_a_text(tmp_path: Path) -> None:
+    net, samples = Words().double(), texts()
+    options: dict[str, Any] = {"select": "logits"}
+    index = relprop.index(net, samples, layers=["rnn"], keep=4, tokenizer=lambda i: [LETTERS[n] for n in i], **options)
+    R = relprop.attribute(net, samples[0][0][None], 1, layers=["rnn"], **options)
+    page = R.concepts(index, most=3, references=2)
+    of_units = R.layers["rnn"][0][0].sum(0)
+    assert page.units == of_units.abs().argsort(descending=True)[:3].tolist()
+    for n, unit in enumerate(page.units):
+        part = relprop.attribute(net, samples[0][0][None], 1, through=relprop.units("rnn")[:, unit], **options)
+        torch.testing.assert_close(page.maps[n], part.values[0])
+        one, layer = part.values[0], R.values[0]  # all relevance passes the layer
+        torch.testing.assert_close(page.own[n], one - (one @ layer) / (layer @ layer) * layer)
+    page.save(tmp_path / "page.svg")
+    drawn = (tmp_path / "page.svg").read_text()
+    assert "what is its own" in drawn and drawn.count("token ") == 6
+    with pytest.raises(InputError, match="the tokenizer must give one str for each of"):
+        index.attach(net, samples, tokenizer=lambda ids: ["a"], **options)["rnn", 0].snippets()
+    with pytest.raises(InputError, match="tokenizer must have convert_ids_to_tokens"):
+        relprop.index(net, samples, layers=["rnn"], tokenizer=3, **options)
+
+
+class Waves(nn.Module):
+    """Series (C, T) in convolutions whose positions are fewer than the steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.first, self.second, self.head = (
+            nn.Conv1d(2, 3, 5, stride=2),
+            nn.Conv1d(3, 4, 3, padding=1),
+            nn.Linear(4, 2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.second(self.first(x).relu()).relu().mean(2))
+        return out
+
+
+def test_stretches_of_series(tmp_path: Path) -> None:
+    net = Waves().double()
+    torch.manual_seed(8)
+    samples = [(torch.randn(2, 41, dtype=torch.float64), n % 2) for n in range(6)]
+    index = relprop.index(net, samples, layers=["first"], keep=3)
+    for one in index["first", 1].snippets(most=3):
+        x, label = samples[one.sample]
+        part = relprop.attribute(net, x[None], label, through=relprop.units("first")[1]).values[0]
+        summed = part.sum(0)
+        assert one.position == int(summed.argmax()) and one.start <= one.position < one.stop and one.tokens is None
+        torch.testing.assert_close(one.relevance, part[:, one.start : one.stop])
+        assert torch.equal(one.content, x[:, one.start : one.stop]) and one.length == 41
+        inside, whole = (float(t.clamp(min=0).sum()) for t in (summed[one.start : one.stop], summed))
+        assert inside >= 0.8 * whole
+        assert f"positions {one.start} to {one.stop - 1} of 41" in str(one)
+    exact = index["first", 1].snippets(around=3, most=1)[0]
+    assert exact.start == max(0, exact.position - 3) and exact.stop == min(41, exact.position + 4)
+    index["first", 1].pictures().to_image()
+    relprop.attribute(net, samples[0][0][None], 1).concepts(index, most=2, references=2).save(tmp_path / "page.png")
+    padded = relprop.index(net, samples, layers=["second"], keep=2)  # has no more steps than the first
+    assert padded["second", 0].snippets()
+
+
+class Steps(nn.Module):
+    """Series with time first, (T, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(9)
+        self.rnn, self.hidden, self.head = nn.LSTM(3, 6, batch_first=True), nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.hidden(self.rnn(x)[0][:, -1]).relu())
+        return out
+
+
+@pytest.mark.parametrize("layer", ["rnn", "hidden"])
+def test_time_is_the_axis_of_the_layers_positions(layer: str, tmp_path: Path) -> None:
+    net = Steps().double()
+    samples = [(torch.randn(7, 3, dtype=torch.float64), n % 2) for n in range(5)]
+    index = relprop.index(net, samples, layers=[layer], keep=3)
+    one = index[layer, 2].snippets(around=1)[0]
+    assert torch.equal(one.content, samples[one.sample][0][one.start : one.stop].T) and one.length == 7
+    R = relprop.attribute(net, samples[0][0][None], 1)
+    R.concepts(index, most=2, references=1).save(tmp_path / "page.svg")
+    sound = nn.Sequential(
+        nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)
+    ).double()
+    made = relprop.index(sound, [(torch.randn(14, dtype=torch.float64), n % 2) for n in range(4)], layers=["1"], keep=2)
+    assert made["1", 0].snippets(most=1)[0].content.shape[0] == 1
+
+
+def test_what_is_its_own_beside_a_way_around_the_layer() -> None:
+    """The layer's map is what passes the layer, not what goes around it; a map of the layer's form leaves nothing."""
+    net, x = Branch().double(), vectors(1)[:, None, :, None].expand(1, 1, 4, 4).clone()
+    net = nn.Sequential(nn.Flatten(1), nn.Linear(16, 4).double(), net)
+    index = relprop.index(net, [(x[0], 1)], layers=["2.f"], keep=1)
+    page = relprop.attribute(net, x, 1).concepts(index, most=2, references=1)
+    layer = relprop.attribute(net, x, 1, through=relprop.units("2.f")).values[0]
+    for one, own in zip(page.maps, page.own, strict=True):
+        torch.testing.assert_close(own, one - (one * layer).sum() / (layer * layer).sum() * layer)
+    assert float(own_of(3 * layer[None], layer).abs().max()) < 1e-12 * float(layer.abs().max())
+
+
+def test_errors_of_snippets(tmp_path: Path) -> None:
+    net, samples = Words().double(), texts()
+    index = relprop.index(net, samples, layers=["rnn"], keep=2, select="logits")
+    for around in (-1, 1.5, True):
+        with pytest.raises(InputError, match="around must be the number of positions"):
+            index["rnn", 0].snippets(around=around)  # type: ignore[arg-type]
+    index.save(tmp_path / "index")
+    with pytest.raises(InputError, match="snippets need the model and the data"):
+        relprop.load_index(tmp_path / "index")["rnn", 0].snippets()
+    pictures = relprop.index(convolutional(), data(4), layers=["3"], keep=2)
+    with pytest.raises(InputError, match=r"snippets are of ids .* \(2, 8, 8\)"):
+        pictures["3", 0].snippets()

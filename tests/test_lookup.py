@@ -50,6 +50,8 @@ def test_relevance_per_id(dtype: torch.dtype) -> None:
 
 LOOKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "indexing": lambda ids, table: table[ids],
+    "all columns": lambda ids, table: table[ids, :],
+    "an ellipsis": lambda ids, table: table[ids, ...],
     "index_select": lambda ids, table: table.index_select(0, ids.flatten()).reshape(*ids.shape, -1),
     "embedding of torch": lambda ids, table: torch.embedding(table, ids),
     "module": lambda ids, table: nn.Embedding.from_pretrained(table.detach())(ids),

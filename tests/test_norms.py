@@ -146,3 +146,25 @@ def test_a_scale_or_a_shift_that_carries_relevance(norm: Any, part: str) -> None
     else:
         torch.testing.assert_close(found.values[1], b * (norm(x, w, b).numel() // 4))
     assert torch.equal(found.output, norm(x, w, b * 0 if part == "weight" else b))
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("rule", ["flat", "zero"])
+def test_relevance_that_goes_straight_through(name: str, rule: str) -> None:
+    """Under `Pass` also that of exact zeros, which a flat layer gives some: a whole sample of them and single ones."""
+    build, shape, _, _ = NORMS[name]
+    rules = {"flat": (relprop.Flat(), reference.flat), "zero": (relprop.Zero(), reference.zero)}
+    own, naive = rules[rule]
+    head = nn.Linear(torch.Size(shape).numel(), 3).double()
+    norm = filled(build())
+    if getattr(norm, "bias", None) is not None:
+        norm.bias.data.zero_()  # what is 0 before may be 0 behind
+    x, v = torch.randn(3, *shape).double(), torch.randn(3).double()
+    x[0] = 0.0
+    x[1:][torch.rand(2, *shape) < 0.3] = 0.0
+
+    composite = relprop.Composite({"norm": relprop.Pass(), "linear": own})
+    model = nn.Sequential(norm, nn.Flatten(), head)
+    found = relprop.attribute(model, x, lambda y: y @ v, composite=composite)
+    wanted = reference.weighted(naive)(head, norm(x).flatten(1), model(x) * v)
+    close(found.values, wanted.reshape(x.shape).detach())

@@ -15,6 +15,7 @@ import reference_concepts as concepts
 import relprop
 from relprop import units
 from relprop.errors import InputError
+from test_weights import flops
 
 close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-13)
 
@@ -224,3 +225,35 @@ def test_errors_of_patch() -> None:
             explain(**given)
         assert said in " ".join(str(caught.value).split())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_states_inside_recurrent_layers_cannot_be_replaced() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(6, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.rnn(x)[0][:, -1]
+            return y
+
+    x = torch.randn(1, 4, 6)
+    with pytest.raises(InputError, match=r"its output sequence can, relprop.units\('rnn'\)"):
+        relprop.patch(Recurrent(), x, -x, 1, nodes=[units("rnn.steps", run=1)])
+    assert len(relprop.patch(Recurrent(), x, -x, 1, nodes=[units("rnn")[1], units("rnn")[3]])) == 2
+
+
+@pytest.mark.parametrize("composite", ["relp", "gradient", "cp_lrp"])
+def test_two_forwards_and_one_backward(composite: str) -> None:
+    net = Words()
+
+    def gradient() -> None:
+        rows = net.table(CLEAN).detach().requires_grad_()
+        h = rows + net.attention(rows, rows, rows, need_weights=False)[0]
+        torch.autograd.grad(net.out(h + net.mlp(h))[:, -1, 1].sum(), rows)
+
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    layers = ["mlp", "attention.heads", "table"]
+    all_ = flops(lambda: relprop.attribute(net, CLEAN, 1, against=CORRUPTED, layers=layers, composite=composite))
+    assert all_ <= 1.1 * (flops(lambda: net(CLEAN)) + flops(gradient))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
@@ -80,6 +82,84 @@ def test_proportional(name: str, signs: str, epsilon: float) -> None:
     values, seed = relevance_of(pool, x, relprop.Composite({"max_pool": relprop.Proportional(epsilon)}))
     rule = partial(reference.proportional, epsilon=epsilon)
     close(values, reference.propagate([(pool, rule)], x, seed))
+
+
+@dataclass(frozen=True)
+class BySoftmax(relprop.rules.Rule):
+    """A rule of one's own: shares by the softmax of each window."""
+
+    temperature: float = 1.0
+    proportional: ClassVar[bool] = False
+
+    def max_pool(self, x: Tensor, y: Tensor, g: Tensor, windows: relprop.rules.Windows) -> Tensor:
+        share = (windows.entries(x) / self.temperature).softmax(-1)
+        return windows.collect(share * (y * g)[..., None]) / relprop.numerics.nonzero(x)
+
+
+@dataclass(frozen=True)
+class TheTwoLargest(relprop.rules.Rule):
+    """A rule of one's own: halves to the two largest entries of each window."""
+
+    proportional: ClassVar[bool] = False
+
+    def max_pool(self, x: Tensor, y: Tensor, g: Tensor, windows: relprop.rules.Windows) -> Tensor:
+        entries = windows.entries(x)
+        share = torch.zeros_like(entries).scatter(-1, entries.topk(2, -1).indices, 0.5)
+        return windows.collect(share * (y * g)[..., None]) / relprop.numerics.nonzero(x)
+
+
+@pytest.mark.parametrize("name", MAX_POOLS)
+def test_a_rule_of_ones_own_sees_the_entries_of_each_window(name: str) -> None:
+    torch.manual_seed(0)
+    shape, pool = MAX_POOLS[name]
+    x = torch.randn(3, *shape).double()
+    x[0].flatten()[:2] = 0.0
+    for rule, defined in (
+        (BySoftmax(0.01), partial(reference.by_softmax, temperature=0.01)),  # steep: entries differ by e^500
+        (BySoftmax(), reference.by_softmax),
+        (TheTwoLargest(), reference.the_two_largest),
+    ):
+        if name == "2d ceil" and isinstance(rule, TheTwoLargest):
+            continue  # one of its windows has one entry
+        values, r_out = relevance_of(Pooled(pool), x, relprop.Composite({"max_pool": rule}))
+        close(values, defined(pool, x, r_out(pool(x))))
+        close(values.flatten(1).sum(1), r_out(pool(x)).flatten(1).sum(1))
+
+
+def test_windows_are_their_own_definition() -> None:
+    """Of each pooling: the sum is that of the entries, and `collect` is the transpose of `entries`."""
+    torch.manual_seed(0)
+    for shape, pool in MAX_POOLS.values():
+        met = []
+
+        class Asks(relprop.rules.Rule):
+            def max_pool(self, x: Tensor, y: Tensor, g: Tensor, windows: relprop.rules.Windows) -> Tensor:
+                entries = windows.entries(x)
+                close(entries.amax(-1), y)
+                close(windows.entries(x, 0.0).sum(-1), windows(x))
+                v = torch.randn_like(entries)
+                close((windows.entries(x, 0.0) * v).sum(), (x * windows.collect(v)).sum())
+                met.append(1)  # noqa: B023
+                return torch.zeros_like(x)
+
+        relevance_of(Pooled(pool), torch.randn(2, *shape).double(), relprop.Composite({"max_pool": Asks()}))
+        assert met
+
+
+@pytest.mark.parametrize("rule", [relprop.rules.Proportional(0.1), BySoftmax()])
+def test_relevance_of_a_pooling_can_be_differentiated(rule: relprop.rules.Rule) -> None:
+    torch.manual_seed(0)
+    pool = nn.MaxPool2d(2, 1)
+    x = torch.rand(1, 1, 3, 3, dtype=torch.float64) + 0.5
+    weights = torch.rand(2, 2, dtype=torch.float64)
+
+    def loss(x: Tensor) -> Tensor:
+        with relprop.propagate(relprop.Composite({"max_pool": rule}), model=pool, inputs=x):
+            score = (pool(x) * weights).sum()
+        (g,) = torch.autograd.grad(score, x, create_graph=True)
+        return (x * g)[0, 0, 0, 0].square()
+
+    assert torch.autograd.gradcheck(loss, (x.requires_grad_(),), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", AVERAGE_POOLS)

@@ -15,7 +15,9 @@ from PIL import Image
 from torch import nn
 
 import relprop
+from relprop.cli.options import pictures_of
 from relprop.errors import FormatError, InputError
+from relprop.loading.network import picture_reading
 from relprop.rendering import Options
 from relprop.rendering.frames import frames
 from relprop.rendering.marks import Picture
@@ -161,6 +163,24 @@ def test_a_processor_of_transformers(photograph: Path) -> None:
     assert x.shape == (1, 3, 24, 24) and x.pictures.dtype == torch.uint8
 
 
+def test_a_network_of_grey_pictures(photograph: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 3)).eval()
+    seen = np.asarray(Image.fromarray(as_read(photograph, 16)).convert("L"))
+    x = relprop.read_image(photograph, size=16, mean=(0.13,), std=(0.31,))
+    np.testing.assert_allclose(x[0, 0].numpy(), (seen / 255.0 - 0.13) / 0.31, rtol=1e-5, atol=1e-5)
+    R = relprop.attribute(model, x, 0)
+    assert R.values.shape == (1, 1, 16, 16)
+    assert all(np.array_equal(channel.numpy(), seen) for channel in R.pictures[0])
+    R.save(tmp_path / "map.png")
+    own = relprop.read_image(photograph, transform=lambda image: x[0] * 0.31 + 0.13)
+    assert own.shape == (1, 1, 16, 16) and np.abs(own.pictures[0, 1].numpy().astype(int) - seen).max() <= 1
+    pictures = pictures_of(16, "0.13", "0.31")
+    tensor, shown = picture_reading(model, pictures)
+    torch.testing.assert_close(tensor(Image.open(photograph)), x.as_subclass(torch.Tensor))
+    assert np.array_equal(np.asarray(shown(Image.open(photograph)))[..., 1], seen)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -168,6 +188,8 @@ def test_a_processor_of_transformers(photograph: Path) -> None:
         ({"size": "big"}, "size is a side in pixels"),
         ({"mean": 0.5}, "mean is three numbers"),
         ({"std": (1, 1, 0)}, "std must be above 0"),
+        ({"mean": (0.5,)}, "as many numbers as each other"),
+        ({"mean": (0.5, 0.5), "std": (1, 1)}, "mean is three numbers, .*or .number,. for grey"),
         ({"transform": Compose(scaled, lambda t: t * 9 - 4)}, "does not say how it normalises"),
         (
             {"transform": Compose(scaled, lambda t: t * 9 - 4), "mean": MEAN, "std": STD},

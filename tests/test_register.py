@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import relprop
 from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, SILENT, TABLE
@@ -36,7 +38,7 @@ sys.modules["relprop.operations"] = relprop.operations = bare
 random.Random(int(sys.argv[1])).shuffle(names)
 for name in names:
     importlib.import_module("relprop.operations." + name)
-after = str(sys.modules["relprop.operations.tables"].table())
+after = str(sys.modules["relprop.operations.register_table"].table())
 assert sorted(after.splitlines()) == sorted(before.splitlines()), "the order of imports shows in the table"
 assert len(registry.TABLE) == count
 """
@@ -68,7 +70,7 @@ def test_the_table_can_be_printed() -> None:
     assert {"mul", "mul_", "__mul__", "__imul__"} <= set(rows["mul"].spellings)
     shown = str(relprop.operations.table("norm"))
     assert "layer_norm" in shown and "conv2d" not in shown
-    assert FAMILIES["norm"].says in shown
+    assert FAMILIES["norm"].says in shown and FAMILIES["conv"].says not in shown
 
 
 def test_a_family_that_is_not_there() -> None:
@@ -77,3 +79,47 @@ def test_a_family_that_is_not_there() -> None:
     with pytest.raises(InputError, match="has no default handler: pass handler="):
         relprop.register(torch.ops.aten.isnan, family="division")
     assert torch.ops.aten.isnan not in TABLE
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"traits": "scales"}, r"traits is a set of names: write traits=\{'scales'\}"),
+        ({"traits": {"scale"}}, "there is no trait 'scale'; there are: moves entries, .*of the first operand"),
+        ({"gives": ["gate"]}, r"gives maps names of roles to values, as in \{'statistic': True\}"),
+        ({"gives": {"gating": 1}}, "there is no role 'gating'; there are: .*gate.*statistic"),
+        ({"handler": 3}, "handler is a function .*; got 3"),
+        ({"family": "refused"}, "needs reason="),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_the_door(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        relprop.register(torch.ops.aten.isnan, **{"family": "structure", **given})
+    assert torch.ops.aten.isnan not in TABLE
+
+
+def test_a_registered_gate_is_a_gate() -> None:
+    """The role is given by one operation of a user and kept by another, which a statistic divides."""
+    library = torch.library.Library("register_test", "DEF")
+    library.define("gate(Tensor x) -> Tensor")
+    library.impl("gate", lambda x: x.tanh() / 2 + 0.5, "CompositeImplicitAutograd")
+    library.define("over_rms(Tensor x, Tensor s) -> Tensor")
+    library.impl("over_rms", lambda x, s: x / s, "CompositeImplicitAutograd")
+    own = torch.ops.register_test
+    relprop.register(own.gate, family="structure", only=True, gives={"gate": 2})
+
+    def divided(call: Any, x: Tensor, s: Tensor) -> Any:
+        return call(x, s.detach())
+
+    relprop.register(
+        own.over_rms, family="division", only=True, handler=divided, traits={"scales", "of the first operand"}
+    )
+    x, a = torch.randn(2, 3, 4, dtype=torch.float64)
+
+    def product(x: Tensor, a: Tensor) -> Tensor:
+        g = own.gate(a)
+        return (x * own.over_rms(g, g.square().mean(1, keepdim=True).sqrt())).sum(1)
+
+    R = relprop.attribute(product, (x, a), composite="cp_lrp")
+    torch.testing.assert_close(R.values[0].sum(1), R.score)
+    assert not R.values[1].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from relprop.rendering import Options, bars
 from relprop.rendering.view import Row, View
 from relprop.results.files.checks import real, require
 from relprop.results.ledger import Ledger
-from relprop.results.made import Made
+from relprop.results.made import Made, how_made
 from relprop.results.outputs import Outputs
 from relprop.results.protocol import KINDS, Result, loadable
 from relprop.results.show import in_terminal
@@ -141,8 +142,54 @@ def test_a_kind_of_ones_own_is_written_in_every_format(tmp_path: Path) -> None:
     assert "0,the topics,'=law <b>,-0.25" in (tmp_path / "r.csv").read_text()
 
 
+def test_a_kind_of_ones_own_is_a_table_of_pandas(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    topics().save(tmp_path / "r.parquet")
+    rows = pandas.read_parquet(tmp_path / "r.parquet")
+    assert list(rows.columns) == ["sample", "target", "name", "relevance"]
+    assert rows["relevance"].tolist() == [0.5, -0.25, 1.0] and rows["target"].tolist() == 3 * ["the topics"]
+
+
+def test_a_kind_of_several_samples_says_what_one_is() -> None:
+    class Several(Topics):
+        samples = property(lambda self: 2)  # type: ignore[assignment]
+
+    R = Several(**vars(topics()))
+    with pytest.raises(NotImplementedError, match=r"Several has 2 samples: it needs a method alone\(sample\)"):
+        R.plot(sample=1)
+
+
+def test_a_kind_that_is_computed_from_another_is_made_as_that() -> None:
+    R = images()
+    own = Topics(names=["all"], values=torch.ones(1), score=1.0, **how_made(R))
+    assert own.composite is R.composite and own.rules is R.rules and own.ledger is R.ledger
+    assert "Place(" not in repr(own) and "names=['all']" in repr(own)
+
+
+def test_an_installed_package_declares_its_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topics().save(tmp_path / "run")
+    known = KINDS.pop("themes")
+    try:
+        with pytest.raises(FormatError, match=r"its kind is 'themes', .* import the module that defines it first"):
+            relprop.load(tmp_path / "run")
+        (tmp_path / "themes-1.dist-info").mkdir()
+        (tmp_path / "themes-1.dist-info" / "METADATA").write_text("Name: themes\nVersion: 1\n")
+        (tmp_path / "themes-1.dist-info" / "entry_points.txt").write_text(
+            "[relprop.results]\nthemes = declared_themes:add\n"
+        )
+        (tmp_path / "declared_themes.py").write_text(
+            "from test_results import Topics, loadable\nadd = loadable(Topics)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        assert relprop.load(tmp_path / "run").names == topics().names
+    finally:
+        KINDS["themes"] = known
+        sys.modules.pop("declared_themes", None)
+
+
 def test_a_kind_of_ones_own_is_reported_beside_others(tmp_path: Path) -> None:
-    relprop.report({"Topics": [topics()], "Text": [a_text()], "Pictures": [images()]}, tmp_path / "report.html")
+    relprop.report({"Topics": topics(), "Text": [a_text()], "Pictures": [images()]}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "the topics" in page and "positive" in page and "conv2d" in page
 

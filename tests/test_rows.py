@@ -282,3 +282,14 @@ def multiplying(x: Tensor) -> Tensor:
     y = y + x * x[:, :1] + x / 2 + F.conv1d(x, w[:, :, None]) + F.max_pool1d(x, 1) + F.group_norm(x, 2)
     y = y + F.scaled_dot_product_attention(x, x, x) + F.linear(x, w)
     return torch.addmm(w[0], y[:, 0], w).sum(1) + y.sum((1, 2))
+
+
+def test_an_operation_of_ones_own_says_that_it_keeps_samples_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = torch.library.Library("rows", "DEF")
+    x = torch.randn(3, 4, dtype=D)
+    for name, apart in (("silent", None), ("speaking", lambda args, kwargs, live, result: True)):
+        library.define(f"{name}(Tensor x) -> Tensor")
+        library.impl(name, lambda x: x.cumsum(1), "CompositeImplicitAutograd")
+        operation = getattr(torch.ops.rows, name)
+        relprop.register(operation, family="structure", only=True, apart=apart)
+        assert (passes(lambda x, f=operation: f(x) + 1, x, monkeypatch) == 1) is (apart is not None)

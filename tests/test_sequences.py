@@ -20,6 +20,14 @@ def explained(model: nn.Module, x: Tensor, v: Tensor, composite: str) -> Tensor:
     return relprop.attribute(model, x, lambda y: (y * v).flatten(1).sum(1), composite=composite).values
 
 
+def samples(*shape: int) -> Tensor:
+    """A third of the entries is exactly 0, and so is the whole of one position."""
+    x = torch.randn(*shape).double()
+    x[torch.rand(shape) < 0.3] = 0.0
+    x[0, 0] = 0.0
+    return x
+
+
 def compare(model: nn.Module, blocks: object, x: Tensor, composite: str, **options: bool) -> None:
     """A batch of two against the reference, one by one."""
     v = torch.randn(x.shape[1:]).double()
@@ -43,7 +51,7 @@ def test_decoder_block(composite: str, constant: bool, fused: bool) -> None:
         model.q, model.k, model.v, model.o, feed.gate, feed.up, feed.down, model.first.weight.detach(),
         model.second.weight.detach(), 1e-6, 4, 2, cos, sin,
     )  # fmt: skip
-    compare(model, block, torch.randn(2, 5, 16).double(), composite, constant=constant)
+    compare(model, block, samples(2, 5, 16), composite, constant=constant)
 
 
 @METHODS
@@ -51,7 +59,7 @@ def test_encoder_block(composite: str, constant: bool) -> None:
     model = nn.TransformerEncoderLayer(16, 4, 24, activation="gelu", batch_first=True).double().eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    compare(model, partial(reference.encoder, model), torch.randn(2, 5, 16).double(), composite, constant=constant)
+    compare(model, partial(reference.encoder, model), samples(2, 5, 16), composite, constant=constant)
 
 
 @METHODS
@@ -59,17 +67,17 @@ def test_mixture_of_experts(composite: str, constant: bool) -> None:
     model = sequences.Mixture().double().eval()
     experts = [(e.gate, e.up, e.down) for e in model.experts]
     block = partial(reference.mixture, model.router, experts, top=2)
-    compare(model, block, torch.randn(2, 5, 16).double(), composite, constant=constant)
+    compare(model, block, samples(2, 5, 16), composite, constant=constant)
 
 
 def test_mamba_block() -> None:
     model = sequences.Mamba().double().eval()
-    compare(model, partial(reference.mamba, model), torch.randn(2, 6, 8).double(), "mamba_lrp")
+    compare(model, partial(reference.mamba, model), samples(2, 6, 8), "mamba_lrp")
 
 
 def test_lstm_step() -> None:
     cell = nn.LSTMCell(4, 6).double()
-    x, h, c = torch.randn(2, 4).double(), torch.randn(2, 6).double(), torch.randn(2, 6).double()
+    x, h, c = samples(2, 4), samples(2, 6), samples(2, 6)
     v, w = torch.randn(2, 6).double()
     found = relprop.attribute(
         lambda x, h, c: cell(x, (h, c)), (x, h, c), lambda y: y[0] @ v + y[1] @ w, composite="attnlrp"
@@ -81,7 +89,7 @@ def test_lstm_step() -> None:
 
 def test_gru_step() -> None:
     cell = nn.GRUCell(4, 6).double()
-    x, h, v = torch.randn(2, 4).double(), torch.randn(2, 6).double(), torch.randn(6).double()
+    x, h, v = samples(2, 4), samples(2, 6), torch.randn(6).double()
     found = relprop.attribute(cell, (x, h), lambda y: y @ v, composite="attnlrp")
     h_new, down = reference.gru_step(cell, x, h)
     for values, expected in zip(found.values, down(h_new * v), strict=True):

@@ -15,6 +15,7 @@ import relprop
 import relprop.concepts.similarity as similarity_module
 from relprop.errors import InputError, TargetError
 from test_conditions import Attending, vectors
+from test_splices import Autoencoder
 
 close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-14)
 
@@ -145,3 +146,63 @@ def test_a_rule_that_hides_from_autograd_is_noticed() -> None:
     net, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 20)).double(), vectors(2)
     hidden = relprop.similarity(net, x[:1], x[1:2], composite=relprop.Composite({"linear": Hidden()}))
     close(hidden.joint, relprop.similarity(net, x[:1], x[1:2], composite="zero").joint)
+
+
+@pytest.mark.parametrize("composite", ["cp_lrp", "epsilon"])
+def test_joint_relevance_of_latents(composite: str, tmp_path: Path) -> None:
+    """The latents of both texts, each explained alone for each dimension; the books of the splice hold in pairs as well."""
+    torch.manual_seed(0)
+    net, sae = Encoder().double().eval(), Autoencoder(16, 30)
+    splice = relprop.Splice("norm", sae)
+    a, b = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5, 1, 2]])
+    explain: Any = partial(relprop.similarity, net, a, b, composite=composite, splices=splice)
+    parts = ("norm.latents", "norm.error", "norm.reconstruction")
+    each = [
+        [R.layers for R in relprop.attribute_each(net, t, list(range(40)), composite=composite, splices=splice, layers=parts)]
+        for t in (a, b)
+    ]  # fmt: skip
+    S = explain(at=relprop.units("norm.latents").each(1))
+    assert S.joint.shape == (30, 30) and S.names[0][4] == "norm.latents[*, 4]"
+    one, other = (torch.stack([R["norm.latents"][0].sum(0) for R in some]) for some in each)
+    torch.testing.assert_close(S.joint, one.T @ other, rtol=1e-9, atol=1e-12)
+    tokens = explain(at="norm.latents")
+    assert tokens.joint.shape == (90, 120)  # a latent at each token
+    torch.testing.assert_close(tokens.joint.sum(), S.joint.sum())
+    whole = explain(at=relprop.units("norm"))
+    halves = [sum(R[name][0].sum() for name in parts[1:]) for some in each for R in some]
+    expected = sum(x * y for x, y in zip(halves[:40], halves[40:], strict=True))
+    torch.testing.assert_close(whole.joint.sum(), expected, rtol=1e-9, atol=1e-12)
+    S.save(tmp_path / "pairs.svg")
+    plain = relprop.similarity(net, a, b, composite=composite)
+    assert (
+        S.score == plain.score and relprop.similarity(net, a, b, composite=composite, splices=splice).score == S.score
+    )
+    sink = relprop.Splice("norm", sae, error="sink")
+    assert relprop.similarity(net, a, b, composite=composite, splices=sink).residual != pytest.approx(plain.residual)
+
+
+def test_pairs_of_pictures_are_drawn_on_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    a, b = torch.rand(1, 3, 28, 28), torch.rand(1, 3, 28, 42)
+    S = relprop.similarity(net, a, b)
+    assert S.pictures is not None and torch.equal(S.pictures[1], b[0])
+    S.save(tmp_path / "pairs.svg")
+    drawn = (tmp_path / "pairs.svg").read_text()
+    assert drawn.count("<image") == 2 and drawn.count("<polyline") + drawn.count("<path") + drawn.count("<line") >= 10
+    S.save(tmp_path / "pairs.png")
+
+
+def test_errors_of_units() -> None:
+    net, x = network(), vectors(2)
+    explain: Any = partial(relprop.similarity, net, x[:1], x[1:])
+    for given, said in (
+        ({"at": 3}, "at is the path of a layer"),
+        ({"at": "7"}, "not part of the model"),
+        ({"at": "1", "tokens": (["a"] * 4, ["b"] * 4)}, "tokens are names of the inputs' parts"),
+        ({"at": relprop.units("1")[9]}, "there is no unit 9"),
+        ({"splices": 3}, "splices must be a relprop.Splice"),
+    ):
+        with pytest.raises(InputError, match=said):
+            explain(**given)
+    assert explain(at=relprop.units("1")[[1, 2]]).joint.shape == (1, 1)

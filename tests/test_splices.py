@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +151,109 @@ def test_conditions_graphs_and_differences(composite: str) -> None:
         g = whole.layers["blocks.0.latents"] / z
         moved = D.layers["blocks.0.latents"][z > 0]
         torch.testing.assert_close(moved, ((y - z) * g)[z > 0], rtol=1e-9, atol=1e-9)
+
+
+class Mean(Words):
+    """All tokens count."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = self.embed(ids)
+        for block in self.blocks:
+            h = block(h)[0]
+        return self.head(h).mean(1)
+
+
+@pytest.mark.parametrize("reads", ["output", "input"])
+def test_true_patching_of_latents(reads: str) -> None:
+    """Each node by hand: the layer's output with one part of its splice at its value for the other inputs."""
+    torch.manual_seed(2)
+    net = Mean().double().eval()
+    ids, other = torch.tensor([[3, 7, 1, 4], [2, 2, 5, 6]]), torch.tensor([[3, 9, 1, 4], [2, 8, 5, 6]])
+    sae = Autoencoder(8, 30)
+    splice = Splice("blocks.0", sae, reads=reads)
+    latents, error, rebuilt = (units(f"blocks.0.{name}") for name in ("latents", "error", "reconstruction"))
+    nodes = [
+        latents[1],
+        latents[1, 3:15],
+        latents[:, 4:20],
+        error[1],
+        rebuilt[1, :3],
+        units("blocks.0")[1],
+        units("blocks.1.up"),
+    ]
+    with torch.no_grad():
+        score = net(ids)[:, 5]
+        P = relprop.patch(net, ids, other, 5, nodes=nodes, splices=splice, batch_size=3)
+        assert torch.equal(P.score, score)
+        inner: dict[str, Any] = {}
+        for name, given in (("clean", ids), ("other", other)):
+            read = net.embed(given)
+            h = net.blocks[0](read)[0]
+            z = sae.encode(h if reads == "output" else read)
+            inner[name] = (h, z, sae.decode(z), h - sae.decode(z))
+        (h, z, r, e), (_, z_, r_, e_) = inner["clean"], inner["other"]
+
+        def effect(total: Tensor) -> Tensor:
+            return net.head(net.blocks[1](total)[0]).mean(1)[:, 5] - score
+
+        def latent(*index: Any) -> Tensor:
+            changed = z.clone()
+            changed[(slice(None), *index)] = z_[(slice(None), *index)]
+            return effect(sae.decode(changed) + e)
+
+        truth = {
+            str(latents[1]): latent(1), str(latents[1, 3:15]): latent(1, slice(3, 15)),
+            str(latents[:, 4:20]): latent(slice(None), slice(4, 20)),
+        }  # fmt: skip
+        h_e, h_r = h.clone(), h.clone()
+        h_e[:, 1] += (e_ - e)[:, 1]
+        h_r[:, 1, :3] += (r_ - r)[:, 1, :3]
+        truth |= {str(error[1]): effect(h_e), str(rebuilt[1, :3]): effect(h_r)}
+    found = {str(node): value for node, value in zip(P.nodes, P.truth, strict=True)}
+    for name, expected in truth.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
+    assert all(float(value.abs().min()) > 1e-6 for value in truth.values())
+    D = relprop.attribute(net, ids, 5, against=other, layers=["blocks.0.latents"], splices=splice)
+    at = [str(node) for node in P.nodes].index(str(latents[1]))
+    torch.testing.assert_close(P.estimate[at], D.layers["blocks.0.latents"][:, 1].sum(1))
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_true_patching_of_the_largest_latents() -> None:
+    """decode gets the numbers of all latents where others than the largest change; nothing changes for equal inputs."""
+    torch.manual_seed(2)
+    net, sae = Mean().double().eval(), Sparse(8, 20)
+    ids, other = torch.tensor([[3, 7, 1, 4]]), torch.tensor([[3, 9, 1, 4]])
+    nodes = [units("blocks.0.latents")[1], units("blocks.0.latents")[-1]]
+    P = relprop.patch(net, ids, other, 5, nodes=nodes, splices=Splice("blocks.0", sae))
+    with torch.no_grad():
+        (h, found), (_, changed) = (
+            (hidden := net.blocks[0](net.embed(given))[0], sae.encode(hidden)) for given in (ids, other)
+        )
+        total = h.clone()
+        total[:, 1] += (sae.decode(*changed) - sae.decode(*found))[:, 1]
+        expected = net.head(net.blocks[1](total)[0]).mean(1)[:, 5] - net(ids)[:, 5]
+    at = [str(node) for node in P.nodes].index(str(nodes[0]))
+    torch.testing.assert_close(P.truth[at], expected, rtol=1e-9, atol=1e-12)
+    same = relprop.patch(net, ids, ids.clone(), 5, nodes=nodes, splices=Splice("blocks.0", sae))
+    assert not same.truth.any() and not same.estimate.any()
+
+
+def test_errors_of_patches_with_splices() -> None:
+    net, ids = Words().double().eval(), torch.tensor([[3, 7, 1, 4]])
+    explain: Any = partial(relprop.patch, net, ids, ids.flip(1), 5)
+    for given, says in (
+        ({"nodes": [units("blocks.0.latents")[1]]}, "not part of the model"),
+        ({"nodes": [units("blocks.0.latents")[1]], "splices": 3}, "splices must be a relprop.Splice"),
+        ({"nodes": [units("blocks.0.latents")[9]], "splices": Splice("blocks.0", SAE)}, "there is no unit 9"),
+        (
+            {"nodes": [units("blocks.0.latents")], "splices": Splice("blocks.0", Wrong(decode=lambda z: z))},
+            "decode gives torch.float64",
+        ),
+    ):
+        with pytest.raises(InputError, match=says):
+            explain(**given)
+    assert not any(m._forward_hooks for m in net.modules())
 
 
 def test_a_transcoder_reads_the_input(mlp: nn.Sequential) -> None:

@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 import relprop
 from relprop.errors import CompositeError, InputError
@@ -356,3 +356,19 @@ def test_the_inputs_of_a_result_are_its_own() -> None:
     x.zero_()
     assert torch.equal(R.inputs, torch.ones(1, 3))
     assert torch.equal(R[0].inputs, R.inputs)
+
+
+@pytest.mark.parametrize("made", [Tensor.tolist, lambda t: t, Tensor.numpy, lambda t: t.to(torch.int32)])
+def test_a_target_of_each_sample_is_read_the_same_in_every_form(made: Callable[[Tensor], Any], tmp_path: Path) -> None:
+    given = torch.tensor([2, 0, 1])
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).eval(), torch.randn(3, 4)
+    for R in (
+        relprop.attribute(model, x, made(given)),
+        relprop.attribute(model, x, made(given), batch_size=2),
+        relprop.attribute(model, x, relprop.Contrast(made(given), 3 * [2])),
+    ):
+        R.save(tmp_path / "run")
+        for known in (R, relprop.load(tmp_path / "run")):
+            assert [known.subject(n).startswith(f"target {given[n]}") for n in range(3)] == 3 * [True]
+            assert known[1].subject(0).startswith("target 0")

@@ -15,6 +15,23 @@ ROOT = Path(relprop.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 RULES = {name for name in relprop.rules.__all__ if name != "Layer"} | {"ActivationRule", "Stabilise"}
 
+# Files that share a name, for they share a subject: each part of the house has its own side of it.
+SHARED = {
+    "batches": ["attribution", "evaluation"],
+    "checks": ["attribution", "files"],
+    "compiled": ["attribution", "torch_private"],
+    "explain": ["attribution", "text"],
+    "explaining": ["cli", "data"],
+    "graph": ["concepts", "rendering"],
+    "layers": ["attribution", "rendering"],
+    "pooling": ["operations", "rules"],
+    "settings": ["attribution", "web"],
+    "side_by_side": ["attribution", "rendering", "results", "text"],
+    "sources": ["rendering", "results", "text"],
+    "targets": ["attribution", "captum", "text"],
+    "texts": ["cli", "files", "results", "web"],
+}
+
 
 def lines_of(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
@@ -40,6 +57,24 @@ def test_files_have_one_subject() -> None:
     assert not [f"{named(path)}: {n}" for path in FILES if (n := len(lines_of(path))) > 350]
 
 
+def test_no_two_classes_share_a_name() -> None:
+    where: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(named(path))
+    assert not {name: places for name, places in where.items() if len(places) > 1}
+
+
+def test_files_of_one_name_have_one_subject() -> None:
+    """Whoever adds a file under a name that is taken says here that both are about the same thing."""
+    where: dict[str, list[str]] = {}
+    for path in FILES:
+        where.setdefault(path.stem, []).append(path.parent.name)
+    shared = {name: sorted(places) for name, places in where.items() if len(places) > 1 and name != "__init__"}
+    assert shared == SHARED
+
+
 @pytest.mark.parametrize("package", ["engine", "operations", "attribution"])
 def test_functions_fit_on_a_page(package: str) -> None:
     long = [
@@ -55,7 +90,7 @@ def test_functions_fit_on_a_page(package: str) -> None:
 def test_only_one_file_names_what_the_engine_writes_on_tensors() -> None:
     marked = {named(path) for path in FILES if re.search(r"[\"'.]_relprop_", path.read_text(encoding="utf-8"))}
     marked |= {named(path) for path in FILES if 'f"_relprop_' in path.read_text(encoding="utf-8")}
-    assert marked == {"engine/marks.py"}
+    assert marked == {"engine/tensor_attributes.py"}
 
 
 def test_handlers_ask_rules_by_their_protocol() -> None:

@@ -15,6 +15,7 @@ from relprop.errors import InputError, TargetError
 pytest.importorskip("transformers")
 
 import text_models as tiny
+from test_splices import Autoencoder
 
 close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-9)
 TEXT = "OPEC ministers cut crude oil output."
@@ -468,3 +469,28 @@ def test_the_model_stays_as_it_was(bert: nn.Module, words: Any) -> None:
     relprop.explain_text(bert, words, TEXT, parts=True, positions=True)
     assert all(torch.equal(p, before[name]) for name, p in bert.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in bert.modules())
+
+
+def test_conditions_and_latents_of_texts() -> None:
+    """Through and around a latent are the whole, in tokens; the result says the condition, and texts in a batch share it."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tok = tiny.words()
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tok), pad_token_id=0, **tiny.SMALL)
+    model = BertForSequenceClassification(config).double().eval()
+    path = "bert.encoder.layer.0.output"
+    splice, latent = relprop.Splice(path, Autoencoder(24, 40)), relprop.units(f"{path}.latents")[:, :9]
+    texts = ["the film was good", "a film was not very good"]
+    explain: Any = partial(relprop.explain_text, model, tok, texts, 0, splices=splice)
+    whole, one, rest = explain(layers=[f"{path}.latents"]), explain(through=latent), explain(through=~latent)
+    for all_, a, b in zip(whole, one, rest, strict=True):
+        torch.testing.assert_close(a.relevance + b.relevance, all_.relevance, rtol=1e-10, atol=1e-13)
+        of_units = all_.layers[f"{path}.latents"][:, :9].sum()
+        torch.testing.assert_close(a.relevance.sum() + a.residual, of_units, rtol=1e-10, atol=1e-13)
+        assert "Only relevance through units" in str(a) and "left out" not in str(all_)
+        assert torch.equal(all_.score, a.score)
+    alone = relprop.explain_text(model, tok, texts[0], 0, splices=splice, through=latent)
+    torch.testing.assert_close(alone.relevance, one[0].relevance, rtol=1e-10, atol=1e-13)
+    with pytest.raises(InputError, match="explain_text takes one condition"):
+        explain(through=[latent, latent])

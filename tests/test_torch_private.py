@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import sys
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,20 @@ import relprop
 from relprop.engine.eager import uncompiled
 from relprop.engine.replay import replaying
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private import calls, compiled, custom, flex, graph, modules, names, parts, recorded, saved, state
+from relprop.torch_private import (
+    autograd_graph,
+    calls,
+    compiled,
+    custom,
+    finding,
+    flex,
+    modules,
+    names,
+    recorded,
+    saved,
+    state,
+    weak,
+)
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 ROOT = Path(relprop.__file__).parent
@@ -115,7 +129,7 @@ def test_the_search_finds_each_way_to_name_one(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [calls, compiled, custom, flex, graph, modules, names, parts, recorded, saved, state]
+    "module", [calls, compiled, custom, flex, autograd_graph, modules, names, finding, recorded, saved, state, weak]
 )
 def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
     """`Seen on 2.9 to 2.14`: what a public entry is for, where it is there, what is done without it."""
@@ -142,23 +156,23 @@ def test_each_entry_says_since_when_it_is_there(module: ModuleType) -> None:
 
 
 def test_a_part_that_is_missing_is_told_of_where_it_is_needed() -> None:
-    assert parts.part("_C._no_such_thing") is None
-    assert parts.part("_C._no_such_thing", 3) == 3
-    assert parts.part("nn.Module") is nn.Module
-    error = parts.lacking("_C._no_such_thing", "this feature")
+    assert finding.part("_C._no_such_thing") is None
+    assert finding.part("_C._no_such_thing", 3) == 3
+    assert finding.part("nn.Module") is nn.Module
+    error = finding.lacking("_C._no_such_thing", "this feature")
     assert "torch._C._no_such_thing, which this feature needs" in str(error)
     assert torch.__version__ in str(error)
 
 
 def test_running_looks_through_the_stack() -> None:
-    assert parts.running("_pytest")
-    assert not parts.running("_pyt")
+    assert finding.running("_pytest")
+    assert not finding.running("_pyt")
 
 
 def test_outside() -> None:
     """Of this very file, called from pytest's."""
-    assert parts.outside(__name__.split(".")[0]) >= 2
-    assert parts.outside("relprop") == 1
+    assert finding.outside(__name__.split(".")[0]) >= 2
+    assert finding.outside("relprop") == 1
 
 
 # --- state
@@ -258,7 +272,12 @@ def test_tensors_inside_of_transforms() -> None:
 
     def inside(row: Tensor) -> Tensor:
         seen.append(
-            (graph.wrapped(row), graph.innermost(row).shape, graph.innermost(row).requires_grad, graph.batched(row))
+            (
+                autograd_graph.wrapped(row),
+                autograd_graph.innermost(row).shape,
+                autograd_graph.innermost(row).requires_grad,
+                autograd_graph.batched(row),
+            )
         )
         return row.sin()
 
@@ -277,7 +296,7 @@ def test_batched_gradients() -> None:
 
         @staticmethod
         def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-            seen.append(graph.batched(g))
+            seen.append(autograd_graph.batched(g))
             return g
 
     x = torch.ones(3, requires_grad=True)
@@ -294,17 +313,17 @@ def test_nodes() -> None:
 
     x = torch.ones(2, requires_grad=True)
     y = Mine.apply(x)
-    assert graph.function_of(y.grad_fn) is Mine
-    assert graph.function_of((x * 2).grad_fn) is None
-    assert graph.function_of(None) is None
-    assert graph.leaf_of(y.grad_fn.next_functions[0][0]) is x
-    assert graph.leaf_of(y.grad_fn) is None
+    assert autograd_graph.function_of(y.grad_fn) is Mine
+    assert autograd_graph.function_of((x * 2).grad_fn) is None
+    assert autograd_graph.function_of(None) is None
+    assert autograd_graph.leaf_of(y.grad_fn.next_functions[0][0]) is x
+    assert autograd_graph.leaf_of(y.grad_fn) is None
     z = x * 2
-    graph.notes_on(z.grad_fn)["kept"] = 1
-    assert graph.notes_on(z.grad_fn) == {"kept": 1}  # another object of Python each time, the same node
-    assert not graph.written_as_view(z.grad_fn)
+    autograd_graph.notes_on(z.grad_fn)["kept"] = 1
+    assert autograd_graph.notes_on(z.grad_fn) == {"kept": 1}  # another object of Python each time, the same node
+    assert not autograd_graph.written_as_view(z.grad_fn)
     z[0].mul_(3)
-    assert graph.written_as_view(z.grad_fn)
+    assert autograd_graph.written_as_view(z.grad_fn)
 
 
 # --- calls
@@ -400,19 +419,32 @@ def test_original() -> None:
 
 
 def test_skipped_and_within_compiled() -> None:
-    seen = []
+    """A skipped function runs as it is written, with all that it calls; its caller is compiled."""
+    seen, graphs = [], []
+
+    def below(x: Tensor) -> Tensor:
+        return x.exp()
 
     @compiled.skipped
     def look(x: Tensor) -> Tensor:
         seen.append((torch.compiler.is_dynamo_compiling(), compiled.within_compiled()))
+        return below(x)
+
+    @torch.compiler.disable(recursive=False)
+    def beside(x: Tensor) -> Tensor:
+        seen.append((torch.compiler.is_dynamo_compiling(), compiled.within_compiled()))
         return x
 
     def function(x: Tensor) -> Tensor:
-        return look(x.sin()).cos()
+        return look(beside(x.sin())).cos()
 
-    torch.compile(function, backend="eager")(torch.ones(2))
-    look(torch.ones(2))
-    assert seen == [(False, True), (False, False)]
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append([node.target for node in graph.graph.nodes if node.op == "call_method"])
+        return graph
+
+    torch.testing.assert_close(torch.compile(function, backend=backend)(torch.ones(2)), function(torch.ones(2)))
+    assert seen == [(False, True), (False, False), (False, False), (False, False)]
+    assert graphs == [["sin"], ["cos"]]
     assert compiled.compiler_loaded()
     with uncompiled():
         assert not compiled.within_compiled()
@@ -437,6 +469,21 @@ def test_breaks_forbidden() -> None:
 
 
 # --- recorded
+
+
+def test_strong() -> None:
+    """A tensor that only the graph held, met through a weak reference, outlives the graph."""
+    x = torch.ones(3, requires_grad=True)
+    h = x * 2
+    reference = weakref.ref(h)
+    y = h * h
+    del h
+    found = weak.strong(reference)
+    assert found is not None
+    del y
+    assert found.tolist() == [2.0, 2.0, 2.0] and found._base is None and found.grad_fn is not None
+    del found
+    assert weak.strong(reference) is None
 
 
 def test_what_is_saved_is_copied_before_it_is_overwritten() -> None:

@@ -22,10 +22,10 @@ from relprop import web
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.web import downloads, drawn, limits, pictures, source
 from relprop.web.limits import Limits
+from relprop.web.page_subject import columns, subject_of
 from relprop.web.sessions import Sessions
 from relprop.web.settings import PageSettings, settings_of
-from relprop.web.subject import columns, subject_of
-from relprop.web.work import WorkQueue
+from relprop.web.work_queue import WorkQueue
 
 SETTINGS = [
     PageSettings(),
@@ -293,6 +293,7 @@ def test_who_leaves_stops_only_the_own_explanation() -> None:
     assert ended and work.do("b", lambda: 1) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a destructor may swallow a first stop
 def test_stopping_a_real_explanation_leaves_nothing_behind() -> None:
     subject, given = web_pages.subject(), [("a.png", web_pages.photograph())]
     expected = pictures.ask(subject, given, PageSettings()).result[0, 0].values

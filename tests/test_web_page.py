@@ -15,16 +15,13 @@ from typer.testing import CliRunner
 
 import relprop
 import web_pages
-from chromium import PROGRAM
 from relprop.cli.app import app
 from relprop.web import server
-from relprop.web.subject import subject_of
+from relprop.web.page_subject import subject_of
 
 pytest.importorskip("gradio", reason="the page needs Gradio")
-playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")
 # Warnings of Gradio about pandas, in threads of its own.
 pytestmark = pytest.mark.filterwarnings("ignore")
-browser_only = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +32,8 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(
-            executable_path=PROGRAM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+    with web_pages.browsers() as opened:
         yield opened
-        opened.close()
-
-
-class Page:
-    """A page, with all that it asked for and complained about."""
-
-    def __init__(self, browser: Any, address: str, width: int = 1400, path: str = "") -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": 1000}, accept_downloads=True)
-        self.page.set_default_timeout(20_000)
-        self.address = address
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(address + path)
-        self.page.wait_for_selector("#maps")
-
-    def drop(self, path: Path) -> None:
-        """Gives a file to the field of the picture."""
-        self.page.set_input_files("input[type=file] >> nth=0", path)
-
-    def foreign(self) -> list[str]:
-        """The requests that left this machine."""
-        return [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
 
 
 @pytest.fixture
@@ -73,11 +43,10 @@ def cat(tmp_path: Path) -> Path:
     return path
 
 
-@browser_only
 def test_a_picture_is_explained_and_nothing_leaves_the_machine(
     browser: Any, address: str, cat: Path, tmp_path: Path
 ) -> None:
-    seen = Page(browser, address)
+    seen = web_pages.Page(browser, address)
     page = seen.page
     seen.drop(cat)
     page.wait_for_selector(".stage svg")
@@ -114,9 +83,8 @@ def test_a_picture_is_explained_and_nothing_leaves_the_machine(
     page.close()
 
 
-@browser_only
 def test_a_narrow_page_by_keyboard_and_a_file_that_is_none(browser: Any, address: str, tmp_path: Path) -> None:
-    seen = Page(browser, address, 420)
+    seen = web_pages.Page(browser, address, 420)
     page = seen.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     page.focus(".examples button >> nth=1")
@@ -145,15 +113,32 @@ def test_a_narrow_page_by_keyboard_and_a_file_that_is_none(browser: Any, address
     page.close()
 
 
-@browser_only
 def test_a_link_restores_what_was_asked(browser: Any, address: str) -> None:
-    seen = Page(browser, address, path="?example=0&target=1&against=5&composites=epsilon,zero&smooth=2")
+    seen = web_pages.Page(browser, address, path="?example=0&target=1&against=5&composites=epsilon,zero&smooth=2")
     page = seen.page
     page.wait_for_selector(".stage svg")
     assert page.locator("#maps h3").count() == 3  # the class, the other, one against the other
     assert page.locator(".stage").count() == 6
     assert page.input_value("#against input") == "cup (5)"
     page.close()
+
+
+def test_a_network_without_names_of_classes(browser: Any) -> None:
+    """An empty field of numbers would send 0, and 0 is a class."""
+    model = web_pages.small()
+    model.labels = None  # type: ignore[assignment]
+    with web_pages.served([("plain", lambda: subject_of(model))]) as plain:
+        seen = web_pages.Page(browser, plain)
+        page = seen.page
+        page.click(".examples button >> nth=0")
+        page.wait_for_selector(".stage svg")
+        best = page.input_value("#target textarea, #target input")
+        assert best == page.inner_text("#classes label >> nth=0").split(" ")[1]
+        assert page.input_value("#against textarea, #against input") == ""
+        page.fill("#against textarea, #against input", "0" if best != "0" else "1")
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelectorAll('#maps h3').length === 3")
+        page.close()
 
 
 def test_a_network_that_cannot_be_loaded_says_so_on_the_page() -> None:

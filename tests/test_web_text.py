@@ -13,7 +13,7 @@ import web_pages
 from relprop.errors import InputError, RelpropError, TargetError
 from relprop.web import texts
 from relprop.web.limits import Limits
-from relprop.web.subject import PageSubject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
 
 pytest.importorskip("transformers")
 

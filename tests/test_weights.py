@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 import reference_concepts as concepts
 import relprop
@@ -127,3 +129,38 @@ def test_refusals() -> None:
 
     with pytest.raises(UnsupportedOperationError, match="recurrent layers"):
         relprop.attribute(Recurrent().double(), vectors()[:, None], 1, weights=True)
+
+
+class Products(TorchDispatchMode):
+    """Counts the multiplications of matrices, convolutions and attention."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def flops(call: Any) -> int:
+    with Products() as counted:
+        call()
+    return counted.total
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "gamma", "epsilon_plus", "gamma_flat"])
+def test_a_weight_costs_one_gradient_of_its_layer(composite: str) -> None:
+    """Nothing runs again: in all, the products of the explanation and those of the weights' own gradient."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5), nn.ReLU(), nn.Linear(5, 3)
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 8, 8)
+    forward = flops(lambda: net(x))  # as many as the gradient of the weights
+    plain, weighed = (
+        flops(lambda weights=weights: relprop.attribute(net, x, 1, composite=composite, weights=weights))
+        for weights in (False, True)
+    )
+    halves = flops(lambda: net[0](x)) if composite in ("gamma", "epsilon_plus") else 0  # inputs of both signs
+    assert weighed <= plain + (forward + halves) * 1.001

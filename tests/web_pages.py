@@ -8,17 +8,20 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from chromium import PROGRAM
 from relprop.loading.network import Loaded, Pictures, picture_reading
-from relprop.web.subject import PageSubject
+from relprop.web.page_subject import PageSubject
 
 LABELS = ["crane", "sea <b>lion</b>", "espresso", "crane", "lynx", "cup"]
 
@@ -77,7 +80,8 @@ def served(subjects: Any = None, **given: Any) -> Iterator[str]:
     from relprop.web.limits import Limits
 
     limits = given.pop("limits", None) or Limits()
-    blocks = server.made(subjects or [("small", subject)], limits)
+    parts = {name: given.pop(name) for name in ("examples", "runs") if name in given}
+    blocks = server.made([("small", subject)] if subjects is None else subjects, limits, **parts)
     running = server.start(blocks, port=0, **given)
     try:
         yield running.address
@@ -96,6 +100,50 @@ def question(address: str, path: Any, **given: Any) -> Any:
     wanted = {"target": None, "against": None, "composites": "auto", "values": False, **given}
     client = Client(address, verbose=False, analytics_enabled=False)
     return client.predict(handle_file(path), *wanted.values(), api_name="/explain")
+
+
+class Page:
+    """A page, with all that it asked for and complained about."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1400, path: str = "") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 1000}, accept_downloads=True)
+        self.page.set_default_timeout(20_000)
+        self.address = address
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(address + path)
+        self.page.wait_for_selector("#maps", state="attached")
+
+    def drop(self, path: Path) -> None:
+        """Gives a file to the first field of files."""
+        self.page.set_input_files("input[type=file] >> nth=0", path)
+
+    def foreign(self) -> list[str]:
+        """The requests that left this machine."""
+        return [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
+
+
+@contextmanager
+def browsers() -> Iterator[Any]:
+    """A browser; the test is skipped where none is installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")
+    if PROGRAM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(
+            executable_path=PROGRAM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def browsed(address: str, width: int = 1400, path: str = "") -> Iterator[Page]:
+    """A page in a browser of its own."""
+    with browsers() as opened:
+        yield Page(opened, address, width, path)
 
 
 @contextmanager

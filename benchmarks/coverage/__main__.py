@@ -3,6 +3,7 @@
 python -m benchmarks.coverage --only llama swin        # those whose name holds one of these words
 python -m benchmarks.coverage --packages               # graphs, tables, series, ...: the second part of the page
 python -m benchmarks.coverage --json found.json --page docs/coverage.md
+python -m benchmarks.coverage --only resnet --page docs/coverage.md    # the other lines of the page stay as they are
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     from benchmarks.coverage.catalogue import everything
-    from benchmarks.coverage.table import page
+    from benchmarks.coverage.table import page, renewed
 
     rows = recorded(options.json)
     for one in everything(options.packages):
@@ -66,7 +67,9 @@ def main() -> None:
     print(f"{len(found)} architectures, {faulty} with faults, {absent} not installed")
     if options.page is not None:
         before = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
-        options.page.write_text(page(found, before), encoding="utf-8")
+        some = bool(options.only or options.library) and not options.packages
+        written = renewed(before, found, order) if before and some else page(found, before)
+        options.page.write_text(written, encoding="utf-8")
 
 
 def recorded(file: Path | None) -> dict[tuple[str, str], Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -71,6 +71,30 @@ def page(rows: Iterable[Any], before: str = "") -> str:
     if libraries:
         first = of_libraries(libraries) + "\n"
     return first + (of_packages(packages) if packages else mark + second)
+
+
+def renewed(before: str, rows: Iterable[Any], order: Sequence[tuple[str, str]]) -> str:
+    """The page with the lines of some rows of the libraries replaced; all others stay as they are.
+
+    Args:
+        before: the page.
+        rows: what was found.
+        order: library and name of every architecture of the catalogue. Of lines with one name, the first is that of the
+            library that comes first.
+
+    Raises:
+        ValueError: a row has faults, or the page has no line for it.
+    """
+    lines = before.split("\n")
+    for row in rows:
+        same = [library for library, name in order if name == row.name]
+        found = [n for n, line in enumerate(lines) if line.startswith(f"| `{row.name}` | `")]
+        if row.faults or len(found) != len(same):
+            raise ValueError(
+                f"write the whole page: {row.name} of {row.library} {'fails' if row.faults else 'is not in it'}"
+            )
+        lines[found[same.index(row.library)]] = table([row]).split("\n")[2]
+    return "\n".join(lines)
 
 
 def of_packages(rows: list[Any]) -> str:

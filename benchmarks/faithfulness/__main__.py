@@ -1,7 +1,7 @@
 """`python -m benchmarks.faithfulness`: the leaderboard in docs/faithfulness.md.
 
 python -m benchmarks.faithfulness --network mlp vgg                                    # some of it, on the screen
-python -m benchmarks.faithfulness --folder work --page docs/faithfulness.md            # all of it, in a few hours
+python -m benchmarks.faithfulness --folder work --search --page docs/faithfulness.md   # all of it, in a few hours
 
 What `make gallery` installs holds the weights and the data. Finished work stays in the folder, so that a run that was
 stopped goes on, and the page can be written again in minutes.
@@ -22,6 +22,7 @@ from benchmarks.faithfulness import pictures, small, texts
 from benchmarks.faithfulness.cases import Case
 from benchmarks.faithfulness.methods import composites_of, of_captum, of_texts_by_captum
 from benchmarks.faithfulness.page import head, section
+from benchmarks.faithfulness.searching import SEARCHED, searched, section_of_searches
 from relprop.evaluation import Evaluation
 
 CASES: dict[str, Callable[[int], Case]] = {
@@ -39,9 +40,13 @@ CASES: dict[str, Callable[[int], Case]] = {
     "lstm": small.lstm,
     "speakers": texts.speakers,
     "mlp": small.mlp,
+    "cancer": small.cancer,
     "minilm": texts.minilm,
     "smollm2": texts.smollm2,
 }
+PAGE = [name for name in CASES if name not in ("efficientnet_fine", "efficientnet1")]
+"""Those of the page; the others take long, and say the same on other patches or a larger network."""
+
 LARGE = (
     "auto", "zero", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "excitation_backprop", "gamma_flat", "gamma_box",
     "gamma 0.05 box", "gamma 0.1", "gamma 0.1 flat", "gamma 0.1 box", "gamma 0.1 observed box", "gamma 0.25 box",
@@ -88,23 +93,35 @@ def measure(case: Case, folder: Path | None = None) -> tuple[Evaluation, dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--network", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--network", nargs="*", choices=list(CASES), default=list(PAGE))
     parser.add_argument("--samples", type=int, default=60)
     parser.add_argument("--folder", type=Path, help="where finished work is kept")
+    parser.add_argument("--search", action="store_true", help="also what relprop.search finds on the small networks")
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    made = []
+    made: list[Any] = []
+    searches: list[Any] = []
+
+    def write() -> None:
+        if options.page:
+            lines = [*head(made), *(line for each in made for line in section(*each))]
+            lines += section_of_searches(searches) if searches else []
+            options.page.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
     for name in options.network:
         torch.manual_seed(0)
         case = CASES[name](options.samples)
         found, bad = measure(case, options.folder / name if options.folder else None)
         made.append((case, found, bad))
         print("\n".join(section(case, found, bad)), flush=True)
-        if options.page:
-            lines = [*head(made), *(line for each in made for line in section(*each))]
-            options.page.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+        write()
+    for name in [name for name in SEARCHED if options.search and name in options.network]:
+        torch.manual_seed(0)
+        searches.append(searched(CASES[name](options.samples)))
+        print("\n".join(section_of_searches(searches[-1:])), flush=True)
+    write()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,21 @@ def mlp(count: int) -> Case:
     return judged("MLP", "digits", "dense", trained(model, x, y, 400), a, b, count)
 
 
+def cancer(count: int) -> Case:
+    """A table of measurements of cells, each column with mean 0 and spread 1."""
+    from sklearn.datasets import load_breast_cancer
+
+    found = load_breast_cancer()
+    x, y = torch.tensor(found.data).float(), torch.tensor(found.target).long()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    x, y = x[order], y[order]
+    x = (x - x[:380].mean(0)) / x[:380].std(0)
+    model = nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    return judged(
+        "MLP", "breast cancer, standardised", "dense", trained(model, x[:380], y[:380], 400), x[380:], y[380:], count
+    )
+
+
 def vgg(count: int) -> Case:
     x, y, a, b = digits(2)
 

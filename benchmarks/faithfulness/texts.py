@@ -56,8 +56,7 @@ PROMPTS = [
 
 
 def minilm(count: int) -> Case:
-    """Reuters news of at most 64 tokens; few, for each takes as long as a hundred digits."""
-    count = min(count, 12)
+    """Reuters news of at most 64 tokens."""
     tokenizer, model, unseen = networks.classifier("news")
     given = [(text, label) for text, label in unseen if len(tokenizer(text).input_ids) <= 64]
     batch = tokenizer([text for text, _ in given], padding=True, return_tensors="pt")

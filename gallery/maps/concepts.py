@@ -7,13 +7,16 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import relprop
 from examples import networks as trained
 from gallery import data, networks
 from gallery.catalogue import entry
+from gallery.maps.classes import classifier
 from gallery.maps.digits import digit_network
 from gallery.maps.photographs import seen
+from gallery.maps.series import trained_series
 from gallery.maps.tokens import PROMPT, language_model
 from relprop import Contrast, units
 from relprop.rendering import Drawing, TokenMatrix, column, titled
@@ -58,6 +61,43 @@ def prototypes() -> Drawing:
         model, list(zip(x[:2000], y[:2000].tolist(), strict=True)), layers=["7"], keep=4, vectors=True
     )
     return relprop.prototypes(index, "7").drawing(4)
+
+
+class Whole(nn.Module):
+    """A classifier of texts without padding."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Scores of ids `(N, T)`."""
+        return self.inner(ids, torch.ones_like(ids))
+
+
+@entry(CHAPTER, "A piece of news by two neurons")
+def neurons_of_text() -> Drawing:
+    """The two strongest neurons of a block of MiniLM for a piece of news about a takeover: where they read it, what is
+    their own, and the texts in which they had most relevance, with the token that counted in a frame.
+    """
+    tokenizer, model, unseen = classifier("news")
+    texts = [
+        (tokenizer(x, truncation=True, max_length=48, return_tensors="pt").input_ids[0], y) for x, y in unseen[:300]
+    ]
+    texts.sort(key=lambda pair: len(pair[0]))  # texts of one length share a batch
+    layer = "inner.encoder.encoder.layer.3.intermediate"
+    net = Whole(model).eval()
+    index = relprop.index(net, texts, layers=[layer], keep=8, tokenizer=tokenizer)
+    ids, label = texts[120]
+    return relprop.attribute(net, ids[None], label).concepts(index, most=2, references=3).drawing
+
+
+@entry(CHAPTER, "A movement by its strongest channels")
+def channels_of_series() -> Drawing:
+    """GunPoint: two channels of a convolution over time, and the stretches of other series where they had most relevance."""
+    model, x, y, _, _ = trained_series("GunPoint", 120)
+    index = relprop.index(model, list(zip(x, y.tolist(), strict=True)), layers=["3"], keep=8)
+    return relprop.attribute(model, x[1:2], int(y[1])).concepts(index, most=2, references=3).drawing
 
 
 @entry(CHAPTER, "From the question to Paris")
@@ -119,7 +159,7 @@ def memory() -> Drawing:
     score the unit carried to the next step. Their sum grows with what was heard so far.
     """
     model, x, y = trained.speaker_network()
-    path = next(name for name, m in model.named_modules() if isinstance(m, torch.nn.LSTM))
+    path = next(name for name, m in model.named_modules() if isinstance(m, nn.LSTM))
     one, label = x[:1], int(y[0])
     R = relprop.attribute(model, one, label, layers=[f"{path}.cells"])
     cells = torch.stack([state[0] for state in R.layers[f"{path}.cells"]], 1)  # (H, T)

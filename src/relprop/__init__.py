@@ -67,10 +67,10 @@ if TYPE_CHECKING:
     from relprop.concepts.patching import patch
     from relprop.concepts.prototypes import prototypes
     from relprop.concepts.similarity import similarity
+    from relprop.data.dataset_run import open_run
     from relprop.data.datasets import explain_dataset
-    from relprop.data.run import open_run
     from relprop.evaluation import evaluate, sanity, search
-    from relprop.loading.reading import read_image, read_volume
+    from relprop.loading.read_files import read_image, read_volume
     from relprop.results.files.loading import load
     from relprop.results.files.save import report
     from relprop.web.widget import widget
@@ -171,12 +171,12 @@ _LATER = {
     "index": "relprop.concepts.indexing",
     "load": "relprop.results.files.loading",
     "load_index": "relprop.concepts.index",
-    "open_run": "relprop.data.run",
+    "open_run": "relprop.data.dataset_run",
     "prototypes": "relprop.concepts.prototypes",
     "patch": "relprop.concepts.patching",
     "similarity": "relprop.concepts.similarity",
-    "read_image": "relprop.loading.reading",
-    "read_volume": "relprop.loading.reading",
+    "read_image": "relprop.loading.read_files",
+    "read_volume": "relprop.loading.read_files",
     "report": "relprop.results.files.save",
     "evaluate": "relprop.evaluation",
     "sanity": "relprop.evaluation",

@@ -62,7 +62,7 @@ class TracedError(ModelStateError):
 
 
 class RuleError(RelpropError, ValueError):
-    """A rule has invalid parameters, or cannot act on the operation it was given."""
+    """A rule has invalid parameters, cannot act on the operation it was given, or returns something else than `G`."""
 
 
 class CompositeError(RelpropError, ValueError):

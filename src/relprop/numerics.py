@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from relprop.torch_private.graph import batched
+from relprop.torch_private.autograd_graph import batched
 from relprop.torch_private.recorded import recording, unrecorded
 
 _TINY = {torch.float16: 2.0**-14, torch.float64: 1e-150, torch.complex128: 1e-150, torch.complex32: 2.0**-14}

@@ -12,7 +12,7 @@ from relprop.results.contrast import Contrast
 from relprop.results.detection import Detection
 from relprop.results.logit import Logit
 from relprop.results.over import Over
-from relprop.results.places import Edge, Graph, Node, Step
+from relprop.results.place_targets import Edge, Graph, Node, Step
 from relprop.results.relevance import Relevance
 
 __all__ = [

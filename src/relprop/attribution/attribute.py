@@ -19,7 +19,7 @@ from relprop.attribution.mistaken import REFUSALS, WatchedLayers, batched, refus
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
 from relprop.attribution.splices import Splice, parts_of, splices_of
-from relprop.attribution.tables import as_table
+from relprop.attribution.table_inputs import as_table
 from relprop.attribution.targets import several
 from relprop.attribution.through import Conditions, paired
 from relprop.composites import Composite

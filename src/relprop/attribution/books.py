@@ -8,6 +8,7 @@ back multiplied by exactly its factor. Where rows exchange relevance, the books 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from relprop.attribution.seeds import Start
 from relprop.engine import Run
 from relprop.engine.checkpoint import recomputing
+from relprop.errors import RelpropWarning
 from relprop.results.ledger import Ledger, LedgerEntry
 from relprop.torch_private.recorded import recording
 
@@ -125,7 +127,9 @@ class Bookkeeper:
                 return found.double()
         except RuntimeError:  # an operation without a second derivative
             pass
-        return self._each()[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RelpropWarning)  # these passes are not derivatives of the one above
+            return self._each()[0]
 
     def _ledger(self, kept: Tensor) -> Ledger:
         recorder = self.run.trace.recorder

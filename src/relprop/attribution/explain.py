@@ -30,7 +30,7 @@ from relprop.engine.recorder import Overwritten, Recorder
 from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
-from relprop.errors import InputError
+from relprop.errors import InputError, RuleError
 from relprop.operations.parameters import Parameters
 from relprop.results.ledger import Ledger
 from relprop.results.logit import logits_in
@@ -39,6 +39,8 @@ from relprop.torch_private.recorded import recording
 from relprop.torch_private.saved import copied_before_writes
 from relprop.trees import leaves, map_tree
 
+_MISSHAPEN = "_CustomBackward returned an invalid gradient"
+"""What autograd says if the backward pass of a rule does not fit its operand."""
 _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
 """What autograd says if a tensor was overwritten that a gradient needs."""
 
@@ -61,6 +63,11 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
     except Overwritten:
         pass
     except RuntimeError as error:
+        if _MISSHAPEN in str(error):
+            raise RuleError(
+                f"a rule returned G of another shape than its input: {str(error).split(' - ')[-1]}. Its method returns G at the input, in the "
+                "input's shape."
+            ) from error
         if not any(said in str(error) for said in _OVERWRITTEN):
             raise
     # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.

@@ -25,10 +25,10 @@ from relprop.attribution.through import Conditions
 from relprop.engine import Propagation, Run
 from relprop.engine.chance import drawn_from, standing
 from relprop.engine.checkpoint import checkpointing
+from relprop.engine.integer_inputs import track
 from relprop.engine.notes import begin, note_of
 from relprop.engine.overwritten import check_exposed
 from relprop.engine.tensors import tensors_in
-from relprop.engine.tokens import track
 from relprop.errors import InputError, RelpropError, SeveredGraphError
 from relprop.results.logit import as_logits, without_logits
 from relprop.torch_private.recorded import recording

@@ -107,7 +107,7 @@ class Catch:
         """Lets go of the graph, which refers back to this catch through the layer."""
         self.edge = self.reported = None
         if self.layer is not None:
-            self.layer.release_probes()
+            self.layer.site.release_probes()
         self.layer = None
 
     def read(self, g: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from relprop.engine.chance import undisturbed
 from relprop.engine.cuts import Cut, part
 from relprop.errors import RelpropWarning
 from relprop.numerics import tiny
-from relprop.torch_private.parts import outside
+from relprop.torch_private.finding import outside
 from relprop.trees import leaves
 
 _TRIES = 4

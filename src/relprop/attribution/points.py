@@ -50,8 +50,7 @@ class Point:
         note = note_of(tensor)
         if note is not None and note.version == tensor._version and (note.layer or note.scaled):
             self._layer = note.layer if note.scaled is None else note.scaled[0]
-            self._layer.followers.append(self.follow)
-            self._layer.read()  # other relevance than that of its relu may arrive
+            self._layer.follow(self.follow)
 
     def follow(self, tensor: Tensor) -> None:
         """Adds the edge of a tensor through which the relevance passes as well."""
@@ -61,7 +60,7 @@ class Point:
         """Lets go of the graph."""
         self.edges = []
         if self._layer is not None:
-            self._layer.followers.clear()
+            self._layer.site.release_followers()
         self._layer = None
 
     @property

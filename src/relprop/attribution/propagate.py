@@ -52,8 +52,9 @@ def propagate(
 ) -> Iterator[Run]:
     """Inside, autograd carries relevance: `R(x) = x * torch.autograd.grad(score, x)`.
 
-    Tensors that require grad carry relevance; parameters do not. `create_graph=True` works, so you can train on
-    relevance.
+    Tensors that require grad carry relevance; parameters do not. With `create_graph=True`, relevance can be
+    differentiated. The derivative is exact where the rules of hidden layers are the plain gradient; elsewhere a
+    `RelpropWarning` says that it is not.
 
     Args:
         composite: the rules, or the name of a composite.

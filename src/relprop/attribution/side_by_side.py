@@ -34,7 +34,8 @@ def compare(
     Args:
         model: as in `attribute`, like all arguments that are not listed here.
         inputs: as in `attribute`.
-        targets: one target, or a list of targets, each of which is a row.
+        targets: one target, or a list of targets, each of which is a row. A tensor with a class for each sample is one target;
+            so is such a list inside the list, `[[3, 1]]`.
         composites: the composites or their names, each of which is a column. A mapping gives the columns other names.
         ledger: whether to record what absorbed the part of the score that did not arrive.
 

@@ -153,31 +153,100 @@ def spliced(splices: Splices, model: Any, checkpointed: Mapping[str, Any], run: 
         )
 
 
-class _Spliced:
+class SpliceCalls:
+    """Calls what a splice is made of, and checks what it gives."""
+
+    def __init__(self, path: str, splice: Splice) -> None:
+        self._path, self._splice = path, splice
+        self.said = f"the splice at {path!r}"
+
+    def tensors(self, given: Any, out: Any) -> tuple[Tensor, Tensor]:
+        """What the layer gives, and what the splice reads."""
+        h = _tensor(out, self._splice.part, f"{self.said}: the layer")
+        return h, h if self._splice.reads == "output" else _tensor(given, 0, f"{self.said}: the input of the layer")
+
+    def encoded(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The latents, and the numbers of those that decode takes, if it takes some."""
+        found = self._asked("encode", x)
+        numbers = None
+        if isinstance(found, (tuple, list)) and len(found) > 1 and _counts(found[1]):
+            found, numbers = self._dense(found[0], found[1]), found[1]
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            raise InputError(f"{self.said}: encode must return a tensor of latents; got {_said(found)}.")
+        if len(found) != len(x):
+            raise InputError(
+                f"{self.said}: encode gives {tuple(found.shape)} for {tuple(x.shape)}: the samples differ."
+            )
+        return found, numbers
+
+    def _dense(self, values: Tensor, numbers: Tensor) -> Tensor:
+        """All latents, from the largest and their numbers."""
+        count = getattr(self._splice.autoencoder, "num_latents", None)
+        if not isinstance(count, int):
+            raise InputError(
+                f"{self.said}: encode returns the largest latents and their numbers, so the autoencoder must say how many "
+                "there are, num_latents; or give an encode= that returns all latents."
+            )
+        return values.new_zeros(*values.shape[:-1], count).scatter(-1, numbers, values)
+
+    def decoded(self, latents: Tensor, numbers: Tensor | None, read: Tensor, h: Tensor) -> Tensor:
+        """What decode makes of the latents, and skip of what was read."""
+        given = (latents,) if numbers is None else (latents.gather(-1, numbers), numbers)
+        found = self._asked("decode", *given)
+        self._check("decode", found, h)
+        if self._splice.skip is None:
+            return found
+        more = self._asked("skip", read)
+        self._check("skip", more, h)
+        total: Tensor = found + more
+        return total
+
+    def _check(self, name: str, found: Any, h: Tensor) -> None:
+        if not isinstance(found, Tensor) or found.shape != h.shape or found.dtype != h.dtype:
+            raise InputError(
+                f"{self.said}: {name} gives {_said(found)}, and the layer {_said(h)}. They must be of one shape and dtype."
+            )
+        if not bool(torch.isfinite(found.detach()).all()):
+            raise InputError(f"{self.said}: what {name} gives is not finite.")
+
+    def _asked(self, name: str, *given: Tensor) -> Any:
+        try:
+            return getattr(self._splice, name)(*given)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, RelpropError):
+                raise
+            raise InputError(f"{self.said}: {name} refuses {_said(given[0])}: {error}") from error
+
+
+class _Spliced(SpliceCalls):
     """One run of a layer with a splice."""
 
     def __init__(self, path: str, splice: Splice, run: Run) -> None:
-        self._path, self._splice, self._run = path, splice, run
-        self.said = f"the splice at {path!r}"
+        super().__init__(path, splice)
+        self._run = run
 
     def output(self, given: Any, out: Any) -> Any:
         """What the layer returns, with its tensor replaced."""
         if self._run.sites.journal.active and self._run.sites.journal.inside():
             raise InputError(f"{self.said} lies in a checkpointed part of the model, which would run without it.")
-        h = _tensor(out, self._splice.part, f"{self.said}: the layer")
-        read = h if self._splice.reads == "output" else _tensor(given, 0, f"{self.said}: the input of the layer")
+        h, read = self.tensors(given, out)
         if not (h.requires_grad and read.requires_grad):
             raise InputError(f"{self.said}: the layer carries no relevance there, so there is nothing to take apart.")
-        return _replaced(out, h, self._parted(h, read))
+        return replaced(out, h, self._parted(h, read))
 
     def _parted(self, h: Tensor, read: Tensor) -> Tensor:
         run, splice = self._run, self._splice
         with run.sites.beside():
             whole = self._fresh(h)
             entering = whole if read is h else self._fresh(read)
-            latents, numbers = self._encoded(entering)
+            latents, numbers = self.encoded(entering)
+            if not latents.requires_grad:
+                raise InputError(
+                    f"{self.said}: the latents do not depend on what encode was given: it may run without gradients (no_grad, "
+                    "detach), or return numbers of its own."
+                )
             latents = self._shown("latents", latents)
-            rebuilt = self._decoded(latents, numbers, entering, h)
+            rebuilt = self.decoded(latents, numbers, entering, h)
             rebuilt = self._shown("reconstruction", rebuilt)
             error = self._shown("error", self._error(whole, h, rebuilt, splice.error))
             total = rebuilt + error
@@ -207,54 +276,6 @@ class _Spliced:
             with without_torch_function():
                 self._run.trace.recorder.record("splice", name, self._run.where(), t)
 
-    def _encoded(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The latents, and the numbers of those that decode takes, if it takes some."""
-        found = self._asked("encode", x)
-        numbers = None
-        if isinstance(found, (tuple, list)) and len(found) > 1 and _counts(found[1]):
-            found, numbers = self._dense(found[0], found[1]), found[1]
-        if not isinstance(found, Tensor) or not found.is_floating_point():
-            raise InputError(f"{self.said}: encode must return a tensor of latents; got {_said(found)}.")
-        if not found.requires_grad:
-            raise InputError(
-                f"{self.said}: the latents do not depend on what encode was given: it may run without gradients (no_grad, "
-                "detach), or return numbers of its own."
-            )
-        if len(found) != len(x):
-            raise InputError(
-                f"{self.said}: encode gives {tuple(found.shape)} for {tuple(x.shape)}: the samples differ."
-            )
-        return found, numbers
-
-    def _dense(self, values: Tensor, numbers: Tensor) -> Tensor:
-        """All latents, from the largest and their numbers."""
-        count = getattr(self._splice.autoencoder, "num_latents", None)
-        if not isinstance(count, int):
-            raise InputError(
-                f"{self.said}: encode returns the largest latents and their numbers, so the autoencoder must say how many "
-                "there are, num_latents; or give an encode= that returns all latents."
-            )
-        return values.new_zeros(*values.shape[:-1], count).scatter(-1, numbers, values)
-
-    def _decoded(self, latents: Tensor, numbers: Tensor | None, read: Tensor, h: Tensor) -> Tensor:
-        given = (latents,) if numbers is None else (latents.gather(-1, numbers), numbers)
-        found = self._asked("decode", *given)
-        self._check("decode", found, h)
-        if self._splice.skip is None:
-            return found
-        more = self._asked("skip", read)
-        self._check("skip", more, h)
-        total: Tensor = found + more
-        return total
-
-    def _check(self, name: str, found: Any, h: Tensor) -> None:
-        if not isinstance(found, Tensor) or found.shape != h.shape or found.dtype != h.dtype:
-            raise InputError(
-                f"{self.said}: {name} gives {_said(found)}, and the layer {_said(h)}. They must be of one shape and dtype."
-            )
-        if not bool(torch.isfinite(found.detach()).all()):
-            raise InputError(f"{self.said}: what {name} gives is not finite.")
-
     def _error(self, whole: Tensor, h: Tensor, rebuilt: Tensor, kind: str) -> Tensor:
         """What the reconstruction lacks. Its relevance goes to h entry by entry, or ends."""
         with without_torch_function():
@@ -263,14 +284,6 @@ class _Spliced:
             made = grafted(value, scaled(whole, 0.0) if ratio is None else whole * ratio)
         self._record("reconstruction error", made)
         return made
-
-    def _asked(self, name: str, *given: Tensor) -> Any:
-        try:
-            return getattr(self._splice, name)(*given)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, RelpropError):
-                raise
-            raise InputError(f"{self.said}: {name} refuses {_said(given[0])}: {error}") from error
 
 
 def _said(value: Any) -> str:
@@ -289,13 +302,13 @@ def _tensor(value: Any, part: int, said: str) -> Tensor:
     return some[part]
 
 
-def _replaced(value: Any, old: Tensor, new: Tensor) -> Any:
+def replaced(value: Any, old: Tensor, new: Tensor) -> Any:
     """What a layer returns with one tensor replaced, in the same containers."""
     if value is old:
         return new
     if isinstance(value, (tuple, list)):
-        items = [_replaced(item, old, new) for item in value]
+        items = [replaced(item, old, new) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
-        return type(value)(**{key: _replaced(item, old, new) for key, item in value.items()})
+        return type(value)(**{key: replaced(item, old, new) for key, item in value.items()})
     return value

@@ -17,11 +17,11 @@ from relprop.composites import Composite, Place, acting
 from relprop.engine import Propagation, Run
 from relprop.engine.eager import step_by_step, uncompiled
 from relprop.engine.inputs import Inputs
+from relprop.engine.integer_inputs import track
 from relprop.engine.messages import shapes
 from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.notes import begin
 from relprop.engine.replay import outside
-from relprop.engine.tokens import track
 from relprop.engine.traced import refuse_traced
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule

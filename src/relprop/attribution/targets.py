@@ -17,6 +17,9 @@ from relprop.results.forms import Form
 from relprop.torch_private.recorded import recording
 from relprop.trees import batch_of
 
+_MANY = 16
+"""Of more targets than this, equal ones are looked at once."""
+
 
 def several(targets: Any) -> Sequence[Any]:
     """The list of targets. Refuses anything else, which would be taken apart or counted as one.
@@ -132,6 +135,8 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         return _lone(output, target)
     if target is None:
         return _default(output)
+    if hasattr(target, "__array__") and not isinstance(target, Tensor):  # of NumPy or pandas
+        target = torch.as_tensor(target) if getattr(target, "ndim", 0) else target.item()
     indices = _indices(output, target, labels)
     if indices.count(indices[0]) == len(indices):
         same: Any = (slice(None), *indices[0])
@@ -215,6 +220,9 @@ def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[
     if isinstance(target, list):
         if len(target) != batch:
             raise TargetError(_counted(len(target), batch))
+        if len(target) > _MANY and all(type(one) is int for one in target):
+            known = {one: _index(output, one, labels) for one in dict.fromkeys(target)}
+            return [known[one] for one in target]
         return [_index(output, one, labels) for one in target]
     return [_index(output, target, labels)] * batch
 

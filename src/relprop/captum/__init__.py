@@ -5,10 +5,10 @@
 docs/captum.md says where the numbers differ from captum's, and why. captum itself is not needed.
 """
 
+from relprop.captum.default_rules import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS, Addition_Module
 from relprop.captum.lrp import LRP, LayerLRP
 from relprop.captum.rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule, PropagationRule
 from relprop.captum.stabilise import Stabilise
-from relprop.captum.tables import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS, Addition_Module
 
 __all__ = [
     "LRP",

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from relprop.captum import tables
+from relprop.captum import default_rules
 from relprop.captum.manipulated import Manipulated
 from relprop.captum.rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule, PropagationRule
 from relprop.captum.stabilise import Stabilise
@@ -207,13 +207,13 @@ def _own_rule(module: nn.Module, path: str) -> PropagationRule | None:
 
 
 def _listed(module: nn.Module | None) -> bool:
-    return any(kind in tables.SUPPORTED_LAYERS_WITH_RULES for kind in type(module).__mro__)
+    return any(kind in default_rules.SUPPORTED_LAYERS_WITH_RULES for kind in type(module).__mro__)
 
 
 def _by_type(module: nn.Module, made: dict[Any, PropagationRule]) -> PropagationRule | None:
     """The table's rule for a module, or None. Each entry of the table makes one rule object."""
     for kind in type(module).__mro__:
-        make: Callable[[], PropagationRule] | None = tables.SUPPORTED_LAYERS_WITH_RULES.get(kind)
+        make: Callable[[], PropagationRule] | None = default_rules.SUPPORTED_LAYERS_WITH_RULES.get(kind)
         if make is not None:
             if make not in made:
                 made[make] = make()
@@ -226,5 +226,5 @@ def _is_default(rule: PropagationRule) -> bool:
 
 
 def _passes(module: nn.Module) -> bool:
-    kinds = set(tables.SUPPORTED_NON_LINEAR_LAYERS) - tables.PASSING_ANYWAY
+    kinds = set(default_rules.SUPPORTED_NON_LINEAR_LAYERS) - default_rules.PASSING_ANYWAY
     return bool(kinds) and any(kind in kinds for kind in type(module).__mro__)

@@ -14,7 +14,7 @@ def main(loaded: Callable[[], object] = lambda: None) -> None:
     """
     try:
         from relprop.cli.app import app
-        from relprop.cli.encoding import encode_anything
+        from relprop.cli.output_encoding import encode_anything
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"typer", "rich", "PIL", "numpy"}:
             raise

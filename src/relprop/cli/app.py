@@ -191,7 +191,7 @@ def explain(
                     read_in += samples.read(path, loaded, rows=row or (), without=without or ())
 
             def of_some(chunk: Sequence[samples.Sample]) -> list[explaining.ExplainedInput]:
-                picture = "--size is the side of the pictures it takes."
+                picture = "--size is the side of the pictures it takes; one number for --mean and one for --std makes them grey."
                 fix = picture if chunk[0].picture else "Is the first axis that of samples?"
                 with network.taking(loaded, chunk[0].inputs, fix):
                     return explaining.explain(

@@ -65,8 +65,16 @@ Title = Annotated[str, typer.Option(help="Title of the page.")]
 Size = Annotated[
     int | None, typer.Option(help="Side of the pictures the network takes.", min=1, show_default="as it says")
 ]
-Mean = Annotated[str | None, typer.Option(help="Mean of each colour, such as 0.5,0.5,0.5.", show_default="as it says")]
-Std = Annotated[str | None, typer.Option(help="Standard deviation of each colour.", show_default="as it says")]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Mean of each colour, such as 0.5,0.5,0.5; one number for a network of grey pictures.",
+        show_default="as it says",
+    ),
+]
+Std = Annotated[
+    str | None, typer.Option(help="Standard deviation of each colour, or one number.", show_default="as it says")
+]
 
 Trusted = Annotated[
     bool,
@@ -112,11 +120,16 @@ def pictures_of(size: int | None, mean: str | None, std: str | None) -> Pictures
     for name, text in (("mean", mean), ("std", std)):
         if text is not None:
             given[name] = numbers_of(text, f"--{name}", float)
-            if len(given[name]) != 3:
-                raise InputError(f"--{name} {text!r} must be three numbers: of red, green and blue.")
+            if len(given[name]) not in (1, 3):
+                raise InputError(
+                    f"--{name} {text!r} must be three numbers, of red, green and blue, or one for grey pictures."
+                )
             if name == "std" and not all(given[name]):
                 raise InputError(f"--std {text!r}: a picture cannot be divided by 0.")
-    return Pictures(**given)
+    made = Pictures(**given)
+    if len(made.mean) != len(made.std):
+        raise InputError("--mean and --std need one number each, for grey pictures, or three each.")
+    return made
 
 
 def numbers_of(text: str, option: str, convert: type) -> tuple[Any, ...]:

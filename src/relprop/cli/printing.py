@@ -18,8 +18,8 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from relprop.cli.encoding import utf8
 from relprop.cli.explaining import ExplainedInput
+from relprop.cli.output_encoding import utf8
 from relprop.cli.trying import NothingDone, Tried, said
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.rendering import Options

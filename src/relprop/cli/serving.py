@@ -30,6 +30,24 @@ def serve(
             show_default=models.DEFAULT,
         ),
     ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a visitor may start with: a picture, a table or an array, or a text; several times for several.",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="The folder of a run, as `relprop run` writes it, to browse; several times for several."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The source of the runs, for their pictures.", show_default=False)
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="The folder of an index of the same source; the default is RUN/index.", show_default=False),
+    ] = None,
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 7860,
     host: Annotated[
         str, typer.Option(help="The address to listen at. Only this machine reaches the default; 0.0.0.0 is any.")
@@ -48,24 +66,33 @@ def serve(
     seconds: Annotated[float, typer.Option(help="The seconds that one explanation may take.", min=1)] = 60.0,
     waiting: Annotated[int, typer.Option(help="How many questions may wait; more are refused.", min=1)] = 40,
 ) -> None:
-    """Serve a page on this machine where anyone can ask a network why. Ctrl-C ends it."""
+    """Serve a page on this machine where anyone can ask a network why, or browse a run. Ctrl-C ends it."""
     with errors_in_one_line():
         from relprop.web import server
         from relprop.web.guard import Rules
         from relprop.web.limits import Limits
-        from relprop.web.subject import subject_of
+        from relprop.web.page_subject import subject_of
+        from relprop.web.runs import BrowsedRun
 
         limits = Limits(seconds=seconds, waiting=waiting)
         rules = Rules(
             limits, names=[*(name or ()), *([host] if host not in _LOOPBACK else [])],
             addresses=host not in _LOOPBACK, password=password_of(auth),
         )  # fmt: skip
-        wanted = model or [models.DEFAULT]
-        blocks = server.made(
-            [(each, partial(subject_of, each)) for each in wanted], limits,
-            failed=lambda line: typer.echo(f"relprop: {line}", err=True),
-        )  # fmt: skip
-        running, place, address = server.served(blocks, host=host, port=port, rules=rules)
+        if run is None and (source is not None or index is not None):
+            raise InputError("--source and --index belong to a run: name it with --run.")
+        wanted = model or ([] if run else [models.DEFAULT])
+        place = server.listening(host, port)  # before anything is loaded, which may take long
+        try:
+            blocks = server.made(
+                [(each, partial(subject_of, each)) for each in wanted], limits,
+                runs=[(each.name, partial(BrowsedRun, each, source=source, index=index)) for each in run or ()],
+                failed=lambda line: typer.echo(f"relprop: {line}", err=True), examples=example or None,
+            )  # fmt: skip
+            running, place, address = server.served(blocks, host=host, port=port, rules=rules, place=place)
+        except BaseException:
+            place.close()
+            raise
         if host not in _LOOPBACK and rules.password is None:
             typer.echo(f"relprop: whoever reaches {host} can use this page; --auth asks for a password.", err=True)
         typer.echo(f"{address} (Ctrl-C ends it)")

@@ -12,7 +12,7 @@ from torch import nn
 from relprop.composites.places import FamilyMatcher, First, Last, Matcher, Path, Place, families, matcher, parts
 from relprop.errors import CompositeError, RuleError
 from relprop.rules import Rule
-from relprop.rules.base import UNDECIDED
+from relprop.rules.base import PROTOCOLS, UNDECIDED, Way
 from relprop.signatures import public
 
 MOVING = frozenset({"structure", "selection"})
@@ -165,6 +165,10 @@ class Composite:
         found = []
         for key, rule in self.entries:
             known = families(key)
+            if rule.way is Way.FORMULA and not rule.formulas and not rule.by_class:
+                raise RuleError(
+                    f"{rule!r} acts on nothing: it defines none of the methods propagate, {', '.join(PROTOCOLS)}."
+                )
             if known is not None and not known & rule.families:
                 raise RuleError(
                     f"{rule!r} cannot act on '{key}'; it acts on: {', '.join(sorted(rule.families)) or 'nothing'}."

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from relprop.attribution.attribute import attribute_each
+from relprop.concepts.conditional import conditional, explained
 from relprop.concepts.index import Index
-from relprop.concepts.page import crops, unit_of
+from relprop.concepts.reference_pages import crops
 from relprop.errors import InputError
 from relprop.rendering.drawing import Drawing, column, framed, row, titled
 from relprop.rendering.image import picture_of
@@ -132,20 +132,11 @@ def atlas(
     path = layer if layer is not None else next(iter(index.layers))
     if path not in index.layers:
         raise InputError(f"the index has no layer {path!r}. It has: {', '.join(index.layers)}.")
-    axis, rules = index.layers[path].axis, index.about["settings"]["composite"]
-    spliced = list(index.splices.values())
-    (whole,) = attribute_each(index.model, inputs, [target], layers=[path], composite=rules, splices=spliced)
-    of_units = whole.layers[path][0].movedim(axis, 0).flatten(1).sum(1)
+    axis = index.layers[path].axis
+    (whole,) = explained(index, inputs, [target], layers=[path])
+    of_units = whole.layers[path][0].movedim(axis, 0).unsqueeze(-1).flatten(1).sum(1)
     order = of_units.abs().argsort(descending=True, stable=True)[:most].tolist()
-    parts = attribute_each(
-        index.model,
-        inputs,
-        whole.target,
-        through=[unit_of(path, axis, n) for n in order],
-        composite=rules,
-        splices=spliced,
-    )
-    maps = torch.stack([part.values[0].sum(0) for part in parts]).double()
+    maps = torch.stack([part[0].sum(0) for part in conditional(index, inputs, whole.target, path, order)]).double()
     values = torch.nn.functional.adaptive_avg_pool2d(maps, grid)
     best, regions = values.max(0)
     regions = torch.where(best > LEAST * float(values.max().clamp(min=0)), regions, -1)

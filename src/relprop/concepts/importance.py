@@ -13,7 +13,7 @@ from relprop.attribution import attribute
 from relprop.attribution.layers import HEADS, wanted
 from relprop.composites import Composite
 from relprop.concepts.masks import Importance, ParameterCut
-from relprop.concepts.samples import bar, batches, range_of
+from relprop.concepts.sample_batches import bar, batches, range_of
 from relprop.engine.eager import step_by_step
 from relprop.engine.undo import Undo
 from relprop.errors import InputError

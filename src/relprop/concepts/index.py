@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.splices import Splices, splices_of
 from relprop.concepts.index_files import EACH, IndexedLayer, read, write
-from relprop.concepts.tops import Tops
+from relprop.concepts.snippets import Snippet, check_tokenizer, snippets
+from relprop.concepts.tops import Tops, place
 from relprop.errors import InputError
 from relprop.results.files.fingerprint import weights_sha256
 from relprop.signatures import public
@@ -53,7 +55,6 @@ class UnitIndex:
             raise InputError(f"by must be 'relevance' or 'activation'; got {by!r}.")
         of = self.index.layers[self.layer]
         tops: Tops = getattr(of, by)
-        places = tuple(n for axis, n in enumerate(of.shape) if axis != of.axis)
         found = []
         for value, sample, position in zip(
             tops.values[self.unit].tolist(),
@@ -62,7 +63,7 @@ class UnitIndex:
             strict=True,
         ):
             if sample >= 0:
-                found.append(Reference(sample, value, _unraveled(position, places)))
+                found.append(Reference(sample, value, place(position, len(of.shape) - 1)))
         return found[:most]
 
     def classes(self, most: int = 5) -> list[tuple[int, float]]:
@@ -71,23 +72,31 @@ class UnitIndex:
         best = column.argsort(descending=True, stable=True)[:most]
         return [(int(c), float(column[c])) for c in best if float(column[c]) != 0]
 
+    @public(".snippets")
+    def snippets(self, by: str = "relevance", most: int = 6, *, around: int | None = None) -> list[Snippet]:
+        """References in texts, sounds and series, each cut to where the unit looked, without near-duplicates.
+
+        Args:
+            by: "relevance" or "activation".
+            most: how many.
+            around: positions on each side of the one that counts. By default 6 for texts; for series the stretch that
+                holds 80 % of the positive relevance through the unit.
+
+        Raises:
+            InputError: the index has no model and data at hand, or the samples are neither ids (T,), nor sounds (T,), nor
+                series (C, T) or (T, C).
+        """
+        return snippets(self, by, most, around)
+
     def pictures(self, by: str = "relevance", most: int = 6) -> Any:
         """A drawing of its references, each cut to where the unit looked. The index must know model and data."""
-        from relprop.concepts.page import references
+        from relprop.concepts.reference_pages import references
 
         return references(self, by, most)
 
     def show(self, by: str = "relevance", most: int = 6) -> None:
         """Opens a picture of its references."""
         self.pictures(by, most).to_image(2.0).show()
-
-
-def _unraveled(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    found: list[int] = []
-    for size in reversed(shape):
-        position, i = divmod(position, size)
-        found.append(i)
-    return tuple(reversed(found))
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,8 @@ class Index:
         model: the model, if it is at hand.
         dataset: the data, if it is at hand.
         splices: the splices of the model, by the paths of their layers.
+        tokenizer: what gives the tokens of ids, if it is at hand.
+        options: the composite, `select` and `forward_kwargs` with which the model is explained.
     """
 
     layers: dict[str, IndexedLayer]
@@ -107,6 +118,8 @@ class Index:
     model: Any = field(default=None, repr=False, compare=False)
     dataset: Any = field(default=None, repr=False, compare=False)
     splices: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    tokenizer: Any = field(default=None, repr=False, compare=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, key: tuple[str, int]) -> UnitIndex:
         """One unit, `index["blocks.14", 42]`.
@@ -171,21 +184,40 @@ class Index:
         write(self.layers, self.about, folder)
 
     @public(".attach")
-    def attach(self, model: Any, dataset: Any = None) -> Index:
-        """The index with its model and data at hand, for pictures.
+    def attach(
+        self,
+        model: Any,
+        dataset: Any = None,
+        *,
+        tokenizer: Any = None,
+        select: Any = None,
+        forward_kwargs: dict[str, Any] | None = None,
+        splices: Any = None,
+    ) -> Index:
+        """The index with its model and data at hand, for pictures and snippets. The arguments are those of `load_index`.
 
         Raises:
-            InputError: the model has other weights, or the data are others.
+            InputError: the model has other weights, the data or the splices are others.
         """
         if weights_sha256(model) != self.about["weights_sha256"]:
             raise InputError("the index was made of a model with other weights.")
         if dataset is not None and fingerprint(dataset) != self.about["data"]:
             raise InputError("the index was made of other data.")
-        return replace(self, model=model, dataset=dataset)
+        check_tokenizer(tokenizer)
+        spliced = splices_of(model, splices)
+        if said_of(spliced) != self.about["settings"].get("splices", {}):
+            raise InputError(
+                "the index was made with other splices"
+                + (f": it has them at {', '.join(self.about['settings']['splices'])}." if "splices" in self.about["settings"] else ".")
+                + " Pass those, splices=."
+            )  # fmt: skip
+        rules = self.about["settings"]["composite"]
+        options = {"composite": rules, "select": select, "forward_kwargs": forward_kwargs}
+        return replace(self, model=model, dataset=dataset, splices=spliced, tokenizer=tokenizer, options=options)
 
     def concepts_of(self, result: Any, layer: str | None = None, most: int = 4, references: int = 4) -> Any:
         """The page of concepts of one explanation; see `Relevance.concepts`."""
-        from relprop.concepts.page import concepts
+        from relprop.concepts.reference_pages import concepts
 
         return concepts(self, result, layer, most, references)
 
@@ -195,6 +227,11 @@ class Index:
 
 
 _NAMED = {"weights_sha256": "the weights of their model", "data": "their data", "settings": "how they were made"}
+
+
+def said_of(splices: Splices) -> dict[str, Any]:
+    """What the settings of an index say of its splices: their kinds and the hashes of their weights, by layer."""
+    return {path: [s.reads, s.error, s.part, *(weights_sha256(m) for m in s.modules())] for path, s in splices.items()}
 
 
 def _runs(rows: list[list[int]]) -> list[list[int]]:
@@ -242,17 +279,34 @@ def fingerprint(dataset: Any) -> str:
 
 
 @public("relprop.load_index")
-def load_index(folder: str | PathLike[str], model: Any = None, dataset: Any = None) -> Index:
+def load_index(
+    folder: str | PathLike[str],
+    model: Any = None,
+    dataset: Any = None,
+    *,
+    tokenizer: Any = None,
+    select: Any = None,
+    forward_kwargs: dict[str, Any] | None = None,
+    splices: Any = None,
+) -> Index:
     """Reads an index from a folder.
 
     Args:
         folder: the folder that `Index.save` or `relprop.index(folder=)` wrote.
-        model: its model, for pictures. Other weights are refused.
+        model: its model, for pictures and snippets. Other weights are refused.
         dataset: its data, likewise.
+        tokenizer: for texts: what has `convert_ids_to_tokens`, or a function from a list of ids to their tokens.
+        select: what was explained of an output that is not a tensor, as in `relprop.index`.
+        forward_kwargs: further keyword arguments of the model.
+        splices: the splices that the index was made with.
 
     Raises:
         FormatError: the folder is missing, damaged or of another format.
-        InputError: model or data are others.
+        InputError: model, data or splices are others.
     """
     made = Index(*read(folder))
-    return made if model is None else made.attach(model, dataset)
+    if model is None:
+        return made
+    return made.attach(
+        model, dataset, tokenizer=tokenizer, select=select, forward_kwargs=forward_kwargs, splices=splices
+    )

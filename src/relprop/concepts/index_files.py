@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relprop.concepts.tops import Tops
 from relprop.errors import FormatError
-from relprop.results.files import atomic, tensors
+from relprop.results.files import atomic, read_tensors
 from relprop.results.files.bounded import strict_json
 from relprop.version import versions
 
@@ -95,7 +95,7 @@ def read(folder: str | PathLike[str]) -> tuple[dict[str, IndexedLayer], dict[str
     place = atomic.whole(Path(folder), MANIFEST)
     try:
         manifest = strict_json((place / MANIFEST).read_bytes())
-        return _restored(manifest, *tensors.read(place / TENSORS, LIMIT))
+        return _restored(manifest, *read_tensors.read(place / TENSORS, LIMIT))
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{str(folder)!r} is not an index that can be read: {error}.") from error
 

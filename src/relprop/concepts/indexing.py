@@ -17,12 +17,13 @@ from relprop.attribution.layers import Heads, SplicedPart, wanted
 from relprop.attribution.opened import Opened, opened
 from relprop.attribution.points import Point
 from relprop.attribution.settings import Settings
-from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
+from relprop.attribution.splices import Splice, parts_of, splices_of
 from relprop.composites import Composite
-from relprop.concepts.index import Index, fingerprint, load_index
+from relprop.concepts.index import Index, fingerprint, load_index, said_of
 from relprop.concepts.index_files import EACH, MANIFEST, IndexedLayer
-from relprop.concepts.samples import bar, batches, range_of
-from relprop.concepts.tops import Tops
+from relprop.concepts.sample_batches import bar, batches, range_of
+from relprop.concepts.snippets import check_tokenizer
+from relprop.concepts.tops import Tops, packed
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError
 from relprop.results.files.fingerprint import weights_sha256
@@ -50,6 +51,7 @@ def index(
     forward_kwargs: dict[str, Any] | None = None,
     progress: bool = False,
     splices: Splice | Sequence[Splice] | None = None,
+    tokenizer: Any = None,
 ) -> Index:
     """An index of what hidden units stand for: for each unit the samples of a data set in which it mattered most.
 
@@ -79,6 +81,8 @@ def index(
         forward_kwargs: further keyword arguments of the model.
         progress: whether to show a progress bar on stderr (needs tqdm).
         splices: autoencoders or transcoders in layers, whose latents are then units: `layers=["blocks.3.latents"]`.
+        tokenizer: for texts, shows references as tokens: what has `convert_ids_to_tokens`, or a function from a list of ids
+            to their tokens. The index does not store it.
 
     Returns:
         The index.
@@ -96,6 +100,7 @@ def index(
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise InputError(f"{name} must be a positive int; got {number!r}.")
     check_flags(normalise=normalise, vectors=vectors, progress=progress)
+    check_tokenizer(tokenizer)
     start, stop = range_of(dataset, rows)
     spliced = splices_of(model, splices)
     modules = wanted(model, layers, parts=parts_of(spliced))
@@ -106,7 +111,7 @@ def index(
         "model": str(Identity.of(model)),
         "weights_sha256": weights_sha256(model),
         "data": fingerprint(dataset),
-        "settings": {"composite": rules, "table": str(composite), "keep": keep, "normalise": normalise, "vectors": vectors, "layers": sorted(modules), **_named(spliced)},
+        "settings": {"composite": rules, "table": str(composite), "keep": keep, "normalise": normalise, "vectors": vectors, "layers": sorted(modules), **({"splices": said_of(spliced)} if spliced else {})},
         "labels": isinstance(dataset[start], (tuple, list)),
         "rows": [],
     }  # fmt: skip
@@ -124,15 +129,8 @@ def index(
     made = builder.index([start, stop])
     if folder is not None:
         made.save(folder)
-    return replace(made, model=model, dataset=dataset, splices=spliced)
-
-
-def _named(splices: Splices) -> dict[str, Any]:
-    """What the settings of an index say of its splices: their layers and the hashes of their weights."""
-    if not splices:
-        return {}
-    said = {path: [s.reads, s.error, s.part, *(weights_sha256(m) for m in s.modules())] for path, s in splices.items()}
-    return {"splices": said}
+    options = {"composite": composite, "select": select, "forward_kwargs": forward_kwargs}
+    return replace(made, model=model, dataset=dataset, splices=spliced, tokenizer=tokenizer, options=options)
 
 
 def _begun(folder: Any, about: dict[str, Any], start: int) -> Index | None:
@@ -217,7 +215,12 @@ class _Builder:
         by_unit, acts = (t.movedim(1 + axis, 1).flatten(2) if t.ndim > 2 else t[..., None] for t in (relevance, value))
         sums = by_unit.sum(2).double()
         share = sums / sums.abs().sum(1, keepdim=True).clamp(min=1e-300)
+        sizes = tuple(n for n_axis, n in enumerate(relevance.shape[1:]) if n_axis != axis)
         most, place = acts.max(2)
+        try:
+            at, place = packed(by_unit.argmax(2), sizes), packed(place, sizes)
+        except ValueError as error:
+            raise InputError(f"layer {path!r}: {error}. Choose a smaller layer.") from None
         layer = self._layers.get(path)
         if layer is None:
             tops, units = Tops.empty(by_unit.shape[1], self._keep), by_unit.shape[1]
@@ -231,7 +234,7 @@ class _Builder:
         class_count = torch.cat([layer.class_count, layer.class_count.new_zeros(count - len(layer.class_count))])
         self._layers[path] = replace(
             layer,
-            relevance=layer.relevance.add(ranked.cpu(), numbers, by_unit.argmax(2).cpu()),
+            relevance=layer.relevance.add(ranked.cpu(), numbers, at.cpu()),
             activation=layer.activation.add(most.cpu(), numbers, place.cpu()),
             class_sum=class_sum.index_add(0, classes, share.cpu()),
             class_count=class_count.index_add(0, classes, torch.ones_like(classes)),

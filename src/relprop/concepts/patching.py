@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,13 @@ from relprop.attribution.attribute import attribute
 from relprop.attribution.checks import admit, arguments, check_further
 from relprop.attribution.conditions import Condition, Units
 from relprop.attribution.filters import filter_of
+from relprop.attribution.layers import SplicedPart, Steps
 from relprop.attribution.points import modules_of, named
+from relprop.attribution.splices import Splice, Splices, parts_of, splices_of
 from relprop.attribution.targets import known_labels, scores, select_output
 from relprop.composites import Composite
+from relprop.concepts.patched_splices import PatchedSplice
+from relprop.engine.eager import step_by_step
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
 from relprop.results.relevance import Relevance
@@ -76,6 +81,7 @@ class Patches:
         return f"{len(self)} patches, estimates by {self.composite!r}, correlation {self.correlation:.3f}\n{self.table(10)}"
 
 
+@step_by_step
 @public("relprop.patch")
 @torch.no_grad()
 def patch(
@@ -92,6 +98,7 @@ def patch(
     labels: Sequence[str] | None = None,
     forward_args: Sequence[Any] = (),
     forward_kwargs: dict[str, Any] | None = None,
+    splices: Splice | Sequence[Splice] | None = None,
 ) -> Patches:
     """Replaces hidden units of `clean` by their values for `corrupted`, and compares the effects with their estimates.
 
@@ -108,6 +115,8 @@ def patch(
         labels: names of the classes, where the model carries none.
         forward_args: further positional arguments of the model.
         forward_kwargs: further keyword arguments.
+        splices: autoencoders or transcoders in layers, whose latents and errors are then units. For other latents z' the
+            layer gives `h + decode(z') - decode(z)`.
 
     Returns:
         Patches, the strongest estimate first.
@@ -128,12 +137,22 @@ def patch(
             not isinstance(number, int) or isinstance(number, bool) or number < 1
         ):
             raise InputError(f"{name} must be a positive int; got {number!r}.")
-    found = _nodes(model, nodes)
+    spliced = splices_of(model, splices)
+    found = _nodes(model, nodes, spliced)
     options = {"forward_args": forward_args, "forward_kwargs": forward_kwargs, "select": select, "labels": labels}
-    values = _values(model, corrupted, modules_of(model, found), options)
+    parts = parts_of(spliced)
+    values = _values(model, corrupted, modules_of(model, found, parts), options, spliced)
     results = {
         at: attribute(
-            model, clean, target, composite=composite, layers=paths, layers_at=at, against=corrupted, **options
+            model,
+            clean,
+            target,
+            composite=composite,
+            layers=paths,
+            layers_at=at,
+            against=corrupted,
+            splices=splices,
+            **options,
         )
         for at in ("output", "input")
         if (paths := list(dict.fromkeys(node.path for node in found if node.at == at)))
@@ -145,7 +164,7 @@ def patch(
     truth: list[Tensor] = []
     for start in range(0, len(best), batch_size):
         some = best[start : start + batch_size]
-        truth += _scores(model, clean, some, values, R, options) - R.score
+        truth += _scores(model, clean, some, values, R, options, spliced) - R.score
     assert R.effect is not None
     return Patches(best, estimate[order], torch.stack(truth), R.score, R.effect, R.composite.name)
 
@@ -154,7 +173,7 @@ Values = dict[tuple[str, str], list[list[Tensor]]]
 """For each layer and side the runs, each with the floating-point tensors that passed."""
 
 
-def _nodes(model: Any, nodes: Any) -> list[Units]:
+def _nodes(model: Any, nodes: Any, splices: Splices) -> list[Units]:
     """The nodes with the paths of their layers."""
     if isinstance(nodes, Condition) or not isinstance(nodes, (list, tuple)) or not nodes:
         raise InputError(f"nodes must be a list of units, such as [relprop.units('layer')[3]]; got {nodes!r}.")
@@ -167,8 +186,13 @@ def _nodes(model: Any, nodes: Any) -> list[Units]:
                 f"{node.said}: heads cannot be replaced by themselves. They are slices of what enters the projection behind: "
                 "relprop.units('...o_proj', at='input')[:, 64:128]."
             )
-        one = named(model, node)
+        one = named(model, node, parts_of(splices))
         assert isinstance(one, Units)
+        if any(isinstance(module, Steps) for module in modules_of(model, [one], parts_of(splices)).values()):
+            raise InputError(
+                f"{one.said}: a state inside a recurrent layer cannot be replaced; its output sequence can, "
+                f"relprop.units({one.path.rpartition('.')[0]!r})."
+            )
         found.append(one)
     return found
 
@@ -197,7 +221,7 @@ def _estimate(R: Relevance, node: Units, values: Values, samples: int) -> Tensor
     return chosen(relevance).flatten(1).sum(1)
 
 
-def _values(model: Any, inputs: Any, modules: dict[Any, Any], options: dict[str, Any]) -> Values:
+def _values(model: Any, inputs: Any, modules: dict[Any, Any], options: dict[str, Any], splices: Splices) -> Values:
     """What passes the layers for some inputs."""
     found: Values = {key: [] for key in modules}
 
@@ -205,17 +229,23 @@ def _values(model: Any, inputs: Any, modules: dict[Any, Any], options: dict[str,
         found[key].append([t.clone() for _, t in leaves(value) if _floats(t)])
         return value
 
-    with _hooked(modules, see):
+    with _hooked(model, modules, see, splices):
         _call(model, inputs, options)
     return found
 
 
 def _scores(
-    model: Any, clean: Any, nodes: list[Units], values: Values, R: Relevance, options: dict[str, Any]
+    model: Any,
+    clean: Any,
+    nodes: list[Units],
+    values: Values,
+    R: Relevance,
+    options: dict[str, Any],
+    splices: Splices,
 ) -> Tensor:
     """The scores with each node replaced, (K, N): the rows of one batch are interventions times samples."""
     samples, counts = len(R), dict.fromkeys(values, 0)
-    modules = modules_of(model, nodes)
+    modules = modules_of(model, nodes, parts_of(splices))
 
     def replace(key: Any, value: Any) -> Any:
         run = counts[key]
@@ -231,7 +261,7 @@ def _scores(
         return t.repeat(len(nodes), *[1] * (t.ndim - 1)) if batch else t
 
     further = {name: map_tree(repeated, options[name]) for name in ("forward_args", "forward_kwargs")}
-    with _hooked(modules, replace):
+    with _hooked(model, modules, replace, splices):
         output = select_output(_call(model, map_tree(repeated, clean), {**options, **further}), options["select"])
     target = R.target * len(nodes) if isinstance(R.target, list) else R.target
     labels = options["labels"] if options["labels"] is not None else known_labels(model)
@@ -278,12 +308,27 @@ def _call(model: Any, inputs: Any, options: dict[str, Any]) -> Any:
     return model(*args, **kwargs)
 
 
+def _parted(
+    splice: PatchedSplice, names: dict[str, str], change: Any, thread: int, m: Any, args: Any, kwargs: Any, out: Any
+) -> Any:
+    """The hook of a layer with a splice."""
+    if threading.get_ident() != thread:
+        return None
+    return splice.output((args, kwargs), out, names, lambda name, t: change((name, "output"), t))
+
+
 @contextmanager
-def _hooked(modules: dict[Any, Any], change: Any) -> Iterator[None]:
+def _hooked(model: Any, modules: dict[Any, Any], change: Any, splices: Splices) -> Iterator[None]:
     """While this lasts, `change(key, value)` gives what passes the layers in this thread."""
     thread = threading.get_ident()
+    plain = {key: module for key, module in modules.items() if not isinstance(module, SplicedPart)}
     with Undo() as undo:
-        for (path, at), module in modules.items():
+        for path, splice in splices.items():
+            names = {m.name: name for (name, _), m in modules.items() if isinstance(m, SplicedPart) and m.path == path}
+            if names:
+                part = partial(_parted, PatchedSplice(path, splice), names, change, thread)
+                undo.later(model.get_submodule(path).register_forward_hook(part, with_kwargs=True).remove)
+        for (path, at), module in plain.items():
 
             def enter(m: Any, args: Any, kwargs: Any = None, key: Any = (path, at)) -> Any:
                 return change(key, (args, kwargs)) if threading.get_ident() == thread else None

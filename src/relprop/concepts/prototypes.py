@@ -143,7 +143,7 @@ class Prototypes:
             raise InputError("judging new samples needs the model: relprop.load_index(folder, model).")
         data = list(inputs) if labels is None else list(zip(inputs, labels, strict=True))
         made = make(
-            self.index.model, data, layers=[self.layer], keep=1, vectors=True, composite=self.index.about["settings"]["composite"],
+            self.index.model, data, layers=[self.layer], keep=1, vectors=True, **self.index.options,
             axes={self.layer: self.index.layers[self.layer].axis}, splices=list(self.index.splices.values()),
         )  # fmt: skip
         vectors, layer = shares(made.layers[self.layer], self.of), made.layers[self.layer]

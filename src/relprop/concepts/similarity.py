@@ -6,16 +6,22 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from relprop.attribution.conditions import Units
 from relprop.attribution.opened import Opened, opened
+from relprop.attribution.points import modules_of, named
 from relprop.attribution.settings import Settings
+from relprop.attribution.splices import Splice, parts_of, splices_of
 from relprop.composites import Composite
+from relprop.concepts.groups import Group
 from relprop.engine.eager import step_by_step
 from relprop.errors import InputError, TargetError
 from relprop.results.files.drawings import save_drawing
@@ -36,6 +42,7 @@ class Similarity:
         names: the names of the parts of both inputs.
         shapes: how the parts of each input are arranged: (tokens,) or (rows, columns) of patches.
         composite: the name of the composite.
+        pictures: both inputs where they are pictures, (C, H, W).
     """
 
     joint: Tensor
@@ -43,6 +50,7 @@ class Similarity:
     names: tuple[list[str], list[str]] = field(default=([], []))
     shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     composite: str = ""
+    pictures: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @property
     def residual(self) -> float:
@@ -67,12 +75,19 @@ class Similarity:
         return [(self.names[0][n // width], self.names[1][n % width], float(flat[n])) for n in best]
 
     def drawing(self, most: int = 40) -> Any:
-        """Both inputs as rows, with lines between the strongest pairs."""
+        """Both inputs as rows, or as pictures, with lines between the strongest pairs."""
         from relprop.rendering.drawing import framed, titled
-        from relprop.rendering.pairs import draw
+        from relprop.rendering.image import picture_of
+        from relprop.rendering.pairs import draw, on_pictures
 
         lines = [f"sum of pairs {float(self.joint.sum()):.4g}, residual {self.residual:.4g}; {self.composite}"]
-        return framed(titled(draw(self.joint.tolist(), *self.names, most), f"similarity {self.score:.4g}", lines=lines))
+        if self.pictures is None:
+            drawn = draw(self.joint.tolist(), *self.names, most)
+        else:
+            one, other = (picture_of(x)[0] for x in self.pictures)
+            grids: Any = self.shapes
+            drawn = on_pictures(self.joint.tolist(), (one, other), grids, most)
+        return framed(titled(drawn, f"similarity {self.score:.4g}", lines=lines))
 
     def show(self) -> None:
         """Opens a picture of it."""
@@ -103,8 +118,10 @@ def similarity(
     cosine: bool = False,
     composite: Composite | str = "auto",
     tokens: tuple[Sequence[str], Sequence[str]] | None = None,
+    at: str | Units | None = None,
     at_once: int = 32,
     forward_kwargs: tuple[dict[str, Any], dict[str, Any]] | dict[str, Any] | None = None,
+    splices: Splice | Sequence[Splice] | None = None,
 ) -> Similarity:
     """Joint relevance of two inputs for the dot product, or the cosine, of their embeddings.
 
@@ -120,14 +137,17 @@ def similarity(
         cosine: whether to explain the cosine. Both norms are constants then.
         composite: the rules.
         tokens: names of the parts of both inputs.
+        at: hidden units that are the parts in place of those of the inputs, as nodes of `relprop.graph`: a path makes a part
+            of each entry of the first axis, `units("blocks.3").each(1)` of each feature, over all tokens.
         at_once: how many dimensions or parts share a backward pass.
         forward_kwargs: further keyword arguments of the model, or a pair of them for both inputs.
+        splices: autoencoders or transcoders in layers, whose latents may be the parts.
 
     Returns:
         A `Similarity`. Ids and series have a part for each position, pictures patches on a grid of at most 14 by 14.
 
     Raises:
-        InputError: an input is several samples, or several tensors carry relevance.
+        InputError: an input is several samples, several tensors carry relevance, or `at` is off the way to the embedding.
         TargetError: the embeddings are not of shape (1, d), or differ in d.
         RelpropError: as in `attribute`.
 
@@ -137,23 +157,36 @@ def similarity(
     if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
         raise InputError(f"at_once must be a positive int; got {at_once!r}.")
     kwargs = forward_kwargs if isinstance(forward_kwargs, tuple) else (forward_kwargs, forward_kwargs)
-    sides = [_side(model, x, embed, composite, at_once, more) for x, more in zip((a, b), kwargs, strict=True)]
-    (one, first, shape, _), (other, second, shape_, rules) = sides
+    spliced = splices_of(model, splices)
+    if at is not None and not isinstance(at, (str, Units)):
+        raise InputError(f"at is the path of a layer or units of one, relprop.units('blocks.3').each(1); got {at!r}.")
+    place: Any = None if at is None else named(model, Units(at) if isinstance(at, str) else at, parts_of(spliced))
+    if place is not None and tokens is not None:
+        raise InputError("tokens are names of the inputs' parts; with at=, the parts are hidden units.")
+    ask = partial(_side, model, embed=embed, composite=composite, at_once=at_once, at=place, splices=spliced)
+    (one, first, shape, _, said), (other, second, shape_, rules, said_) = (
+        ask(x, kwargs=more) for x, more in zip((a, b), kwargs, strict=True)
+    )
     if len(one) != len(other):
         raise TargetError(f"the embeddings have {len(one)} and {len(other)} dimensions.")
     norms = float(one.norm() * other.norm()) if cosine else 1.0
     if norms == 0:
         raise TargetError("an embedding is 0, so there is no cosine.")
-    names = tokens if tokens is not None else (None, None)
-    said = tuple(_names(shape_of, given) for shape_of, given in zip((shape, shape_), names, strict=True))
+    given = tokens if tokens is not None else (said, said_)
+    names = _names(shape, given[0]), _names(shape_, given[1])
+    pictures = (a[0].detach(), b[0].detach()) if at is None and all(_is_picture(x) for x in (a, b)) else None
     joint = first.T @ second / norms
-    return Similarity(joint, float(one @ other) / norms, (said[0], said[1]), (shape, shape_), rules)
+    return Similarity(joint, float(one @ other) / norms, names, (shape, shape_), rules, pictures)
+
+
+def _is_picture(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] in (1, 3)
 
 
 def _side(
-    model: Any, x: Any, embed: Any, composite: Any, at_once: int, kwargs: Any
-) -> tuple[Tensor, Tensor, tuple[int, ...], str]:
-    """The embedding of one input, (d,), the relevance of its parts for each dimension, (d, parts), and their shape."""
+    model: Any, x: Any, *, embed: Any, composite: Any, at_once: int, kwargs: Any, at: Any, splices: Any
+) -> tuple[Tensor, Tensor, tuple[int, ...], str, list[str] | None]:
+    """The embedding of one input, (d,), the relevance of its parts for each dimension, (d, parts), their shape and names."""
     if batch_of(x) != 1:
         raise InputError(
             f"a similarity is of two samples; got a batch of {batch_of(x)}. Take one at a time, inputs[:1]."
@@ -171,14 +204,38 @@ def _side(
         return found.sum(1)
 
     # the fused attention kernels have no second derivative
-    with sdpa_kernel([SDPBackend.MATH]), opened(model, x, total, Settings(composite=composite), {}, forward_kwargs=kwargs) as state:  # fmt: skip
-        embedding = kept[0]
+    modules = {} if at is None else modules_of(model, [at], parts_of(splices))
+    with sdpa_kernel([SDPBackend.MATH]), opened(
+        model, x, total, Settings(composite=composite), modules, forward_kwargs=kwargs, splices=splices
+    ) as state:  # fmt: skip
+        embedding, rules = kept[0], state.run.sites.composite.name
+        state.run.begin_pass(1, False)
+        if at is not None:
+            found = _by_units(state, embedding, at, at_once)
+            return embedding[0].detach().double(), *found[:2], rules, found[2]
         chosen = _explained(state.inputs)
         shape = tuple(_parts(leaves(state.inputs)[chosen][1].double()).shape)
-        state.run.begin_pass(1, False)
         rows = _by_parts(state, embedding, chosen, at_once) if 2 * math.prod(shape) < embedding.shape[1] else None
         rows = _by_dimensions(state, embedding, chosen, at_once) if rows is None else rows
-        return embedding[0].detach().double(), rows.detach().double(), shape, state.run.sites.composite.name
+        return embedding[0].detach().double(), rows.detach().double(), shape, rules, None
+
+
+def _by_units(state: Opened, embedding: Tensor, at: Units, at_once: int) -> tuple[Tensor, tuple[int, ...], list[str]]:
+    """The relevance of hidden units for each dimension, (d, units), how they are arranged, and their names."""
+    point = state.watch.point(at)
+    if not point.edges:
+        raise InputError(f"{at.said}: the layer does not lie on the way from the inputs to the embedding.")
+    group = Group(at, point, state.watch.layers[at.path, at.at])
+    rows: list[Tensor] = []
+    edges = [GradientEdge(*edge) for edge, _ in point.edges]
+    for seeds in torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device)[:, None].split(at_once):
+        found = _batched(embedding, edges, seeds)
+        for n in range(len(seeds)):
+            relevance = point.relevance([None if g is None else g[n] for g in found])
+            if relevance is None:
+                raise InputError(f"{at.said}: the layer does not lie on the way from the inputs to the embedding.")
+            rows.append(group.sums(relevance.detach().double()))
+    return torch.stack(rows), group.shape or (1,), [group.name(n) for n in range(group.count)]
 
 
 def _by_parts(state: Opened, embedding: Tensor, chosen: int, at_once: int) -> Tensor | None:
@@ -221,7 +278,7 @@ def _by_dimensions(state: Opened, embedding: Tensor, chosen: int, at_once: int) 
     return torch.stack(rows)
 
 
-def _batched(embedding: Tensor, ends: list[Tensor], seeds: Tensor) -> list[Tensor | None]:
+def _batched(embedding: Tensor, ends: Sequence[Any], seeds: Tensor) -> list[Tensor | None]:
     """`G` where relevance ends, for each seed. `torch.func.vmap` multiplies matrices faster than `is_grads_batched`."""
     answered: list[bool] = []
 

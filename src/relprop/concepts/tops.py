@@ -15,7 +15,7 @@ class Tops:
     Attributes:
         values: (U, k), float32; -inf where there are fewer samples.
         samples: (U, k), int32; -1 where there are fewer.
-        positions: (U, k), int32: where in the layer's output, flattened without the units' axis.
+        positions: (U, k), int32: where in the layer's output, without the units' axis; packed, see `packed`.
     """
 
     values: Tensor
@@ -53,3 +53,24 @@ class Tops:
         # A stable sort keeps equal values in the order of samples.
         order = values.argsort(dim=1, descending=True, stable=True)[:, : self.values.shape[1]]
         return Tops(values.gather(1, order), samples.gather(1, order), positions.gather(1, order))
+
+
+def packed(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Flat positions in a tensor of a shape as one number each, from which `place` reads the coordinates without the shape.
+
+    So samples may differ in size. Each axis takes an equal part of 31 bits; a single one takes all.
+    """
+    bits = 31 // max(len(shape), 1)
+    if any(n > 1 << bits for n in shape):
+        raise ValueError(f"an index holds positions of up to {1 << bits} along each of {len(shape)} axes; got {shape}")
+    total = torch.zeros_like(flat)
+    for axis in reversed(range(len(shape))):
+        total += (flat % shape[axis]) << (bits * (len(shape) - 1 - axis))
+        flat = flat // shape[axis]
+    return total
+
+
+def place(position: int, axes: int) -> tuple[int, ...]:
+    """The coordinates of a packed position."""
+    bits = 31 // max(axes, 1)
+    return tuple((position >> (bits * (axes - 1 - axis))) & ((1 << bits) - 1) for axis in range(axes))

@@ -10,9 +10,9 @@ from typing import Any
 
 from relprop.composites import Composite
 from relprop.data import parallel
+from relprop.data.dataset_run import DatasetRun
 from relprop.data.preparing import Given, check, opened, prepared
 from relprop.data.processing import PendingUnits, allowed_of, part_of, process
-from relprop.data.run import DatasetRun
 from relprop.data.store import Store
 from relprop.errors import InputError
 from relprop.signatures import public

@@ -16,7 +16,7 @@ from relprop.attribution import attribute
 from relprop.composites import Composite
 from relprop.data.items import Item
 from relprop.data.keep import Keep, encode
-from relprop.data.sources import Source
+from relprop.data.sample_sources import Source
 from relprop.data.store import EXPLAINED, NO_SAMPLE, QUARANTINED, Spec
 from relprop.errors import (
     CompositeError,

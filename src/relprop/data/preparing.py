@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from relprop.composites import Composite
 from relprop.data.explaining import SampleJob, specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
-from relprop.data.sources import Source, source_of
+from relprop.data.sample_sources import Source, source_of
 from relprop.data.store import Spec, Store, create
 from relprop.errors import InputError
 from relprop.loading import models

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from relprop.data.chunks import decoded
-from relprop.data.pictures import pictures_of
+from relprop.data.explained_pictures import pictures_of
 from relprop.data.store import Store
 from relprop.data.strategies import COLUMNS, Strategies, table
 from relprop.errors import InputError
@@ -37,20 +37,30 @@ def page(store: Store, classes: Sequence[Strategies], most: int, source: object,
     Raises:
         InputError: the run keeps no maps over height and width.
     """
-    spec = next((spec for spec in store.specs if spec.name == "maps"), None)
-    if spec is None or len(spec.shape) not in (2, 3):
-        raise InputError(
-            "the page draws maps over height and width, and the run keeps none: see keep= of explain_dataset."
-        )
+    check_maps(store)
     picture = pictures_of(store, source, None, transform) if source is not None else None
-    body = [f"<p>{html.text(_ABOUT)}</p>", f"<p>{html.text(_verdict(classes))}</p>", html.key(), _table(classes)]
-    body += [_class(store, one, picture) for one in classes[:most]]
+    body = [f"<p>{html.text(_ABOUT)}</p>", f"<p>{html.text(verdict(classes))}</p>", html.key(), classes_html(classes)]
+    body += [clusters_html(store, one, picture) for one in classes[:most]]
     if len(classes) > most:
         body.append(f"<p>{len(classes) - most} further classes are in the table alone.</p>")
     return html.page("Strategies", "\n".join(body))
 
 
-def _verdict(classes: Sequence[Strategies]) -> str:
+def check_maps(store: Store) -> None:
+    """Refuses a run without maps over height and width.
+
+    Raises:
+        InputError: the run keeps none.
+    """
+    spec = next((spec for spec in store.specs if spec.name == "maps"), None)
+    if spec is None or len(spec.shape) not in (2, 3):
+        raise InputError(
+            "the page draws maps over height and width, and the run keeps none: see keep= of explain_dataset."
+        )
+
+
+def verdict(classes: Sequence[Strategies]) -> str:
+    """Whether a class stands out, in a sentence."""
     first = classes[0]
     if np.isnan(first.distance):
         return "With fewer than three classes there is nothing to compare the splits with."
@@ -65,14 +75,28 @@ def _verdict(classes: Sequence[Strategies]) -> str:
     )
 
 
-def _table(classes: Sequence[Strategies]) -> str:
+def classes_html(classes: Sequence[Strategies]) -> str:
+    """The table of all classes."""
     columns = COLUMNS[:-1]
     head = "".join(f'<th scope="col">{html.text(name)}</th>' for name in columns)
     rows = "".join("<tr>" + "".join(f"<td>{html.text(c)}</td>" for c in row[:-1]) + "</tr>" for row in table(classes))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _class(store: Store, one: Strategies, picture: Callable[[str], Image.Image] | None) -> str:
+def clusters_html(
+    store: Store,
+    one: Strategies,
+    picture: Callable[[str], Image.Image] | None,
+    more: Callable[[int], str] = lambda n: "",
+) -> str:
+    """The clusters of a class: the average map of each, and its most central samples.
+
+    Args:
+        store: the run.
+        one: the class.
+        picture: the picture of a key, on which its map is drawn; None draws the map alone.
+        more: what follows each cluster, as HTML.
+    """
     parts = [f"<h2>Class {html.text(one.target)}</h2>", _points(one)]
     for cluster, size in enumerate(one.sizes):
         inside = np.flatnonzero(one.clusters == cluster)
@@ -84,15 +108,15 @@ def _class(store: Store, one: Strategies, picture: Callable[[str], Image.Image] 
         at = {one.keys[int(n)]: int(n) for n in inside}
         for key in one.central[cluster]:
             heatmap = Heatmap.of(_maps(store, one, np.array([at[key]]))[0])
-            shown = heatmap if picture is None else _over(heatmap, picture(key))
+            shown = heatmap if picture is None else over_picture(heatmap, picture(key))
             drawn.append(figure(Panel(shown, key, heatmap, bar=False), noted=False))
-        parts.append(f'<div class="figures c6">{"".join(drawn)}</div>')
+        parts.append(f'<div class="figures c6">{"".join(drawn)}</div>{more(cluster)}')
     if noise := int((one.clusters < 0).sum()):
         parts.append(f"<p>{noise} samples are in no cluster.</p>")
     return f"<section>{''.join(parts)}</section>"
 
 
-def _over(heatmap: Heatmap, picture: Image.Image) -> Image.Image:
+def over_picture(heatmap: Heatmap, picture: Image.Image) -> Image.Image:
     """A map on its picture, in the larger of their sizes."""
     if picture.height <= heatmap.values.shape[0]:
         return overlay(heatmap, picture)

@@ -18,7 +18,7 @@ from relprop.zoo.images import load_image
 TABLES = (".csv", ".jsonl", ".parquet")
 PATHS = ("path", "file", "file_name", "filename", "image", "picture")
 """The columns that hold paths if none is named."""
-_NOT_NUMBERS = ("label", "key", "id", "target", "class")
+NOT_NUMBERS = ("label", "key", "id", "target", "class")
 """The columns that are not part of a row of numbers unless they are named."""
 
 Table = tuple[list[str], int, Callable[[int], dict[str, Any]]]
@@ -76,7 +76,7 @@ def _is_path(cell: Any) -> bool:
 
 
 def _numeric(first: dict[str, Any], target: Any) -> list[str]:
-    left = [name for name in first if name not in _NOT_NUMBERS and name != target]
+    left = [name for name in first if name not in NOT_NUMBERS and name != target]
     return [name for name in left if isinstance(_number(first[name]), (int, float))]
 
 

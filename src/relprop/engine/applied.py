@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
+from relprop.torch_private.autograd_graph import function_of
 from relprop.torch_private.custom import running_functions
-from relprop.torch_private.graph import function_of
 
 _AT_ONCE = 16
 """How many calls may wait until an operation meets their results."""

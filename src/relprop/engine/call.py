@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.composites.places import Place
-from relprop.engine.marks import NOTE, PARAMETER
+from relprop.engine.integer_inputs import Lookup, positions_of
 from relprop.engine.messages import called, refuse_training, shapes
 from relprop.engine.notes import Note, begin, noted, renew
 from relprop.engine.registry import Entry
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
-from relprop.engine.tokens import Lookup, positions_of
+from relprop.engine.tensor_attributes import NOTE, PARAMETER
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules.base import Way
 from relprop.torch_private.compiled import skipped

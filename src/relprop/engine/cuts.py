@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from relprop.engine.tokens import Positions
-from relprop.torch_private.graph import function_of, leaf_of
+from relprop.engine.integer_inputs import Positions
+from relprop.torch_private.autograd_graph import function_of, leaf_of
 
 _MOST = 64
 """How many breaks a run remembers. Each keeps a part of the graph alive."""

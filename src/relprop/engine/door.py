@@ -12,15 +12,15 @@ from relprop.engine import applied
 from relprop.engine.call_variants import FinishedCall
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
-from relprop.engine.marks import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.engine.messages import COMPILED, transformed, unseen
 from relprop.engine.notes import descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, Handlers, native
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
+from relprop.engine.tensor_attributes import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
 from relprop.errors import UnsupportedOperationError
-from relprop.torch_private.graph import function_of, innermost, notes_on, wrapped, written_as_view
+from relprop.torch_private.autograd_graph import function_of, innermost, notes_on, wrapped, written_as_view
 from relprop.torch_private.names import HOOK_FUNCTION, LINEAR_FUNCTIONS
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import transforms_active
@@ -43,7 +43,7 @@ def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
                     continue
             elif (note := note_of(value)) is not None and note.run is run and note.version == value._version:
                 if note.layer is not None:
-                    note.layer.read()
+                    note.layer.saved.read()
                 live.append(value)
                 continue
         elif not isinstance(value, _NESTS):
@@ -77,7 +77,7 @@ def enter(run: Run, value: Any, live: list[Tensor]) -> Any:
             check(run, value)
             note = renew(run, value)  # it was written into through a view
         if note.layer is not None:
-            note.layer.read()
+            note.layer.saved.read()
         live.append(value)
         return value
     if isinstance(value, list):
@@ -151,7 +151,7 @@ def _stranger(run: Run, value: Tensor, live: list[Tensor]) -> Tensor:
         _unseen(run, value, type(value.grad_fn).__name__, COMPILED)
     note = noted(run, value)
     if note.layer is not None:
-        note.layer.read()
+        note.layer.saved.read()
     live.append(value)
     return value
 
@@ -257,7 +257,7 @@ def _replace(value: Tensor, result: Tensor) -> None:
             NOTE.put(value, note)
             note.version = value._version
             if note.layer is not None:
-                note.layer.stands_for(value)
+                note.layer.saved.stands_in(value)
 
 
 def _unseen(run: Run, value: Tensor, name: str, maker: str) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.errors import RelpropWarning, RuleError
 from relprop.torch_private.calls import applied
+from relprop.torch_private.recorded import recording
 
 Share = float | Callable[[], float]
 """A factor, or a function that gives it if only the backward pass knows it."""
 Propagate = Callable[[Tensor, Tensor], Tensor]
 """From the saved operand and `G` at the result to `G` at the operand."""
+
+_NOT_THE_DERIVATIVE = (
+    "relevance is differentiated through a hidden operation whose backward pass is not the plain gradient: the result is "
+    "not exactly the derivative of relevance, and may be far from it. It is exact for the composite 'zero' on a network of "
+    "relus; elsewhere compare it with differences of relevance."
+)
 
 
 class _Scaled(torch.autograd.Function):
@@ -27,16 +36,46 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.factor = inputs[1]
+        ctx.factor, ctx.differentiable = inputs[1], False
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            ctx.differentiable = True
+        elif ctx.differentiable:  # the way back of the derivative leads through what was scaled for relevance
+            warnings.warn(_NOT_THE_DERIVATIVE, RelpropWarning, stacklevel=2)
         return g * (ctx.factor() if callable(ctx.factor) else ctx.factor), None
 
 
 def scaled(x: Tensor, factor: Share) -> Tensor:
     """`x` with its gradient times `factor`. The result is a view, for internal operands only."""
     return applied(_Scaled, x, factor)
+
+
+class _Hidden(torch.autograd.Function):
+    """The identity on a hidden tensor that a rule reads. Its backward pass warns."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        warnings.warn(_NOT_THE_DERIVATIVE, RelpropWarning, stacklevel=2)
+        return g
+
+
+def read_by_rule(x: Tensor) -> Tensor:
+    """A saved operand for a rule. If relevance is differentiated by it, and not by a seed alone, there is a warning."""
+    if not torch.is_grad_enabled() or x.grad_fn is None or recording():
+        return x
+    return applied(_Hidden, x)
 
 
 class _Custom(torch.autograd.Function):
@@ -57,7 +96,10 @@ class _Custom(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        return ctx.propagate(x, g), None, None
+        found = ctx.propagate(read_by_rule(x), g)
+        if found is None:
+            raise RuleError("a rule returned None: its method returns G at the input, a tensor in the input's shape.")
+        return found, None, None
 
 
 def custom(x: Tensor, compute: Callable[[], Tensor], propagate: Propagate) -> Tensor:
@@ -111,7 +153,7 @@ class _Written(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        return None, ctx.propagate(x, g), None, None
+        return None, ctx.propagate(read_by_rule(x), g), None, None
 
 
 def written(target: Tensor, x: Tensor, write: Callable[[], object], propagate: Propagate) -> Tensor:

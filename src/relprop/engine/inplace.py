@@ -11,13 +11,13 @@ from torch import Tensor
 from relprop.engine.call import Call, Into
 from relprop.engine.call_variants import Copied
 from relprop.engine.handling import handle
-from relprop.engine.marks import NOTE
 from relprop.engine.notes import Chain, Note, continues, note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
 from relprop.engine.spelling import beside
+from relprop.engine.tensor_attributes import NOTE
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
@@ -138,7 +138,7 @@ def _preserve(target: Any, copy: Tensor | None = None) -> None:
     """Saves what a layer's rule still needs of a tensor, before the tensor is overwritten. `copy` has its numbers."""
     note = note_of(target) if isinstance(target, Tensor) else None
     if note is not None and note.layer is not None:
-        note.layer.preserve(copy)
+        note.layer.saved.preserve(copy)
 
 
 def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from relprop.engine.tokens import Lookup
+from relprop.engine.integer_inputs import Lookup
 
 
 class Inputs:

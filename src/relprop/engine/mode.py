@@ -16,7 +16,7 @@ from relprop.engine.door import operands, write_inside
 from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
-from relprop.engine.marks import POSITIONS
+from relprop.engine.integer_inputs import follow
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
@@ -27,7 +27,7 @@ from relprop.engine.rows import apart
 from relprop.engine.run import Run
 from relprop.engine.sign_masks import keep_sign, rectifier
 from relprop.engine.spelling import writes
-from relprop.engine.tokens import follow
+from relprop.engine.tensor_attributes import POSITIONS
 from relprop.engine.traits import SAME
 from relprop.torch_private.calls import unfolded
 from relprop.torch_private.compiled import skipped

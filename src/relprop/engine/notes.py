@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relprop.engine.marks import NOTE
 from relprop.engine.run import Run
-from relprop.torch_private.graph import leaf_of, notes_on
+from relprop.engine.tensor_attributes import NOTE
+from relprop.torch_private.autograd_graph import leaf_of, notes_on
 
 _NAME = NOTE.name
 

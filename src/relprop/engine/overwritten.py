@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.marks import SEEN
 from relprop.engine.messages import called
 from relprop.engine.recorder import memory_of
 from relprop.engine.run import Run
+from relprop.engine.tensor_attributes import SEEN
 from relprop.errors import UnsupportedOperationError
+from relprop.torch_private.weak import strong
 
 SHARES = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
 """These make a tensor without gradients in the memory of a live one."""
@@ -60,7 +61,7 @@ def share(run: Run, live: Tensor) -> None:
 def expose(run: Run, tensor: Tensor, func: Callable[..., Any]) -> None:
     """Keeps a copy of a live tensor whose memory leaves torch, as an array or an address."""
     memory = memory_of(tensor)
-    live = run.writes.shared[memory]() if memory in run.writes.shared else None
+    live = strong(run.writes.shared[memory]) if memory in run.writes.shared else None
     if live is not None and memory_of(live) == memory:
         values = live.detach()
         run.writes.exposed.append(

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from relprop.engine.spelling import Function, Spelling, spellings, writes
-from relprop.engine.traits import EVERY_TRAIT
+from relprop.engine.traits import EVERY_TRAIT, ROLE_NAMES
 from relprop.errors import InputError
 from relprop.rules.base import EVERYTHING
 from relprop.signatures import public
@@ -23,6 +23,8 @@ REFUSED = "refused"
 CUSTOM = "custom function"
 """The family of autograd functions that nobody registered."""
 Handler = Callable[..., Any]
+Apart = Callable[[tuple, dict, list[Any], Any], bool]
+"""A test of whether a call keeps samples apart, from its arguments, its live operands and a result (`engine.rows`)."""
 
 
 MAIN = Spelling()
@@ -72,6 +74,7 @@ class Entry:
     gives: tuple[tuple[str, Any], ...] = ()
     on_constants: bool = False
     decomposes: bool = False
+    apart: Apart | None = None
 
     @cached_property
     def handler(self) -> Handler:
@@ -121,6 +124,7 @@ def register(
     on_constants: bool = False,
     decomposes: bool = False,
     answer: Handler | None = None,
+    apart: Apart | None = None,
 ) -> None:
     """Tells the engine how relevance passes an operation.
 
@@ -130,34 +134,43 @@ def register(
         family: what kind of operation it is: "structure" (linear in its live operands: the native gradient is exact),
             "activation" (elementwise), "linear" (a weighted layer, linear in the one operand that carries relevance),
             "product", "selection", "silent" (carries no relevance), or another family that composites name.
-        handler: a function `(call, *args, **kwargs) -> output`, if the family's default does not fit.
-            `call()` runs the operation itself.
+        handler: a function `(call, *args, **kwargs) -> output`, if the family's default does not fit. It returns the
+            operation's own value, whose gradient is `G`; `call()` runs the operation itself. `norm`, `division`, `conv`,
+            `bilinear`, `batch_norm` and `recurrent` have no default, so their operations need a handler.
         only: register this function alone, not its other spellings (method, operator, in-place).
         replace: overwrite an existing registration. Without it a second registration is refused.
         reason: for family "refused": why, and what to do instead.
         weight: for family "linear": a function of the operation's arguments that returns its weight (out, in), or
             weight and bias. Only rules that need the weight call it, in the backward pass; without it they are refused.
-        traits: what the operation does to the entries of its operand (`relprop.engine.traits`). They decide which roles
-            of the operand its result keeps.
-        gives: roles that its results get, by name.
+        traits: what the operation does to the entries of its operand, such as "scales" (Extending lists them). They
+            decide which roles of the operand its result keeps. Where several operands carry relevance, roles pass only
+            by "moves entries", if all operands have them, or if "of the first operand" is among the traits.
+        gives: the roles that its results get, with their values: `{"statistic": True}`, or `{"gate": 2}` for a gate
+            like a sigmoid and `{"gate": 1}` for one like another activation.
         in_place: a handler for the spellings that write into the first operand. It returns `NotImplemented` if the
             result must be computed as a new tensor and copied back.
         on_constants: whether the handler is also called when no operand carries relevance.
         decomposes: whether the handler runs the visible steps that the operation stands for. Rules act on these alone.
         answer: for family "silent": a function that answers in the operation's place.
+        apart: a function `(args, kwargs, live, result) -> bool` that tells by the arguments whether the operation keeps
+            samples apart, each in its own rows along the first axis. Where nothing tells, the backward pass is measured.
+            It is not needed for activations, nor for operations whose traits say that each entry stands by itself.
 
     Raises:
-        InputError: the family is unknown or lacks a default handler, or a function is registered already.
+        InputError: the family is unknown or lacks a default handler, a trait or role does not exist, or a function is
+            registered already.
     """
     if family not in _NAMEABLE:
         raise InputError(f"unknown family {family!r}; one of: {', '.join(sorted(EVERYTHING | {SILENT}))}.")
     if handler is None and family in FAMILIES and FAMILIES[family].handler is None:
         raise InputError(f"family {family!r} has no default handler: pass handler=(call, *args, **kwargs) -> output.")
+    if handler is not None and not callable(handler):
+        raise InputError(f"handler is a function (call, *args, **kwargs) -> output; got {handler!r}.")
+    if family == REFUSED and not reason:
+        raise InputError('family "refused" needs reason=, which says why, and what to do instead.')
     if weight is not None and family != "linear":
         raise InputError(f'weight= is for family "linear"; got family {family!r}.')
-    unknown = set(traits) - set(EVERY_TRAIT)
-    if unknown:
-        raise InputError(f"unknown traits {sorted(unknown)}; known ones: {', '.join(EVERY_TRAIT)}")
+    _check_facts(traits, gives)
     given_roles = tuple((gives or {}).items())
     for given in functions:
         if not callable(given):
@@ -178,8 +191,22 @@ def register(
             if replace or name not in TABLE or name is function:
                 TABLE[name] = Entry(
                     function, family, Handlers(handler, in_place, answer, weight), spelling, reason,
-                    frozenset(traits), given_roles, on_constants, decomposes,
+                    frozenset(traits), given_roles, on_constants, decomposes, apart,
                 )  # fmt: skip
+
+
+def _check_facts(traits: Any, gives: Any) -> None:
+    """Refuses traits and roles that do not exist."""
+    if isinstance(traits, str):
+        raise InputError(f"traits is a set of names: write traits={{{traits!r}}}.")
+    if unknown := set(traits) - EVERY_TRAIT.keys():
+        raise InputError(f"there is no trait {sorted(unknown)[0]!r}; there are: {', '.join(EVERY_TRAIT)}.")
+    if gives is None:
+        return
+    if not isinstance(gives, Mapping):
+        raise InputError(f"gives maps names of roles to values, as in {{'statistic': True}}; got {gives!r}.")
+    if strangers := set(gives) - ROLE_NAMES:
+        raise InputError(f"there is no role {sorted(strangers)[0]!r}; there are: {', '.join(sorted(ROLE_NAMES))}.")
 
 
 def owner(function: Function) -> Function:

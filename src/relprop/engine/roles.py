@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Move, Note, continues, note_of, noted, renew
-from relprop.engine.traits import ANY, FIRST, MOVES, SAME, SCALES
+from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,12 @@ def role(
     then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
     joined_by: Iterable[str] = (MOVES,),
 ) -> str:
-    """Declares a role and returns its name."""
+    """Declares a role and returns its name; see `Role` for the arguments.
+
+    Most roles need the traits that they survive, and no function: `role("scores", MOVES, SAME, given_by=..., asked_by=...)`.
+    """
     ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
+    ROLE_NAMES.add(name)
     if read is not None:
         _READ.append(ROLES[name])
     if ANY in survives or ANY in joined_by:

@@ -10,6 +10,8 @@ from weakref import ref
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from relprop.torch_private.weak import strong
+
 
 class Writes:
     """The notes of a run, and the memory of its tensors.
@@ -42,7 +44,7 @@ class Writes:
         such a tensor was overwritten with the node's result, it holds the node in turn. Torch cannot see this cycle.
         """
         for written in self.rewritten:
-            tensor = written()
+            tensor = strong(written)
             if tensor is None:
                 continue
             whole = tensor if tensor._base is None else tensor._base

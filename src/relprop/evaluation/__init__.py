@@ -1,11 +1,12 @@
 """How far an explanation can be trusted, in numbers; and which composite is best for a model."""
 
-from relprop.evaluation.call import Evaluate
 from relprop.evaluation.erasing import Erasure, SoftErasure
+from relprop.evaluation.evaluator import Evaluate
 from relprop.evaluation.flipping import Flipping
 from relprop.evaluation.localising import Localisation
 from relprop.evaluation.looking import ClassContrast, Complexity, Conservation
 from relprop.evaluation.methods import Method
+from relprop.evaluation.metric import Metric
 from relprop.evaluation.normalised import NormalisedFlipping
 from relprop.evaluation.randomising import Randomisation
 from relprop.evaluation.reliability import Reliability
@@ -28,7 +29,6 @@ from relprop.evaluation.sanity import Sanity, sanity
 from relprop.evaluation.search import Search, search
 from relprop.evaluation.sizes import Infidelity, SensitivityN
 from relprop.evaluation.stability import Stability
-from relprop.evaluation.work import Metric
 
 __all__ = [
     "Blur",

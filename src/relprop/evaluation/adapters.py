@@ -12,8 +12,8 @@ from torch import Tensor
 from relprop.attribution.attribute import attribute
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.work import Metric, Running, SampleWork
+from relprop.evaluation.metric import Metric, Running, SampleWork
+from relprop.evaluation.score_columns import Column
 
 
 def as_quantus(composite: Composite | str = "auto", **options: Any) -> Callable[..., Any]:
@@ -42,14 +42,18 @@ class Attributor:
     model: Any
     composite: Composite | str = "auto"
 
-    def attribute(self, inputs: Any, target: Any = None, **options: Any) -> Any:
+    def attribute(self, inputs: Any, target: Any = None, additional_forward_args: Any = None, **options: Any) -> Any:
         """The relevance of the inputs, in their structure.
 
         Args:
             inputs: as `relprop.attribute` takes them.
             target: an int, a tensor or list with one per sample, or a tuple.
+            additional_forward_args: what the model takes behind its inputs, one value or a tuple of them.
             **options: keyword arguments of `relprop.attribute`.
         """
+        if additional_forward_args is not None:
+            several = isinstance(additional_forward_args, tuple)
+            options["forward_args"] = additional_forward_args if several else (additional_forward_args,)
         return attribute(self.model, inputs, target, composite=self.composite, **options).values
 
 

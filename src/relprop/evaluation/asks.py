@@ -33,8 +33,8 @@ class Ask(ABC):
         return len(self.samples)
 
     @abstractmethod
-    def keys(self) -> list[tuple[int, int]]:
-        """A key of each row; together with sample and replacement it says what the row is."""
+    def keys(self) -> Tensor:
+        """Two integers for each row, (m, 2), on the CPU; with sample and replacement they say what the row is."""
 
 
 @dataclass(eq=False)
@@ -62,7 +62,7 @@ class Removed(Ask):
         ranks = self.gone.index_select(0, self.table.index_select(0, rows))
         return ranks < self.first.index_select(0, rows)[:, None]
 
-    def keys(self) -> list[tuple[int, int]]:
+    def keys(self) -> Tensor:
         """Two sums of numbers that stand for the units, modulo 2^64: equal sets have equal sums."""
         marks = unit_marks(self.gone.shape[1]).to(self.gone.device)
         if self.first is None or self.table is None:
@@ -75,7 +75,7 @@ class Removed(Ask):
                 totals = F.pad(marks[:, order].cumsum(2), (1, 0))
                 here = ((self.table >= start) & (self.table < start + size)).nonzero()[:, 0]
                 sums[here] = totals[:, self.table[here] - start, self.first[here]].T
-        return [(a, b) for a, b in sums.cpu().tolist()]
+        return sums.cpu()
 
 
 def _sums(gone: Tensor, mark: Tensor) -> Tensor:
@@ -107,12 +107,12 @@ class Changed(Ask):
     what: str
     replacement: Replacement | None = None
 
-    def keys(self) -> list[tuple[int, int]]:
+    def keys(self) -> Tensor:
         """The number of a row among those of its sample, and what is made."""
         mark = int.from_bytes(hashlib.sha256(self.what.encode()).digest()[:8], "big", signed=True)
-        seen: dict[int, int] = {}
-        found = []
-        for sample in self.samples.tolist():
-            seen[sample] = seen.get(sample, -1) + 1
-            found.append((seen[sample], mark))
-        return found
+        samples = self.samples.cpu()
+        ordered, order = samples.sort(stable=True)
+        starts = torch.searchsorted(ordered, ordered)
+        seen = torch.empty_like(order)
+        seen[order] = torch.arange(len(order)) - starts
+        return torch.stack([seen, torch.full_like(seen, mark)], 1)

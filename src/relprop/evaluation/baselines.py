@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.generators import generator
 from relprop.evaluation.subject import Subject
 
 

@@ -11,7 +11,7 @@ from relprop.errors import InputError
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.stream import usual_size
 from relprop.evaluation.subject import Subject
-from relprop.trees import leaves, map_tree
+from relprop.trees import join, leaves, map_tree
 
 _ENTRIES = 2**24
 """Entries of the main input that are worked on at a time."""
@@ -35,6 +35,26 @@ def batches(inputs: Any, targets: Any) -> Iterator[tuple[Any, Any]]:
             raise InputError("each batch must be a pair of inputs and targets.")
         aims = batch[1]
         yield batch[0], aims.tolist() if isinstance(aims, Tensor) and aims.ndim else aims
+
+
+def together(inputs: Any, targets: Any) -> tuple[Any, Any]:
+    """All samples as one batch, with their targets.
+
+    Raises:
+        InputError: batches of an iterable do not fit together.
+    """
+    parts = list(batches(inputs, targets))
+    if not parts:
+        raise InputError("inputs holds no batch.")
+    if len(parts) == 1:
+        return parts[0]
+    aims = [each for _, each in parts]
+    if not all(isinstance(each, (list, tuple)) for each in aims):
+        raise InputError("the targets of each batch must be a tensor or a list, with one per sample.")
+    try:
+        return join([plain(some) for some, _ in parts]), [one for each in aims for one in each]
+    except RuntimeError as error:
+        raise InputError(f"the batches do not fit together: {str(error).splitlines()[0]}.") from error
 
 
 def plain(inputs: Any) -> Any:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column, Measured
+from relprop.evaluation.score_columns import Column, Measured
 from relprop.optional import library
 from relprop.rendering.colours import RED_BLUE, diverging
 from relprop.rendering.drawing import Drawing, column, row, titled, wrapped

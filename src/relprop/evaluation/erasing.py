@@ -14,9 +14,9 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Changed
-from relprop.evaluation.columns import Column
 from relprop.evaluation.flipping import ask_for
-from relprop.evaluation.work import Metric, Running, SampleWork, positive
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from relprop.evaluation.asks import Removed
-from relprop.evaluation.columns import Column
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.work import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)

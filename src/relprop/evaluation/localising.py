@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.work import Metric, Running, SampleWork
+from relprop.evaluation.metric import Metric, Running, SampleWork
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)

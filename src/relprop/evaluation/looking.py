@@ -10,10 +10,10 @@ from torch import Tensor
 
 from relprop.attribution.attribute import attribute
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
+from relprop.evaluation.metric import Metric, Running, SampleWork
+from relprop.evaluation.paired_statistics import spearman
 from relprop.evaluation.randomising import entropy
-from relprop.evaluation.statistics import spearman
-from relprop.evaluation.work import Metric, Running, SampleWork
+from relprop.evaluation.score_columns import Column
 from relprop.trees import leaves
 
 

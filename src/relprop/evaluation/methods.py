@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +16,9 @@ from relprop.composites import Composite
 from relprop.errors import InputError, NonFiniteError, TargetError
 from relprop.evaluation.baselines import BASELINES
 from relprop.evaluation.counting import PassCounts, counted
+from relprop.evaluation.fingerprints import Fingerprints
+from relprop.evaluation.generators import chance, same, seed_of, seeded
 from relprop.evaluation.memory import BatchSize
-from relprop.evaluation.seeds import chance, same, seed_of, seeded
 from relprop.evaluation.subject import Subject, batch, targets_of
 from relprop.results.contrast import Contrast
 from relprop.trees import leaves, map_tree
@@ -166,18 +165,16 @@ class Method:
             return Method(self.name, moved, self.kind, self.options)
         return None
 
-    def fingerprint(self, sample: int) -> str:
-        """What it is, for the keys of finished work."""
-        if self.kind == "map":
-            return _digest(self.given[sample])
-        if self.kind == "composite":
-            said = str(self.given) + str(getattr(self.given, "multiply_by_inputs", ""))
-        elif self.kind == "function":
-            said = _source(self.given)
-        else:
-            said = self.given if self.free else f"{type(self.given).__module__}.{type(self.given).__qualname__}"
-        options = {name: _digest(v) if isinstance(v, Tensor) else repr(v) for name, v in self.options.items()}
-        return f"{self.kind}:{said}:{sorted(options.items())}"
+    def fingerprint(self, prints: Fingerprints, composite: Composite | None = None) -> str:
+        """What it is, for the keys of finished work.
+
+        Args:
+            prints: takes digests.
+            composite: what "auto" stands for, where the method is "auto".
+        """
+        given = self.given if composite is None else composite
+        name = "" if self.kind == "composite" else self.name  # what draws random numbers draws by its name
+        return f"{self.kind}:{name}:{prints.of(given)}:{prints.of(self.options)}"
 
 
 def method(given: Any, name: str | None = None, **options: Any) -> Method:
@@ -292,18 +289,3 @@ def _main_of(found: Any, subject: Subject) -> Tensor:
         if not isinstance(found, Tensor):
             raise InputError(f"a method gave no map of {subject.path}; it gave {', '.join(tree) or 'nothing'}.")
     return found.to(subject.main.device)
-
-
-def _digest(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
-
-
-def _source(function: Any) -> str:
-    try:
-        said = inspect.getsource(function)
-    except (OSError, TypeError):
-        said = ""
-    return (
-        f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}:{said}"
-    )

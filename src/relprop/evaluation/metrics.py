@@ -9,12 +9,12 @@ from relprop.evaluation.erasing import Erasure, SoftErasure
 from relprop.evaluation.flipping import Flipping
 from relprop.evaluation.localising import Localisation
 from relprop.evaluation.looking import ClassContrast, Complexity, Conservation
+from relprop.evaluation.metric import Metric
 from relprop.evaluation.normalised import NormalisedFlipping
 from relprop.evaluation.randomising import Randomisation
 from relprop.evaluation.reliability import Reliability
 from relprop.evaluation.sizes import Infidelity, SensitivityN
 from relprop.evaluation.stability import Stability
-from relprop.evaluation.work import Metric
 
 METRICS: dict[str, type[Metric]] = {
     made.name: made

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Ask, Removed
-from relprop.evaluation.columns import Column
 from relprop.evaluation.flipping import ask_for
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.work import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 EXACT = 8
 """Up to this number of units, all orders are compared."""

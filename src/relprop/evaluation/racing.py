@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError, RelpropError
-from relprop.evaluation.call import evaluate
-from relprop.evaluation.statistics import mean, standard_error
+from relprop.evaluation.evaluator import evaluate
+from relprop.evaluation.paired_statistics import mean, standard_error
 from relprop.evaluation.subject import Subject
 
 BLOCK = 5

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.seeds import seed_of, seeded
-from relprop.evaluation.statistics import pearson, spearman
-from relprop.evaluation.work import Metric, Running, SampleWork, positive
+from relprop.evaluation.generators import seed_of, seeded
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.paired_statistics import pearson, spearman
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)

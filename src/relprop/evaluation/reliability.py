@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
 from relprop.evaluation.flipping import area, ask_for, removed
-from relprop.evaluation.work import Metric, Running, SampleWork, positive
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 
 @dataclass(frozen=True)

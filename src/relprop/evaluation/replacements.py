@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from relprop.errors import InputError
+from relprop.evaluation.fingerprints import Fingerprints
 from relprop.evaluation.imputation import impute
 from relprop.evaluation.subject import Subject
 from relprop.evaluation.units import UnitMap
@@ -58,15 +59,7 @@ class Replacement:
 
     def fingerprint(self) -> bytes:
         """A digest of all that it holds."""
-        digest = hashlib.sha256(type(self).__qualname__.encode())
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, Tensor):
-                digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            else:
-                digest.update(f"{each.name}={getattr(value, '__qualname__', None) or repr(value)}".encode())
-        return digest.digest()
+        return hashlib.sha256(Fingerprints(None).of(self).encode()).digest()
 
     def __repr__(self) -> str:
         given = [each for each in fields(self) if getattr(self, each.name) is not each.default]

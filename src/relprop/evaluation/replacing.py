@@ -17,7 +17,7 @@ from relprop.evaluation.replacements import (
     SampleMean,
 )
 from relprop.evaluation.subject import Subject
-from relprop.evaluation.tokens import ConstantToken, Delete, Unattended
+from relprop.evaluation.token_replacements import ConstantToken, Delete, Unattended
 
 __all__ = [
     "Blur",

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.evaluation.columns import Column, Cost
+from relprop.evaluation.score_columns import Column, Cost
 from relprop.results.files.checks import holds
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from relprop.composites import Composite
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column, Cost
+from relprop.evaluation.paired_statistics import Difference, best_of, differences, mean, spearman, standard_error
 from relprop.evaluation.restoring import restored_columns, restored_cost
-from relprop.evaluation.statistics import Difference, best_of, differences, mean, spearman, standard_error
+from relprop.evaluation.score_columns import Column, Cost
 from relprop.results.files.checks import require
 from relprop.results.ledger import Ledger
 from relprop.results.made import Made
@@ -190,7 +190,7 @@ class Evaluation(Made):
 
     def rows_of_table(self) -> tuple[list[str], list[list[str]]]:
         """The columns and rows of the table, as text."""
-        from relprop.evaluation.tables import rows
+        from relprop.evaluation.score_tables import rows
 
         return rows(self)
 
@@ -204,7 +204,7 @@ class Evaluation(Made):
         Raises:
             InputError: there is no such form.
         """
-        from relprop.evaluation.tables import table
+        from relprop.evaluation.score_tables import table
 
         return table(self, form)
 

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.checked import Check
-from relprop.evaluation.guard import guarded
+from relprop.evaluation.generators import generator
+from relprop.evaluation.left_unchanged import guarded
 from relprop.evaluation.localising import pointing
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method, methods_of
+from relprop.evaluation.paired_statistics import spearman
 from relprop.evaluation.planted.built import BUILT, PlantedTask
 from relprop.evaluation.planted.trained import planted, side_by_side
 from relprop.evaluation.randomising import layers_of, randomise
 from relprop.evaluation.result import nothing
-from relprop.evaluation.seeds import generator
-from relprop.evaluation.statistics import spearman
 from relprop.evaluation.stream import usual_size
 from relprop.evaluation.subject import Subject, subject
 from relprop.evaluation.truth import truth_of
@@ -152,8 +152,9 @@ def sanity(
             )
         if inputs is not None:
             raise InputError("a built network has inputs of its own: leave inputs out.")
-        tasks = [BUILT[kind](samples, generator(seed, f"built {kind}")) for kind in kinds]
-        checks = [_built(each, task, seed) for task in tasks for each in found]
+        with guarded(None):
+            tasks = [BUILT[kind](samples, generator(seed, f"built {kind}")) for kind in kinds]
+            checks = [_built(each, task, seed) for task in tasks for each in found]
         return Sanity(composite=nothing(), checks=checks)
     if inputs is None:
         raise InputError("sanity needs inputs, samples of the model's data; without them pass a kind, such as 'built'.")

@@ -13,13 +13,15 @@ from torch import Tensor
 from relprop.attribution.survey import survey
 from relprop.composites import Composite
 from relprop.errors import InputError
+from relprop.evaluation.batches import together
+from relprop.evaluation.generators import generator
+from relprop.evaluation.left_unchanged import guarded
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.metrics import metrics_of
+from relprop.evaluation.paired_statistics import mean, standard_error
 from relprop.evaluation.racing import BEHIND, BLOCK, TESTED, Race
 from relprop.evaluation.replacing import replacements_of
-from relprop.evaluation.seeds import generator
 from relprop.evaluation.space import Searched, Space, space_of
-from relprop.evaluation.statistics import mean, standard_error
 from relprop.evaluation.subject import subject
 from relprop.evaluation.units import units_of
 from relprop.signatures import public
@@ -135,7 +137,7 @@ def search(
 
     Args:
         model: as in `relprop.evaluate`, like all arguments that are not listed here.
-        inputs: samples; at least 10, and better 40.
+        inputs: samples; at least 10, and better 40; or an iterable of batches of them, each a pair of inputs and targets.
         targets: as `relprop.attribute` takes them.
         space: "auto", by what the network is made of; a mapping from keys of composites to lists of rules, all of whose
             combinations are tried; or a list of composites.
@@ -153,6 +155,7 @@ def search(
         InputError: an argument does not fit, or there are too few samples.
         ModuleNotFoundError: the space is larger than 40, and Optuna is not installed.
     """
+    inputs, targets = together(inputs, targets)
     made = subject(model, inputs, targets, of=of, select=select, kwargs=dict(forward_kwargs or {}))
     count = len(made)
     if count < 2 * BLOCK:
@@ -163,25 +166,26 @@ def search(
         raise InputError(f"budget must be a positive int, a number of pairs of candidate and sample; got {budget!r}.")
     order = torch.randperm(count, generator=generator(seed, "split")).tolist()
     chosen_on, tested_on = order[: (count + 1) // 2], order[(count + 1) // 2 :]
-    seen = survey(model, made.alone(0), "auto", forward_kwargs=made.kwargs)
-    families = {place.family for place, _ in seen.places}
-    layers = sum(place.index is not None for place, _ in seen.places)
-    found = space_of(space, families, layers, made.main, bounds, by_depth)
-    made.measure(BatchSize(batch_size or 16))
-    # Replacements and units that look at the data look at all of them, not at five.
-    options = {
-        "replace": replacements_of(replace, made, inputs), "of": of, "select": select, "forward_kwargs": made.kwargs,
-        "batch_size": batch_size, "seed": seed,
-        "units": units if not hasattr(inputs, "encodings") else units_of(units, made.main, inputs, made.path).at,
-    }  # fmt: skip
-    race = Race(made, metrics_of(metric), options)
-    limit = math.inf if budget is None else budget
-    if len(found) <= GRID:
-        candidates = found.grid()
-        gains = race.race(candidates, chosen_on, limit)
-    else:
-        candidates, gains = _by_tpe(race, found, chosen_on, limit, seed)
-    return _verdict(race, candidates, gains, tested_on, seen.composite, len(candidates) * count)
+    with guarded(model):
+        seen = survey(model, made.alone(0), "auto", forward_kwargs=made.kwargs)
+        families = {place.family for place, _ in seen.places}
+        layers = sum(place.index is not None for place, _ in seen.places)
+        found = space_of(space, families, layers, made.main, bounds, by_depth)
+        made.measure(BatchSize(batch_size or 16))
+        # Replacements and units that look at the data look at all of them, not at five.
+        options = {
+            "replace": replacements_of(replace, made, inputs), "of": of, "select": select, "forward_kwargs": made.kwargs,
+            "batch_size": batch_size, "seed": seed,
+            "units": units if not hasattr(inputs, "encodings") else units_of(units, made.main, inputs, made.path).at,
+        }  # fmt: skip
+        race = Race(made, metrics_of(metric), options)
+        limit = math.inf if budget is None else budget
+        if len(found) <= GRID:
+            candidates = found.grid()
+            gains = race.race(candidates, chosen_on, limit)
+        else:
+            candidates, gains = _by_tpe(race, found, chosen_on, limit, seed)
+        return _verdict(race, candidates, gains, tested_on, seen.composite, len(candidates) * count)
 
 
 def _by_tpe(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Column
-from relprop.evaluation.work import Metric, Running, SampleWork, positive
+from relprop.evaluation.metric import Metric, Running, SampleWork, positive
+from relprop.evaluation.score_columns import Column
 
 _LEAST = 1e-6
 """Denominators are at least this large."""

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from relprop.errors import NonFiniteError
 from relprop.evaluation.asks import Ask, Changed, Removed
-from relprop.evaluation.journal import ScoreJournal
+from relprop.evaluation.generators import generator
+from relprop.evaluation.known_scores import KnownScores, distinct
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.score_journal import ScoreJournal
 from relprop.evaluation.subject import Subject
 from relprop.evaluation.units import UnitMap
 from relprop.trees import join
@@ -40,8 +41,7 @@ class Stream:
         keys: a digest of each sample with its model, target and units.
         journal: where scores are kept between runs, or None.
         tick: called with the number of rows that were done.
-        known: the scores so far, by sample, replacement and key.
-        batches: the number of batches that ran.
+        known: the scores so far.
     """
 
     subject: Subject
@@ -51,8 +51,8 @@ class Stream:
     keys: Sequence[bytes]
     journal: ScoreJournal | None = None
     tick: Callable[[int], None] = lambda rows: None
-    known: dict[tuple[int, bytes, tuple[int, int]], float] = field(default_factory=dict)
-    batches: int = 0
+    known: KnownScores = field(default_factory=KnownScores)
+    _numbers: dict[bytes, int] = field(default_factory=dict)
     _drawn: dict[bytes, Tensor] = field(default_factory=dict)
     _prints: dict[int, bytes] = field(default_factory=dict)
 
@@ -62,48 +62,89 @@ class Stream:
         Raises:
             NonFiniteError: a score is NaN or infinite.
         """
-        wanted: list[list[tuple[int, bytes, tuple[int, int]]]] = []
-        new: dict[tuple[int, bytes, tuple[int, int]], tuple[int, int]] = {}
-        for number, ask in enumerate(asks):
-            replaced = self._print(ask.replacement)
-            keys = [(sample, replaced, key) for sample, key in zip(ask.samples.tolist(), ask.keys(), strict=True)]
-            wanted.append(keys)
-            for row, key in enumerate(keys):
-                if key not in self.known and key not in new:
-                    new[key] = (number, row)
-        self._run(asks, new)
-        return [torch.tensor([self.known[key] for key in keys], dtype=torch.float64) for keys in wanted]
+        if not asks:
+            return []
+        keys = torch.cat([self._keys(ask) for ask in asks])
+        first, group = distinct(keys)
+        found = self.known.find(keys[first])
+        new = found.isnan()
+        rows = first[new]
+        if len(rows):
+            found[new] = values = self._run(asks, keys[rows], rows)
+            self.known.add(keys[rows], values)
+        return list(found[group].split([len(ask) for ask in asks]))
 
-    def _run(self, asks: Sequence[Ask], new: dict[Any, tuple[int, int]]) -> None:
-        """Runs new rows, those of one ask after those of another. Batches are cut before looking at what is kept."""
-        keys = list(new)
-        places = torch.tensor(list(new.values()), dtype=torch.long).reshape(-1, 2)
+    def _keys(self, ask: Ask) -> Tensor:
+        """What the rows of an ask are: sample, replacement, and two integers for what is changed, (m, 4)."""
+        replaced = self._numbers.setdefault(self._print(ask.replacement), len(self._numbers))
+        return torch.cat([ask.samples.cpu()[:, None], torch.full((len(ask), 1), replaced), ask.keys()], 1)
+
+    def _run(self, asks: Sequence[Ask], keys: Tensor, rows: Tensor) -> Tensor:
+        """The scores of new rows. Batches are cut before looking at what is kept, so that they are always the same.
+
+        Args:
+            asks: the asks.
+            keys: those of the new rows.
+            rows: their numbers among the rows of all asks, ascending.
+        """
+        values = torch.empty(len(keys), dtype=torch.float64)
+        ends = torch.tensor([len(ask) for ask in asks]).cumsum(0)
         start = 0
         while start < len(keys):
-            some, chosen = keys[start : start + self.size.rows], places[start : start + self.size.rows]
-            if self.journal is not None:
-                missing = [n for n, key in enumerate(some) if not self._recall(key)]
-                needed, chosen = [some[n] for n in missing], chosen[missing]
-            else:
-                needed = some
-            if needed:
-                found = self.size.attempt(lambda chosen=chosen: self._batch(asks, chosen).cpu())  # type: ignore[misc]
-                if found is None:
-                    continue
-                self._keep(needed, found)
-                self.batches += 1
-            self.tick(len(some))
-            start += len(some)
+            some = slice(start, start + self.size.rows)
+            found = self._some(asks, ends, keys[some], rows[some])
+            if found is None:
+                continue
+            values[some] = found
+            self.tick(len(found))
+            start += len(found)
+        return values
 
-    def _batch(self, asks: Sequence[Ask], places: Tensor) -> Tensor:
-        """The scores of one batch. `places` has the number of an ask and of its row, in the order of asks."""
+    def _some(self, asks: Sequence[Ask], ends: Tensor, keys: Tensor, rows: Tensor) -> Tensor | None:
+        """The scores of some rows, from the journal where they are there; None if memory ran out."""
+        if self.journal is None:
+            return self._scored(asks, ends, keys, rows)
+        names = self._names(keys)
+        kept = [self.journal.score(*name) for name in names]
+        values = torch.tensor([float("nan") if value is None else value for value in kept], dtype=torch.float64)
+        missing = values.isnan().nonzero()[:, 0]
+        if len(missing):
+            found = self._scored(asks, ends, keys[missing], rows[missing])
+            if found is None:
+                return None
+            self.journal.keep([names[n] for n in missing.tolist()], found.tolist())
+            values[missing] = found
+        return values
+
+    def _scored(self, asks: Sequence[Ask], ends: Tensor, keys: Tensor, rows: Tensor) -> Tensor | None:
+        """The scores of one batch by the model; None if memory ran out.
+
+        Raises:
+            NonFiniteError: one of them is NaN or infinite.
+        """
+        found = self.size.attempt(lambda: self._batch(asks, ends, rows).cpu())
+        if found is not None and not bool((finite := torch.isfinite(found)).all()):
+            raise NonFiniteError(
+                f"the score of sample {int(keys[~finite][0, 0])} with some of its units replaced is NaN or infinite. Another "
+                "replacement may suit the model."
+            )
+        return found
+
+    def _names(self, keys: Tensor) -> list[tuple[bytes, bytes, int, int, int]]:
+        """The keys of rows in the journal, where samples and replacements are known by their digests."""
+        prints = list(self._numbers)
+        return [(self.keys[sample], prints[number], self.seed, a, b) for sample, number, a, b in keys.tolist()]
+
+    def _batch(self, asks: Sequence[Ask], ends: Tensor, chosen: Tensor) -> Tensor:
+        """The scores of one batch: `chosen` are the numbers of rows, and `ends` says where the rows of each ask end."""
         parts, samples = [], []
-        for number in places[:, 0].unique_consecutive().tolist():
+        numbers = torch.bucketize(chosen, ends, right=True)
+        for number in numbers.unique_consecutive().tolist():
             ask = asks[number]
-            rows = places[places[:, 0] == number, 1].to(ask.samples.device)
-            chosen = ask.samples.index_select(0, rows)
-            samples.append(chosen)
-            parts.append(self._rows(ask, rows, chosen))
+            rows = (chosen[numbers == number] - (ends[number] - len(ask))).to(ask.samples.device)
+            drawn_from = ask.samples.index_select(0, rows)
+            samples.append(drawn_from)
+            parts.append(self._rows(ask, rows, drawn_from))
         return self.subject.scores(parts[0] if len(parts) == 1 else join(parts), torch.cat(samples))
 
     def _rows(self, ask: Ask, rows: Tensor, samples: Tensor) -> Any:
@@ -140,32 +181,6 @@ class Stream:
         if id(replacement) not in self._prints:
             self._prints[id(replacement)] = replacement.fingerprint()
         return self._prints[id(replacement)]
-
-    def _recall(self, key: tuple[int, bytes, tuple[int, int]]) -> bool:
-        """Whether the score of a row is known, perhaps from an earlier run."""
-        if key in self.known:
-            return True
-        if self.journal is not None:
-            sample, replaced, (a, b) = key
-            kept = self.journal.score(self.keys[sample], replaced, self.seed, a, b)
-            if kept is not None:
-                self.known[key] = kept
-                return True
-        return False
-
-    def _keep(self, keys: Sequence[tuple[int, bytes, tuple[int, int]]], found: Tensor) -> None:
-        finite = torch.isfinite(found)
-        if not bool(finite.all()):
-            raise NonFiniteError(
-                f"the score of sample {keys[int((~finite).nonzero()[0])][0]} with some of its units replaced is NaN or "
-                "infinite. Another replacement may suit the model."
-            )
-        values = found.tolist()
-        self.known.update(zip(keys, values, strict=True))
-        if self.journal is not None:
-            self.journal.keep(
-                [(self.keys[sample], replaced, self.seed, a, b) for sample, replaced, (a, b) in keys], values
-            )
 
 
 def usual_size(main: Tensor) -> int:

@@ -51,7 +51,7 @@ class Subject:
     score: Tensor = field(default_factory=lambda: torch.empty(0))
     forwards: int = 0
     _entries: Any = None
-    _prints: dict[int, bytes] = field(default_factory=dict)
+    _prints: list[bytes] = field(default_factory=list)
 
     @property
     def main(self) -> Tensor:
@@ -123,14 +123,20 @@ class Subject:
 
     def fingerprint(self, sample: int) -> bytes:
         """A digest of one sample's inputs: the same whatever samples are beside it."""
-        if sample in self._prints:
-            return self._prints[sample]
-        digest = hashlib.sha256()
-        for path, leaf in leaves(self.inputs):
-            digest.update(f"{path}\0{leaf.dtype}\0{tuple(leaf.shape[1:])}\0".encode())
-            digest.update(leaf[sample].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        self._prints[sample] = digest.digest()
+        if not self._prints:
+            self._prints = self._digests()
         return self._prints[sample]
+
+    def _digests(self) -> list[bytes]:
+        """Those of all samples: each leaf is brought to the CPU once."""
+        digests = [hashlib.sha256() for _ in range(len(self))]
+        for path, leaf in leaves(self.inputs):
+            said = f"{path}\0{leaf.dtype}\0{tuple(leaf.shape[1:])}\0".encode()
+            rows = leaf.detach().cpu().contiguous().reshape(len(self), leaf[0].numel()).view(torch.uint8).numpy()
+            for digest, row in zip(digests, rows, strict=True):
+                digest.update(said)
+                digest.update(row.data)
+        return [digest.digest() for digest in digests]
 
 
 def subject(model: Any, inputs: Any, target: Any, **settings: Any) -> Subject:

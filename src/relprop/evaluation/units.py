@@ -45,7 +45,7 @@ class UnitMap:
         return inside.reshape(len(gone), *at.shape[1:])
 
     def gather(self, values: Tensor) -> Tensor:
-        """Relevance summed within each unit: from (N, ...) to (N, count), float64. UnitMap that a sample lacks get 0."""
+        """Relevance summed within each unit: from (N, ...) to (N, count), float64. Units that a sample lacks get 0."""
         if values.ndim != self.at.ndim:
             raise InputError(
                 f"a map of shape {tuple(values.shape)} does not fit units of shape {tuple(self.at.shape)}."

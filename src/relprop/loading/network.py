@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relprop.errors import InputError, ModelStateError, RelpropError
-from relprop.zoo.images import square, to_tensor
+from relprop.zoo.images import as_seen, square, to_tensor
 
 SAMPLE_TEXT = "The capital of France is Paris."
 """The text for a network that reads text, if none is given."""
@@ -42,14 +42,14 @@ class Loaded:
     classes: bool = True
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """The network's inputs for black and for white, (1, 3, 1, 1) each: the bounds of pictures."""
+        """The network's inputs for black and for white, (1, C, 1, 1) each: the bounds of pictures."""
         low, high = (self.tensor(Image.new("RGB", (32, 32), colour))[:, :, :1, :1] for colour in ("black", "white"))
         return low, high
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """How pictures become tensors, with defaults for models that do not tell."""
+    """How pictures become tensors, with defaults for models that do not tell. One number instead of three makes them grey."""
 
     size: int | None = None
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -65,7 +65,7 @@ def picture_reading(
     part = 1.0 if resize is None else size / max(resize, size)
 
     def seen(image: Image.Image) -> Image.Image:
-        return square(image, size, part)
+        return as_seen(square(image, size, part), pictures.mean)
 
     def tensor(image: Image.Image) -> Tensor:
         return to_tensor(seen(image), pictures.mean, pictures.std)

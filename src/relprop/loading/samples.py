@@ -89,8 +89,8 @@ def read(path: Path, loaded: Loaded, *, rows: Sequence[int] = (), without: Seque
 
 def _array(path: Path) -> Tensor:
     try:
-        # Mapped: a header that promises more than the file holds then costs no memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Mapped: a header that promises more than the file holds then costs no memory. "c": torch wants it writable.
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
     except PermissionError:
         raise
     except Exception as error:  # whatever NumPy raises, the file is at fault
@@ -102,7 +102,7 @@ def _array(path: Path) -> Tensor:
         raise InputError(
             f"{quoted(path.name)} holds {array.dtype} of shape {array.shape}; it must hold real numbers, samples first."
         )
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return torch.from_numpy(np.array(array, np.float32, order="C"))  # a copy: the file may change
 
 
 def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -> list[Sample]:

@@ -11,7 +11,9 @@ from relprop.operations import (  # noqa: F401
     experts,
     families,
     flex_attention,
+    followed_functions,
     gates,
+    linear,
     lookup,
     losses,
     matrices,
@@ -30,9 +32,7 @@ from relprop.operations import (  # noqa: F401
     steps,
     structure,
     triangular,
-    visible,
-    weighted,
 )
-from relprop.operations.tables import table
+from relprop.operations.register_table import table
 
 __all__ = ["table"]

@@ -27,6 +27,7 @@ from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
+from relprop.operations.sample_axes import along_axis
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
 STATISTIC = role(
@@ -106,6 +107,8 @@ def ruled(call: Call, x: Tensor) -> Tensor:
 
         return rule.activation(s, lambda: call(s, *call.args[1:], **call.kwargs), g, gradient)
 
+    if not rule.proportional:
+        call.keeps_zeros()  # as `Pass` does: what arrives at a zero goes on
     return custom(x, detached(call), propagate)
 
 
@@ -115,7 +118,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if (plain := _ruled_or_zero(call, x)) is not None:
         return plain
     if call.inplace and (layer := maker(x)) is not None:
-        layer.preserve()
+        layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
     return y if y is x else _kept_on(call, before, y, x, ChainStep(call.function, (SOURCE, *args[1:]), kwargs))
@@ -128,7 +131,7 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     known = call.note(input)
     y = torch.relu_(input) if call.inplace else torch.relu(input)
     if known.layer is not None:
-        known.layer.rectify(y, inplace=call.inplace)
+        known.layer.saved.rectify(y, inplace=call.inplace)
     if call.inplace:
         return y
     if known.chain is not None or known.move is not None:
@@ -256,7 +259,7 @@ register(
     family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},
 )  # fmt: skip
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
-register(F.glu, family="product", handler=glu)
+register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,

@@ -13,6 +13,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.registry import Handler, register
 from relprop.operations import normalisation
+from relprop.operations.sample_axes import normalised, with_axes
 from relprop.operations.steps import by_steps
 
 
@@ -77,8 +78,22 @@ def in_torchs_order(
     return _instance_norm(call, *call.args)
 
 
-register(F.layer_norm, torch.layer_norm, family="norm", handler=adaptive(normalisation.layer_norm, layer_norm))
-register(F.rms_norm, torch.rms_norm, family="norm", handler=adaptive(normalisation.rms_norm, rms_norm))
-register(F.group_norm, torch.group_norm, family="norm", handler=adaptive(normalisation.group_norm, group_norm))
-register(F.instance_norm, family="norm", handler=_instance_norm, only=True)
-register(torch.instance_norm, family="norm", handler=in_torchs_order, only=True)
+register(
+    F.layer_norm,
+    torch.layer_norm,
+    family="norm",
+    handler=adaptive(normalisation.layer_norm, layer_norm),
+    apart=normalised,
+)
+register(
+    F.rms_norm, torch.rms_norm, family="norm", handler=adaptive(normalisation.rms_norm, rms_norm), apart=normalised
+)
+register(
+    F.group_norm,
+    torch.group_norm,
+    family="norm",
+    handler=adaptive(normalisation.group_norm, group_norm),
+    apart=with_axes(3),
+)
+register(F.instance_norm, family="norm", handler=_instance_norm, only=True, apart=with_axes(3))
+register(torch.instance_norm, family="norm", handler=in_torchs_order, only=True, apart=with_axes(3))

@@ -47,7 +47,8 @@ def _of_one_output(live: Tensor) -> bool:
     """Whether a layer made a tensor that has no axis of channels, such as `x @ row`: then a scalar is its bias."""
     note = note_of(live)
     layer = None if note is None else note.layer or (note.scaled and note.scaled[0])
-    return layer is not None and isinstance(layer.linear, Contraction) and not layer.linear.channels
+    linear = None if layer is None else layer.weighted.linear
+    return isinstance(linear, Contraction) and not linear.channels
 
 
 def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
@@ -56,7 +57,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None:
         layer, scale = behind_views(note, live.dtype) or (None, None)
-    channels_first = layer is not None and layer.linear.over(0)
+    channels_first = layer is not None and layer.weighted.linear.over(0)
     if layer is None or not (constant.ndim < live.ndim or channels_first or call.is_model_constant(constant)):
         return call()  # it may differ between samples
     if not channels_first and constant.ndim and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
@@ -83,7 +84,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if call.place is not None:
         call.place.merge()
     call.keeps_zeros()
-    return layer.merged(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
+    return layer.folded(scale, apply(torch.zeros_like(v), v)).apply(detached(call))
 
 
 def add(call: Call, input: Any, other: Any = None, **kwargs: Any) -> Tensor:

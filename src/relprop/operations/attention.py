@@ -23,6 +23,7 @@ from relprop.engine.registry import register
 from relprop.engine.tensors import is_live, without_history
 from relprop.operations.biases import positioned
 from relprop.operations.normalisation import softened
+from relprop.operations.sample_axes import with_axes
 from relprop.rules.base import Way
 from relprop.torch_private.calls import unfolded
 
@@ -116,5 +117,5 @@ def multi_head_attention_forward(call: Call, query: Tensor, *args: Any, **kwargs
     return result
 
 
-register(F.scaled_dot_product_attention, family="softmax", handler=scaled_dot_product_attention)
+register(F.scaled_dot_product_attention, family="softmax", handler=scaled_dot_product_attention, apart=with_axes(3))
 register(F.multi_head_attention_forward, family="structure", handler=multi_head_attention_forward, decomposes=True)

@@ -17,8 +17,9 @@ from relprop.errors import ModelStateError
 from relprop.numerics import own
 from relprop.operations.activations import detached
 from relprop.operations.folding import behind_views
+from relprop.operations.layer_call import LayerCall
+from relprop.operations.linear import weighted
 from relprop.operations.maps import Contraction, Diagonal
-from relprop.operations.weighted import Weighted, weighted
 from relprop.torch_private.recorded import recording
 
 
@@ -40,7 +41,7 @@ def batch_norm(
     layer, factor = (None, None) if note is None or call.rule is not None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None and call.rule is None:
         layer, factor = behind_views(note, input.dtype) or (None, None)
-    layer = layer if isinstance(layer, Weighted) and _follows(layer, input) else None
+    layer = layer if layer is not None and _follows(layer, input) else None
     if not call.live:
         return call()
     if not (layer is not None or call.rule is not None or call.zeros_carry_hidden):
@@ -53,17 +54,19 @@ def batch_norm(
         detached = input.detach()
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         call.keeps_zeros()
-        if layer.linear.channel_axis is None or isinstance(layer.linear, Contraction):
-            scale, shift = (layer.linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
+        linear = layer.weighted.linear
+        if linear.channel_axis is None or isinstance(linear, Contraction):
+            scale, shift = (linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
         scale = scale if factor is None else scale * factor  # of a layer that was scaled before
-        return layer.merged(scale, shift).apply(lambda: call(detached, *arguments))
+        return layer.folded(scale, shift).apply(lambda: call(detached, *arguments))
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 
 
-def _follows(layer: Weighted, z: Tensor) -> bool:
+def _follows(layer: LayerCall, z: Tensor) -> bool:
     """Whether the normalised channels, axis 1, are the layer's output channels."""
-    axis = layer.linear.channel_axis
-    return layer.merges and ((axis is not None and z.ndim + axis == 1) or layer.linear.over(1))
+    linear = layer.weighted.linear
+    axis = linear.channel_axis
+    return layer.folds and ((axis is not None and z.ndim + axis == 1) or linear.over(1))
 
 
 def _native(call: Call, input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:

@@ -16,11 +16,13 @@ from relprop.engine.moves import picked
 from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, origin, proportional, remembered
 from relprop.engine.registry import register
 from relprop.engine.roles import selects
+from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.traits import MOVES
 from relprop.numerics import nonzero, own, where_positive
 from relprop.operations.activations import alone, detached, elementwise, maker, relu
+from relprop.operations.sample_axes import along_axis
 from relprop.operations.stacks import elementwise_extreme
 from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
@@ -70,7 +72,7 @@ def _capped(call: Call, input: Tensor, high: float, step: ChainStep) -> Tensor:
         y = written(call.into.target, input, call.into.write, lambda x, g: _below(x, g, high))
         call.renew(y)
     if layer is not None:
-        layer.rectify(input, inplace=call.into is not None, whole=True)
+        layer.saved.rectify(input, inplace=call.into is not None, whole=True)
     chained = ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs)
     return remembered(call, y, before._replace(step=chained))
 
@@ -198,8 +200,9 @@ register(F.hardsigmoid, family="activation", handler=hardsigmoid)
 register(torch.threshold, F.threshold, family="activation", handler=threshold, in_place=threshold)
 
 
-register(*named("where"), family="structure", handler=selecting, traits={MOVES})
+register(*named("where"), family="structure", handler=selecting, traits={MOVES}, apart=by_entry)
 
 
-for _largest, _names in ((True, "max maximum fmax"), (False, "min minimum fmin")):
-    register(*named(_names), family="selection", handler=extremum(_largest))
+for _largest, _along_axis, _of_two in ((True, "max", "maximum fmax"), (False, "min", "minimum fmin")):
+    register(*named(_along_axis), family="selection", handler=extremum(_largest), apart=along_axis(1, "dim", "axis"))
+    register(*named(_of_two), family="selection", handler=extremum(_largest), apart=by_entry)

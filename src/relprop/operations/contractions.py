@@ -16,8 +16,8 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.tensors import is_live
+from relprop.operations.linear import weighted
 from relprop.operations.maps import Contraction, Dense, Map
-from relprop.operations.weighted import weighted
 
 Terms = tuple[str, ...]
 """The letters of the axes of each operand, and last those of the result."""

@@ -12,8 +12,9 @@ from relprop.engine.call import Call
 from relprop.engine.functions import scaled
 from relprop.engine.registry import register
 from relprop.engine.tensors import is_live
+from relprop.operations.linear import weighted, with_live_bias
 from relprop.operations.maps import Convolution
-from relprop.operations.weighted import weighted, with_live_bias
+from relprop.operations.sample_axes import of_layer
 
 
 def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -76,6 +77,6 @@ for _dims, _plain, _turned in (
     (2, torch.conv2d, torch.conv_transpose2d),
     (3, torch.conv3d, torch.conv_transpose3d),
 ):
-    register(_plain, family="conv", handler=_conv(_dims))
-    register(_turned, family="conv", handler=_conv_transpose(_dims))
+    register(_plain, family="conv", handler=_conv(_dims), apart=of_layer)
+    register(_turned, family="conv", handler=_conv_transpose(_dims), apart=of_layer)
 register(torch.convolution, family="conv", handler=convolution)

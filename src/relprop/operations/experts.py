@@ -11,8 +11,8 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import scaled
 from relprop.engine.registry import register
+from relprop.operations.linear import weighted
 from relprop.operations.maps import Map
-from relprop.operations.weighted import weighted
 
 
 class Grouped(Map):

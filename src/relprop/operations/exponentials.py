@@ -26,7 +26,9 @@ from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
 from relprop.operations.activations import elementwise
+from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
+from relprop.torch_private.weak import strong
 
 Steps = tuple[Callable[[Tensor], Tensor], ...]
 
@@ -124,7 +126,7 @@ def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> T
 
 def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
     reference, dim = logs
-    scores = None if reference is None else reference()
+    scores = None if reference is None else strong(reference)
     if scores is None:
         raise RuleError(
             f"{call.rule!r} cannot act on a softmax that is written by logarithms in {call.where()}: write "
@@ -223,5 +225,14 @@ def difference(call: Call, result: Tensor, a: Any, b: Any) -> Tensor:
 
 register(torch.exp, family="activation", handler=exp)
 register(torch.log, family="activation", handler=log)
-register(torch.log_softmax, F.log_softmax, torch.special.log_softmax, family="softmax", handler=log_softmax)
-register(torch.logsumexp, torch.special.logsumexp, family="softmax", handler=logsumexp)
+register(
+    torch.log_softmax,
+    F.log_softmax,
+    torch.special.log_softmax,
+    family="softmax",
+    handler=log_softmax,
+    apart=along_axis(1, "dim", "axis"),
+)
+register(
+    torch.logsumexp, torch.special.logsumexp, family="softmax", handler=logsumexp, apart=along_axis(1, "dim", "axis")
+)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from relprop.engine.registry import CUSTOM, REFUSED, SILENT, declare, native
 from relprop.operations.activations import elementwise
+from relprop.operations.followed_functions import visible
 from relprop.operations.matrices import factors
 from relprop.operations.normalisation import softmax
 from relprop.operations.opaque import opaque
-from relprop.operations.visible import visible
 
 declare("linear", opaque, "LRP-0: the gradient of a linear map; the bias keeps its share")
 declare("conv", None, "LRP-0, as `linear`")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Move, Note
+from relprop.operations.layer_call import LayerCall
 from relprop.operations.maps import Contraction, Convolution, Dense, Map
 from relprop.operations.weighted import Weighted
 from relprop.torch_private.recorded import recording
@@ -73,24 +74,24 @@ def _turned(t: Tensor, ndim: int, axes: dict[int, int], wide: int) -> Tensor:
     return t.permute(*order, *(axis for axis in range(wide) if axis not in axes)).reshape(shape)
 
 
-def behind_views(note: Note, dtype: torch.dtype) -> tuple[Weighted, Tensor | None] | None:
+def behind_views(note: Note, dtype: torch.dtype) -> tuple[LayerCall, Tensor | None] | None:
     """The layer that made what a tensor is a view of, as a layer that makes the view; and a factor, as in `Note.scaled`."""
     moves: list[Move] = []
     while note.move is not None and note.layer is None and note.scaled is None:
         moves.append(note.move)
         note = note.move.note
     layer, scale = note.scaled or (note.layer, None)
-    if type(layer) is not Weighted or layer.dtype is not dtype or recording():
+    if layer is None or type(layer.weighted) is not Weighted or layer.dtype is not dtype or recording():
         return None
     seen = _seen(layer, [move for move in reversed(moves) if move.function is not None])
     return None if seen is None else (seen, scale)
 
 
-def _seen(layer: Weighted, moves: Sequence[Move]) -> Weighted | None:
+def _seen(layer: LayerCall, moves: Sequence[Move]) -> LayerCall | None:
     """A layer whose output is moved by these views; None if one of them is no such view."""
     if not moves:
         return layer
-    inner, before = layer.linear, layer.shape
+    inner, before = layer.weighted.linear, layer.shape
     if not isinstance(inner, (Dense, Convolution, Contraction, Moved)):
         return None
     start = torch.empty(before, device="meta")  # whose strides tell where an axis comes from

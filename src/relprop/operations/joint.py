@@ -21,6 +21,7 @@ from relprop.engine.handling import decided
 from relprop.engine.notes import adopt
 from relprop.engine.registry import TABLE
 from relprop.engine.run import Run
+from relprop.operations.linear import layer
 from relprop.operations.maps import Map
 from relprop.operations.weighted import Weighted
 from relprop.rules.base import Way
@@ -37,7 +38,7 @@ class JointParameters:
     hidden_bias: Tensor | None = None
 
 
-class Stacked(Map):
+class StackedMap(Map):
     """`y = w x`, with weight (j, i) for all samples, or (b, j, i) for each."""
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -48,19 +49,21 @@ class Stacked(Map):
         return s @ w if w.ndim == 2 else (s[..., None, :] @ w)[..., 0, :]
 
 
-class Joint(Weighted):
-    """The layer at one step, as rules see it."""
+STACKED = StackedMap()
 
-    def __init__(
-        self, call: Call, x: Tensor, parts: JointParameters, whole: Tensor, bias: Tensor | None, reset: Tensor | None
-    ):
-        super().__init__(call, x, Stacked(), whole, bias)
+
+class ResetWeight(Weighted):
+    """The map at one step of a GRU. Its weight differs between samples and is made on demand."""
+
+    __slots__ = ("_parts", "_reset")
+
+    def __init__(self, parts: JointParameters, reset: Tensor, bias: Tensor | None) -> None:
+        super().__init__(STACKED, parts.hidden, None, bias, parts.hidden, parts.hidden._version)
         self._parts, self._reset = parts, reset
 
     @property
     def weight(self) -> Tensor:
-        if self._reset is None:
-            return self.plain
+        """`[W, r U]`, for each sample."""
         given = self._parts.input.expand(len(self._reset), -1, -1)
         return torch.cat([given, self._reset[..., None] * self._parts.hidden], -1)
 
@@ -78,7 +81,7 @@ class Content:
         # these rules need only the layer's value: the halves keep torch's own gradients
         plain = way in (Way.DEFAULT, Way.NATIVE, Way.BLOCKED)
         self._halves = not run.sites.nz_hidden and (plain or self._of_output is not None)
-        self._whole: Tensor | None = None
+        self._whole: Weighted | None = None
 
     def from_input(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The input's part of `z` at all steps, and the input as the steps need it."""
@@ -101,7 +104,7 @@ class Content:
             value = self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset)
         joined = torch.cat([x, h.to(x.dtype)], -1)
         call = Call(self._run, self._call.entry, F.linear, (joined, parts.input), {}, [joined], again=self._call)
-        return Joint(call, joined, parts, self._weight(), self._bias(reset), reset).apply(lambda: value)
+        return layer(call, joined, self._weighted(reset), lambda: value)
 
     @staticmethod
     def _sum(given: Tensor, from_h: Tensor, reset: Tensor | None) -> Tensor:
@@ -112,10 +115,14 @@ class Content:
             return decided(self._call.way, z)
         return custom(z, lambda: z.detach().clone(), self._of_output)
 
-    def _weight(self) -> Tensor:
+    def _weighted(self, reset: Tensor | None) -> Weighted:
+        """The map at one step."""
+        if reset is not None:
+            return ResetWeight(self._parts, reset, self._bias(reset))
         if self._whole is None:
             with torch.no_grad(), without_torch_function():
-                self._whole = torch.cat([self._parts.input, self._parts.hidden], 1)
+                whole = torch.cat([self._parts.input, self._parts.hidden], 1)
+            self._whole = Weighted(STACKED, whole, None, self._bias(None), whole, whole._version)
         return self._whole
 
     def _bias(self, reset: Tensor | None) -> Tensor | None:

@@ -17,24 +17,32 @@ _LARGE = 2**16
 
 
 class LayerView:
-    """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`)."""
+    """A weighted layer during one backward pass, as rules see it (`relprop.rules.Layer`).
 
-    def __init__(self, layer: Any, x: Tensor, output: Output, memo: dict[str, Tensor]) -> None:
-        self._layer, self._memo = layer, memo
-        self.x, self._rectified, self.nz = x, output.rectified, layer.nz
-        self._clipped = output.clipped
+    Args:
+        weighted: the layer's map and weight (`operations.weighted`).
+        site: knows whether zeros carry relevance, and whether the input has negative entries (`operations.layer_site`).
+        x: the input.
+        output: the output, where it was saved.
+        memo: what `once` keeps for other portions of the same backward pass.
+    """
+
+    def __init__(self, weighted: Any, site: Any, x: Tensor, output: Output, memo: dict[str, Tensor]) -> None:
+        self._weighted, self._memo = weighted, memo
+        self.x, self.nz, self.nonnegative = x, site.nz, site.nonnegative
+        self._rectified, self._clipped = output.rectified, output.clipped
         self._z = self._output = output.value
         self._bias: Tensor | float | None = None
 
     @property
     def weight(self) -> Tensor:
-        return self.once("weight itself", lambda: self._layer.weight.to(self.x.dtype))
+        return self.once("weight itself", lambda: self._weighted.weight.to(self.x.dtype))
 
     @property
     def bias(self) -> Tensor | float:
         if self._bias is None:
-            b = self._layer.bias
-            self._bias = 0.0 if b is None else self._layer.linear.along_result(b).to(self.x.dtype)
+            b = self._weighted.bias
+            self._bias = 0.0 if b is None else self._weighted.linear.along_result(b).to(self.x.dtype)
         return self._bias
 
     @property
@@ -53,31 +61,27 @@ class LayerView:
     def z(self) -> Tensor:
         return self.output if self._z is None else self._z
 
-    @property
-    def nonnegative(self) -> bool:
-        return self._layer.positive
-
     def as_output(self) -> Output:
         """The output as the view has it, without history."""
         return Output(self.z.detach(), self._rectified, self._clipped)
 
     @property
     def extent(self) -> tuple[int, ...]:
-        return getattr(self._layer.linear, "extent", (-1,))
+        return getattr(self._weighted.linear, "extent", (-1,))
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
-        return self._layer.linear.forward(x, weight, bias if isinstance(bias, Tensor) else None)
+        return self._weighted.linear.forward(x, weight, bias if isinstance(bias, Tensor) else None)
 
     def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
         s = s.to(self.x.dtype)
         if weight is not None:
-            return self._layer.linear.transpose(s, weight, self.x)
-        layer = self._layer
-        if layer.scale is None or "weight itself" in self._memo or s.numel() > layer.plain.numel():
-            return layer.linear.transpose(s, self.weight, self.x)
+            return self._weighted.linear.transpose(s, weight, self.x)
+        weighted = self._weighted
+        if weighted.scale is None or "weight itself" in self._memo or s.numel() > weighted.plain.numel():
+            return weighted.linear.transpose(s, self.weight, self.x)
         # folded with a BatchNorm: scaling the few outputs is less work than scaling the weight
-        s = s * layer.linear.along_result(layer.scale).to(s.dtype)
-        return layer.linear.transpose(s, layer.plain.to(s.dtype), self.x)
+        s = s * weighted.linear.along_result(weighted.scale).to(s.dtype)
+        return weighted.linear.transpose(s, weighted.plain.to(s.dtype), self.x)
 
     def relevance(self, g: Tensor) -> Tensor:
         if not self.nz:
@@ -113,12 +117,12 @@ class LayerView:
         return self._memo[name]
 
     def of_weight(self, name: str, change: Callable[[Tensor], Tensor], within: Callable[[Tensor], Tensor]) -> Tensor:
-        layer = self._layer
-        alone = layer.scale is not None and not {name, "weight itself"} & self._memo.keys()
-        if alone and layer.plain.numel() > max(
+        weighted = self._weighted
+        alone = weighted.scale is not None and not {name, "weight itself"} & self._memo.keys()
+        if alone and weighted.plain.numel() > max(
             _LARGE, self.x.numel()
         ):  # else the merged weight is kept, to be read again
-            merged = layer.weight.to(self.x.dtype)
+            merged = weighted.weight.to(self.x.dtype)
             if own(merged):
                 self._memo[name] = within(merged)
         return self.once(name, lambda: change(self.weight))

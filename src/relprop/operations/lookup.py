@@ -1,4 +1,4 @@
-"""Lookups: integers cannot carry relevance, so the rows they name start to carry it (see `engine.tokens`)."""
+"""Lookups: integers cannot carry relevance, so the rows they name start to carry it (see `engine.integer_inputs`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from relprop.engine.functions import grafted, scaled
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
 from relprop.engine.traits import MOVES
+from relprop.operations.sample_axes import along_axis, indexed_off_first
 
 
 def _looked_up(call: Call, ids: Tensor, rows: Tensor) -> Tensor:
@@ -72,22 +73,29 @@ def _largest(rows: Tensor, bag: Tensor, bags: Tensor) -> Tensor:
     return torch.zeros_like(bags).index_add(0, bag, rows * (first[bag] == order).to(rows.dtype))
 
 
+def _rows_alone(index: tuple[Any, ...]) -> bool:
+    """Whether what follows the ids in an index takes all columns."""
+    return all(one is Ellipsis or (isinstance(one, slice) and one == slice(None)) for one in index)
+
+
 def indexed(call: Call, table: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """`table[ids]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: other spellings of a lookup."""
+    """`table[ids]`, `table[ids, :]`, `table.index_select(0, ids)`, `torch.embedding(table, ids)`: spellings of a lookup."""
     rows = call()
     if len(call.live) == 1:
         return rows
     if isinstance(rows, Tensor) and rows.is_floating_point() and not rows.requires_grad:
         for candidate in (*args, *kwargs.values()):
-            ids = candidate[0] if isinstance(candidate, tuple) and len(candidate) == 1 else candidate
+            ids = candidate[0] if isinstance(candidate, tuple) and _rows_alone(candidate[1:]) else candidate
             if call.positions_of(ids) is not None and rows.shape[: ids.ndim] == ids.shape:
                 return _looked_up(call, ids, rows)
     return rows
 
 
 register(F.embedding, family="structure", handler=embedding, only=True, on_constants=True)
-register(
-    torch.embedding, torch.index_select, Tensor.__getitem__,
-    family="structure", handler=indexed, on_constants=True, traits={MOVES},
-)  # fmt: skip
+for _function, _apart in (
+    (torch.embedding, None),
+    (torch.index_select, along_axis(1, "dim", "axis")),
+    (Tensor.__getitem__, indexed_off_first),
+):
+    register(_function, family="structure", handler=indexed, on_constants=True, traits={MOVES}, apart=_apart)
 register(F.embedding_bag, family="structure", handler=embedding_bag, only=True, on_constants=True)

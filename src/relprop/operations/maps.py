@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.tensors import per_axis
-from relprop.torch_private.graph import batched
+from relprop.torch_private.autograd_graph import batched
 
 
 class Map:

@@ -33,11 +33,12 @@ from relprop.operations.contractions import (
     of_vecdot,
     sizes_of,
 )
+from relprop.operations.linear import weighted
 from relprop.operations.maps import Bilinear, Dense
 from relprop.operations.products import mul, shares
+from relprop.operations.sample_axes import by_einsum, matrix_product, of_layer_with_bias_first, with_axes
 from relprop.operations.scan import multiplied, scaled_by_model
 from relprop.operations.steps import by_steps
-from relprop.operations.weighted import weighted
 
 
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
@@ -217,13 +218,15 @@ LETTERS: dict[Callable[..., Any], Callable[..., Terms]] = {
 }
 """The letters of the axes of each product; of those that add something, without that summand."""
 
-register(torch.matmul, torch.mm, torch.linalg.matmul, family="linear", handler=matmul)
+register(torch.matmul, torch.mm, torch.linalg.matmul, family="linear", handler=matmul, apart=matrix_product)
+register(torch.bmm, family="linear", handler=factors(0), apart=with_axes(3))
 register(
-    torch.bmm, torch.mv, torch.dot, torch.vdot, torch.inner, torch.linalg.vecdot, torch.tensordot,
+    torch.mv, torch.dot, torch.vdot, torch.inner, torch.linalg.vecdot, torch.tensordot,
     family="linear", handler=factors(0),
 )  # fmt: skip
-register(torch.addmm, torch.addmv, torch.baddbmm, torch.addbmm, family="linear", handler=factors(1))
+register(torch.addmm, family="linear", handler=factors(1), apart=of_layer_with_bias_first)
+register(torch.addmv, torch.baddbmm, torch.addbmm, family="linear", handler=factors(1))
 register(torch.addr, family="product", handler=factors(1))
 register(F.bilinear, family="bilinear", handler=bilinear)
-register(torch.einsum, family="linear", handler=einsum)
+register(torch.einsum, family="linear", handler=einsum, apart=by_einsum)
 register(torch.chain_matmul, torch.linalg.multi_dot, family="linear", handler=multi_dot)

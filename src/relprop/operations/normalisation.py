@@ -19,7 +19,9 @@ from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, own, wide
 from relprop.operations.activations import elementwise
 from relprop.operations.exponentials import as_softmax
+from relprop.operations.sample_axes import along_axis, with_axes
 from relprop.torch_private.recorded import recording
+from relprop.torch_private.weak import strong
 
 
 def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -28,6 +30,8 @@ def _normalised(call: Call, x: Tensor, back: Callable[[Tensor, Tensor], Tensor])
     kwargs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in call.kwargs.items()}
     if (rule := call.formula) is not None:
         rest = args[1:]
+        if not rule.proportional:
+            call.keeps_zeros()  # as `Pass` does: what arrives at a zero goes on
         return custom(x, lambda: call(*args, **kwargs), lambda s, g: rule.norm(s, lambda: call(s, *rest, **kwargs), g))
     return custom(x, lambda: call(*args, **kwargs), back)
 
@@ -71,7 +75,7 @@ def layer_norm(
 def _zeros(like: Tensor) -> Tensor:
     """Zeros in the shape of a tensor, which all norms of a network share as long as one of them is alive."""
     key = like.shape, like.dtype, like.device
-    found = _ZEROS.get(key)
+    found = strong(lambda: _ZEROS.get(key))
     if found is None:
         found = _ZEROS[key] = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
     return found
@@ -179,7 +183,7 @@ def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
     scores = weakref.ref(x)  # weak: attention would keep them for nothing
 
     def logs() -> Tensor | None:
-        x = scores()
+        x = strong(scores)
         return None if x is None else F.log_softmax(-x if smallest else x, dim)
 
     return as_softmax(call, y, logs)
@@ -195,9 +199,11 @@ def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:
     return elementwise(call, *args, **kwargs) if len(live) == 1 and len(args) == 2 and args[0] is live[0] else call()
 
 
-register(F.local_response_norm, family="norm", handler=local_response_norm)
-register(F.normalize, family="norm", handler=normalize)
-register(F.cosine_similarity, family="product", handler=cosine_similarity)
-register(torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax")
+register(F.local_response_norm, family="norm", handler=local_response_norm, apart=with_axes(3))
+register(F.normalize, family="norm", handler=normalize, apart=along_axis(2, "dim", default=1))
+register(F.cosine_similarity, family="product", handler=cosine_similarity, apart=along_axis(2, "dim", default=1))
+register(
+    torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax", apart=along_axis(1, "dim", "axis")
+)
 register(torch.logaddexp, torch.logaddexp2, family="softmax", handler=native_jacobian)
-register(torch.logcumsumexp, family="softmax", handler=native)
+register(torch.logcumsumexp, family="softmax", handler=native, apart=along_axis(1, "dim", "axis"))

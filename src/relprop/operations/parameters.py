@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.marks import PARAMETER
+from relprop.engine.tensor_attributes import PARAMETER
 from relprop.errors import UnsupportedOperationError
 from relprop.numerics import nonzero
 from relprop.operations.layer_view import LayerView
@@ -39,16 +39,16 @@ class Parameters:
         """Collects no more."""
         self.active = False
 
-    def add(self, layer: Any, relevance: Tensor) -> None:
+    def add(self, site: Any, weight: Tensor, relevance: Tensor) -> None:
         """Adds the relevance of a layer's weight, an entry for each of its entries."""
-        weight, parameter = layer.source, PARAMETER.of(layer.source)
+        parameter = PARAMETER.of(weight)
         if parameter is None and weight._base is not None:
             parameter = PARAMETER.of(weight._base)
         if parameter is None or parameter.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
-            if not layer.run.model.owns(weight):
+            if not site.run.model.owns(weight):
                 return  # a matrix of the inputs, or one that the model draws
             raise UnsupportedOperationError(
-                f"{layer.place}: its weight is computed from parameters, so that none of them has relevance of its own. Fold "
+                f"{site.place}: its weight is computed from parameters, so that none of them has relevance of its own. Fold "
                 "what computes it (parametrizations, recurrent cells), or explain without weights=True."
             )
         total = self.found.get(id(parameter))
@@ -60,7 +60,7 @@ class Parameters:
         strides = weight.stride()
         if not parameter.is_contiguous():
             raise UnsupportedOperationError(
-                f"{layer.place}: its parameter is not contiguous, so weights=True cannot tell its entries."
+                f"{site.place}: its parameter is not contiguous, so weights=True cannot tell its entries."
             )
         total.as_strided(weight.shape, strides, weight.storage_offset() - parameter.storage_offset()).add_(
             relevance.double()
@@ -70,13 +70,13 @@ class Parameters:
 class Factored(LayerView):
     """A layer in whose transposed maps each entry of the weight has a factor."""
 
-    def __init__(self, layer: Any, x: Tensor, output: Output, factor: Tensor) -> None:
-        super().__init__(layer, x, output, {})
+    def __init__(self, site: Any, weighted: Any, x: Tensor, output: Output, factor: Tensor) -> None:
+        super().__init__(weighted, site, x, output, {})
         self._factor = factor
 
     def transpose(self, s: Tensor, weight: Tensor | None = None) -> Tensor:
         weight = self.weight if weight is None else weight
-        moved: Tensor = _Transposed.apply(s.to(self.x.dtype), weight, self._factor, self._layer.linear, self.x)
+        moved: Tensor = _Transposed.apply(s.to(self.x.dtype), weight, self._factor, self._weighted.linear, self.x)
         return moved
 
 
@@ -99,21 +99,21 @@ class _Transposed(torch.autograd.Function):
         return None, None, ctx.linear.weight_gradient(u, s, weight) * weight, None, None
 
 
-def weigh(parameters: Parameters, layer: Any, x: Tensor, g: Tensor, view: Any, rule: Any) -> Tensor:
+def weigh(parameters: Parameters, site: Any, weighted: Any, x: Tensor, g: Tensor, view: Any, rule: Any) -> Tensor:
     """`G` at the input by `rule`, None for LRP-0; the relevance of the weights is added to `parameters`."""
     x, g = x.detach(), g.detach()
     if rule is None:
         weight = view.weight.detach()
-        carrying = nonzero(x) if layer.nz else x
-        parameters.add(layer, layer.linear.weight_gradient(carrying, g.to(x.dtype), weight) * weight)
-        plain: Tensor = layer.linear.transpose(g.to(x.dtype), weight, x)
+        carrying = nonzero(x) if site.nz else x
+        parameters.add(site, weighted.source, weighted.linear.weight_gradient(carrying, g.to(x.dtype), weight) * weight)
+        plain: Tensor = weighted.linear.transpose(g.to(x.dtype), weight, x)
         return plain.detach()
-    factor = torch.ones_like(layer.plain, dtype=x.dtype, requires_grad=True)
+    factor = torch.ones_like(weighted.plain, dtype=x.dtype, requires_grad=True)
     with torch.enable_grad():
-        seen = Factored(layer, x, view.as_output(), factor)
+        seen = Factored(site, weighted, x, view.as_output(), factor)
         found = rule.propagate(seen, g)
-        handed = (found * (nonzero(x) if layer.nz or not rule.proportional else x)).sum()
+        handed = (found * (nonzero(x) if site.nz or not rule.proportional else x)).sum()
     if handed.requires_grad:
-        parameters.add(layer, torch.autograd.grad(handed, factor)[0])
+        parameters.add(site, weighted.source, torch.autograd.grad(handed, factor)[0])
     result: Tensor = found.detach()
     return result

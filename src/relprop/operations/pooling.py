@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,9 +17,84 @@ from relprop.engine.registry import register
 from relprop.engine.roles import selects
 from relprop.engine.tensors import per_axis
 from relprop.engine.traits import REDUCES
+from relprop.operations.sample_axes import pooled
 
 
-def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
+class PoolWindows:
+    """The windows of a pooling, for a rule; see `relprop.rules.Windows`.
+
+    Args:
+        total: the sum of each window.
+        places: gives, for each pooled axis, where the entries of its windows lie (windows, size); -1 for none.
+        shape: the shape of the input.
+    """
+
+    def __init__(
+        self, total: Callable[[Tensor], Tensor], places: Callable[[], list[Tensor]], shape: torch.Size
+    ) -> None:
+        self._total, self._find, self._shape = total, places, shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._total(x)
+
+    def entries(self, x: Tensor, outside: float = -math.inf) -> Tensor:
+        for n, at in enumerate(self._places):
+            axis = self._lead + 2 * n  # each axis before it has become two
+            x = x.index_select(axis, at.clamp(min=0).flatten()).unflatten(axis, at.shape)
+        return self._together(x).masked_fill(~self._inside, outside)
+
+    def collect(self, shares: Tensor) -> Tensor:
+        dims, lead = len(self._places), self._lead
+        x = shares.masked_fill(~self._inside, 0).unflatten(-1, [at.shape[1] for at in self._places])
+        x = x.permute(*range(lead), *(lead + n + dims * part for n in range(dims) for part in (0, 1)))
+        for n, at in reversed(list(enumerate(self._places))):
+            axis = lead + 2 * n
+            x = x.flatten(axis, axis + 1)
+            whole = x.new_zeros(*x.shape[:axis], self._shape[lead + n], *x.shape[axis + 1 :])
+            x = whole.index_add(axis, at.clamp(min=0).flatten(), x)
+        return x
+
+    @cached_property
+    def _places(self) -> list[Tensor]:
+        return self._find()
+
+    @property
+    def _lead(self) -> int:
+        """The number of axes before those that are pooled."""
+        return len(self._shape) - len(self._places)
+
+    @cached_property
+    def _inside(self) -> Tensor:
+        """Which entries of windows lie in the input."""
+        inside = torch.ones((), dtype=torch.bool, device=self._places[0].device)
+        for at in self._places:
+            inside = inside[..., None, None] & (at >= 0)
+        return self._together(inside)
+
+    def _together(self, x: Tensor) -> Tensor:
+        """From (..., windows, size, windows, size) to (..., windows, windows, size * size)."""
+        dims = len(self._places)
+        lead = x.ndim - 2 * dims
+        order = (lead + 2 * n + part for part in (0, 1) for n in range(dims))
+        return x.permute(*range(lead), *order).flatten(-dims)
+
+
+def _shared(call: Call, input: Tensor, value: Any, windows: Callable[[Tensor], PoolWindows]) -> Any:
+    """The winners' values, with the backward pass of a rule."""
+    y, rule = (value[0] if isinstance(value, tuple) else value), call.formula
+
+    def back(x: Tensor, g: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return rule.max_pool(x, y, g, windows(x))
+        again = call(x, *call.args[1:], **call.kwargs)  # relevance is differentiated in its turn
+        return rule.max_pool(x, again[0] if isinstance(again, tuple) else again, g, windows(x))
+
+    pooled = custom(input, lambda: y.clone(), back)
+    selects(call, [input], pooled)
+    return (pooled, *value[1:]) if isinstance(value, tuple) else pooled
+
+
+def max_pool(dims: int) -> Callable[..., Any]:
     def pool(
         call: Call, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
         ceil_mode: bool = False, return_indices: bool = False, **kwargs: Any,
@@ -26,69 +103,65 @@ def max_pool(dims: int, with_indices: bool = False) -> Callable[..., Any]:
             result = call.function(*call.args, **call.kwargs)
             selects(call, [input], result)
             return result
-        return _shared(call, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices or with_indices)
-
-    def _shared(call, input, kernel, stride, padding, dilation, ceil_mode, indices):  # type: ignore[no-untyped-def]
         value = call(input.detach(), *call.args[1:], **call.kwargs)
-        y = value[0] if indices else value
-        rule = call.formula
+        sizes = (value[0] if isinstance(value, tuple) else value).shape[-dims:]
         kernel, stride, padding, dilation = (
-            per_axis(kernel, dims),
-            per_axis(stride or kernel, dims),
-            per_axis(padding, dims),
-            per_axis(dilation, dims),
+            per_axis(each, dims) for each in (kernel_size, stride or kernel_size, padding, dilation)
         )
 
-        def window_sum(x: Tensor) -> Tensor:
+        def total(x: Tensor) -> Tensor:
             lone = x.ndim == dims + 1
             x = x[None] if lone else x
             weight = x.new_ones(x.shape[1], 1, *kernel)
-            sizes = y.shape[-dims:]
             ends: list[int] = []
             for size, n, k, s, p, d in zip(x.shape[-dims:], sizes, kernel, stride, padding, dilation, strict=True):
                 ends = [p, max(p, (n - 1) * s + d * (k - 1) + 1 - size - p), *ends]
-            total = torch.convolution(
+            found = torch.convolution(
                 F.pad(x, ends), weight, None, stride, [0] * dims, dilation, False, [0] * dims, x.shape[1]
             )
-            total = total[tuple([slice(None)] * 2 + [slice(0, n) for n in sizes])]
-            return total[0] if lone else total
+            found = found[tuple([slice(None)] * 2 + [slice(0, n) for n in sizes])]
+            return found[0] if lone else found
 
-        pooled = custom(input, lambda: y.clone(), lambda x, g: rule.max_pool(x, y, g, window_sum))
-        selects(call, [input], pooled)
-        return (pooled, value[1]) if indices else pooled
+        def places(x: Tensor) -> list[Tensor]:
+            found = []
+            for length, n, k, s, p, d in zip(x.shape[-dims:], sizes, kernel, stride, padding, dilation, strict=True):
+                at = torch.arange(n, device=x.device)[:, None] * s - p + torch.arange(k, device=x.device) * d
+                found.append(at.where((at >= 0) & (at < length), -1))
+            return found
+
+        return _shared(call, input, value, lambda x: PoolWindows(total, lambda: places(x), x.shape))
 
     return pool
-
-
-def largest(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The winner takes all: the native gradient."""
-    result = call()
-    selects(call, [input], result)
-    return result
 
 
 def adaptive_max_pool(dims: int) -> Callable[..., Any]:
     average = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
 
     def pool(call: Call, input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-        if call.formula is None:
-            return largest(call, input)
-        value = (
-            call(input.detach(), output_size, return_indices) if return_indices else call(input.detach(), output_size)
-        )
-        y, rule = (value[0] if return_indices else value), call.formula
-        counts = y.new_ones(())
-        for axis in range(dims):  # window i of n covers floor(i L / n) to ceil((i + 1) L / n)
-            length, n = input.shape[axis - dims], y.shape[axis - dims]
-            sizes = [-(-(i + 1) * length // n) - i * length // n for i in range(n)]
-            counts = counts[..., None] * y.new_tensor(sizes)
+        if call.rule is None or call.formula is None:
+            result = call.function(*call.args, **call.kwargs)
+            selects(call, [input], result)
+            return result
+        value = call(input.detach(), *call.args[1:], **call.kwargs)
+        sizes = (value[0] if isinstance(value, tuple) else value).shape[-dims:]
 
-        def windows(x: Tensor) -> Tensor:
-            return average(x, y.shape[-dims:]) * counts
+        def places(x: Tensor) -> list[Tensor]:
+            """Window i of n covers floor(i L / n) to ceil((i + 1) L / n)."""
+            found = []
+            for length, n in zip(x.shape[-dims:], sizes, strict=True):
+                i = torch.arange(n, device=x.device)[:, None]
+                at = i * length // n + torch.arange(-(-length // n) + 1, device=x.device)
+                found.append(at.where(at < -(-(i + 1) * length // n), -1))
+            return found
 
-        pooled = custom(input, lambda: y.clone(), lambda x, g: rule.max_pool(x, y, g, windows))
-        selects(call, [input], pooled)
-        return (pooled, value[1]) if return_indices else pooled
+        def total(x: Tensor) -> Tensor:
+            counts = x.new_ones(())
+            for length, n in zip(x.shape[-dims:], sizes, strict=True):
+                held = [-(-(i + 1) * length // n) - i * length // n for i in range(n)]
+                counts = counts[..., None] * x.new_tensor(held)
+            return average(x, sizes) * counts
+
+        return _shared(call, input, value, lambda x: PoolWindows(total, lambda: places(x), x.shape))
 
     return pool
 
@@ -105,25 +178,45 @@ def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return custom(input, lambda: call(input.detach(), *args, **kwargs), back)
 
 
+def largest(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The winner takes all: the native gradient."""
+    result = call()
+    selects(call, [input], result)
+    return result
+
+
+_AVERAGES: list[list[Any]] = [
+    [F.avg_pool1d, F.adaptive_avg_pool1d],
+    [F.avg_pool2d, F.adaptive_avg_pool2d],
+    [F.avg_pool3d, F.adaptive_avg_pool3d],
+]
+_LARGEST: list[list[Any]] = [
+    [torch.max_pool1d, F.max_pool1d],
+    [torch.max_pool2d, F.max_pool2d],
+    [torch.max_pool3d, F.max_pool3d],
+]
+_WITH_INDICES: list[list[Any]] = [
+    [torch.max_pool1d_with_indices, F.max_pool1d_with_indices],
+    [F.max_pool2d_with_indices],
+    [F.max_pool3d_with_indices],
+]
+_ADAPTIVE: list[Any] = [F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d]
+_ADAPTIVE_WITH_INDICES: list[Any] = [
+    F.adaptive_max_pool1d_with_indices,
+    F.adaptive_max_pool2d_with_indices,
+    F.adaptive_max_pool3d_with_indices,
+]
+_POWERS: list[Any] = [F.lp_pool1d, F.lp_pool2d, F.lp_pool3d]
+for _dims in (1, 2, 3):
+    _n, _apart = _dims - 1, pooled(_dims)
+    register(*_AVERAGES[_n], family="avg_pool", traits={REDUCES}, apart=_apart)
+    register(_POWERS[_n], family="avg_pool", handler=lp_pool, apart=_apart)
+    register(*_LARGEST[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
+    register(*_WITH_INDICES[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
+    register(_ADAPTIVE[_n], family="max_pool", handler=adaptive_max_pool(_dims), apart=_apart)
+    register(_ADAPTIVE_WITH_INDICES[_n], family="selection", handler=largest, apart=_apart)
 register(
-    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
-    family="avg_pool", traits={REDUCES},
-)  # fmt: skip
-register(F.lp_pool1d, F.lp_pool2d, F.lp_pool3d, family="avg_pool", handler=lp_pool)
-for _dims, _functions in (
-    (1, (torch.max_pool1d, F.max_pool1d)),
-    (2, (torch.max_pool2d, F.max_pool2d)),
-    (3, (torch.max_pool3d, F.max_pool3d)),
-):
-    register(*_functions, family="max_pool", handler=max_pool(_dims))
-register(torch.max_pool1d_with_indices, F.max_pool1d_with_indices, family="max_pool", handler=max_pool(1, True))
-register(F.max_pool2d_with_indices, family="max_pool", handler=max_pool(2, True))
-register(F.max_pool3d_with_indices, family="max_pool", handler=max_pool(3, True))
-register(
-    F.adaptive_max_pool1d_with_indices, F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices, F.fractional_max_pool2d,
-    F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
+    F.fractional_max_pool2d, F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
     F.max_unpool1d, F.max_unpool2d, F.max_unpool3d,
     family="selection", handler=largest,
 )  # fmt: skip
-for _dims, _function in ((1, F.adaptive_max_pool1d), (2, F.adaptive_max_pool2d), (3, F.adaptive_max_pool3d)):
-    register(_function, family="max_pool", handler=adaptive_max_pool(_dims))

@@ -18,6 +18,7 @@ from relprop.engine.functions import Share, custom, grafted, scaled
 from relprop.engine.notes import role_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
+from relprop.engine.rows import by_entry
 from relprop.engine.tensors import is_live, without_history
 from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
@@ -26,6 +27,7 @@ from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.exponentials import exp, quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
+from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar
 from relprop.operations.stacks import parts_of, with_axis
@@ -243,8 +245,8 @@ def rsqrt(call: Call, input: Tensor) -> Tensor:
 
 register(torch.mul, torch.multiply, family="product", handler=mul, traits={SCALES})
 register(torch.div, torch.divide, torch.true_divide, family="division", handler=div, traits={SCALES, FIRST})
-register(torch.reciprocal, family="division", handler=reciprocal)
-register(torch.rsqrt, family="division", handler=rsqrt)
+register(torch.reciprocal, family="division", handler=reciprocal, apart=by_entry)
+register(torch.rsqrt, family="division", handler=rsqrt, apart=by_entry)
 register(torch.pow, family="activation", handler=power)
 register(torch.addcmul, family="product", handler=addcmul, traits={AFFINE})
 register(torch.addcdiv, family="division", handler=addcdiv, traits={AFFINE})
@@ -256,7 +258,8 @@ register(
     torch.Tensor.__imod__,
     family="division",
     handler=remainder,
+    apart=by_entry,
 )
 register(torch.outer, torch.ger, torch.kron, torch.cross, torch.linalg.cross, torch.xlogy, family="product")
-register(torch.prod, family="product", handler=prod)
-register(torch.cumprod, family="product", handler=cumprod)
+register(torch.prod, family="product", handler=prod, apart=along_axis(1, "dim", "axis"))
+register(torch.cumprod, family="product", handler=cumprod, apart=along_axis(1, "dim", "axis"))

@@ -12,7 +12,8 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.mode import steps_of
 from relprop.engine.registry import register
-from relprop.operations import weighted
+from relprop.operations.linear import linear as plain_linear
+from relprop.operations.sample_axes import of_layer
 
 _PLAIN = (Tensor, nn.Parameter, type(None))
 
@@ -28,13 +29,13 @@ def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs:
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """For weights of a tensor subclass that can be dequantised, such as torchao's."""
     if type(weight) in _PLAIN or getattr(type(weight), "dequantize", Tensor.dequantize) is Tensor.dequantize:
-        return weighted.linear(call, input, weight, bias)
+        return plain_linear(call, input, weight, bias)
     value = call(input.detach(), weight, bias)
     call.becomes(call.function, input, weight.dequantize(), bias)
-    return grafted(value, weighted.linear(call, *call.args))
+    return grafted(value, plain_linear(call, *call.args))
 
 
-register(F.linear, family="linear", handler=linear)
+register(F.linear, family="linear", handler=linear, apart=of_layer)
 for _name in ("linear_dynamic", "linear_dynamic_fp16"):
     if hasattr(torch.ops.quantized, _name):  # missing in builds without quantised kernels
         register(

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import grafted
-from relprop.engine.marks import ELSEWHERE
 from relprop.engine.mode import steps_of
 from relprop.engine.notes import adopt
 from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
+from relprop.engine.tensor_attributes import ELSEWHERE
 from relprop.operations.gates import GATE
 from relprop.operations.joint import Content, JointParameters
+from relprop.operations.sample_axes import recurrent
 from relprop.torch_private.state import without_torch_function
 
 State = tuple[Tensor, ...]
@@ -280,6 +281,6 @@ def single(make: type[Cell], states: int) -> Callable[..., Any]:
 
 for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", Tanh, 1), ("rnn_relu", Relu, 1)):
     _gives = {GATE: 1} if _cell in (Tanh, Relu) else {}  # whose states come out of an activation
-    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states), gives=_gives)
+    register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states), gives=_gives, apart=recurrent)
     register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states), gives=_gives)
 register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure")

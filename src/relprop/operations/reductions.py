@@ -12,6 +12,7 @@ from relprop.engine.call import Call
 from relprop.engine.registry import register
 from relprop.engine.spelling import named
 from relprop.engine.traits import MOVES
+from relprop.operations.sample_axes import along_axis
 from relprop.operations.steps import by_steps
 
 
@@ -81,4 +82,4 @@ def scattered(call: Call, *args: Any, **kwargs: Any) -> Tensor:
 register(torch.scatter_reduce, family="selection", handler=by_index(_scattered))
 register(torch.index_reduce, family="selection", handler=by_index(_indexed))
 register(*named("segment_reduce"), family="selection", handler=segment_reduce, only=True)
-register(torch.scatter, family="structure", handler=scattered, traits={MOVES})
+register(torch.scatter, family="structure", handler=scattered, traits={MOVES}, apart=along_axis(1, "dim", "axis"))

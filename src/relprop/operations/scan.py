@@ -23,6 +23,7 @@ from relprop.engine.roles import role
 from relprop.engine.run import Run
 from relprop.engine.traits import ADDS, ANY, BOUNDS, MIXES, MOVES, SAME, SCALES
 from relprop.operations.activations import elementwise
+from relprop.operations.sample_axes import along_axis
 from relprop.rules import ScanConstants
 from relprop.torch_private.calls import running_module
 
@@ -177,4 +178,4 @@ def split(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 register(F.softplus, family="activation", handler=softplus)
-register(torch.split, family="structure", handler=split, traits={MOVES})
+register(torch.split, family="structure", handler=split, traits={MOVES}, apart=along_axis(2, "dim", "axis", default=0))

@@ -13,6 +13,7 @@ from relprop.engine.sign_masks import compared, inverted
 from relprop.engine.spelling import named, writes
 from relprop.engine.traits import MOVES
 from relprop.operations.flex_attention import requires_grad
+from relprop.operations.sample_axes import with_axes
 from relprop.torch_private.names import BACKWARD_HOOKS, STATE
 
 register(
@@ -62,7 +63,8 @@ for _name in dir(Tensor):
     if type(_property).__name__ not in ("getset_descriptor", "property"):
         continue
     if _name in _VIEWS:
-        register(_property.__get__, family="structure", only=True, traits={MOVES})
+        _turned = with_axes(3) if _name in ("mT", "mH") else None
+        register(_property.__get__, family="structure", only=True, traits={MOVES}, apart=_turned)
     else:
         register(_property.__get__, family=SILENT, only=True, answer=_ANSWERS.get(_name))
 for _name in ("data", "requires_grad", "grad", "_grad", "names"):

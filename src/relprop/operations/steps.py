@@ -53,7 +53,7 @@ def _with_history(value: Any, history: Any) -> Any:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    from relprop.operations.visible import same
+    from relprop.operations.followed_functions import same
 
     return same(a, b.detach())
 

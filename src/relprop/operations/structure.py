@@ -15,8 +15,17 @@ from relprop.engine.notes import note_of
 from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import native, register
 from relprop.engine.roles import moves, selects
+from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
+from relprop.operations.sample_axes import (
+    along_axis,
+    in_order,
+    indexed_off_first,
+    joined_off_first,
+    permuted_off_first,
+    pooled,
+)
 from relprop.operations.stacks import elementwise_extreme, stacked
 from relprop.torch_private.names import NESTED_TO_PADDED
 
@@ -107,13 +116,29 @@ register(
     traits={SAME},
 )
 register(*named("type_as"), family="structure", traits={SAME, FIRST})
-register(*named("view_as expand_as reshape_as"), family="structure", traits={MOVES, FIRST})
+register(*named("expand_as"), family="structure", traits={MOVES, FIRST}, apart=by_entry)
+register(*named("view_as reshape_as"), family="structure", traits={MOVES, FIRST}, apart=in_order)
+for _names, _apart in (
+    # shapes
+    ("reshape view unflatten flatten ravel squeeze unsqueeze", in_order),
+    ("permute", permuted_off_first),
+    ("transpose swapaxes swapdims", along_axis(1, "dim0", "dim1", "axis0", "axis1", count=2)),
+    ("expand repeat pad constant_pad_nd masked_fill masked_scatter fill zero copy", by_entry),
+    # parts along an axis, and entries picked along one
+    ("narrow select unbind index_copy index_fill gather", along_axis(1, "dim", "axis")),
+    ("chunk tensor_split split_with_sizes", along_axis(2, "dim", "axis", default=0)),
+    ("take_along_dim", along_axis(2, "dim")),
+    ("roll", along_axis(2, "dims", count=0)),
+    ("flip", along_axis(1, "dims", count=0)),
+    ("pixel_shuffle pixel_unshuffle", pooled(2)),
+    ("__setitem__", indexed_off_first),
+    ("_stack", joined_off_first),
+):
+    register(*named(_names), family="structure", traits={MOVES}, apart=_apart)
 register(
     *named(
         # shapes and views
-        "reshape view view_as_complex view_as_real unflatten flatten ravel squeeze unsqueeze transpose t permute "
-        "movedim moveaxis swapaxes swapdims adjoint expand broadcast_to broadcast_tensors "
-        "narrow select unbind split_with_sizes chunk tensor_split hsplit vsplit dsplit unsafe_chunk unsafe_split "
+        "view_as_complex view_as_real t movedim moveaxis adjoint broadcast_to broadcast_tensors hsplit vsplit dsplit unsafe_chunk unsafe_split "
         "unsafe_split_with_sizes diagonal diag diag_embed diagflat as_strided unfold im2col atleast_1d "
         "atleast_2d atleast_3d expand_copy permute_copy select_copy slice_copy split_copy "
         "split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsqueeze_copy view_copy "
@@ -122,19 +147,17 @@ register(
         "to_sparse coalesce values imag complex _coalesced "
         # joining, repeating, moving
         "block_diag cartesian_prod combinations "
-        "meshgrid repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu pad constant_pad_nd pixel_shuffle "
-        "pixel_unshuffle channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
+        "meshgrid tile repeat_interleave fliplr flipud rot90 tril triu channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
         # picking and writing
-        "__setitem__ index gather take take_along_dim masked_select masked_fill "
-        "masked_scatter index_copy index_fill index_put put select_scatter slice_scatter "
-        "diagonal_scatter as_strided_scatter slice_inverse fill fill_diagonal zero copy resize resize_as sparse_mask "
+        "index take masked_select index_put put select_scatter slice_scatter "
+        "diagonal_scatter as_strided_scatter slice_inverse fill_diagonal resize resize_as sparse_mask "
         # private and alternative names
         "pad_sequence reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
         "replication_pad2d replication_pad3d _pad_circular _pad_enum flatten_dense_tensors unflatten_dense_tensors to_padded_tensor "
         "_nested_tensor_from_tensor_list _nested_view_from_buffer _nested_view_from_jagged _nested_from_padded "
         "_nested_from_padded_tensor _nested_get_values _nested_get_values_copy to_sparse_coo to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc _to_sparse "
         "_to_sparse_csr _to_sparse_csc _to_sparse_bsr _to_sparse_bsc "
-        "_unsafe_index _unsafe_index_put _unsafe_masked_index _stack _chunk_cat spdiags"
+        "_unsafe_index _unsafe_index_put _unsafe_masked_index _chunk_cat spdiags"
     ),
     family="structure",
     traits={MOVES},
@@ -148,8 +171,14 @@ register(
 )
 # sums with nonnegative weights
 register(
+    *named("cumsum scatter_add index_add"),
+    family="structure",
+    traits={REDUCES, MIXES},
+    apart=along_axis(1, "dim", "axis"),
+)
+register(
     *named(
-        "cumsum sum_to_size scatter_add index_add fold col2im upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+        "sum_to_size fold col2im upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
         "_upsample_bilinear2d_aa "
         "_upsample_bicubic2d_aa _upsample_lanczos2d_aa"
     ),
@@ -159,18 +188,19 @@ register(
 register(
     *named(
         "gradient trapezoid trapz cumulative_trapezoid affine_grid affine_grid_generator "
-        "_neg_view _neg_view_copy _conj _conj_physical _conj_copy cfloat cdouble chalf _unsafe_masked_index_put_accumulate "
+        "_neg_view _neg_view_copy _conj_physical _conj_copy cfloat cdouble chalf _unsafe_masked_index_put_accumulate "
         "fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 irfft2 rfftn irfftn hfft ihfft hfft2 ihfft2 hfftn ihfftn stft istft "
         "_fft_r2c _fft_c2c _fft_c2r"
     ),
     family="structure",
     traits={MIXES},
 )
+register(*named("_conj"), family="structure", traits={MIXES}, apart=by_entry)
 register(
     *named("aminmax msort quantile nanquantile copysign unique_consecutive"),
     family="selection",
 )
-register(*named("interpolate upsample"), family="structure", handler=resized, traits={MIXES, REDUCES})
+register(*named("interpolate upsample"), family="structure", handler=resized, traits={MIXES, REDUCES}, apart=by_entry)
 register(
     *named(
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d "
@@ -180,14 +210,19 @@ register(
     traits={MOVES, REDUCES},
 )
 register(
-    *named("cat concat concatenate stack hstack vstack dstack column_stack row_stack"),
+    *named("cat concat concatenate stack"),
     family="structure",
     handler=joining,
     traits={MOVES},
+    apart=joined_off_first,
 )
-register(*named("amax amin"), family="selection", handler=largest)
-register(*named("sort median nanmedian mode cummax cummin"), family="selection", handler=picking(1))
-register(*named("topk kthvalue"), family="selection", handler=picking(2))
+register(*named("hstack vstack dstack column_stack row_stack"), family="structure", handler=joining, traits={MOVES})
+register(*named("amax amin"), family="selection", handler=largest, apart=along_axis(1, "dim", "axis"))
+register(*named("sort"), family="selection", handler=picking(1), apart=along_axis(1, "dim", default=-1))
+register(*named("median"), family="selection", handler=picking(1), apart=along_axis(1, "dim", "axis"))
+register(*named("nanmedian mode cummax cummin"), family="selection", handler=picking(1))
+register(*named("topk"), family="selection", handler=picking(2), apart=along_axis(2, "dim", default=-1))
+register(*named("kthvalue"), family="selection", handler=picking(2))
 register(
     *named("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"),
     family="structure",

@@ -33,6 +33,8 @@ def series(
     palette: Palette | str = RED_BLUE,
     wide: float = 640,
     high: float | None = None,
+    start: int = 0,
+    bar: bool = True,
 ) -> Drawing:
     """Draws a signal over bands coloured by its relevance, with one scale for all channels.
 
@@ -46,6 +48,8 @@ def series(
         palette: the colours, or their name.
         wide: the length of the time axis in pixels.
         high: the height of each channel in pixels; None makes it smaller for many channels.
+        start: the number of the first step, where this is a part of a longer signal.
+        bar: whether the scale is drawn below, with what is to be noted.
 
     Raises:
         InputError: the shapes or names do not match, or there is no such palette or scale.
@@ -76,27 +80,29 @@ def series(
             marks += _curve(lines[channel], left, top, wide, high)
         marks.append(Rect(left, top, wide, high, None, LINE))
         top += high + 4
-    marks += axis(values.shape[1], rate, left, top, wide)
-    bar = colour_bar(280, scale, palette)
-    marks += bar.at(left, top + 24)
+    marks += axis(values.shape[1], rate, left, top, wide, start)
+    if not bar:
+        return Drawing(left + wide, top + 24, tuple(marks), _described(values, rate))
+    shown = colour_bar(280, scale, palette)
+    marks += shown.at(left, top + 24)
     if said:
-        marks.append(Text(left + bar.width + 12, top + 24, fit(said, wide - bar.width - 12, SMALL), SMALL, FAINT))
-    return Drawing(left + wide, top + 24 + bar.height, tuple(marks), _described(values, rate))
+        marks.append(Text(left + shown.width + 12, top + 24, fit(said, wide - shown.width - 12, SMALL), SMALL, FAINT))
+    return Drawing(left + wide, top + 24 + shown.height, tuple(marks), _described(values, rate))
 
 
-def axis(steps: int, rate: float | None, left: float, top: float, wide: float) -> list[Mark]:
+def axis(steps: int, rate: float | None, left: float, top: float, wide: float, start: int = 0) -> list[Mark]:
     """Ticks of a time axis at round numbers, in steps or seconds."""
-    end = steps / rate if rate else float(steps)
-    rough = end / 6
+    begin, end = (n / rate if rate else float(n) for n in (start, start + steps))
+    rough = (end - begin) / 6
     power = 10.0 ** np.floor(np.log10(rough)) if rough > 0 else 1.0
     step = float(power * min((m for m in (1, 2, 5, 10) if m * power >= rough), default=10))
     marks: list[Mark] = []
-    at = 0.0
+    first = at = max(0.0, round(step * float(np.ceil(begin / step - 1e-9)), 10))
     while at <= end * (1 + 1e-9):
-        x = left + wide * at / end
+        x = left + wide * (at - begin) / (end - begin)
         marks.append(Line(((x, top), (x, top + 3)), FAINT))
-        anchor = "start" if at == 0 else "end" if x > left + wide - 12 else "middle"
-        marks.append(Text(x, top + 5, f"{at:g}" + (" s" if rate and at == 0 else ""), SMALL, FAINT, anchor))
+        anchor = "start" if x < left + 12 else "end" if x > left + wide - 12 else "middle"
+        marks.append(Text(x, top + 5, f"{at:g}" + (" s" if rate and at == first else ""), SMALL, FAINT, anchor))
         at = round(at + step, 10)
     return marks
 

@@ -118,7 +118,7 @@ class TokenMap:
         """What a reader should know before trusting the colours; empty for an ordinary text."""
         return note(self.values, self.scale, "token")
 
-    def drawing(self, room: float = 720, *, bar: bool = True) -> Drawing:
+    def drawing(self, room: float = 720, *, bar: bool = True, marked: int | None = None) -> Drawing:
         """The text in wrapped lines, each token on its colour. A line under it is solid for, dotted against.
 
         Lines break between words, and within a word that does not fit a line.
@@ -126,6 +126,7 @@ class TokenMap:
         Args:
             room: the length of the lines, in pixels.
             bar: whether the scale is drawn below, with what is to be noted.
+            marked: the number of a token that gets a frame.
         """
         grounds: list[Mark] = []
         marks: list[Mark] = []  # above all grounds: the ground of a token would cover part of the letter before it
@@ -147,7 +148,7 @@ class TokenMap:
                 long - before - (width(behind, _LETTERS) if behind else 0.0), 1.0
             )  # the colour ends with the word
             fill, ink = colours.hexadecimal(float(scaled), self.palette), colours.ink_on(float(scaled))
-            edge = LINE if token.special else None
+            edge = INK if place == marked else LINE if token.special else None
             grounds.append(
                 Rect(
                     x + before, y, tinted, _LINE_HEIGHT - 5, fill, edge, f"{visible(token.text)}: {number(token.value)}"

@@ -29,10 +29,16 @@ Contrast.__init__ = public("relprop.Contrast")(Contrast.__init__)  # type: ignor
 
 
 def target_at(target: Any, index: int | slice, count: int) -> Any:
-    """The target of one or some of `count` samples. A list has one target per sample, also within a contrast."""
+    """The target of one or some of `count` samples.
+
+    A list, or a tensor or array with one axis, has one target per sample, also within a contrast.
+    """
     if isinstance(target, Contrast):
         return Contrast(target_at(target.positive, index, count), target_at(target.negative, index, count))
-    return target[index] if isinstance(target, list) and len(target) == count else target
+    array = hasattr(target, "__array__") and target.ndim == 1
+    if not (array or isinstance(target, list)) or len(target) != count:
+        return target
+    return target[index].item() if array and isinstance(index, int) else target[index]
 
 
 def targets_of(parts: Sequence[Any], counts: Sequence[int]) -> Any:

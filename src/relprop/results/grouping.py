@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.errors import InputError
-from relprop.results.frames import pandas_library
+from relprop.results.data_frames import pandas_library
 from relprop.results.summary import Summary, labelled, sums
 from relprop.trees import leaves
 

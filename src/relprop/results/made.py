@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from relprop.composites import Composite, Place
 from relprop.results.identity import Identity
@@ -25,8 +26,13 @@ class Made(Outputs):
     """
 
     composite: Composite
-    rules: list[tuple[Place, Rule | None]] = field(default_factory=list)
-    unknown: dict[str, int] = field(default_factory=dict)
-    model: Identity | None = None
-    ledger: Ledger = field(default_factory=lambda: Ledger([]))
-    notices: list[str] = field(default_factory=list)
+    rules: list[tuple[Place, Rule | None]] = field(default_factory=list, repr=False)
+    unknown: dict[str, int] = field(default_factory=dict, repr=False)
+    model: Identity | None = field(default=None, repr=False)
+    ledger: Ledger = field(default_factory=lambda: Ledger([]), repr=False)
+    notices: list[str] = field(default_factory=list, repr=False)
+
+
+def how_made(result: Any) -> dict[str, Any]:
+    """How a result was made, for one that is computed from it: `Topics(names=..., **how_made(R))`."""
+    return {each.name: getattr(result, each.name) for each in fields(Made)}

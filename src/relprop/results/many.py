@@ -154,7 +154,7 @@ class TextResults(list[Any], Outputs):  # type: ignore[type-var]  # what a datac
         Raises:
             InputError: the groups do not fit.
         """
-        from relprop.results.frames import pandas_library
+        from relprop.results.data_frames import pandas_library
         from relprop.results.spans import columns
 
         pandas = pandas_library()

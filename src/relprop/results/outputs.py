@@ -33,11 +33,20 @@ class Outputs:
 
     @property
     def samples(self) -> int:
-        """The number of samples. Each is drawn by itself."""
+        """The number of samples; 1 unless a kind says otherwise. Each is drawn by itself."""
         return 1
 
     def alone(self, sample: int) -> Any:
-        """The result of one sample."""
+        """The result of one sample. A kind with several samples defines its own.
+
+        Raises:
+            NotImplementedError: it has several samples, and does not say how one of them is taken.
+        """
+        if self.samples != 1:
+            raise NotImplementedError(
+                f"{type(self).__name__} has {self.samples} samples: it needs a method alone(sample) that returns the "
+                f"{type(self).__name__} of one of them."
+            )
         return self
 
     def heading(self) -> str:

@@ -230,10 +230,10 @@ class Relevance(Outputs):
         return "\n".join(f"{place:<{width}}  {rule}" for place, rule in rows)
 
     def concepts(self, index: Any, layer: str | None = None, most: int = 4, references: int = 4) -> Any:
-        """The strongest hidden units of one picture's explanation, with their maps and reference samples.
+        """The strongest hidden units of one picture, text or series, with their maps and reference samples.
 
-        Beside each unit's map is what is specific to the unit: its map minus its share of the whole map. Otherwise, with z+
-        rules, maps of late channels look alike.
+        Beside each unit's map is what is specific to the unit: its map minus the multiple of the layer's map that is nearest to
+        it. Otherwise, with z+ rules, maps of late channels look alike.
 
         Args:
             index: what `relprop.index` made, with model and data at hand.
@@ -245,7 +245,7 @@ class Relevance(Outputs):
             The page, with `show` and `save`.
 
         Raises:
-            InputError: this is not a single picture, or the index lacks the layer, the model or the data.
+            InputError: this is not a single picture (1, C, H, W), text (1, T) or series, or the index lacks the layer, the model or the data.
         """
         return index.concepts_of(self, layer, most, references)
 

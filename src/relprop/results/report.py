@@ -39,7 +39,7 @@ _NUMBERS = ("Score", "Relevance", "Residual", "Scale")
 
 
 def report_page(
-    results: Sequence[Result] | Groups,
+    results: Sequence[Result] | Mapping[str, Result | Sequence[Result]],
     *,
     title: str = "Report",
     paragraphs: Sequence[str] = (),
@@ -48,7 +48,7 @@ def report_page(
     """The report on some results, as an HTML page.
 
     Args:
-        results: the results, or a mapping from headings to the results under each.
+        results: the results, or a mapping from headings to the result or results under each.
         title: the title of the page.
         paragraphs: more text under the title.
         options: how results are drawn.
@@ -56,7 +56,7 @@ def report_page(
     Raises:
         InputError: there is no result, or one of them is something else.
     """
-    groups = results if isinstance(results, Mapping) else _numbered(results)
+    groups = _lists(results) if isinstance(results, Mapping) else _numbered(results)
     every = [result for group in groups.values() for result in group]
     if not every:
         raise InputError("a report needs at least one result.")
@@ -70,6 +70,11 @@ def report_page(
     body += [_group(heading, place, pairs, chosen, many) for place, (heading, pairs) in enumerate(drawn.items())]
     body += [_composites(every), _environment(every)]
     return html.page(title, "\n".join(body), palette=chosen.palette)
+
+
+def _lists(groups: Mapping[str, Result | Sequence[Result]]) -> Groups:
+    """Results under headings, where one that stands alone needs no list."""
+    return {heading: [one] if isinstance(one, Result) else one for heading, one in groups.items()}
 
 
 def rule_counts(result: Result) -> list[tuple[str, str, str, int]]:

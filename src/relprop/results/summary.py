@@ -125,7 +125,7 @@ class Summary(Made):
 
         The columns are the name, `count`, `mean`, `mean_abs`, and the class. Needs pandas.
         """
-        from relprop.results.frames import pandas_library
+        from relprop.results.data_frames import pandas_library
 
         pandas = pandas_library()
         columns = ["class", self.unit, "count", "mean", "mean_abs"]

@@ -1,7 +1,7 @@
 """Rules: small frozen values that say how one operation passes relevance back to its inputs."""
 
 from relprop.rules.activation import BetaSmooth, Deconvnet, GuidedBackprop
-from relprop.rules.base import Layer, Rule, WeightedRule
+from relprop.rules.base import Layer, Rule, WeightedRule, Windows
 from relprop.rules.general import Block, Native, Pass, Zero, ZeroBias
 from relprop.rules.pooling import Proportional
 from relprop.rules.proportional import AlphaBeta, Epsilon, Gamma, ZPlus
@@ -28,6 +28,7 @@ __all__ = [
     "Temperature",
     "WSquare",
     "WeightedRule",
+    "Windows",
     "ZBox",
     "ZPlus",
     "Zero",

@@ -1,15 +1,7 @@
 """What a rule is, and what it may ask of the weighted layer it acts on.
 
-Each family of operations has one protocol: a method of the rule.
-
-    family              method                                  returns
-    weighted layers     propagate(layer, g)                     G at the input
-    activation          activation(x, output, g, gradient)      G at the input
-    norm                norm(x, output, g)                      G at the input
-    max_pool            max_pool(x, y, g, windows)              G at the input
-    softmax             softmax(x, g, dim)                      G at the scores
-    product             product(gates)                          the share of each of two factors
-    any                 output(y, g)                            the G that the family's default then receives
+Each family of operations has one protocol: a method of the rule, `propagate` of weighted layers, and those of `PROTOCOLS`.
+Methods run without gradients; one that takes a gradient does so under `torch.enable_grad()`.
 
 Where a rule lacks the method of a family, the family's default applies. A rule whose `way` is not `FORMULA` needs no
 methods.
@@ -21,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from inspect import Signature, signature
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -45,8 +37,15 @@ EVERYTHING = WEIGHTED | {
 }
 
 
-PROTOCOLS = ("activation", "norm", "max_pool", "softmax", "product", "output")
-"""The methods for all but weighted layers."""
+PROTOCOLS = {
+    "activation": "of operand `x`, result `output()` and `G` at it: `G` at `x`. `gradient(v)` is its own backward pass of `v`",
+    "norm": "of operand `x`, result `output()` and `G` at it: `G` at `x`",
+    "max_pool": "of operand `x`, result `y`, `G` at it and the `Windows`: `G` at `x`",
+    "softmax": "of the scores `x`, `G` at the softmax and its axis: `G` at `x`",
+    "product": "of the ranks of two factors as gates (2 like a sigmoid, 1 like another activation, 0): the share of each",
+    "output": "of any result `y` and `G` at it: the `G` that the family's default receives instead",
+}
+"""The methods for all but weighted layers: what each is given, and what it returns."""
 
 
 class Way(Enum):
@@ -69,6 +68,22 @@ def check_number(name: str, value: float, above: float | None = None) -> None:
         or (above is not None and value <= above)
     ):
         raise RuleError(f"{name} must be a finite number {'>= 0' if above is None else f'> {above:g}'}; got {value!r}.")
+
+
+class Windows(Protocol):
+    """The windows of a pooling. Each output is the maximum of one window, and an entry may lie in several."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The sum of each window: from the shape of the input to that of the output."""
+        ...
+
+    def entries(self, x: Tensor, outside: float = -inf) -> Tensor:
+        """The entries of each window, along a new last axis; `outside` where the window has none: in the padding."""
+        ...
+
+    def collect(self, shares: Tensor) -> Tensor:
+        """Back from entries of windows to the input: what an entry has in all its windows is added up."""
+        ...
 
 
 class Layer(Protocol):
@@ -168,12 +183,14 @@ class _Made(type):
 class Rule(metaclass=_Made):
     """Base of all rules: a frozen value, compared by its parameters.
 
-    Class attributes:
-        families: the families of operations the rule can act on.
-        proportional: whether `R_i = 0` wherever `x_i = 0`.
+    Attributes:
+        families: the families of operations the rule can act on. Those whose method it defines need not be named.
+        proportional: whether `R_i = 0` wherever `x_i = 0`. A rule that may give relevance to zeros says False here, and
+            returns `R / relprop.numerics.nonzero(x)`.
         linear: whether `G` at the input is linear in `G` at the output, so that parts of relevance add up to the whole.
         way: how the rule treats any operation.
         formulas: the protocols that the rule defines, with the weighted families for `propagate`.
+        by_class: whether handlers ask for the rule by its class, so that it needs none of the protocols.
     """
 
     families: ClassVar[frozenset[str]] = frozenset()
@@ -181,9 +198,11 @@ class Rule(metaclass=_Made):
     linear: ClassVar[bool] = True
     way: ClassVar[Way] = Way.FORMULA
     formulas: ClassVar[frozenset[str]] = frozenset()
+    by_class: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        cls.families = cls.families | {name for name in PROTOCOLS if name in EVERYTHING and hasattr(cls, name)}
         weighted = cls.families & WEIGHTED if hasattr(cls, "propagate") else frozenset()
         cls.formulas = weighted | {name for name in PROTOCOLS if hasattr(cls, name)}
 

@@ -54,7 +54,7 @@ class Pass(WeightedRule):
 
     def norm(self, x: Tensor, output: Callable[[], Tensor], g: Tensor) -> Tensor:
         """`G_x = G_y y / x`."""
-        return g * output() / nonzero(x)
+        return g * (nonzero(output()) / nonzero(x))
 
 
 @dataclass(frozen=True)

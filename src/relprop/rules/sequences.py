@@ -67,6 +67,7 @@ class ScanConstants(Rule):
     """
 
     families: ClassVar[frozenset[str]] = frozenset({"structure", "activation"})
+    by_class: ClassVar[bool] = True
 
     def matrices(self, sizes: list[int]) -> tuple[int, ...]:
         """The parts of a split that may be B and C, judged by width: the last two of three, if equally wide."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from relprop.attribution import Relevance, attribute, attribute_each
 from relprop.attribution.checks import check_callable, check_flags, check_names
+from relprop.attribution.conditions import Condition
 from relprop.composites import Composite
 from relprop.engine.undo import restoring
 from relprop.errors import InputError, TargetError
@@ -94,7 +96,8 @@ def explain_text(
         longest_answer: the most tokens that an answer may have when the likeliest is looked for.
         template: further arguments of the tokenizer's chat template.
         batch_size: texts per forward pass; with `positions`, always 1.
-        **options: further arguments of `relprop.attribute`, such as `checkpoint`, `strict` and `seed`.
+        **options: further arguments of `relprop.attribute`, such as `checkpoint`, `strict`, `seed`, `splices`, and `through` with
+            one condition for all texts.
 
     Returns:
         A `TextRelevance`; for several targets or `top`, for a list of texts, or for both, a `TextResults`: a list of such
@@ -234,6 +237,12 @@ def _attribute(
     if turning:
         context = sinks.sinks(model, turning)
         inputs = {**inputs, sinks.NAME: sinks.ones(model, batch.ids)}
+    if (through := options.get("through")) is not None:
+        if not isinstance(through, Condition):
+            raise InputError(
+                f"explain_text takes one condition, through=relprop.units(...), for all texts; got {through!r}."
+            )
+        options = {**options, "through": [through] * len(questions)}
     given: Any = inputs
     if not isinstance(model, nn.Module) and len(inputs) == 1 and batch.named not in accepted:
         given = batch.ids
@@ -253,7 +262,8 @@ def _attribute(
         raise InputError(
             "positions=True finds no position encodings: none is looked up, added, or rotates (a module with inv_freq)."
         )
-    return answers
+    said = [] if through is None else [f"Only relevance {through}; what goes around is left out."]
+    return [replace(answer, notices=[*said, *answer.notices]) for answer in answers]
 
 
 def _result(

@@ -20,8 +20,8 @@ from relprop.attribution.targets import known_labels
 from relprop.errors import TargetError
 from relprop.results.contrast import Contrast
 from relprop.text.batch import Batch, decodes, embeddings, field_of, generates
-from relprop.text.places import Spans, Tags
 from relprop.text.tasks import Classes, Task, Vocabulary
+from relprop.text.token_tasks import Spans, Tags
 
 
 @dataclass(frozen=True)

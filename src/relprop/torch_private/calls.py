@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from relprop.torch_private.parts import lacking, part
+from relprop.torch_private.finding import lacking, part
 from relprop.torch_private.state import transforms_active
 
 

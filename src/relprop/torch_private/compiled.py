@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from relprop.torch_private.parts import part
+from relprop.torch_private.finding import part
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -21,13 +21,14 @@ def _eval_frame() -> Any:
 
 
 def skipped(function: Any) -> Any:
-    """Marks a function that torch's compiler must skip: in its frame the compiler confuses the getters of properties.
+    """Marks a function that torch's compiler must skip with all that it calls.
 
+    In its frame the compiler confuses the getters of properties, and below it torch 2.9 fails on functions of ours.
     Seen on 2.9 to 2.14 (`set_code_exec_strategy`). Without it, only the attribute that the compiler reads is set.
     """
     frames = _eval_frame()
     if hasattr(frames, "set_code_exec_strategy"):
-        skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.DEFAULT)
+        skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
         frames.set_code_exec_strategy(function.__code__, skip)
     function._torchdynamo_disable = True
     return function

@@ -19,9 +19,9 @@ from weakref import WeakSet, ref
 
 import torch
 
+from relprop.torch_private.autograd_graph import function_of
 from relprop.torch_private.calls import applied, code_of
-from relprop.torch_private.graph import function_of
-from relprop.torch_private.parts import part
+from relprop.torch_private.finding import part
 
 Function = type[torch.autograd.Function]
 

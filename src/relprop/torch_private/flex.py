@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.torch_private.parts import lacking
+from relprop.torch_private.finding import lacking
 
 _FLEX = "torch.nn.attention.flex_attention"
 _FURTHER = 6

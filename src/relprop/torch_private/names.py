@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.torch_private.parts import part
+from relprop.torch_private.finding import part
 
 SPACES: tuple[Any, ...] = tuple(space for space in (part("_C._nn"), part("_C._VariableFunctions")) if space is not None)
 """The namespaces of the operations that torch's public names are aliases of. Seen on 2.9 to 2.14."""

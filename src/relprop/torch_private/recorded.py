@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from relprop.torch_private.parts import lacking, part
+from relprop.torch_private.finding import lacking, part
 
 _dispatch_mode: Callable[[Any], Any] | None = part("_C._get_dispatch_mode")
 _PROXY = part("_C._TorchDispatchModeKey.PROXY")

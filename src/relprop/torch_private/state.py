@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from relprop.torch_private.parts import lacking, part, running
+from relprop.torch_private.finding import lacking, part, running
 
 
 def _transforms_on_the_stack() -> bool:

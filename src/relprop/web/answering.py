@@ -14,7 +14,7 @@ from relprop.rendering.visible import visible
 from relprop.web.gradio_here import gradio
 from relprop.web.limits import Limits
 from relprop.web.sessions import Sessions
-from relprop.web.work import WorkQueue
+from relprop.web.work_queue import WorkQueue
 
 log = logging.getLogger("relprop.web")
 _LONGEST = 600

@@ -16,6 +16,11 @@ def picture_field(**given: Any) -> Any:
     return _undecoded("Image", path_of)(type="filepath", **given)
 
 
+def file_field(**given: Any) -> Any:
+    """A field for one file, whose value is its path."""
+    return _undecoded("File", path_of)(type="filepath", file_count="single", **given)
+
+
 def files_field(**given: Any) -> Any:
     """A field for files, whose value is the list of their paths."""
     return _undecoded("File", paths_of)(type="filepath", **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from relprop.composites import NAMES
 from relprop.errors import InputError
@@ -13,10 +13,19 @@ from relprop.web import downloads, scripts
 from relprop.web.answering import Desk, answered
 from relprop.web.components import choices_of
 from relprop.web.gradio_here import gradio
+from relprop.web.page_subject import PageSubject
 from relprop.web.settings import FIRST, MOST_COMPOSITES, PageSettings, settings_of
-from relprop.web.subject import PageSubject
 
 _ASKED = ("target", "against", "composites", "gamma", "first", "strength", "smooth", "percentile")
+
+
+class Linked(Protocol):
+    """Settings that become a link."""
+
+    def link(self) -> str:
+        """The part of a link that restores them."""
+
+
 NOTHING = "nothing"
 """The choice of no class."""
 
@@ -26,6 +35,7 @@ class SettingsFields:
 
     def __init__(self, subject: PageSubject) -> None:
         self.subject = subject
+        self.pictures = subject.reads == "picture"
 
     def add(self) -> None:
         """Adds the fields."""
@@ -40,10 +50,11 @@ class SettingsFields:
                 [("nothing", NOTHING), *labels], value=NOTHING, label="Against", elem_id="against"
             )
         else:
-            self.target = gr.Number(
-                label="Class (number; empty is the likeliest)", precision=0, minimum=0, elem_id="target"
+            # An empty field of numbers sends 0, which is a class.
+            self.target = gr.Textbox(
+                label="Class (number; empty is the likeliest)", max_length=10, elem_id="target", submit_btn=False
             )
-            self.against = gr.Number(label="Against (number)", precision=0, minimum=0, elem_id="against")
+            self.against = gr.Textbox(label="Against (number)", max_length=10, elem_id="against", submit_btn=False)
         self.composites = gr.Dropdown(
             ["auto", *NAMES], value=list(usual.composites), multiselect=True, max_choices=MOST_COMPOSITES,
             label="Composites, side by side", elem_id="composites",
@@ -54,12 +65,12 @@ class SettingsFields:
             )
             self.own = gr.Checkbox(value=True, label="Gamma as the composite says", min_width=150, elem_id="own-gamma")
         self.first = gr.Radio(
-            [(name, key) for key, name in FIRST.items()],
+            [(name, key) for key, name in FIRST.items() if self.pictures or key != "zbox"],
             value=usual.first,
             label="Rule of the first layer",
             elem_id="first",
         )
-        with gr.Accordion("Drawing", open=False):
+        with gr.Accordion("Drawing", open=False, visible=self.pictures):
             self.strength = gr.Slider(0, 1, value=usual.strength, step=0.05, label="Strength of the map on the picture")
             self.smooth = gr.Slider(1, 16, value=usual.smooth, step=1, label="Smoothing: side of the box, in pixels")
             self.percentile = gr.Slider(
@@ -115,9 +126,8 @@ class SettingsFields:
         return [self._class(settings.target), self._class(settings.against)]
 
     def _class(self, number: int | None) -> Any:
-        if not self.subject.labels:
-            return number
-        return NOTHING if number is None else str(number)
+        nothing = NOTHING if self.subject.labels else ""
+        return nothing if number is None else str(number)
 
     def restored(self, settings: PageSettings) -> list[Any]:
         """The values of all fields."""
@@ -157,7 +167,7 @@ class Downloads:
         with gr.Accordion("The code that made this", open=False):
             self.code = gr.Code(language="python", interactive=False, show_label=False, elem_id=f"code-{self.part}")
         self.link = gr.Textbox(
-            label="Link to these settings (an uploaded picture is not in it)", interactive=False, buttons=["copy"],
+            label="Link to these settings (what was uploaded is not in it)", interactive=False, buttons=["copy"],
             visible=self.linked, elem_id=f"link-{self.part}",
         )  # fmt: skip
 
@@ -166,7 +176,7 @@ class Downloads:
         """What an answer fills."""
         return [self.code, self.link]
 
-    def shown(self, code: str, settings: PageSettings) -> list[Any]:
+    def shown(self, code: str, settings: Linked) -> list[Any]:
         """The values of the fields."""
         return [code, settings.link()]
 
@@ -189,6 +199,11 @@ def linked(link: Any) -> dict[str, Any]:
     return {
         "fn": None, "inputs": link, "outputs": link, "js": scripts.LINK, "api_visibility": "private",
     }  # fmt: skip
+
+
+def class_button(name: str, chance: float | None) -> str:
+    """What the button of a class says."""
+    return name if chance is None else f"{name} · {chance:.1%}"
 
 
 def changed(answer: Any, **values: Any) -> Any:

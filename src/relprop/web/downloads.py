@@ -6,6 +6,7 @@ import base64
 import io
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def made(result: Result, kind: str, stem: str, options: dict[str, Any]) -> dict[
             path = path.with_suffix(f".{suffix}")
             result.save(path, **({} if kind == "JSON" else {"scale": 2.0, **options} if kind == "PNG" else options))
             content = path.read_bytes()
+    return {"name": f"{stem}.{suffix}", "type": media, "data": base64.b64encode(content).decode()}
+
+
+def written(write: Callable[[Path], object], kind: str, stem: str) -> dict[str, str]:
+    """A file that a function writes, as the browser takes it."""
+    suffix, media = FORMATS[kind]
+    with tempfile.TemporaryDirectory(prefix="relprop-web-") as folder:
+        path = Path(folder) / f"result.{suffix}"
+        write(path)
+        content = path.read_bytes()
     return {"name": f"{stem}.{suffix}", "type": media, "data": base64.b64encode(content).decode()}
 
 

@@ -21,9 +21,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from relprop.errors import InputError
-from relprop.web import messages
+from relprop.web import bodies
+from relprop.web.bodies import Message, Receive, RequestRefused, Send
 from relprop.web.limits import Limits
-from relprop.web.messages import Message, Receive, RequestRefused, Send
 
 Scope = MutableMapping[str, Any]
 
@@ -223,7 +223,7 @@ class Guard:
     async def _checked_body(self, path: str, headers: dict[bytes, list[bytes]], receive: Receive) -> Receive:
         """The body of a message within its limits. A message of the page is read here, and judged, before Gradio reads it."""
         upload = path.startswith(f"{_API}/upload")
-        most = self.rules.limits.file_bytes + _OVERHEAD if upload else messages.MOST
+        most = self.rules.limits.file_bytes + _OVERHEAD if upload else bodies.MOST
         told = headers.get(b"content-length", [b"0"])
         if len(told) != 1 or not re.fullmatch(rb"\d{1,18}", told[0]):
             raise RequestRefused(400, "the length of the message is no number.")
@@ -233,9 +233,9 @@ class Guard:
         if kind != (b"multipart/form-data" if upload else b"application/json"):
             raise RequestRefused(415, "a message of this page is JSON, and a file comes in a form.")
         if upload:
-            return messages.counted(receive, most)
-        body = await messages.read(receive, most)
-        return messages.replayed(messages.cleaned(body, self._uploaded), receive)
+            return bodies.counted(receive, most)
+        body = await bodies.read(receive, most)
+        return bodies.replayed(bodies.cleaned(body, self._uploaded), receive)
 
 
 def _headers_of(scope: Scope) -> dict[bytes, list[bytes]]:

@@ -25,7 +25,8 @@ class Limits:
         letters: the letters of a text.
         tokens: the tokens of a text.
         generated: the tokens that a language model writes.
-        rows: the rows of a table, and the steps of a series.
+        rows: the rows of a table.
+        steps: the steps of a series or a sound.
         columns: the columns of a table.
         cells: the numbers of a table or an array in all.
         waiting: the questions that wait for an answer; more are refused.
@@ -42,6 +43,7 @@ class Limits:
     tokens: int = 512
     generated: int = 40
     rows: int = 10_000
+    steps: int = 50_000
     columns: int = 1000
     cells: int = 1_000_000
     waiting: int = 40

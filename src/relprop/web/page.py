@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from relprop.errors import InputError
 from relprop.signatures import public
 from relprop.web.answering import Desk, answered
 from relprop.web.gradio_here import gradio
 from relprop.web.limits import Limits
-from relprop.web.subject import PageSubject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
 
 __all__ = ["explain_block", "subject_of"]
 
@@ -77,12 +76,8 @@ def explain_block(
 
 def add(blocks: Any, subject: PageSubject, desk: Desk, examples: Sequence[Any] | None = None) -> None:
     """Adds the parts for one network to the page that is being made."""
-    from relprop.web import picture_part, text_part
+    from relprop.web import picture_part, rows_part, text_part
 
-    if subject.reads == "rows":
-        raise InputError(
-            f"{subject.name} takes rows of numbers: this page reads pictures and texts. Use `relprop explain table.csv`."
-        )
-    (text_part if subject.reads == "text" else picture_part).add(subject, desk, examples)
-
+    parts = {"picture": picture_part, "text": text_part, "rows": rows_part}
+    parts[subject.reads].add(subject, desk, examples)
     blocks.unload(answered(lambda request: desk.leave(str(request.session_hash))))

@@ -12,14 +12,14 @@ from typing import Any
 from PIL import Image
 
 from relprop.loading.photographs import PHOTOGRAPHS
-from relprop.rendering import html
 from relprop.web import controls, drawn, limits, pictures, programs, scripts, source
 from relprop.web.answering import Desk, answered
 from relprop.web.components import picture_field
 from relprop.web.downloads import OF_PICTURES
 from relprop.web.gradio_here import gradio
+from relprop.web.page_subject import PageSubject
+from relprop.web.scripts import styled
 from relprop.web.settings import PageSettings
-from relprop.web.subject import PageSubject
 
 PART = "picture"
 _HINT = '<p class="hint">Drop a picture, paste one, take one with the camera, or choose an example.</p>'
@@ -67,7 +67,7 @@ class PictureFields:
                     buttons=[], elem_classes="relprop-picture",
                 )  # fmt: skip
                 self.chosen = gr.HTML(
-                    page(thumbnails(self.examples)),
+                    styled(thumbnails(self.examples)),
                     js_on_load=scripts.CHOOSE,
                     apply_default_css=False,
                     visible=bool(self.examples),
@@ -75,10 +75,12 @@ class PictureFields:
                 self.classes = gr.Radio(label="The largest classes", choices=[], visible=False, elem_id="classes")
                 self.asked.add()
             with gr.Column(scale=5, min_width=320):
-                self.stage = gr.HTML(page(_HINT), js_on_load=scripts.RECTANGLE, apply_default_css=False, elem_id="maps")
+                self.stage = gr.HTML(
+                    styled(_HINT), js_on_load=scripts.RECTANGLE, apply_default_css=False, elem_id="maps"
+                )
                 with gr.Accordion("How much relevance lies in a rectangle", open=True):
                     self.read = gr.HTML(
-                        page('<p class="hint">Draw a rectangle on a map, or give its corners.</p>'),
+                        styled('<p class="hint">Draw a rectangle on a map, or give its corners.</p>'),
                         elem_id="inside",
                         apply_default_css=False,
                     )
@@ -169,7 +171,7 @@ class PictureFields:
 
     def other_class(self, number: Any, *fields: Any, request: Any) -> Any:
         """Explains another of the largest classes."""
-        settings = self.asked.settings(fields, without=("target",)).changed(target=int(number))
+        settings = self.asked.settings(fields, without=("target",)).changed(target=controls.whole(number, "the class"))
         return self._answer(request, settings, self._same(request))
 
     def again(self, *fields: Any, request: Any) -> Any:
@@ -195,13 +197,13 @@ class PictureFields:
     def _shown(self, answer: pictures.PictureAnswer) -> Any:
         gr = gradio()
         settings = answer.settings
-        choices = [(_class_button(name, chance), number) for number, name, _, chance in answer.classes]
+        choices = [(controls.class_button(name, chance), number) for number, name, _, chance in answer.classes]
         chosen = settings.target if any(number == settings.target for _, number in choices) else None
         return (
-            page(drawn.maps_html(answer, settings)),
+            styled(drawn.maps_html(answer, settings)),
             gr.update(choices=choices, value=chosen, visible=bool(choices)),
             *self.asked.shown(settings),
-            page('<p class="hint">Draw a rectangle on a map, or give its corners.</p>'),
+            styled('<p class="hint">Draw a rectangle on a map, or give its corners.</p>'),
             *self.kept.shown(self._source(answer, settings), settings),
         )
 
@@ -213,11 +215,11 @@ class PictureFields:
         session = self.desk.sessions.of(str(request.session_hash))
         answer = session.answers.get(PART)
         if answer is None:
-            return (page(_HINT), *self.kept.empty())
+            return (styled(_HINT), *self.kept.empty())
         asked = self.asked.settings(fields)
         settings = answer.settings.changed(strength=asked.strength, smooth=asked.smooth, percentile=asked.percentile)
         answer = session.answers[PART] = controls.changed(answer, settings=settings)
-        return (page(drawn.maps_html(answer, settings)), *self.kept.shown(self._source(answer, settings), settings))
+        return (styled(drawn.maps_html(answer, settings)), *self.kept.shown(self._source(answer, settings), settings))
 
     def rectangle(self, event: Any, request: Any) -> Any:
         """How much relevance lies in a rectangle that was drawn."""
@@ -229,14 +231,14 @@ class PictureFields:
     def corners_read(self, *corners: Any, request: Any) -> Any:
         """How much relevance lies between corners that were typed."""
         if any(not isinstance(each, (int, float)) for each in corners):
-            return page('<p class="hint">Give all four corners, in pixels.</p>')
+            return styled('<p class="hint">Give all four corners, in pixels.</p>')
         left, top, right, bottom = map(int, corners)
         if right <= left or bottom <= top:
-            return page('<p class="hint">Right and bottom lie beyond left and top, in pixels.</p>')
+            return styled('<p class="hint">Right and bottom lie beyond left and top, in pixels.</p>')
         return self._inside(self.desk.sessions.answer(str(request.session_hash), PART), (left, top, right, bottom))
 
     def _inside(self, answer: pictures.PictureAnswer, box: tuple[int, int, int, int]) -> str:
-        return page(drawn.parts_html(pictures.measure(answer, box), box))
+        return styled(drawn.parts_html(pictures.measure(answer, box), box))
 
     def restored(self, query: Any, request: Any) -> Any:
         """The settings of the page's address, and the answer if they name an example."""
@@ -253,17 +255,12 @@ class PictureFields:
         """Nothing is shown."""
         gr = gradio()
         hidden = gr.update(choices=[], value=None, visible=False)
-        return (page(_HINT), hidden, *self.asked.shown(PageSettings()), page(""), *self.kept.empty())
+        return (styled(_HINT), hidden, *self.asked.shown(PageSettings()), styled(""), *self.kept.empty())
 
 
 def _values(answer: pictures.PictureAnswer) -> list[list[Any]]:
     """The map of each target and composite, rows of pixels, summed over colours."""
     return [[found.values[0].sum(0).tolist() for found in line] for line in answer.result.results]
-
-
-def page(body: str) -> str:
-    """Our HTML with its style, as the value of a field."""
-    return html.fragment(f"<style>{scripts.STYLE}</style>{body}")
 
 
 def thumbnails(examples: Sequence[tuple[str, Image.Image]]) -> str:
@@ -279,7 +276,3 @@ def thumbnails(examples: Sequence[tuple[str, Image.Image]]) -> str:
             f'<button type="button" data-n="{n}"><img src="data:image/jpeg;base64,{data}" alt="">{escape(name)}</button>'
         )
     return f'<div class="examples" role="group" aria-label="Examples">{"".join(parts)}</div>'
-
-
-def _class_button(name: str, chance: float | None) -> str:
-    return name if chance is None else f"{name} · {chance:.1%}"

@@ -14,13 +14,14 @@ NAME = "explain"
 """The name of the question. A page of several networks has one for each: `explain`, `explain_1`, ..."""
 
 
-def add(given: Any, ask: Callable[[Any, PageSettings], Any], maps: Callable[[Any], Any]) -> None:
+def add(given: Any, ask: Callable[[Any, PageSettings], Any], maps: Callable[[Any], Any], *, row: bool = False) -> None:
     """Adds the question to the page that is being made.
 
     Args:
         given: the field of what is asked about.
         ask: answers what that field holds by settings.
         maps: the relevance of an answer, as lists of numbers.
+        row: whether what is asked about has rows, one of which is meant.
     """
     gr = gradio()
     target = gr.Number(visible=False, label="target: the number of the class; None is the likeliest", precision=0)
@@ -29,17 +30,19 @@ def add(given: Any, ask: Callable[[Any, PageSettings], Any], maps: Callable[[Any
     )
     composites = gr.Textbox("auto", visible=False, label="composites: their names, with commas between them")
     values = gr.Checkbox(False, visible=False, label="values: whether the answer holds the relevance itself")
+    which = [gr.Number(0, visible=False, label="row: which row of the file", precision=0)] if row else []
     found = gr.JSON(visible=False, label="answer")
 
-    def question(thing: Any, target: Any, against: Any, composites: Any, values: Any) -> Any:
+    def question(thing: Any, target: Any, against: Any, composites: Any, values: Any, row: Any = None) -> Any:
         if thing is None:
-            raise InputError("there is nothing to explain: give a picture, as gradio_client.handle_file(path).")
-        settings = PageSettings(number(target), number(against), tuple(str(composites or "auto").split(",")))
+            raise InputError("there is nothing to explain: give a file, as gradio_client.handle_file(path).")
+        names = tuple(str(composites or "auto").split(","))
+        settings = PageSettings(number(target), number(against), names, row=number(row))
         answer = ask(thing, settings)
         return data_of(answer, maps(answer) if values else None)
 
     gr.Button(visible=False).click(
-        answered(question), [given, target, against, composites, values], found, api_name=NAME, concurrency_id="explanation",
+        answered(question), [given, target, against, composites, values, *which], found, api_name=NAME, concurrency_id="explanation",
         concurrency_limit=1,
         api_description="Explains what the network says; see the documentation of relprop serve.",
     )  # fmt: skip

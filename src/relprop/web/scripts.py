@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from relprop.rendering import html
+
 RECTANGLE = """
 let start = null, box = null, stage = null;
 const place = (event) => {
@@ -70,6 +72,9 @@ LINK = """
 """
 """The whole link of settings, which also becomes the page's address."""
 
+WHOLE = "(query) => query ? new URL(query, window.location.href.split('?')[0]).href : query"
+"""The whole link of settings; the page's address stays."""
+
 QUERY = "() => window.location.search"
 """The settings of the page's address."""
 
@@ -85,5 +90,17 @@ STYLE = """
 .relprop .hint { color: #5f5f5f; }
 .relprop { padding: .75rem; border-radius: 8px; }
 .relprop th { font-weight: 600; }
+.relprop .maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.75rem, 1fr)); }
+.relprop .maps button { overflow-wrap: anywhere; }
+.relprop .maps img { width: 7rem; height: auto; max-width: 100%; margin-bottom: .25rem; }
+.relprop .rows { max-height: 22rem; overflow-y: auto; }
+.relprop .rows td, .relprop .rows th { padding: .1rem .6rem; }
+.relprop .rows button { border: 1px solid var(--line); border-radius: 6px; background: #fff; color: #141414; font: inherit;
+  min-width: 3rem; padding: .1rem .5rem; cursor: pointer; }
 """
 """What our HTML needs on this page beyond the style of our pages."""
+
+
+def styled(body: str) -> str:
+    """Our HTML with its style, as the value of a field."""
+    return html.fragment(f"<style>{STYLE}</style>{body}")

@@ -12,55 +12,71 @@ from typing import Any
 
 from relprop.errors import InputError, RelpropError
 from relprop.rendering import html
+from relprop.web import run_part
 from relprop.web.answering import Desk, said
 from relprop.web.gradio_here import gradio, upload_folder
 from relprop.web.guard import Guard, Rules
 from relprop.web.limits import Limits
 from relprop.web.page import add
-from relprop.web.subject import PageSubject, subject_of
+from relprop.web.page_subject import PageSubject, subject_of
+from relprop.web.runs import BrowsedRun
 
 TITLE = "Ask a network why"
 
 
 def made(
     loads: Sequence[tuple[str, Callable[[], PageSubject]]], limits: Limits | None = None,
-    failed: Callable[[str], object] = lambda line: None,
+    failed: Callable[[str], object] = lambda line: None, examples: Sequence[Any] | None = None,
+    runs: Sequence[tuple[str, Callable[[], BrowsedRun]]] = (),
 ) -> Any:  # fmt: skip
-    """The page for one network, or for several under tabs. What cannot be loaded says why on the page.
+    """The page for one network or run, or for several under tabs. What cannot be loaded says why on the page.
 
     Args:
         loads: the names of the networks, and how each is loaded.
         limits: what a visitor may send.
         failed: is called with a line for each network that cannot be loaded, for whoever starts the page.
+        examples: what a visitor may start with, as `relprop.web.explain_block` takes them.
+        runs: the names of runs over data sets that visitors browse, and how each is opened.
 
     Raises:
-        InputError: no network can be loaded.
+        InputError: nothing can be loaded.
     """
     upload_folder()
     gr = gradio()
     desk = Desk.of(limits)
-    found = [(name, _loaded(load)) for name, load in loads]
+    found: list[tuple[str, PageSubject | BrowsedRun | Exception]] = [
+        (name, _loaded(load)) for name, load in [*loads, *runs]
+    ]
     lost = [f"{name} could not be loaded: {_line(why)}" for name, why in found if isinstance(why, Exception)]
     if len(lost) == len(found):
         raise InputError(" ".join(lost))
     for line in lost:
         failed(line)
+    _share_labels([each for _, each in found])
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(300, int(desk.limits.idle)), fill_width=True
     ) as blocks:
         gr.HTML(html.fragment(f"<h1>{TITLE}</h1>"), apply_default_css=False)
         if len(found) == 1:
-            _part(gr, blocks, desk, *found[0])
+            _part(gr, blocks, desk, *found[0], examples)
         else:
             with gr.Tabs():
                 for name, subject in found:
                     with gr.Tab(name):
-                        _part(gr, blocks, desk, name, subject)
+                        _part(gr, blocks, desk, name, subject, examples)
     blocks.queue(max_size=desk.limits.waiting)
     return blocks
 
 
-def _loaded(load: Callable[[], PageSubject]) -> PageSubject | Exception:
+def _share_labels(found: Sequence[Any]) -> None:
+    """A run of a network that is on the page has its names of classes."""
+    known = {each.name: each.labels for each in found if isinstance(each, PageSubject)}
+    for each in found:
+        if isinstance(each, BrowsedRun) and each.labels is None:
+            each.labels = known.get(each.model)
+
+
+def _loaded(load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (RelpropError, ModuleNotFoundError, OSError) as error:
@@ -71,16 +87,28 @@ def _line(error: Exception) -> str:
     return error.message if isinstance(error, RelpropError) else str(error)
 
 
-def _part(gr: Any, blocks: Any, desk: Desk, name: str, subject: PageSubject | Exception) -> None:
+def _part(
+    gr: Any,
+    blocks: Any,
+    desk: Desk,
+    name: str,
+    subject: PageSubject | BrowsedRun | Exception,
+    examples: Sequence[Any] | None,
+) -> None:
     if isinstance(subject, Exception):
         gr.HTML(
             html.fragment(f"<p><strong>{html.text(name)}</strong> could not be loaded: {said(subject)}</p>"),
             apply_default_css=False,
         )
         return
+    if isinstance(subject, BrowsedRun):
+        said_of = f"Run {subject.name}: {len(subject.table()):,} samples of {subject.model}"
+        gr.HTML(html.fragment(f"<p>{html.text(said_of)}</p>"), apply_default_css=False)
+        run_part.add(blocks, subject, desk)
+        return
     gr.HTML(html.fragment(f"<p>Network: {html.text(subject.name)}</p>"), apply_default_css=False)
     try:
-        add(blocks, subject, desk)
+        add(blocks, subject, desk, examples)
     except RelpropError as error:
         gr.HTML(html.fragment(f"<p>{said(error)}</p>"), apply_default_css=False)
 
@@ -126,24 +154,33 @@ def listening(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the port is taken, or there is no such host.
     """
+    found = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
+        found.listen()  # two pages could bind one port, and the second would fail later
     except (OSError, OverflowError) as error:
+        if found is not None:
+            found.close()
         raise InputError(f"{host}:{port} cannot be listened to: {error}. Choose another --port.") from error
     return found
 
 
 def served(
-    blocks: Any, *, host: str = "127.0.0.1", port: int = 7860, rules: Rules | None = None
+    blocks: Any,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    rules: Rules | None = None,
+    place: socket.socket | None = None,
 ) -> tuple[Any, socket.socket, str]:
-    """The server of a page that does not run yet, its socket, and its address."""
+    """The server of a page that does not run yet, its socket (`place`, if that listens already), and its address."""
     import uvicorn
 
     rules = rules or Rules(Limits())
-    place = listening(host, port)
+    place = place or listening(host, port)
     config = uvicorn.Config(
         application(blocks, rules), log_level="warning", access_log=False, server_header=False, date_header=False,
         proxy_headers=False, ws="none", timeout_keep_alive=10, limit_concurrency=400, h11_max_incomplete_event_size=32 * 1024,

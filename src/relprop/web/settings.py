@@ -42,6 +42,7 @@ class PageSettings:
         smooth: the side of the box over which each pixel is spread.
         percentile: the end of the colour scale.
         example: the number of the example that is shown; None is none of them.
+        row: the row of a table; None is the first.
 
     Raises:
         InputError: a value is out of range.
@@ -57,6 +58,7 @@ class PageSettings:
     smooth: int = 1
     percentile: float = 99.5
     example: int | None = None
+    row: int | None = None
 
     def __post_init__(self) -> None:
         names = self.composites
@@ -73,7 +75,7 @@ class PageSettings:
                 raise InputError(f"{name} is {value}; it lies from {low:g} to {high:g}.")
         if not 1 <= self.smooth <= _SMOOTHEST:
             raise InputError(f"smooth is {self.smooth}; it is a side in pixels, from 1 to {_SMOOTHEST}.")
-        for name in ("target", "against", "example"):
+        for name in ("target", "against", "example", "row"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 2**31:
                 raise InputError(f"{name} is {value}; classes are numbered from 0.")
@@ -100,7 +102,7 @@ class PageSettings:
             raise InputError(f"the link has {len(query):,} letters; settings have {LONGEST_LINK:,} at most.")
         found: dict[str, Any] = {}
         for name, text in parse_qsl(query.lstrip("?"), max_num_fields=50):
-            if name in ("target", "against", "smooth", "example"):
+            if name in ("target", "against", "smooth", "example", "row"):
                 found[name] = _number(name, text, int)
             elif name in _NUMBERS:
                 found[name] = _number(name, text, float)

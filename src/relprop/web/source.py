@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from relprop.web.page_subject import MapColumn, PageSubject
 from relprop.web.settings import PageSettings
-from relprop.web.subject import MapColumn, PageSubject
 
 OWN = "# model: the network that this page was made for, in eval mode; loaded: the same with its preprocessing\n"
 
@@ -47,21 +47,26 @@ def of_pictures(
         seen = "[loaded.seen(picture) for picture in pictures]"
     if any(column.bounded for column in columns):
         lines.append("low, high = loaded.bounds()")
-    target = resolved.target
-    lines += ["", "maps = relprop.compare(", "    loaded.model,", "    inputs,"]
-    if resolved.against is None:
-        lines.append(f"    targets={'None' if target is None else f'[{target}]'},")
-    elif target is None:
-        lines.insert(-3, "likeliest = loaded.model(inputs).argmax(1).tolist()")
-        contrast = f"relprop.Contrast(likeliest, {resolved.against})"
-        lines.append(f"    targets=[likeliest, {resolved.against}, {contrast}],")
-    else:
-        lines.append(f"    targets=[{target}, {resolved.against}, relprop.Contrast({target}, {resolved.against})],")
-    lines.append("    composites={" + ", ".join(f'"{column.name}": {column.source}' for column in columns) + "},")
-    lines += ["    labels=loaded.labels,", ")"]
+    lines += ["", *compared_lines(resolved, columns)]
     options = f"pictures={seen}, percentile={settings.percentile:g}, smooth={settings.smooth}"
     lines += [f'maps.save("maps.png", {options})', "print(maps)"]
     return "\n".join(lines) + "\n"
+
+
+def compared_lines(settings: PageSettings, columns: Sequence[MapColumn]) -> list[str]:
+    """The lines that explain `inputs`, as `maps`."""
+    target, against = settings.target, settings.against
+    before, wanted = [], "None" if target is None else f"[{target}]"
+    if against is not None and target is None:
+        before = ["likeliest = loaded.model(inputs).argmax(1).tolist()"]
+        wanted = f"[likeliest, {against}, relprop.Contrast(likeliest, {against})]"
+    elif against is not None:
+        wanted = f"[{target}, {against}, relprop.Contrast({target}, {against})]"
+    rules = ", ".join(f'"{column.name}": {column.source}' for column in columns)
+    return [
+        *before, "maps = relprop.compare(", "    loaded.model,", "    inputs,", f"    targets={wanted},",
+        f"    composites={{{rules}}},", "    labels=loaded.labels,", ")",
+    ]  # fmt: skip
 
 
 def model_lines(subject: PageSubject) -> list[str]:

@@ -13,8 +13,9 @@ from relprop.web.answering import Desk, answered
 from relprop.web.components import choices_of
 from relprop.web.downloads import OF_NUMBERS, made
 from relprop.web.gradio_here import gradio
+from relprop.web.page_subject import PageSubject
+from relprop.web.scripts import styled
 from relprop.web.settings import MOST_COMPOSITES, PageSettings
-from relprop.web.subject import PageSubject
 
 PART = "text"
 _EXAMPLES = ("The capital of France is", "The film was not bad at all, the actors were very good")
@@ -41,7 +42,7 @@ class TextFields:
                     label="Text", lines=4, max_length=self.desk.limits.letters, elem_id="text", submit_btn=False
                 )
                 self.chosen = gr.HTML(
-                    _page(_buttons(self.examples)), js_on_load=scripts.CHOOSE, apply_default_css=False
+                    styled(_buttons(self.examples)), js_on_load=scripts.CHOOSE, apply_default_css=False
                 )
                 self.ask = gr.Button("Ask why", variant="primary", elem_id="ask")
                 if self.classes and self.subject.labels:
@@ -71,14 +72,14 @@ class TextFields:
                     "Let it go on, and explain each token", visible=not self.classes, elem_id="write"
                 )
             with gr.Column(scale=5, min_width=320):
-                self.likely = gr.HTML(_page(""), apply_default_css=False, elem_id="likely")
+                self.likely = gr.HTML(styled(""), apply_default_css=False, elem_id="likely")
                 self.maps = gr.HTML(
-                    _page('<p class="hint">Write a text, or choose an example.</p>'),
+                    styled('<p class="hint">Write a text, or choose an example.</p>'),
                     apply_default_css=False,
                     elem_id="maps",
                 )
                 self.tokens = gr.HTML(
-                    _page(""),
+                    styled(""),
                     js_on_load=scripts.CHOOSE,
                     apply_default_css=False,
                     elem_id="tokens",
@@ -155,7 +156,7 @@ class TextFields:
         session.answers[PART] = answer
         tokens = "" if self.classes or wish.generate else texts.tokens_html(answer.pieces)
         return (
-            _page(_likely(answer)), _page(texts.maps_html(answer, wish.words)), _page(tokens),
+            styled(_likely(answer)), styled(texts.maps_html(answer, wish.words)), styled(tokens),
             *self.kept.shown(answer.code, PageSettings()),
         )  # fmt: skip
 
@@ -183,7 +184,3 @@ def _likely(answer: texts.TextAnswer) -> str:
 def _buttons(examples: Sequence[str]) -> str:
     parts = [f'<button type="button" data-n="{n}">{escape(text)}</button>' for n, text in enumerate(examples)]
     return f'<div class="examples" role="group" aria-label="Examples">{"".join(parts)}</div>' if parts else ""
-
-
-def _page(body: str) -> str:
-    return html.fragment(f"<style>{scripts.STYLE}</style>{body}")

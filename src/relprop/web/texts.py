@@ -17,7 +17,7 @@ from relprop.text import explain_generation, explain_text
 from relprop.text.tokens import tokenize
 from relprop.web import limits
 from relprop.web.limits import Limits
-from relprop.web.subject import PageSubject
+from relprop.web.page_subject import PageSubject
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from relprop.signatures import public
 from relprop.web import server
 from relprop.web.guard import Rules
 from relprop.web.limits import Limits
-from relprop.web.subject import subject_of
+from relprop.web.page_subject import subject_of
 
 _NOTEBOOKS = ("http://localhost:*", "http://127.0.0.1:*", "https://localhost:*")
 

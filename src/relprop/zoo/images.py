@@ -85,9 +85,18 @@ def preprocess(image: Image.Image, size: int = 224) -> Tensor:
 
 
 def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turns a picture into a batch of one, `(1, 3, H, W)`: `(pixel / 255 - mean) / std` for each colour."""
-    pixels = torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32)) / 255.0
+    """Turns a picture into a batch of one, `(1, 3, H, W)`: `(pixel / 255 - mean) / std` for each colour.
+
+    One number for `mean` and for `std` makes a grey picture, `(1, 1, H, W)`.
+    """
+    pixels = torch.from_numpy(np.array(image.convert("L" if len(mean) == 1 else "RGB"), dtype=np.float32)) / 255.0
+    pixels = pixels.reshape(*pixels.shape[:2], len(mean))
     return ((pixels - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None].contiguous()
+
+
+def as_seen(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """The picture as a network with that normalisation sees it: in grey if there is one number."""
+    return image.convert("L").convert("RGB") if len(mean) == 1 else image
 
 
 def _too_many_pixels(path: Path) -> InputError:

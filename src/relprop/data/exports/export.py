@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from relprop.data.exports import columns, hdf5, hugging_face, virelay
+from relprop.data.exports import columnar, hdf5, hugging_face, virelay
 from relprop.data.store import Store
 from relprop.errors import InputError
 
 FORMATS: dict[str, Callable[..., Path]] = {
-    "parquet": columns.parquet,
-    "csv": columns.csv,
-    "npz": columns.npz,
+    "parquet": columnar.parquet,
+    "csv": columnar.csv,
+    "npz": columnar.npz,
     "hdf5": hdf5.hdf5,
     "hf": hugging_face.hugging_face,
     "virelay": virelay.virelay,

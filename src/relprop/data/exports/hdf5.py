@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from relprop.data.chunks import chunks, content, plain
-from relprop.data.exports.parts import state
+from relprop.data.exports.export_folder import state
 from relprop.data.store import Store
 from relprop.errors import InputError
 from relprop.optional import library

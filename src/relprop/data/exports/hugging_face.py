@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from relprop.data.chunks import chunks, content, plain
-from relprop.data.exports.parts import ExportedUnits
+from relprop.data.exports.export_folder import ExportedUnits
 from relprop.data.store import STATUS, Spec, Store
 from relprop.optional import library
 from relprop.results.files import atomic

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from relprop.data.chunks import Chunk, chunks
+from relprop.data.explained_pictures import pictures_of
+from relprop.data.exports.export_folder import ExportedUnits
 from relprop.data.exports.hdf5 import growing, mark
-from relprop.data.exports.parts import ExportedUnits
-from relprop.data.pictures import pictures_of
 from relprop.data.spray import Spray
 from relprop.data.store import Store
 from relprop.errors import InputError

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from relprop.attribution.checks import arguments
 from relprop.attribution.targets import select_output
+from relprop.evaluation.generators import seed_of, seeded
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.planted.built import PlantedTask
-from relprop.evaluation.seeds import seed_of, seeded
 from relprop.evaluation.subject import Subject
 
 OBEYED = 0.95

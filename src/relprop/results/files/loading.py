@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from relprop.results.files.bounded import exactly, opened, strict_json
 from relprop.results.files.checks import holds, real
 from relprop.results.files.encoding import decode
 from relprop.results.files.folder import FORMAT, MANIFEST, TENSORS, RecordedComposite, RecordedRule
-from relprop.results.files.tensors import read
+from relprop.results.files.read_tensors import read
 from relprop.results.identity import Identity
 from relprop.results.ledger import Ledger, LedgerEntry
 from relprop.results.protocol import KINDS, Result
@@ -34,7 +35,7 @@ def load(path: str | PathLike[str], *, limit: int = LIMIT) -> Any:
     """Reads a result that `save` wrote into a folder.
 
     Nothing in it is executed or imported: composite, rules and a callable target come back as records. A folder from
-    others is safe to load. Sizes are checked before anything is read; links, pipes and devices in place of its files
+    others is safe to load. If it holds a kind of result that an installed package declares, that package is imported. Sizes are checked before anything is read; links, pipes and devices in place of its files
     are refused; and the result can be shown, sliced and saved.
 
     Args:
@@ -113,10 +114,21 @@ def _result(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
         "unknown": _counts(content.get("unknown")),
     }
     made["notices"] = _notices(content.get("notices", []))  # folders of the first version have none
-    kind = manifest.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"its kind is {str(kind)[:40]!r}")
-    return KINDS[kind].restored(content, made, lambda samples: _ledger(content.get("ledger"), samples))
+    kind = _kind(manifest.get("kind"))
+    return kind.restored(content, made, lambda samples: _ledger(content.get("ledger"), samples))
+
+
+def _kind(name: Any) -> type[Result]:
+    """The class of a kind of result. Installed packages declare theirs as entry points."""
+    if isinstance(name, str) and name not in KINDS:
+        for declared in entry_points(group="relprop.results", name=name):
+            declared.load()
+    if not isinstance(name, str) or name not in KINDS:
+        raise ValueError(
+            f"its kind is {str(name)[:40]!r}, and no class of that kind is known. If it is one of your own, import the "
+            "module that defines it first"
+        )
+    return KINDS[name]
 
 
 def _notices(found: Any) -> list[str]:

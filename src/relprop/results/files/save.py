@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from relprop.rendering.frames import gif
 from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.view import ELSEWHERE, Options
 from relprop.rendering.visible import cell
+from relprop.results.data_frames import parquet
 from relprop.results.files import atomic
 from relprop.results.files.encoding import as_json, plain
 from relprop.results.files.folder import save_folder
 from relprop.results.files.nifti import nifti, nifti_compressed
 from relprop.results.files.size import Size
-from relprop.results.frames import parquet
 from relprop.results.picture import MARGIN, drawing
 from relprop.results.protocol import Result
 from relprop.results.report import report_page
@@ -52,7 +52,7 @@ def save(result: Result, path: str | PathLike[str], **options: Any) -> None:
 
 @public("relprop.report")
 def report(
-    results: Result | Sequence[Result] | Mapping[str, Sequence[Result]],
+    results: Result | Sequence[Result] | Mapping[str, Result | Sequence[Result]],
     path: str | PathLike[str],
     *,
     title: str = "Report",
@@ -62,7 +62,7 @@ def report(
     """Writes a page that says what was explained, how, and what is missing: inputs, outputs, maps, rules, versions.
 
     Args:
-        results: one result of any kind, several, or a mapping from headings to the results under each.
+        results: one result of any kind, several, or a mapping from headings to the result or results under each.
         path: the file to write; it ends in `.html` or `.htm`.
         title: the title of the page.
         paragraphs: more text under the title.
@@ -170,8 +170,7 @@ def _npz(result: Result, options: dict[str, Any]) -> bytes:
 
 def _csv(result: Result, options: dict[str, Any]) -> bytes:
     """A row for each feature or token. Only tables and texts fit; use `.npz` for pictures."""
-    own = getattr(result, "records", None)
-    columns, rows = (own(options) if own is not None else None) or _records(result, options)
+    columns, rows = _listed(result, options, "CSV")
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -183,8 +182,13 @@ def _plain(each: Any) -> Any:
     return repr(each) if isinstance(each, float) else each
 
 
-def _records(result: Result, options: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """The columns and rows of the CSV file of a result that has none of its own: those of its views."""
+def _listed(result: Result, options: dict[str, Any], what: str) -> tuple[list[str], Iterable[list[Any]]]:
+    """The columns and rows of a file that holds a table: the result's own, or those of its views."""
+    own = getattr(result, "records", None)
+    return (own(options) if own is not None else None) or _records(result, options, what)
+
+
+def _records(result: Result, options: dict[str, Any], what: str) -> tuple[list[str], list[list[Any]]]:
     chosen = Options(**{"most": result.samples, **options})
     rows: list[list[Any]] = []
     for view in result.views(chosen):
@@ -192,7 +196,7 @@ def _records(result: Result, options: dict[str, Any]) -> tuple[list[str], list[l
             rows += _cells(view.data)
             continue
         if view.kind not in ("table", "text"):
-            raise InputError(f"CSV holds tables and texts; this is drawn as {view.kind}: save it as .npz or .json.")
+            raise InputError(f"{what} holds tables and texts; this is drawn as {view.kind}: save it as .npz or .json.")
         parts = [(f"{row} by {column}", cell) for (row, column), cell in view.cells.items()]  # of a comparison
         for target, part in parts or [(result.subject(view.sample), view)]:
             rows += [[view.sample, target, name, float(value)] for name, value in part.entries]
@@ -209,7 +213,7 @@ def _cells(shown: TokenMatrix) -> list[list[Any]]:
 
 def _parquet(result: Result, options: dict[str, Any]) -> bytes:
     _no_options("Parquet", options)
-    return parquet(result)
+    return parquet(result, lambda: _listed(result, {}, "Parquet"))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from relprop.errors import InputError
 from relprop.optional import library
 
 
@@ -14,15 +14,15 @@ def pandas_library() -> Any:
     return library("pandas", "data frames and Parquet need pandas and pyarrow", "tables")
 
 
-def parquet(result: Any) -> bytes:
-    """A result's data frame as a Parquet file."""
-    frame = getattr(result, "to_pandas", None)
-    if frame is None:
-        raise InputError("Parquet holds tables and texts; save this result as .npz or .json.")
-    pandas_library()
+def parquet(result: Any, listed: Callable[[], tuple[Sequence[str], Iterable[Any]]]) -> bytes:
+    """A result's data frame as a Parquet file; for a kind without one, the columns and rows of its CSV file."""
+    own = getattr(result, "to_pandas", None)
+    if own is None:
+        columns, rows = listed()
+    pandas = pandas_library()
     library("pyarrow", "Parquet needs pyarrow", "tables")
     buffer = io.BytesIO()
-    made = frame()
+    made = pandas.DataFrame(rows, columns=columns) if own is None else own()
     made.columns = [str(column) for column in made.columns]
     made.to_parquet(buffer, index=False)
     return buffer.getvalue()

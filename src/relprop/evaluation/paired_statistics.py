@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.generators import generator
 from relprop.optional import library
 
 _RESAMPLES = 2000

@@ -16,7 +16,7 @@ from relprop.errors import InputError
 from relprop.optional import library
 from relprop.results.remembered import ReadTensor
 from relprop.signatures import public
-from relprop.zoo.images import load_image, square, to_tensor
+from relprop.zoo.images import as_seen, load_image, square, to_tensor
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OFF = 0.02
@@ -34,7 +34,7 @@ def read_image(
     std: Sequence[float] | None = None,
     transform: Any = None,
 ) -> Tensor:
-    """Reads a picture, or several, as a network's input (N, 3, H, W), which remembers the pictures.
+    """Reads a picture, or several, as a network's input (N, 3, H, W) or (N, 1, H, W), which remembers the pictures.
 
     The result behaves like any tensor. A map of it is drawn on the picture that the network saw, in its own colours.
 
@@ -43,10 +43,11 @@ def read_image(
         size: the side of the central square, to which the picture is resized; (height, width) resizes the whole picture
             without keeping its proportions; None keeps it as it is.
         mean: the mean of each colour, of values from 0 to 1, that is subtracted. None is that of ImageNet; for a network
-            that takes values from 0 to 1, write mean=(0, 0, 0), std=(1, 1, 1).
+            that takes values from 0 to 1, write mean=(0, 0, 0), std=(1, 1, 1). One number each, as in mean=(0.13,),
+            std=(0.31,), makes grey pictures of one channel.
         std: the standard deviation of each colour, by which it is divided. None is that of ImageNet.
         transform: the network's own preprocessing instead of size, mean and std: a transform of torchvision or timm, a
-            processor of transformers, or a function from a Pillow image to a tensor (3, H, W). Its mean and standard
+            processor of transformers, or a function from a Pillow image to a tensor (3, H, W) or (1, H, W). Its mean and standard
             deviation are found in it; for a function that has none, give mean= and std=.
 
     Raises:
@@ -58,7 +59,11 @@ def read_image(
         raise InputError("the list of pictures is empty.")
     for name, value in (("mean", mean), ("std", std)):
         if value is not None and not _colours(value):
-            raise InputError(f"{name} is three numbers, one for each colour; got {value!r}.")
+            raise InputError(
+                f"{name} is three numbers, one for each colour, or (number,) for grey pictures; got {value!r}."
+            )
+    if len(mean or IMAGENET_MEAN) != len(std or IMAGENET_STD):
+        raise InputError(f"mean and std need as many numbers as each other; got {mean!r} and {std!r}.")
     if std is not None and min(std) <= 0:
         raise InputError(f"std must be above 0; got {std!r}.")
     images = [_opened(one) for one in paths]
@@ -70,7 +75,8 @@ def read_image(
             f"the pictures differ in size: {', '.join(f'{w} x {h}' for w, h in {i.size for i in shaped})}. Pass size=."
         )
     values = torch.cat([to_tensor(image, mean or IMAGENET_MEAN, std or IMAGENET_STD) for image in shaped])
-    seen = torch.stack([torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1) for image in shaped])
+    shown = [as_seen(image, mean or IMAGENET_MEAN) for image in shaped]
+    seen = torch.stack([torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1) for image in shown])
     return ReadTensor.of(values, seen)
 
 
@@ -115,7 +121,7 @@ def read_volume(path: str | PathLike[str], *, mean: float = 0.0, std: float = 1.
 
 
 def _colours(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
+    return isinstance(value, (list, tuple)) and len(value) in (1, 3) and all(isinstance(v, (int, float)) for v in value)
 
 
 def _opened(path: Any) -> Image.Image:
@@ -156,7 +162,7 @@ def _transformed(images: list[Image.Image], transform: Any, mean: Any, std: Any)
             f"the transform does not normalise with mean {tuple(known[0])} and std {tuple(known[1])}: undoing them does not "
             "give a picture. Give those that it uses, mean= and std=."
         )
-    return ReadTensor.of(values, (shown.clamp(0, 1) * 255).round().to(torch.uint8))
+    return ReadTensor.of(values, (shown.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1))
 
 
 def _of_one(image: Image.Image, transform: Any) -> Tensor:
@@ -172,9 +178,10 @@ def _of_one(image: Image.Image, transform: Any) -> Tensor:
     if not isinstance(found, Tensor):
         raise InputError(f"the transform gives a {type(found).__name__}; it must give a tensor (3, H, W).")
     found = found[0] if found.ndim == 4 and len(found) == 1 else found
-    if found.ndim != 3 or found.shape[0] != 3 or not found.is_floating_point():
+    if found.ndim != 3 or found.shape[0] not in (1, 3) or not found.is_floating_point():
         raise InputError(
-            f"the transform gives {found.dtype} of shape {tuple(found.shape)}; it must give real numbers (3, H, W)."
+            f"the transform gives {found.dtype} of shape {tuple(found.shape)}; it must give real numbers (3, H, W) or "
+            "(1, H, W)."
         )
     return found.detach().cpu().float()
 

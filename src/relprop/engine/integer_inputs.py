@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.marks import POSITIONS
 from relprop.engine.spelling import writes
+from relprop.engine.tensor_attributes import POSITIONS
 from relprop.engine.tensors import tensors_in
 
 NOWHERE = 0

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from relprop.errors import InputError
 from relprop.evaluation.asks import Ask
-from relprop.evaluation.columns import Column
+from relprop.evaluation.generators import generator
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method
 from relprop.evaluation.replacements import Replacement
-from relprop.evaluation.seeds import generator
+from relprop.evaluation.score_columns import Column
 from relprop.evaluation.subject import Subject
 from relprop.evaluation.units import UnitMap
 
@@ -69,14 +69,15 @@ class SampleWork:
     def ranks(self) -> Tensor:
         """The place of each unit in the order of most relevant first, (M, N, U); 0 is removed first.
 
-        UnitMap of equal relevance come in a random order, the same for all methods. UnitMap that a sample lacks come last.
+        Units of equal relevance come in a random order, the same for all methods. Units that a sample lacks come last.
         """
         if self._ranks is None:
             count = self.units.count
-            shuffled = torch.stack(
-                [torch.randperm(count, generator=self.generator("ties", n)) for n in range(self.samples)]
-            ).to(self.relevance.device)
             values = self.relevance.masked_fill(~self.units.present(self.samples), float("-inf"))
+            shuffled = torch.arange(count).repeat(self.samples, 1)
+            for n in _tied(values):
+                shuffled[n] = torch.randperm(count, generator=self.generator("ties", n))
+            shuffled = shuffled.to(self.relevance.device)
             mixed = values.gather(2, shuffled.expand_as(values))
             order = shuffled.expand_as(values).gather(2, mixed.argsort(dim=2, descending=True, stable=True))
             places = torch.arange(count, device=order.device).expand_as(order)
@@ -95,6 +96,13 @@ class SampleWork:
     def empty(self) -> Tensor:
         """NaN for each method and sample."""
         return torch.full((len(self.methods), self.samples), float("nan"), dtype=torch.float64)
+
+
+def _tied(values: Tensor) -> list[int]:
+    """The samples in which a method gives two units the same relevance, (M, N, U)."""
+    ordered = values.sort(2).values
+    same = (ordered[..., 1:] == ordered[..., :-1]) & ordered[..., 1:].isfinite()
+    return same.any(2).any(0).nonzero()[:, 0].tolist()
 
 
 Running = Generator[Sequence[Ask], list[Tensor], list[Column]]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from relprop.data.sources import source_of
+from relprop.data.sample_sources import source_of
 from relprop.data.store import Store
 from relprop.errors import InputError, RelpropError
 from relprop.loading import models

@@ -27,7 +27,7 @@ class Mark:
 NOTE = Mark("note")
 """The note of a live tensor (`engine.notes`)."""
 POSITIONS = Mark("positions")
-"""Where the entries of a tensor of ids come from (`engine.tokens`)."""
+"""Where the entries of a tensor of ids come from (`engine.integer_inputs`)."""
 PARAMETER = Mark("parameter")
 """The parameter that a constant stands for."""
 STAND_IN = Mark("stand_in")

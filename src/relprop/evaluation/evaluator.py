@@ -12,26 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.survey import survey
 from relprop.errors import InputError
 from relprop.evaluation.adapters import as_quantus, attributor, from_quantus
 from relprop.evaluation.asks import Ask
 from relprop.evaluation.baselines import beside
 from relprop.evaluation.batches import batches, chunks, plain
-from relprop.evaluation.columns import Column, Cost, joined
-from relprop.evaluation.guard import guarded
-from relprop.evaluation.journal import ScoreJournal
+from relprop.evaluation.fingerprints import Fingerprints
+from relprop.evaluation.left_unchanged import guarded
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.methods import Method, method, methods_of
+from relprop.evaluation.metric import Metric, SampleWork
 from relprop.evaluation.metrics import metrics_of
 from relprop.evaluation.replacements import Replacement
 from relprop.evaluation.replacing import replacements_of
 from relprop.evaluation.result import Evaluation, nothing
+from relprop.evaluation.score_columns import Column, Cost, joined
+from relprop.evaluation.score_journal import ScoreJournal
 from relprop.evaluation.stream import Stream, usual_size
 from relprop.evaluation.subject import Subject, subject
 from relprop.evaluation.truth import truth_of
 from relprop.evaluation.units import UnitMap, units_of
-from relprop.evaluation.work import Metric, SampleWork
-from relprop.results.files.fingerprint import weights_sha256
 from relprop.results.identity import Identity
 from relprop.signatures import public
 from relprop.trees import batch_of, leaves
@@ -53,7 +54,7 @@ class EvaluationJob:
     seed: int
     batch_size: int | None
     journal: ScoreJournal | None
-    weights: str
+    prints: Fingerprints | None
     settings: dict[str, Any]
     replacements: list[Replacement] | None = None
     said: str = ""
@@ -129,9 +130,9 @@ def evaluate(
     journal = ScoreJournal(folder) if folder is not None else None
     found = metrics_of(metrics)
     with closing(journal) if journal is not None else nullcontext(), guarded(model), Bar(progress) as ticks:
-        weights = (weights_sha256(model) or _name(model)) if journal is not None else ""
+        prints = Fingerprints(model) if journal is not None else None
         job = EvaluationJob(
-            model, [], found, units, replace, seed, batch_size, journal, weights, settings, of=of, ticks=ticks
+            model, [], found, units, replace, seed, batch_size, journal, prints, settings, of=of, ticks=ticks
         )
         parts: list[tuple[SampleWork, list[Column]]] = []
         offset = 0
@@ -215,9 +216,12 @@ def _map(job: EvaluationJob, part: Subject, each: Method, keys: Sequence[bytes],
     if each.kind == "map":
         part_map = Method(each.name, each.given[start : start + len(part)], "map")
         return part_map.explain(part, samples, job.seed, size)
-    if job.journal is None or each.free:
+    if job.journal is None or job.prints is None or each.free:
         return each.explain(part, samples, job.seed, size)
-    names = [f"{keys[n].hex()}:{job.seed}:{each.fingerprint(n)}:{VERSION}" for n in samples]
+    # A name may stand for other rules tomorrow.
+    auto = survey(part.model, part.alone(0), forward_kwargs=part.kwargs).composite if each.given == "auto" else None
+    said = each.fingerprint(job.prints, auto)
+    names = [f"{keys[n].hex()}:{job.seed}:{said}" for n in samples]
     names = [hashlib.sha256(name.encode()).hexdigest() for name in names]
     rows: dict[int, Tensor] = {}
     for n in samples:
@@ -243,13 +247,13 @@ def _map(job: EvaluationJob, part: Subject, each: Method, keys: Sequence[bytes],
 
 def _keys(job: EvaluationJob, part: Subject, units: UnitMap) -> list[bytes]:
     """A digest of each sample with all that its scores depend on, but for what is removed."""
-    if job.journal is None:
+    if job.prints is None:
         return []
-    found = []
+    found, of = [], job.prints.of
+    same = f"{VERSION}\0{job.prints.model}\0{of(job.of)}\0{of(part.select)}\0{of(part.kwargs)}\0"
     for n in range(len(part)):
         at = units.at[n if len(units.at) > 1 else 0]
-        said = f"{job.weights}\0{part.targets([n])!r}\0{_name(job.of)}\0{_name(part.select)}\0{sorted(part.kwargs)}\0"
-        digest = hashlib.sha256(said.encode() + part.fingerprint(n))
+        digest = hashlib.sha256(f"{same}{of(part.targets([n]))}\0".encode() + part.fingerprint(n))
         digest.update(at.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         found.append(digest.digest())
     return found
@@ -323,5 +327,5 @@ class Evaluate:
     __wrapped__ = staticmethod(evaluate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Evaluation:
-        """Measures how far explanations can be trusted; see `relprop.evaluation.call.evaluate`."""
+        """Measures how far explanations can be trusted; see `relprop.evaluation.evaluator.evaluate`."""
         return evaluate(*args, **kwargs)

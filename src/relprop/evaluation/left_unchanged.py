@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from relprop.errors import ModelStateError
-from relprop.evaluation.seeds import chance, restore
+from relprop.evaluation.generators import chance, restore
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import math
 from typing import Any
 
 from relprop.errors import InputError
-from relprop.evaluation.columns import Measured
-from relprop.evaluation.statistics import best_of, mean, standard_error
-from relprop.results.frames import pandas_library
+from relprop.evaluation.paired_statistics import best_of, mean, standard_error
+from relprop.evaluation.score_columns import Measured
+from relprop.results.data_frames import pandas_library
 
 FORMS = ("text", "rich", "latex", "csv", "pandas")
 

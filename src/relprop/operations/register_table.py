@@ -38,7 +38,7 @@ class OperationRow:
 
 
 class Table(tuple[OperationRow, ...]):
-    """The rows of `table()`. `print` shows them with the defaults of the families."""
+    """The rows of `table()`. `print` shows them with the defaults of their families."""
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -46,7 +46,8 @@ class Table(tuple[OperationRow, ...]):
         return tuple(FAMILIES.values())
 
     def __str__(self) -> str:
-        families = [f"{family.name:16} {family.says}" for family in self.families]
+        lone = {row.family for row in self} if len({row.family for row in self}) == 1 else FAMILIES.keys()
+        families = [f"{family.name:16} {family.says}" for family in self.families if family.name in lone]
         return "\n".join([*families, "", *map(str, self)])
 
     __repr__ = __str__

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.torch_private.parts import part
+from relprop.torch_private.finding import part
 from relprop.torch_private.state import transforms_active
 
 wrapped: Callable[[Tensor], bool] = part(

@@ -11,7 +11,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 
 from relprop.data.chunks import NUMBERS, Chunk, chunks, content, plain
-from relprop.data.exports.parts import ExportedUnits
+from relprop.data.exports.export_folder import ExportedUnits
 from relprop.data.store import STATUS, Spec, Store
 from relprop.errors import InputError
 from relprop.optional import library
