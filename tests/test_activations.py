@@ -57,6 +57,18 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "square": torch.square,
     "cube": lambda x: x**3,
     "clamp": lambda x: x.clamp(-0.6, 0.9),
+    "clamp, in place": lambda x: (x * 1).clamp_(-0.6, 0.9),
+    "clamp to whole numbers": lambda x: x.clamp(1, 2),
+    "clamp from 1": lambda x: x.clamp(min=1),
+    "clamp from 1, in place": lambda x: (x * 1).clamp_(min=1.0),
+    "clamp from -1": lambda x: x.clamp_min(-1),
+    "clamp from -1, in place": lambda x: (x * 1).clamp_min_(-1),
+    "clamp up to 1": lambda x: x.clamp(max=1),
+    "clamp up to 1, in place": lambda x: (x * 1).clamp_max_(1),
+    "clamp up to -0.5": lambda x: x.clamp_max(-0.5),
+    "hardtanh, in place": lambda x: F.hardtanh(x * 1, -0.3, 1.1, inplace=True),
+    "threshold, in place": lambda x: F.threshold(x * 1, 0.1, 0.4, inplace=True),
+    "maximum with 1": lambda x: torch.maximum(x, torch.ones_like(x)),
     "abs": torch.abs,
     "log1p of a square": lambda x: torch.log1p(x**2),
 }
@@ -289,3 +301,40 @@ def test_an_activation_of_ones_own_that_jumps_starts_before_a_shift() -> None:
         torch.testing.assert_close(R.values, torch.tensor([[0.0, 1.3, 2.5, 0.0]], dtype=torch.float64))
     finally:
         TABLE.pop(operation)
+
+
+# Bounds of their own for each entry: of each feature, or of each row.
+LOWS = torch.linspace(-0.6, 0.35, 13, dtype=torch.float64)
+BY_ENTRY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "clamp, below": lambda x, low: x.clamp(min=low),
+    "clamp, above": lambda x, low: x.clamp(max=low),
+    "clamp": lambda x, low: torch.clamp(x, low, low + 0.5),
+    "clip": lambda x, low: torch.clip(x, low, low + 0.5),
+    "clamp in place": lambda x, low: (x * 1).clamp_(low, low + 0.5),
+    "maximum": lambda x, low: torch.maximum(x, low),
+    "maximum, turned": lambda x, low: torch.maximum(low, x),
+    "minimum": lambda x, low: torch.minimum(x, low),
+    "fmax": lambda x, low: torch.fmax(x, low),
+    "a minimum of a maximum": lambda x, low: torch.minimum(torch.maximum(x, low), low + 0.5),
+}
+
+
+@pytest.mark.parametrize("shape", [(3,), (13,), (2, 1), (2, 13)], ids=str)
+@pytest.mark.parametrize("name", BY_ENTRY)
+def test_bounds_of_each_entry(name: str, shape: tuple[int, ...]) -> None:
+    """The winner takes all: at the end of a model, between layers, and as a factor of what it is a function of."""
+    low = torch.cat([LOWS, LOWS - 0.2])[: torch.Size(shape).numel()].reshape(shape)
+    f = partial(BY_ENTRY[name], low=low)
+    x = torch.randn(2, max(3, shape[-1]), dtype=torch.float64)
+    x[0, 0], x[1, 1], x[0, 2] = 0.0, 1e-7, 0.2
+    v = torch.randn(x.shape[1], dtype=torch.float64)
+    options: dict[str, Any] = {"composite": "zero", "multiply_by_inputs": False}
+
+    def won(x: Tensor) -> Tensor:
+        return (f(x) == x).double()
+
+    close(relprop.attribute(f, x, lambda y: y @ v, **options).values, won(x) * v)
+    inside = relprop.attribute(lambda x: f(x * 2 - 0.1) * v, x, lambda y: y.sum(1), **options)
+    close(inside.values, 2 * won(2 * x - 0.1) * v)
+    product = relprop.attribute(lambda x: x * f(x), x, lambda y: y @ v, **options)
+    close(product.values, 0.5 * (f(x) + x * won(x)) * v)  # half to each factor

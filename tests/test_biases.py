@@ -141,3 +141,39 @@ def test_operands_by_name() -> None:
     named = relprop.attribute(lambda a, b: c.baddbmm(batch2=b, batch1=a, beta=0.5), (a, b), score, composite="attnlrp")
     close(named.values[0], 0.5 * a * b.sum(2)[:, None])
     close(named.values[1], 0.5 * b * a.sum(1)[:, :, None])
+
+
+# What is added to tokens (N, T, F), and whether it is a position encoding: it differs from step to step.
+ADDED: dict[str, tuple[tuple[int, int, int], tuple[int, ...], bool]] = {
+    "steps and features": ((2, 3, 4), (3, 4), True),
+    "with the axis of samples": ((2, 3, 4), (1, 3, 4), True),
+    "of each sample": ((2, 3, 4), (2, 3, 4), True),
+    "one feature": ((2, 3, 1), (3, 1), True),
+    "as many features as samples": ((3, 3, 3), (3, 3), True),
+    "one step": ((2, 1, 4), (1, 4), False),
+    "features alone": ((2, 3, 4), (4,), False),
+    "one step for all": ((2, 3, 4), (1, 4), False),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+@pytest.mark.parametrize("kind", ["numbers", "zeros", "a mask"])
+def test_which_constants_are_positions(name: str, kind: str) -> None:
+    """R of an encoding is its share of the sum, `p_tf G_tf`, at its steps; a mask and zeros are none."""
+    shape, of_constant, is_one = ADDED[name]
+    constant = torch.randn(of_constant).double()
+    if kind == "zeros":
+        constant.zero_()
+    elif kind == "a mask":
+        constant.view(-1)[::2] = -math.inf
+    x, w = torch.randn(shape).double(), torch.randn(shape[1:]).double()
+    found = relprop.attribute(
+        lambda x: ((x + constant).nan_to_num(neginf=0.0) * w).flatten(1).sum(1, keepdim=True),
+        x, 0, composite="zero", positions=True,
+    )  # fmt: skip
+    if not is_one or kind != "numbers":
+        assert not found.positions
+        return
+    (reported,) = found.positions.values()
+    wanted = (constant.expand(shape) * w).sum(2)  # of each sample, or of all where they share the encoding
+    close(reported, wanted if constant.shape == shape else wanted.sum(0).reshape(reported.shape))

@@ -82,6 +82,18 @@ def test_graph(tmp_path: Path) -> None:
         ],
     )
     assert done.exit_code == 0, done.output
-    assert "heads" in done.output and "Strongest walks" in out.read_text()
+    assert "heads" in done.output and "Strongest walks" in out.read_text() and "mlp.down_proj" in out.read_text()
+    alone = tmp_path / "heads.csv"
+    run = [
+        "graph",
+        "the capital of france is",
+        "--model",
+        f"hf:{tmp_path / 'model'}",
+        "--no-neurons",
+        "--out",
+        str(alone),
+    ]
+    assert CliRunner().invoke(app, run).exit_code == 0
+    assert "heads" in alone.read_text() and "mlp.down_proj" not in alone.read_text()
     wrong = CliRunner().invoke(app, ["graph", "the", "--model", f"hf:{tmp_path / 'model'}", "--against", "the capital"])
     assert wrong.exit_code != 0 and "--against is one token" in " ".join(wrong.output.split())

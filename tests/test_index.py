@@ -81,6 +81,7 @@ def equal(a: relprop.Index, b: relprop.Index) -> None:
             for name in ("values", "samples", "positions"):
                 x, y = getattr(getattr(one, by), name), getattr(getattr(other, by), name)
                 torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-9)
+        assert torch.equal(one.seen, other.seen)
         torch.testing.assert_close(one.class_sum, other.class_sum)
         assert torch.equal(one.class_count, other.class_count)
         if one.vectors is not None:
@@ -152,7 +153,8 @@ def test_data_without_labels_and_of_several_sizes() -> None:
     index = relprop.index(net, samples, layers=["0"], keep=2)
     assert index.about["labels"] is False and index.samples == 6
     predicted = torch.tensor([int(net(x[None]).argmax()) for x in samples])
-    assert torch.equal(index.layers["0"].class_count, torch.bincount(predicted))
+    of, counts = index.layers["0"], torch.bincount(predicted)
+    assert torch.equal(of.seen, counts.nonzero()[:, 0]) and torch.equal(of.class_count, counts[counts > 0])
     wider = [torch.randn(2, 6, 6 + n, dtype=torch.float64) for n in range(4)]
     for one in relprop.index(net, wider, layers=["0"], keep=4)["0", 1].references("activation"):
         hidden = net[0](wider[one.sample][None])[0, 1]
@@ -178,6 +180,19 @@ def test_tokens_and_heads() -> None:
     assert len(index["q", 3].references("activation")[0].position) == 1
     other = relprop.index(net, samples, layers=["q"], keep=2, axes={"q": 0})
     assert len(other.layers["q"].relevance.values) == 4
+
+
+def test_many_classes_take_no_room_without_samples() -> None:
+    """The classes of a language model are its tokens: only those that were explained are kept."""
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 50_000))
+    index = relprop.index(net, [(torch.rand(4), label) for label in (7, 49_999, 7, 3)], layers=["1"], keep=2)
+    of = index.layers["1"]
+    assert of.seen.tolist() == [3, 7, 49_999] and of.class_count.tolist() == [1, 2, 1] and of.class_sum.shape == (3, 6)
+    assert {c for c, _ in index["1", int(of.shares[2].argmax())].classes()} <= {3, 7, 49_999}
+    assert index.of_class(49_999, "1", 1)[0][0] == int(of.shares[2].argmax())
+    assert torch.equal(of.per_class[7], of.shares[1]) and not of.per_class[8].any()
+    with pytest.raises(InputError, match="no sample of class 8"):
+        index.of_class(8, "1")
 
 
 def test_memory_of_a_large_index() -> None:

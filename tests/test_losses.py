@@ -94,6 +94,22 @@ KEEPING = {
 }
 
 
+PLACES = torch.tensor([[1, 0], [0, 0], [1, 1]])
+CLASSES = torch.tensor([0.3, 1.7], dtype=D)
+KEEPING |= {  # of one sample, and of classes at each place of a picture
+    "one sample": lambda x, **k: F.cross_entropy(x[1], IDS[2], W, label_smoothing=0.2, **k),
+    "one sample, ignored": lambda x, **k: F.cross_entropy(torch.cat([x[1], x[2]]), IDS[1], ignore_index=3, **k),
+    "one sample, probabilities": lambda x, **k: F.cross_entropy(x[1], SOFT[0], W, **k),
+    "one sample, logarithms": lambda x, **k: F.nll_loss(x[1], IDS[2], W, **k),
+    "one sample, several margins": lambda x, **k: F.multi_margin_loss(x[1], IDS[2], margin=0.6, weight=W, **k),
+    "places": lambda x, **k: F.cross_entropy(x.reshape(3, 2, 2), PLACES, CLASSES, label_smoothing=0.2, **k),
+    "places, ignored": lambda x, **k: F.cross_entropy(x.reshape(3, 2, 2), PLACES, CLASSES, ignore_index=0, **k),
+    "places, probabilities": lambda x, **k: F.cross_entropy(x.reshape(3, 2, 2), SOFT.reshape(3, 2, 2), CLASSES, **k),
+    "places, logarithms": lambda x, **k: F.nll_loss(x.reshape(3, 2, 2), PLACES, CLASSES, ignore_index=1, **k),
+    "pictures": lambda x, **k: F.cross_entropy(x.reshape(3, 2, 2, 1), PLACES[..., None], CLASSES, **k),
+}
+
+
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 @pytest.mark.parametrize("name", KEEPING)
 def test_steps_whose_gradient_is_exact(name: str, reduction: str) -> None:

@@ -125,6 +125,51 @@ def test_the_books_balance(form: str) -> None:
     close(sum(R.ledger.values()) if R.ledger else torch.zeros_like(R.residual), R.residual)
 
 
+SUMS: dict[str, tuple[Callable[..., Tensor], str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "addmm": (torch.addmm, "ni,io->nio", (N, O), (N, I), (I, O)),
+    "addmm of a row": (torch.addmm, "ni,io->nio", (O,), (N, I), (I, O)),
+    "addmv": (torch.addmv, "ni,i->ni", (N,), (N, I), (I,)),
+    "addbmm": (torch.addbmm, "hti,hio->thio", (T, O), (H, T, I), (H, I, O)),
+    "baddbmm": (torch.baddbmm, "hti,hio->htio", (H, T, O), (H, T, I), (H, I, O)),
+}
+"""The function, the letters of its contributions with what is summed before the last of them, the operands' shapes."""
+SUMMED = {"ni,io->nio": 1, "ni,i->ni": 1, "hti,hio->thio": (1, 2), "hti,hio->htio": 2}
+
+
+@pytest.mark.parametrize("numbers", [{}, {"beta": 2.0, "alpha": -0.5}, {"beta": 0.0}, {"alpha": 3.0}], ids=str)
+@pytest.mark.parametrize("live", ["c", "a", "b", "ca", "cb", "ab", "cab"])
+@pytest.mark.parametrize("name", SUMS)
+def test_a_sum_with_a_product(name: str, live: str, numbers: dict[str, float]) -> None:
+    """`y = beta c + alpha a b`: each summand gets its share of y, and two live factors get half each of theirs."""
+    function, letters, *shapes = SUMS[name]
+    operands = dict(zip("cab", (given(shape) for shape in shapes), strict=True))
+
+    def model(*inputs: Tensor) -> Tensor:
+        all_of = operands | dict(zip(live, inputs, strict=True))
+        return function(all_of["c"], all_of["a"], all_of["b"], **numbers)
+
+    y = function(*operands.values(), **numbers)
+    r = drawn(*y.shape)
+    found = relprop.attribute(model, tuple(operands[k] for k in live), lambda out: (out * r).sum(), composite="zero")
+
+    alpha, beta = numbers.get("alpha", 1.0), numbers.get("beta", 1.0)
+    per_unit = r  # R / y, where R = y r
+    parts = alpha * torch.einsum(letters, operands["a"], operands["b"])
+    of_output = per_unit.expand(parts.sum(SUMMED[letters]).shape)
+    axes = (SUMMED[letters],) if isinstance(SUMMED[letters], int) else SUMMED[letters]
+    for axis in axes:
+        of_output = of_output.unsqueeze(axis)
+    shares = parts * of_output * (0.5 if "a" in live and "b" in live else 1.0)
+    of_a, of_b = letters.split("->")[0].split(",")
+    out = letters.split("->")[1]
+    wanted = {"a": torch.einsum(f"{out}->{of_a}", shares), "b": torch.einsum(f"{out}->{of_b}", shares)}
+    of_c = beta * operands["c"] * r
+    wanted["c"] = of_c.sum(0) if operands["c"].ndim < y.ndim else of_c
+    values = found.values if isinstance(found.values, (list, tuple)) else [found.values]
+    for which, one in zip(live, values, strict=True):
+        close(one, wanted[which].reshape(one.shape))
+
+
 class Headed(nn.Module):
     """Three spellings of one layer with a matrix for each head, and a layer after it."""
 

@@ -17,6 +17,7 @@ from relprop.errors import InputError
 from relprop.loading import models, samples
 from relprop.loading.network import Loaded
 from relprop.rendering.visible import quoted, visible
+from relprop.text.parts import find_parts
 
 
 class Files:
@@ -128,13 +129,14 @@ def graph(
     against: Annotated[
         str | None, typer.Option(help="Of a language model: explain the next token rather than this one.")
     ] = None,
-    keep: Annotated[int, typer.Option(help="How many heads.", min=1)] = 30,
+    keep: Annotated[int, typer.Option(help="How many heads and neurons.", min=1)] = 30,
+    neurons: Annotated[bool, typer.Option(help="Whether neurons of MLPs are nodes as well.")] = True,
     composite: Annotated[str, typer.Option(help="The rules.")] = "attnlrp",
     out: Annotated[Path, typer.Option(help=".html, .svg, .png, .json, .graphml, .dot or .csv.")] = Path(
         "relprop-graph.html"
     ),
 ) -> None:
-    """Draw which attention heads passed relevance to which, for one text."""
+    """Draw which attention heads and neurons passed relevance to which, for one text."""
     with errors_in_one_line():
         loaded = models.load(model)
         if loaded.tokenizer is None:
@@ -157,8 +159,11 @@ def graph(
                     raise InputError(f"{quoted(against)} is the next token itself; name another one.")
                 target = relprop.Contrast(target, (len(names) - 1, other[0]))
         seen = relprop.attribute(loaded.model, ids, target, composite=composite, layers="*.heads", **options)
+        nodes: list[Any] = list(seen.layers)
+        if neurons:
+            nodes += [relprop.units(path, at="input").each(0, 1) for path in find_parts(loaded.model).mlp]
         made = relprop.graph(
-            loaded.model, ids, target, nodes=list(seen.layers), keep=keep, composite=composite, tokens=names, **options
+            loaded.model, ids, target, nodes=nodes, keep=keep, composite=composite, tokens=names, **options
         )
         made.save(out)
         typer.echo(visible(f"{made!r}\n{out}", lines=True))

@@ -68,9 +68,10 @@ class UnitIndex:
 
     def classes(self, most: int = 5) -> list[tuple[int, float]]:
         """The classes in which the unit has the largest mean share of relevance."""
-        column = self.index.layers[self.layer].per_class[:, self.unit]
+        of = self.index.layers[self.layer]
+        column = of.class_sum[:, self.unit] / of.class_count
         best = column.argsort(descending=True, stable=True)[:most]
-        return [(int(c), float(column[c])) for c in best if float(column[c]) != 0]
+        return [(int(of.seen[c]), float(column[c])) for c in best if float(column[c]) != 0]
 
     @public(".snippets")
     def snippets(self, by: str = "relevance", most: int = 6, *, around: int | None = None) -> list[Snippet]:
@@ -151,9 +152,9 @@ class Index:
         if layer not in self.layers:
             raise InputError(f"the index has no layer {layer!r}. It has: {', '.join(self.layers)}.")
         of = self.layers[layer]
-        if not isinstance(label, int) or not 0 <= label < len(of.class_count) or not int(of.class_count[label]):
+        if not isinstance(label, int) or not bool((of.seen == label).any()):
             raise InputError(f"the index has seen no sample of class {label!r}.")
-        row = of.per_class[label]
+        row = of.shares[of.seen == label][0]
         best = row.argsort(descending=True, stable=True)[:most]
         return [(int(u), float(row[u])) for u in best]
 
@@ -248,17 +249,11 @@ def _runs(rows: list[list[int]]) -> list[list[int]]:
 def _joined(one: IndexedLayer, other: IndexedLayer, order: Tensor) -> IndexedLayer:
     pairs = {name: (getattr(one, name), getattr(other, name)) for name in EACH}
     each: Any = {name: None if a is None or b is None else torch.cat([a, b])[order] for name, (a, b) in pairs.items()}
-    count = max(len(one.class_count), len(other.class_count))
-
-    def padded(t: Tensor) -> Tensor:
-        return torch.cat([t, t.new_zeros(count - len(t), *t.shape[1:])])
-
     return replace(
         one,
         relevance=one.relevance.merge(other.relevance),
         activation=one.activation.merge(other.activation),
-        class_sum=padded(one.class_sum) + padded(other.class_sum),
-        class_count=padded(one.class_count) + padded(other.class_count),
+        **one.adding(other.seen, other.class_sum, other.class_count),
         **each,
     )
 

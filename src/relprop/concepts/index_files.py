@@ -34,8 +34,9 @@ class IndexedLayer:
     Attributes:
         relevance: the samples with the most relevance of each unit, for the class of the sample (RelMax).
         activation: the samples with most activation (ActMax).
-        class_sum: (C, U): for each class the sum over its samples of the unit's share in the sizes of relevance.
-        class_count: (C,): the number of samples.
+        seen: (K,), int64: the classes of which there are samples, ascending.
+        class_sum: (K, U): for each of them the sum over its samples of the unit's share in the sizes of relevance.
+        class_count: (K,): the number of samples.
         shape: what the layer gives for one sample; for samples of different sizes, of the first.
         axis: the axis of the units in it.
         vectors: (N, U), float16: the relevance of each unit in each sample, if asked for; likewise what follows.
@@ -46,6 +47,7 @@ class IndexedLayer:
 
     relevance: Tops
     activation: Tops
+    seen: Tensor
     class_sum: Tensor
     class_count: Tensor
     shape: tuple[int, ...]
@@ -58,7 +60,21 @@ class IndexedLayer:
     @property
     def per_class(self) -> Tensor:
         """The mean share of each unit in each class, (C, U); 0 for classes without samples."""
-        return self.class_sum / self.class_count.clamp(min=1)[:, None]
+        every = self.class_sum.new_zeros(int(self.seen.max()) + 1 if len(self.seen) else 0, self.class_sum.shape[1])
+        return every.index_copy(0, self.seen, self.shares)
+
+    @property
+    def shares(self) -> Tensor:
+        """The mean share of each unit in each class of which there are samples, (K, U)."""
+        return self.class_sum / self.class_count[:, None]
+
+    def adding(self, classes: Tensor, sums: Tensor, counts: Tensor) -> dict[str, Any]:
+        """The fields of classes with more sums (N, U) and counts (N,) of classes (N,), which may occur several times."""
+        seen = torch.cat([self.seen, classes]).unique()
+        before, now = torch.searchsorted(seen, self.seen), torch.searchsorted(seen, classes)
+        total = sums.new_zeros(len(seen), sums.shape[1]).index_add(0, before, self.class_sum).index_add(0, now, sums)
+        count = counts.new_zeros(len(seen)).index_add(0, before, self.class_count).index_add(0, now, counts)
+        return {"seen": seen, "class_sum": total, "class_count": count}
 
 
 def write(layers: dict[str, IndexedLayer], about: dict[str, Any], folder: str | PathLike[str]) -> None:
@@ -107,7 +123,7 @@ def _parts(layer: IndexedLayer) -> dict[str, Tensor]:
         for by in ("relevance", "activation")
         for name in ("values", "samples", "positions")
     }
-    found |= {"class_sum": layer.class_sum, "class_count": layer.class_count}
+    found |= {"seen": layer.seen, "class_sum": layer.class_sum, "class_count": layer.class_count}
     return found | {name: kept for name in EACH if (kept := getattr(layer, name)) is not None}
 
 
@@ -135,7 +151,7 @@ def _restored(manifest: Any, found: dict[str, Tensor], digest: str) -> tuple[dic
             for by in ("relevance", "activation")
         ]
         layer = IndexedLayer(
-            tops[0], tops[1], take("class_sum"), take("class_count"), shape, axis,
+            tops[0], tops[1], take("seen"), take("class_sum"), take("class_count"), shape, axis,
             **{name: found.pop(f"{n}.{name}", None) for name in EACH},
         )  # fmt: skip
         _check(layer, shape[axis], str(path)[:40])
@@ -169,7 +185,9 @@ def _check(layer: IndexedLayer, units: int, path: str) -> None:
         )  # fmt: skip
         if not good:
             raise ValueError(f"the references of layer {path!r} do not fit its units")
-    if layer.class_sum.shape != (len(layer.class_count), units) or layer.class_count.ndim != 1:
+    count = len(layer.class_count) if layer.class_count.ndim == 1 else -1
+    ascending = layer.seen.shape == (count,) and layer.seen.dtype == torch.int64 and bool((layer.seen.diff() > 0).all())
+    if layer.class_sum.shape != (count, units) or not ascending or bool((layer.seen[:1] < 0).any()):
         raise ValueError(f"the classes of layer {path!r} do not fit its units")
     each = [(name, kept) for name in EACH if (kept := getattr(layer, name)) is not None]
     for name, kept in each:

@@ -224,20 +224,15 @@ class _Builder:
         layer = self._layers.get(path)
         if layer is None:
             tops, units = Tops.empty(by_unit.shape[1], self._keep), by_unit.shape[1]
-            none = torch.zeros(0, units, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+            number = torch.zeros(0, dtype=torch.int64)
+            none = number, torch.zeros(0, units, dtype=torch.float64), number
             layer = IndexedLayer(tops, tops, *none, tuple(relevance.shape[1:]), axis)
         ranked = share if self._normalise else sums
-        count = max(len(layer.class_count), int(classes.max()) + 1)
-        class_sum = torch.cat(
-            [layer.class_sum, layer.class_sum.new_zeros(count - len(layer.class_sum), share.shape[1])]
-        )
-        class_count = torch.cat([layer.class_count, layer.class_count.new_zeros(count - len(layer.class_count))])
         self._layers[path] = replace(
             layer,
             relevance=layer.relevance.add(ranked.cpu(), numbers, at.cpu()),
             activation=layer.activation.add(most.cpu(), numbers, place.cpu()),
-            class_sum=class_sum.index_add(0, classes, share.cpu()),
-            class_count=class_count.index_add(0, classes, torch.ones_like(classes)),
+            **layer.adding(classes, share.cpu(), torch.ones_like(classes)),
         )
         if self._vectors:
             made = (sums.cpu().half(), acts.mean(2).cpu().half(), classes.int(), _predicted(state.output, classes))

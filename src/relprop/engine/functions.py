@@ -72,10 +72,8 @@ class _Hidden(torch.autograd.Function):
 
 
 def read_by_rule(x: Tensor) -> Tensor:
-    """A saved operand for a rule. If relevance is differentiated by it, and not by a seed alone, there is a warning."""
-    if not torch.is_grad_enabled() or x.grad_fn is None or recording():
-        return x
-    return applied(_Hidden, x)
+    """A saved operand for a rule in a backward pass that is recorded. A derivative by it, not by a seed alone, warns."""
+    return x if x.grad_fn is None or recording() else applied(_Hidden, x)
 
 
 class _Custom(torch.autograd.Function):
@@ -96,7 +94,7 @@ class _Custom(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        found = ctx.propagate(read_by_rule(x), g)
+        found = ctx.propagate(read_by_rule(x) if torch.is_grad_enabled() else x, g)
         if found is None:
             raise RuleError("a rule returned None: its method returns G at the input, a tensor in the input's shape.")
         return found, None, None
@@ -153,7 +151,7 @@ class _Written(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        return None, ctx.propagate(read_by_rule(x), g), None, None
+        return None, ctx.propagate(read_by_rule(x) if torch.is_grad_enabled() else x, g), None, None
 
 
 def written(target: Tensor, x: Tensor, write: Callable[[], object], propagate: Propagate) -> Tensor:

@@ -19,7 +19,7 @@ from relprop.operations.activations import detached
 from relprop.operations.folding import behind_views
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.linear import weighted
-from relprop.operations.maps import Contraction, Diagonal
+from relprop.operations.maps import Diagonal
 from relprop.torch_private.recorded import recording
 
 
@@ -55,7 +55,7 @@ def batch_norm(
         arguments = (running_mean, running_var, weight, bias, False, momentum, eps, *rest)
         call.keeps_zeros()
         linear = layer.weighted.linear
-        if linear.channel_axis is None or isinstance(linear, Contraction):
+        if linear.channel_axis is None:
             scale, shift = (linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
         scale = scale if factor is None else scale * factor  # of a layer that was scaled before
         return layer.folded(scale, shift).apply(lambda: call(detached, *arguments))

@@ -35,7 +35,12 @@ def bounded(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple, dict]) -> Any:
-    """`min(max(x, low), high)`, where `how` gives the function of `x` that computes it and its other arguments."""
+    """`min(max(x, low), high)`, where `how` gives the function of `x` that computes it and its other arguments.
+
+    With bounds that differ from entry to entry, the winner takes all, as in `extremum`.
+    """
+    if call.way is Way.DEFAULT and any(isinstance(v, Tensor) and v.numel() > 1 for v in (low, high)):
+        return NotImplemented if call.inplace else call()
     rectifies = isinstance(low, (int, float)) and low == 0 and input.is_floating_point()
     if rectifies and (high is None or high == float("inf")):
         return relu(call, input)

@@ -37,7 +37,7 @@ class Followed(Propagation):
             return None
         if func in _WITHOUT:
             return super().__torch_function__(Tensor.view_as, types, (args[0], args[0]), kwargs)
-        if func in _TO_NUMPY and args[0].requires_grad:
+        if func in _TO_NUMPY:
             return func(args[0].detach(), *args[1:], **(kwargs or {}))
         return super().__torch_function__(func, types, args, kwargs)
 

@@ -94,7 +94,6 @@ class Contraction(Map):
     def __init__(self, live: str, constant: str, output: str) -> None:
         self.live, self.constant, self.output = live, constant, output
         self.channels = set(constant) & set(output) - set(live)
-        self.channel_axis = -1 if output[-1:] in self.channels and output else None
         self.extent = tuple(n for n, label in enumerate(live) if label in constant and label not in output)
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:

@@ -30,6 +30,7 @@ def svg(
     """Marks on white paper as one `<svg>` element, for a file or a page."""
     drawn = "\n".join(filter(None, map(_mark, marks)))
     about = f"<title>{escape(visible(description))}</title>" if description else ""
+    role = 'role="img"' if description else 'aria-hidden="true"'  # a picture without words is nothing to read
     wide, high = _n(width), _n(height)
     size = (
         f'width="100%" height="{high}" preserveAspectRatio="none"'
@@ -38,7 +39,7 @@ def svg(
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {wide} {high}" '
-        f'role="img" font-family="{_FONTS}">\n{about}\n'
+        f'{role} font-family="{_FONTS}">\n{about}\n'
         f'<rect width="{wide}" height="{high}" fill="#ffffff"/>\n{drawn}\n</svg>\n'
     )
 

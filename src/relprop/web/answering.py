@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +15,7 @@ from relprop.rendering.visible import visible
 from relprop.web.gradio_here import gradio
 from relprop.web.limits import Limits
 from relprop.web.sessions import Sessions
+from relprop.web.settings import LONGEST_LINK
 from relprop.web.work_queue import WorkQueue
 
 log = logging.getLogger("relprop.web")
@@ -69,11 +71,26 @@ class Desk:
         limits: what a visitor may send.
         sessions: what visitors asked and were answered.
         work: runs one explanation at a time.
+        tab: the number of the tab whose part this is; a page without tabs is one.
     """
 
     limits: Limits
     sessions: Sessions
     work: WorkQueue
+    tab: int = 0
+
+    def own(self, name: str) -> str:
+        """A name that is no other tab's, for what is kept and for parts of the page."""
+        return f"{name}-{self.tab}" if self.tab else name
+
+    def linked(self, query: str) -> str:
+        """The link of settings, which leads to this tab."""
+        return f"{query}&tab={self.tab}" if self.tab and query else query
+
+    def asked(self, query: Any) -> str:
+        """The settings of the page's address, if they are for this tab."""
+        text = str(query or "")
+        return text if tab_of(text) == self.tab else ""
 
     @classmethod
     def of(cls, limits: Limits | None = None) -> Desk:
@@ -85,3 +102,9 @@ class Desk:
         """A visitor closed the page."""
         self.work.leave(session)
         self.sessions.forget(session)
+
+
+def tab_of(query: str) -> int:
+    """The number of the tab to which an address leads; 0 where it says nothing of that form."""
+    found = re.search(r"[?&]tab=(\d{1,3})(&|$)", query[:LONGEST_LINK])
+    return int(found[1]) if found else 0

@@ -33,8 +33,8 @@ NOTHING = "nothing"
 class SettingsFields:
     """The fields of the settings."""
 
-    def __init__(self, subject: PageSubject) -> None:
-        self.subject = subject
+    def __init__(self, subject: PageSubject, desk: Desk) -> None:
+        self.subject, self.desk = subject, desk
         self.pictures = subject.reads == "picture"
 
     def add(self) -> None:
@@ -45,30 +45,44 @@ class SettingsFields:
         self.query = gr.Textbox(visible=False)
         if labels:
             of = [("the likeliest", NOTHING), *labels]
-            self.target = gr.Dropdown(of, value=NOTHING, label="Class", elem_id="target")
+            self.target = gr.Dropdown(of, value=NOTHING, label="Class", elem_id=self.desk.own("target"))
             self.against = gr.Dropdown(
-                [("nothing", NOTHING), *labels], value=NOTHING, label="Against", elem_id="against"
+                [("nothing", NOTHING), *labels], value=NOTHING, label="Against", elem_id=self.desk.own("against")
             )
         else:
             # An empty field of numbers sends 0, which is a class.
             self.target = gr.Textbox(
-                label="Class (number; empty is the likeliest)", max_length=10, elem_id="target", submit_btn=False
+                label="Class (number; empty is the likeliest)",
+                max_length=10,
+                elem_id=self.desk.own("target"),
+                submit_btn=False,
             )
-            self.against = gr.Textbox(label="Against (number)", max_length=10, elem_id="against", submit_btn=False)
+            self.against = gr.Textbox(
+                label="Against (number)", max_length=10, elem_id=self.desk.own("against"), submit_btn=False
+            )
         self.composites = gr.Dropdown(
             ["auto", *NAMES], value=list(usual.composites), multiselect=True, max_choices=MOST_COMPOSITES,
-            label="Composites, side by side", elem_id="composites",
+            label="Composites, side by side", elem_id=self.desk.own("composites"),
         )  # fmt: skip
         with gr.Row():
             self.gamma = gr.Slider(
-                0, 2, value=0.25, step=0.01, label="Gamma", min_width=150, elem_id="gamma", interactive=True
+                0,
+                2,
+                value=0.25,
+                step=0.01,
+                label="Gamma",
+                min_width=150,
+                elem_id=self.desk.own("gamma"),
+                interactive=True,
             )
-            self.own = gr.Checkbox(value=True, label="Gamma as the composite says", min_width=150, elem_id="own-gamma")
+            self.own = gr.Checkbox(
+                value=True, label="Gamma as the composite says", min_width=150, elem_id=self.desk.own("own-gamma")
+            )
         self.first = gr.Radio(
             [(name, key) for key, name in FIRST.items() if self.pictures or key != "zbox"],
             value=usual.first,
             label="Rule of the first layer",
-            elem_id="first",
+            elem_id=self.desk.own("first"),
         )
         with gr.Accordion("Drawing", open=False, visible=self.pictures):
             self.strength = gr.Slider(0, 1, value=usual.strength, step=0.05, label="Strength of the map on the picture")
@@ -178,7 +192,7 @@ class Downloads:
 
     def shown(self, code: str, settings: Linked) -> list[Any]:
         """The values of the fields."""
-        return [code, settings.link()]
+        return [code, self.desk.linked(settings.link())]
 
     def empty(self) -> list[Any]:
         """The values where nothing is shown."""

@@ -111,6 +111,9 @@ class Guard:
         folder = rules.folder or os.environ.get("GRADIO_TEMP_DIR")
         self._folder = None if folder is None else Path(os.path.realpath(folder))
         self._headers = _response_headers(rules.around)
+        # What a visitor uploaded is a picture or data here, never a page.
+        alone = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox")
+        self._of_files = [alone, *self._headers[1:]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -126,9 +129,10 @@ class Guard:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                ours = {name for name, _ in self._headers}
+                given = self._of_files if str(scope["path"]).startswith(f"{_API}/file=") else self._headers
+                ours = {name for name, _ in given}
                 kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in ours]
-                message = {**message, "headers": [*kept, *self._headers]}
+                message = {**message, "headers": [*kept, *given]}
             await send(message)
 
         try:

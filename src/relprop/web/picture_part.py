@@ -55,7 +55,8 @@ class PictureFields:
 
     def __init__(self, subject: PageSubject, desk: Desk, examples: list[tuple[str, Image.Image]]) -> None:
         self.subject, self.desk, self.examples = subject, desk, examples
-        self.asked = controls.SettingsFields(subject)
+        self.asked = controls.SettingsFields(subject, desk)
+        self.part = desk.own(PART)
 
     def add(self) -> None:
         """Adds the fields and their events."""
@@ -72,26 +73,34 @@ class PictureFields:
                     apply_default_css=False,
                     visible=bool(self.examples),
                 )
-                self.classes = gr.Radio(label="The largest classes", choices=[], visible=False, elem_id="classes")
+                self.classes = gr.Radio(
+                    label="The largest classes", choices=[], visible=False, elem_id=self.desk.own("classes")
+                )
                 self.asked.add()
             with gr.Column(scale=5, min_width=320):
                 self.stage = gr.HTML(
-                    styled(_HINT), js_on_load=scripts.RECTANGLE, apply_default_css=False, elem_id="maps"
+                    styled(_HINT), js_on_load=scripts.RECTANGLE, apply_default_css=False, elem_id=self.desk.own("maps")
                 )
                 with gr.Accordion("How much relevance lies in a rectangle", open=True):
                     self.read = gr.HTML(
                         styled('<p class="hint">Draw a rectangle on a map, or give its corners.</p>'),
-                        elem_id="inside",
+                        elem_id=self.desk.own("inside"),
                         apply_default_css=False,
                     )
                     with gr.Row():
                         self.corners = [
                             gr.Number(
-                                label=name, precision=0, minimum=0, min_width=70, elem_id=f"corner-{name.lower()}"
+                                label=name,
+                                precision=0,
+                                minimum=0,
+                                min_width=70,
+                                elem_id=self.desk.own(f"corner-{name.lower()}"),
                             )
                             for name in ("Left", "Top", "Right", "Bottom")
                         ]
-                self.kept = controls.Downloads(OF_PICTURES, self.desk, PART, drawing=pictures.PictureAnswer.options)
+                self.kept = controls.Downloads(
+                    OF_PICTURES, self.desk, self.part, drawing=pictures.PictureAnswer.options
+                )
                 self.kept.add()
         programs.add(self.picture, self._of_program, _values)
         self._listen(gr)
@@ -154,7 +163,7 @@ class PictureFields:
             return self.cleared()
         session = self.desk.sessions.of(str(request.session_hash))
         session.files.add(path)
-        session.given[PART] = [limits.picture(path, self.desk.limits)]
+        session.given[self.part] = [limits.picture(path, self.desk.limits)]
         settings = self.asked.settings(fields).changed(target=None, against=None, example=None)
         return self._answer(request, settings)
 
@@ -166,7 +175,7 @@ class PictureFields:
         return (shown, *self._answer(request, settings))
 
     def _example(self, request: Any, number: int) -> Image.Image:
-        self.desk.sessions.of(str(request.session_hash)).given[PART] = [self.examples[number]]
+        self.desk.sessions.of(str(request.session_hash)).given[self.part] = [self.examples[number]]
         return self.examples[number][1]
 
     def other_class(self, number: Any, *fields: Any, request: Any) -> Any:
@@ -176,12 +185,12 @@ class PictureFields:
 
     def again(self, *fields: Any, request: Any) -> Any:
         """Explains the same picture by other settings."""
-        if not self.desk.sessions.of(str(request.session_hash)).given.get(PART):
+        if not self.desk.sessions.of(str(request.session_hash)).given.get(self.part):
             return self.cleared()
         return self._answer(request, self.asked.settings(fields), self._same(request))
 
     def _same(self, request: Any) -> int | None:
-        before = self.desk.sessions.of(str(request.session_hash)).answers.get(PART)
+        before = self.desk.sessions.of(str(request.session_hash)).answers.get(self.part)
         return None if before is None else before.settings.example
 
     def _answer(self, request: Any, settings: PageSettings, example: int | None = None) -> Any:
@@ -189,9 +198,9 @@ class PictureFields:
         session = self.desk.sessions.of(name)
         if example is not None:
             settings = settings.changed(example=example)
-        given = session.given.get(PART, [])
+        given = session.given.get(self.part, [])
         answer = self.desk.work.do(name, lambda: pictures.ask(self.subject, given, settings))
-        session.answers[PART] = answer
+        session.answers[self.part] = answer
         return self._shown(answer)
 
     def _shown(self, answer: pictures.PictureAnswer) -> Any:
@@ -213,17 +222,17 @@ class PictureFields:
     def redrawn(self, *fields: Any, request: Any) -> Any:
         """Draws the same maps in another way."""
         session = self.desk.sessions.of(str(request.session_hash))
-        answer = session.answers.get(PART)
+        answer = session.answers.get(self.part)
         if answer is None:
             return (styled(_HINT), *self.kept.empty())
         asked = self.asked.settings(fields)
         settings = answer.settings.changed(strength=asked.strength, smooth=asked.smooth, percentile=asked.percentile)
-        answer = session.answers[PART] = controls.changed(answer, settings=settings)
+        answer = session.answers[self.part] = controls.changed(answer, settings=settings)
         return (styled(drawn.maps_html(answer, settings)), *self.kept.shown(self._source(answer, settings), settings))
 
     def rectangle(self, event: Any, request: Any) -> Any:
         """How much relevance lies in a rectangle that was drawn."""
-        answer = self.desk.sessions.answer(str(request.session_hash), PART)
+        answer = self.desk.sessions.answer(str(request.session_hash), self.part)
         high, wide = answer.inputs.shape[-2:]
         box = controls.box_of(event, wide, high)
         return (self._inside(answer, box), *box)
@@ -235,7 +244,7 @@ class PictureFields:
         left, top, right, bottom = map(int, corners)
         if right <= left or bottom <= top:
             return styled('<p class="hint">Right and bottom lie beyond left and top, in pixels.</p>')
-        return self._inside(self.desk.sessions.answer(str(request.session_hash), PART), (left, top, right, bottom))
+        return self._inside(self.desk.sessions.answer(str(request.session_hash), self.part), (left, top, right, bottom))
 
     def _inside(self, answer: pictures.PictureAnswer, box: tuple[int, int, int, int]) -> str:
         return styled(drawn.parts_html(pictures.measure(answer, box), box))
@@ -243,7 +252,7 @@ class PictureFields:
     def restored(self, query: Any, request: Any) -> Any:
         """The settings of the page's address, and the answer if they name an example."""
         gr = gradio()
-        settings = PageSettings.of_link(str(query or ""))
+        settings = PageSettings.of_link(self.desk.asked(query))
         fields = self.asked.restored(settings)
         nothing = [gr.skip()] * len(self.outputs)
         if settings.example is None or settings.example >= len(self.examples):

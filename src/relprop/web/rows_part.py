@@ -38,7 +38,8 @@ class RowsFields:
 
     def __init__(self, subject: PageSubject, desk: Desk, examples: list[NumbersFile]) -> None:
         self.subject, self.desk, self.examples = subject, desk, examples
-        self.asked = controls.SettingsFields(subject)
+        self.asked = controls.SettingsFields(subject, desk)
+        self.part, self.part_all = desk.own(PART), desk.own(ALL)
 
     def add(self) -> None:
         """Adds the fields and their events."""
@@ -46,7 +47,10 @@ class RowsFields:
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.file = file_field(
-                    label="Table, array or sound", file_types=list(rows_files.ENDINGS), height=140, elem_id="file"
+                    label="Table, array or sound",
+                    file_types=list(rows_files.ENDINGS),
+                    height=140,
+                    elem_id=self.desk.own("file"),
                 )
                 self.chosen = gr.HTML(
                     styled(_buttons(self.examples)), js_on_load=scripts.CHOOSE, apply_default_css=False,
@@ -54,29 +58,45 @@ class RowsFields:
                 )  # fmt: skip
                 self.form = gr.Dropdown(
                     [("as the network takes it", "auto"), *((said, form) for form, said in FORMS.items())],
-                    value="auto", label="How the file is read", elem_id="form",
+                    value="auto", label="How the file is read", elem_id=self.desk.own("form"),
                 )  # fmt: skip
                 self.without = gr.Dropdown(
-                    [], value=[], multiselect=True, label="Columns left out", visible=False, elem_id="without"
+                    [],
+                    value=[],
+                    multiselect=True,
+                    label="Columns left out",
+                    visible=False,
+                    elem_id=self.desk.own("without"),
                 )
-                self.classes = gr.Radio(label="The largest classes", choices=[], visible=False, elem_id="classes")
+                self.classes = gr.Radio(
+                    label="The largest classes", choices=[], visible=False, elem_id=self.desk.own("classes")
+                )
                 self.asked.add()
             with gr.Column(scale=5, min_width=320):
-                self.listed = gr.HTML(styled(_HINT), js_on_load=scripts.CHOOSE, apply_default_css=False, elem_id="rows")
+                self.listed = gr.HTML(
+                    styled(_HINT), js_on_load=scripts.CHOOSE, apply_default_css=False, elem_id=self.desk.own("rows")
+                )
                 with gr.Row():
                     self.start = gr.Number(
-                        0, label="Rows listed from", precision=0, minimum=0, visible=False, elem_id="start"
+                        0,
+                        label="Rows listed from",
+                        precision=0,
+                        minimum=0,
+                        visible=False,
+                        elem_id=self.desk.own("start"),
                     )
-                    self.every = gr.Button("Which features matter in all rows", visible=False, elem_id="every")
-                self.maps = gr.HTML(styled(""), apply_default_css=False, elem_id="maps")
+                    self.every = gr.Button(
+                        "Which features matter in all rows", visible=False, elem_id=self.desk.own("every")
+                    )
+                self.maps = gr.HTML(styled(""), apply_default_css=False, elem_id=self.desk.own("maps"))
                 self.kept = controls.Downloads(
-                    downloads.OF_NUMBERS, self.desk, PART, drawing=rows_answers.RowsAnswer.options, make=_file
+                    downloads.OF_NUMBERS, self.desk, self.part, drawing=rows_answers.RowsAnswer.options, make=_file
                 )
                 self.kept.add()
-                self.summed = gr.HTML(styled(""), apply_default_css=False, elem_id="summed")
+                self.summed = gr.HTML(styled(""), apply_default_css=False, elem_id=self.desk.own("summed"))
                 with gr.Column(visible=False) as self.more:
                     self.kept_all = controls.Downloads(
-                        downloads.OF_NUMBERS, self.desk, ALL, drawing=lambda answer, settings: {}, make=_file_of_all, link=False
+                        downloads.OF_NUMBERS, self.desk, self.part_all, drawing=lambda answer, settings: {}, make=_file_of_all, link=False
                     )  # fmt: skip
                     self.kept_all.add()
         programs.add(self.file, self._of_program, _values, row=True)
@@ -131,13 +151,13 @@ class RowsFields:
             return self.cleared()
         session = self.desk.sessions.of(str(request.session_hash))
         session.files.add(path)
-        session.given[PART] = (path, rows_files.read(path, self.subject, self.desk.limits), None)
+        session.given[self.part] = (path, rows_files.read(path, self.subject, self.desk.limits), None)
         return self._whole(request, form, self._fresh(fields, None))
 
     def new_example(self, form: Any, *fields: Any, event: Any, request: Any) -> Any:
         """Lists the rows of an example, and explains the first."""
         number = controls.number_of(event, "n", len(self.examples))
-        self.desk.sessions.of(str(request.session_hash)).given[PART] = (None, self.examples[number], number)
+        self.desk.sessions.of(str(request.session_hash)).given[self.part] = (None, self.examples[number], number)
         return self._whole(request, form, self._fresh(fields, number))
 
     def _fresh(self, fields: Sequence[Any], example: int | None) -> PageSettings:
@@ -145,7 +165,7 @@ class RowsFields:
 
     def other_form(self, form: Any, *fields: Any, request: Any) -> Any:
         """Reads the same file in another form."""
-        if PART not in self.desk.sessions.of(str(request.session_hash)).given:
+        if self.part not in self.desk.sessions.of(str(request.session_hash)).given:
             return self.cleared()
         return self._whole(request, form, self._fresh(fields, self._given(request)[2]))
 
@@ -155,7 +175,7 @@ class RowsFields:
         if path is None or file.ending != ".csv":
             raise InputError("columns are left out of a table that was uploaded.")
         found = rows_files.read(path, self.subject, self.desk.limits, [str(each) for each in without or ()])
-        self.desk.sessions.of(str(request.session_hash)).given[PART] = (path, found, number)
+        self.desk.sessions.of(str(request.session_hash)).given[self.part] = (path, found, number)
         return self._whole(request, form, self._fresh(fields, number))
 
     def _given(self, request: Any) -> tuple[Path | None, NumbersFile, int | None]:
@@ -164,7 +184,7 @@ class RowsFields:
         Raises:
             InputError: there is none.
         """
-        found = self.desk.sessions.of(str(request.session_hash)).given.get(PART)
+        found = self.desk.sessions.of(str(request.session_hash)).given.get(self.part)
         if found is None:
             raise InputError("there is no file yet: drop a table, an array or a sound, or choose an example.")
         path, file, number = found
@@ -174,7 +194,7 @@ class RowsFields:
         gr = gradio()
         path, file, number = self._given(request)
         shown = self._answer(request, str(form), settings.changed(example=number))
-        answer = self.desk.sessions.answer(str(request.session_hash), PART)
+        answer = self.desk.sessions.answer(str(request.session_hash), self.part)
         table = answer.form == "rows"
         columns = [*file.columns, *(visible(name, longest=80) for name in file.without)]
         return (
@@ -201,20 +221,20 @@ class RowsFields:
 
     def again(self, form: Any, *fields: Any, request: Any) -> Any:
         """Explains the same row by other settings."""
-        if PART not in self.desk.sessions.of(str(request.session_hash)).given:
+        if self.part not in self.desk.sessions.of(str(request.session_hash)).given:
             return self.cleared()[len(self.lists) :]
         return self._answer(request, str(form), self.asked.settings(fields).changed(**self._same(request)))
 
     def _same(self, request: Any) -> dict[str, Any]:
         """The row and the example of the last answer."""
-        before = self.desk.sessions.of(str(request.session_hash)).answers.get(PART)
+        before = self.desk.sessions.of(str(request.session_hash)).answers.get(self.part)
         return {} if before is None else {"row": before.row, "example": before.settings.example}
 
     def _answer(self, request: Any, form: str, settings: PageSettings) -> Any:
         name = str(request.session_hash)
         file = self._given(request)[1]
         answer = self.desk.work.do(name, lambda: self._ask(file, settings, form))
-        self.desk.sessions.of(name).answers[PART] = answer
+        self.desk.sessions.of(name).answers[self.part] = answer
         choices = [(controls.class_button(said, chance), number) for number, said, _, chance in answer.classes]
         chosen = answer.settings.target if any(n == answer.settings.target for _, n in choices) else None
         return (
@@ -227,7 +247,7 @@ class RowsFields:
     def turned(self, first: Any, form: Any, request: Any) -> Any:
         """Lists further rows."""
         _, file, _ = self._given(request)
-        answer = self.desk.sessions.answer(str(request.session_hash), PART)
+        answer = self.desk.sessions.answer(str(request.session_hash), self.part)
         return styled(rows_answers.list_html(self.subject, file, answer.form, controls.whole(first, "the first row")))
 
     def all_rows(self, form: Any, *fields: Any, request: Any) -> Any:
@@ -238,18 +258,18 @@ class RowsFields:
         found = self.desk.work.do(
             name, lambda: rows_answers.ask_all(self.subject, file, settings, self.desk.limits, str(form))
         )  # fmt: skip
-        self.desk.sessions.of(name).answers[ALL] = found
+        self.desk.sessions.of(name).answers[self.part_all] = found
         shown = self.kept_all.shown(found.code, PageSettings())
         return (styled(rows_answers.all_rows_html(found)), gradio().update(visible=True), *shown)
 
     def restored(self, query: Any, request: Any) -> Any:
         """The settings of the page's address, and the answer if they name an example."""
-        settings = PageSettings.of_link(str(query or ""))
+        settings = PageSettings.of_link(self.desk.asked(query))
         fields = self.asked.restored(settings)
         if settings.example is None or settings.example >= len(self.examples):
             return (*fields, *[gradio().skip()] * (len(self.lists) + len(self.outputs)))
         number = settings.example
-        self.desk.sessions.of(str(request.session_hash)).given[PART] = (None, self.examples[number], number)
+        self.desk.sessions.of(str(request.session_hash)).given[self.part] = (None, self.examples[number], number)
         return (*fields, *self._whole(request, "auto", settings))
 
     def cleared(self) -> Any:

@@ -49,7 +49,7 @@ class RunFields:
         """Adds the fields and their events."""
         gr = gradio()
         self.query = gr.Textbox(visible=False)
-        with gr.Tabs(elem_id="views") as self.views:
+        with gr.Tabs(elem_id=self.desk.own("views")) as self.views:
             with gr.Tab("Samples", id="samples"):
                 self._samples(gr)
             with gr.Tab("Clusters", id="clusters"):
@@ -65,24 +65,26 @@ class RunFields:
                 [("all classes", _ALL), *self.browsed.classes()],
                 value=_ALL,
                 label="Class",
-                elem_id="class",
+                elem_id=self.desk.own("class"),
                 min_width=160,
             )
-            self.order = gr.Dropdown(_pairs(ORDERS), value=usual.order, label="Order", elem_id="order", min_width=160)
+            self.order = gr.Dropdown(
+                _pairs(ORDERS), value=usual.order, label="Order", elem_id=self.desk.own("order"), min_width=160
+            )
             self.status = gr.Dropdown(_pairs(STATUSES), value=usual.status, label="Samples that were", min_width=160)
-        self.listed = _html(gr, "samples")
+        self.listed = _html(gr, self.desk.own("samples"))
         with gr.Row():
-            self.earlier = gr.Button("Earlier samples", size="sm", elem_id="earlier")
-            self.later = gr.Button("Later samples", size="sm", elem_id="later")
+            self.earlier = gr.Button("Earlier samples", size="sm", elem_id=self.desk.own("earlier"))
+            self.later = gr.Button("Later samples", size="sm", elem_id=self.desk.own("later"))
         self.start = gr.State(0)
-        self.sample = _html(gr, "maps")
+        self.sample = _html(gr, self.desk.own("maps"))
         self.kept = self._downloads(downloads.OF_PICTURES, "samples")
 
     def _clusters(self, gr: Any) -> None:
         usual = RunSettings()
         with gr.Row():
             self.by = gr.Dropdown(
-                _pairs(BY), value=usual.by, label="Samples are grouped by", elem_id="by", min_width=160
+                _pairs(BY), value=usual.by, label="Samples are grouped by", elem_id=self.desk.own("by"), min_width=160
             )
             self.neighbours = gr.Slider(
                 2, 30, value=usual.neighbours, step=1, label="Neighbours of each map", min_width=160
@@ -90,11 +92,11 @@ class RunFields:
             self.size = gr.Slider(
                 2, 32, value=usual.size, step=1, label="Blocks along each side of a map", min_width=160
             )
-        self.find = gr.Button("Find clusters", variant="primary", elem_id="find")
+        self.find = gr.Button("Find clusters", variant="primary", elem_id=self.desk.own("find"))
         self.cluster_class = gr.Dropdown(
-            [], label="Class whose clusters are shown", visible=False, elem_id="cluster-class"
+            [], label="Class whose clusters are shown", visible=False, elem_id=self.desk.own("cluster-class")
         )
-        self.clustered = _html(gr, "clusters")
+        self.clustered = _html(gr, self.desk.own("clusters"))
         self.kept_clusters = self._downloads(("HTML", "CSV"), "clusters")
 
     def _units(self, gr: Any) -> None:
@@ -103,19 +105,19 @@ class RunFields:
         with gr.Row():
             self.layer = gr.Dropdown(
                 [(f"{path} ({count} units)", path) for path, count in layers.items()], value=next(iter(layers), None),
-                label="Layer", elem_id="layer", min_width=160,
+                label="Layer", elem_id=self.desk.own("layer"), min_width=160,
             )  # fmt: skip
-            self.unit = gr.Number(0, label="Unit", precision=0, minimum=0, elem_id="unit", min_width=120)
+            self.unit = gr.Number(0, label="Unit", precision=0, minimum=0, elem_id=self.desk.own("unit"), min_width=120)
             self.measure = gr.Radio(
                 ["relevance", "activation"], value="relevance", label="Samples with most", min_width=160
             )
-        self.show = gr.Button("Show its samples", variant="primary", elem_id="show-unit")
-        self.references = _html(gr, "units")
+        self.show = gr.Button("Show its samples", variant="primary", elem_id=self.desk.own("show-unit"))
+        self.references = _html(gr, self.desk.own("units"))
         self.kept_units = self._downloads(("CSV",), "units")
 
     def _downloads(self, formats: tuple[str, ...], view: str) -> controls.Downloads:
         kept = controls.Downloads(
-            formats, self.desk, f"run-{view}", drawing=lambda answer, settings: {}, make=lambda answer, kind: answer.file(kind)
+            formats, self.desk, self.desk.own(f"run-{view}"), drawing=lambda answer, settings: {}, make=lambda answer, kind: answer.file(kind)
         )  # fmt: skip
         kept.add()
         return kept
@@ -218,7 +220,7 @@ class RunFields:
         return (styled(shown), *self.kept.shown(code, asked))
 
     def _keep(self, request: Any, view: str, answer: RunAnswer) -> None:
-        self.desk.sessions.of(str(request.session_hash)).answers[f"run-{view}"] = answer
+        self.desk.sessions.of(str(request.session_hash)).answers[self.desk.own(f"run-{view}")] = answer
 
     def found(self, *fields: Any, request: Any) -> Any:
         """The clusters of a class."""
@@ -260,7 +262,7 @@ class RunFields:
     def restored(self, query: Any, request: Any) -> Any:
         """The list of samples, and what the page's address asks for."""
         gr = gradio()
-        asked = RunSettings.of_link(str(query or ""))
+        asked = RunSettings.of_link(self.desk.asked(query))
         if asked.target is not None and str(asked.target) not in [value for _, value in self.browsed.classes()]:
             raise InputError(f"the run has no sample of class {asked.target}.")
         skipped = {"samples": 3, "clusters": 4, "units": 3}
@@ -275,7 +277,7 @@ class RunFields:
             _ALL if asked.target is None else str(asked.target), asked.order, asked.status, asked.start, asked.by,
             asked.neighbours, asked.size, asked.layer or gr.skip(), asked.unit, asked.measure,
         ]  # fmt: skip
-        selected = gr.Tabs(selected=asked.view) if "view=" in str(query or "") else gr.skip()
+        selected = gr.Tabs(selected=asked.view) if "view=" in self.desk.asked(query) else gr.skip()
         listed = styled(runs.samples_html(self.browsed, asked))
         return (*fields, selected, listed, *parts["samples"], *parts["clusters"], *parts["units"])
 

@@ -103,4 +103,7 @@ STYLE = """
 
 def styled(body: str) -> str:
     """Our HTML with its style, as the value of a field."""
-    return html.fragment(f"<style>{STYLE}</style>{body}")
+    reached = body.replace(
+        '<div class="scroll">', '<div class="scroll" tabindex="0">'
+    )  # by the keyboard, to be scrolled
+    return html.fragment(f"<style>{STYLE}</style>{reached}")

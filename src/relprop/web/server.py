@@ -6,19 +6,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from relprop.errors import InputError, RelpropError
+from relprop.loading.samples import PICTURES
 from relprop.rendering import html
-from relprop.web import run_part
-from relprop.web.answering import Desk, said
+from relprop.web import run_part, scripts
+from relprop.web.answering import Desk, answered, said, tab_of
 from relprop.web.gradio_here import gradio, upload_folder
 from relprop.web.guard import Guard, Rules
 from relprop.web.limits import Limits
 from relprop.web.page import add
 from relprop.web.page_subject import PageSubject, subject_of
+from relprop.web.rows_files import ENDINGS
 from relprop.web.runs import BrowsedRun
 
 TITLE = "Ask a network why"
@@ -60,12 +62,29 @@ def made(
         if len(found) == 1:
             _part(gr, blocks, desk, *found[0], examples)
         else:
-            with gr.Tabs():
-                for name, subject in found:
-                    with gr.Tab(name):
-                        _part(gr, blocks, desk, name, subject, examples)
+            query = gr.Textbox(visible=False)
+            with gr.Tabs() as tabs:
+                for n, (name, subject) in enumerate(found):
+                    with gr.Tab(name, id=n):
+                        _part(gr, blocks, replace(desk, tab=n), name, subject, _fitting(subject, examples))
+            blocks.load(
+                answered(lambda query: gr.Tabs(selected=min(tab_of(str(query or "")), len(found) - 1))), query, tabs,
+                js=scripts.QUERY, api_visibility="private",
+            )  # fmt: skip
     blocks.queue(max_size=desk.limits.waiting)
     return blocks
+
+
+def _fitting(subject: Any, examples: Sequence[Any] | None) -> Sequence[Any] | None:
+    """Those of the page's examples that a network reads; None, its own, if it reads none of them."""
+    endings = {"picture": PICTURES, "rows": ENDINGS}.get(getattr(subject, "reads", ""))
+    known = (*PICTURES, *ENDINGS)
+    found = [
+        each
+        for each in examples or ()
+        if (str(each).lower().endswith(endings) if endings else not str(each).lower().endswith(known))
+    ]
+    return found or None
 
 
 def _share_labels(found: Sequence[Any]) -> None:
@@ -113,16 +132,32 @@ def _part(
         gr.HTML(html.fragment(f"<p>{said(error)}</p>"), apply_default_css=False)
 
 
+_CONTRAST = """
+.min_value, .max_value, .or, input.subdued { color: var(--body-text-color-subdued) !important; }
+"""
+"""Texts of Gradio that are fainter than its theme says."""
+
+
+def _colours() -> dict[str, str]:
+    """Colours of text and of what is behind it that differ enough for everyone (WCAG 2.2, 1.4.3)."""
+    blue, darker = "#1b5e9b", "#154a7a"
+    found = {"color_accent": blue, "body_text_color_subdued": "#5f5f5f", "input_placeholder_color": "#5f5f5f"}
+    for end in ("", "_dark"):
+        found |= {f"button_primary_background_fill{end}": blue, f"button_primary_background_fill_hover{end}": darker}
+        found[f"button_primary_text_color{end}"] = "white"
+    return found | {"block_info_text_color": "#5f5f5f"}
+
+
 def application(blocks: Any, rules: Rules) -> Any:
     """The ASGI application: the page behind its guard."""
     gr = gradio()
     import fastapi
 
     outer = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(**_colours())
     gr.mount_gradio_app(
         outer, blocks, "/", footer_links=[], run_history=False, show_error=False, ssr_mode=False, mcp_server=False, pwa=False,
-        enable_monitoring=False, max_file_size=rules.limits.file_bytes, theme=theme, server_name="127.0.0.1",
+        enable_monitoring=False, max_file_size=rules.limits.file_bytes, theme=theme, css=_CONTRAST, server_name="127.0.0.1",
         root_path="",
     )  # fmt: skip
     # Gradio checks the paths of files only in pages that were launched its own way.

@@ -32,6 +32,7 @@ class TextFields:
     def __init__(self, subject: PageSubject, desk: Desk, examples: tuple[str, ...]) -> None:
         self.subject, self.desk, self.examples = subject, desk, examples
         self.classes = subject.loaded.classes
+        self.part = desk.own(PART)
 
     def add(self) -> None:
         """Adds the fields and their events."""
@@ -39,54 +40,66 @@ class TextFields:
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.text = gr.Textbox(
-                    label="Text", lines=4, max_length=self.desk.limits.letters, elem_id="text", submit_btn=False
+                    label="Text",
+                    lines=4,
+                    max_length=self.desk.limits.letters,
+                    elem_id=self.desk.own("text"),
+                    submit_btn=False,
                 )
                 self.chosen = gr.HTML(
                     styled(_buttons(self.examples)), js_on_load=scripts.CHOOSE, apply_default_css=False
                 )
-                self.ask = gr.Button("Ask why", variant="primary", elem_id="ask")
+                self.ask = gr.Button("Ask why", variant="primary", elem_id=self.desk.own("ask"))
                 if self.classes and self.subject.labels:
                     labels = choices_of(self.subject.labels)
                     nothing = controls.NOTHING
                     self.target = gr.Dropdown(
-                        [("the likeliest", nothing), *labels], value=nothing, label="Class", elem_id="target"
+                        [("the likeliest", nothing), *labels],
+                        value=nothing,
+                        label="Class",
+                        elem_id=self.desk.own("target"),
                     )
                     self.against = gr.Dropdown(
-                        [("nothing", nothing), *labels], value=nothing, label="Against", elem_id="against"
+                        [("nothing", nothing), *labels],
+                        value=nothing,
+                        label="Against",
+                        elem_id=self.desk.own("against"),
                     )
                 else:
                     what = "class (number)" if self.classes else "token, as it is written"
                     self.target = gr.Textbox(
-                        label=f"Which {what}; empty is the likeliest", max_length=100, elem_id="target"
+                        label=f"Which {what}; empty is the likeliest", max_length=100, elem_id=self.desk.own("target")
                     )
-                    self.against = gr.Textbox(label=f"Against which {what}", max_length=100, elem_id="against")
+                    self.against = gr.Textbox(
+                        label=f"Against which {what}", max_length=100, elem_id=self.desk.own("against")
+                    )
                 self.composites = gr.Dropdown(
                     ["auto", *NAMES], value=["auto"], multiselect=True, max_choices=MOST_COMPOSITES,
-                    label="Composites", elem_id="composites",
+                    label="Composites", elem_id=self.desk.own("composites"),
                 )  # fmt: skip
-                self.words = gr.Checkbox(False, label="Join the tokens of words", elem_id="words")
+                self.words = gr.Checkbox(False, label="Join the tokens of words", elem_id=self.desk.own("words"))
                 self.count = gr.Slider(
                     1, self.desk.limits.generated, value=8, step=1, label="Tokens to write", visible=not self.classes
                 )
                 self.write = gr.Button(
-                    "Let it go on, and explain each token", visible=not self.classes, elem_id="write"
+                    "Let it go on, and explain each token", visible=not self.classes, elem_id=self.desk.own("write")
                 )
             with gr.Column(scale=5, min_width=320):
-                self.likely = gr.HTML(styled(""), apply_default_css=False, elem_id="likely")
+                self.likely = gr.HTML(styled(""), apply_default_css=False, elem_id=self.desk.own("likely"))
                 self.maps = gr.HTML(
                     styled('<p class="hint">Write a text, or choose an example.</p>'),
                     apply_default_css=False,
-                    elem_id="maps",
+                    elem_id=self.desk.own("maps"),
                 )
                 self.tokens = gr.HTML(
                     styled(""),
                     js_on_load=scripts.CHOOSE,
                     apply_default_css=False,
-                    elem_id="tokens",
+                    elem_id=self.desk.own("tokens"),
                     visible=not self.classes,
                 )
                 self.kept = controls.Downloads(
-                    OF_NUMBERS, self.desk, PART, drawing=lambda answer, settings: {}, make=_file, link=False
+                    OF_NUMBERS, self.desk, self.part, drawing=lambda answer, settings: {}, make=_file, link=False
                 )
                 self.kept.add()
         self._listen()
@@ -139,7 +152,7 @@ class TextFields:
 
     def expected(self, composites: Any, words: Any, event: Any, request: Any) -> Any:
         """Explains why a language model expected a token of the text, from what comes before it."""
-        before = self.desk.sessions.answer(str(request.session_hash), PART)
+        before = self.desk.sessions.answer(str(request.session_hash), self.part)
         place = controls.number_of(event, "n", len(before.pieces))
         start, token = texts.before(self.subject, before.text, place)
         shown = self._answer(
@@ -153,7 +166,7 @@ class TextFields:
         session = self.desk.sessions.of(name)
         if whole is not None:  # the tokens of the whole text stay to be chosen
             answer = controls.changed(answer, text=whole.text, pieces=whole.pieces)
-        session.answers[PART] = answer
+        session.answers[self.part] = answer
         tokens = "" if self.classes or wish.generate else texts.tokens_html(answer.pieces)
         return (
             styled(_likely(answer)), styled(texts.maps_html(answer, wish.words)), styled(tokens),
