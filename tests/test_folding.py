@@ -179,6 +179,7 @@ def test_own_bounds_of_a_convolution_behind_a_view() -> None:
         return F.batch_norm(F.conv2d(x, W2), NORM.running_mean, NORM.running_var, NORM.weight, NORM.bias).flatten(2)
 
     one, other = (
-        relprop.attribute(f, x, (0, 1), composite=composite) for f in (plain, lambda x: NORM(F.conv2d(x, W2).flatten(2)))
+        relprop.attribute(f, x, (0, 1), composite=composite)
+        for f in (plain, lambda x: NORM(F.conv2d(x, W2).flatten(2)))
     )
     close(other.values, one.values)
