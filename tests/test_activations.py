@@ -338,3 +338,46 @@ def test_bounds_of_each_entry(name: str, shape: tuple[int, ...]) -> None:
     close(inside.values, 2 * won(2 * x - 0.1) * v)
     product = relprop.attribute(lambda x: x * f(x), x, lambda y: y @ v, **options)
     close(product.values, 0.5 * (f(x) + x * won(x)) * v)  # half to each factor
+
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "clamp": lambda x: x.clamp_(-0.6, 0.9),
+    "clamp from 0": lambda x: x.clamp_(min=0),
+    "clamp from 1": lambda x: x.clamp_(min=1),
+    "clamp from -1": lambda x: torch.clamp_min_(x, -1.0),
+    "clamp up to 0": lambda x: x.clamp_(max=0),
+    "clamp up to 1": lambda x: x.clamp_max_(1),
+    "clamp from 0 up to 1": lambda x: x.clamp_(0, 1),
+    "hardtanh": lambda x: F.hardtanh(x, -0.3, 1.1, inplace=True),
+    "threshold": lambda x: F.threshold(x, 0.1, 0.4, inplace=True),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "gradient"])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_written_into_a_layers_output(name: str, composite: str) -> None:
+    """As out of place: the value, the secant above the layer, and torch's own gradient."""
+    f, below = IN_PLACE[name], nn.Linear(4, 3).double()
+    x, v = torch.randn(5, 4).double(), torch.randn(3).double()
+    found = relprop.attribute(lambda x: f(below(x)), x, lambda y: y @ v, composite=composite)
+    z = below(x).detach()
+    assert torch.equal(found.output, f(z.clone()))
+    if composite == "gradient":
+        leaf = x.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad((f(below(leaf)) @ v).sum(), leaf)
+        close(found.values, wanted)
+    else:
+        share = (f(z.clone()) - f(torch.zeros_like(z))) * v
+        naive = partial(reference.epsilon, epsilon=0.0 if composite == "zero" else 1e-6)
+        close(found.values, reference.weighted(naive)(below, x, share))
+
+
+@pytest.mark.parametrize("name", BY_ENTRY)
+def test_the_gradient_of_bounds_of_each_entry(name: str) -> None:
+    f, x = partial(BY_ENTRY[name], low=LOWS), torch.randn(3, 13, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(f(leaf).sum(), leaf)
+    close(relprop.attribute(f, x, lambda y: y.sum(1), composite="gradient").values, wanted)
+    if name.startswith("cl"):  # an activation, which a rule may act on: here relevance goes straight through
+        passing = relprop.Composite({"activation": relprop.Pass()})
+        close(relprop.attribute(f, x, lambda y: y.sum(1), composite=passing).values, f(x))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from relprop.engine import chance
 from relprop.errors import RelpropWarning
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
@@ -213,6 +214,15 @@ def test_a_model_that_draws_says_so(name: str) -> None:
     torch.manual_seed(3), random.seed(3), np.random.seed(3)
     DRAWING[name](table())
     assert where_the_generators_stand() == after  # as one forward pass leaves them
+
+
+def test_the_spare_normal_number_of_python_shows() -> None:
+    """`random.gauss` draws two numbers at a time, and the next call takes the second."""
+    random.seed(3), random.gauss(0, 1)
+    before = chance.standing([])
+    assert not chance.drawn_from(before, chance.standing([]))
+    random.gauss(0, 1)
+    assert chance.drawn_from(before, chance.standing([]))
 
 
 def test_a_generator_of_the_models_own() -> None:

@@ -148,6 +148,7 @@ def test_html_shows_text_and_runs_none(answer: pictures.PictureAnswer) -> None:
     shown = drawn.maps_html(answer, answer.settings)
     assert "sea <b>" not in shown and "<script" not in shown
     assert shown.count('class="stage"') == 6  # three targets, two composites
+    assert shown.count('class="figures c3"') == 3  # all maps are of one size
     assert "100.0%" in drawn.parts_html(pictures.measure(answer, (0, 0, 32, 32)), (0, 0, 32, 32))
 
 

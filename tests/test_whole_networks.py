@@ -257,7 +257,7 @@ def test_every_rule_and_every_named_composite_is_compared() -> None:
     seen |= {relprop.GuidedBackprop, relprop.Deconvnet, relprop.BetaSmooth}  # by their composites
     seen |= {relprop.ScanConstants}  # tests/test_sequences.py: a whole Mamba block
     rules = {getattr(relprop.rules, name) for name in relprop.rules.__all__} - {
-        relprop.rules.Rule, relprop.rules.WeightedRule, relprop.rules.Layer
+        relprop.rules.Rule, relprop.rules.WeightedRule, relprop.rules.Layer, relprop.rules.Windows
     }  # fmt: skip
     assert rules == seen
     assert {name.split(",")[0] for name in NAMED} | set(SLOPES) == set(composites.NAMES)

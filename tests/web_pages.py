@@ -107,7 +107,7 @@ class Page:
 
     def __init__(self, browser: Any, address: str, width: int = 1400, path: str = "") -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 1000}, accept_downloads=True)
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.address = address
         self.requests: list[str] = []
         self.errors: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,8 +55,13 @@ def standing(devices: Iterable[torch.device]) -> list[Any]:
 
     One draw does not show: that of the spare normal number which NumPy's older functions keep after every other one.
     """
-    found: list[Any] = [torch.get_rng_state(), random.getstate()]
-    found += [stood for _, stood in _of_devices(devices)]
+    stood = torch.get_rng_state()
+    found: list[Any] = [ctypes.string_at(stood.data_ptr(), stood.numel())]
+    if _QUICK:  # the state would be hundreds of Python's numbers
+        found.append((ctypes.string_at(_AT, _WORDS), _PYTHON.gauss_next))
+    else:
+        found.append(random.getstate())
+    found += [now for _, now in _of_devices(devices)]
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         generator: Any = getattr(numpy.random, "get_bit_generator", lambda: None)()
@@ -65,7 +71,23 @@ def standing(devices: Iterable[torch.device]) -> list[Any]:
 
 
 _WORDS = 4 * 625
-"""The bytes of NumPy's usual generator: 624 words, and the position."""
+"""The bytes of the usual generator of NumPy, and of Python: 624 words, and the position."""
+_PYTHON: Any = getattr(random.random, "__self__", None)
+
+
+_AT = id(_PYTHON) + object.__basicsize__
+"""Where Python's generator lies in memory: the position, and its words."""
+
+
+def _lies_as_known() -> bool:
+    """Whether Python's generator lies in memory as it is read here."""
+    kind: Any = type(_PYTHON).__base__
+    known = kind.__basicsize__ >= object.__basicsize__ + _WORDS
+    *words, position = random.getstate()[1]
+    return known and struct.unpack("=625I", ctypes.string_at(_AT, _WORDS)) == (position, *words)
+
+
+_QUICK = sys.implementation.name == "cpython" and _lies_as_known()
 
 
 def drawn_from(before: list[Any], after: list[Any]) -> bool:

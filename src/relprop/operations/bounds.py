@@ -179,10 +179,12 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any,
     """A relu if both numbers are 0."""
     if threshold == 0 and value == 0 and input.is_floating_point():
         return relu(call, input)
+    if call.inplace:
+        return NotImplemented
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
     step = ChainStep(torch.threshold, (SOURCE, threshold, value), {})
-    return NotImplemented if call.inplace else alone(call, input, step, detached(call))
+    return alone(call, input, step, detached(call))
 
 
 BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {

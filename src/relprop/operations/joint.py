@@ -92,14 +92,14 @@ class Content:
     def __call__(self, given: Tensor, x: Tensor, h: Tensor, reset: Tensor | None = None) -> Tensor:
         """`z` at one step."""
         parts = self._parts
-        if not (x.requires_grad or h.requires_grad):
-            with torch.no_grad(), without_torch_function():
-                return self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset)
-        if self._halves:
-            with without_torch_function():
+        with without_torch_function():  # what the mode sees costs more than what is computed here
+            if not (x.requires_grad or h.requires_grad):
+                with torch.no_grad():
+                    return self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset)
+            if self._halves:
                 z = self._by_rule(self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset))
-            adopt(self._run, z)
-            return z
+                adopt(self._run, z)
+                return z
         with torch.no_grad(), without_torch_function():
             value = self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset)
         joined = torch.cat([x, h.to(x.dtype)], -1)

@@ -67,12 +67,13 @@ class Cell:
         given, x = self.joint.from_input(x)
         if self.gating is None:
             return given, x, None
-        return given, x, F.linear(x.detach(), self.gating.input, self.gating.input_bias)
+        with without_torch_function():  # constants need no handling
+            return given, x, F.linear(x.detach(), self.gating.input, self.gating.input_bias)
 
     def opened(self, x: Tensor | None, h: Tensor) -> list[Tensor]:
         """The gates at one step."""
         assert self.gating is not None and x is not None  # only cells with gates call this
-        with without_torch_function():  # constants need no handling
+        with without_torch_function():
             from_h = F.linear(h.detach(), self.gating.hidden, self.gating.hidden_bias)
             return list((x + from_h).sigmoid().chunk(self.gates - len(self.content), -1))
 
@@ -82,7 +83,7 @@ class Cell:
             return mix()
         with without_torch_function():
             y = mix()
-        adopt(self.run, y)
+            adopt(self.run, y)
         return y
 
     def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
@@ -145,14 +146,15 @@ def _run(
     gates = [None] * len(sizes) if of_gates is None else list(of_gates.split(sizes))
     outputs: list[Tensor] = []
     order = range(len(sizes) - 1, -1, -1) if reverse else range(len(sizes))
-    state = tuple(s[: sizes[order[0]]] for s in start)
+    running = sizes[order[0]]
+    state = tuple(s[:running] for s in start)
     for t in order:
-        running = state[0].shape[0]
         if running > sizes[t]:
             ended.append(tuple(s[sizes[t] :] for s in state))
             state = tuple(s[: sizes[t]] for s in state)
         elif running < sizes[t]:
             state = tuple(torch.cat([s, s0[running : sizes[t]]]) for s, s0 in zip(state, start, strict=True))
+        running = sizes[t]
         state = cell.step(given[t], rows[t], gates[t], state)
         outputs.append(state[0])
         if seen is not None:

@@ -32,7 +32,8 @@ def maps_html(answer: PictureAnswer, settings: PageSettings) -> str:
     picture = answer.pictures[0]
     parts = []
     for place, row in enumerate(rows):
-        shown = [figure(Panel(picture, "input", smooth=True))] if place == 0 else []
+        # The rows below have a gap in its place, so that all maps are of one size.
+        shown = [figure(Panel(picture, "input", smooth=True)) if place == 0 else "<div class=empty></div>"]
         cells = [(column, cell) for (name, column), cell in view.cells.items() if name == row]
         for column, cell in cells:
             drawn = _cell(column, cell, picture, settings)
