@@ -133,10 +133,11 @@ def _compiled(program: Program) -> CodeType:
     return compile(program.source(), f"<program {program.seed}>", "exec")
 
 
-def step(node: Node) -> Callable[..., Tensor]:
-    """What one node does, by its plainest spelling."""
+@lru_cache(maxsize=256)
+def step(node: Node, spelling: int = 0) -> Callable[..., Tensor]:
+    """What one node does, by its plainest spelling or another that writes into no operand."""
     names: dict[str, Any] = {}
-    body = [line.removeprefix("@") for line in TABLE[node.operation].spellings[0].splitlines()]
+    body = [line.removeprefix("@") for line in TABLE[node.operation].spellings[spelling].splitlines()]
     lines = [*_declared(node, 0), *body, "return y"]
     text = "\n".join(["def step(self, a, b=None):", *(f"    {line}" for line in lines)])
     exec(HEADER + text.format(**_names(node, 0), a="a", b="b", y="y"), names)

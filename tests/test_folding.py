@@ -34,6 +34,12 @@ W2, W1, W = drawn(3, 2, 2, 2), drawn(3, 2, 2), drawn(3, 4)
 BIAS, NORM = drawn(3), normed(3)
 
 
+def of_two(h: Tensor) -> Tensor:
+    """A BatchNorm of two channels, whatever axes lie behind them."""
+    norm = normed(2)
+    return F.batch_norm(h, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+
 def written_into(x: Tensor) -> Tensor:
     h = F.conv2d(x, W2).flatten(2)
     h += BIAS[:, None]
@@ -57,6 +63,12 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
         (2, 5, 4),
     ),
     "heads, joined": (lambda x: (x[:, None] @ drawn(2, 4, 3)).transpose(1, 2) + drawn(2, 3), (2, 5, 4)),
+    "one channel, squeezed": (lambda x: normed(1)(F.conv2d(x.unsqueeze(2), W1[:1].unsqueeze(2)).squeeze(2)), (2, 2, 3)),
+    "one channel, flattened": (lambda x: normed(1)(F.conv2d(x, W2[:1]).flatten(2)), (2, 2, 3, 4)),
+    "one channel and one entry": (lambda x: normed(1)(F.conv2d(x, W2[:1]).flatten(2)), (2, 2, 2, 2)),
+    "scaled, and a norm": (lambda x: NORM(F.conv1d(x, W1) * BIAS[:, None]), (2, 2, 4)),
+    "scaled behind a view, and a norm": (lambda x: NORM(F.conv2d(x, W2).flatten(2) * BIAS[:, None]), (2, 2, 3, 4)),
+    "heads, scaled, and a norm": (lambda x: of_two(torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)) * BIAS), (2, 5, 4)),
     "scaled, then copied": (lambda x: (F.linear(x, W) * BIAS).clone() + BIAS, (2, 4)),
     "scaled, then seen": (lambda x: (F.linear(x, W) * BIAS).unsqueeze(1) + BIAS, (2, 4)),
     "seen twice": (lambda x: (F.linear(x, W).unsqueeze(1) * BIAS).squeeze(1) + BIAS, (2, 4)),
@@ -156,3 +168,18 @@ def test_states_of_a_recurrent_network_are_activations() -> None:
             for h in (lambda x: rnn(x)[0], stepwise)
         )
         close(one, other)
+
+
+def test_own_bounds_of_a_convolution_behind_a_view() -> None:
+    """`ZBox()` takes the bounds of each channel, also where a norm lies behind a view."""
+    x = drawn(2, 2, 3, 4)
+    composite = relprop.Composite({relprop.first: relprop.ZBox()})
+
+    def plain(x: Tensor) -> Tensor:
+        return F.batch_norm(F.conv2d(x, W2), NORM.running_mean, NORM.running_var, NORM.weight, NORM.bias).flatten(2)
+
+    one, other = (
+        relprop.attribute(f, x, (0, 1), composite=composite)
+        for f in (plain, lambda x: NORM(F.conv2d(x, W2).flatten(2)))
+    )
+    close(other.values, one.values)

@@ -51,6 +51,14 @@ STRIDED: dict[str, Callable[[Tensor], Tensor]] = {
     "a constant in front": lambda x: TABLE.transpose(1, 2) @ LIN(x[0]),
     "two that carry relevance": lambda x: x.transpose(0, 1) @ (x[0, :2].T.tanh() @ x[1, :2]),
     "a frozen weight": lambda x: F.linear(x.transpose(0, 1), LIN.weight.detach(), LIN.bias),
+    "a largest of neighbours": lambda x: F.max_pool1d(x.transpose(1, 2), 2, 1).unflatten(1, (2, 16)).sum(2),
+    "a largest of neighbours, normalised": lambda x: F.batch_norm(
+        F.max_pool1d(x.transpose(1, 2), 2, 1).unflatten(1, (2, 16)),
+        TABLE[0, 0, :2],
+        TABLE[0, 1, :2].abs() + 0.1,
+        TABLE[1, 0, :2],
+        TABLE[1, 1, :2],
+    ),
     "a nuclear norm": lambda x: torch.linalg.matrix_norm(x, "nuc"),
 }
 

@@ -327,3 +327,107 @@ def test_an_activation_of_a_logarithm_has_its_own_gradient() -> None:
 
     named = relprop.attribute(lambda x: F.silu((1 + x.softmax(-1)).log()), x, 0, composite="zero")
     torch.testing.assert_close(relprop.attribute(written, x, 0, composite="zero").values, named.values)
+
+
+def filled(t: Tensor, mask: Tensor, **kwargs: bool) -> Tensor:
+    u = t.clone() if kwargs.get("copy") else t * 1
+    u[mask] = 0.0
+    return u
+
+
+MASKED: dict[str, Form] = {
+    "where": lambda t: torch.where(t > 0, t, 0.0),
+    "where, above or at zero": lambda t: torch.where(t >= 0, t, torch.zeros_like(t)),
+    "where, turned": lambda t: torch.where(t <= 0, 0.0, t),
+    "where, negated": lambda t: torch.where(~(t > 0), torch.zeros((), dtype=D), t),
+    "where of a method": lambda t: t.where(t.gt(0), torch.zeros((), dtype=D)),
+    "zero is less": lambda t: torch.where(torch.lt(ZEROS, t), t, 0.0),
+    "greater than a tensor": lambda t: t * torch.greater(t, ZEROS),
+    "a mask": lambda t: t * (t > 0),
+    "a mask in front": lambda t: (t >= 0) * t,
+    "a mask of numbers": lambda t: t * (t > 0).double(),
+    "a mask as its type": lambda t: t * (t > 0).type_as(t),
+    "a mask, logically not": lambda t: t * torch.logical_not(t < 0).to(t.dtype),
+    "a mask in place": lambda t: (lambda u: u.mul_(u > 0))(t + 0),
+    "a mask by an operator in place": lambda t: (lambda u: u.__imul__(u >= 0))(t * 1),
+    "masked_fill": lambda t: t.masked_fill(t < 0, 0.0),
+    "torch.masked_fill": lambda t: torch.masked_fill(t, t <= 0, torch.zeros((), dtype=D)),
+    "masked_fill in place": lambda t: (lambda u: u.masked_fill_(u < 0, 0))(t.clone()),
+    "by an index": lambda t: filled(t, t < 0, copy=True),
+    "by its own index": lambda t: (lambda u: u.__setitem__(u < 0, 0.0) or u)(t.clone()),
+    "by an index in a tuple": lambda t: (lambda u: u.__setitem__((u < 0,), 0.0) or u)(t.clone()),
+    "the mask of a copy": lambda t: t * (t.clone() > 0),
+    "the mask of a view": lambda t: t * (t.view_as(t) > 0),
+}
+BELOW: dict[str, Form] = {
+    "where": lambda t: torch.where(t < 0, t, 0.0),
+    "where, turned": lambda t: torch.where(t >= 0, 0.0, t),
+    "a mask": lambda t: t * (t < 0),
+    "masked_fill": lambda t: t.masked_fill(t > 0, 0.0),
+    "by an index": lambda t: (lambda u: u.__setitem__(u > 0, 0.0) or u)(t.clone()),
+}
+
+
+@pytest.mark.parametrize("around", ["alone", "between activations", "as a gate", "before a flat layer", "twice"])
+@pytest.mark.parametrize("below, form", [(False, form) for form in MASKED] + [(True, form) for form in BELOW])
+def test_a_mask_by_sign_is_a_relu(form: str, below: bool, around: str) -> None:
+    """Between other activations too, as a gate, and for what exact zeros carry."""
+    x, layer = operands("a layer")
+    x[:, :2] = -x[:, :2].abs()  # what is not kept carries relevance under a flat layer
+
+    def model(relu: Form) -> Form:
+        made: dict[str, Form] = {
+            "alone": lambda t: relu(layer(t)),
+            "between activations": lambda t: F.silu(relu(F.gelu(layer(t)) - 0.1)),
+            "as a gate": lambda t: relu(layer(t)) * (t + 0.2),
+            "before a flat layer": lambda t: layer(relu(t)),
+            "twice": lambda t: relu(torch.tanh(relu(layer(t)))),
+        }
+        return lambda t: made[around](t) @ W
+
+    plain: Form = (lambda t: t.clamp(max=0)) if below else F.relu
+    for composite in ("zero", "cp_lrp", "gamma_flat", "guided_backprop"):
+        one, two = (
+            relprop.attribute(model(f), x, composite=composite) for f in (plain, (BELOW if below else MASKED)[form])
+        )
+        close(two.values, one.values, msg=lambda m, c=composite: f"{c}: {m}")  # type: ignore[misc]
+        assert torch.equal(two.output, model((BELOW if below else MASKED)[form])(x))
+
+
+def test_a_mask_of_another_tensor_or_of_older_numbers_is_a_mask() -> None:
+    """Only `x * (x > 0)` is a relu of x."""
+    x, layer = operands("a layer")
+    other = torch.randn(3, 6, dtype=D, generator=torch.Generator().manual_seed(5))
+
+    def overwritten(t: Tensor) -> Tensor:
+        h = F.gelu(layer(t))
+        mask = h > 0
+        h = h * 1
+        h += other
+        return F.silu(h * mask) @ W
+
+    def as_constant(t: Tensor) -> Tensor:
+        h = F.gelu(layer(t))
+        mask = (h > 0).tolist()
+        return F.silu((h + other) * torch.tensor(mask, dtype=D)) @ W
+
+    for composite in ("zero", "cp_lrp", "gamma_flat"):
+        one, two = (relprop.attribute(f, x, composite=composite).values for f in (as_constant, overwritten))
+        close(two, one)
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_a_slope_for_each_channel_between_activations(composite: str) -> None:
+    """It is no function of a single number, so the next activation begins a chain of its own, as behind a product."""
+    w = torch.rand(3, dtype=D, generator=torch.Generator().manual_seed(6))
+    x = torch.randn(2, 3, 4, dtype=D, generator=torch.Generator().manual_seed(7))
+
+    def by_mask(h: Tensor) -> Tensor:
+        kept = torch.tensor((h > 0).tolist())
+        return h * torch.where(kept, torch.ones((), dtype=D), w[:, None])
+
+    one, other = (
+        relprop.attribute(lambda t, f=f: torch.cat([f(F.softplus(t) - 1).exp(), t.sigmoid()], 1).flatten(1).sum(1), x, composite=composite)  # type: ignore[misc]
+        for f in (by_mask, lambda h: F.prelu(h, w))
+    )  # fmt: skip
+    close(other.values, one.values)

@@ -49,14 +49,16 @@ SAME: dict[str, Way] = {
     "dropout in eval": lambda t: F.dropout(t, 0.5, training=False),
     "identity": lambda t: nn.Identity()(t),
     "copied into a buffer": lambda t: torch.zeros_like(t).copy_(t),
+    "written into all of a buffer": lambda t: (lambda u: u.__setitem__(slice(None), t) or u)(torch.empty_like(t)),
+    "written by an ellipsis": lambda t: (lambda u: u.__setitem__(..., t) or u)(torch.zeros_like(t)),
 }
 JOINED = ("split and joined",)  # several tensors that meet again begin anew, but keep a role
 A, X = torch.randn(2, 3, 4, dtype=D, generator=torch.Generator().manual_seed(0))
 TABLE_OF_POSITIONS = torch.randn(3, 4, dtype=D, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("way", [w for name, w in SAME.items() if name not in (*JOINED, "copied into a buffer")],
-                         ids=[name for name in SAME if name not in (*JOINED, "copied into a buffer")])  # fmt: skip
+@pytest.mark.parametrize("way", [w for name, w in SAME.items() if name not in JOINED],
+                         ids=[name for name in SAME if name not in JOINED])  # fmt: skip
 def test_an_origin(way: Way) -> None:
     """`x * sigmoid(x)` is one activation."""
     for f in (
@@ -143,6 +145,30 @@ def test_parts_that_are_written_are_a_concatenation(plain: Way, written: Way) ->
         )
         for a, b in zip(one, other, strict=True):
             close(a, b)
+
+
+COPIES: dict[str, Way] = {
+    "clone": lambda t: t.clone(),
+    "a copied buffer": lambda t: torch.zeros_like(t).copy_(t),
+    "a written buffer": lambda t: (lambda u: u.__setitem__(slice(None), t) or u)(torch.empty_like(t)),
+    "contiguous": lambda t: t.t().contiguous().t(),
+    "turned, copied and turned": lambda t: t.flip(1).clone().flip(1),
+    "by an index": lambda t: t[:, torch.arange(4)],
+    "times one": lambda t: t * 1,
+}
+
+
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("change", [lambda t: t.add_(0.3), lambda t: t.mul_(2.0), lambda t: t.neg_(), lambda t: t.sub_(0.5),
+                                    lambda t: t.div_(3), lambda t: t.__iadd__(1), lambda t: t.sigmoid_(), lambda t: t.exp_()])  # fmt: skip
+def test_a_copy_that_is_changed_in_place_meets_its_origin(copy: Way, change: Way) -> None:
+    """`(x + 0.3) * x` is one function of x, if the sum is written into a copy of x, too."""
+    for before in (lambda x: x, torch.tanh, lambda x: x @ TABLE_OF_POSITIONS.t() @ TABLE_OF_POSITIONS):
+        one, other = [
+            relprop.attribute(lambda x, c=c, f=before: (lambda h: (c(h) * h).sum(1))(f(x)), X, composite="zero").values  # type: ignore[misc]
+            for c in (lambda t: change(t + 0), lambda t: change(copy(t)))
+        ]
+        close(other, one)
 
 
 @pytest.mark.parametrize("plain, written", GATES.values(), ids=GATES)
@@ -239,7 +265,7 @@ def test_every_trait_is_one_that_is_known() -> None:
 
 
 def test_random_chains_of_ways_keep_an_origin() -> None:
-    ways = [w for name, w in SAME.items() if name not in (*JOINED, "copied into a buffer")]
+    ways = [w for name, w in SAME.items() if name not in JOINED]
     expected = relprop.attribute(lambda x: F.silu(x).sum(1), X, composite="zero").values
     for seed in range(30):
         draw = random.Random(seed)
@@ -259,6 +285,68 @@ def test_random_chains_of_ways_keep_an_origin() -> None:
 def by_index(h: Tensor) -> Tensor:
     """The largest of each row, by an index that is known."""
     return h.gather(1, h.detach().argmax(1, keepdim=True)).squeeze(1)
+
+
+# Ways to pick the largest of each row: from the whole tensor, from each row alone, and from two halves that meet.
+LARGEST: dict[str, Way] = {
+    "max": lambda h: h.max(1, keepdim=True).values,
+    "amax": lambda h: h.amax((1,), keepdim=True),
+    "sort": lambda h: h.sort(1)[0][:, -1:],
+    "topk": lambda h: h.topk(1, 1).values,
+    "kthvalue": lambda h: h.kthvalue(4, 1, keepdim=True)[0],
+    "cummax": lambda h: h.cummax(1)[0][:, -1:],
+    "by an index": lambda h: h.gather(1, h.argmax(1, keepdim=True)),
+    "rows by an index": lambda h: torch.stack([row[row.argmax()] for row in h.unbind(0)])[:, None],
+    "max of all": lambda h: torch.stack([row.max() for row in h.unbind(0)])[:, None],
+    "amax of all": lambda h: torch.stack([row.amax() for row in h.unbind(0)])[:, None],
+    "max_pool1d": lambda h: F.max_pool1d(h, 4),
+    "max_pool1d, of two": lambda h: F.max_pool1d(F.max_pool1d(h, 3, 1), 2),
+    "max_pool2d": lambda h: F.max_pool2d(h[None], (1, 4))[0],
+    "with indices": lambda h: F.max_pool1d(h, 4, return_indices=True)[0],
+    "adaptive": lambda h: F.adaptive_max_pool1d(h, 1),
+    "adaptive, with indices": lambda h: F.adaptive_max_pool1d(h, 1, return_indices=True)[0],
+    "unfold": lambda h: h.unfold(1, 4, 1).amax(-1),
+    "maximum": lambda h: torch.maximum(h[:, :2], h[:, 2:]).max(1, keepdim=True)[0],
+    "where": lambda h: (lambda a, b: torch.where(a > b, a, b))(h[:, :2], h[:, 2:]).max(1, keepdim=True)[0],
+    "fmax": lambda h: torch.fmax(h[:, :2], h[:, 2:]).amax(1, keepdim=True),
+    "minimum, turned": lambda h: (-torch.minimum(-h[:, :2], -h[:, 2:])).amax(1, keepdim=True),
+}  # fmt: skip
+
+
+def softmax_of_largest(e: Tensor, largest: Way) -> Tensor:
+    return largest(e) / e.sum(1, keepdim=True)
+
+
+def reference(name: str) -> Way:
+    """The same pick as a move: by an index, or by a mask."""
+    if "of all" in name or "rows" in name:
+        return LARGEST["rows by an index"]
+    return LARGEST["where" if name in ("maximum", "where", "fmax", "minimum, turned") else "by an index"]
+
+
+ROLE_TESTS: dict[str, Callable[[Tensor, Tensor, Way], Tensor]] = {
+    "a gate": lambda a, x, largest: largest(torch.sigmoid(a)) * x.tanh(),
+    "another activation": lambda a, x, largest: largest(F.silu(a)) * x,
+    "the logarithm of a softmax": lambda a, x, largest: largest(a.log_softmax(1)).exp() * x + a,
+    "a softmax": lambda a, x, largest: largest(a.softmax(1)).log() + x,
+    "an exponential": lambda a, x, largest: x * softmax_of_largest(a.exp(), largest) + a,
+    "a statistic": lambda a, x, largest: x + 1 / (largest(a.cumsum(1) ** 2).sqrt() + 1),
+}
+
+
+@pytest.mark.parametrize("name", LARGEST)
+@pytest.mark.parametrize("known", ROLE_TESTS)
+def test_what_is_selected_keeps_its_roles(known: str, name: str) -> None:
+    """The largest of the entries, however it is found, is what they are."""
+    for composite in ("zero", "cp_lrp", "attnlrp"):
+        one, other = (
+            relprop.attribute(
+                lambda a, x, f=f: ROLE_TESTS[known](a, x, f).sum(1), (A, X), composite=composite, target=lambda y: y  # type: ignore[misc]
+            ).values
+            for f in (reference(name), LARGEST[name])
+        )  # fmt: skip
+        for a, b in zip(one, other, strict=True):
+            close(a, b, msg=lambda m, c=composite: f"{c}: {m}")  # type: ignore[misc]
 
 
 PICKS: dict[str, Way] = {

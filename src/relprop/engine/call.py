@@ -17,7 +17,7 @@ from relprop.engine.notes import Note, begin, noted, renew
 from relprop.engine.registry import Entry
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
-from relprop.engine.tensor_attributes import PARAMETER
+from relprop.engine.tensor_attributes import NOTE, PARAMETER
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules.base import Way
 from relprop.torch_private.compiled import skipped
@@ -113,6 +113,10 @@ class Call:
             return result
         with torch.no_grad():
             value = self.function(*map(self.own, self.args), **{k: self.own(a) for k, a in self.kwargs.items()})
+        if result.stride() != value.stride():  # sums in another order would round otherwise
+            arranged = torch.empty_strided(value.shape, value.stride(), dtype=result.dtype).copy_(result)
+            NOTE.put(arranged, NOTE.of(result))
+            return arranged
         result.data.copy_(value)
         return result
 
@@ -320,10 +324,21 @@ def _nuclear(call: Call) -> bool:
     return call.entry.function is torch.nuclear_norm or "nuc" in named
 
 
+def _unordered(call: Call) -> bool:
+    """Whether the operand of a pooling over one axis lies in another order in memory, as a transpose.
+
+    On a CPU, torch's kernel for what needs no gradient returns its result in order.
+    """
+    x = call.args[0] if call.args else None
+    return isinstance(x, Tensor) and x.device.type == "cpu" and not x.is_contiguous()
+
+
 KERNELS: dict[Callable[..., Any], Callable[[Call], bool]] = {
     F.linear: _folds,
     torch.matmul: _folds,
     torch.linalg.matmul: _folds,
+    torch.max_pool1d: _unordered,
+    F.max_pool1d: _unordered,
     torch.nuclear_norm: _nuclear,
     torch.norm: _nuclear,
     torch.linalg.norm: _nuclear,

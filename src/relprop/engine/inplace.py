@@ -23,20 +23,24 @@ from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
 
 
-def inplace(run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor]) -> Any:
+def inplace(
+    run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor],
+    beside_it: Callable[..., Any] | None = None,
+) -> Any:  # fmt: skip
     """Uses the native operation if its gradient is the rule; else works on a copy of the target.
 
     The copy stands for the numbers before. An activation then writes into the target itself; the result of any other
-    operation is copied into it.
+    operation is copied into it. `beside_it` makes a new tensor, if the entry's function does not.
     """
     target, written = args[0], (args, kwargs)
     kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-    options = {} if entry.spelling.inplace else {"inplace": True}
+    options = {} if entry.spelling.inplace or beside_it is not None else {"inplace": True}
     call = Call(run, entry, function, args, kwargs | options, live, inplace=True)
     main = beside(entry.function) if entry.spelling.inplace else function
-    found = _chained(entry, main, target, args, kwargs, live)
+    found = _chained(entry, main if beside_it is None else entry.function, target, args, kwargs, live)
+    main = beside_it or main
     # a chain that starts here would lose its source, which other tensors may share
-    starts = found is not None and found[0].source is target and _has_origin(target)
+    starts = found is not None and found[0].source is target and _has_origin(entry, target)
     if not starts and call.way in (Way.DEFAULT, Way.NATIVE, Way.UNDECIDED):
         if _linear(run, entry, target, live, args):
             _preserve(target)
@@ -92,9 +96,11 @@ def _chained(
     return None if found is None else (found, found.source._version)
 
 
-def _has_origin(target: Tensor) -> bool:
+def _has_origin(entry: Entry, target: Tensor) -> bool:
+    """Whether a tensor about to be overwritten is a function of another, or holds its numbers, scaled or shifted now."""
     note = note_of(target)
-    return note is not None and continues(note)
+    copied = note is not None and note.move is not None and entry.family in ("sum", "product")
+    return note is not None and (copied or continues(note))
 
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tuple) -> bool:

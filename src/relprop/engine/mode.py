@@ -22,11 +22,13 @@ from relprop.engine.notes import Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
-from relprop.engine.roles import carry, give, spread
+from relprop.engine.roles import COPY, carry, copies, give, spread
 from relprop.engine.rows import apart
 from relprop.engine.run import Run
+from relprop.engine.sign_masks import keep_sign, rectifier
 from relprop.engine.spelling import writes
 from relprop.engine.tensor_attributes import POSITIONS
+from relprop.engine.traits import SAME
 from relprop.torch_private.calls import unfolded
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
@@ -151,6 +153,8 @@ class Propagation(TorchFunctionMode):
             ):
                 keep_plain(run, result)
             run.model.derive(result, (*args, *kwargs.values()), written)
+            if run.model.any_signs and entry is not None and SAME in entry.traits and args:
+                keep_sign(result, args[0])
         if written is not None:
             if inside:
                 seen(written, inside=True)  # the inside a custom function does not count
@@ -179,7 +183,15 @@ class Propagation(TorchFunctionMode):
             for t in live:
                 notes.append(note_of(t))
             written, spelling = None, entry.spelling
-            if spelling.reflected:
+            relu = rectifier(entry, func, args, kwargs) if run.model.any_signs else None
+            if relu is not None:
+                entry, args = relu.entry, (relu.x,)
+                if spelling.inplace:
+                    written = relu.x
+                    result = inplace(run, entry, relu.function, args, {}, live, relu.main)
+                else:
+                    result = handle(Call(run, entry, relu.main, args, {}, live))
+            elif spelling.reflected:
                 result = handle(Call(run, entry, *_turned(entry, func, args), kwargs, live))
             elif spelling.inplace or (kwargs and kwargs.get("inplace")):
                 if not args:  # F.relu(input=x, inplace=True)
@@ -216,13 +228,18 @@ class Propagation(TorchFunctionMode):
                 note.version = result._version
         else:
             run.model.note_data(result)
+            if run.model.any_signs and SAME in entry.traits and args:
+                keep_sign(result, args[0])
             # a normaliser, or a constant by a rule, is not a break
             if _counts(result) or (kwargs and kwargs.get("rounding_mode") is not None):
                 self._cut(func, live[0], result)
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)
-        carry(run, entry.traits, func, live, notes, args, kwargs, made)
+        if written is not None and copies(func, args, live, made):
+            carry(run, COPY, func, live, notes, (live[0],), {}, made)
+        else:
+            carry(run, entry.traits, func, live, notes, args, kwargs, made)
         if written is not None and isinstance(written, Tensor) and written._is_view():
             spread(run, written)
 

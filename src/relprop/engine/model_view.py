@@ -24,6 +24,7 @@ class ModelView:
         constants: tensors made of parameters and buffers alone, by identity; weak, so offloaded weights can be freed.
         of_data: masks, indices and other constants that depend on the inputs, by identity.
         any_of_data: whether there was one.
+        any_signs: whether a live tensor was compared with 0, which may make a mask by sign.
         returned: whether the model has returned its output, of which a target now computes the score.
         chosen: tensors that consist of entries of model constants, chosen by the inputs, by identity.
     """
@@ -32,7 +33,7 @@ class ModelView:
         self._model = model
         self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self.of_data: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
-        self.any_of_data = False
+        self.any_of_data = self.any_signs = False
         self.returned = False
         self.chosen: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._buffers: set[int] | None = None
@@ -92,6 +93,10 @@ class ModelView:
             if isinstance(t, Tensor):
                 self.of_data[id(t)] = t
                 self.any_of_data = True
+
+    def note_sign(self) -> None:
+        """Notes that a live tensor was compared with 0."""
+        self.any_signs = True
 
     def derive(self, result: Any, operands: Iterable[Any], written: Any) -> None:
         """Notes that a result is a model constant if all its operands are. A target of a write may cease to be one."""

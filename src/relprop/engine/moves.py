@@ -10,6 +10,8 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.notes import Move, Note, note_of, noted
+from relprop.engine.roles import carry, selects
+from relprop.engine.traits import MOVES
 from relprop.numerics import aside
 from relprop.torch_private.recorded import recording
 
@@ -33,9 +35,10 @@ def picked(call: Call, input: Tensor, result: Any, dim: int) -> Any:
         values, indices = result
         call.run.model.note_data(indices)
         lost = values.ndim < input.ndim
-        note = noted(call.run, values)
-        known.forked = True
-        note.move = Move(known, input.shape, _gathered, (dim, indices, lost), {}, None)
+        call.note(values)
+        carry(call.run, frozenset({MOVES}), _gathered, [input], [known], (input, dim, indices, lost), {}, values)
+    elif isinstance(result, Tensor) and known is not None:
+        selects(call, [input], result)
     return result
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import Move, Note, continues, note_of, renew
+from relprop.engine.notes import Move, Note, continues, note_of, noted, renew
 from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
 
@@ -50,6 +50,8 @@ ROLES: dict[str, Role] = {}
 _READ: list[Role] = []
 _LASTING: set[str] = set()
 """The roles that all operations keep or join, whatever their traits."""
+_MOVING: set[str] = set()
+"""The roles that moved entries keep as they are."""
 
 
 def role(
@@ -73,6 +75,8 @@ def role(
         _READ.append(ROLES[name])
     if ANY in survives or ANY in joined_by:
         _LASTING.add(name)
+    if then is None and (ANY in survives or MOVES in survives):
+        _MOVING.add(name)
     return name
 
 
@@ -90,11 +94,14 @@ def give(result: Any, name: str, value: Any) -> None:
 
 def carry(
     run: Any, traits: frozenset[str], function: Callable[..., Any], operands: list[Tensor], notes: list[Note | None],
-    args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
+    args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, linked: bool = True,
 ) -> None:  # fmt: skip
-    """Gives the results of an operation the roles of its live operands that survive it."""
+    """Gives the results of an operation the roles of its live operands that survive it.
+
+    With `linked`, results whose entries were moved remember from where.
+    """
     lone = len(operands) == 1 or (FIRST in traits and bool(args) and args[0] is operands[0])
-    if lone and notes[0] is not None and (MOVES in traits or SAME in traits):
+    if linked and lone and notes[0] is not None and (MOVES in traits or SAME in traits):
         _link(traits, function, operands[0], notes[0], args, kwargs, result)
     if not traits:
         for note in notes:
@@ -107,7 +114,7 @@ def carry(
         value = found.pop(name)
         written = bool(args) and result is args[0] and result is not operands[0]  # into another operand
         if lone and isinstance(result, Tensor) and not written:
-            found[name] = ROLES[name].then(value, _again(function, operands[0], args, kwargs), traits)  # type: ignore[misc]
+            found[name] = ROLES[name].then(value, as_function_of(function, operands[0], args, kwargs), traits)  # type: ignore[misc]
     for t in result if isinstance(result, (tuple, list)) else (result,):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
         if note is None:
@@ -125,6 +132,41 @@ def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result:
     """Notes that a result has the entries of a live operand, moved by `function`, and therefore its roles."""
     call.note(result)
     carry(call.run, frozenset({MOVES}), function, [operand], [note_of(operand)], (operand,), {}, result)
+
+
+COPY = frozenset({SAME})
+
+
+def copies(function: Callable[..., Any], args: tuple, live: list[Tensor], made: Any) -> bool:
+    """Whether a write gives all numbers of the one live operand to a constant: `y.copy_(x)`, `y[:] = x`."""
+    if len(live) != 1 or len(args) < 2 or args[-1] is not live[0] or not isinstance(made, Tensor) or made._is_view():
+        return False
+    name = getattr(function, "__name__", "")
+    whole = name == "copy_" or (name == "__setitem__" and (args[1] is Ellipsis or args[1] == slice(None)))
+    return whole and made.shape == live[0].shape and made.dtype == live[0].dtype
+
+
+def selects(call: Any, operands: list[Tensor], result: Any) -> None:
+    """Notes that each entry of a result is an entry of a live operand, such as the larger one, and so has its roles."""
+    values = result[0] if isinstance(result, tuple) else result  # the second are indices
+    if not isinstance(values, Tensor) or not values.requires_grad:
+        return
+    note = note_of(operands[0])
+    if len(operands) == 1 and note is not None and note.chain is None and note.move is None:
+        known = note.roles
+        if known is None:
+            return
+        if known.keys() <= _MOVING:  # nothing is to be computed
+            note = renew(call.run, values)
+            note.roles = dict(known)
+            return
+    function = (lambda *a, **k: call.function(*a, **k)[0]) if values is not result else call.function
+    noted(call.run, values)
+    notes = [note_of(t) for t in operands]
+    carry(call.run, _MOVES, function, operands, notes, call.args, call.kwargs, values, linked=False)
+
+
+_MOVES = frozenset({MOVES})
 
 
 def spread(run: Any, view: Tensor) -> None:
@@ -155,7 +197,7 @@ def _known(known: Role, note: Note | None) -> Any:
     return note.role(known.name) if known.read is None else known.read(note)
 
 
-def _again(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
+def as_function_of(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
     """An operation as a function of one operand. It does not hold the operand, which may hold this function."""
 
     def put(value: Any, old: Any, new: Any) -> Any:

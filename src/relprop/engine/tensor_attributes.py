@@ -38,5 +38,7 @@ WRITTEN = Mark("written")
 """On an argument that a custom function writes into: a mark that its node also has, and its earlier note."""
 ELSEWHERE = Mark("elsewhere")
 """That the samples do not lie along the tensor's first axis (`engine.rows`)."""
+SIGN = Mark("sign")
+"""Of which live tensor a mask names the entries above zero, or those below (`engine.sign_masks`)."""
 SEEN = Mark("seen")
 """The version counters up to which all writes were seen (`engine.overwritten`)."""

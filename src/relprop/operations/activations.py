@@ -8,6 +8,7 @@ origin is again such an `h(s)`. It gets the secant of the whole chain, straight 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, ori
 from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
 from relprop.engine.roles import role
+from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
@@ -165,6 +167,8 @@ def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: ChainStep) 
     """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
     note = note_of(before.source)
     call.note(y)
+    if any(isinstance(a, Tensor) and a.numel() > 1 for a in step.args):
+        return gated(y, x, step)  # such as a slope for each channel: no function of a single number
     if before.step is not SOURCE or (note is not None and continues(note)):
         return remembered(
             call, y, before._replace(step=ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs))
@@ -234,6 +238,16 @@ def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return custom(x, lambda: value.clone(), lambda s, g: g * secant_of(at, s))
 
 
+def by_mask(call: Call, x: Tensor) -> Tensor:
+    """`x * (x > 0)`, in any spelling: a relu. The operation gives the numbers, and where x is 0 the slope."""
+    function = call.entry.function
+    if (y := _ruled_or_zero(call, x, function)) is not None:
+        return y
+    step = _RELU if function is keeps_above else ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
+    return _kept_on(call, origin(x), call(), x, step)
+
+
+register(keeps_above, keeps_below, family="activation", handler=by_mask, only=True, gives={GATE: 1})
 register(torch.relu, family="activation", handler=relu, in_place=relu, gives={GATE: 1})
 register(
     torch.atan2, torch.arctan2, torch.special.gammainc, torch.special.gammaincc, torch.igamma, torch.igammac,

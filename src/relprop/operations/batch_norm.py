@@ -38,10 +38,9 @@ def batch_norm(
     if training:
         raise call.training("batch_norm")
     note = note_of(input) if call.live else None
-    layer = None if note is None or call.rule is not None else note.layer
+    layer, factor = (None, None) if note is None or call.rule is not None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None and call.rule is None:
-        layer, scaled = behind_views(note, input.dtype) or (None, None)
-        layer = layer if scaled is None else None
+        layer, factor = behind_views(note, input.dtype) or (None, None)
     layer = layer if layer is not None and _follows(layer, input) else None
     if not call.live:
         return call()
@@ -58,6 +57,7 @@ def batch_norm(
         linear = layer.weighted.linear
         if linear.channel_axis is None:
             scale, shift = (linear.vector(v.reshape(shape[1:]), layer.shape) for v in (scale, shift))
+        scale = scale if factor is None else scale * factor  # of a layer that was scaled before
         return layer.folded(scale, shift).apply(lambda: call(detached, *arguments))
     return weighted(call, input, Diagonal(), scale.reshape(shape), shift.reshape(shape))
 

@@ -15,6 +15,7 @@ from relprop.engine.functions import custom, written
 from relprop.engine.moves import picked
 from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, origin, proportional, remembered
 from relprop.engine.registry import register
+from relprop.engine.roles import selects
 from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
@@ -99,10 +100,11 @@ def as_number(value: Any) -> Any:
 
 def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
     """Notes that the maximum or minimum of two multiples of a tensor is an activation of it: a leaky relu, or `|x|`."""
-    if isinstance(result, Tensor) and result.requires_grad and proportional(a, b):
-        found = chain(call.function, call.args, call.kwargs)
+    if isinstance(result, Tensor) and result.requires_grad:
+        found = chain(call.function, call.args, call.kwargs) if proportional(a, b) else None
         if found is not None:
-            remembered(call, result, found)
+            return remembered(call, result, found)
+        selects(call, [a, b], result)
     return result
 
 

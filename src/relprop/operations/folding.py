@@ -30,6 +30,8 @@ class Moved(Map):
     ) -> None:
         self.inner, self.before, self.sizes, self.order, self.axes = inner, before, sizes, order, axes
         self.back = [order.index(axis) for axis in range(len(order))]
+        if (extent := getattr(inner, "extent", None)) is not None:
+            self.extent = extent
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = self.inner.forward(x, w)
@@ -54,8 +56,12 @@ class Moved(Map):
         return self.inner.vector(_turned(constant, len(self.before), self.axes, len(shape)), self.before)
 
     def over(self, axis: int) -> bool:
-        was = self.axes.get(axis)
-        return was is not None and (self.inner.over(was) or was - len(self.before) == self.inner.channel_axis)
+        was, channels = self.axes.get(axis), self.inner.channel_axis
+        if was is not None:
+            return self.inner.over(was) or was - len(self.before) == channels
+        # an axis of one entry has no place of its own: it may be that of a lone channel
+        alone = self.sizes[self.order[axis]] == 1 if axis < len(self.order) else False
+        return alone and channels is not None and self.before[channels] == 1
 
 
 def _turned(t: Tensor, ndim: int, axes: dict[int, int], wide: int) -> Tensor:

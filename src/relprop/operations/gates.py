@@ -85,8 +85,11 @@ def _level_of(*steps: ChainStep) -> int | None:
         for end in (1e3, 100.0):  # `e / (1 + e)` with e = exp(1000) has no value
             x = torch.tensor((-end, *_GRID[1:-1], end), dtype=torch.float64)
             y = x
-            for step in steps:
-                y = step(y)
+            try:
+                for step in steps:
+                    y = step(y)
+            except RuntimeError:  # a constant of it has entries of its own
+                return 1 if len(steps) == 1 else None
             y = y.reshape(-1)
             if y.shape != x.shape:
                 return 1 if len(steps) == 1 else None

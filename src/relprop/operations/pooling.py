@@ -14,6 +14,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom
 from relprop.engine.registry import register
+from relprop.engine.roles import selects
 from relprop.engine.tensors import per_axis
 from relprop.engine.traits import REDUCES
 from relprop.operations.sample_axes import pooled
@@ -89,6 +90,7 @@ def _shared(call: Call, input: Tensor, value: Any, windows: Callable[[Tensor], P
         return rule.max_pool(x, again[0] if isinstance(again, tuple) else again, g, windows(x))
 
     pooled = custom(input, lambda: y.clone(), back)
+    selects(call, [input], pooled)
     return (pooled, *value[1:]) if isinstance(value, tuple) else pooled
 
 
@@ -97,8 +99,10 @@ def max_pool(dims: int) -> Callable[..., Any]:
         call: Call, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
         ceil_mode: bool = False, return_indices: bool = False, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        if call.formula is None:
-            return call()
+        if call.rule is None or call.formula is None:
+            result = call.function(*call.args, **call.kwargs)
+            selects(call, [input], result)
+            return result
         value = call(input.detach(), *call.args[1:], **call.kwargs)
         sizes = (value[0] if isinstance(value, tuple) else value).shape[-dims:]
         kernel, stride, padding, dilation = (
@@ -134,8 +138,10 @@ def adaptive_max_pool(dims: int) -> Callable[..., Any]:
     average = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
 
     def pool(call: Call, input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-        if call.formula is None:
-            return call()
+        if call.rule is None or call.formula is None:
+            result = call.function(*call.args, **call.kwargs)
+            selects(call, [input], result)
+            return result
         value = call(input.detach(), *call.args[1:], **call.kwargs)
         sizes = (value[0] if isinstance(value, tuple) else value).shape[-dims:]
 
@@ -172,6 +178,13 @@ def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return custom(input, lambda: call(input.detach(), *args, **kwargs), back)
 
 
+def largest(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The winner takes all: the native gradient."""
+    result = call()
+    selects(call, [input], result)
+    return result
+
+
 _AVERAGES: list[list[Any]] = [
     [F.avg_pool1d, F.adaptive_avg_pool1d],
     [F.avg_pool2d, F.adaptive_avg_pool2d],
@@ -201,9 +214,9 @@ for _dims in (1, 2, 3):
     register(*_LARGEST[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
     register(*_WITH_INDICES[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
     register(_ADAPTIVE[_n], family="max_pool", handler=adaptive_max_pool(_dims), apart=_apart)
-    register(_ADAPTIVE_WITH_INDICES[_n], family="selection", apart=_apart)
+    register(_ADAPTIVE_WITH_INDICES[_n], family="selection", handler=largest, apart=_apart)
 register(
     F.fractional_max_pool2d, F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,
     F.max_unpool1d, F.max_unpool2d, F.max_unpool3d,
-    family="selection",
+    family="selection", handler=largest,
 )  # fmt: skip

@@ -6,6 +6,7 @@ is a normaliser, a constant. Operands that share an origin make one elementwise 
 
 from __future__ import annotations
 
+import math
 from functools import cache, partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from relprop.engine.zeros import product_of_two
 from relprop.numerics import aside
 from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
-from relprop.operations.exponentials import quotient, reciprocal_of
+from relprop.operations.exponentials import exp, quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
@@ -162,10 +163,17 @@ def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
 
 def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
     """`c ** x`: an elementwise function of the exponent."""
+    if not isinstance(base, Tensor) and base == math.e:  # a softmax, if the exponent is the logarithm of one
+        call.becomes(_power_of_e, exponent)
+        return exp(call, exponent)
     found = chain(call.function, (base, exponent), {})
     if found is None or not is_scalar(base):
         return call()
     return along(call, found, detached(call))
+
+
+def _power_of_e(exponent: Tensor) -> Tensor:
+    return torch.pow(math.e, exponent)
 
 
 def prod(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

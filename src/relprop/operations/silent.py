@@ -9,7 +9,8 @@ from torch import Tensor
 
 from relprop.engine import data
 from relprop.engine.registry import SILENT, register
-from relprop.engine.spelling import named
+from relprop.engine.sign_masks import compared, inverted
+from relprop.engine.spelling import named, writes
 from relprop.engine.traits import MOVES
 from relprop.operations.flex_attention import requires_grad
 from relprop.operations.sample_axes import with_axes
@@ -17,11 +18,11 @@ from relprop.torch_private.names import BACKWARD_HOOKS, STATE
 
 register(
     *named(
-        "eq ne lt le gt ge equal greater greater_equal less less_equal not_equal isclose allclose isfinite isinf isnan "
-        "isneginf isposinf isreal isin is_nonzero signbit logical_and logical_or logical_xor logical_not any all "
-        "__and__ __or__ __xor__ __rand__ __ror__ __rxor__ __iand__ __ior__ __ixor__ __invert__ __lshift__ __rshift__ "
-        "__rlshift__ __rrshift__ __ilshift__ __irshift__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ "
-        "bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift gcd lcm "
+        "eq ne lt_ le_ gt_ ge_ equal greater_ greater_equal_ less_ less_equal_ not_equal isclose allclose isfinite isinf isnan "
+        "isneginf isposinf isreal isin is_nonzero signbit logical_and logical_or logical_xor logical_not_ any all "
+        "__and__ __or__ __xor__ __rand__ __ror__ __rxor__ __iand__ __ior__ __ixor__ __lshift__ __rshift__ "
+        "__rlshift__ __rrshift__ __ilshift__ __irshift__ __eq__ __ne__ "
+        "bitwise_and bitwise_or bitwise_xor bitwise_not_ bitwise_left_shift bitwise_right_shift gcd lcm "
         "argmax argmin argsort argwhere nonzero nonzero_static count_nonzero bincount bucketize searchsorted histc "
         "histogram histogramdd unique unravel_index one_hot ceil floor round trunc fix sign sgn heaviside floor_divide "
         "__floordiv__ __rfloordiv__ __ifloordiv__ frexp nextafter angle hash_tensor "
@@ -46,6 +47,14 @@ register(
     ),
     family=SILENT,
 )
+_COMPARISONS = {True: "gt ge greater greater_equal __gt__ __ge__", False: "lt le less less_equal __lt__ __le__"}
+for _positive, _names in _COMPARISONS.items():
+    for _function in named(_names):
+        if not writes(_function):
+            register(_function, family=SILENT, only=True, answer=compared(_function, _positive))
+for _function in named("logical_not bitwise_not __invert__"):
+    if not writes(_function):
+        register(_function, family=SILENT, only=True, answer=inverted(_function))
 _ANSWERS = {"data": data.read, "requires_grad": requires_grad}
 _VIEWS = ("T", "H", "mT", "mH", "real", "imag")
 for _name in dir(Tensor):

@@ -14,7 +14,7 @@ from relprop.engine.moves import joined, picked
 from relprop.engine.notes import note_of
 from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import native, register
-from relprop.engine.roles import moves
+from relprop.engine.roles import moves, selects
 from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
@@ -100,6 +100,8 @@ def largest(call: Call, input: Tensor, dim: Any = (), keepdim: bool = False, **k
         find = torch.argmax if most else torch.argmin
         picked(call, input, (y, find(input.detach(), dims[0], keepdim=keepdim)), dims[0])
         elementwise_extreme(call, input, y, dims[0], most)
+    else:
+        selects(call, [input], y)
     return y
 
 
