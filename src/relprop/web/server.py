@@ -67,10 +67,13 @@ def made(
                 for n, (name, subject) in enumerate(found):
                     with gr.Tab(name, id=n):
                         _part(gr, blocks, replace(desk, tab=n), name, subject, _fitting(subject, examples))
-            blocks.load(
-                answered(lambda query: gr.Tabs(selected=min(tab_of(str(query or "")), len(found) - 1))), query, tabs,
-                js=scripts.QUERY, api_visibility="private",
-            )  # fmt: skip
+
+            def chosen(query: Any) -> Any:
+                # An answer that comes after a visitor chose a tab leaves it.
+                tab = tab_of(str(query or ""))
+                return gr.Tabs(selected=tab) if 0 < tab < len(found) else gr.skip()
+
+            blocks.load(answered(chosen), query, tabs, js=scripts.QUERY, api_visibility="private")
     blocks.queue(max_size=desk.limits.waiting)
     return blocks
 
