@@ -244,6 +244,7 @@ def test_a_fault_in_what_explains_hidden_units(entry: str) -> None:
 TEXT: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "explain_text": ("bert", lambda model, tokenizer: relprop.explain_text(model, tokenizer, "good film", 1)),
     "explain_generation": ("gpt2", lambda model, tokenizer: relprop.explain_generation(model, tokenizer, "good film", max_new_tokens=2)),
+    "compare_text": ("bert", lambda model, tokenizer: relprop.compare_text(model, tokenizer, "good film", 1, ["epsilon", "cp_lrp"])),
 }  # fmt: skip
 
 

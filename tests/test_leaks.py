@@ -466,6 +466,16 @@ def test_texts(options: dict[str, Any]) -> None:
     _goes_with_its_model(model, lambda m: relprop.explain_text(m, tokenizer, "a film was good", 1, **options))
 
 
+def test_compared_texts() -> None:
+    pytest.importorskip("transformers")
+    tokenizer = text_models.words()
+    model = [text_models.build("bert", tokenizer)]
+
+    _goes_with_its_model(
+        model, lambda m: relprop.compare_text(m, tokenizer, "a film was good", 1, ["epsilon", "cp_lrp"])
+    )
+
+
 def test_generated_texts() -> None:
     pytest.importorskip("transformers")
     tokenizer = text_models.letters()
