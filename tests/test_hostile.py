@@ -141,8 +141,11 @@ def test_a_terminal_is_steered_by_nobody_else(colour: bool) -> None:
 def test_no_cell_of_a_table_starts_a_formula(tmp_path: Path) -> None:
     R = relprop.attribute(nn.Linear(len(CORPUS), 2), torch.randn(1, len(CORPUS)), 0)
     R.save(tmp_path / "r.csv", names=CORPUS)
-    csv.field_size_limit(2**21)
-    rows = list(csv.reader(io.StringIO((tmp_path / "r.csv").read_text(encoding="utf-8"), newline="")))
+    before = csv.field_size_limit(2**21)
+    try:
+        rows = list(csv.reader(io.StringIO((tmp_path / "r.csv").read_text(encoding="utf-8"), newline="")))
+    finally:
+        csv.field_size_limit(before)
     assert len(rows) == len(CORPUS) + 1
     assert not any(cell.lstrip()[:1] in tuple("=+-@|%") and cell.strip() for row in rows[1:] for cell in row[1:3])
 
