@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +22,16 @@ def settings() -> Iterator[None]:
     yield
     after = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     assert after == before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def swept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Sockets and loops that Gradio and a browser's driver left open end with their file, not in a test that would hear of it."""
+    yield
+    if request.module.__name__.startswith("test_web"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
 
 
 @pytest.fixture
