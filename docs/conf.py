@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(?!relprop\b).*|relprop\.(engine|composites\.places|attribution\.conditions|concepts\.(tops|mixtures))\..*",
     ),
-    ("py:.*", r"relprop\.evaluation\.(methods|adapters|work|asks)\..*"),
+    ("py:.*", r"relprop\.evaluation\.(methods|adapters|metric|asks)\..*"),
 ]
 
 html_theme = "furo"
