@@ -14,6 +14,11 @@ from relprop.engine.registry import TABLE
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser's driver runs on greenlets: after it, tests that trace lines take minutes in the same process."""
+    items.sort(key=lambda item: item.path.name.startswith("test_web"))
+
+
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
     """One seed for all; and nothing a test does may change how torch behaves afterwards."""
