@@ -15,7 +15,7 @@ from torch import nn
 
 import relprop
 from public_entries import ELSEWHERE, ENTRIES, KEEPS_THE_MODEL, NO_MODEL, marked, pictures
-from test_faults import Bomb, Struck, Watched, interrupted, spread
+from test_faults import Bomb, Struck, Watched, interrupted_everywhere, spread
 from test_leaks import left_behind, tensors
 
 
@@ -94,16 +94,7 @@ def test_a_fault_at_an_operation(name: str, tmp_path: Path) -> None:
 
 @over_entries
 def test_an_interrupt_in_the_library(name: str, tmp_path: Path) -> None:
-    watched = Explained(name, tmp_path)
-    with interrupted(0) as seen:
-        watched.call()
-    for at in spread(seen[0], 3):
-        try:
-            with interrupted(at):
-                watched.call()
-        except KeyboardInterrupt:
-            pass
-        watched.unchanged(f"interrupted at line {at} of {seen[0]}")
+    interrupted_everywhere(Explained(name, tmp_path), 3)
 
 
 @over_entries

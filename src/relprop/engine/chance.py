@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import random
-import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -57,10 +56,7 @@ def standing(devices: Iterable[torch.device]) -> list[Any]:
     """
     stood = torch.get_rng_state()
     found: list[Any] = [ctypes.string_at(stood.data_ptr(), stood.numel())]
-    if _QUICK:  # the state would be hundreds of Python's numbers
-        found.append((ctypes.string_at(_AT, _WORDS), _PYTHON.gauss_next))
-    else:
-        found.append(random.getstate())
+    found.append(random.getstate())
     found += [now for _, now in _of_devices(devices)]
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -71,23 +67,7 @@ def standing(devices: Iterable[torch.device]) -> list[Any]:
 
 
 _WORDS = 4 * 625
-"""The bytes of the usual generator of NumPy, and of Python: 624 words, and the position."""
-_PYTHON: Any = getattr(random.random, "__self__", None)
-
-
-_AT = id(_PYTHON) + object.__basicsize__
-"""Where Python's generator lies in memory: the position, and its words."""
-
-
-def _lies_as_known() -> bool:
-    """Whether Python's generator lies in memory as it is read here."""
-    kind: Any = type(_PYTHON).__base__
-    known = kind.__basicsize__ >= object.__basicsize__ + _WORDS
-    *words, position = random.getstate()[1]
-    return known and struct.unpack("=625I", ctypes.string_at(_AT, _WORDS)) == (position, *words)
-
-
-_QUICK = sys.implementation.name == "cpython" and _lies_as_known()
+"""The bytes of NumPy's usual generator: 624 words, and the position."""
 
 
 def drawn_from(before: list[Any], after: list[Any]) -> bool:
