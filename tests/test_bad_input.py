@@ -527,3 +527,15 @@ def test_a_rule_without_a_method(model: nn.Module, x: Tensor) -> None:
         errors.RuleError, match=r"acts on nothing: it defines none of the methods propagate, .*max_pool"
     ):
         relprop.attribute(model, x, 0, composite=relprop.Composite({"max_pool": Misspelt()}))
+
+
+def test_a_rule_for_weighted_layers_without_their_method(model: nn.Module, x: Tensor) -> None:
+    class NamesTooMuch(relprop.rules.Rule):
+        families = frozenset({"linear", "conv"})
+
+        def activation(self, x: Tensor, output: Any, g: Tensor, gradient: Any) -> Tensor:
+            return g
+
+    composite = relprop.Composite({"linear": NamesTooMuch(), "conv": NamesTooMuch()})
+    with pytest.raises(errors.RuleError, match="it has no formula for weighted layers"):
+        relprop.attribute(model, x, 0, composite=composite)
