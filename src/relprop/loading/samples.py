@@ -24,6 +24,8 @@ SUFFIXES = (*PICTURES, ".npy", ".csv")
 _LARGEST = 512 * 2**20
 # A smaller limit for text: a cell of a table or a token takes many times its size in memory.
 _LARGEST_TEXT = 64 * 2**20
+# The parser's own limit is a setting of the whole process, which other packages raise.
+LONGEST_CELL = 10_000  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,8 @@ def _table(path: Path, name: str, rows: Sequence[int], without: Sequence[str]) -
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{quoted(name)} is not a table we read, UTF-8 text with commas: {error}") from error
     lines = [line for line in lines if line]
+    if (widest := max((len(cell) for line in lines for cell in line), default=0)) > LONGEST_CELL:
+        raise InputError(f"{quoted(name)} has a cell of {widest:,} characters, more than the {LONGEST_CELL:,} we take.")
     if len(lines) < 2:
         raise InputError(f"{quoted(name)} needs a line of names and at least one row of numbers.")
     header, body = lines[0], lines[1:]

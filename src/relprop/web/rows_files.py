@@ -178,6 +178,8 @@ def _start(text: str, name: str) -> tuple[list[str], list[str]]:
         for line in csv.reader(text.splitlines()):
             if line:
                 found.append(line)
+            if any(len(cell) > samples.LONGEST_CELL for cell in line):
+                raise InputError(f"{name!r} has a cell of more than the {samples.LONGEST_CELL:,} characters we take.")
             if len(found) == 2:
                 return found[0], found[1]
     except csv.Error as error:
