@@ -37,3 +37,14 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def per_axis(value: Any, axes: int) -> list[int]:
     """A size for each axis: a number holds for all axes, a shorter list is repeated."""
     return list(value) * (axes // len(value)) if isinstance(value, (tuple, list)) else [value] * axes
+
+
+def in_line(t: Tensor) -> bool:
+    """Whether the rows of a tensor follow each other by their strides. Torch calls others contiguous, too.
+
+    An axis of length 1 may have any stride.
+    """
+    fits, shape, stride = t.is_contiguous(), t.shape, t.stride()
+    for axis in range(t.ndim - 2):
+        fits &= stride[axis] == stride[axis + 1] * shape[axis + 1]
+    return fits
