@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted, scaled, written
+from relprop.engine.functions import custom, written
 from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, origin, remembered
 from relprop.engine.recorder import memory_of
@@ -27,7 +27,6 @@ from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
-from relprop.operations.sample_axes import along_axis
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
 STATISTIC = role(
@@ -202,15 +201,6 @@ def rrelu(
     return homogeneous(call, *call.args, **call.kwargs)
 
 
-def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
-    """`a * sigmoid(b)` of the two halves: a product of two live operands."""
-    a, b = input.chunk(2, dim)
-    if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
-        return grafted(call(), a * b.detach().sigmoid())
-    gate = along(call, Origin(b, ChainStep(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
-    return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
-
-
 def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     """A function of several variables: the secant from zero along its live operand, with the others as constants.
 
@@ -269,7 +259,6 @@ register(
     family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},
 )  # fmt: skip
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
-register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,
