@@ -208,10 +208,8 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
     if as_it_is and list(map(applied.edge_or_none, live)) == carrying:
         return value
-    call = FinishedCall(
-        run, entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler)), maker.apply, args, {}, live
-    )
-    call.value = value
+    known = entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler))
+    call = FinishedCall(run, known, maker.apply, args, {}, live, value=value)
     try:
         result = call(*args) if as_it_is else handle(call)
     except applied.Invisible as error:

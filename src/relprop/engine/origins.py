@@ -30,7 +30,7 @@ SOURCE = object()
 class ChainStep:
     """One operation of an elementwise chain. Among its operands, `SOURCE` stands for the source."""
 
-    __slots__ = ("affine", "args", "function", "gate", "kwargs", "line")
+    __slots__ = ("_judged", "affine", "args", "function", "kwargs", "line")
     affine: bool
     line: bool
     """Whether the operation itself is a scale or a shift, whatever its operand is."""
@@ -39,7 +39,7 @@ class ChainStep:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.line = affine
         self.affine = affine and all(a.affine for a in args if isinstance(a, ChainStep))
-        self.gate: int | None = None  # see operations.gates
+        self._judged: Any = None
 
     def __call__(self, s: Tensor) -> Tensor:
         order = self.steps()
@@ -53,6 +53,12 @@ class ChainStep:
                     if not readers[id(a)]:
                         del found[id(a)]
         return found[id(self)]
+
+    def judged(self, judge: Callable[[ChainStep], Any]) -> Any:
+        """What `judge` says of the step. It is asked once, and there is one judge (`operations.gates`)."""
+        if self._judged is None:
+            self._judged = judge(self)
+        return self._judged
 
     def steps(self) -> list[ChainStep]:
         """All operations of the chain, operands first. It is a loop: a chain may be longer than Python's stack."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine import data
 from relprop.engine.messages import called
 from relprop.engine.recorder import memory_of
 from relprop.engine.run import Run
@@ -20,7 +21,7 @@ from relprop.engine.tensor_attributes import SEEN
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.weak import strong
 
-SHARES = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+SHARES = {Tensor.detach, data.GET}
 """These make a tensor without gradients in the memory of a live one."""
 EXPOSES = {
     Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage
