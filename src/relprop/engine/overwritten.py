@@ -18,6 +18,7 @@ from relprop.engine.messages import called
 from relprop.engine.recorder import memory_of
 from relprop.engine.run import Run
 from relprop.engine.tensor_attributes import SEEN
+from relprop.engine.tensors import tensors_in
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.weak import strong
 
@@ -40,9 +41,9 @@ def seen(value: Any, inside: bool = False) -> None:
         if not value.is_inference():
             count = value._version
             SEEN.put(_whole(value), range(count, count + 1 + inside))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            seen(item, inside)
+    else:
+        for t in tensors_in(value):
+            seen(t, inside)
 
 
 def unseen(run: Run, func: Callable[..., Any], target: Any) -> None:
