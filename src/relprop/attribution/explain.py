@@ -128,7 +128,7 @@ def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> 
     later.settle()
     repeated = ran_again(job.run)
     for result in results:
-        result.notices += [*saturated(result, answer.output, last), *repeated]
+        result.notices.extend([*saturated(result, answer.output, last), *repeated])
     return results
 
 

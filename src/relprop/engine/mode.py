@@ -223,7 +223,7 @@ class Propagation(TorchFunctionMode):
         if not isinstance(result, Tensor):
             adopt(run, result)
         elif result.requires_grad:
-            note = getattr(result, NOTE_NAME, None)
+            note: Note | None = getattr(result, NOTE_NAME, None)
             if note is None or note.run is not run:
                 renew(run, result)
             else:

@@ -57,7 +57,7 @@ def answered(act: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kinds[name]) for name in special
     ]
     rest = inspect.Parameter("values", inspect.Parameter.VAR_POSITIONAL)
-    answer.__signature__ = inspect.Signature([*first, rest])  # type: ignore[attr-defined]
+    vars(answer)["__signature__"] = inspect.Signature([*first, rest])
     answer.__annotations__ = {name: kinds[name] for name in special}
     answer.__name__ = getattr(act, "__name__", "answer")
     return answer
