@@ -25,6 +25,7 @@ def explain_dataset(
     folder: str | PathLike[str],
     *,
     target: Any = None,
+    targets: Any = None,
     composite: Composite | str = "auto",
     keep: Any = None,
     number_format: str = "float16",
@@ -42,6 +43,9 @@ def explain_dataset(
     key: Any = None,
     column: str | list[str] | None = None,
     transform: Any = None,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    ledger: bool = False,
     progress: bool = True,
     said: Callable[[str], None] | None = None,
 ) -> DatasetRun:
@@ -55,13 +59,18 @@ def explain_dataset(
             of a picture or a row of numbers for each sample; tar files in the form of WebDataset; a `.npy` file; a tensor
             or array with the samples first; a data set with a length, whose items are inputs, pictures, (input, label) or
             dicts of columns, as those of Hugging Face; or a `DataLoader` that does not shuffle, of which the data set and
-            `collate_fn` are used.
+            `collate_fn` are used. For a network that reads text: a list of texts, pairs or chats; a table with a column of
+            text; a `.txt` file with a text on each line; a folder of such files with a text each; or a data set of texts,
+            (text, label) or dicts of columns.
         model: a module, or a network by name as the command takes it, such as "efficientnet_lite0" or
             "module.path:factory".
         folder: where the run is kept.
         target: None for the predicted class; "label" for the labels of the source, or the
             name of another of its columns; a list or 1-D tensor with one per
-            sample; else any target that `attribute` takes for all samples.
+            sample; "top:3" for the three largest outputs; else any target that `attribute` takes for all samples, or
+            for texts any that `explain_text` takes.
+        targets: a list of several targets that are explained for each sample, each in one of these forms but "top:3". The
+            arrays then have an axis of targets after that of samples.
         composite: the rules, or the name of a composite.
         keep: what is stored. `{"input": ...}` is "sum" over channels (the default), "full", "sum:28" for sums of 28 x 28
             blocks, or "none". Globs of layers have "channels" (summed over space), "full", "top:K" (the largest, with
@@ -84,6 +93,10 @@ def explain_dataset(
         column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers; None finds
             it by its name.
         transform: a function from a Pillow image to an input (C, H, W), in place of the network's own preprocessing.
+        tokenizer: the tokenizer of a module that reads text. A network by name may bring its own.
+        max_length: cut texts to this many tokens, which is then the length of their rows; None takes what the network
+            reads, if that is not more than 1,024 tokens. Longer texts are quarantined then.
+        ledger: whether to keep what absorbed the residual of each sample, by cause.
         progress: whether to say on stderr what is done.
         said: is called with each line of progress, in place of stderr.
 
@@ -96,7 +109,7 @@ def explain_dataset(
         RelpropError: as in `attribute`, where no sample is at fault.
         ModuleNotFoundError: zarr is not installed.
     """
-    check(batch_size=batch_size, unit=unit, loaders=loaders, limit=limit, processes=processes)
+    check(batch_size=batch_size, unit=unit, loaders=loaders, limit=limit, processes=processes, max_length=max_length)
     mine = part_of(part)
     chosen = None if units is None else frozenset(units)
     allowed_of(max_bad, 0)
@@ -104,7 +117,22 @@ def explain_dataset(
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
     given = Given(
-        source, model, target, composite, keep, number_format, batch_size, loaders, limit, key, transform, column
+        source,
+        model,
+        target,
+        composite,
+        keep,
+        number_format,
+        batch_size,
+        loaders,
+        limit,
+        key,
+        transform,
+        column,
+        targets,
+        ledger,
+        tokenizer,
+        max_length,
     )
     spread = processes > 1 or engine is not None
     sent = given.pickled() if spread else b""

@@ -53,8 +53,13 @@ class Keep:
         """The forms by name, for the fingerprint."""
         return {"input": self.input} | {name: spelled(how) for name, how in self.layers.items()}
 
-    def parts(self, values: Tensor, layers: Mapping[str, Any]) -> dict[str, Tensor]:
+    def parts(self, values: Tensor, layers: Mapping[str, Any], tokens: bool = False) -> dict[str, Tensor]:
         """The arrays that are stored of a batch, samples first, by name.
+
+        Args:
+            values: the relevance of the input.
+            layers: that of layers by path.
+            tokens: whether axis 1 is that of a text's tokens, over which "channels" sums, in place of the axes after it.
 
         Raises:
             InputError: a layer ran several times, or a form does not fit the shape.
@@ -71,6 +76,8 @@ class Keep:
                 order = flat.abs().argsort(dim=1, descending=True, stable=True)[:, : int(how[4:])]
                 found[f"{_name(path)}.index"] = order
                 found[f"{_name(path)}.value"] = flat.gather(1, order)
+            elif how == "channels" and tokens:
+                found[_name(path)] = relevance.sum(1) if relevance.ndim > 2 else relevance
             elif how == "channels":
                 found[_name(path)] = relevance.flatten(2).sum(2) if relevance.ndim > 2 else relevance
             elif how == "full":
@@ -135,7 +142,8 @@ def decode(stored: np.ndarray, scale: Any, form: str) -> np.ndarray:
     part = stored.astype(np.float32)
     if form == "int8":
         part = (np.sign(part) * (part / 127) ** 2).astype(np.float32)
-    return part * np.asarray(scale, np.float32).reshape(-1, *[1] * (stored.ndim - 1))
+    each = np.asarray(scale, np.float32)
+    return part * each.reshape(*each.shape, *[1] * (stored.ndim - each.ndim))
 
 
 def spelled(value: Any) -> str:

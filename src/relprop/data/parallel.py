@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from relprop.data.explaining import SampleJob, explain_unit
+from relprop.data.explaining import explain_unit
 from relprop.data.preparing import Given, prepared
 from relprop.data.processing import PendingUnits, do_unit
+from relprop.data.sample_job import SampleJob
 from relprop.data.store import Store
 from relprop.errors import InputError, RelpropError
 from relprop.rendering.visible import quoted

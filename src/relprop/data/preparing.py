@@ -5,20 +5,24 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from relprop.composites import Composite
-from relprop.data.explaining import SampleJob, specs_of
+from relprop.data.asked_targets import AskedTargets
+from relprop.data.explaining import specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
+from relprop.data.sample_job import LEDGER, SampleJob
 from relprop.data.sample_sources import Source, source_of
 from relprop.data.store import Spec, Store, create
+from relprop.data.text_job import TextJob, width_of
+from relprop.data.text_samples import vocabulary, vocabulary_sha256
 from relprop.errors import InputError
 from relprop.loading import models
-from relprop.loading.network import Loaded, Pictures, picture_reading
+from relprop.loading.network import Loaded, Pictures, no_picture, picture_reading
 from relprop.rendering.visible import quoted
 from relprop.results.files.fingerprint import weights_sha256
 from relprop.results.identity import Identity
@@ -44,6 +48,10 @@ class Given:
     key: Any
     transform: Any
     column: Any = None
+    targets: Any = None
+    ledger: bool = False
+    tokenizer: Any = None
+    max_length: int | None = None
 
     def pickled(self) -> bytes:
         """Itself, for another process.
@@ -51,7 +59,7 @@ class Given:
         Raises:
             InputError: a part of it cannot be sent there.
         """
-        for name in ("source", "model", "target", "composite", "keep", "key", "transform"):
+        for name in ("source", "model", "target", "targets", "composite", "keep", "key", "transform", "tokenizer"):
             try:
                 pickle.dumps(getattr(self, name))
             except Exception as error:  # whatever an object raises
@@ -73,26 +81,43 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
             f"number_format is {', '.join(FORMATS)}; got {given.number_format!r}. float16 and int8 have a scale for each "
             "map."
         )
-    loaded, name = _loaded(given.model)
-    found = source_of(given.source, loaded, given.key, given.transform, given.column, given.target)
+    loaded, name = _loaded(given.model, given.tokenizer)
+    found = source_of(given.source, loaded, given.key, given.transform, given.column, given.target, given.max_length)
     if given.limit is not None:
         found = Source(found.kind, found.keys[: given.limit], found.read, found.columns)
-    target = given.target.tolist() if isinstance(given.target, Tensor) else given.target
-    if isinstance(target, list) and len(target) != len(found):
-        raise InputError(f"target= has {len(target)} targets, and the source {len(found)} samples.")
+    asked = AskedTargets.of(given.target, given.targets, len(found))
     kept = Keep.of({"input": "sum"} if given.keep is None else given.keep)
-    job = SampleJob(
-        loaded.model, found, target, given.composite, kept, given.number_format, given.batch_size, given.loaders
-    )
+    parts = {
+        "model": loaded.model, "source": found, "asked": asked, "composite": given.composite, "keep": kept,
+        "form": given.number_format, "batch": given.batch_size, "loaders": given.loaders, "ledger": given.ledger,
+    }  # fmt: skip
+    job = SampleJob(**parts) if loaded.tokenizer is None else _text_job(parts, loaded, given.max_length)
     prints = {
         "model": name, "weights_sha256": weights_sha256(loaded.model), "composite": _composite(given.composite),
-        "target": _target(target), "keep": kept.described(), "number_format": given.number_format,
+        "target": asked.described(), "keep": kept.described(), "number_format": given.number_format,
         "batch_size": given.batch_size, "transform": None if given.transform is None else spelled(given.transform),
         "dtype": _dtype(loaded.model), "device": _device_kind(loaded.model), "source": found.kind,
     }  # fmt: skip
     if given.column is not None:
-        prints["column"] = given.column
+        prints["column"] = given.column if isinstance(given.column, str) else list(given.column)
+    if given.ledger:
+        prints["ledger"] = True
+    if isinstance(job, TextJob):
+        prints |= {"vocabulary_sha256": vocabulary_sha256(loaded.tokenizer), "max_length": given.max_length}
     return job, prints
+
+
+def _text_job(parts: dict[str, Any], loaded: Loaded, max_length: int | None) -> TextJob:
+    """What is done with texts.
+
+    Raises:
+        InputError: their relevance is to be kept in a form that texts do not have.
+    """
+    form = parts["keep"].input
+    if form not in ("sum", "none"):
+        raise InputError(f"keep['input'] of texts is 'sum', a number for each token, or 'none'; got {form!r}.")
+    width = width_of(loaded.model, loaded.tokenizer, max_length)
+    return TextJob(**parts, tokenizer=loaded.tokenizer, width=width)
 
 
 def check(**given: Any) -> None:
@@ -102,7 +127,7 @@ def check(**given: Any) -> None:
         InputError: one is none.
     """
     for name, value in given.items():
-        if value is None and name in ("unit", "limit"):
+        if value is None and name in ("unit", "limit", "max_length"):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} must be a positive int; got {value!r}.")
@@ -120,7 +145,12 @@ def opened(folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | Non
             "fingerprint": prints, "lengths": [len(job.source)], "keys_sha256": job.source.digest(len(job.source)),
             "unit": size, "input_shape": shape, "number_format": job.form, "versions": versions(),
         }  # fmt: skip
-        create(folder, about, specs)
+        if job.asked.several:
+            about["targets"] = len(job.asked)
+        if job.ledger:
+            about["causes"] = list(LEDGER)
+        names = vocabulary(job.tokenizer) if isinstance(job, TextJob) else None
+        create(folder, about, specs, names)
     store = Store(folder)
     for name in dict.fromkeys((*prints, *store.about["fingerprint"])):
         value, before = prints.get(name), store.about["fingerprint"].get(name)
@@ -168,15 +198,19 @@ def _check_room(folder: Path, specs: list[Spec], count: int, say: Callable[[str]
         )
 
 
-def _loaded(model: Any) -> tuple[Loaded, str]:
+def _loaded(model: Any, tokenizer: Any) -> tuple[Loaded, str]:
     if isinstance(model, str):
         found = models.load(model)
-        if found.tokenizer is not None:
-            raise InputError(f"{model} reads text; runs over data sets are for networks of one tensor.")
+        if tokenizer is not None:
+            if found.tokenizer is None and not models.may_read_text(model):
+                raise InputError(f"tokenizer= is for networks that read text; got {model!r}.")
+            found = replace(found, tokenizer=tokenizer)
         return found, model
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a torch.nn.Module, or a network by name; got {type(model).__name__}.")
     name = Identity.of(model).name
+    if tokenizer is not None:
+        return Loaded(name, model, None, no_picture, no_picture, tokenizer), name
     return Loaded(name, model, None, *picture_reading(model, Pictures())), name
 
 
@@ -186,10 +220,6 @@ def _composite(composite: Any) -> Any:
     if not isinstance(composite, Composite):
         raise InputError(f"composite is a name or a Composite; got {composite!r}.")
     return [composite.name, *(f"{place}: {spelled(rule)}" for place, rule in composite.entries)]
-
-
-def _target(target: Any) -> Any:
-    return target if target is None or isinstance(target, (str, int)) else spelled(target)
 
 
 def _dtype(model: nn.Module) -> str:

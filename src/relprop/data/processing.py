@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from relprop.data.explaining import SampleJob, explain_unit
+from relprop.data.explaining import explain_unit
+from relprop.data.sample_job import SampleJob
 from relprop.data.store import Store, Unit
 from relprop.errors import InputError
 from relprop.rendering.visible import quoted

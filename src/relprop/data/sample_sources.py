@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from relprop.data.items import Item, Reading, plain
 from relprop.data.tabular import TABLES, key_column, read_table
 from relprop.data.tar_shards import read_shards
+from relprop.data.text_samples import TextReading, texts_of
 from relprop.errors import InputError
 from relprop.loading.network import Loaded
 from relprop.loading.samples import PICTURES, read
@@ -55,19 +56,21 @@ class Source:
 
 
 def source_of(
-    given: Any, loaded: Loaded, key: Any = None, transform: Any = None, column: Any = None, target: Any = None
-) -> Source:
+    given: Any, loaded: Loaded, key: Any = None, transform: Any = None, column: Any = None, target: Any = None,
+    max_length: int | None = None,
+) -> Source:  # fmt: skip
     """The source that an argument describes.
 
     Args:
         given: a folder, a list of paths, a table, tar files, a `.npy` file, a tensor, a data set with a length, or a
-            `DataLoader`.
-        loaded: the network, which says how its pictures are read.
+            `DataLoader`; for networks of text, what `texts_of` takes.
+        loaded: the network, which says how its pictures or texts are read.
         key: the keys as a list, a function from a sample's number to its key, or the name of a column; None takes paths
             and numbers.
         transform: a function from a Pillow image to the network's input, instead of its own preprocessing.
         column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers.
         target: the target of the run: a column of that name is not an input.
+        max_length: texts are cut to this many tokens.
 
     Raises:
         InputError: it is none of these, it is empty, it shuffles, or two keys are equal.
@@ -78,7 +81,12 @@ def source_of(
         and not (isinstance(column, (list, tuple)) and column and all(isinstance(one, str) for one in column))
     ):
         raise InputError(f"column is the name of a column, or a list of names; got {column!r}.")
-    found = _found(given, Reading(loaded, transform, column), target)
+    if loaded.tokenizer is not None:
+        if transform is not None:
+            raise InputError("transform= is for pictures, and the network reads text.")
+        found = Source(*texts_of(given, TextReading(loaded.tokenizer, max_length, column)))
+    else:
+        found = _found(given, Reading(loaded, transform, column), target)
     if not len(found):
         raise InputError(f"the source {_named(given)} is empty.")
     if key is not None:

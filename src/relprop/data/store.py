@@ -21,8 +21,9 @@ from relprop.optional import library
 from relprop.rendering.visible import quoted
 from relprop.results.files import atomic
 
-RUN, ARRAYS, UNITS = "run.json", "maps.zarr", "units"
-VERSION = 1
+RUN, ARRAYS, UNITS, TOKENS = "run.json", "maps.zarr", "units", "tokens.json"
+VERSION, FIRST_VERSION = 2, 1
+"""The newest version of the format that is read, and that of a run with one target for each sample that is no text."""
 NOT_YET, EXPLAINED, QUARANTINED, NO_SAMPLE = 0, 1, 2, 3
 STATUS = {NOT_YET: "not yet", EXPLAINED: "explained", QUARANTINED: "quarantined", NO_SAMPLE: "no sample"}
 _LEFT_OVER = 3600.0
@@ -81,6 +82,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open: dict[str, Any] = {}
+        self._names: list[str] | None = None
         self.about = _about(folder)
         self.specs = [Spec(s["name"], tuple(s["shape"]), s["dtype"], tuple(s["axes"])) for s in self.about["arrays"]]
 
@@ -178,6 +180,23 @@ class Store:
             self._open[name] = zarr_library().open_array(str(self.folder / ARRAYS / name), mode="r")
         return self._open[name]
 
+    def vocabulary(self) -> list[str]:
+        """The tokens by their ids, of a run over texts.
+
+        Raises:
+            FormatError: their file is missing or damaged.
+        """
+        if self._names is None:
+            path = self.folder / TOKENS
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise FormatError(f"{quoted(path)} is missing or damaged: {error}.") from error
+            if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+                raise FormatError(f"{quoted(path)} is not a list of tokens.")
+            self._names = found
+        return self._names
+
     def reopen(self) -> None:
         """Forgets the arrays that are open: they may have grown."""
         self._open.clear()
@@ -212,8 +231,14 @@ class Store:
                 continue
 
 
-def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec]) -> bool:
+def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec], names: Sequence[str] | None = None) -> bool:
     """Makes the folder of a run, all at once. Of several that start together, one makes it.
+
+    Args:
+        folder: where.
+        about: what run.json says besides format, version and arrays.
+        specs: the arrays.
+        names: the tokens by their ids, for a run over texts.
 
     Returns:
         Whether this process made it.
@@ -221,7 +246,8 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec]) -> bool:
     Raises:
         InputError: something else is there.
     """
-    about = {"format": "relprop run", "version": VERSION, **about}
+    version = VERSION if "targets" in about or names is not None else FIRST_VERSION
+    about = {"format": "relprop run", "version": version, **about}
     about["arrays"] = [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype, "axes": list(s.axes)} for s in specs]
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", suffix=".part", dir=folder.parent))
@@ -230,6 +256,8 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec]) -> bool:
         count = -(-sum(about["lengths"]) // about["unit"])
         make_arrays(part, specs, about["unit"], count)
         atomic.write(part / RUN, _text(about))
+        if names is not None:
+            atomic.write(part / TOKENS, _text(list(names)))
         os.chmod(part, 0o777 & ~_umask())
         try:
             os.rename(part, folder)  # fails if the folder has content
@@ -249,7 +277,7 @@ def make_arrays(folder: Path, specs: Sequence[Spec], size: int, units: int) -> N
     """Writes the descriptions of the arrays, with room for that many units; none of their data."""
     zarr = zarr_library()
     if not (folder / ARRAYS).exists():
-        zarr.open_group(str(folder / ARRAYS), mode="w", attributes={"relprop": VERSION})
+        zarr.open_group(str(folder / ARRAYS), mode="w", attributes={"relprop": FIRST_VERSION})
     for spec in specs:
         held: dict[str, Any] = {}
         _array(spec, size, units * size, held)
@@ -292,9 +320,9 @@ def _about(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{quoted(path)} is damaged: {error}.") from error
     if not isinstance(found, dict) or found.get("format") != "relprop run":
         raise FormatError(f"{quoted(path)} does not describe a run.")
-    if found.get("version") != VERSION:
+    if found.get("version") not in range(FIRST_VERSION, VERSION + 1):
         raise FormatError(
-            f"{quoted(folder)} has version {found.get('version')!r} of the format, and this relprop reads version "
+            f"{quoted(folder)} has version {found.get('version')!r} of the format, and this relprop reads versions up to "
             f"{VERSION}: install a newer one."
         )
     needed = {"fingerprint", "lengths", "unit", "arrays", "number_format", "keys_sha256"}

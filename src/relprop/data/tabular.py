@@ -36,14 +36,8 @@ def read_table(path: Path, reading: Reading, target: Any) -> tuple[str, list[str
     Raises:
         InputError: the file is not a table, or no column holds the input.
     """
-    opener = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
-    try:
-        names, count, row = opener(path)
-        first = row(0) if count else {}
-    except (ValueError, KeyError, OSError, csv.Error) as error:
-        raise InputError(f"{quoted(path)} is not a table that can be read: {error}.") from error
-    if not count:
-        raise InputError(f"the source {quoted(path)} is empty: it has no rows.")
+    names, count, row = opened_table(path)
+    first = row(0)
     column = reading.column
     wanted = [column] if isinstance(column, str) else list(column or ())
     if set(wanted) - set(names):
@@ -55,7 +49,7 @@ def read_table(path: Path, reading: Reading, target: Any) -> tuple[str, list[str
         def picture(n: int) -> Item:
             cells = row(n)
             seen = reading.picture(load_image(path.parent / str(cells[column])))
-            rest = {k: _number(v) for k, v in cells.items()}
+            rest = {k: typed(v) for k, v in cells.items()}
             return Item(seen, rest.get("label"), rest)
 
         return "files", [str(row(n)[column]) for n in range(count)], picture, names
@@ -65,10 +59,28 @@ def read_table(path: Path, reading: Reading, target: Any) -> tuple[str, list[str
 
     def one(n: int) -> Item:
         cells = row(n)
-        rest = {k: _number(v) for k, v in cells.items()}
+        rest = {k: typed(v) for k, v in cells.items()}
         return Item(numbers([cells[name] for name in chosen], chosen), rest.get("label"), rest)
 
     return "table", [str(n) for n in range(count)], one, names
+
+
+def opened_table(path: Path) -> Table:
+    """A table whose first row can be read.
+
+    Raises:
+        InputError: the file is not a table, or it has no rows.
+    """
+    opener = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
+    try:
+        names, count, row = opener(path)
+        if count:
+            row(0)
+    except (ValueError, KeyError, OSError, csv.Error) as error:
+        raise InputError(f"{quoted(path)} is not a table that can be read: {error}.") from error
+    if not count:
+        raise InputError(f"the source {quoted(path)} is empty: it has no rows.")
+    return names, count, row
 
 
 def _is_path(cell: Any) -> bool:
@@ -77,10 +89,10 @@ def _is_path(cell: Any) -> bool:
 
 def _numeric(first: dict[str, Any], target: Any) -> list[str]:
     left = [name for name in first if name not in NOT_NUMBERS and name != target]
-    return [name for name in left if isinstance(_number(first[name]), (int, float))]
+    return [name for name in left if isinstance(typed(first[name]), (int, float))]
 
 
-def _number(cell: Any) -> Any:
+def typed(cell: Any) -> Any:
     """A cell as an int or a float if it is one."""
     if not isinstance(cell, str):
         return cell
