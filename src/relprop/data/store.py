@@ -288,9 +288,11 @@ def shard(spec: Spec, rows: np.ndarray, size: int) -> bytes:
     """The bytes of one shard of an array. zarr makes them, in memory: they do not depend on what is on disk."""
     held: dict[str, Any] = {}
     array = _array(spec, size, size, held)
-    full = np.full((size, *spec.shape), _fill(spec), dtype=spec.dtype)
-    full[: len(rows)] = rows
-    array[:] = full
+    if len(rows) < size:
+        full = np.full((size, *spec.shape), _fill(spec), dtype=spec.dtype)
+        full[: len(rows)] = rows
+        rows = full
+    array[:] = rows.astype(spec.dtype, copy=False)
     return next(value.to_bytes() for name, value in held.items() if name.startswith("c/"))
 
 
