@@ -529,7 +529,7 @@ def test_killed_runs_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
 def test_bytes_and_time_per_map() -> None:
     import time
 
-    from relprop.data.store import Spec, shard
+    from relprop.data.shards import Spec, shard
 
     maps = np.random.default_rng(0).laplace(size=(64, 224, 224)).astype(np.float32)
     for form, blocks, most in (("float16", 224, 92), ("float16", 28, 1.6), ("float16", 14, 0.5)):

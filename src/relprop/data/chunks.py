@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from relprop.data.keep import decode
-from relprop.data.store import QUARANTINED, Spec, Store
+from relprop.data.shards import Spec
+from relprop.data.store import QUARANTINED, Store
 
 _BYTES = 16 * 2**20
 """The most bytes of one array that a chunk holds, as they are stored."""

@@ -8,12 +8,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from relprop.composites import Composite
 from relprop.data import parallel
 from relprop.data.dataset_run import DatasetRun
 from relprop.data.preparing import Given, check, opened, prepared
 from relprop.data.processing import PendingUnits, allowed_of, part_of, process
+from relprop.data.sample_sources import Source
+from relprop.data.sample_streams import Stream, is_stream
 from relprop.data.store import Store
+from relprop.data.stream_units import process_stream
 from relprop.errors import InputError
 from relprop.signatures import public
 
@@ -58,8 +63,8 @@ def explain_dataset(
         source: a folder of pictures, read recursively; a list of paths; a table (`.csv`, `.jsonl`, `.parquet`) with the path
             of a picture or a row of numbers for each sample; tar files in the form of WebDataset; a `.npy` file; a tensor
             or array with the samples first; a data set with a length, whose items are inputs, pictures, (input, label) or
-            dicts of columns, as those of Hugging Face; or a `DataLoader` that does not shuffle, of which the data set and
-            `collate_fn` are used. For a network that reads text: a list of texts, pairs or chats; a table with a column of
+            dicts of columns, as those of Hugging Face; a `DataLoader` that does not shuffle, of which the data set and
+            `collate_fn` are used; or any iterable of such items, which is read from the start each time. For a network that reads text: a list of texts, pairs or chats; a table with a column of
             text; a `.txt` file with a text on each line; a folder of such files with a text each; or a data set of texts,
             (text, label) or dicts of columns.
         model: a module, or a network by name as the command takes it, such as "efficientnet_lite0" or
@@ -135,13 +140,20 @@ def explain_dataset(
         max_length,
     )
     spread = processes > 1 or engine is not None
+    streamed = is_stream(source.dataset if isinstance(source, DataLoader) else source)
+    if streamed and (spread or part is not None or chosen is not None):
+        raise InputError(
+            "a source without a length is read from the start, by one process: leave out processes=, engine=, part= and "
+            "units=, or give it __len__ and __getitem__."
+        )
     sent = given.pickled() if spread else b""
     job, prints = prepared(given)
     store = opened(Path(folder), job, prints, unit, say)
-    work = PendingUnits(
-        store, len(job.source), lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say
-    )
-    if engine == "ray":
+    count = len(job.source) if isinstance(job.source, Source) else None
+    work = PendingUnits(store, count, lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say)
+    if isinstance(job.source, Stream):
+        process_stream(work, job, job.source)
+    elif engine == "ray":
         from relprop.data import ray_engine
 
         ray_engine.process(work, sent, processes, gpus)

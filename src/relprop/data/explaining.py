@@ -14,7 +14,9 @@ import torch
 from relprop.data.items import Item
 from relprop.data.sample_job import SampleJob, spec_of
 from relprop.data.sample_sources import Source
-from relprop.data.store import NO_SAMPLE, QUARANTINED, Spec
+from relprop.data.sample_streams import Stream
+from relprop.data.shards import Spec
+from relprop.data.store import NO_SAMPLE, QUARANTINED
 from relprop.errors import (
     CompositeError,
     InputError,
@@ -49,7 +51,8 @@ def specs_of(job: SampleJob) -> tuple[list[Spec], list[int], float]:
         RelpropError: none of the first samples can be explained; this is the error of the first of them.
     """
     first: Exception | None = None
-    for number in range(min(len(job.source), max(job.batch, 16))):
+    count = max(job.batch, 16)
+    for number in range(job.source.take(count) if isinstance(job.source, Stream) else min(len(job.source), count)):
         item = _read(job.source, number)
         try:
             if isinstance(item, str):
@@ -207,7 +210,7 @@ def _at_fault(job: SampleJob, number: int, item: Any, shape: Sequence[int]) -> s
     return None
 
 
-def _read(source: Source, number: int) -> Item | str:
+def _read(source: Source | Stream, number: int) -> Item | str:
     """A sample, or why it cannot be read."""
     try:
         return source.read(number)
@@ -217,7 +220,7 @@ def _read(source: Source, number: int) -> Item | str:
         return _said(error)
 
 
-def _killer(source: Source, number: int) -> str:
+def _killer(source: Source | Stream, number: int) -> str:
     return "it killed each process that explained it."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from relprop.data.explaining import specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
 from relprop.data.sample_job import LEDGER, SampleJob
 from relprop.data.sample_sources import Source, source_of
-from relprop.data.store import Spec, Store, create
+from relprop.data.shards import Spec
+from relprop.data.store import Store, create
 from relprop.data.text_job import TextJob, width_of
 from relprop.data.text_samples import vocabulary, vocabulary_sha256
 from relprop.errors import InputError
@@ -82,10 +84,10 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
             "map."
         )
     loaded, name = _loaded(given.model, given.tokenizer)
-    found = source_of(given.source, loaded, given.key, given.transform, given.column, given.target, given.max_length)
-    if given.limit is not None:
-        found = Source(found.kind, found.keys[: given.limit], found.read, found.columns)
-    asked = AskedTargets.of(given.target, given.targets, len(found))
+    found = source_of(
+        given.source, loaded, given.key, given.transform, given.column, given.target, given.max_length, given.limit
+    )
+    asked = AskedTargets.of(given.target, given.targets, len(found) if isinstance(found, Source) else None)
     kept = Keep.of({"input": "sum"} if given.keep is None else given.keep)
     parts = {
         "model": loaded.model, "source": found, "asked": asked, "composite": given.composite, "keep": kept,
@@ -139,10 +141,13 @@ def opened(folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | Non
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first.")
         specs, shape, seconds = specs_of(job)
-        size = unit or _unit_size(specs, seconds, job.batch)
-        _check_room(folder, specs, len(job.source), say)
-        about = {
-            "fingerprint": prints, "lengths": [len(job.source)], "keys_sha256": job.source.digest(len(job.source)),
+        source = job.source
+        count = len(source) if isinstance(source, Source) else None
+        size = unit or _unit_size(specs, seconds, job.batch, 0 if count else 4 * math.prod(shape))
+        _check_room(folder, specs, count, say)
+        about: dict[str, Any] = {
+            "fingerprint": prints, "lengths": [] if count is None else [count],
+            "keys_sha256": source.digest(len(source)) if isinstance(source, Source) else None,
             "unit": size, "input_shape": shape, "number_format": job.form, "versions": versions(),
         }  # fmt: skip
         if job.asked.several:
@@ -158,7 +163,8 @@ def opened(folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | Non
             raise InputError(f"{quoted(folder)} holds another run, whose {name} is {before!r}; this one has {value!r}.")
     if unit is not None and unit != store.size:
         raise InputError(f"{quoted(folder)} holds a run with {store.size} samples per unit; this one has {unit}.")
-    _same_source(store, job.source)
+    if isinstance(job.source, Source):  # a stream is compared while it is read
+        _same_source(store, job.source)
     return store
 
 
@@ -179,21 +185,30 @@ def _same_source(store: Store, source: Source) -> None:
         store.grow(len(source))
 
 
-def _unit_size(specs: list[Spec], seconds: float, batch: int) -> int:
-    """Samples per unit: whole batches, within the bounds on time and bytes."""
-    most = min(_BYTES // max(sum(spec.bytes for spec in specs), 1), int(_SECONDS / max(seconds, 1e-6)), _MOST)
+def _unit_size(specs: list[Spec], seconds: float, batch: int, held: int) -> int:
+    """Samples per unit: whole batches, within the bounds on time and bytes.
+
+    Args:
+        specs: the arrays.
+        seconds: what a sample takes.
+        batch: samples per forward pass.
+        held: bytes of each sample that are in memory until its unit is done.
+    """
+    each = max(sum(spec.bytes for spec in specs), held, 1)
+    most = min(_BYTES // each, int(_SECONDS / max(seconds, 1e-6)), _MOST)
     return max(most // batch, 1) * batch
 
 
-def _check_room(folder: Path, specs: list[Spec], count: int, say: Callable[[str], None]) -> None:
+def _check_room(folder: Path, specs: list[Spec], count: int | None, say: Callable[[str], None]) -> None:
     """Says how many bytes the run takes before compression, and refuses it if they are more than there are."""
     each = sum(spec.bytes for spec in specs)
     place = folder if folder.exists() else next(p for p in folder.absolute().parents if p.exists())
     free = shutil.disk_usage(place).free
-    say(f"{each:,} bytes per sample before compression, {each * count:,} in all; {free:,} are free.")
-    if each * count > free:
+    total = "" if count is None else f"{each * count:,} in all; "
+    say(f"{each:,} bytes per sample before compression; {total}{free:,} are free.")
+    if each * (count or 1) > free:
         raise InputError(
-            f"the run takes up to {each * count:,} bytes, and {quoted(place)} has {free:,}: keep less, such as "
+            f"the run takes up to {each * (count or 1):,} bytes, and {quoted(place)} has {free:,}: keep less, such as "
             "keep={'input': 'sum:28'}."
         )
 

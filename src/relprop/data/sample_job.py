@@ -16,7 +16,9 @@ from relprop.data.asked_targets import AskedTargets, largest
 from relprop.data.items import Item
 from relprop.data.keep import Keep, encode
 from relprop.data.sample_sources import Source
-from relprop.data.store import EXPLAINED, Spec
+from relprop.data.sample_streams import Stream
+from relprop.data.shards import Spec
+from relprop.data.store import EXPLAINED
 from relprop.errors import InputError
 from relprop.results.contrast import target_at
 from relprop.results.ledger import CAUSES, OTHER
@@ -47,7 +49,7 @@ class SampleJob:
     """
 
     model: Any
-    source: Source
+    source: Source | Stream
     asked: AskedTargets
     composite: Composite | str
     keep: Keep

@@ -16,33 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from relprop.data.shards import ARRAYS, Spec, make_arrays, shard, zarr_library
 from relprop.errors import FormatError, InputError
-from relprop.optional import library
 from relprop.rendering.visible import quoted
 from relprop.results.files import atomic
 
-RUN, ARRAYS, UNITS, TOKENS = "run.json", "maps.zarr", "units", "tokens.json"
+RUN, UNITS, TOKENS = "run.json", "units", "tokens.json"
 VERSION, FIRST_VERSION = 2, 1
 """The newest version of the format that is read, and that of a run with one target for each sample that is no text."""
 NOT_YET, EXPLAINED, QUARANTINED, NO_SAMPLE = 0, 1, 2, 3
 STATUS = {NOT_YET: "not yet", EXPLAINED: "explained", QUARANTINED: "quarantined", NO_SAMPLE: "no sample"}
 _LEFT_OVER = 3600.0
 """Seconds after which a temporary file counts as left by a writer that was killed."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """An array of the store: the shape and type of one row, and the names of its axes after the first."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    axes: tuple[str, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes per row, before compression."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -58,15 +43,6 @@ class Unit:
     number: int
     samples: range
     row: int
-
-
-def zarr_library() -> Any:
-    """The library zarr.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    return library("zarr", "runs over data sets need zarr 3, on Python 3.11 or newer", "data")
 
 
 class Store:
@@ -207,6 +183,17 @@ class Store:
         make_arrays(self.folder, self.specs, self.size, len(self.units()))
         atomic.write(self.folder / RUN, _text(self.about))
 
+    def extend(self, count: int) -> None:
+        """Adds a unit for samples of a source that did not tell its length: they have come."""
+        lengths = self.about["lengths"]
+        if lengths and lengths[-1] % self.size == 0:
+            lengths[-1] += count
+        else:
+            lengths.append(count)
+        make_arrays(self.folder, self.specs, self.size, len(self.units()))
+        self.reopen()
+        atomic.write(self.folder / RUN, _text(self.about))
+
     def verify(self) -> list[str]:
         """What is wrong with the files that the records name: one line for each that is missing or differs."""
         wrong = []
@@ -254,7 +241,7 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec], names: Se
     try:
         (part / UNITS).mkdir()
         count = -(-sum(about["lengths"]) // about["unit"])
-        make_arrays(part, specs, about["unit"], count)
+        make_arrays(part, specs, about["unit"], max(count, 1))
         atomic.write(part / RUN, _text(about))
         if names is not None:
             atomic.write(part / TOKENS, _text(list(names)))
@@ -271,45 +258,6 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec], names: Se
         return True
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def make_arrays(folder: Path, specs: Sequence[Spec], size: int, units: int) -> None:
-    """Writes the descriptions of the arrays, with room for that many units; none of their data."""
-    zarr = zarr_library()
-    if not (folder / ARRAYS).exists():
-        zarr.open_group(str(folder / ARRAYS), mode="w", attributes={"relprop": FIRST_VERSION})
-    for spec in specs:
-        held: dict[str, Any] = {}
-        _array(spec, size, units * size, held)
-        atomic.write(folder / ARRAYS / spec.name / "zarr.json", held["zarr.json"].to_bytes())
-
-
-def shard(spec: Spec, rows: np.ndarray, size: int) -> bytes:
-    """The bytes of one shard of an array. zarr makes them, in memory: they do not depend on what is on disk."""
-    held: dict[str, Any] = {}
-    array = _array(spec, size, size, held)
-    if len(rows) < size:
-        full = np.full((size, *spec.shape), _fill(spec), dtype=spec.dtype)
-        full[: len(rows)] = rows
-        rows = full
-    array[:] = rows.astype(spec.dtype, copy=False)
-    return next(value.to_bytes() for name, value in held.items() if name.startswith("c/"))
-
-
-def _array(spec: Spec, size: int, rows: int, held: dict[str, Any]) -> Any:
-    zarr = zarr_library()
-    scalar = spec.bytes <= 64  # one chunk of all rows for numbers; a chunk for each map
-    kind = np.dtype(spec.dtype)
-    codec = zarr.codecs.BloscCodec(typesize=kind.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
-    return zarr.create_array(
-        zarr.storage.MemoryStore(held), shape=(rows, *spec.shape), shards=(size, *spec.shape),
-        chunks=(size if scalar else 1, *spec.shape), dtype=spec.dtype, compressors=codec, fill_value=_fill(spec),
-        dimension_names=("sample", *spec.axes), config={"write_empty_chunks": True},
-    )  # fmt: skip
-
-
-def _fill(spec: Spec) -> Any:
-    return 0 if np.dtype(spec.dtype).kind in "iu" else np.nan if spec.name in ("score", "residual") else 0.0
 
 
 def _about(folder: Path) -> dict[str, Any]:

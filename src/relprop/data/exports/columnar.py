@@ -12,7 +12,8 @@ import numpy as np
 
 from relprop.data.chunks import NUMBERS, Chunk, chunks, content, plain
 from relprop.data.exports.export_folder import ExportedUnits
-from relprop.data.store import STATUS, Spec, Store
+from relprop.data.shards import Spec
+from relprop.data.store import STATUS, Store
 from relprop.errors import InputError
 from relprop.optional import library
 from relprop.rendering.visible import quoted
