@@ -16,7 +16,7 @@ from relprop.data.dataset_run import DatasetRun
 from relprop.data.preparing import Given, check, opened, prepared
 from relprop.data.processing import PendingUnits, allowed_of, part_of, process
 from relprop.data.sample_sources import Source
-from relprop.data.sample_streams import Stream, is_stream
+from relprop.data.sample_streams import SampleStream, is_stream
 from relprop.data.store import Store
 from relprop.data.stream_units import process_stream
 from relprop.errors import InputError
@@ -151,7 +151,7 @@ def explain_dataset(
     store = opened(Path(folder), job, prints, unit, say)
     count = len(job.source) if isinstance(job.source, Source) else None
     work = PendingUnits(store, count, lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say)
-    if isinstance(job.source, Stream):
+    if isinstance(job.source, SampleStream):
         process_stream(work, job, job.source)
     elif engine == "ray":
         from relprop.data import ray_engine

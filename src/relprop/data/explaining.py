@@ -14,7 +14,7 @@ import torch
 from relprop.data.items import Item
 from relprop.data.sample_job import SampleJob, spec_of
 from relprop.data.sample_sources import Source
-from relprop.data.sample_streams import Stream
+from relprop.data.sample_streams import SampleStream
 from relprop.data.shards import Spec
 from relprop.data.store import NO_SAMPLE, QUARANTINED
 from relprop.errors import (
@@ -52,7 +52,9 @@ def specs_of(job: SampleJob) -> tuple[list[Spec], list[int], float]:
     """
     first: Exception | None = None
     count = max(job.batch, 16)
-    for number in range(job.source.take(count) if isinstance(job.source, Stream) else min(len(job.source), count)):
+    for number in range(
+        job.source.take(count) if isinstance(job.source, SampleStream) else min(len(job.source), count)
+    ):
         item = _read(job.source, number)
         try:
             if isinstance(item, str):
@@ -210,7 +212,7 @@ def _at_fault(job: SampleJob, number: int, item: Any, shape: Sequence[int]) -> s
     return None
 
 
-def _read(source: Source | Stream, number: int) -> Item | str:
+def _read(source: Source | SampleStream, number: int) -> Item | str:
     """A sample, or why it cannot be read."""
     try:
         return source.read(number)
@@ -220,7 +222,7 @@ def _read(source: Source | Stream, number: int) -> Item | str:
         return _said(error)
 
 
-def _killer(source: Source | Stream, number: int) -> str:
+def _killer(source: Source | SampleStream, number: int) -> str:
     return "it killed each process that explained it."
 
 

@@ -16,7 +16,7 @@ from relprop.data.asked_targets import AskedTargets, largest
 from relprop.data.items import Item
 from relprop.data.keep import Keep, encode
 from relprop.data.sample_sources import Source
-from relprop.data.sample_streams import Stream
+from relprop.data.sample_streams import SampleStream
 from relprop.data.shards import Spec
 from relprop.data.store import EXPLAINED
 from relprop.errors import InputError
@@ -49,7 +49,7 @@ class SampleJob:
     """
 
     model: Any
-    source: Source | Stream
+    source: Source | SampleStream
     asked: AskedTargets
     composite: Composite | str
     keep: Keep

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from relprop.data.items import Item, Reading, plain
-from relprop.data.sample_streams import Stream, is_stream
+from relprop.data.sample_streams import SampleStream, is_stream
 from relprop.data.tabular import TABLES, key_column, read_table
 from relprop.data.tar_shards import read_shards
 from relprop.data.text_samples import TextReading, texts_of
@@ -60,7 +60,7 @@ class Source:
 def source_of(
     given: Any, loaded: Loaded, key: Any = None, transform: Any = None, column: Any = None, target: Any = None,
     max_length: int | None = None, limit: int | None = None,
-) -> Source | Stream:  # fmt: skip
+) -> Source | SampleStream:  # fmt: skip
     """The source that an argument describes.
 
     Args:
@@ -89,9 +89,9 @@ def source_of(
         raise InputError("transform= is for pictures, and the network reads text.")
     reading = Reading(loaded, transform, column)
     if isinstance(given, DataLoader) and is_stream(given.dataset):
-        return Stream(given.dataset, partial(_collated, given.collate_fn), key, limit)
+        return SampleStream(given.dataset, partial(_collated, given.collate_fn), key, limit)
     if not isinstance(given, DataLoader) and is_stream(given):
-        return Stream(given, (texts or reading).item, key, limit)
+        return SampleStream(given, (texts or reading).item, key, limit)
     found = Source(*texts_of(given, texts)) if texts is not None else _found(given, reading, target)
     if not len(found):
         raise InputError(f"the source {_named(given)} is empty.")

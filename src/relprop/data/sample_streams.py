@@ -22,7 +22,7 @@ def is_stream(given: Any) -> bool:
     return hasattr(given, "__iter__") and not hasattr(given, "__len__")
 
 
-class Stream:
+class SampleStream:
     """Samples that come one after the other. Those of one unit are held at a time, as they came.
 
     Args:

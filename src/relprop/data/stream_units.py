@@ -5,7 +5,7 @@ from __future__ import annotations
 from relprop.data.leases import Leases
 from relprop.data.processing import PendingUnits, do_unit
 from relprop.data.sample_job import SampleJob
-from relprop.data.sample_streams import Stream
+from relprop.data.sample_streams import SampleStream
 from relprop.data.store import Unit
 from relprop.errors import InputError
 from relprop.rendering.visible import quoted
@@ -13,7 +13,7 @@ from relprop.rendering.visible import quoted
 _ALL = "all"
 
 
-def process_stream(work: PendingUnits, job: SampleJob, stream: Stream) -> None:
+def process_stream(work: PendingUnits, job: SampleJob, stream: SampleStream) -> None:
     """Does the units that are not done, and those of samples that came since.
 
     Raises:
@@ -45,7 +45,7 @@ def process_stream(work: PendingUnits, job: SampleJob, stream: Stream) -> None:
             stream.forget(unit.samples.stop)
 
 
-def _same_keys(work: PendingUnits, stream: Stream, unit: Unit) -> None:
+def _same_keys(work: PendingUnits, stream: SampleStream, unit: Unit) -> None:
     """Refuses a source whose samples are not those of the run."""
     record = work.store.record(unit.number)
     if record is None:
