@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -55,7 +54,7 @@ def test_an_iterable_has_the_bytes_of_a_tensor(tmp_path: Path) -> None:
 
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     said: list[str] = []
-    with pytest.raises(InputError, match="fails after sample 18: OSError: the line is dead. What is done stays"):
+    with pytest.raises(InputError, match=r"fails after sample 18: OSError: the line is dead. What is done stays"):
         explain(rows(22, fail=19), tmp_path / "maps", said=said.append)
     assert relprop.open_run(tmp_path / "maps").status()["done"] == 16
     assert "16 done, 0 bad" in said[-1] and said[-1].data["left"] is None  # type: ignore[attr-defined]
@@ -84,7 +83,7 @@ def test_keys_are_compared_on_the_way(tmp_path: Path) -> None:
 
     run = explain(named("abcdefghij"), tmp_path / "maps", target="label")
     assert run.keys() == list("abcdefghij") and run.table["target"].tolist() == [n % 3 for n in range(10)]
-    with pytest.raises(InputError, match="sample 3 of the source is 'z', and that of the run .* is 'd'"):
+    with pytest.raises(InputError, match=r"sample 3 of the source is 'z', and that of the run .* is 'd'"):
         explain(named("abczefghij"), tmp_path / "maps", target="label")
     with pytest.raises(InputError, match="stand for several samples: 'a'"):
         explain(named("abca"), tmp_path / "twice", target="label")
