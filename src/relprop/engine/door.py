@@ -13,7 +13,7 @@ from relprop.engine.call_variants import FinishedCall
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
 from relprop.engine.messages import COMPILED, transformed, unseen
-from relprop.engine.notes import descends, note_of, noted, renew
+from relprop.engine.notes import NOTE_NAME, descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, Handlers, native
 from relprop.engine.replay import replaying
@@ -28,6 +28,8 @@ from relprop.torch_private.state import transforms_active
 _HOOKS = HOOK_FUNCTION
 _NESTS = (list, tuple, dict)
 """What may hold tensors."""
+_SIMPLE = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device})
+"""Types of options, which hold none. Asking for them first is quicker."""
 
 
 def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
@@ -36,17 +38,22 @@ def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
     Most are constants or tensors that an operation of this run returned, and pass as they are. Others are examined.
     """
     entered: list[Any] | None = None
+    known = not transforms_active()
     for number, value in enumerate(args):
         if isinstance(value, Tensor):
             if not value.requires_grad:
-                if not value.is_inference() and not transforms_active():
+                if known and not value.is_inference():
                     continue
-            elif (note := note_of(value)) is not None and note.run is run and note.version == value._version:
+            elif (
+                (note := getattr(value, NOTE_NAME, None)) is not None
+                and note.run is run
+                and note.version == value._version
+            ):
                 if note.layer is not None:
                     note.layer.saved.read()
                 live.append(value)
                 continue
-        elif not isinstance(value, _NESTS):
+        elif type(value) in _SIMPLE or not isinstance(value, _NESTS):
             continue
         found = enter(run, value, live)
         if found is not value:

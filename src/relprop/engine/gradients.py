@@ -113,7 +113,7 @@ def keep_plain(run: Run, tensor: Tensor) -> None:
 
 
 def is_plain(run: Run, tensor: Tensor) -> bool:
-    return run.gradients.plain.get(id(tensor)) is tensor
+    return tensor in run.gradients.plain
 
 
 def without_plain(run: Run, value: Any) -> Any:

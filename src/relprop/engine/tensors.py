@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import ref
 
 from torch import Tensor
 
@@ -37,3 +38,27 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def per_axis(value: Any, axes: int) -> list[int]:
     """A size for each axis: a number holds for all axes, a shorter list is repeated."""
     return list(value) * (axes // len(value)) if isinstance(value, (tuple, list)) else [value] * axes
+
+
+class WeakTensors:
+    """A set of tensors, held weakly and known by identity.
+
+    It differs from `weakref.WeakSet` in that nothing runs when a tensor dies, and nothing is compared by value.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: dict[int, ref[Tensor]] = {}
+
+    def add(self, tensor: Tensor) -> None:
+        """Adds a tensor."""
+        self._held[id(tensor)] = ref(tensor)
+
+    def discard(self, tensor: Tensor | None) -> None:
+        """Removes a tensor, if it is there."""
+        self._held.pop(id(tensor), None)
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        held = self._held.get(id(tensor))
+        return held is not None and held() is tensor
