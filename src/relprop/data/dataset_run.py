@@ -62,7 +62,11 @@ class DatasetRun:
         return int(sum(self.store.about["lengths"]))
 
     def keys(self) -> list[str]:
-        """The keys of all samples whose unit is done, in the order of the source."""
+        """The keys of all samples whose unit is done, in the order of the source.
+
+        Raises:
+            FormatError: a file of such a unit is missing or cut.
+        """
         self._look()
         return list(self._rows)
 
@@ -82,7 +86,7 @@ class DatasetRun:
         found["key"] = list(self._rows)
         for name in ("target", "score", "residual", "status"):
             if len(rows):
-                found[name] = self.store.array(name)[:][rows]
+                found[name] = self.store.read(name, slice(None))[rows]
         return found
 
     def to_pandas(self) -> Any:
@@ -132,7 +136,7 @@ class DatasetRun:
             values = values[..., : len(tokens.ids)]
         causes = None
         if "causes" in self.store.about:
-            told = self.store.array("ledger")[row]
+            told = self.store.read("ledger", row)
             causes = {name: told[..., n] for n, name in enumerate(self.store.about["causes"]) if told[..., n].any()}
         return ExplainedSample(
             key, STATUS[status], reason, int(target) if one else target, float(score) if one else score,
@@ -146,8 +150,8 @@ class DatasetRun:
 
     def _tokens(self, row: int) -> TokensOfSample:
         """The tokens of the text of a row."""
-        count = int(self.store.array("tokens.length")[row])
-        ids, words = (self.store.array(name)[row][:count] for name in ("tokens.id", "tokens.word"))
+        count = int(self.store.read("tokens.length", row))
+        ids, words = (self.store.read(name, row)[:count] for name in ("tokens.id", "tokens.word"))
         names = self.store.vocabulary()
         return TokensOfSample(ids.tolist(), [names[n] if n < len(names) else str(n) for n in ids], words.tolist())
 
@@ -155,10 +159,10 @@ class DatasetRun:
         """The record of a unit that is done, and the numbers of its rows; those of the last units are kept."""
         if number not in self._near:
             record = self.store.record(number)
-            if record is None:
+            if record is None or not self.store.whole(record):
                 raise InputError(f"unit {number} is being done again: ask later.")
             rows = slice(*record["rows"])
-            numbers = {name: self.store.array(name)[rows] for name in ("status", "score", "residual", "target")}
+            numbers = {name: self.store.read(name, rows) for name in ("status", "score", "residual", "target")}
             if len(self._near) >= _NEAR:
                 self._near.clear()
             self._near[number] = record, numbers
@@ -278,7 +282,7 @@ class DatasetRun:
             self.store.reopen()
         for number in new:
             record = self.store.record(number)
-            if record is not None:
+            if record is not None and self.store.whole(record):
                 first = record["rows"][0]
                 self._rows |= {key: (first + n, number) for n, key in enumerate(record["keys"])}
                 self._read.add(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,12 +39,14 @@ class Source:
         keys: the key of each sample.
         read: gives a sample by its number. It may be called from several threads.
         columns: the names of its columns, any of which may hold the targets.
+        row: gives the columns of a sample without its input; None where that takes no less than reading it.
     """
 
     kind: str
     keys: Sequence[str]
     read: Callable[[int], Item]
     columns: Sequence[str] = ()
+    row: Callable[[int], Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -97,7 +99,8 @@ def source_of(
         raise InputError(f"the source {_named(given)} is empty.")
     if key is not None:
         if isinstance(key, str):
-            keys = key_column(key, found.columns, found.read, len(found))
+            row = found.row or (lambda n: found.read(n).columns)
+            keys = key_column(key, found.columns, row, len(found))
         else:
             keys = [str(key(n)) for n in range(len(found))] if callable(key) else [str(one) for one in key]
         if len(keys) != len(found):
@@ -107,7 +110,7 @@ def source_of(
     if twice:
         names = ", ".join(map(quoted, twice[:_SHOWN]))
         raise InputError(f"keys must differ, and these stand for several samples: {names}. Give others with key=.")
-    return found if limit is None else Source(found.kind, found.keys[:limit], found.read, found.columns)
+    return found if limit is None else Source(found.kind, found.keys[:limit], found.read, found.columns, found.row)
 
 
 def _found(given: Any, reading: Reading, target: Any) -> Source:

@@ -110,7 +110,7 @@ def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: SprayArgum
     name = _array(store, None if texts else asked.on)
     which = _which(store, asked.which)
     groups = _groups(store, keys, rows, asked.by, which)
-    good = store.array("status")[:][rows] == EXPLAINED
+    good = store.read("status", slice(None))[rows] == EXPLAINED
     found = []
     for target in dict.fromkeys(sorted(groups[good].tolist())):
         chosen = np.flatnonzero(good & (groups == target))
@@ -170,12 +170,12 @@ def _which(store: Store, which: int) -> int | None:
 def _groups(store: Store, keys: Sequence[str], rows: np.ndarray, by: Any, which: int | None) -> np.ndarray:
     """The class of each sample."""
     if isinstance(by, str) and by == "target":
-        found = np.asarray(store.array("target")[:][rows])
+        found = store.read("target", slice(None))[rows]
         return found if which is None else found[:, which]
     if isinstance(by, str) and by == "predicted":
         if "top.index" not in {spec.name for spec in store.specs}:
             raise InputError("by='predicted' needs a network whose outputs are (N, classes): take by='target'.")
-        return np.asarray(store.array("top.index")[:, 0][rows])
+        return store.read("top.index", slice(None))[:, 0][rows]
     if isinstance(by, str) or not hasattr(by, "__len__"):
         raise InputError(f"by is 'predicted', 'target', a dict from keys to classes, or a list of them; got {by!r}.")
     if hasattr(by, "keys"):

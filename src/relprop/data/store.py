@@ -109,6 +109,43 @@ class Store:
         """The numbers of the units that are done."""
         return {int(path.stem) for path in (self.folder / UNITS).glob("[0-9]*.json") if path.stem.isdigit()}
 
+    def whole(self, record: dict[str, Any]) -> bool:
+        """Whether a unit that is done can be read; False if it is being done again.
+
+        zarr gives zeros for a shard that is not there, so that this must be looked at first.
+
+        Raises:
+            FormatError: a file of it is missing or cut.
+        """
+        for name, said in record["files"].items():
+            try:
+                size = (self.folder / name).stat().st_size
+            except FileNotFoundError:
+                size = None
+            if size != said["bytes"]:
+                if self.record(record["unit"]) != record:
+                    return False
+                wrong = "is missing" if size is None else f"has {size} bytes, and {said['bytes']} were written"
+                raise FormatError(
+                    f"{quoted(self.folder / name)} {wrong}. Delete {quoted(self.record_path(record['unit']))}, and the same "
+                    "call does that unit again."
+                )
+        return True
+
+    def read(self, name: str, rows: Any) -> np.ndarray:
+        """Rows of an array as they are stored: a slice, a row, or an array of numbers.
+
+        Raises:
+            FormatError: a shard is damaged.
+        """
+        array = self.array(name)
+        try:
+            return np.asarray(array.oindex[rows] if isinstance(rows, np.ndarray) else array[rows])
+        except (ValueError, RuntimeError) as error:
+            raise FormatError(
+                f"{quoted(self.folder / ARRAYS / name)} is damaged: {error} relprop run --verify names the files."
+            ) from error
+
     def commit(self, unit: Unit, keys: Sequence[str], arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> int:
         """Writes a unit: each array's shard, whole and by rename, and then its record.
 
@@ -236,8 +273,11 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec], names: Se
     version = VERSION if "targets" in about or names is not None else FIRST_VERSION
     about = {"format": "relprop run", "version": version, **about}
     about["arrays"] = [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype, "axes": list(s.axes)} for s in specs]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", suffix=".part", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{quoted(folder)} cannot be written: {error.strerror}. Choose another folder.") from error
     try:
         (part / UNITS).mkdir()
         count = -(-sum(about["lengths"]) // about["unit"])

@@ -20,7 +20,7 @@ COLUMNS = ("text", "sentence", "document", "content", "review", "question")
 FILES = (".txt", ".md")
 _MOST_BYTES = 2**24
 """The longest file that is read as one text."""
-_Found = tuple[str, Sequence[str], Callable[[int], Item], Sequence[str]]
+_Found = tuple[str, Sequence[str], Callable[[int], Item], Sequence[str], Callable[[int], Mapping[str, Any]] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class TextReading:
 
 
 def texts_of(given: Any, reading: TextReading) -> _Found:
-    """The kind, the keys, a function that gives a sample, and the columns of a source of texts.
+    """The kind, the keys, a function that gives a sample, the columns, and one that gives them, of a source of texts.
 
     Raises:
         InputError: it is no source of texts.
@@ -95,7 +95,7 @@ def texts_of(given: Any, reading: TextReading) -> _Found:
     if hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Mapping):
         columns = getattr(given, "column_names", None)  # of a data set of Hugging Face
         names = columns if isinstance(columns, list) else []
-        return "texts", [str(n) for n in range(len(given))], lambda n: reading.item(given[n]), names
+        return "texts", [str(n) for n in range(len(given))], lambda n: reading.item(given[n]), names, None
     raise InputError(
         "a source of texts is a list of them, a table (.csv, .jsonl, .parquet), a file with a text on each line "
         f"({', '.join(FILES)}), a folder of such files with a text each, or a data set; got {type(given).__name__}."
@@ -128,7 +128,7 @@ def _of_path(path: Path, reading: TextReading) -> _Found:
         )
         if not names:
             raise InputError(f"the source {quoted(path)} is empty: it holds no texts ({', '.join(FILES)}).")
-        return "text files", names, lambda n: reading.item(_content(path / names[n])), []
+        return "text files", names, lambda n: reading.item(_content(path / names[n])), [], None
     if not path.is_file():
         raise InputError(f"there is no file or folder {quoted(path)}.")
     if path.suffix.lower() in TABLES:
@@ -140,11 +140,11 @@ def _of_path(path: Path, reading: TextReading) -> _Found:
                 {name: cell if name in _as_it_is(reading, names) else typed(cell) for name, cell in row(n).items()}
             )
 
-        return "texts of a table", [str(n) for n in range(count)], one, names
+        return "texts of a table", [str(n) for n in range(count)], one, names, row
     lines = [(n, line) for n, line in enumerate(_content(path, None).splitlines()) if line.strip()]
     if not lines:
         raise InputError(f"the source {quoted(path)} is empty: it has no text.")
-    return "lines", [str(n) for n, _ in lines], lambda n: reading.item(lines[n][1]), []
+    return "lines", [str(n) for n, _ in lines], lambda n: reading.item(lines[n][1]), [], None
 
 
 def _as_it_is(reading: TextReading, names: Sequence[str]) -> tuple[str, ...]:
