@@ -131,7 +131,7 @@ def test_the_code_runs_and_gives_the_same_numbers(
 
 
 @pytest.mark.parametrize("against", [None, 1])
-def test_the_code_for_several_pictures(against: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_pictures_and_their_code(against: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = [("a.png", web_pages.photograph(seed=2)), ("b.png", web_pages.photograph(seed=3))]
     settings = PageSettings(against=against, composites=("epsilon",))
@@ -141,7 +141,6 @@ def test_the_code_for_several_pictures(against: int | None, tmp_path: Path, monk
     space: dict[str, Any] = {}
     exec(source.of_pictures(web_pages.subject(), answer.names, settings, answer.columns, answer.settings), space)
     torch.testing.assert_close(space["maps"][0, 0].values, answer.result[0, 0].values)
-    assert drawn.many_html(answer, settings).count("<h3>") >= 2
 
 
 def test_html_shows_text_and_runs_none(answer: pictures.PictureAnswer) -> None:

@@ -14,6 +14,7 @@ from relprop.errors import InputError, RelpropError, TargetError
 from relprop.web import texts
 from relprop.web.limits import Limits
 from relprop.web.page_subject import PageSubject, subject_of
+from relprop.web.text_links import LinkedText, target_of
 
 pytest.importorskip("transformers")
 
@@ -102,7 +103,7 @@ def test_the_code_runs_and_gives_the_same_numbers(
     ],
 )
 def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: PageSubject, text: str) -> None:
-    code = texts.code_of(language, text, texts.TextRequest())
+    code = texts.code_of(language, text, texts.TextRequest(), ())
     line = next(line for line in code.splitlines() if line.startswith("text = "))
     space: dict[str, Any] = {}
     exec(line, space)
@@ -115,20 +116,20 @@ def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: PageSubje
 @pytest.mark.parametrize(
     "linked",
     [
-        texts.LinkedText(), texts.LinkedText("a & b?=c #d\n+%20 é", " Paris", "id:464", ("epsilon", "auto"), True),
-        texts.LinkedText("x", "2", "1"),
+        LinkedText(), LinkedText("a & b?=c #d\n+%20 é", " Paris", "id:464", ("epsilon", "auto"), True),
+        LinkedText("x", "2", "1"),
     ],
 )  # fmt: skip
-def test_a_link_restores_a_text(linked: texts.LinkedText) -> None:
-    assert texts.LinkedText.of_link(linked.link()) == linked
+def test_a_link_restores_a_text(linked: LinkedText) -> None:
+    assert LinkedText.of_link(linked.link()) == linked
 
 
 def test_links_that_hold_no_text() -> None:
-    assert "text=" not in texts.LinkedText("a" * 1001).link()
-    assert texts.LinkedText("\ud800x").link() == "?text=%3Fx"
+    assert "text=" not in LinkedText("a" * 1001).link()
+    assert LinkedText("\ud800x").link() == "?text=%3Fx"
     for query in ("?composites=nothing", "?target=" + "a" * 101, "?text=" + "a" * 20_000):
         with pytest.raises(RelpropError):
-            texts.LinkedText.of_link(query)
+            LinkedText.of_link(query)
 
 
 def test_questions_that_cannot_be_answered(classes: PageSubject, language: PageSubject) -> None:
@@ -147,8 +148,8 @@ def test_questions_that_cannot_be_answered(classes: PageSubject, language: PageS
     refused(classes, TEXT, texts.TextRequest(1, 1), TargetError, "cannot be set against itself")
     refused(classes, TEXT, texts.TextRequest(7), TargetError, "7")
     with pytest.raises(InputError, match="at most 100 letters"):
-        texts.target_of("a" * 101)
-    assert texts.target_of("id:12") == 12 and texts.target_of(" ") is None
+        target_of("a" * 101)
+    assert target_of("id:12") == 12 and target_of(" ") is None
 
 
 @pytest.mark.filterwarnings("ignore")
