@@ -110,7 +110,7 @@ def _ask(gr: Any, question: Callable[..., Any], fields: Sequence[Any]) -> None:
 
 
 def _number(gr: Any, label: str, value: int | None = None) -> Any:
-    return gr.Number(value, visible=False, label=label, precision=0)
+    return gr.Number(value, visible=False, label=label)  # a precision of 0 would round 1.5 to 2
 
 
 def _text(gr: Any, label: str, value: str | None = None) -> Any:
