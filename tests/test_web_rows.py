@@ -20,7 +20,7 @@ from relprop.loading.sounds import read_sound
 from relprop.web import rows_answers, rows_files
 from relprop.web.limits import Limits
 from relprop.web.page_subject import PageSubject, subject_of
-from relprop.web.settings import PageSettings
+from relprop.web.settings import FORMS, PageSettings
 
 COLUMNS = ("age", "income", "distance, km", "children")
 
@@ -353,3 +353,20 @@ def test_a_table_in_a_browser(address: str, tmp_path: Path) -> None:
         assert not seen.errors and not seen.foreign()
         page.goto(link)
         page.wait_for_function("document.querySelector('#maps h3')?.innerText.includes('row 4')")
+        page.goto(f'{address}?example=0&row=2&form=rows&without=["who","label"]')
+        page.wait_for_function("document.querySelector('#maps h3')?.innerText.includes('row 2')")
+        assert page.input_value("#form input") == FORMS["rows"]
+        chosen = [" ".join(each.split()) for each in page.locator("#without .token").all_inner_texts()]
+        assert chosen == ["who", "label"] and "form=rows" in page.url and "who" in page.url
+        # What was uploaded is not in the link: the columns are left out of the first table that has them.
+        page.goto(f'{address}?without=["income","who","label"]')
+        page.wait_for_selector("#rows .hint")
+        four = tmp_path / "five.csv"
+        values = table(four, 6)
+        lines = four.read_text().splitlines()
+        four.write_text("\n".join(["extra," + lines[0], *(f"{n}," + line for n, line in enumerate(lines[1:]))]))
+        seen.drop(four)
+        page.wait_for_function("document.querySelector('#maps h3')?.innerText.includes('five.csv')")
+        assert "Columns left out: income, who, label" in page.inner_text("#maps")
+        assert values.shape == (6, 4)
+        page.wait_for_function("window.location.search.includes('income')")

@@ -36,7 +36,7 @@ class RuleFields:
         )  # fmt: skip
         with gr.Row():
             self.gamma = gr.Slider(
-                0, 2, value=GAMMA, step=0.01, label="Gamma", min_width=150, elem_id=self.desk.own("gamma"),
+                0, 2, value=GAMMA, step=0.01, label="Gamma, of composites that have one", min_width=150, elem_id=self.desk.own("gamma"),
                 interactive=True,
             )  # fmt: skip
             self.own = gr.Checkbox(
