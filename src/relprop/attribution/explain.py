@@ -261,7 +261,7 @@ def compared(
 def named_weights(model: Any, found: dict[int, Tensor]) -> dict[str, Tensor]:
     """The relevance of parameters by name; tied ones under each of their names."""
     every = model.named_parameters(remove_duplicate=False) if isinstance(model, nn.Module) else ()
-    return {name: found[id(p)].to(p.dtype) for name, p in every if id(p) in found}
+    return {name: found[id(p)].to(p.dtype.to_real()) for name, p in every if id(p) in found}
 
 
 def _result(
