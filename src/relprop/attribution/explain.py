@@ -31,6 +31,7 @@ from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
 from relprop.errors import InputError, RuleError
+from relprop.operations.layer_site import ADRIFT
 from relprop.operations.parameters import Parameters
 from relprop.results.ledger import Ledger
 from relprop.results.logit import logits_in
@@ -43,6 +44,18 @@ _MISSHAPEN = "_CustomBackward returned an invalid gradient"
 """What autograd says if the backward pass of a rule does not fit its operand."""
 _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
 """What autograd says if a tensor was overwritten that a gradient needs."""
+
+
+class SamplesLost(Exception):
+    """A rule read numbers of each sample as a whole where samples may not lie along the first axis.
+
+    Args:
+        results: what was found under the assumption that they do.
+    """
+
+    def __init__(self, results: list[Relevance]) -> None:
+        super().__init__("samples may not lie along the first axis.")
+        self.results = results
 
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
@@ -133,6 +146,9 @@ def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> 
     repeated = ran_again(job.run)
     for result in results:
         result.notices += [*saturated(result, answer.output, last), *repeated]
+    of_each = all(len(start.handed) == job.run.inputs.samples for start in starts)
+    if ADRIFT in job.run.sites.met and of_each and not any(EXCHANGED in result.notices for result in results):
+        raise SamplesLost(results)
     return results
 
 
