@@ -153,8 +153,8 @@ class Call:
 
     @property
     def zeros_carry(self) -> bool:
-        """Whether exact zeros may carry relevance at this place."""
-        return self.run.sites.nz
+        """Whether exact zeros may carry relevance at this place. Those of complex tensors do not, but for moved entries."""
+        return self.run.sites.nz and not any(t.is_complex() for t in self.live)
 
     @property
     def zeros_carry_hidden(self) -> bool:
