@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import reference as ref
 import relprop
-from relprop.errors import UnsupportedOperationError
+from relprop.errors import InputError, TargetError, UnsupportedOperationError
 from test_whole_networks import RULES, close
 
 F64 = torch.float64
@@ -204,44 +204,60 @@ def test_silence_keeps_its_relevance_out_of_the_sound(composite: str) -> None:
 # -------------------------------------------------------------------------------------- what else is asked of them
 
 
-def test_layers_report_the_relevance_of_both_parts() -> None:
-    layer, head = nn.Linear(5, 4, bias=False, dtype=C128), nn.Linear(4, 3, bias=False, dtype=F64)
+class Network(nn.Module):
+    """A complex layer, a modulus and a real layer."""
 
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.head = layer, head
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(5, 4, bias=False, dtype=C128), nn.Linear(4, 3, bias=False, dtype=F64)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.layer(spectrum(x)).abs())
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(spectrum(x)).abs())
 
-    R = relprop.attribute(Network().eval(), torch.randn(2, 8, dtype=F64), 1, composite="epsilon", layers="layer")
+
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus"])
+def test_layers_report_the_relevance_of_both_parts(composite: str) -> None:
+    R = relprop.attribute(Network().eval(), torch.randn(2, 8, dtype=F64), 1, composite=composite, layers="layer")
     found = R.layers["layer"]
     assert found.dtype is F64 and found.shape == (2, 4)
     torch.testing.assert_close(found.sum(1), R.score, rtol=1e-4, atol=1e-6)
 
 
-def test_weights_report_what_went_through_each_complex_entry() -> None:
-    model = nn.Sequential(nn.Linear(5, 4, bias=False, dtype=C128), nn.Flatten()).eval()
-    R = relprop.attribute(lambda x: model(spectrum(x)).abs(), torch.randn(2, 8, dtype=F64), 1, composite="epsilon_plus")
-    named = nn.Sequential()
-    named.add_module("layer", model[0])
+@pytest.mark.parametrize("composite", ["zero", "epsilon_plus"])
+def test_weights_report_what_went_through_each_complex_entry(composite: str) -> None:
+    model = Network().eval()
+    with torch.no_grad():
+        model.head.weight.copy_(torch.eye(3, 4))
+    R = relprop.attribute(model, torch.randn(2, 8, dtype=F64), 1, composite=composite, weights=True)
+    found = R.weights["layer.weight"]
+    assert found.dtype is F64 and found.shape == (4, 5)
+    assert not found[[0, 2, 3]].any()
+    close(found.sum(), R.values.sum())
 
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = model[0]
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layer(spectrum(x)).abs()
+def test_units_of_complex_numbers_are_refused_with_what_to_name() -> None:
+    model, x = Network().eval(), torch.randn(2, 8, dtype=F64)
+    for call in (
+        lambda: relprop.attribute(model, x, 1, through=relprop.units("layer")[[0]]),
+        lambda: relprop.attribute(model, x[:1], 1, against=x[1:], layers="layer"),
+        lambda: relprop.graph(model, x[:1], 1, nodes=["layer"]),
+        lambda: relprop.index(model, x, layers=["layer"]),
+    ):
+        with pytest.raises(InputError, match=r"'layer' is complex.*before or after it"):
+            call()
+    assert relprop.attribute(model, x, 1, layers="layer").layers["layer"].shape == (2, 4)  # as advised
+    relprop.attribute(model, x, 1, through=relprop.units("head")[[1]])
 
-    x = R.inputs
-    for composite in ("zero", "epsilon_plus"):
-        R = relprop.attribute(Network().eval(), x, 1, composite=composite, weights=True)
-        found = R.weights["layer.weight"]
-        assert found.dtype is F64 and found.shape == (4, 5)
-        assert not found[[0, 2, 3]].any()
-        torch.testing.assert_close(found.sum(), R.values.sum(), rtol=1e-8, atol=1e-10)
+
+def test_a_complex_score_is_refused_with_what_to_write() -> None:
+    x = torch.randn(2, 8, dtype=F64)
+    for target in (1, None, [0, 1]):
+        with pytest.raises(TargetError, match=r"complex.*output\.flatten\(1\)\[:, 0\]\.abs\(\)"):
+            relprop.attribute(spectrum, x, target)
+    with pytest.raises(TargetError, match=r"real numbers; got torch\.complex128"):
+        relprop.attribute(spectrum, x, lambda output: output[:, 0])
+    R = relprop.attribute(spectrum, x, lambda output: output.flatten(1)[:, 0].abs(), composite="zero")
+    close(R.values.sum(1), R.score)
 
 
 def test_a_rule_for_activations_is_refused_on_complex_numbers_and_the_advice_works() -> None:
