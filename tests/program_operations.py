@@ -436,6 +436,8 @@ WEIGHTED: dict[str, Operation] = {
             "{y} = F.linear(input={a}, weight={w}, bias={v})",
             "{y} = torch.addmm({v}, {a}, {w}.t()) if {a}.ndim == 2 else F.linear({a}, {w}, {v})",
             "{y} = F.linear({a}.contiguous(), {w}, bias=None).add({v})",
+            "{y} = F.linear({a}.transpose(0, 1), {w}, {v}).transpose(0, 1) if {a}.ndim == 3 else F.linear({a}, {w}, {v})",
+            "{y} = F.linear({a}.flatten(0, -2), {w}, {v}).unflatten(0, {a}.shape[:-1])",
         ),
     ),
     "linear without bias": Operation(
