@@ -36,13 +36,11 @@ from relprop.results.ledger import Ledger
 from relprop.results.logit import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
-from relprop.torch_private.saved import copied_before_writes
+from relprop.torch_private.saved import copied_before_writes, says_overwritten
 from relprop.trees import leaves, map_tree
 
 _MISSHAPEN = "_CustomBackward returned an invalid gradient"
 """What autograd says if the backward pass of a rule does not fit its operand."""
-_OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
-"""What autograd says if a tensor was overwritten that a gradient needs."""
 
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
@@ -68,7 +66,7 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
                 f"a rule returned G of another shape than its input: {str(error).split(' - ')[-1]}. Its method returns G at the input, in the "
                 "input's shape."
             ) from error
-        if not any(said in str(error) for said in _OVERWRITTEN):
+        if not says_overwritten(error):
             raise
     # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.
     with copied_before_writes():
@@ -85,8 +83,6 @@ def _explain(
             catch.close()
         if job.watch is not None:
             job.watch.close()
-        if not recording():
-            job.run.writes.abandon()
         job.run.sites.release()
         job.run.close()
 

@@ -187,9 +187,9 @@ class Propagation(TorchFunctionMode):
             written, spelling = None, entry.spelling
             relu = rectifier(entry, func, args, kwargs) if run.model.any_signs else None
             if relu is not None:
-                entry, args = relu.entry, (relu.x,)
+                entry, args = relu.entry, relu.args
                 if spelling.inplace:
-                    written = relu.x
+                    written = args[0]
                     result = inplace(run, entry, relu.function, args, {}, live, relu.main)
                 else:
                     result = handle(Call(run, entry, relu.main, args, {}, live))

@@ -1,7 +1,8 @@
 """Origins: the live tensor that another is an elementwise function of, by a chain of operations with scalars alone.
 
 An activation acts on its operand, such as `x + 0.3`, in which the 0.3 is a bias. So a chain starts at the operand of
-its first step that is not affine. If operands meet, as in `x * relu6(x + 3)`, their origin is the tensor they share: x.
+its first step that is not affine, nor a relu or its like, whose secant is its gradient. If operands meet, as in
+`x * relu6(x + 3)`, their origin is the tensor they share: x.
 
 Copies, casts and views keep an origin. After entries change places, an activation of one operand starts a new chain,
 but tensors moved in the same way still share an origin. Two tensors hold the same numbers if both come from one tensor
@@ -32,6 +33,7 @@ class ChainStep:
 
     __slots__ = ("_judged", "affine", "args", "function", "kwargs", "line")
     affine: bool
+    """Whether an activation behind it starts a chain of its own: it consists of scales, shifts, relus and their like."""
     line: bool
     """Whether the operation itself is a scale or a shift, whatever its operand is."""
 
@@ -40,6 +42,11 @@ class ChainStep:
         self.line = affine
         self.affine = affine and all(a.affine for a in args if isinstance(a, ChainStep))
         self._judged: Any = None
+
+    def anew(self) -> ChainStep:
+        """The chain itself, of which the last operation is a relu or its like: behind it an activation starts anew."""
+        self.affine = all(a.affine for a in self.args if isinstance(a, ChainStep))
+        return self
 
     def __call__(self, s: Tensor) -> Tensor:
         order = self.steps()

@@ -121,7 +121,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
         layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
-    return y if y is x else _kept_on(call, before, y, x, ChainStep(call.function, (SOURCE, *args[1:]), kwargs))
+    return y if y is x else kept_on(call, before, y, x, ChainStep(call.function, (SOURCE, *args[1:]), kwargs))
 
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -135,7 +135,7 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if call.inplace:
         return y
     if known.chain is not None or known.move is not None:
-        return _kept_on(call, origin(input), y, input, _RELU)
+        return kept_on(call, origin(input), y, input, _RELU)
     call.note(y).give(GATE, Gating(_RELU, known.role(GATE)))
     return y
 
@@ -149,7 +149,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
     first = call.zeros_carry_first
     rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
     apply = call.function if function is None else function
-    slanted = call.entry.function not in (torch.abs, torch.absolute)
+    slanted = call.entry.function not in (torch.abs, torch.absolute) and apply is not keeps_below
     call.keeps_zeros()
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
@@ -160,23 +160,26 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
-    return _kept_on(call, before, custom(x, value, propagate), x, ChainStep(apply, (SOURCE, *rest), kwargs))
+    return kept_on(call, before, custom(x, value, propagate), x, ChainStep(apply, (SOURCE, *rest), kwargs))
 
 
-def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: ChainStep) -> Tensor:
-    """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
+def kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: ChainStep) -> Tensor:
+    """Notes the chain that a relu or its like continues. One that starts here is not worth the memory.
+
+    An activation behind it, also behind a further shift, starts anew: so no map hangs on which chains were noted.
+    """
     note = note_of(before.source)
     call.note(y)
     if any(isinstance(a, Tensor) and a.numel() > 1 for a in step.args):
         return gated(y, x, step)  # such as a slope for each channel: no function of a single number
     if before.step is not SOURCE or (note is not None and continues(note)):
-        return remembered(
-            call, y, before._replace(step=ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs))
-        )
+        whole = ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs)
+        return remembered(call, y, before._replace(step=whole.anew()))
     return gated(y, x, step)
 
 
 _RELU = ChainStep(torch.relu, (SOURCE,), {})
+_NEGATIVE = ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
 
 
 def maker(x: Tensor) -> Any:
@@ -243,8 +246,15 @@ def by_mask(call: Call, x: Tensor) -> Tensor:
     function = call.entry.function
     if (y := _ruled_or_zero(call, x, function)) is not None:
         return y
-    step = _RELU if function is keeps_above else ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
-    return _kept_on(call, origin(x), call(), x, step)
+    return kept_on(call, origin(x), call(), x, _RELU if function is keeps_above else _NEGATIVE)
+
+
+def negative_part(call: Call, x: Tensor) -> Tensor:
+    """`min(x, 0)`, which is `-relu(-x)`: the slope at 0 is 0, that of torch.clamp is 1."""
+    if (y := _ruled_or_zero(call, x, keeps_below)) is not None:
+        return y
+    y = custom(x, detached(call), lambda x, g: torch.where(x < 0, g, 0.0))
+    return kept_on(call, origin(x), y, x, _NEGATIVE)
 
 
 register(keeps_above, keeps_below, family="activation", handler=by_mask, only=True, gives={GATE: 1})
