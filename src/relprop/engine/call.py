@@ -208,8 +208,8 @@ class Call:
 
     @property
     def samples(self) -> int:
-        """How many samples the inputs have."""
-        return self.run.inputs.samples
+        """How many samples the inputs have; 1 where nobody counted them."""
+        return self.run.inputs.samples or 1
 
     def keeping_samples(self) -> AbstractContextManager[None]:
         """A context for steps of an operation that is known to keep samples apart, along whatever axis they lie.
