@@ -219,7 +219,7 @@ def test_an_array_on_disk(tmp_path: Path) -> None:
     [
         ({"source": []}, "the source list is empty"),
         ({"source": torch.zeros(0, 3, 4, 4)}, "is empty"),
-        ({"source": iter([X[0]])}, "a source is a folder"),
+        ({"source": 7}, "a source is a folder"),
         ({"source": "nowhere/"}, "no file or folder"),
         ({"key": ["same"] * 22}, "keys must differ, and these stand for several samples: 'same'"),
         ({"key": ["one"]}, "1 keys, and the source 22"),
