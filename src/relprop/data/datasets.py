@@ -21,6 +21,7 @@ from relprop.data.processing import PendingUnits, allowed_of, part_of, process
 from relprop.data.run_folders import remove_run
 from relprop.data.sample_sources import Source
 from relprop.data.sample_streams import SampleStream, is_stream
+from relprop.data.sharded_models import check_alone, is_dispatched, is_sharded, process_sharded
 from relprop.data.store import Store
 from relprop.data.stream_units import process_stream
 from relprop.errors import InputError
@@ -136,11 +137,18 @@ def explain_dataset(
     if engine not in (None, "ray"):
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
+    spread = processes > 1 or engine is not None
+    if "://" in str(folder):
+        raise InputError(
+            f"the folder is one of this machine's file systems; got {str(folder)!r}. Mount the object store, or copy a finished "
+            "run there."
+        )
+    if spread and is_dispatched(model):
+        raise InputError("a model that lies on several devices is one process: leave out processes= and engine=.")
     given = Given(
         source, model, target, composite, keep, number_format, batch, loaders, limit, key, transform, column, targets, ledger,
         tokenizer, max_length,
     )  # fmt: skip
-    spread = processes > 1 or engine is not None
     streamed = is_stream(source.dataset if isinstance(source, DataLoader) else source)
     if streamed and (spread or part is not None or chosen is not None):
         raise InputError(
@@ -156,12 +164,22 @@ def explain_dataset(
         given = replace(given, batch_size=(None if fresh else batch_size_of(place)) or suitable)
         sent = given.pickled() if spread else b""
         job, prints = prepared(given)
+    sharded = is_sharded(job.model)
+    if sharded:
+        check_alone(processes=processes > 1, engine=engine, batch_size=auto, fresh=fresh, source=streamed)
     if fresh:
         specs_of(job)  # what stops the new run must not cost the old one
         remove_run(place)
-    store = opened(place, job, prints, unit, say)
     count = len(job.source) if isinstance(job.source, Source) else None
-    work = PendingUnits(store, count, lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say)
+
+    def pending_of(store: Store) -> PendingUnits:
+        wanted = lambda n: mine(n) and (chosen is None or n in chosen)  # noqa: E731
+        return PendingUnits(store, count, wanted, max_bad, retry_bad, say)
+
+    if sharded:
+        process_sharded(place, job, prints, unit, say, pending_of)
+        return DatasetRun(folder)
+    work = pending_of(opened(place, job, prints, unit, say))
     if isinstance(job.source, SampleStream):
         process_stream(work, job, job.source)
     elif engine == "ray":

@@ -123,7 +123,7 @@ def explain_unit(
             try:
                 _batch(job, done, places, [samples[n] for n in places], items, shape)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not out_of_memory(error) or not job.halving:
                     raise
                 if done.batch == 1:
                     key = job.source.keys[samples[places[0]]]
