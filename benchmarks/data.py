@@ -25,7 +25,7 @@ from PIL import Image
 
 import relprop
 from relprop.data.keep import decode, encode, of_input
-from relprop.data.store import Spec, shard
+from relprop.data.shards import Spec, shard
 from relprop.zoo import efficientnet_lite0
 from relprop.zoo.images import load_image, preprocess
 

@@ -22,7 +22,7 @@ from relprop.errors import CompositeError, FormatError, InputError, ModelStateEr
 pytest.importorskip("zarr")
 
 from relprop import data
-from relprop.data import explaining
+from relprop.data import sample_job
 from relprop.data.keep import decode, encode, of_input
 from relprop.data.store import NO_SAMPLE, NOT_YET
 
@@ -473,7 +473,7 @@ def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
     [
         ("{", "is damaged"),
         ("[]", "does not describe a run"),
-        ('{"format": "relprop run", "version": 2}', "install a newer one"),
+        ('{"format": "relprop run", "version": 3}', "install a newer one"),
         ('{"format": "relprop run", "version": 1}', "it has no arrays"),
     ],
 )
@@ -529,7 +529,7 @@ def test_killed_runs_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
 def test_bytes_and_time_per_map() -> None:
     import time
 
-    from relprop.data.store import Spec, shard
+    from relprop.data.shards import Spec, shard
 
     maps = np.random.default_rng(0).laplace(size=(64, 224, 224)).astype(np.float32)
     for form, blocks, most in (("float16", 224, 92), ("float16", 28, 1.6), ("float16", 14, 0.5)):
@@ -544,7 +544,7 @@ def test_bytes_and_time_per_map() -> None:
 def test_the_largest_outputs(tmp_path: Path) -> None:
     run = explain(X, tmp_path / "maps", network(9))
     output = relprop.attribute(network(9), X).output
-    top = output.topk(explaining.LARGEST)
+    top = output.topk(sample_job.LARGEST)
     assert run.store.array("top.index")[:22].tolist() == top.indices.tolist()
     assert np.allclose(run.store.array("top.value")[:22], top.values.numpy(), atol=1e-6)
 

@@ -36,7 +36,13 @@ def run(
         "relprop-run"
     ),
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="A class by number or name.", show_default="the likeliest")
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="A class by number or name, the column with the labels, or top:3. Several times for several targets.",
+            show_default="the likeliest",
+        ),
     ] = None,
     composite: Annotated[str, typer.Option("--composite", "-c", help="Name of a composite.")] = "auto",
     keep: Annotated[
@@ -59,6 +65,12 @@ def run(
     part: Annotated[str | None, typer.Option(help="i/n: every n-th unit from the i-th, for job arrays.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many of the first samples.", min=1)] = None,
     max_bad: Annotated[str, typer.Option(help="Samples that may be put aside: 1% or a number.")] = "1%",
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column of the input, or several: numbers, or two texts.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Column of the keys.", show_default="paths or row numbers")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens.", min=1)] = None,
+    ledger: Annotated[bool, typer.Option("--ledger", help="Keep what absorbed the residual, by cause.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Say how far the run in --out is, and leave.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all files in --out with their hashes.")] = False,
     retry_bad: Annotated[
@@ -76,11 +88,12 @@ def run(
         if source is None:
             raise InputError("name a source: a folder of pictures, a picture, or an .npy file.")
         check_composite(composite)
+        named = [int(one) if one.lstrip("-").isdigit() else one for one in target or ()]
         from relprop.data import explain_dataset
 
         explained = explain_dataset(
-            source, model, out, target=int(target) if target and target.lstrip("-").isdigit() else target,
-            composite=composite, keep=_keep(keep), number_format=number_format, batch_size=batch_size, unit=unit,
+            source, model, out, target=named[0] if len(named) == 1 else None, targets=named if len(named) > 1 else None,
+            column=_columns(column), key=key, max_length=max_length, ledger=ledger, composite=composite, keep=_keep(keep), number_format=number_format, batch_size=batch_size, unit=unit,
             loaders=loaders, processes=processes, engine=engine, gpus=gpus, part=part, limit=limit, max_bad=_bad(max_bad),
             retry_bad=retry_bad, said=_said_as_json if json else _said,
         )  # fmt: skip
@@ -134,6 +147,10 @@ def _keep(given: list[str] | None) -> dict[str, Any] | None:
             raise InputError(f"--keep is NAME=HOW, such as input=sum:28 or layer4=channels; got {one!r}.")
         found[name] = how
     return found
+
+
+def _columns(given: list[str] | None) -> str | list[str] | None:
+    return given[0] if given and len(given) == 1 else given or None
 
 
 def _bad(text: str) -> float | int:

@@ -8,12 +8,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from relprop.composites import Composite
 from relprop.data import parallel
 from relprop.data.dataset_run import DatasetRun
 from relprop.data.preparing import Given, check, opened, prepared
 from relprop.data.processing import PendingUnits, allowed_of, part_of, process
+from relprop.data.sample_sources import Source
+from relprop.data.sample_streams import SampleStream, is_stream
 from relprop.data.store import Store
+from relprop.data.stream_units import process_stream
 from relprop.errors import InputError
 from relprop.signatures import public
 
@@ -25,6 +30,7 @@ def explain_dataset(
     folder: str | PathLike[str],
     *,
     target: Any = None,
+    targets: Any = None,
     composite: Composite | str = "auto",
     keep: Any = None,
     number_format: str = "float16",
@@ -42,6 +48,9 @@ def explain_dataset(
     key: Any = None,
     column: str | list[str] | None = None,
     transform: Any = None,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    ledger: bool = False,
     progress: bool = True,
     said: Callable[[str], None] | None = None,
 ) -> DatasetRun:
@@ -54,14 +63,19 @@ def explain_dataset(
         source: a folder of pictures, read recursively; a list of paths; a table (`.csv`, `.jsonl`, `.parquet`) with the path
             of a picture or a row of numbers for each sample; tar files in the form of WebDataset; a `.npy` file; a tensor
             or array with the samples first; a data set with a length, whose items are inputs, pictures, (input, label) or
-            dicts of columns, as those of Hugging Face; or a `DataLoader` that does not shuffle, of which the data set and
-            `collate_fn` are used.
+            dicts of columns, as those of Hugging Face; a `DataLoader` that does not shuffle, of which the data set and
+            `collate_fn` are used; or any iterable of such items, which is read from the start each time. For a network that reads text: a list of texts, pairs or chats; a table with a column of
+            text; a `.txt` file with a text on each line; a folder of such files with a text each; or a data set of texts,
+            (text, label) or dicts of columns.
         model: a module, or a network by name as the command takes it, such as "efficientnet_lite0" or
             "module.path:factory".
         folder: where the run is kept.
         target: None for the predicted class; "label" for the labels of the source, or the
             name of another of its columns; a list or 1-D tensor with one per
-            sample; else any target that `attribute` takes for all samples.
+            sample; "top:3" for the three largest outputs; else any target that `attribute` takes for all samples, or
+            for texts any that `explain_text` takes.
+        targets: a list of several targets that are explained for each sample, each in one of these forms but "top:3". The
+            arrays then have an axis of targets after that of samples.
         composite: the rules, or the name of a composite.
         keep: what is stored. `{"input": ...}` is "sum" over channels (the default), "full", "sum:28" for sums of 28 x 28
             blocks, or "none". Globs of layers have "channels" (summed over space), "full", "top:K" (the largest, with
@@ -84,6 +98,10 @@ def explain_dataset(
         column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers; None finds
             it by its name.
         transform: a function from a Pillow image to an input (C, H, W), in place of the network's own preprocessing.
+        tokenizer: the tokenizer of a module that reads text. A network by name may bring its own.
+        max_length: cut texts to this many tokens, which is then the length of their rows; None takes what the network
+            reads, if that is not more than 1,024 tokens. Longer texts are quarantined then.
+        ledger: whether to keep what absorbed the residual of each sample, by cause.
         progress: whether to say on stderr what is done.
         said: is called with each line of progress, in place of stderr.
 
@@ -96,7 +114,7 @@ def explain_dataset(
         RelpropError: as in `attribute`, where no sample is at fault.
         ModuleNotFoundError: zarr is not installed.
     """
-    check(batch_size=batch_size, unit=unit, loaders=loaders, limit=limit, processes=processes)
+    check(batch_size=batch_size, unit=unit, loaders=loaders, limit=limit, processes=processes, max_length=max_length)
     mine = part_of(part)
     chosen = None if units is None else frozenset(units)
     allowed_of(max_bad, 0)
@@ -104,16 +122,38 @@ def explain_dataset(
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
     given = Given(
-        source, model, target, composite, keep, number_format, batch_size, loaders, limit, key, transform, column
+        source,
+        model,
+        target,
+        composite,
+        keep,
+        number_format,
+        batch_size,
+        loaders,
+        limit,
+        key,
+        transform,
+        column,
+        targets,
+        ledger,
+        tokenizer,
+        max_length,
     )
     spread = processes > 1 or engine is not None
+    streamed = is_stream(source.dataset if isinstance(source, DataLoader) else source)
+    if streamed and (spread or part is not None or chosen is not None):
+        raise InputError(
+            "a source without a length is read from the start, by one process: leave out processes=, engine=, part= and "
+            "units=, or give it __len__ and __getitem__."
+        )
     sent = given.pickled() if spread else b""
     job, prints = prepared(given)
     store = opened(Path(folder), job, prints, unit, say)
-    work = PendingUnits(
-        store, len(job.source), lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say
-    )
-    if engine == "ray":
+    count = len(job.source) if isinstance(job.source, Source) else None
+    work = PendingUnits(store, count, lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say)
+    if isinstance(job.source, SampleStream):
+        process_stream(work, job, job.source)
+    elif engine == "ray":
         from relprop.data import ray_engine
 
         ray_engine.process(work, sent, processes, gpus)

@@ -18,6 +18,7 @@ from relprop.engine.registry import Entry
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
 from relprop.engine.tensor_attributes import NOTE, PARAMETER
+from relprop.engine.tensors import in_line
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules.base import Way
 from relprop.torch_private.compiled import skipped
@@ -52,16 +53,9 @@ class Call:
     rule: Any
 
     def __init__(
-        self,
-        run: Run,
-        entry: Entry,
-        function: Callable[..., Any],
-        args: tuple,
-        kwargs: dict,
-        live: list[Tensor],
-        inplace: bool = False,
-        again: Call | None = None,
-    ):
+        self, run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor],
+        inplace: bool = False, again: Call | None = None,
+    ):  # fmt: skip
         self.inplace = inplace
         self.zeros = False
         self.run = run
@@ -153,8 +147,8 @@ class Call:
 
     @property
     def zeros_carry(self) -> bool:
-        """Whether exact zeros may carry relevance at this place."""
-        return self.run.sites.nz
+        """Whether exact zeros may carry relevance at this place. Those of complex tensors do not, but for moved entries."""
+        return self.run.sites.nz and not any(t.is_complex() for t in self.live)
 
     @property
     def zeros_carry_hidden(self) -> bool:
@@ -302,7 +296,7 @@ class Call:
 def _folds(call: Call) -> bool:
     """Whether torch flattens a tensor times a matrix into a product of matrices only here, or only in the model.
 
-    It does so if the matrix requires a gradient, or if the tensor is contiguous.
+    It does so if the matrix requires a gradient, or if the tensor's rows lie in line.
     """
     first = None
     for a in (*call.args, *call.kwargs.values()) if call.kwargs else call.args:
@@ -311,7 +305,7 @@ def _folds(call: Call) -> bool:
         if first is None:
             first = a
             continue
-        if first.ndim == a.ndim or (first.ndim > a.ndim and first.is_contiguous()):
+        if first.ndim == a.ndim or (first.ndim > a.ndim and in_line(first)):
             return False
         smaller = first if first.ndim < a.ndim else a
         return smaller.requires_grad != call.own(smaller).requires_grad

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relprop.engine.spelling import writes
 from relprop.engine.tensor_attributes import POSITIONS
-from relprop.engine.tensors import tensors_in
+from relprop.engine.tensors import each_tensor, tensors_in
 
 NOWHERE = 0
 """The position of an entry that comes from no input, such as padding that the model adds; others count from 1."""
@@ -173,10 +173,13 @@ def _blank(target: Tensor, source: Positions) -> None:
 
 
 def _moved(value: Any, run: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_moved(item, run) for item in value]
-    found = positions_of(value, run)
-    return torch.full_like(value, NOWHERE, dtype=torch.int64) if found is None else found.at
+    """The positions of ids; nowhere for constants."""
+
+    def at(t: Tensor) -> Tensor:
+        found = positions_of(t, run)
+        return torch.full_like(t, NOWHERE, dtype=torch.int64) if found is None else found.at
+
+    return each_tensor(at, value)
 
 
 def _note(result: Any, source: Positions, at: Tensor) -> None:

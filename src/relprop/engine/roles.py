@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Move, Note, continues, note_of, noted, renew
+from relprop.engine.tensors import exchanged
 from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
 
@@ -199,16 +200,8 @@ def _known(known: Role, note: Note | None) -> Any:
 
 def as_function_of(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
     """An operation as a function of one operand. It does not hold the operand, which may hold this function."""
-
-    def put(value: Any, old: Any, new: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return type(value)(put(item, old, new) for item in value)
-        if isinstance(value, dict):
-            return {key: put(item, old, new) for key, item in value.items()}
-        return new if value is old else value
-
-    args, kwargs = put(args, operand, _OPERAND), put(kwargs, operand, _OPERAND)
-    return lambda t: function(*put(args, _OPERAND, t), **put(kwargs, _OPERAND, t))
+    args, kwargs = exchanged(args, operand, _OPERAND), exchanged(kwargs, operand, _OPERAND)
+    return lambda t: function(*exchanged(args, _OPERAND, t), **exchanged(kwargs, _OPERAND, t))
 
 
 _OPERAND = object()
@@ -248,8 +241,8 @@ def _link(
     traits: frozenset[str], function: Callable[..., Any], operand: Tensor, known: Note,
     args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
 ) -> None:  # fmt: skip
-    """Notes where the entries of a result were before."""
-    if not args or args[0] is not operand:
+    """Notes where the entries of a result were before. A part of a complex number, or its conjugate, is a new number."""
+    if not args or args[0] is not operand or operand.is_complex():
         return
     parts = enumerate(result) if isinstance(result, (tuple, list)) else ((None, result),)
     shape = operand.shape

@@ -59,7 +59,7 @@ def answered(act: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kinds[name]) for name in special
     ]
     rest = [each.replace(annotation=inspect.Parameter.empty) for name, each in given_to.items() if name not in kinds]
-    answer.__signature__ = inspect.Signature([*first, *rest])  # type: ignore[attr-defined]
+    vars(answer)["__signature__"] = inspect.Signature([*first, *rest])
     answer.__annotations__ = {name: kinds[name] for name in special}
     answer.__name__ = getattr(act, "__name__", "answer")
     return answer
