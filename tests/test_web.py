@@ -272,8 +272,9 @@ def test_several_pictures_are_counted_before_they_are_opened(tmp_path: Path) -> 
 def test_a_session_is_deleted_when_it_is_left_idle_or_too_old(tmp_path: Path) -> None:
     now = [0.0]
     sessions = Sessions(Limits(idle=10, sessions=2), clock=lambda: now[0])
-    files = [tmp_path / name for name in "abc"]
+    files = [tmp_path / f"own-{name}" / name for name in "abc"]
     for file in files:
+        file.parent.mkdir()
         file.write_text("x")
         sessions.of(file.name).files.add(file)
         sessions.of(file.name).answers["picture"] = file.name

@@ -12,7 +12,7 @@ from PIL import Image
 
 from relprop.loading.photographs import PHOTOGRAPHS
 from relprop.loading.samples import PICTURES
-from relprop.web import controls, drawn, limits, pictures, programs, scripts, source
+from relprop.web import controls, drawn, limits, pictures, programs, scripts, source, uploads
 from relprop.web.answering import Desk, answered
 from relprop.web.components import files_field, picture_field
 from relprop.web.downloads import OF_PICTURES
@@ -107,7 +107,7 @@ class PictureFields(NetworkPart):
         try:
             given = [limits.picture(path, self.desk.limits)]
         finally:
-            path.unlink(missing_ok=True)
+            uploads.delete(path)
         return self.desk.work.do("", lambda: pictures.ask(self.subject, given, settings))
 
     @property
