@@ -573,6 +573,17 @@ def test_recorded() -> None:
     assert operations == ["aten.sin.default"]
 
 
+def test_traced_by_jit() -> None:
+    seen = []
+
+    def inside(x: Tensor) -> Tensor:
+        seen.append(recorded.traced_by_jit())
+        return x.sin()
+
+    torch.jit.trace(inside, (torch.ones(2),), check_trace=False)
+    assert seen == [True] and not recorded.traced_by_jit()
+
+
 def test_what_reads_the_numbers() -> None:
     with pytest.raises(RuntimeError) as caught:
         recorded.recorded(lambda x: [x * x.sum().item()], (torch.ones(2),))

@@ -18,7 +18,7 @@ from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.integer_inputs import follow
 from relprop.engine.messages import called, transformed, unknown, written_out
-from relprop.engine.notes import Note, adopt, note_of, renew
+from relprop.engine.notes import NOTE_NAME, Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
@@ -68,7 +68,9 @@ class Propagation(TorchFunctionMode):
         live: list[Tensor] = []
         given = operands(run, args, live)
         if kwargs:
-            kwargs = dict(zip(kwargs, operands(run, kwargs.values(), live), strict=True))
+            options = kwargs.values()
+            if (entered := operands(run, options, live)) is not options:
+                kwargs = dict(zip(kwargs, entered, strict=True))
         if live:
             if run.gradients.any_plain:
                 given, kwargs = without_plain(run, given), without_plain(run, kwargs)
@@ -187,7 +189,7 @@ class Propagation(TorchFunctionMode):
                 run.trace.recorder.meet(live)
             notes = []  # before an in-place write changes them
             for t in live:
-                notes.append(note_of(t))
+                notes.append(getattr(t, NOTE_NAME, None))
             written, spelling = None, entry.spelling
             relu = rectifier(entry, func, args, kwargs) if run.model.any_signs else None
             if relu is not None:
@@ -227,7 +229,7 @@ class Propagation(TorchFunctionMode):
         if not isinstance(result, Tensor):
             adopt(run, result)
         elif result.requires_grad:
-            note = note_of(result)
+            note: Note | None = getattr(result, NOTE_NAME, None)
             if note is None or note.run is not run:
                 renew(run, result)
             else:
@@ -242,7 +244,7 @@ class Propagation(TorchFunctionMode):
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)
-        if written is not None and copies(func, args, live, made):
+        if written is not None and copies(entry, args, live, made):
             carry(run, COPY, func, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)

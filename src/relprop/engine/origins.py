@@ -31,7 +31,7 @@ SOURCE = object()
 class ChainStep:
     """One operation of an elementwise chain. Among its operands, `SOURCE` stands for the source."""
 
-    __slots__ = ("affine", "args", "function", "gate", "kwargs", "line")
+    __slots__ = ("_judged", "affine", "args", "function", "kwargs", "line")
     affine: bool
     """Whether an activation behind it starts a chain of its own: it consists of scales, shifts, relus and their like."""
     line: bool
@@ -41,7 +41,7 @@ class ChainStep:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.line = affine
         self.affine = affine and all(a.affine for a in args if isinstance(a, ChainStep))
-        self.gate: int | None = None  # see operations.gates
+        self._judged: Any = None
 
     def anew(self) -> ChainStep:
         """The chain itself, of which the last operation is a relu or its like: behind it an activation starts anew."""
@@ -60,6 +60,12 @@ class ChainStep:
                     if not readers[id(a)]:
                         del found[id(a)]
         return found[id(self)]
+
+    def judged(self, judge: Callable[[ChainStep], Any]) -> Any:
+        """What `judge` says of the step. It is asked once, and there is one judge (`operations.gates`)."""
+        if self._judged is None:
+            self._judged = judge(self)
+        return self._judged
 
     def steps(self) -> list[ChainStep]:
         """All operations of the chain, operands first. It is a loop: a chain may be longer than Python's stack."""
@@ -159,7 +165,7 @@ def _levels(t: Tensor) -> Iterator[Origin]:
 def chain(
     function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False, written: Tensor | None = None
 ) -> Origin | None:
-    """The origin of an elementwise function's result, if all its live operands share one.
+    """The origin of an elementwise function's result, if all its live operands are real and share one.
 
     Args:
         function: the operation.
@@ -171,6 +177,8 @@ def chain(
     operands, live = list(args), []
     for number, a in enumerate(args):
         if isinstance(a, Tensor) and a.requires_grad:
+            if a.is_complex():
+                return None
             live.append(number)
     if not live:
         return None

@@ -22,10 +22,10 @@ from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, origin, remembered
 from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
-from relprop.engine.roles import role
+from relprop.engine.roles import as_function_of, role
 from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
-from relprop.numerics import aside, carrying, nonzero, times
+from relprop.numerics import aside, carrying, known, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
 from relprop.operations.secants import finite_at_zero, secant, secant_of
 
@@ -71,10 +71,10 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     x = args[0] if args else next(iter(kwargs.values()))
     if not isinstance(x, Tensor) or not x.requires_grad:
         return call()
+    if x.is_complex():
+        return of_complex(call, x)
     if call.formula is not None:
         return ruled(call, x)
-    if x.is_complex():
-        return call()
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
@@ -85,6 +85,36 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if not finite_at_zero(found.step, x):
         return remembered(call, call(), found)
     return along(call, found, detached(call))
+
+
+def of_complex(call: Call, z: Tensor) -> Tensor:
+    """A function of complex numbers: `G_z = G_y conj((f(z) - f(0)) / z)`, with its own gradient at 0.
+
+    The relevance of a complex number is that of both its parts, `Re(z conj(G))`. So what arrives for `f(z) - f(0)` goes on.
+    """
+    _refuse_rule(call)
+    function = as_function_of(call.function, z, call.args, call.kwargs)
+    with torch.no_grad():
+        at_zero = function(torch.zeros_like(z))
+    if not known(torch.isfinite(at_zero).all(), False):
+        return call()
+
+    def propagate(z: Tensor, g: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inner = z.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(function(inner), inner, g)
+        return torch.where(z == 0, slope, g * ((function(z) - at_zero) / z).conj())
+
+    return custom(z, detached(call), propagate)
+
+
+def _refuse_rule(call: Call) -> None:
+    """Refuses a rule for activations on complex numbers."""
+    if call.formula is not None:
+        raise call.error(
+            f"{call.rule!r} acts on real numbers, and this operand is complex. Take its parts by torch.view_as_real, or except the "
+            "operation: Composite({relprop.operation(...): relprop.Native()}) | the composite."
+        )
 
 
 def jumps(step: ChainStep, x: Tensor) -> bool:
@@ -141,6 +171,8 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
     """The result if a rule acts on the activation or zeros carry relevance; None if the native gradient is right."""
+    if x.is_complex():
+        _refuse_rule(call)
     if call.rule is not None and call.formula is not None:
         return ruled(call, x)
     if not call.zeros_carry:
