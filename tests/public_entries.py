@@ -174,4 +174,4 @@ ELSEWHERE = {"explain_text", "explain_generation", "compare_text"}
 """Entries for models of texts: the same tests in `test_leaks.py` and `test_faults.py`."""
 
 NO_MODEL = {"operation", "path", "where", "read_image", "read_volume", "register", "widget"}
-"""Functions that explain nothing: they name places, read files, note an operation, or show a page, which has tests."""
+"""Functions that explain nothing themselves: they name places, read files, note an operation, or show a page."""

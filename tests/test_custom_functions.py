@@ -239,6 +239,38 @@ def test_rules_that_need_the_weight(composite: str, bias: tuple) -> None:
     close(found, relprop.attribute(net(None, *bias), x, 1, composite=composite).values)
 
 
+@torch.library.custom_op("relprop_tests::packed", mutates_args=())
+def packed_operator(x: Tensor, w: Tensor, scale: float) -> Tensor:
+    return x @ (w.double() * scale).T
+
+
+def _kept(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, ctx.w, ctx.scale = inputs
+
+
+packed_operator.register_autograd(lambda ctx, g: (g @ unpacked(ctx.w, ctx.scale), None, None), setup_context=_kept)
+PACKED = torch.ops.relprop_tests.packed
+relprop.register(PACKED, family="linear", weight=lambda x, w, scale: unpacked(w, scale))
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "gamma_flat", "epsilon_plus_flat"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: PACKED(x, BYTES, SCALE),
+        lambda x: PACKED(x, BYTES, scale=SCALE),
+        lambda x: PACKED(w=BYTES, x=x, scale=SCALE),
+    ],
+)
+def test_an_operator_whose_operands_are_named(form: Any, composite: str) -> None:
+    x = torch.randn(3, 4).double()
+    found, wanted = (
+        relprop.attribute(lambda x, f=f: f(x) + B, x, 1, composite=composite).values  # type: ignore[misc]
+        for f in (form, lambda x: F.linear(x, PLAIN))
+    )
+    close(found, wanted)
+
+
 def test_a_weight_that_is_not_told() -> None:
     x = torch.randn(3, 4).double()
     with pytest.raises(RuleError, match=r"Packed keeps it to itself.*weight="):
