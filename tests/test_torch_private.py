@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import sys
 import warnings
 import weakref
@@ -519,6 +520,42 @@ def test_what_is_saved_is_copied_before_it_is_overwritten() -> None:
         torch.autograd.grad(scores[1], x)
 
 
+class _Logarithm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.log1p()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return g / (1 + ctx.saved_tensors[0])
+
+
+@pytest.mark.parametrize("function", [torch.log1p, _Logarithm.apply])
+def test_a_failed_pass_lets_go_of_what_was_saved(function: Callable[[Tensor], Tensor]) -> None:
+    """Without it, the graph of such a failure would stay: then torch had mended it, and it is needed no more."""
+
+    def fail(letting_go: bool) -> weakref.ref[Tensor]:
+        x = torch.rand(2, 3, requires_grad=True)
+        h = x * 2
+        h.add_(function(h[:, :1]))
+        with pytest.raises(RuntimeError) as error:
+            h.sum().backward()
+        assert saved.says_overwritten(error.value) and not saved.says_overwritten(RuntimeError("another"))
+        assert not saved.says_overwritten(None) and not saved.says_overwritten(ValueError(str(error.value)))
+        if letting_go:
+            node = h.grad_fn
+            h.detach_()
+            torch.autograd.graph.increment_version(h)
+            saved.let_go_of_saved([node, None])
+            saved.let_go_of_saved([node])  # a second time it finds nothing
+        return weakref.ref(x)
+
+    found = fail(True), fail(False)
+    gc.collect()
+    assert [reference() is None for reference in found] == [True, False]
+
+
 def test_recorded() -> None:
     seen = []
 
@@ -534,6 +571,17 @@ def test_recorded() -> None:
     assert seen == [True, False] and not recorded.recording()
     operations = [str(node.target) for node in made.graph.nodes if node.op == "call_function"]
     assert operations == ["aten.sin.default"]
+
+
+def test_traced_by_jit() -> None:
+    seen = []
+
+    def inside(x: Tensor) -> Tensor:
+        seen.append(recorded.traced_by_jit())
+        return x.sin()
+
+    torch.jit.trace(inside, (torch.ones(2),), check_trace=False)
+    assert seen == [True] and not recorded.traced_by_jit()
 
 
 def test_what_reads_the_numbers() -> None:

@@ -41,11 +41,16 @@ _BACKWARD: dict[Any, Any] = {
 
 
 class Propagation(TorchFunctionMode):
-    """Inside this mode autograd carries relevance: `R(x) = x * G(x)`, with `G` in the gradient's place."""
+    """Inside this mode autograd carries relevance: `R(x) = x * G(x)`, with `G` in the gradient's place.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: the run.
+        of_model: whether the model's own code runs inside, whose graph breaks are noted.
+    """
+
+    def __init__(self, run: Run, of_model: bool = True) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.of_model = run, of_model
 
     @skipped
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -111,7 +116,7 @@ class Propagation(TorchFunctionMode):
                 if not inside:  # the function's result is met after it has returned
                     self._cut(func, args[0], result)
                 return result
-            if not inside:
+            if not inside and self.of_model:
                 run.trace.cuts.note(called(func), run.where, args[0], result)
             if isinstance(result, tuple) and type(result) is not torch.Size and _any_live(result):
                 run.trace.severed.append(f"{called(func)} in {run.where()}")
@@ -122,7 +127,8 @@ class Propagation(TorchFunctionMode):
     def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
         """Notes a graph break. A cast or rounded tensor may hold ids that an embedding looks up."""
         run = self.run
-        run.trace.cut(called(func), how, operand, result)
+        if self.of_model:
+            run.trace.cut(called(func), how, operand, result)
         if called(func).strip("_") in BY_ENTRY and result.shape == operand.shape and not recording():
             found = traced(run, operand)
             if found is not None:
@@ -187,9 +193,9 @@ class Propagation(TorchFunctionMode):
             written, spelling = None, entry.spelling
             relu = rectifier(entry, func, args, kwargs) if run.model.any_signs else None
             if relu is not None:
-                entry, args = relu.entry, (relu.x,)
+                entry, args = relu.entry, relu.args
                 if spelling.inplace:
-                    written = relu.x
+                    written = args[0]
                     result = inplace(run, entry, relu.function, args, {}, live, relu.main)
                 else:
                     result = handle(Call(run, entry, relu.main, args, {}, live))
@@ -223,7 +229,7 @@ class Propagation(TorchFunctionMode):
         if not isinstance(result, Tensor):
             adopt(run, result)
         elif result.requires_grad:
-            note = getattr(result, NOTE_NAME, None)
+            note: Note | None = getattr(result, NOTE_NAME, None)
             if note is None or note.run is not run:
                 renew(run, result)
             else:
@@ -238,7 +244,7 @@ class Propagation(TorchFunctionMode):
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)
-        if written is not None and copies(func, args, live, made):
+        if written is not None and copies(entry, args, live, made):
             carry(run, COPY, func, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
@@ -262,9 +268,9 @@ def _turned(entry: Entry, method: Any, args: tuple) -> tuple[Any, tuple]:
     return func, (args[1], args[0], *args[2:])
 
 
-def steps_of(call: Call) -> Propagation:
-    """A context that follows each of the steps that an operation stands for."""
-    return Propagation(call.run)
+def steps_of(call: Call, of_model: bool = False) -> Propagation:
+    """A context that follows each of the steps that an operation stands for; `of_model`: functions of the model are among them."""
+    return Propagation(call.run, of_model)
 
 
 def _any_live(results: tuple) -> bool:

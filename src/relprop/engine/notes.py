@@ -151,7 +151,7 @@ def adopt(run: Run, result: Any) -> None:
 
 def renew(run: Run, tensor: Tensor) -> Note:
     """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
-    old = getattr(tensor, NOTE_NAME, None)
+    old: Note | None = getattr(tensor, NOTE_NAME, None)
     note = Note(run)
     setattr(tensor, NOTE_NAME, note)  # as `NOTE.put`, at every operation
     note.version = tensor._version

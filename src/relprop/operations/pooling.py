@@ -17,6 +17,7 @@ from relprop.engine.registry import register
 from relprop.engine.roles import selects
 from relprop.engine.tensors import per_axis
 from relprop.engine.traits import REDUCES
+from relprop.operations.kernels import unordered
 from relprop.operations.sample_axes import pooled
 
 
@@ -211,7 +212,8 @@ for _dims in (1, 2, 3):
     _n, _apart = _dims - 1, pooled(_dims)
     register(*_AVERAGES[_n], family="avg_pool", traits={REDUCES}, apart=_apart)
     register(_POWERS[_n], family="avg_pool", handler=lp_pool, apart=_apart)
-    register(*_LARGEST[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
+    _other = unordered if _dims == 1 else None
+    register(*_LARGEST[_n], family="max_pool", handler=max_pool(_dims), apart=_apart, other_kernel=_other)
     register(*_WITH_INDICES[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
     register(_ADAPTIVE[_n], family="max_pool", handler=adaptive_max_pool(_dims), apart=_apart)
     register(_ADAPTIVE_WITH_INDICES[_n], family="selection", handler=largest, apart=_apart)
