@@ -27,7 +27,7 @@ from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, known, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
-from relprop.operations.secants import finite_at_zero, secant, secant_of
+from relprop.operations.secants import finite_at_zero, is_scalar, secant, secant_of
 
 STATISTIC = role(
     "statistic", MOVES, SAME, SCALES, ADDS,
@@ -69,8 +69,13 @@ def detached(call: Call) -> Callable[[], Tensor]:
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     """The default of family "activation"."""
     x = args[0] if args else next(iter(kwargs.values()))
-    if not isinstance(x, Tensor) or not x.requires_grad:
-        return call()
+    if (
+        not isinstance(x, Tensor) or not x.requires_grad
+    ):  # the live operand is another, such as the exponent of a number
+        x = call.live[0]
+        numbers = all(a is x or is_scalar(a) for a in args) and any(a is x for a in args)
+        if not numbers or call.formula is not None or x.is_complex():
+            return call()
     if x.is_complex():
         return of_complex(call, x)
     if call.formula is not None:
@@ -146,7 +151,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     x = args[0]
     if (plain := _ruled_or_zero(call, x)) is not None:
         return plain
-    if call.inplace and (layer := maker(x)) is not None:
+    if call.inplace and (layer := call.note(x).layer) is not None:
         layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
@@ -213,21 +218,10 @@ _RELU = ChainStep(torch.relu, (SOURCE,), {})
 _NEGATIVE = ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
 
 
-def maker(x: Tensor) -> Any:
-    """The weighted layer that made a tensor; None if none did."""
-    note = note_of(x)
-    return note.layer if note is not None else None
-
-
 def rrelu(
-    call: Call,
-    input: Tensor,
-    lower: float = 1 / 8,
-    upper: float = 1 / 3,
-    training: bool = False,
-    *a: Any,
-    **k: Any,
+    call: Call, input: Tensor, lower: Any = None, upper: Any = None, training: bool = False, *a: Any, **k: Any
 ) -> Tensor:
+    """In eval mode a leaky relu, whose slope the operation itself makes of its bounds."""
     if training:
         raise call.training("rrelu")
     return homogeneous(call, *call.args, **call.kwargs)

@@ -30,7 +30,7 @@ from relprop.operations.exponentials import exp, quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
-from relprop.operations.secants import finite_at_zero, is_scalar
+from relprop.operations.secants import finite_at_zero, is_scalar, secant_of
 from relprop.operations.stacks import parts_of, with_axis
 from relprop.operations.steps import by_steps
 from relprop.rules.base import Way
@@ -168,10 +168,11 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
     if not isinstance(base, Tensor) and base == math.e:  # a softmax, if the exponent is the logarithm of one
         call.becomes(_power_of_e, exponent)
         return exp(call, exponent)
+    if not is_scalar(base):  # a function of its own for each entry
+        wide = exponent.expand(torch.broadcast_shapes(base.shape, exponent.shape)).contiguous()
+        return custom(wide, detached(call), lambda s, g: g * secant_of(lambda t: torch.pow(base, t), s))
     found = chain(call.function, (base, exponent), {})
-    if found is None or not is_scalar(base):
-        return call()
-    return along(call, found, detached(call))
+    return call() if found is None else along(call, found, detached(call))
 
 
 def _power_of_e(exponent: Tensor) -> Tensor:
