@@ -59,4 +59,6 @@ def test_a_folder_that_is_an_address_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"got 's3://bucket/maps'\. Mount"):
         relprop.explain_dataset(samples(), network(), "s3://bucket/maps", progress=False)
+    with pytest.raises(InputError, match=r"got 'https://host/x\.tar'\. Mount it, or pass an iterable"):
+        relprop.explain_dataset("https://host/x.tar", network(), tmp_path / "maps", progress=False)
     assert not list(tmp_path.iterdir())
