@@ -299,7 +299,7 @@ def heading(answer: pictures.PictureAnswer) -> str:
 
 def visited(
     address: str, given: list[list[Image.Image]], expected: list[list[str]], seconds: float, every: float,
-    measure: Callable[[], int] = lambda: 0,
+    measure: Callable[[], int] = lambda: 0, least: int = 0,
 ) -> tuple[list[Reply], list[str], list[int]]:  # fmt: skip
     """Lets visitors ask about their pictures in turn.
 
@@ -310,6 +310,7 @@ def visited(
         seconds: how long they stay.
         every: the seconds from one question of a visitor to the next, or as long as the answer takes.
         measure: is called once a second.
+        least: how many questions each asks, even if that takes longer.
 
     Returns:
         The answers; a line for each that was wrong or did not come; and what was measured.
@@ -323,7 +324,7 @@ def visited(
             with Visitor(address) as visitor:
                 time.sleep(every * n / len(given))
                 turn = 0
-                while time.monotonic() < end:
+                while time.monotonic() < end or turn < least:
                     next_at = time.monotonic() + every
                     place = turn % len(given[n])
                     name = f"visitor-{n}-{place}.png"

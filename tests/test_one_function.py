@@ -393,6 +393,30 @@ def test_a_mask_by_sign_is_a_relu(form: str, below: bool, around: str) -> None:
         assert torch.equal(two.output, model((BELOW if below else MASKED)[form])(x))
 
 
+CENTRES, SPREADS = torch.linspace(-0.3, 0.4, 6, dtype=D), torch.linspace(0.5, 2.0, 6, dtype=D)
+NORMS_OF_GATES: dict[str, list[Form]] = {
+    "rms norm": list(FUNCTIONS["rms norm"].values()),
+    "unit length": list(FUNCTIONS["unit length"].values()),
+    "layer norm": list(FUNCTIONS["layer norm"].values())[:2],
+    "batch norm": [
+        lambda t: F.batch_norm(t, CENTRES, SPREADS, W, B, eps=0.0),
+        lambda t: (t - CENTRES) / SPREADS.sqrt() * W + B,
+    ],
+}
+
+
+@pytest.mark.parametrize("composite", ["cp_lrp", "attnlrp", "gamma_flat"])
+@pytest.mark.parametrize("name", NORMS_OF_GATES)
+def test_a_norm_of_a_gate_is_a_gate_or_none_however_it_is_written(name: str, composite: str) -> None:
+    x, layer = operands("a layer")
+    plain, *others = (
+        relprop.attribute(lambda t, f=f: (t + 0.2) * f(F.softplus(layer(t))) @ W, x, composite=composite)  # type: ignore[misc]
+        for f in NORMS_OF_GATES[name]
+    )
+    for other in others:
+        close(other.values, plain.values)
+
+
 def full(value: float) -> Tensor:
     return torch.full((3, 6), value, dtype=D)
 

@@ -163,6 +163,8 @@ def test_several_pictures_and_their_code(against: int | None, tmp_path: Path, mo
     assert shown.count('class="stage"') == 2 * (1 if against is None else 3)
     assert "<h2>a.png</h2>" in shown and "<h2>b.png</h2>" in shown
     assert answer.classes == ()  # each picture has its own
+    for kind in downloads.OF_PICTURES if against is None else ():
+        assert len(downloads.made(answer.result, kind, "relevance", answer.options(settings))["data"]) > 100
     table = drawn.parts_html(pictures.measure(answer, (0, 0, 32, 32)), (0, 0, 32, 32))
     assert "a.png" in table and "b.png" in table
 
@@ -272,8 +274,9 @@ def test_several_pictures_are_counted_before_they_are_opened(tmp_path: Path) -> 
 def test_a_session_is_deleted_when_it_is_left_idle_or_too_old(tmp_path: Path) -> None:
     now = [0.0]
     sessions = Sessions(Limits(idle=10, sessions=2), clock=lambda: now[0])
-    files = [tmp_path / name for name in "abc"]
+    files = [tmp_path / f"own-{name}" / name for name in "abc"]
     for file in files:
+        file.parent.mkdir()
         file.write_text("x")
         sessions.of(file.name).files.add(file)
         sessions.of(file.name).answers["picture"] = file.name

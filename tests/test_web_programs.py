@@ -69,7 +69,9 @@ def ran(address: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for block, name in zip(blocks, NAMES, strict=True):
-            asked = block.replace("http://127.0.0.1:7860/", address).replace('api_name="/explain"', f'api_name="{name}"')
+            asked = block.replace("http://127.0.0.1:7860/", address).replace(
+                'api_name="/explain"', f'api_name="{name}"'
+            )
             assert name in asked
             exec(asked, space)
     return space
@@ -99,7 +101,9 @@ def test_texts_by_their_examples(ran: dict[str, Any]) -> None:
     model, tokenizer = test_web_text.writer()
     R = relprop.explain_text(model.eval(), tokenizer, "The capital of France is", " Paris")
     assert ran["text"]["values"][0]["tokens"] == [word.text for word in R.words]
-    close(ran["text"]["values"][0]["relevance"], torch.tensor([word.relevance for word in R.words], dtype=torch.float32))
+    close(
+        ran["text"]["values"][0]["relevance"], torch.tensor([word.relevance for word in R.words], dtype=torch.float32)
+    )
     G = relprop.explain_generation(model, tokenizer, "The capital of France is", max_new_tokens=5)
     assert ran["written"]["values"][0]["generated"] == G.generated
     close(ran["written"]["values"][0]["relevance"], G.relevance.float())

@@ -31,6 +31,7 @@ from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
 from relprop.errors import InputError, RuleError
+from relprop.operations.layer_site import ADRIFT
 from relprop.operations.parameters import Parameters
 from relprop.results.ledger import Ledger
 from relprop.results.logit import logits_in
@@ -41,6 +42,18 @@ from relprop.trees import leaves, map_tree
 
 _MISSHAPEN = "_CustomBackward returned an invalid gradient"
 """What autograd says if the backward pass of a rule does not fit its operand."""
+
+
+class SamplesLost(Exception):
+    """A rule read numbers of each sample as a whole where samples may not lie along the first axis.
+
+    Args:
+        results: what was found under the assumption that they do.
+    """
+
+    def __init__(self, results: list[Relevance]) -> None:
+        super().__init__("samples may not lie along the first axis.")
+        self.results = results
 
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
@@ -129,6 +142,9 @@ def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> 
     repeated = ran_again(job.run)
     for result in results:
         result.notices.extend([*saturated(result, answer.output, last), *repeated])
+    of_each = all(len(start.handed) == job.run.inputs.samples for start in starts)
+    if ADRIFT in job.run.sites.met and of_each and not any(EXCHANGED in result.notices for result in results):
+        raise SamplesLost(results)
     return results
 
 
@@ -257,7 +273,7 @@ def compared(
 def named_weights(model: Any, found: dict[int, Tensor]) -> dict[str, Tensor]:
     """The relevance of parameters by name; tied ones under each of their names."""
     every = model.named_parameters(remove_duplicate=False) if isinstance(model, nn.Module) else ()
-    return {name: found[id(p)].to(p.dtype) for name, p in every if id(p) in found}
+    return {name: found[id(p)].to(p.dtype.to_real()) for name, p in every if id(p) in found}
 
 
 def _result(

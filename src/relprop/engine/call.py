@@ -51,16 +51,9 @@ class Call:
     rule: Any
 
     def __init__(
-        self,
-        run: Run,
-        entry: Entry,
-        function: Callable[..., Any],
-        args: tuple,
-        kwargs: dict,
-        live: list[Tensor],
-        inplace: bool = False,
-        again: Call | None = None,
-    ):
+        self, run: Run, entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict, live: list[Tensor],
+        inplace: bool = False, again: Call | None = None,
+    ):  # fmt: skip
         self.inplace = inplace
         self.zeros = False
         self.run = run
@@ -152,8 +145,8 @@ class Call:
 
     @property
     def zeros_carry(self) -> bool:
-        """Whether exact zeros may carry relevance at this place."""
-        return self.run.sites.nz
+        """Whether exact zeros may carry relevance at this place. Those of complex tensors do not, but for moved entries."""
+        return self.run.sites.nz and not any(t.is_complex() for t in self.live)
 
     @property
     def zeros_carry_hidden(self) -> bool:
@@ -215,8 +208,8 @@ class Call:
 
     @property
     def samples(self) -> int:
-        """How many samples the inputs have."""
-        return self.run.inputs.samples
+        """How many samples the inputs have; 1 where nobody counted them."""
+        return self.run.inputs.samples or 1
 
     def keeping_samples(self) -> AbstractContextManager[None]:
         """A context for steps of an operation that is known to keep samples apart, along whatever axis they lie.

@@ -41,11 +41,16 @@ _BACKWARD: dict[Any, Any] = {
 
 
 class Propagation(TorchFunctionMode):
-    """Inside this mode autograd carries relevance: `R(x) = x * G(x)`, with `G` in the gradient's place."""
+    """Inside this mode autograd carries relevance: `R(x) = x * G(x)`, with `G` in the gradient's place.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: the run.
+        of_model: whether the model's own code runs inside, whose graph breaks are noted.
+    """
+
+    def __init__(self, run: Run, of_model: bool = True) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.of_model = run, of_model
 
     @skipped
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -113,7 +118,7 @@ class Propagation(TorchFunctionMode):
                 if not inside:  # the function's result is met after it has returned
                     self._cut(func, args[0], result)
                 return result
-            if not inside:
+            if not inside and self.of_model:
                 run.trace.cuts.note(called(func), run.where, args[0], result)
             if isinstance(result, tuple) and type(result) is not torch.Size and _any_live(result):
                 run.trace.severed.append(f"{called(func)} in {run.where()}")
@@ -124,7 +129,8 @@ class Propagation(TorchFunctionMode):
     def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
         """Notes a graph break. A cast or rounded tensor may hold ids that an embedding looks up."""
         run = self.run
-        run.trace.cut(called(func), how, operand, result)
+        if self.of_model:
+            run.trace.cut(called(func), how, operand, result)
         if called(func).strip("_") in BY_ENTRY and result.shape == operand.shape and not recording():
             found = traced(run, operand)
             if found is not None:
@@ -264,9 +270,9 @@ def _turned(entry: Entry, method: Any, args: tuple) -> tuple[Any, tuple]:
     return func, (args[1], args[0], *args[2:])
 
 
-def steps_of(call: Call) -> Propagation:
-    """A context that follows each of the steps that an operation stands for."""
-    return Propagation(call.run)
+def steps_of(call: Call, of_model: bool = False) -> Propagation:
+    """A context that follows each of the steps that an operation stands for; `of_model`: functions of the model are among them."""
+    return Propagation(call.run, of_model)
 
 
 def _any_live(results: tuple) -> bool:

@@ -165,7 +165,7 @@ def _levels(t: Tensor) -> Iterator[Origin]:
 def chain(
     function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False, written: Tensor | None = None
 ) -> Origin | None:
-    """The origin of an elementwise function's result, if all its live operands share one.
+    """The origin of an elementwise function's result, if all its live operands are real and share one.
 
     Args:
         function: the operation.
@@ -177,6 +177,8 @@ def chain(
     operands, live = list(args), []
     for number, a in enumerate(args):
         if isinstance(a, Tensor) and a.requires_grad:
+            if a.is_complex():
+                return None
             live.append(number)
     if not live:
         return None

@@ -242,8 +242,8 @@ def _link(
     traits: frozenset[str], function: Callable[..., Any], operand: Tensor, known: Note,
     args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
 ) -> None:  # fmt: skip
-    """Notes where the entries of a result were before."""
-    if not args or args[0] is not operand:
+    """Notes where the entries of a result were before. A part of a complex number, or its conjugate, is a new number."""
+    if not args or args[0] is not operand or operand.is_complex():
         return
     parts = enumerate(result) if isinstance(result, (tuple, list)) else ((None, result),)
     shape = operand.shape

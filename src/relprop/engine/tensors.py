@@ -88,3 +88,14 @@ class WeakTensors:
     def __contains__(self, tensor: Tensor) -> bool:
         held = self._held.get(id(tensor))
         return held is not None and held() is tensor
+
+
+def in_line(t: Tensor) -> bool:
+    """Whether the rows of a tensor follow each other by their strides. Torch calls others contiguous, too.
+
+    An axis of length 1 may have any stride.
+    """
+    fits, shape, stride = t.is_contiguous(), t.shape, t.stride()
+    for axis in range(t.ndim - 2):
+        fits &= stride[axis] == stride[axis + 1] * shape[axis + 1]
+    return fits

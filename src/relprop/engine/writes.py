@@ -58,7 +58,12 @@ class Writes:
                 whole.detach_()
             if failed or whole is not tensor:  # a view rebuilds its history when its base has changed
                 increment_version(whole)
+                of_part = whole.is_complex() != tensor.is_complex() and not whole.requires_grad
+                if of_part:  # of a part of complex numbers, torch cannot rebuild a history that is none
+                    whole.requires_grad_()
                 _ = tensor.grad_fn
+                if of_part:
+                    whole.requires_grad_(False)
         if failed:
             let_go_of_saved(nodes)
 

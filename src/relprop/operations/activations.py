@@ -17,18 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted, scaled, written
+from relprop.engine.functions import custom, written
 from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, origin, remembered
 from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
-from relprop.engine.roles import role
+from relprop.engine.roles import as_function_of, role
 from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
-from relprop.numerics import aside, carrying, nonzero, times
+from relprop.numerics import aside, carrying, known, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
-from relprop.operations.sample_axes import along_axis
-from relprop.operations.secants import finite_at_zero, secant, secant_of
+from relprop.operations.secants import finite_at_zero, is_scalar, secant, secant_of
 
 STATISTIC = role(
     "statistic", MOVES, SAME, SCALES, ADDS,
@@ -70,12 +69,17 @@ def detached(call: Call) -> Callable[[], Tensor]:
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     """The default of family "activation"."""
     x = args[0] if args else next(iter(kwargs.values()))
-    if not isinstance(x, Tensor) or not x.requires_grad:
-        return call()
+    if (
+        not isinstance(x, Tensor) or not x.requires_grad
+    ):  # the live operand is another, such as the exponent of a number
+        x = call.live[0]
+        numbers = all(a is x or is_scalar(a) for a in args) and any(a is x for a in args)
+        if not numbers or call.formula is not None or x.is_complex():
+            return call()
+    if x.is_complex():
+        return of_complex(call, x)
     if call.formula is not None:
         return ruled(call, x)
-    if x.is_complex():
-        return call()
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
@@ -86,6 +90,36 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if not finite_at_zero(found.step, x):
         return remembered(call, call(), found)
     return along(call, found, detached(call))
+
+
+def of_complex(call: Call, z: Tensor) -> Tensor:
+    """A function of complex numbers: `G_z = G_y conj((f(z) - f(0)) / z)`, with its own gradient at 0.
+
+    The relevance of a complex number is that of both its parts, `Re(z conj(G))`. So what arrives for `f(z) - f(0)` goes on.
+    """
+    _refuse_rule(call)
+    function = as_function_of(call.function, z, call.args, call.kwargs)
+    with torch.no_grad():
+        at_zero = function(torch.zeros_like(z))
+    if not known(torch.isfinite(at_zero).all(), False):
+        return call()
+
+    def propagate(z: Tensor, g: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inner = z.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(function(inner), inner, g)
+        return torch.where(z == 0, slope, g * ((function(z) - at_zero) / z).conj())
+
+    return custom(z, detached(call), propagate)
+
+
+def _refuse_rule(call: Call) -> None:
+    """Refuses a rule for activations on complex numbers."""
+    if call.formula is not None:
+        raise call.error(
+            f"{call.rule!r} acts on real numbers, and this operand is complex. Take its parts by torch.view_as_real, or except the "
+            "operation: Composite({relprop.operation(...): relprop.Native()}) | the composite."
+        )
 
 
 def jumps(step: ChainStep, x: Tensor) -> bool:
@@ -117,7 +151,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     x = args[0]
     if (plain := _ruled_or_zero(call, x)) is not None:
         return plain
-    if call.inplace and (layer := maker(x)) is not None:
+    if call.inplace and (layer := call.note(x).layer) is not None:
         layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
@@ -142,6 +176,8 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
     """The result if a rule acts on the activation or zeros carry relevance; None if the native gradient is right."""
+    if x.is_complex():
+        _refuse_rule(call)
     if call.rule is not None and call.formula is not None:
         return ruled(call, x)
     if not call.zeros_carry:
@@ -182,33 +218,13 @@ _RELU = ChainStep(torch.relu, (SOURCE,), {})
 _NEGATIVE = ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
 
 
-def maker(x: Tensor) -> Any:
-    """The weighted layer that made a tensor; None if none did."""
-    note = note_of(x)
-    return note.layer if note is not None else None
-
-
 def rrelu(
-    call: Call,
-    input: Tensor,
-    lower: float = 1 / 8,
-    upper: float = 1 / 3,
-    training: bool = False,
-    *a: Any,
-    **k: Any,
+    call: Call, input: Tensor, lower: Any = None, upper: Any = None, training: bool = False, *a: Any, **k: Any
 ) -> Tensor:
+    """In eval mode a leaky relu, whose slope the operation itself makes of its bounds."""
     if training:
         raise call.training("rrelu")
     return homogeneous(call, *call.args, **call.kwargs)
-
-
-def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
-    """`a * sigmoid(b)` of the two halves: a product of two live operands."""
-    a, b = input.chunk(2, dim)
-    if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
-        return grafted(call(), a * b.detach().sigmoid())
-    gate = along(call, Origin(b, ChainStep(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
-    return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 
 def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
@@ -269,7 +285,6 @@ register(
     family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},
 )  # fmt: skip
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
-register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,

@@ -41,7 +41,7 @@ def flex_attention(
         plain = score_mod(probe, *index, *captured) is probe
     if plain and not call.live:
         return call()
-    with steps_of(call):
+    with steps_of(call, of_model=True):
         groups = heads // key.shape[1]
         key, value = (t if len(t) == batch else t.expand(batch, *t.shape[1:]) for t in (key, value))
         wants = [options.get(name, False) for name in ("OUTPUT_LOGSUMEXP", "OUTPUT_MAX")]

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
+from relprop.engine.tensors import in_line
 
 
 def folds(call: Call) -> bool:
     """Whether torch flattens a tensor times a matrix into a product of matrices only here, or only in the model.
 
-    It does so if the matrix requires a gradient, or if the tensor is contiguous.
+    It does so if the matrix requires a gradient, or if the tensor's rows lie in line.
     """
     first = None
     for a in (*call.args, *call.kwargs.values()) if call.kwargs else call.args:
@@ -25,7 +26,7 @@ def folds(call: Call) -> bool:
         if first is None:
             first = a
             continue
-        if first.ndim == a.ndim or (first.ndim > a.ndim and first.is_contiguous()):
+        if first.ndim == a.ndim or (first.ndim > a.ndim and in_line(first)):
             return False
         smaller = first if first.ndim < a.ndim else a
         return smaller.requires_grad != call.own(smaller).requires_grad

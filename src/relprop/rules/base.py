@@ -139,6 +139,10 @@ class Layer(Protocol):
         """`R_j / (z_j + epsilon sgn z_j)`, and 0 where the denominator is 0."""
         ...
 
+    def deviation(self) -> Tensor:
+        """The standard deviation of `z` over the whole output of each sample, shaped to broadcast with `z`."""
+        ...
+
     def halves(self, g: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
         """`R_j / denominator_j`, and the same times the sign of `z_j`; 0 where the denominator is 0.
 
@@ -224,6 +228,9 @@ class WeightedRule(Rule):
     families: ClassVar[frozenset[str]] = WEIGHTED
     whole_output: ClassVar[bool] = False
     """Whether the rule also reads `layer.z` where no relevance arrives (as a standard deviation does)."""
+    per_sample: ClassVar[bool] = False
+    """Whether the rule reads numbers of a sample as a whole, such as a standard deviation. It takes the first axis for
+    that of the samples. Where a layer's samples lie elsewhere, they are explained one at a time."""
     reads_signs: ClassVar[bool] = True
     """Whether the rule asks `layer.nonnegative`."""
     separable: ClassVar[bool] = False

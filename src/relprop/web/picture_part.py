@@ -12,7 +12,7 @@ from PIL import Image
 
 from relprop.loading.photographs import PHOTOGRAPHS
 from relprop.loading.samples import PICTURES
-from relprop.web import controls, drawn, limits, pictures, programs, scripts, source
+from relprop.web import controls, drawn, limits, pictures, programs, scripts, source, uploads
 from relprop.web.answering import Desk, answered
 from relprop.web.components import files_field, picture_field
 from relprop.web.downloads import OF_PICTURES
@@ -107,7 +107,7 @@ class PictureFields(NetworkPart):
         try:
             given = [limits.picture(path, self.desk.limits)]
         finally:
-            path.unlink(missing_ok=True)
+            uploads.delete(path)
         return self.desk.work.do("", lambda: pictures.ask(self.subject, given, settings))
 
     @property
@@ -193,15 +193,16 @@ class PictureFields(NetworkPart):
         if example is not None:
             settings = settings.changed(example=example)
         given = session.given.get(self.part, [])
-        answer = self.desk.work.do(name, lambda: pictures.ask(self.subject, given, settings))
-        session.answers[self.part] = answer
-        return self._shown(answer)
 
-    def _shown(self, answer: pictures.PictureAnswer) -> Any:
-        settings = answer.settings
+        def asked() -> tuple[pictures.PictureAnswer, str]:
+            found = pictures.ask(self.subject, given, settings)
+            return found, styled(drawn.maps_html(found, found.settings))
+
+        answer, maps = self.desk.work.do(name, asked)
+        session.answers[self.part], shown = answer, answer.settings
         return (
-            styled(drawn.maps_html(answer, settings)), self.of_classes(answer), *self.asked.shown(settings), styled(_DRAW),
-            *self.kept.shown(self._source(answer, settings), settings),
+            maps, self.of_classes(answer), *self.asked.shown(shown), styled(_DRAW),
+            *self.kept.shown(self._source(answer, shown), shown),
         )  # fmt: skip
 
     def _source(self, answer: pictures.PictureAnswer, settings: PageSettings) -> str:

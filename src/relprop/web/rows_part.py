@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from relprop.errors import InputError
 from relprop.rendering.visible import visible
-from relprop.web import controls, downloads, programs, rows_answers, rows_files, scripts
+from relprop.web import controls, downloads, programs, rows_answers, rows_files, scripts, uploads
 from relprop.web.answering import Desk, answered
 from relprop.web.components import file_field
 from relprop.web.gradio_here import gradio
@@ -110,7 +110,7 @@ class RowsFields(NetworkPart):
         try:
             file = rows_files.read(path, self.subject, self.desk.limits, settings.without)
         finally:
-            path.unlink(missing_ok=True)
+            uploads.delete(path)
         return self.desk.work.do("", lambda: self._ask(file, settings))
 
     def _ask(self, file: NumbersFile, settings: PageSettings) -> rows_answers.RowsAnswer:
