@@ -373,6 +373,27 @@ LINEAR: dict[str, Operation] = {
             "{y} = {a}.clone()\n{y}[:, :{i}] = {a}[:, :{i}].clamp(min=0)",
         ),
     ),
+    "spectrum": Operation(
+        1,
+        lambda s: s[-1] > 1,
+        nothing,
+        (
+            "{y} = torch.fft.fft({a}).abs()",
+            "{y} = torch.view_as_real(torch.fft.fft({a})).norm(dim=-1)",
+            "z{n} = torch.fft.fft({a})\n{y} = (z{n}.real ** 2 + z{n}.imag ** 2).sqrt()",
+            "z{n} = torch.fft.fft({a})\n{y} = (z{n} * z{n}.conj()).real.sqrt()",
+        ),
+        exact=False,  # the gradient of a root of 0 is NaN
+    ),
+    "filter": Operation(
+        1,
+        lambda s: s[-1] > 1,
+        constant("last"),
+        (
+            "{y} = torch.fft.ifft(torch.fft.fft({a}) * {c}).real",
+            "z{n} = torch.fft.fft({a})\n{y} = torch.view_as_real(torch.fft.ifft(torch.complex(z{n}.real * {c}, z{n}.imag * {c})))[..., 0]",
+        ),
+    ),
     "add": Operation(
         2,
         alike,
@@ -415,6 +436,8 @@ WEIGHTED: dict[str, Operation] = {
             "{y} = F.linear(input={a}, weight={w}, bias={v})",
             "{y} = torch.addmm({v}, {a}, {w}.t()) if {a}.ndim == 2 else F.linear({a}, {w}, {v})",
             "{y} = F.linear({a}.contiguous(), {w}, bias=None).add({v})",
+            "{y} = F.linear({a}.transpose(0, 1), {w}, {v}).transpose(0, 1) if {a}.ndim == 3 else F.linear({a}, {w}, {v})",
+            "{y} = F.linear({a}.flatten(0, -2), {w}, {v}).unflatten(0, {a}.shape[:-1])",
         ),
     ),
     "linear without bias": Operation(

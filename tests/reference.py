@@ -201,6 +201,13 @@ def activation(f: Layer, x: Tensor, r: Tensor) -> Tensor:
     return torch.where(at_zero == 0, r, quotient((f(x) - at_zero) * r, f(x)))
 
 
+def bounds(x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
+    """What is left of x between bounds, `y / x`; nothing where a bound between 0 and x has taken its place."""
+    y = x.clamp(low, high)
+    replaced = (x <= low) & (low > 0) | (x >= high) & (high < 0)
+    return torch.where(replaced, 0.0, torch.where(x == 0, float(low < 0 < high), quotient(y, x)))
+
+
 def secant(f: Layer, x: Tensor) -> Tensor:
     """(f(x) - f(0)) / x, and f'(0) at x = 0: by what an elementwise function multiplies the modified
     gradient.

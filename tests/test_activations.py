@@ -92,6 +92,28 @@ class Function(nn.Module):
         return self.function(x)
 
 
+def selected(x: Tensor) -> Tensor:
+    """The slopes of a threshold at 0.1."""
+    return (x > 0.1).double()
+
+
+BOUNDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "clamp to whole numbers": partial(reference.bounds, low=1.0, high=2.0),
+    "clamp from 1": partial(reference.bounds, low=1.0),
+    "clamp from 1, in place": partial(reference.bounds, low=1.0),
+    "clamp up to -0.5": partial(reference.bounds, high=-0.5),
+    "maximum with 1": partial(reference.bounds, low=1.0),
+    "threshold": selected,
+    "threshold, in place": selected,
+}
+"""What they multiply the modified gradient by: they are no activations, but pick x or a number."""
+
+
+def factor(name: str, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What an elementwise function multiplies the modified gradient by."""
+    return BOUNDS[name](x) if name in BOUNDS else reference.secant(f, x)
+
+
 ALL = MODULES | {name: Function(function) for name, function in FUNCTIONS.items()}
 
 
@@ -106,7 +128,7 @@ def test_secant_from_zero(name: str) -> None:
     f = ALL[name].double().eval()
     x = torch.cat([torch.randn(4, 3), torch.zeros(1, 3), 1e-3 * torch.randn(2, 3), 8 * torch.randn(2, 3)])
     x = x.double()
-    expected = reference.secant(f, x)
+    expected = factor(name, f, x)
     if name == "relu":
         expected = (x > 0).double()  # its native gradient: at 0 both 0 and 1 are right
     # A quotient of differences loses as many digits of float64 as x has left of 1: here three, at worst six
@@ -116,7 +138,7 @@ def test_secant_from_zero(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_between_layers(name: str) -> None:
-    """R_z = (f(z) - f(0)) v for a score v f(z), and below it LRP-0."""
+    """R_z = (f(z) - f(0)) v for a score v f(z), or z v where a bound selects z; and below it LRP-0."""
     f = ALL[name].double().eval()
     below = nn.Linear(4, 3).double()
     x, v = torch.randn(5, 4).double(), torch.randn(3).double()
@@ -124,7 +146,7 @@ def test_between_layers(name: str) -> None:
         nn.Sequential(below, f), x, target=lambda y: y @ v, composite=relprop.composites.zero()
     )
     z = below(x).detach()
-    share = (f(z) - f(torch.zeros_like(z))).detach() * v
+    share = factor(name, f, z) * z * v
     close(relevance.values, reference.weighted(reference.zero)(below, x, share))
 
 
@@ -359,6 +381,8 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "clamp from 0 up to 1": lambda x: x.clamp_(0, 1),
     "hardtanh": lambda x: F.hardtanh(x, -0.3, 1.1, inplace=True),
     "threshold": lambda x: F.threshold(x, 0.1, 0.4, inplace=True),
+    "clamp up to -0.5": lambda x: x.clamp_max_(-0.5),
+    "clamp to whole numbers": lambda x: x.clamp_(1, 2),
 }
 
 
@@ -376,7 +400,7 @@ def test_written_into_a_layers_output(name: str, composite: str) -> None:
         (wanted,) = torch.autograd.grad((f(below(leaf)) @ v).sum(), leaf)
         close(found.values, wanted)
     else:
-        share = (f(z.clone()) - f(torch.zeros_like(z))) * v
+        share = factor(name, lambda t: f(t.clone()), z) * z * v
         naive = partial(reference.epsilon, epsilon=0.0 if composite == "zero" else 1e-6)
         close(found.values, reference.weighted(naive)(below, x, share))
 

@@ -22,7 +22,7 @@ from relprop.errors import CompositeError, FormatError, InputError, ModelStateEr
 pytest.importorskip("zarr")
 
 from relprop import data
-from relprop.data import explaining
+from relprop.data import sample_job
 from relprop.data.keep import decode, encode, of_input
 from relprop.data.store import NO_SAMPLE, NOT_YET
 
@@ -219,7 +219,7 @@ def test_an_array_on_disk(tmp_path: Path) -> None:
     [
         ({"source": []}, "the source list is empty"),
         ({"source": torch.zeros(0, 3, 4, 4)}, "is empty"),
-        ({"source": iter([X[0]])}, "a source is a folder"),
+        ({"source": 7}, "a source is a folder"),
         ({"source": "nowhere/"}, "no file or folder"),
         ({"key": ["same"] * 22}, "keys must differ, and these stand for several samples: 'same'"),
         ({"key": ["one"]}, "1 keys, and the source 22"),
@@ -227,6 +227,7 @@ def test_an_array_on_disk(tmp_path: Path) -> None:
         ({"number_format": "half"}, "number_format is float16, float32, int8"),
         ({"unit": 0}, "unit must be a positive int"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"batch_size": 2.5}, "batch_size must be"),
         ({"part": "17/16"}, "counted from 1 to 16"),
         ({"part": "x"}, "part is"),
         ({"max_bad": 1.5}, "at most 1.0"),
@@ -473,7 +474,7 @@ def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
     [
         ("{", "is damaged"),
         ("[]", "does not describe a run"),
-        ('{"format": "relprop run", "version": 2}', "install a newer one"),
+        ('{"format": "relprop run", "version": 3}', "install a newer one"),
         ('{"format": "relprop run", "version": 1}', "it has no arrays"),
     ],
 )
@@ -529,7 +530,7 @@ def test_killed_runs_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
 def test_bytes_and_time_per_map() -> None:
     import time
 
-    from relprop.data.store import Spec, shard
+    from relprop.data.shards import Spec, shard
 
     maps = np.random.default_rng(0).laplace(size=(64, 224, 224)).astype(np.float32)
     for form, blocks, most in (("float16", 224, 92), ("float16", 28, 1.6), ("float16", 14, 0.5)):
@@ -544,7 +545,7 @@ def test_bytes_and_time_per_map() -> None:
 def test_the_largest_outputs(tmp_path: Path) -> None:
     run = explain(X, tmp_path / "maps", network(9))
     output = relprop.attribute(network(9), X).output
-    top = output.topk(explaining.LARGEST)
+    top = output.topk(sample_job.LARGEST)
     assert run.store.array("top.index")[:22].tolist() == top.indices.tolist()
     assert np.allclose(run.store.array("top.value")[:22], top.values.numpy(), atol=1e-6)
 

@@ -175,6 +175,7 @@ def spread(total: int, count: int) -> list[int]:
 
 
 def struck_everywhere(watched: Watched, count: int, error: type[BaseException]) -> None:
+    watched.call()  # the first one does what is remembered from then on
     with Bomb(0, error) as counting:
         watched.call()
     for at in spread(counting.seen, count):

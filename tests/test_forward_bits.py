@@ -69,6 +69,25 @@ def test_operands_that_do_not_lie_in_order(name: str, composite: str) -> None:
     same(lambda: STRIDED[name], torch.randn(2, 17, 32, generator=torch.Generator().manual_seed(1)), composite)
 
 
+def test_one_row_of_any_stride() -> None:
+    """Torch calls it contiguous, and takes another kernel for it all the same if the weight requires a gradient."""
+    generator, other_numbers = torch.Generator().manual_seed(1), False
+    for inner, outer in ((10, 3), (12, 5), (32, 64), (33, 7)):
+        w = nn.Parameter(torch.randn(outer, inner, generator=generator, dtype=torch.float64))
+        for _ in range(4):
+            x = torch.randn(1, inner, 1, generator=generator, dtype=torch.float64)
+            row = torch.cat([x[:, ::2], x[:, 1::2]], 1).transpose(1, 2)  # (1, 1, inner), with strides (inner, 1, 1)
+            other_numbers |= not torch.equal(F.linear(row, w), F.linear(row, w.detach()))
+            for model in (lambda t, w=w: F.linear(t, w), lambda t, w=w: t @ w.t()):
+                with torch.no_grad():
+                    wanted = model(row)
+                found = relprop.attribute(
+                    lambda t, m=model: m(t.transpose(1, 2)), row.transpose(1, 2), total, composite="epsilon"
+                )  # type: ignore[misc]
+                assert torch.equal(found.output, wanted)
+    assert other_numbers
+
+
 def test_some_of_these_are_other_numbers_in_another_kernel() -> None:
     """Else the test above could not fail."""
     x = torch.randn(2, 17, 32, generator=torch.Generator().manual_seed(1)).transpose(0, 1)

@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -163,7 +164,9 @@ def tensors() -> int:
 @pytest.fixture(autouse=True)
 def _nothing_before() -> Iterator[None]:
     gc.collect()
+    gc.freeze()  # what is there already need not be looked through
     yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -236,15 +239,35 @@ def _a_view_less_its_order(x: Tensor) -> Tensor:
     return h.reshape(x.shape)
 
 
+def _less_what_was_made_of_its_view(x: Tensor) -> Tensor:
+    h = x * 2
+    h += torch.cat([torch.log1p(h[:, :1]), h[:, 1:]], 1)
+    return h
+
+
+def _a_layer_of_a_part(x: Tensor) -> Tensor:
+    h = x * 2
+    part = h[:, 1:] + torch.tensor([0.1, 0.3])
+    part[:, torch.tensor([True, False])] = torch.nn.functional.linear(part, torch.eye(2))[:, :1]
+    return torch.cat([h, part], 1)
+
+
+def _a_part_by_its_neighbour(x: Tensor) -> Tensor:
+    h = torch.nn.functional.silu(x)
+    h[:, 1:] = torch.nn.functional.silu(h[:, :2])
+    return h
+
+
+OVERWRITING = [
+    _less_its_activation, _less_what_was_made_of_a_difference, _softmax_in_place, _sums_of_exponentials,
+    _through_a_layer, _through_a_view, _twice_less_its_size, _a_view_less_its_order, _less_what_was_made_of_its_view,
+    _a_layer_of_a_part, _a_part_by_its_neighbour,
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("ledger", [False, True])
 @pytest.mark.parametrize("composite", ["zero", "gamma_flat", "cp_lrp", "auto"])
-@pytest.mark.parametrize(
-    "model",
-    [
-        _less_its_activation, _less_what_was_made_of_a_difference, _softmax_in_place, _sums_of_exponentials,
-        _through_a_layer, _through_a_view, _twice_less_its_size, _a_view_less_its_order,
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("model", OVERWRITING)
 def test_what_is_written_into_with_what_was_made_of_it(
     model: Callable[[Tensor], Tensor], composite: str, ledger: bool
 ) -> None:
@@ -254,6 +277,41 @@ def test_what_is_written_into_with_what_was_made_of_it(
     before = tensors()
     for _ in range(3):
         relprop.attribute(model, x, 0, composite=composite, ledger=ledger)
+    assert tensors() <= before
+
+
+class Around(nn.Module):
+    """A function between two layers that have names."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.first, self.last = function, nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x).sigmoid())[:, :3])
+
+
+@pytest.mark.parametrize("entry", ["survey", "against", "patch", "graph"])
+def test_what_is_written_into_in_other_calls(entry: str) -> None:
+    """Some of them run forward alone, or keep the graph for several passes; some refuse what is overwritten."""
+    x = torch.rand(1, 3)
+    calls: dict[str, Callable[[nn.Module], Any]] = {
+        "survey": lambda m: relprop.survey(m, x),
+        "against": lambda m: relprop.attribute(m, x, 0, against=x * 0.5, composite="epsilon"),
+        "patch": lambda m: relprop.patch(m, x, x * 0.5, 0, nodes=[relprop.units("first")[1]]),
+        "graph": lambda m: relprop.graph(m, x, 0, nodes=["first", "last"], composite="epsilon"),
+    }
+    networks = [Around(function).eval() for function in OVERWRITING]
+
+    def call() -> None:
+        for network in networks:
+            with suppress(relprop.errors.RelpropError, RuntimeError):
+                calls[entry](network)
+
+    call()
+    before = tensors()
+    for _ in range(3):
+        call()
     assert tensors() <= before
 
 

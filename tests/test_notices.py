@@ -117,6 +117,31 @@ def test_what_reaches_the_score_on_another_way_is_not_cut_off(name: str) -> None
     assert not heard(REACHING[name], table(), composite="epsilon").notices
 
 
+RNN, LSTM, GRU = (kind(4, 2, batch_first=True, dtype=D) for kind in (nn.RNN, nn.LSTM, nn.GRU))
+CELL = nn.GRUCell(4, 2, dtype=D)
+DIVISORS: dict[str, Callable[[Tensor], Tensor]] = {
+    "RNN": lambda x: RNN(x[:, None])[0][:, 0],
+    "LSTM": lambda x: LSTM(x[:, None])[0][:, 0],
+    "GRU": lambda x: GRU(x[:, None])[0][:, 0],
+    "a cell": lambda x: CELL(x),
+    "a covariance": lambda x: torch.cov(x.T)[:1, :2],
+    "a correlation": lambda x: torch.corrcoef(x.T)[:1, :2],
+    "a loss": lambda x: F.huber_loss(x[:, :2], W[:1, :2].expand(3, 2), reduction="none"),
+    "addmm": lambda x: torch.addmm(x[:, :2], x, W),
+}
+
+
+@pytest.mark.parametrize("name", DIVISORS)
+def test_steps_of_an_operation_are_no_graph_breaks_of_the_model(name: str) -> None:
+    """A divisor is a constant. Its own operations detach operands in their steps, which nobody wrote."""
+    divided = DIVISORS[name]
+    for composite in ("zero", "epsilon", "auto"):
+        R = heard(lambda x: (x - x + 1)[:, :2] / (divided(x[:, :4]).abs() + 1), table(), composite=composite)
+        assert not R.notices
+        R = heard(lambda x: (x - x + 1)[:, :2] / (divided(x[:, :4]).abs() + 1).detach(), table(), composite=composite)
+        assert "detach in the model's own forward" in R.notices[0]
+
+
 class Mixed(nn.Module):
     """A table: a column of classes, looked up, and columns of numbers."""
 

@@ -64,7 +64,6 @@ FUNCTIONS: dict[str, dict[str, Form]] = {
         "F.leaky_relu": lambda t: F.leaky_relu(t, 0.1),
         "where": lambda t: torch.where(t > 0, t, 0.1 * t),
         "maximum": lambda t: torch.maximum(t, 0.1 * t),
-        "two relus": lambda t: F.relu(t) - 0.1 * F.relu(-t),
         "prelu": lambda t: F.prelu(t, torch.tensor([0.1], dtype=D)),
         "clamps": lambda t: t.clamp(min=0) + 0.1 * t.clamp(max=0),
     },
@@ -392,6 +391,127 @@ def test_a_mask_by_sign_is_a_relu(form: str, below: bool, around: str) -> None:
         )
         close(two.values, one.values, msg=lambda m, c=composite: f"{c}: {m}")  # type: ignore[misc]
         assert torch.equal(two.output, model((BELOW if below else MASKED)[form])(x))
+
+
+CENTRES, SPREADS = torch.linspace(-0.3, 0.4, 6, dtype=D), torch.linspace(0.5, 2.0, 6, dtype=D)
+NORMS_OF_GATES: dict[str, list[Form]] = {
+    "rms norm": list(FUNCTIONS["rms norm"].values()),
+    "unit length": list(FUNCTIONS["unit length"].values()),
+    "layer norm": list(FUNCTIONS["layer norm"].values())[:2],
+    "batch norm": [
+        lambda t: F.batch_norm(t, CENTRES, SPREADS, W, B, eps=0.0),
+        lambda t: (t - CENTRES) / SPREADS.sqrt() * W + B,
+    ],
+}
+
+
+@pytest.mark.parametrize("composite", ["cp_lrp", "attnlrp", "gamma_flat"])
+@pytest.mark.parametrize("name", NORMS_OF_GATES)
+def test_a_norm_of_a_gate_is_a_gate_or_none_however_it_is_written(name: str, composite: str) -> None:
+    x, layer = operands("a layer")
+    plain, *others = (
+        relprop.attribute(lambda t, f=f: (t + 0.2) * f(F.softplus(layer(t))) @ W, x, composite=composite)  # type: ignore[misc]
+        for f in NORMS_OF_GATES[name]
+    )
+    for other in others:
+        close(other.values, plain.values)
+
+
+def full(value: float) -> Tensor:
+    return torch.full((3, 6), value, dtype=D)
+
+
+INF = math.inf
+BOUNDED: dict[str, dict[str, Form]] = {
+    "from 0.3": {
+        "clamp": lambda t: t.clamp(min=0.3),
+        "clamp_min, in place": lambda t: (t * 1).clamp_min_(0.3),
+        "a tensor": lambda t: t.clamp(min=torch.tensor(0.3, dtype=D)),
+        "maximum": lambda t: torch.maximum(t, full(0.3)),
+        "fmax": lambda t: torch.fmax(torch.full_like(t, 0.3), t),
+        "where": lambda t: torch.where(t > 0.3, t, 0.3),
+        "where, turned": lambda t: torch.where(t <= 0.3, torch.full_like(t, 0.3), t),
+        "masked_fill": lambda t: t.masked_fill(t < 0.3, 0.3),
+        "by an index": lambda t: (lambda u: u.__setitem__(u < 0.3, 0.3) or u)(t.clone()),
+        "a relu of a shift": lambda t: F.relu(t - 0.3) + 0.3,
+        "threshold": lambda t: F.threshold(t, 0.3, 0.3),
+        "threshold, in place": lambda t: F.threshold(t * 1, 0.3, 0.3, inplace=True),
+        "hardtanh": lambda t: F.hardtanh(t, 0.3, INF),
+        "turned twice": lambda t: -(-t).clamp(max=-0.3),
+        "another mask of it": lambda t: torch.where(t.clone() > 0.3, t, 0.3),
+        "a mask of each entry": lambda t: torch.where(t > full(0.3), t, full(0.3)),
+    },
+    "up to -0.3": {
+        "clamp": lambda t: t.clamp(max=-0.3),
+        "minimum": lambda t: torch.minimum(t, full(-0.3)),
+        "where": lambda t: torch.where(t < -0.3, t, -0.3),
+        "a relu of a shift": lambda t: -0.3 - F.relu(-0.3 - t),
+        "hardtanh": lambda t: F.hardtanh(t, -INF, -0.3),
+    },
+    "up to 0.3": {
+        "clamp": lambda t: t.clamp(max=0.3),
+        "minimum": lambda t: torch.minimum(t, full(0.3)),
+        "where": lambda t: torch.where(t < 0.3, t, 0.3),
+        "where, turned": lambda t: torch.where(t > 0.3, torch.full_like(t, 0.3), t),
+        "masked_fill": lambda t: t.masked_fill(t > 0.3, 0.3),
+        "masked_fill, in place": lambda t: (lambda u: u.masked_fill_(u > 0.3, 0.3))(t * 1),
+        "by an index": lambda t: (lambda u: u.__setitem__((u > 0.3,), 0.3) or u)(t.clone()),
+        "hardtanh": lambda t: F.hardtanh(t, -INF, 0.3),
+        "threshold, turned twice": lambda t: -F.threshold(-t, -0.3, -0.3),
+    },
+    "from -0.3": {
+        "clamp": lambda t: t.clamp(min=-0.3),
+        "where": lambda t: torch.where(t > -0.3, t, -0.3),
+        "threshold": lambda t: F.threshold(t, -0.3, -0.3),
+        "maximum": lambda t: torch.maximum(t, full(-0.3)),
+    },
+    "between 0.1 and 0.4": {
+        "clamp": lambda t: t.clamp(0.1, 0.4),
+        "clamp, in place": lambda t: (t * 1).clamp_(0.1, 0.4),
+        "hardtanh": lambda t: F.hardtanh(t, 0.1, 0.4),
+        "one after the other": lambda t: t.clamp(min=0.1).clamp(max=0.4),
+        "maximum and minimum": lambda t: torch.minimum(torch.maximum(t, full(0.1)), full(0.4)),
+        "a relu and a cap": lambda t: (F.relu(t - 0.1) + 0.1).clamp(max=0.4),
+        "where and where": lambda t: (lambda u: torch.where(u < 0.4, u, 0.4))(torch.where(t > 0.1, t, 0.1)),
+        "turned twice": lambda t: -(-t).clamp(-0.4, -0.1),
+    },
+    "a threshold": {
+        "F.threshold": lambda t: F.threshold(t, 0.3, 0.1),
+        "where": lambda t: torch.where(t > 0.3, t, 0.1),
+    },
+    "a leaky relu": {
+        "F.leaky_relu": lambda t: F.leaky_relu(t, 0.1),
+        "where": lambda t: torch.where(t > 0, t, 0.1 * t),
+        "maximum": lambda t: torch.maximum(t, 0.1 * t),
+        "F.prelu": lambda t: F.prelu(t, torch.tensor([0.1], dtype=D)),
+    },
+}
+AROUND: dict[str, Callable[[Form, Form], Form]] = {
+    "alone": lambda f, layer: lambda t: f(layer(t)),
+    "a bias before": lambda f, layer: lambda t: f(layer(t) - 0.2),
+    "of the input": lambda f, layer: lambda t: layer(f(t)),
+    "a shift and an activation behind": lambda f, layer: lambda t: F.silu(f(layer(t)) - 0.7),
+    "a bias before, an activation behind": lambda f, layer: lambda t: F.silu(f(layer(t) + 0.1) - 0.7),
+    "an activation behind": lambda f, layer: lambda t: F.gelu(f(layer(t))),
+}
+NAMED: dict[str, Callable[[Form, Form], Form]] = {
+    "as a gate": lambda f, layer: lambda t: f(layer(t)) * (t + 0.2),
+    "between activations": lambda f, layer: lambda t: F.silu(f(F.gelu(layer(t)) - 0.1) - 0.2),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "gamma_flat"])
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_bound_is_one_however_it_is_written(name: str, composite: str) -> None:
+    """A bound on the way from 0 to x is picked or not; one beyond 0 or x saturates. What follows starts anew behind it."""
+    x, layer = operands("a layer")
+    plain, *others = BOUNDED[name].items()
+    around = AROUND if name == "a threshold" else AROUND | NAMED  # a selection of two numbers has no name
+    for where, model in around.items():
+        wanted = relprop.attribute(lambda t, m=model: m(plain[1], layer)(t) @ W, x, composite=composite)  # type: ignore[misc]
+        for form, function in others:
+            got = relprop.attribute(lambda t, m=model, f=function: m(f, layer)(t) @ W, x, composite=composite)  # type: ignore[misc]
+            close(got.values, wanted.values, msg=lambda m, n=form, w=where: f"{n}, {w}: {m}")  # type: ignore[misc]
 
 
 def test_a_mask_of_another_tensor_or_of_older_numbers_is_a_mask() -> None:

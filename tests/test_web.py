@@ -31,6 +31,8 @@ SETTINGS = [
     PageSettings(),
     PageSettings(target=3, against=1, composites=("epsilon_plus", "gamma_flat"), gamma=0.5, first="zbox", example=2),
     PageSettings(strength=0.25, smooth=4, percentile=97.5, first="wsquare"),
+    PageSettings(form="steps", row=3, without=()),
+    PageSettings(example=0, without=("a,b", '"c"&d=e', "é <i>")),
 ]
 
 
@@ -53,6 +55,11 @@ def test_a_link_restores_the_settings(settings: PageSettings) -> None:
         ("?percentile=0", "percentile is 0.0; it lies from 50 to 100"),
         ("?composites=epsilon_plsu", "Did you mean|epsilon_plus"),
         ("?composites=zero,zero", "one to 4 different composites"),
+        ("?form=../../etc/passwd", "there is no form '../../etc/passwd'"),
+        ("?without=age", "must be a list of the names"),
+        ("?without=" + "[" * 3000, "must be a list of the names"),
+        ("?without=[1]", "must be a list of the names"),
+        ("?" + "a=1&" * 60, "more than 50 settings"),
         ("?first=../../etc/passwd", "there is no rule '../../etc/passwd'"),
         ("?target=2&against=2", "cannot be set against itself"),
         ("?target=" + "9" * 41, "must be a whole number"),
@@ -62,6 +69,11 @@ def test_a_link_restores_the_settings(settings: PageSettings) -> None:
 def test_a_link_that_says_nothing_valid(query: str, message: str) -> None:
     with pytest.raises((InputError, CompositeError), match=message):
         PageSettings.of_link(query)
+
+
+def test_names_of_columns_that_are_too_long_for_a_link_are_not_in_it() -> None:
+    settings = PageSettings(row=2, without=tuple(f"column {n}" for n in range(900)))
+    assert PageSettings.of_link(settings.link()) == PageSettings(row=2)
 
 
 def test_what_others_add_to_a_link_is_passed_over() -> None:
@@ -131,7 +143,7 @@ def test_the_code_runs_and_gives_the_same_numbers(
 
 
 @pytest.mark.parametrize("against", [None, 1])
-def test_the_code_for_several_pictures(against: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_pictures_and_their_code(against: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = [("a.png", web_pages.photograph(seed=2)), ("b.png", web_pages.photograph(seed=3))]
     settings = PageSettings(against=against, composites=("epsilon",))
@@ -141,7 +153,20 @@ def test_the_code_for_several_pictures(against: int | None, tmp_path: Path, monk
     space: dict[str, Any] = {}
     exec(source.of_pictures(web_pages.subject(), answer.names, settings, answer.columns, answer.settings), space)
     torch.testing.assert_close(space["maps"][0, 0].values, answer.result[0, 0].values)
-    assert drawn.many_html(answer, settings).count("<h3>") >= 2
+    for n, one in enumerate(given):
+        alone = pictures.ask(web_pages.subject(), [one], settings)
+        torch.testing.assert_close(answer.result[0, 0].values[n : n + 1], alone.result[0, 0].values)
+        part = pictures.measure(answer, (3, 5, 20, 31))[n]
+        assert part.picture == one[0]
+        assert part.inside == pytest.approx(pictures.measure(alone, (3, 5, 20, 31))[0].inside, rel=1e-5)
+    shown = drawn.maps_html(answer, settings)
+    assert shown.count('class="stage"') == 2 * (1 if against is None else 3)
+    assert "<h2>a.png</h2>" in shown and "<h2>b.png</h2>" in shown
+    assert answer.classes == ()  # each picture has its own
+    for kind in downloads.OF_PICTURES if against is None else ():
+        assert len(downloads.made(answer.result, kind, "relevance", answer.options(settings))["data"]) > 100
+    table = drawn.parts_html(pictures.measure(answer, (0, 0, 32, 32)), (0, 0, 32, 32))
+    assert "a.png" in table and "b.png" in table
 
 
 def test_html_shows_text_and_runs_none(answer: pictures.PictureAnswer) -> None:
@@ -234,14 +259,24 @@ def test_pictures_are_judged_before_they_are_decoded(tmp_path: Path, monkeypatch
         limits.picture(path, few)
 
 
+def test_several_pictures_are_counted_before_they_are_opened(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(3)]
+    with pytest.raises(InputError, match="2 pictures are explained at once; got 3"):
+        limits.several(paths, Limits(pictures=2))
+    for path in paths:
+        web_pages.photograph().save(path)
+    assert [name for name, _ in limits.several(paths, Limits())] == ["0.png", "1.png", "2.png"]
+
+
 # ---------------------------------------------------------------------------------------------------------- sessions
 
 
 def test_a_session_is_deleted_when_it_is_left_idle_or_too_old(tmp_path: Path) -> None:
     now = [0.0]
     sessions = Sessions(Limits(idle=10, sessions=2), clock=lambda: now[0])
-    files = [tmp_path / name for name in "abc"]
+    files = [tmp_path / f"own-{name}" / name for name in "abc"]
     for file in files:
+        file.parent.mkdir()
         file.write_text("x")
         sessions.of(file.name).files.add(file)
         sessions.of(file.name).answers["picture"] = file.name

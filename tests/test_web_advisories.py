@@ -1,7 +1,9 @@
 """What was found in Gradio, Starlette and python-multipart since 2023, tried on the page as it is served.
 
 Each entry is a request of the kind that an advisory describes. The page must answer that it does not do such a thing; it
-must not read a file, ask another address, send a browser elsewhere, or let another site ask it.
+must not read a file, ask another address, send a browser elsewhere, or let another site ask it. Numbers of CVE are those
+of the public records (github.com/CVEProject/cvelistV5), whose descriptions were read beside each request; numbers of
+issues are those of github.com/gradio-app/gradio.
 """
 
 from __future__ import annotations
@@ -95,6 +97,8 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
     "CVE-2026-28414 absolute in assets": ("GET", "/assets//etc/passwd", {}, None),
     "CVE-2023-29159 static files": ("GET", "/static/../static/../../etc/passwd", {}, None),
     "CVE-2024-10648 an audio format with a path": ("POST", JOIN, KIND, message(file_data("/tmp/x.wav", format="../../x"))),
+    "GHSA-j36p-7w88-g82j segments of a path": ("POST", JOIN, KIND, message([["..", "..", "..", "etc", "passwd"], ["/etc/passwd"]])),
+    "GHSA-3xvj-7669-6whx an SVG picture elsewhere": ("POST", JOIN, KIND, message(file_data(None, url="http://127.0.0.1:1/a.svg"))),
     "the configuration's file route": ("GET", "/gradio_api/file/etc/passwd", {}, None),
     "streams": ("GET", "/gradio_api/stream/a/b/0/playlist-file", {}, None),
     # other addresses
@@ -108,7 +112,10 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
     "gopher": ("POST", JOIN, KIND, message(file_data("gopher://127.0.0.1:6379/_x"))),
     # a browser sent elsewhere
     "CVE-2024-4940 redirect by /file=": ("GET", f"/file={EVIL}", {}, None),
-    "CVE-2024-8021 redirect by the new route": ("GET", f"/gradio_api/file={EVIL}", {}, None),
+    "CVE-2024-8021 redirect by an encoded address": ("GET", f"/file={quote(EVIL, safe='')}", {}, None),
+    "CVE-2024-8021 redirect by an encoded address, the new route": ("GET", f"/gradio_api/file={quote(EVIL, safe='')}", {}, None),
+    "issue 13608 redirect by the new route": ("GET", f"/gradio_api/file={EVIL}", {}, None),
+    "issue 13608 redirect by its other name": ("GET", f"/gradio_api/file/{EVIL}", {}, None),
     "issue 13593 redirect to metadata": ("GET", f"/gradio_api/file={META}", {}, None),
     "CVE-2026-28415 redirect after login": ("GET", f"/login/callback?_target_url={EVIL}", {}, None),
     "CVE-2026-28415 redirect after logout": ("GET", f"/logout?_target_url={EVIL}", {}, None),
@@ -121,9 +128,11 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
     ),
     "CVE-2024-47084 another origin with cookies": ("POST", JOIN, {**KIND, "Origin": EVIL.rstrip("/"), "Cookie": "access-token=x"}, message(1)),
     "CVE-2024-47165 origin null": ("POST", JOIN, {**KIND, "Origin": "null"}, message(1)),
-    "CVE-2025-5320 a name that ends like ours": ("POST", JOIN, {**KIND, "Origin": "http://127.0.0.1.evil.example"}, message(1)),
+    "CVE-2025-5320 another name of this machine as the origin": ("POST", JOIN, {**KIND, "Origin": "http://0.0.0.0"}, message(1)),
+    "CVE-2025-5320 another port of this machine as the origin": ("POST", JOIN, {**KIND, "Origin": "http://localhost:1"}, message(1)),
+    "a name that begins like ours": ("POST", JOIN, {**KIND, "Origin": "http://127.0.0.1.evil.example"}, message(1)),
     "issue 13594 another host and origin": ("POST", JOIN, {**KIND, "Host": "spoofed.example", "Origin": EVIL.rstrip("/")}, message(1)),
-    "issue 10276 an origin that is asked beforehand": (
+    "an origin that is asked beforehand": (
         "OPTIONS", JOIN, {"Origin": EVIL.rstrip("/"), "Access-Control-Request-Method": "POST"}, None,
     ),
     # what is on although it seems off
@@ -148,7 +157,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
     "CVE-2024-10624 a date that is matched for long": ("POST", JOIN, KIND, message("1" * 20_000 + " ", "now - " + "9" * 20_000)),
 }  # fmt: skip
 TAKEN = {
-    "CVE-2024-8966 an endless boundary",
+    "CVE-2024-8966 an endless boundary", "GHSA-j36p-7w88-g82j segments of a path",
     "CVE-2024-53981 much after the end", "CVE-2024-10624 a date that is matched for long", "CVE-2024-47874 fields without a file",
 }  # fmt: skip
 """What may be answered with 200, as it does no harm: an upload with something after it, and a text."""

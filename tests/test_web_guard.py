@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relprop.errors import InputError
+from relprop.web import uploads
 from relprop.web.guard import Guard, Rules
 from relprop.web.limits import Limits
 
@@ -29,8 +31,9 @@ def request(
     rules: Rules | None = None,
     query: bytes = b"",
     raw: bytes | None = None,
+    arrived: Sequence[Path] = (),
 ) -> tuple[int, dict[bytes, bytes], bytes]:
-    """What the guard answers; 200 with what the page was given, if it lets a request through."""
+    """What the guard answers; 200 with what the page was given, if it lets a request through. `arrived` are its uploads."""
 
     async def page(scope: Any, receive: Any, send: Any) -> None:
         given = b""
@@ -40,10 +43,12 @@ def request(
                 message = await receive()
                 given += message.get("body", b"")
                 more = message.get("more_body", False)
-        found = {
+        found: Any = {
             "headers": [[n.decode(), v.decode("latin-1")] for n, v in scope["headers"]],
             "body": given.decode("latin-1"),
         }
+        if scope["path"] == "/gradio_api/upload":
+            found = [str(each) for each in arrived]
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
         await send({"type": "http.response.body", "body": json.dumps(found).encode()})
 
@@ -252,6 +257,38 @@ def test_a_message_names_only_uploaded_files(folder: Path) -> None:
 )  # fmt: skip
 def test_messages_that_are_none(body: bytes, headers: Any, status: int) -> None:
     assert request("/gradio_api/queue/join", method="POST", headers=headers, body=body)[0] == status
+
+
+def test_each_upload_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    rules, path = Rules(folder=tmp_path), "/gradio_api/upload"
+    file = tmp_path / "named-by-content" / "cat <b>.png"
+    file.parent.mkdir()
+    found = []
+    for _ in range(2):
+        file.write_bytes(b"a cat")
+        status, _, body = request(path, method="POST", headers=[FORM], body=b"x", rules=rules, arrived=[file])
+        assert status == 200
+        found += json.loads(body)
+    assert len(set(found)) == 2 and not file.exists()
+    assert all(Path(each).read_bytes() == b"a cat" and Path(each).name == file.name for each in found)
+    uploads.delete(Path(found[0]))
+    assert not Path(found[0]).parent.exists() and Path(found[1]).exists()
+    assert request(path, method="POST", headers=[FORM], body=b"x", rules=rules, arrived=[file])[0] == 409
+    shared = tmp_path / "named-by-content" / "dog.png"
+    shared.write_bytes(b"a dog")
+    uploads.delete(shared)  # another visitor may have it
+    assert shared.exists()
+
+
+def test_two_uploads_at_one_path_are_two_files(tmp_path: Path) -> None:
+    """Both have arrived before the first is moved."""
+    kept: set[str] = set()
+    moving = uploads.Uploads(tmp_path, kept)
+    file = tmp_path / "a.png"
+    file.write_bytes(b"a cat")
+    first, second = moving.moved(str(file)), moving.moved(str(file))
+    assert first != second and Path(first).read_bytes() == Path(second).read_bytes() == b"a cat"
+    assert kept == {first, second}
 
 
 def test_uploads_end_where_they_become_too_large(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from relprop.loading.sounds import read_sound
 from relprop.web import rows_answers, rows_files
 from relprop.web.limits import Limits
 from relprop.web.page_subject import PageSubject, subject_of
-from relprop.web.settings import PageSettings
+from relprop.web.settings import FORMS, PageSettings
 
 COLUMNS = ("age", "income", "distance, km", "children")
 
@@ -87,7 +87,7 @@ def test_a_row_of_a_table_is_explained_as_attribute_says(tmp_path: Path) -> None
     file = rows_files.read(tmp_path / "people.csv", asked, Limits())
     assert file.columns == COLUMNS and file.without == ("who", "label")
     torch.testing.assert_close(file.values, values)
-    answer = rows_answers.ask(asked, file, 3, PageSettings(composites=("epsilon",)), Limits())
+    answer = rows_answers.ask(asked, file, PageSettings(composites=("epsilon",), row=3), Limits())
     wanted = relprop.attribute(tabular(), values[3:4], composite="epsilon")
     torch.testing.assert_close(answer.result.values, wanted.values)  # type: ignore[attr-defined]
     assert answer.form == "rows" and answer.settings.target == int(tabular()(values[3:4]).argmax())
@@ -100,7 +100,7 @@ def test_a_row_of_a_table_is_explained_as_attribute_says(tmp_path: Path) -> None
 def test_all_rows_are_summed_up(tmp_path: Path) -> None:
     values, asked = table(tmp_path / "people.csv"), subject("tabular")
     file = rows_files.read(tmp_path / "people.csv", asked, Limits())
-    found = rows_answers.ask_all(asked, file, PageSettings(target=1, composites=("epsilon",)), Limits(), "auto")
+    found = rows_answers.ask_all(asked, file, PageSettings(target=1, composites=("epsilon",)), Limits())
     wanted = relprop.attribute(tabular(), values, 1, composite="epsilon").values.double().mean(0)
     torch.testing.assert_close(found.results[0].mean, wanted)  # type: ignore[attr-defined]
     assert "distance, km" in rows_answers.all_rows_html(found)
@@ -111,14 +111,14 @@ def test_a_series_is_read_as_the_network_takes_it(tmp_path: Path) -> None:
     values = table(path, 12, 2)
     asked = subject("recurrent")
     file = rows_files.read(path, asked, Limits())
-    answer = rows_answers.ask(asked, file, 0, PageSettings(composites=("epsilon",), target=1), Limits())
+    answer = rows_answers.ask(asked, file, PageSettings(composites=("epsilon",), target=1), Limits())
     assert answer.form == "steps"  # (1, T, C)
     wanted = relprop.attribute(recurrent(), values[None], 1, composite="epsilon")
     torch.testing.assert_close(answer.result.values, wanted.values)  # type: ignore[attr-defined]
     assert answer.drawn.values.shape == (1, 2, 12)  # type: ignore[attr-defined]
     assert "one series, steps first" in " ".join(answer.notes)
     with pytest.raises(InputError, match="no row 1"):
-        rows_answers.ask(asked, file, 1, PageSettings(), Limits())
+        rows_answers.ask(asked, file, PageSettings(row=1), Limits())
 
 
 def test_a_sound_is_drawn_as_one(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_sound_is_drawn_as_one(tmp_path: Path) -> None:
     asked = subject("waves")
     file = rows_files.read(path, asked, Limits())
     assert file.rate == 8000
-    answer = rows_answers.ask(asked, file, 0, PageSettings(target=2), Limits())
+    answer = rows_answers.ask(asked, file, PageSettings(target=2), Limits())
     x = torch.tensor(whole.astype(np.float64) / 2**15, dtype=torch.float32)[None, None]
     torch.testing.assert_close(answer.result.values, relprop.attribute(waves(), x, 2).values)  # type: ignore[attr-defined]
     assert answer.form == "channels" and "Hz" in rows_answers.answer_html(answer)
@@ -155,9 +155,10 @@ def test_the_code_runs_and_gives_the_same_numbers(
     asked = subject(name)
     file = rows_files.read(path, asked, Limits())
     settings = PageSettings(
-        target=0, against=against, composites=("epsilon",) if against is None else ("epsilon", "zero")
-    )
-    answer = rows_answers.ask(asked, file, 2 if name == "tabular" else 0, settings, Limits())
+        target=0, against=against, composites=("epsilon",) if against is None else ("epsilon", "zero"),
+        row=2 if name == "tabular" else None,
+    )  # fmt: skip
+    answer = rows_answers.ask(asked, file, settings, Limits())
     space: dict[str, Any] = {}
     exec(answer.code, space)
     assert Path("relevance.html").exists() and answer.code.isascii()
@@ -171,7 +172,7 @@ def test_the_code_of_all_rows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     table(tmp_path / "people.csv")
     asked = subject("tabular")
     found = rows_answers.ask_all(
-        asked, rows_files.read(tmp_path / "people.csv", asked, Limits()), PageSettings(), Limits(), "rows"
+        asked, rows_files.read(tmp_path / "people.csv", asked, Limits()), PageSettings(form="rows"), Limits()
     )
     space: dict[str, Any] = {}
     exec(found.code, space)
@@ -279,20 +280,21 @@ def test_a_file_that_the_network_does_not_take(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((2, 3), np.float32))
     file = rows_files.read(tmp_path / "a.npy", asked, Limits())
     with pytest.raises(InputError, match=r"takes 'a\.npy' in no form; of shape"):
-        rows_answers.ask(asked, file, 0, PageSettings(), Limits())
+        rows_answers.ask(asked, file, PageSettings(), Limits())
     with pytest.raises(InputError, match="cannot take an input of shape"):
-        rows_answers.ask(asked, file, 0, PageSettings(), Limits(), "rows")
+        rows_answers.ask(asked, file, PageSettings(form="rows"), Limits())
     with pytest.raises(InputError, match="there is no form 'x'"):
-        rows_answers.ask(asked, file, 0, PageSettings(), Limits(), "x")
+        PageSettings(form="x")
     table(tmp_path / "b.csv")
     file = rows_files.read(tmp_path / "b.csv", asked, Limits())
     with pytest.raises(TargetError, match="there is no class 3"):
-        rows_answers.ask(asked, file, 0, PageSettings(target=3), Limits())
+        rows_answers.ask(asked, file, PageSettings(target=3), Limits())
     with pytest.raises(InputError, match="at most 10 steps"):
-        rows_answers.ask(asked, file, 0, PageSettings(), Limits(steps=10), "channels")
-    for n in (-1, 30):
-        with pytest.raises(InputError, match=f"no row {n}"):
-            rows_answers.ask(asked, file, n, PageSettings(), Limits(), "rows")
+        rows_answers.ask(asked, file, PageSettings(form="channels"), Limits(steps=10))
+    with pytest.raises(InputError, match="no row 30"):
+        rows_answers.ask(asked, file, PageSettings(row=30, form="rows"), Limits())
+    with pytest.raises(InputError, match="row is -1"):
+        PageSettings(row=-1)
 
 
 def test_a_sound_of_another_rate_than_the_networks(tmp_path: Path) -> None:
@@ -351,3 +353,20 @@ def test_a_table_in_a_browser(address: str, tmp_path: Path) -> None:
         assert not seen.errors and not seen.foreign()
         page.goto(link)
         page.wait_for_function("document.querySelector('#maps h3')?.innerText.includes('row 4')")
+        page.goto(f'{address}?example=0&row=2&form=rows&without=["who","label"]')
+        page.wait_for_function("document.querySelector('#maps h3')?.innerText.includes('row 2')")
+        assert page.input_value("#form input") == FORMS["rows"]
+        chosen = [" ".join(each.split()) for each in page.locator("#without .token").all_inner_texts()]
+        assert chosen == ["who", "label"] and "form=rows" in page.url and "who" in page.url
+        # What was uploaded is not in the link: the columns are left out of the first table that has them.
+        page.goto(f'{address}?without=["income","who","label"]')
+        page.wait_for_selector("#rows .hint")
+        four = tmp_path / "five.csv"
+        values = table(four, 6)
+        lines = four.read_text().splitlines()
+        four.write_text("\n".join(["extra," + lines[0], *(f"{n}," + line for n, line in enumerate(lines[1:]))]))
+        seen.drop(four)
+        page.wait_for_function("document.querySelector('#maps h3')?.innerText.includes('five.csv')")
+        assert "Columns left out: income, who, label" in page.inner_text("#maps")
+        assert values.shape == (6, 4)
+        page.wait_for_function("window.location.search.includes('income')")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 
 import relprop
 import web_pages
-from relprop.errors import InputError, RelpropError, TargetError
-from relprop.web import texts
+from relprop.errors import CompositeError, InputError, RelpropError, TargetError
+from relprop.rendering.scale import number
+from relprop.web import downloads, texts
 from relprop.web.limits import Limits
 from relprop.web.page_subject import PageSubject, subject_of
+from relprop.web.text_links import LinkedText, target_of
 
 pytest.importorskip("transformers")
 
@@ -73,14 +76,67 @@ def test_the_token_that_is_chosen_is_explained_from_what_comes_before_it(languag
             texts.before(language, text, wrong)
 
 
+@pytest.mark.parametrize("name", ["auto", "gamma_flat", "attnlrp_gamma"])
+def test_gamma_and_the_first_layer_are_those_of_the_composite(classes: PageSubject, name: str) -> None:
+    answer = texts.ask(classes, TEXT, texts.TextRequest(1, None, (name,), gamma=1.5, first="zplus"), Limits())
+    model, tokenizer = classes.loaded.model, classes.loaded.tokenizer
+    own = relprop.explain_text(model, tokenizer, TEXT).composite.name if name == "auto" else name
+    made = relprop.composites.NAMES[own]
+    given = {"attnlrp": {}, "attnlrp_gamma": {"linear": 1.5}}.get(own, {"gamma": 1.5})
+    rules = relprop.Composite({relprop.first: relprop.ZPlus()}) | made(**given)
+    wanted = relprop.explain_text(model, tokenizer, TEXT, 1, composite=rules)
+    torch.testing.assert_close(answer.results[0].relevance, wanted.relevance)  # type: ignore[attr-defined]
+    plain = texts.ask(classes, TEXT, texts.TextRequest(1, None, (name,)), Limits()).results[0]
+    assert not torch.allclose(plain.relevance, wanted.relevance, rtol=1e-7, atol=0)  # type: ignore[attr-defined]
+    assert "first zplus" in answer.names[0] and "first zplus" in texts.maps_html(answer, False)
+
+
+def test_blocks_and_heads_are_those_of_explain_text(language: PageSubject) -> None:
+    answer = texts.ask(language, TEXT, texts.TextRequest(parts=True), Limits())
+    (result,) = answer.results
+    wanted = relprop.explain_text(language.loaded.model, language.loaded.tokenizer, TEXT, parts=True)
+    torch.testing.assert_close(result.blocks, wanted.blocks)  # type: ignore[attr-defined]
+    shown = texts.maps_html(answer, False)
+    blocks, heads = wanted.blocks, wanted.heads.sum(-1)
+    assert f'title="{number(float(blocks[0, 2]))}' in shown or number(float(blocks[0, 2])) in shown
+    assert number(float(heads[1, 0])) in shown and "Each attention head" in shown and "Generated" not in shown
+
+
+@pytest.mark.parametrize(("target", "against"), [(None, None), (1, 2)])
+def test_several_texts_are_each_explained_as_alone(
+    classes: PageSubject, target: int | None, against: int | None
+) -> None:  # fmt: skip
+    given = [TEXT, "paris is the capital", "the <b>"]
+    wish = texts.TextRequest(target, against, ("epsilon",), lines=True)
+    answer = texts.ask(classes, "\n\n".join([f"  {each} " for each in given]), wish, Limits())
+    for n, each in enumerate(given):
+        alone = texts.ask(classes, each, replace(wish, lines=False), Limits())
+        for many, one in zip(answer.results, alone.results, strict=True):
+            torch.testing.assert_close(many[n].relevance, one.relevance)  # type: ignore[index,attr-defined]
+    shown = texts.maps_html(answer, False)
+    assert shown.count('class="tokens"') == len(given) * len(answer.results)
+    assert answer.likely == () and answer.pieces == ()
+    one = texts.ask(classes, TEXT, replace(wish, parts=True), Limits())
+    assert texts.maps_html(one, False).count("Each attention head") == len(one.results)
+    for kind in downloads.OF_NUMBERS:
+        assert len(downloads.made(answer.results[-1], kind, "relevance", {})["data"]) > 100
+    with pytest.raises(InputError, match="2 texts are explained at once; got 3 lines"):
+        texts.ask(classes, "a\nb\nc", wish, Limits(texts=2))
+
+
 @pytest.mark.parametrize(
-    "wish", [texts.TextRequest(" is", " Rome", ("epsilon", "auto")), texts.TextRequest(generate=3), texts.TextRequest()]
-)
+    "wish",
+    [
+        texts.TextRequest(" is", " Rome", ("epsilon", "auto")), texts.TextRequest(generate=3), texts.TextRequest(),
+        texts.TextRequest(composites=("gamma_flat",), gamma=0.5, first="wsquare", parts=True),
+        texts.TextRequest(" is", " Rome", ("epsilon",), lines=True, parts=True),
+    ],
+)  # fmt: skip
 def test_the_code_runs_and_gives_the_same_numbers(
     language: PageSubject, wish: texts.TextRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = "The capital of France"
+    text = "The capital of France" + ("\nParis is" if wish.lines else "")
     answer = texts.ask(language, text, wish, Limits())
     space: dict[str, Any] = {}
     exec(answer.code, space)
@@ -102,7 +158,7 @@ def test_the_code_runs_and_gives_the_same_numbers(
     ],
 )
 def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: PageSubject, text: str) -> None:
-    code = texts.code_of(language, text, texts.TextRequest())
+    code = texts.code_of(language, text, texts.TextRequest(), ())
     line = next(line for line in code.splitlines() if line.startswith("text = "))
     space: dict[str, Any] = {}
     exec(line, space)
@@ -115,20 +171,21 @@ def test_a_text_is_a_literal_in_the_code_and_escaped_in_html(language: PageSubje
 @pytest.mark.parametrize(
     "linked",
     [
-        texts.LinkedText(), texts.LinkedText("a & b?=c #d\n+%20 é", " Paris", "id:464", ("epsilon", "auto"), True),
-        texts.LinkedText("x", "2", "1"),
+        LinkedText(), LinkedText("a & b?=c #d\n+%20 é", " Paris", "id:464", ("epsilon", "auto"), True),
+        LinkedText("x", "2", "1"),
+        LinkedText("a\nb", gamma=0.5, first="flat", parts=True, lines=True),
     ],
 )  # fmt: skip
-def test_a_link_restores_a_text(linked: texts.LinkedText) -> None:
-    assert texts.LinkedText.of_link(linked.link()) == linked
+def test_a_link_restores_a_text(linked: LinkedText) -> None:
+    assert LinkedText.of_link(linked.link()) == linked
 
 
 def test_links_that_hold_no_text() -> None:
-    assert "text=" not in texts.LinkedText("a" * 1001).link()
-    assert texts.LinkedText("\ud800x").link() == "?text=%3Fx"
-    for query in ("?composites=nothing", "?target=" + "a" * 101, "?text=" + "a" * 20_000):
+    assert "text=" not in LinkedText("a" * 1001).link()
+    assert LinkedText("\ud800x").link() == "?text=%3Fx"
+    for query in ("?composites=nothing", "?target=" + "a" * 101, "?text=" + "a" * 20_000, "?gamma=x", "?first=zzz"):
         with pytest.raises(RelpropError):
-            texts.LinkedText.of_link(query)
+            LinkedText.of_link(query)
 
 
 def test_questions_that_cannot_be_answered(classes: PageSubject, language: PageSubject) -> None:
@@ -142,13 +199,15 @@ def test_questions_that_cannot_be_answered(classes: PageSubject, language: PageS
     refused(classes, "a" * 301, texts.TextRequest(), InputError, "301 letters, more than the 300")
     refused(classes, "is " * 60, texts.TextRequest(), InputError, "62 tokens, more than the 40")
     refused(classes, TEXT, texts.TextRequest(generate=2), InputError, "answers with classes")
+    refused(language, TEXT, texts.TextRequest(generate=2, lines=True), InputError, "goes on from one text")
+    refused(classes, TEXT, texts.TextRequest(first="zbox"), CompositeError, "bounds of the input")
     refused(language, TEXT, texts.TextRequest(generate=6), InputError, "writes 1 to 5 tokens")
     refused(classes, TEXT, texts.TextRequest(against=1), TargetError, "is named, too")
     refused(classes, TEXT, texts.TextRequest(1, 1), TargetError, "cannot be set against itself")
     refused(classes, TEXT, texts.TextRequest(7), TargetError, "7")
     with pytest.raises(InputError, match="at most 100 letters"):
-        texts.target_of("a" * 101)
-    assert texts.target_of("id:12") == 12 and texts.target_of(" ") is None
+        target_of("a" * 101)
+    assert target_of("id:12") == 12 and target_of(" ") is None
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -97,9 +97,8 @@ def question(address: str, path: Any, **given: Any) -> Any:
     """What the page answers a program about a picture."""
     from gradio_client import Client, handle_file
 
-    wanted = {"target": None, "against": None, "composites": "auto", "values": False, **given}
     client = Client(address, verbose=False, analytics_enabled=False)
-    return client.predict(handle_file(path), *wanted.values(), api_name="/explain")
+    return client.predict(handle_file(path), **given, api_name="/explain")
 
 
 class Page:

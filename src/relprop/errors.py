@@ -12,6 +12,10 @@ class RelpropError(Exception):
 
     called: str | None = None
 
+    def called_as(self, name: str) -> None:
+        """Notes the public function that was called."""
+        self.called = name
+
     @property
     def message(self) -> str:
         """What went wrong, without the function that was called."""

@@ -44,6 +44,21 @@ def signed(x: Tensor, epsilon: float | Tensor) -> Tensor:
     return added(torch.copysign(scale, x), x)
 
 
+def in_parts(x: Tensor) -> Tensor:
+    """The real and the imaginary part along a last axis, for complex numbers; real numbers as they are."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def from_parts(parts: Tensor, like: Tensor) -> Tensor:
+    """What `in_parts` was given: complex numbers if `like` is."""
+    return torch.view_as_complex(parts.contiguous()) if like.is_complex() else parts
+
+
+def product(x: Tensor, g: Tensor) -> Tensor:
+    """`x G`, the relevance of a tensor. A complex number has that of both its parts, `Re(x conj(G))`."""
+    return (in_parts(x) * in_parts(g)).sum(-1) if x.is_complex() else x * g
+
+
 def own(x: Tensor) -> bool:
     """Whether a backward pass may overwrite a tensor it made: a plain tensor, with no graph recorded and no vmap."""
     return not torch.is_grad_enabled() and type(x) is Tensor and not batched(x)

@@ -12,6 +12,7 @@ from relprop.errors import ArgumentError, RelpropError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 def public(name: str, hints: Mapping[str, str] | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -28,19 +29,35 @@ def public(name: str, hints: Mapping[str, str] | None = None) -> Callable[[Calla
             try:
                 return function(*args, **kwargs)
             except RelpropError as error:
-                error.called = _called(name, args)
+                error.called_as(_called(name, args))
                 raise
             except TypeError:
                 unfit = _unfit(function, args, kwargs, hints or {})
                 if unfit is None:
                     raise  # the call fits: the error came from inside the function
-                unfit.called = _called(name, args)
+                unfit.called_as(_called(name, args))
                 raise unfit from None
 
-        call.called = name  # type: ignore[attr-defined]
+        vars(call)["called"] = name
         return call
 
     return decorate
+
+
+def public_class(name: str, hints: Mapping[str, str] | None = None) -> Callable[[type[C]], type[C]]:
+    """Decorates a public class, so that errors of its constructor name it, as `public` does for a function."""
+
+    def decorate(cls: type[C]) -> type[C]:
+        cls.__init__ = public(name, hints)(cls.__init__)  # type: ignore[method-assign]
+        return cls
+
+    return decorate
+
+
+def public_name(function: Callable[..., Any]) -> str:
+    """The name that errors call a function by; its own name if it is not decorated."""
+    name: str = vars(function).get("called", function.__name__)
+    return name
 
 
 def check_options(given: Iterable[str], known: Iterable[str], hints: Mapping[str, str] | None = None) -> None:

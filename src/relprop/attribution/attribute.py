@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.against import check_against
-from relprop.attribution.batches import in_batches
+from relprop.attribution.batches import in_batches, one_by_one
 from relprop.attribution.checks import admit, check_flags, check_further
 from relprop.attribution.conditions import Condition, words
-from relprop.attribution.explain import explain
+from relprop.attribution.explain import SamplesLost, explain
 from relprop.attribution.mistaken import REFUSALS, WatchedLayers, batched, refuses
 from relprop.attribution.notices import warn
 from relprop.attribution.settings import Plan, Settings
@@ -215,7 +215,7 @@ def attribute_each(
     plan = plan.given(forward_args, forward_kwargs, against=against, weights=weights, members=own, through=made)
 
     def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
-        return explain(model, part, some, start, plan if rows is None else plan.part(*rows))
+        return _explained(model, part, some, start, plan if rows is None else plan.part(*rows))
 
     with torch.inference_mode(False), torch.enable_grad(), uncompiled():
         with _advised(model, inputs, plan) as watched:
@@ -234,6 +234,19 @@ def attribute_each(
     found = zip(results, said, strict=True)
     results = [replace(result, inputs=copied, through=through, **about) for result, through in found]
     return results if groups is None else [result.grouped(groups) for result in results]
+
+
+def _explained(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
+    """The results of all samples at once; one by one where a rule has to know where samples lie, and nothing shows it."""
+    try:
+        return explain(model, inputs, targets, seed, plan)
+    except SamplesLost as lost:
+        together = lost.results
+
+    def alone(sample: Any, of_it: Sequence[Any], start: Any, rows: tuple[slice, int]) -> list[Relevance]:
+        return explain(model, sample, of_it, start, plan.part(*rows))
+
+    return one_by_one(alone, inputs, targets, seed, together, (plan.args, plan.kwargs))
 
 
 def _admitted(

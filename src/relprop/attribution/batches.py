@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.attribution.books import same_up_to_rounding
 from relprop.errors import InputError
 from relprop.results.contrast import target_at, targets_of
 from relprop.results.ledger import Ledger
@@ -36,20 +37,69 @@ def in_batches(
             raise InputError("progress=True needs tqdm: pip install relprop[progress].") from None
         starts = tqdm(starts, desc="relprop", unit="batch")
 
-    def cut(value: Any, start: int) -> Any:
-        per_sample = hasattr(value, "__array__") and bool(getattr(value, "ndim", 0))
-        return value[start : start + size] if per_sample and len(value) == count else value
-
-    parts = [
-        whole(
-            map_tree(lambda t, s=s: t[s : s + size], inputs),  # type: ignore[misc]
-            [target_at(cut(t, s), slice(s, s + size), count) for t in targets],
-            cut(seed, s),
-            (slice(s, min(s + size, count)), count),
-        )
-        for s in starts
-    ]
+    parts = [_explained(whole, inputs, targets, seed, slice(at, min(at + size, count)), count) for at in starts]
     return [_joined(list(of_one)) for of_one in zip(*parts, strict=True)]
+
+
+def _explained(whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, rows: slice, count: int) -> list[Relevance]:
+    """The results of some of `count` samples."""
+
+    def cut(value: Any) -> Any:
+        per_sample = hasattr(value, "__array__") and bool(getattr(value, "ndim", 0))
+        return value[rows] if per_sample and len(value) == count else value
+
+    some = [target_at(cut(target), rows, count) for target in targets]
+    found: list[Relevance] = whole(map_tree(lambda t: t[rows], inputs), some, cut(seed), (rows, count))
+    return found
+
+
+LOST = (
+    "a rule takes the standard deviation of each sample's output (Epsilon with relative=True), and nothing shows along which axis "
+    "of a layer the samples lie. The samples cannot be explained one at a time here ({why}). If they do not lie along the first axis, the "
+    "stabiliser was taken over several samples: pass each sample in a call of its own, or take an absolute epsilon."
+)
+
+
+def one_by_one(
+    whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, together: list[Relevance], further: Any
+) -> list[Relevance]:
+    """The results where it is not known along which axis of a layer samples lie, and a rule has to know it.
+
+    The first sample is explained alone. If that gives what it got together with the others, so do they; else each is
+    explained alone.
+
+    Args:
+        whole: as in `in_batches`.
+        inputs: the inputs.
+        targets: the targets.
+        seed: the relevance to start with.
+        together: what was found for all samples at once.
+        further: further arguments of the model, which cannot be taken apart.
+    """
+    lengths = {len(t) for _, t in leaves(inputs) if isinstance(t, Tensor) and t.ndim}
+    count = batch_of(inputs)
+    if len(lengths) > 1:
+        why = "the inputs have different numbers of rows"
+    elif any(isinstance(t, Tensor) and t.ndim and len(t) == count for _, t in leaves(further)):
+        why = "forward_args or forward_kwargs hold a tensor with a row for each sample"
+    else:
+        try:
+            if len(together) == len(targets):
+                alone = _explained(whole, inputs, targets, seed, slice(0, 1), count)
+                if all(_agree(one, every) for one, every in zip(alone, together, strict=True)):
+                    return together
+            return in_batches(whole, inputs, targets, seed, 1, False)
+        except (RuntimeError, ValueError, IndexError) as error:
+            why = f"the model raises for one sample: {str(error).splitlines()[0]}"
+    for result in together:
+        result.notices.append(LOST.format(why=why))
+    return together
+
+
+def _agree(alone: Relevance, together: Relevance) -> bool:
+    """Whether the first sample's relevance is that of the first sample alone, up to rounding."""
+    pairs = zip(leaves(alone.values), leaves(together.values), strict=True)
+    return all(same_up_to_rounding(a, b[:1]) for (_, a), (_, b) in pairs)
 
 
 def _joined(parts: list[Relevance]) -> Relevance:

@@ -31,18 +31,29 @@ from relprop.engine.replay import outside
 from relprop.engine.undo import Undo
 from relprop.engine.writes import Writes
 from relprop.errors import InputError, RuleError
+from relprop.operations.layer_site import ADRIFT
 from relprop.operations.parameters import Parameters
 from relprop.results.ledger import Ledger
 from relprop.results.logit import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
-from relprop.torch_private.saved import copied_before_writes
+from relprop.torch_private.saved import copied_before_writes, says_overwritten
 from relprop.trees import leaves, map_tree
 
 _MISSHAPEN = "_CustomBackward returned an invalid gradient"
 """What autograd says if the backward pass of a rule does not fit its operand."""
-_OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
-"""What autograd says if a tensor was overwritten that a gradient needs."""
+
+
+class SamplesLost(Exception):
+    """A rule read numbers of each sample as a whole where samples may not lie along the first axis.
+
+    Args:
+        results: what was found under the assumption that they do.
+    """
+
+    def __init__(self, results: list[Relevance]) -> None:
+        super().__init__("samples may not lie along the first axis.")
+        self.results = results
 
 
 def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Plan) -> list[Relevance]:
@@ -68,7 +79,7 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
                 f"a rule returned G of another shape than its input: {str(error).split(' - ')[-1]}. Its method returns G at the input, in the "
                 "input's shape."
             ) from error
-        if not any(said in str(error) for said in _OVERWRITTEN):
+        if not says_overwritten(error):
             raise
     # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.
     with copied_before_writes():
@@ -85,8 +96,6 @@ def _explain(
             catch.close()
         if job.watch is not None:
             job.watch.close()
-        if not recording():
-            job.run.writes.abandon()
         job.run.sites.release()
         job.run.close()
 
@@ -132,7 +141,10 @@ def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> 
     later.settle()
     repeated = ran_again(job.run)
     for result in results:
-        result.notices += [*saturated(result, answer.output, last), *repeated]
+        result.notices.extend([*saturated(result, answer.output, last), *repeated])
+    of_each = all(len(start.handed) == job.run.inputs.samples for start in starts)
+    if ADRIFT in job.run.sites.met and of_each and not any(EXCHANGED in result.notices for result in results):
+        raise SamplesLost(results)
     return results
 
 
@@ -261,7 +273,7 @@ def compared(
 def named_weights(model: Any, found: dict[int, Tensor]) -> dict[str, Tensor]:
     """The relevance of parameters by name; tied ones under each of their names."""
     every = model.named_parameters(remove_duplicate=False) if isinstance(model, nn.Module) else ()
-    return {name: found[id(p)].to(p.dtype) for name, p in every if id(p) in found}
+    return {name: found[id(p)].to(p.dtype.to_real()) for name, p in every if id(p) in found}
 
 
 def _result(

@@ -19,7 +19,7 @@ from relprop.engine.notes import note_of
 from relprop.engine.run import Run
 from relprop.engine.undo import Undo
 from relprop.errors import InputError
-from relprop.numerics import nonzero
+from relprop.numerics import nonzero, product
 from relprop.trees import leaves
 
 HEADS = "heads"
@@ -113,9 +113,13 @@ class Catch:
     def read(self, g: Tensor | None) -> Tensor:
         """The relevance of the tensor, from the gradient at its edge."""
         if g is not None:
-            relevance = (nonzero(self.value) if self.nz else self.value) * g
+            relevance = product(nonzero(self.value) if self.nz and not self.value.is_complex() else self.value, g)
         else:
-            relevance = self.reported if self.reported is not None else torch.zeros_like(self.value)
+            relevance = (
+                self.reported
+                if self.reported is not None
+                else torch.zeros_like(self.value, dtype=self.value.dtype.to_real())
+            )
         return relevance if self.arranged is None else self.arranged(relevance)
 
 
@@ -200,7 +204,7 @@ def catching(caught: dict[str, list[Catch]], modules: dict[str, Any], at: str, r
             def catch(value: Any, name: str = name) -> None:
                 if threading.get_ident() == thread:
                     for _, tensor in leaves(value):
-                        if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                        if isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
                             caught[name].append(Catch(tensor, run.sites.nz_hidden))
 
             if isinstance(module, Heads):

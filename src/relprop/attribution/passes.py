@@ -38,6 +38,28 @@ class Outcome:
     kept: Tensor | None = None
     ended: Tensor | None = None
 
+    def arrive(self, gradients: Sequence[Tensor | None]) -> None:
+        """Adds `G` where relevance ends."""
+        for n, g in enumerate(gradients):
+            if g is not None:
+                known = self.ends[n]
+                self.ends[n] = g if known is None else known + g
+
+    def hand(self, started: list[tuple[Any, Tensor]], dropped: list[tuple[Any, Tensor]]) -> None:
+        """Adds the relevance that passed the last units, less what was stopped on the way."""
+        none = torch.zeros_like(self.handed)
+        self.handed += sum((amount for _, amount in started), none)
+        self.handed -= sum((amount for _, amount in dropped), none)
+
+    def enter(self, kept: Tensor, ended: Tensor) -> None:
+        """Adds what the recorder read."""
+        self.kept = kept if self.kept is None else self.kept + kept
+        self.ended = ended if self.ended is None else self.ended + ended
+
+    def add(self, path: str, number: int, relevance: Tensor) -> None:
+        """Adds the relevance of a layer's output."""
+        self.layers[path][number] = self.layers[path][number] + relevance
+
 
 class Passes:
     """The backward passes of chains from one score. Chains that begin alike share what they have in common.
@@ -79,14 +101,8 @@ class Passes:
 
     def outcome(self, chains: Sequence[GateChain], seeds: Tensor, handed: Tensor, samples: int) -> Outcome:
         """The sum over the chains of one condition."""
-        found = Outcome([None] * len(self._ends), torch.zeros(samples, dtype=torch.float64))
-        for path, points in self._layers.items():
-            found.layers[path] = [
-                torch.zeros(p.shape, dtype=p.edges[0][1].dtype, device=p.edges[0][1].device)
-                if p.edges
-                else torch.zeros(p.shape)
-                for p in points
-            ]
+        layers = {path: [_nothing(point) for point in points] for path, points in self._layers.items()}
+        found = Outcome([None] * len(self._ends), torch.zeros(samples, dtype=torch.float64), layers)
         self._run.begin_pass(samples, False)
         for chain in chains:
             self._add(found, chain, seeds, handed, samples)
@@ -124,23 +140,12 @@ class Passes:
         if self._run.trace.recorder is not None:
             self._run.trace.recorder.forget()
         last = self._pass(outputs, given, chain.keeps, [*self._end_edges(), *self._layer_edges()], dropped, samples)
-        for n, g in enumerate(last[: len(self._ends)]):
-            if g is not None:
-                known = found.ends[n]
-                found.ends[n] = g if known is None else known + g
+        found.arrive(last[: len(self._ends)])
         stages.append(dict(zip(self._layer_edges(), last[len(self._ends) :], strict=True)))
-        found.handed += sum((amount for _, amount in started), torch.zeros(samples, dtype=torch.float64))
-        found.handed -= sum((amount for _, amount in dropped), torch.zeros(samples, dtype=torch.float64))
-        self._balance(found, started, dropped, samples)
+        found.hand(started, dropped)
+        if self._run.trace.recorder is not None:
+            found.enter(*self._run.trace.recorder.balance_of(started, dropped))
         self._read(found, chain, stages)
-
-    def _balance(self, found: Outcome, started: list[Any], dropped: list[Any], samples: int) -> None:
-        recorder = self._run.trace.recorder
-        if recorder is None:
-            return
-        kept, ended = recorder.balance_of(started, dropped)
-        found.kept = kept if found.kept is None else found.kept + kept
-        found.ended = ended if found.ended is None else found.ended + ended
 
     def _stage(
         self, chain: GateChain, n: int, outputs: list[Any], given: list[Tensor | None]
@@ -189,7 +194,7 @@ class Passes:
                 gradients = self._at(chain, stages, point)
                 relevance = None if gradients is None else point.relevance(gradients)
                 if relevance is not None:
-                    found.layers[path][number] = found.layers[path][number] + relevance
+                    found.add(path, number, relevance)
 
     def _at(self, chain: GateChain, stages: list[dict[Any, Tensor | None]], point: Point) -> list[Tensor | None] | None:
         level, edges = 0, [edge for edge, _ in point.edges]
@@ -205,6 +210,14 @@ class Passes:
             if point.nodes & keep.point.nodes:
                 found = keep.passed(found)
         return found
+
+
+def _nothing(point: Point) -> Tensor:
+    """No relevance, in a point's shape."""
+    if not point.edges:
+        return torch.zeros(point.shape)
+    value = point.edges[0][1]
+    return torch.zeros(point.shape, dtype=value.dtype, device=value.device)
 
 
 @contextmanager

@@ -116,8 +116,13 @@ class Watch:
 
                 def catch(value: Any, key: Key = key) -> None:
                     if threading.get_ident() == thread:
-                        some = [t for _, t in leaves(value) if isinstance(t, Tensor) and t.is_floating_point()]
-                        self.seen[key].append([Point(t, run) for t in some])
+                        tensors = [t for _, t in leaves(value) if isinstance(t, Tensor)]
+                        if any(t.is_complex() for t in tensors):
+                            raise InputError(
+                                f"what passes layer {key[0]!r} is complex, and units are of real numbers: name a layer before or "
+                                "after it. layers= alone, without conditions, reports the relevance of complex numbers too."
+                            )
+                        self.seen[key].append([Point(t, run) for t in tensors if t.is_floating_point()])
 
                 if isinstance(module, Heads):
                     run.trace.show_heads(

@@ -21,6 +21,7 @@ from relprop.engine.door import standing
 from relprop.engine.functions import grafted, scaled
 from relprop.engine.notes import adopt, note_of
 from relprop.engine.run import Run
+from relprop.engine.tensors import exchanged
 from relprop.engine.undo import Undo
 from relprop.errors import InputError, RelpropError
 from relprop.signatures import public
@@ -232,7 +233,7 @@ class _Spliced(SpliceCalls):
         h, read = self.tensors(given, out)
         if not (h.requires_grad and read.requires_grad):
             raise InputError(f"{self.said}: the layer carries no relevance there, so there is nothing to take apart.")
-        return replaced(out, h, self._parted(h, read))
+        return exchanged(out, h, self._parted(h, read))
 
     def _parted(self, h: Tensor, read: Tensor) -> Tensor:
         run, splice = self._run, self._splice
@@ -300,15 +301,3 @@ def _tensor(value: Any, part: int, said: str) -> Tensor:
     if part >= len(some):
         raise InputError(f"{said} has {len(some)} floating-point tensors there; got part={part}.")
     return some[part]
-
-
-def replaced(value: Any, old: Tensor, new: Tensor) -> Any:
-    """What a layer returns with one tensor replaced, in the same containers."""
-    if value is old:
-        return new
-    if isinstance(value, (tuple, list)):
-        items = [replaced(item, old, new) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, dict):
-        return type(value)(**{key: replaced(item, old, new) for key, item in value.items()})
-    return value

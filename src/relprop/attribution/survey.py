@@ -23,6 +23,7 @@ from relprop.engine.model_gradients import ModelGradients
 from relprop.engine.notes import begin
 from relprop.engine.replay import outside
 from relprop.engine.traced import refuse_traced
+from relprop.engine.undo import Undo
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED
@@ -135,10 +136,12 @@ def survey(
         inputs=Inputs(ids=any(not t.is_floating_point() for _, t in leaves(inputs))),
         gradients=ModelGradients(own_from=0),
     )
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
-        output = _observed(run, model, inputs, tuple(forward_args), dict(forward_kwargs or {}))
-    run.sites.settle()
-    return _told(run, output)
+    with Undo() as undo:
+        undo.later(run.close)
+        with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
+            output = _observed(run, model, inputs, tuple(forward_args), dict(forward_kwargs or {}))
+        run.sites.settle()
+        return _told(run, output)
 
 
 def _observed(run: Run, model: Any, inputs: Any, args: tuple, kwargs: dict) -> Any:

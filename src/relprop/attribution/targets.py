@@ -117,6 +117,10 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
             raise TargetError(
                 f"a callable target must return one score per sample, shape ({batch},); got {tuple(score.shape)}."
             )
+        if score.is_complex():
+            raise TargetError(
+                f"a callable target must return real numbers; got {score.dtype}. Take .real, .imag or .abs()."
+            )
         return score, target
     if isinstance(target, Form):
         return target.score(output, ClassFinder(labels))
@@ -130,6 +134,11 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         raise TargetError(
             f"the model returned a {type(output).__name__}, not a tensor: pass select=, a key, index or function that "
             "picks the tensor to explain."
+        )
+    if output.is_complex():
+        raise TargetError(
+            f"the model's output is complex ({output.dtype}), and a score is a real number: pass a function of it, as in "
+            "target=lambda output: output.flatten(1)[:, 0].abs()."
         )
     if output.ndim == 0:
         return _lone(output, target)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 import typer.core
@@ -174,7 +174,7 @@ class Commands(typer.core.TyperGroup):
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
             if type(error).__name__ == "NoArgsIsHelpError":
-                error.show()  # type: ignore[attr-defined]
+                cast(Any, error).show()
             elif hasattr(error, "format_message"):
                 where = getattr(getattr(error, "ctx", None), "command_path", "relprop")
                 message = " ".join(error.format_message().split()).rstrip(".")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution.splices import SpliceCalls, replaced
+from relprop.attribution.splices import SpliceCalls
+from relprop.engine.tensors import exchanged
 
 Change = Callable[[str, Tensor], Tensor]
 """Gives the new value of a splice's tensor, by its name; or the tensor itself."""
@@ -38,4 +39,4 @@ class PatchedSplice(SpliceCalls):
             else:
                 old = made[kind]
             total = total + (new - old)
-        return out if total is h else replaced(out, h, total)
+        return out if total is h else exchanged(out, h, total)

@@ -6,7 +6,8 @@
 `docs/data.md` is the specification of the folder.
 """
 
-from relprop.data.dataset_run import DatasetRun, ExplainedSample, open_run
+from relprop.data.dataset_run import DatasetRun, open_run
 from relprop.data.datasets import explain_dataset, pending, work
+from relprop.data.explained_sample import ExplainedSample
 
 __all__ = ["DatasetRun", "ExplainedSample", "explain_dataset", "open_run", "pending", "work"]

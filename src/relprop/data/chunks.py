@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from relprop.data.keep import decode
-from relprop.data.store import QUARANTINED, Spec, Store
+from relprop.data.shards import Spec
+from relprop.data.store import QUARANTINED, Store
 
 _BYTES = 16 * 2**20
 """The most bytes of one array that a chunk holds, as they are stored."""
@@ -50,13 +51,10 @@ def content(store: Store) -> list[Spec]:
 
 def decoded(store: Store, name: str, rows: Any) -> np.ndarray:
     """Rows of an array as numbers: float32 where there is a scale, else as they are stored."""
-    array = store.array(name)
-    stored = array[rows] if isinstance(rows, slice) else array.oindex[rows]
+    stored = store.read(name, rows)
     if f"{name}.scale" not in {spec.name for spec in store.specs}:
-        return np.asarray(stored)
-    scale = store.array(f"{name}.scale")
-    found = scale[rows] if isinstance(rows, slice) else scale.oindex[rows]
-    return decode(stored, found, store.about["number_format"])
+        return stored
+    return decode(stored, store.read(f"{name}.scale", rows), store.about["number_format"])
 
 
 def chunks(store: Store, record: dict[str, Any], names: Sequence[str] | None = None) -> Iterator[Chunk]:
@@ -66,7 +64,11 @@ def chunks(store: Store, record: dict[str, Any], names: Sequence[str] | None = N
         store: the run.
         record: the unit's record.
         names: the arrays that are wanted besides the numbers of every run; None takes all.
+
+    Raises:
+        FormatError: a file of the unit is missing or damaged.
     """
+    store.whole(record)
     wanted = [spec for spec in content(store) if names is None or spec.name in names or spec.name in NUMBERS]
     first, end = record["rows"]
     step = max(_BYTES // max(spec.bytes for spec in wanted), 1)

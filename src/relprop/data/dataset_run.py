@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from relprop.composites import Composite
 from relprop.data.chunks import decoded
-from relprop.data.store import QUARANTINED, STATUS, Store
+from relprop.data.explained_sample import ExplainedSample, TokensOfSample
+from relprop.data.store import EXPLAINED, QUARANTINED, STATUS, Store
 from relprop.errors import InputError
-from relprop.rendering.visible import quoted
-from relprop.results.relevance import Relevance
 from relprop.signatures import public
 
 if TYPE_CHECKING:
@@ -24,54 +19,6 @@ if TYPE_CHECKING:
 
 _NEAR = 64
 """Of how many units the numbers are kept in memory."""
-
-
-@dataclass(frozen=True, eq=False)
-class ExplainedSample:
-    """One sample of a run.
-
-    Attributes:
-        key: its key.
-        status: "explained" or "quarantined".
-        reason: why it was quarantined; None otherwise.
-        target: the class that was explained; -1 for a target that is not a class.
-        score: the score that was explained.
-        residual: what of it reached no input.
-        map: the relevance of the input in the form that was kept, float32; None if none was.
-        layers: what was kept of layers, by the name of the array.
-        composite: the name of the composite that acted.
-    """
-
-    key: str
-    status: str
-    reason: str | None
-    target: int
-    score: float
-    residual: float
-    map: np.ndarray | None
-    layers: Mapping[str, np.ndarray] = field(default_factory=dict)
-    composite: str | None = None
-
-    def relevance(self, inputs: Any = None) -> Relevance:
-        """A `Relevance` of this sample, to draw or save. Of its composite it has the name alone.
-
-        Args:
-            inputs: its input with the axis of samples, to draw the map on; only if the map was kept in full.
-
-        Raises:
-            InputError: the sample has no map.
-        """
-        if self.map is None or self.status != "explained":
-            raise InputError(f"{quoted(self.key)} has no map: {self.reason or 'the run keeps none'}.")
-        values = torch.from_numpy(self.map)[None]
-        values = (
-            values[:, None] if values.ndim == 3 else values
-        )  # a map over height and width is a picture of one channel
-        score = torch.tensor([self.score])
-        rules = Composite(name=self.composite or "unknown")
-        return Relevance(
-            values, score[:, None], score, [self.target], rules, torch.tensor([self.residual]), inputs=inputs
-        )
 
 
 class DatasetRun:
@@ -105,36 +52,57 @@ class DatasetRun:
         """The zarr array with the scale of each map, for the formats float16 and int8."""
         return self.store.array("maps.scale")
 
+    @property
+    def targets(self) -> int | None:
+        """How many targets were explained for each sample, if the run was asked for several; else None."""
+        found = self.store.about.get("targets")
+        return None if found is None else int(found)
+
     def __len__(self) -> int:
         return int(sum(self.store.about["lengths"]))
 
     def keys(self) -> list[str]:
-        """The keys of all samples whose unit is done, in the order of the source."""
+        """The keys of all samples whose unit is done, in the order of the source.
+
+        Raises:
+            FormatError: a file of such a unit is missing or cut.
+        """
         self._look()
         return list(self._rows)
 
     @property
     def table(self) -> np.ndarray:
-        """A structured array with key, target, score, residual and status of each sample whose unit is done."""
+        """A structured array with key, target, score, residual and status of each sample whose unit is done.
+
+        With several targets, `target`, `score` and `residual` have one entry for each.
+        """
         self._look()
         rows = np.array([row for row, _ in self._rows.values()], np.int64)
         longest = max((len(key) for key in self._rows), default=1)
-        found = np.zeros(
-            len(rows),
-            [("key", f"U{longest}"), ("target", "i8"), ("score", "f8"), ("residual", "f8"), ("status", "u1")],
-        )
+        each = () if self.targets is None else (self.targets,)
+        found = np.zeros(len(rows), [
+            ("key", f"U{longest}"), ("target", "i8", each), ("score", "f8", each), ("residual", "f8", each), ("status", "u1"),
+        ])  # fmt: skip
         found["key"] = list(self._rows)
         for name in ("target", "score", "residual", "status"):
             if len(rows):
-                found[name] = self.store.array(name)[:][rows]
+                found[name] = self.store.read(name, slice(None))[rows]
         return found
 
     def to_pandas(self) -> Any:
-        """The table as a data frame, with the status in words. Needs pandas."""
+        """The table as a data frame, with the status in words. Needs pandas.
+
+        With several targets, it has a row for each target of each sample, and a column `which`, their number.
+        """
         import pandas
 
-        frame = pandas.DataFrame({name: self.table[name] for name in ("key", "target", "score", "residual", "status")})
+        table, many = self.table, self.targets or 1
+        columns = {name: np.repeat(table[name], many) for name in ("key", "status")}
+        columns |= {name: table[name].reshape(-1) for name in ("target", "score", "residual")}
+        frame = pandas.DataFrame({name: columns[name] for name in ("key", "target", "score", "residual", "status")})
         frame["status"] = frame["status"].map(STATUS)
+        if self.targets is not None:
+            frame.insert(1, "which", np.tile(np.arange(many), len(table)))
         return frame
 
     @public(".__getitem__")
@@ -161,19 +129,40 @@ class DatasetRun:
             if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
                 kept[spec.name] = decoded(self.store, spec.name, slice(row, row + 1))[0]
         score, residual, target = (numbers[name][at] for name in ("score", "residual", "target"))
+        one = self.targets is None
+        tokens = self._tokens(row) if self.texts and status == EXPLAINED else None
+        values = kept.pop("maps", None)
+        if tokens is not None and values is not None:
+            values = values[..., : len(tokens.ids)]
+        causes = None
+        if "causes" in self.store.about:
+            told = self.store.read("ledger", row)
+            causes = {name: told[..., n] for n, name in enumerate(self.store.about["causes"]) if told[..., n].any()}
         return ExplainedSample(
-            key, STATUS[status], reason, int(target), float(score), float(residual), kept.pop("maps", None), kept,
-            record.get("composite"),
+            key, STATUS[status], reason, int(target) if one else target, float(score) if one else score,
+            float(residual) if one else residual, values, kept, record.get("composite"), tokens, causes,
         )  # fmt: skip
+
+    @property
+    def texts(self) -> bool:
+        """Whether its samples are texts."""
+        return any(spec.name == "tokens.id" for spec in self.store.specs)
+
+    def _tokens(self, row: int) -> TokensOfSample:
+        """The tokens of the text of a row."""
+        count = int(self.store.read("tokens.length", row))
+        ids, words = (self.store.read(name, row)[:count] for name in ("tokens.id", "tokens.word"))
+        names = self.store.vocabulary()
+        return TokensOfSample(ids.tolist(), [names[n] if n < len(names) else str(n) for n in ids], words.tolist())
 
     def _unit(self, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The record of a unit that is done, and the numbers of its rows; those of the last units are kept."""
         if number not in self._near:
             record = self.store.record(number)
-            if record is None:
+            if record is None or not self.store.whole(record):
                 raise InputError(f"unit {number} is being done again: ask later.")
             rows = slice(*record["rows"])
-            numbers = {name: self.store.array(name)[rows] for name in ("status", "score", "residual", "target")}
+            numbers = {name: self.store.read(name, rows) for name in ("status", "score", "residual", "target")}
             if len(self._near) >= _NEAR:
                 self._near.clear()
             self._near[number] = record, numbers
@@ -182,11 +171,12 @@ class DatasetRun:
     @public(".spray")
     def spray(
         self, *, by: Any = "predicted", on: str | None = None, size: int = 14, neighbours: int = 10, method: str = "kmeans",
-        view: str | None = None, prototypes: int | None = None, seed: int = 0,
+        view: str | None = None, prototypes: int | None = None, seed: int = 0, which: int = 0,
     ) -> Spray:  # fmt: skip
         """SpRAy: the strategies by which the network decides for each class (Lapuschkin et al. 2019). Needs scikit-learn.
 
-        Maps of one class are summed over blocks, and clustered. A class whose maps fall apart clearly, into many and a few,
+        Maps of one class are summed over blocks, and clustered. Of texts, the relevance of each word is clustered, wherever
+        it stands. A class whose maps fall apart clearly, into many and a few,
         may have an artefact that the network uses. Classes of more than 50,000 samples are clustered by prototypes, in
         three passes over their maps.
 
@@ -194,12 +184,14 @@ class DatasetRun:
             by: the class of a sample: "predicted", the class with the largest output; "target", the class that was
                 explained; a dict from keys to classes, or a list with one for each sample that is done.
             on: the path of a layer that was kept as "channels", where positions should not matter; None takes the maps.
+                Of texts, "tokens" takes each token by itself; None takes words.
             size: blocks along each axis of a map.
             neighbours: with how many of its nearest neighbours each map is joined.
             method: "kmeans", or "hdbscan", which may leave samples out.
             view: "tsne" or "umap" for a point in the plane for each sample; it takes long.
             prototypes: how many points stand for the maps of a class; None takes 4,000 for more than 50,000 maps.
             seed: where k-means and views start.
+            which: which of several targets, from 0.
 
         Returns:
             A `Spray`: one entry per class of more than twice as many samples as neighbours, ranked by the silhouette of the
@@ -214,7 +206,9 @@ class DatasetRun:
 
         keys = self.keys()
         rows = np.array([row for row, _ in self._rows.values()], np.int64)
-        return spray(self.store, keys, rows, SprayArguments(by, on, size, neighbours, method, view, prototypes, seed))
+        return spray(
+            self.store, keys, rows, SprayArguments(by, on, size, neighbours, method, view, prototypes, seed, which)
+        )
 
     @public(".export")
     def export(
@@ -288,7 +282,7 @@ class DatasetRun:
             self.store.reopen()
         for number in new:
             record = self.store.record(number)
-            if record is not None:
+            if record is not None and self.store.whole(record):
                 first = record["rows"][0]
                 self._rows |= {key: (first + n, number) for n, key in enumerate(record["keys"])}
                 self._read.add(number)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from relprop.composites import Composite
 from relprop.data import parallel
+from relprop.data.batch_sizes import AUTO, batch_size_of, suitable_batch
 from relprop.data.dataset_run import DatasetRun
+from relprop.data.explaining import specs_of
 from relprop.data.preparing import Given, check, opened, prepared
 from relprop.data.processing import PendingUnits, allowed_of, part_of, process
+from relprop.data.run_folders import remove_run
+from relprop.data.sample_sources import Source
+from relprop.data.sample_streams import SampleStream, is_stream
+from relprop.data.sharded_models import check_alone, is_dispatched, is_sharded, process_sharded
 from relprop.data.store import Store
+from relprop.data.stream_units import process_stream
 from relprop.errors import InputError
 from relprop.signatures import public
 
@@ -25,10 +35,11 @@ def explain_dataset(
     folder: str | PathLike[str],
     *,
     target: Any = None,
+    targets: Any = None,
     composite: Composite | str = "auto",
     keep: Any = None,
     number_format: str = "float16",
-    batch_size: int = 32,
+    batch_size: int | str = 32,
     unit: int | None = None,
     loaders: int = 1,
     processes: int = 1,
@@ -39,9 +50,13 @@ def explain_dataset(
     limit: int | None = None,
     max_bad: float | int = 0.01,
     retry_bad: bool = False,
+    fresh: bool = False,
     key: Any = None,
     column: str | list[str] | None = None,
     transform: Any = None,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    ledger: bool = False,
     progress: bool = True,
     said: Callable[[str], None] | None = None,
 ) -> DatasetRun:
@@ -54,20 +69,26 @@ def explain_dataset(
         source: a folder of pictures, read recursively; a list of paths; a table (`.csv`, `.jsonl`, `.parquet`) with the path
             of a picture or a row of numbers for each sample; tar files in the form of WebDataset; a `.npy` file; a tensor
             or array with the samples first; a data set with a length, whose items are inputs, pictures, (input, label) or
-            dicts of columns, as those of Hugging Face; or a `DataLoader` that does not shuffle, of which the data set and
-            `collate_fn` are used.
+            dicts of columns, as those of Hugging Face; a `DataLoader` that does not shuffle, of which the data set and
+            `collate_fn` are used; or any iterable of such items, which is read from the start each time. For a network that reads text: a list of texts, pairs or chats; a table with a column of
+            text; a `.txt` file with a text on each line; a folder of such files with a text each; or a data set of texts,
+            (text, label) or dicts of columns.
         model: a module, or a network by name as the command takes it, such as "efficientnet_lite0" or
             "module.path:factory".
         folder: where the run is kept.
         target: None for the predicted class; "label" for the labels of the source, or the
             name of another of its columns; a list or 1-D tensor with one per
-            sample; else any target that `attribute` takes for all samples.
+            sample; "top:3" for the three largest outputs; else any target that `attribute` takes for all samples, or
+            for texts any that `explain_text` takes.
+        targets: a list of several targets that are explained for each sample, each in one of these forms but "top:3". The
+            arrays then have an axis of targets after that of samples.
         composite: the rules, or the name of a composite.
         keep: what is stored. `{"input": ...}` is "sum" over channels (the default), "full", "sum:28" for sums of 28 x 28
             blocks, or "none". Globs of layers have "channels" (summed over space), "full", "top:K" (the largest, with
             their indices), or a function of the layer's relevance (N, ...).
         number_format: "float16" or "int8", each with a float32 scale per map, or "float32".
-        batch_size: samples per forward pass. Batches do not cross units.
+        batch_size: samples per forward pass. Batches do not cross units. "auto" takes that of the run that is there, or
+            doubles it on the first samples until larger batches are not quicker or do not fit into memory, up to 64.
         unit: samples per unit; None chooses so that a unit takes at most 30 seconds and 128 MiB.
         loaders: threads that read samples ahead.
         processes: how many processes explain, each with its own network. Units are handed out one at a time; a process
@@ -79,11 +100,17 @@ def explain_dataset(
         limit: only so many of the first samples.
         max_bad: samples that may be quarantined before the run stops: a share, or a number; at least 10 where it is a share.
         retry_bad: whether to do again the units that have quarantined samples.
+        fresh: whether to delete the run in the folder first, and begin anew. Nothing is deleted if anything in the folder
+            was not written by a run, or if another process writes it.
         key: the keys of the samples as a list, a function from their number, or the name of a column; None takes relative
             paths, the keys of tar files, or row numbers.
         column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers; None finds
             it by its name.
         transform: a function from a Pillow image to an input (C, H, W), in place of the network's own preprocessing.
+        tokenizer: the tokenizer of a module that reads text. A network by name may bring its own.
+        max_length: cut texts to this many tokens, which is then the length of their rows; None takes what the network
+            reads, if that is not more than 1,024 tokens. Longer texts are quarantined then.
+        ledger: whether to keep what absorbed the residual of each sample, by cause.
         progress: whether to say on stderr what is done.
         said: is called with each line of progress, in place of stderr.
 
@@ -96,24 +123,66 @@ def explain_dataset(
         RelpropError: as in `attribute`, where no sample is at fault.
         ModuleNotFoundError: zarr is not installed.
     """
-    check(batch_size=batch_size, unit=unit, loaders=loaders, limit=limit, processes=processes)
+    place = Path(folder)
+    if isinstance(batch_size, str) and batch_size != AUTO:
+        raise InputError(f"batch_size must be a positive int, or 'auto'; got {batch_size!r}.")
+    known = batch_size_of(place) if batch_size == AUTO and not fresh else None
+    auto = batch_size == AUTO and known is None
+    batch: Any = (known or 1) if isinstance(batch_size, str) else batch_size
+    numbers = {"loaders": loaders, "limit": limit, "processes": processes, "max_length": max_length}
+    check(batch_size=batch, unit=unit, **numbers)
     mine = part_of(part)
     chosen = None if units is None else frozenset(units)
     allowed_of(max_bad, 0)
     if engine not in (None, "ray"):
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
-    given = Given(
-        source, model, target, composite, keep, number_format, batch_size, loaders, limit, key, transform, column
-    )
     spread = processes > 1 or engine is not None
+    if "://" in str(folder):
+        raise InputError(
+            f"the folder is one of this machine's file systems; got {str(folder)!r}. Mount the object store, or copy a finished "
+            "run there."
+        )
+    if spread and is_dispatched(model):
+        raise InputError("a model that lies on several devices is one process: leave out processes= and engine=.")
+    given = Given(
+        source, model, target, composite, keep, number_format, batch, loaders, limit, key, transform, column, targets, ledger,
+        tokenizer, max_length,
+    )  # fmt: skip
+    streamed = is_stream(source.dataset if isinstance(source, DataLoader) else source)
+    if streamed and (spread or part is not None or chosen is not None):
+        raise InputError(
+            "a source without a length is read from the start, by one process: leave out processes=, engine=, part= and "
+            "units=, or give it __len__ and __getitem__."
+        )
     sent = given.pickled() if spread else b""
     job, prints = prepared(given)
-    store = opened(Path(folder), job, prints, unit, say)
-    work = PendingUnits(
-        store, len(job.source), lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say
-    )
-    if engine == "ray":
+    if auto:
+        suitable = suitable_batch(job)
+        say(f"batches of {suitable} samples")
+        # a run that began at the same time has chosen for all of them
+        given = replace(given, batch_size=(None if fresh else batch_size_of(place)) or suitable)
+        sent = given.pickled() if spread else b""
+        job, prints = prepared(given)
+    sharded = is_sharded(job.model)
+    if sharded:
+        check_alone(processes=processes > 1, engine=engine, batch_size=auto, fresh=fresh, source=streamed)
+    if fresh:
+        specs_of(job)  # what stops the new run must not cost the old one
+        remove_run(place)
+    count = len(job.source) if isinstance(job.source, Source) else None
+
+    def pending_of(store: Store) -> PendingUnits:
+        wanted = lambda n: mine(n) and (chosen is None or n in chosen)  # noqa: E731
+        return PendingUnits(store, count, wanted, max_bad, retry_bad, say)
+
+    if sharded:
+        process_sharded(place, job, prints, unit, say, pending_of)
+        return DatasetRun(folder)
+    work = pending_of(opened(place, job, prints, unit, say))
+    if isinstance(job.source, SampleStream):
+        process_stream(work, job, job.source)
+    elif engine == "ray":
         from relprop.data import ray_engine
 
         ray_engine.process(work, sent, processes, gpus)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from relprop.data.sample_sources import source_of
+from relprop.data.sample_sources import Source, source_of
 from relprop.data.store import Store
 from relprop.errors import InputError, RelpropError
 from relprop.loading import models
@@ -42,6 +42,8 @@ def pictures_of(store: Store, source: Any, model: Any = None, transform: Any = N
             ) from error
     reading = picture_reading(torch.nn.Identity(), Pictures())
     found = source_of(source, loaded or Loaded(str(named), torch.nn.Identity(), None, *reading), None, transform)
+    if not isinstance(found, Source):
+        raise InputError("a source without a length gives no picture by its key: pass it as a list or a data set.")
     places = {key: n for n, key in enumerate(found.keys)}
     low, high = loaded.bounds() if loaded is not None else (None, None)
 

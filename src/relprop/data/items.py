@@ -20,9 +20,12 @@ INPUTS = ("image", "img", "picture", "pixel_values", "input", "inputs", "x", "jp
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One sample: the model's input without the axis of samples, its label if the source has one, and its columns."""
+    """One sample: the model's input, its label if the source has one, and its columns.
 
-    inputs: Tensor
+    The input is a tensor without the axis of samples, or the `Tokens` of a text.
+    """
+
+    inputs: Any
     label: Any = None
     columns: Mapping[str, Any] = field(default_factory=dict)
 

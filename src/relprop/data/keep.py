@@ -15,6 +15,8 @@ from torch import Tensor
 from relprop.errors import InputError
 
 FORMATS = ("float16", "float32", "int8")
+_CACHED = 2**16
+"""How many numbers are encoded at once: they stay in the processor's cache, which takes half the time."""
 _INPUT = re.compile(r"full|none|sum(:[1-9][0-9]*)?")
 _LAYER = re.compile(r"full|channels|top:[1-9][0-9]*")
 
@@ -53,8 +55,13 @@ class Keep:
         """The forms by name, for the fingerprint."""
         return {"input": self.input} | {name: spelled(how) for name, how in self.layers.items()}
 
-    def parts(self, values: Tensor, layers: Mapping[str, Any]) -> dict[str, Tensor]:
+    def parts(self, values: Tensor, layers: Mapping[str, Any], tokens: bool = False) -> dict[str, Tensor]:
         """The arrays that are stored of a batch, samples first, by name.
+
+        Args:
+            values: the relevance of the input.
+            layers: that of layers by path.
+            tokens: whether axis 1 is that of a text's tokens, over which "channels" sums, in place of the axes after it.
 
         Raises:
             InputError: a layer ran several times, or a form does not fit the shape.
@@ -71,6 +78,8 @@ class Keep:
                 order = flat.abs().argsort(dim=1, descending=True, stable=True)[:, : int(how[4:])]
                 found[f"{_name(path)}.index"] = order
                 found[f"{_name(path)}.value"] = flat.gather(1, order)
+            elif how == "channels" and tokens:
+                found[_name(path)] = relevance.sum(1) if relevance.ndim > 2 else relevance
             elif how == "channels":
                 found[_name(path)] = relevance.flatten(2).sum(2) if relevance.ndim > 2 else relevance
             elif how == "full":
@@ -116,16 +125,22 @@ def encode(values: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray | None
 
     Plain float16 would flush most of a map to 0, whose numbers are often below 6e-8.
     """
-    values = values.astype(np.float32)
+    values = values.astype(np.float32, copy=False)
     if form == "float32":
         return values, None
-    axes = tuple(range(1, values.ndim))
-    scale = np.abs(values).max(axis=axes) if values.size else np.zeros(len(values), np.float32)
-    divisor = np.where(scale > 0, scale, 1).reshape(-1, *[1] * len(axes))
-    part = values / divisor
-    if form == "float16":
-        return part.astype(np.float16), scale.astype(np.float32)
-    return np.rint(np.sign(part) * np.sqrt(np.abs(part)) * 127).astype(np.int8), scale.astype(np.float32)
+    stored = np.empty(values.shape, form)
+    scale = np.zeros(len(values), np.float32)
+    size = max(int(np.prod(values.shape[1:])), 1)
+    step = max(_CACHED // size, 1)
+    for start in range(0, len(values) if values.size else 0, step):
+        some = values[start : start + step].reshape(-1, size)
+        largest = np.abs(np.maximum(some.max(1), -some.min(1)))  # never -0.0
+        scale[start : start + step] = largest
+        part = some / np.where(largest > 0, largest, 1)[:, None]
+        if form == "int8":
+            part = np.rint(np.sign(part) * np.sqrt(np.abs(part)) * 127)
+        stored[start : start + step] = part.reshape(-1, *values.shape[1:])
+    return stored, scale
 
 
 def decode(stored: np.ndarray, scale: Any, form: str) -> np.ndarray:
@@ -135,7 +150,8 @@ def decode(stored: np.ndarray, scale: Any, form: str) -> np.ndarray:
     part = stored.astype(np.float32)
     if form == "int8":
         part = (np.sign(part) * (part / 127) ** 2).astype(np.float32)
-    return part * np.asarray(scale, np.float32).reshape(-1, *[1] * (stored.ndim - 1))
+    each = np.asarray(scale, np.float32)
+    return part * each.reshape(*each.shape, *[1] * (stored.ndim - each.ndim))
 
 
 def spelled(value: Any) -> str:

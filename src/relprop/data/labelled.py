@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from relprop.data.chunks import content
-from relprop.data.store import ARRAYS, Store
+from relprop.data.shards import ARRAYS
+from relprop.data.store import Store
 from relprop.optional import library
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
-from collections import Counter, deque
+import time
+from collections import Counter
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from relprop.data.explaining import SampleJob, explain_unit
+from relprop.data.explaining import explain_unit
+from relprop.data.leases import Leases
 from relprop.data.preparing import Given, prepared
-from relprop.data.processing import PendingUnits, do_unit
-from relprop.data.store import Store
+from relprop.data.processing import WAIT, PendingUnits, UnitQueue, do_unit
+from relprop.data.sample_job import SampleJob
+from relprop.data.store import Store, Unit
 from relprop.errors import InputError, RelpropError
 from relprop.rendering.visible import quoted
 
@@ -33,34 +36,36 @@ def process(work: PendingUnits, given: bytes, count: int) -> None:
         InputError: processes die before their first unit, or a unit kills them and no sample of it does so alone.
         RelpropError: what a process raised.
     """
-    workers = _Workers(work, given)
-    todo, deaths = deque(work.todo), Counter[int]()
+    workers, deaths = _Workers(work, given), Counter[int]()
     condemned: dict[int, set[int]] = {}
-    busy: dict[_Worker, int] = {}
-    try:
-        idle = workers.several(min(count, len(todo)))
-        while todo or busy:
-            while idle and todo:
-                worker, unit = idle.pop(), todo.popleft()
-                worker.send(("unit", unit.number, work.first, sorted(condemned.get(unit.number, ()))))
-                busy[worker] = unit.number
-            for worker in _ready(list(busy)):
-                number = busy.pop(worker)
-                answer = worker.answer()
-                if answer is not None:
-                    work.finished(answer)
-                    idle.append(worker)
-                    continue
-                deaths[number] += 1
-                work.say(f"a process died by {worker.how()} in unit {number} and is started again")
-                if deaths[number] >= _DEATHS:
-                    condemned.setdefault(number, set()).add(
-                        _culprit(workers, work, number, condemned.get(number, set()))
-                    )
-                todo.appendleft(work.units[number])
-                idle.append(workers.start())
-    finally:
-        workers.stop()
+    busy: dict[_Worker, Unit] = {}
+    with Leases(work.store.folder) as leases:
+        queue = UnitQueue(work, leases)
+        try:
+            idle = workers.several(min(count, len(queue)))
+            while queue or busy:
+                while idle and (unit := queue.take()) is not None:
+                    worker = idle.pop()
+                    worker.send(("unit", unit.number, work.first, sorted(condemned.get(unit.number, ()))))
+                    busy[worker] = unit
+                if not busy:
+                    time.sleep(WAIT if queue else 0)
+                for worker in _ready(list(busy), WAIT if queue and idle else None):
+                    unit, answer = busy.pop(worker), worker.answer()
+                    if answer is not None:
+                        work.finished(answer)
+                        queue.done(unit)
+                        idle.append(worker)
+                        continue
+                    deaths[unit.number] += 1
+                    work.say(f"a process died by {worker.how()} in unit {unit.number} and is started again")
+                    if deaths[unit.number] >= _DEATHS:
+                        known = condemned.setdefault(unit.number, set())
+                        known.add(_culprit(workers, work, unit.number, set(known)))
+                    queue.again(unit)
+                    idle.append(workers.start())
+        finally:
+            workers.stop()
 
 
 def _culprit(workers: _Workers, work: PendingUnits, number: int, known: set[int]) -> int:
@@ -184,9 +189,9 @@ class _Workers:
             worker.stop()
 
 
-def _ready(workers: list[_Worker]) -> list[_Worker]:
+def _ready(workers: list[_Worker], seconds: float | None) -> list[_Worker]:
     by = {worker.pipe: worker for worker in workers}
-    return [by[pipe] for pipe in wait(list(by))]  # type: ignore[index]
+    return [by[pipe] for pipe in wait(list(by), seconds)] if by else []  # type: ignore[index]
 
 
 def _serve(pipe: Any, folder: Path, threads: int, place: int) -> None:

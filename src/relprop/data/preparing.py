@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from relprop.composites import Composite
-from relprop.data.explaining import SampleJob, specs_of
+from relprop.data.asked_targets import AskedTargets
+from relprop.data.explaining import specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
+from relprop.data.sample_job import LEDGER, SampleJob
 from relprop.data.sample_sources import Source, source_of
-from relprop.data.store import Spec, Store, create
+from relprop.data.shards import Spec
+from relprop.data.store import Store, create
+from relprop.data.text_job import TextJob, width_of
+from relprop.data.text_samples import vocabulary, vocabulary_sha256
 from relprop.errors import InputError
 from relprop.loading import models
-from relprop.loading.network import Loaded, Pictures, picture_reading
+from relprop.loading.network import Loaded, Pictures, no_picture, picture_reading
 from relprop.rendering.visible import quoted
 from relprop.results.files.fingerprint import weights_sha256
 from relprop.results.identity import Identity
@@ -44,6 +50,10 @@ class Given:
     key: Any
     transform: Any
     column: Any = None
+    targets: Any = None
+    ledger: bool = False
+    tokenizer: Any = None
+    max_length: int | None = None
 
     def pickled(self) -> bytes:
         """Itself, for another process.
@@ -51,7 +61,7 @@ class Given:
         Raises:
             InputError: a part of it cannot be sent there.
         """
-        for name in ("source", "model", "target", "composite", "keep", "key", "transform"):
+        for name in ("source", "model", "target", "targets", "composite", "keep", "key", "transform", "tokenizer"):
             try:
                 pickle.dumps(getattr(self, name))
             except Exception as error:  # whatever an object raises
@@ -73,26 +83,44 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
             f"number_format is {', '.join(FORMATS)}; got {given.number_format!r}. float16 and int8 have a scale for each "
             "map."
         )
-    loaded, name = _loaded(given.model)
-    found = source_of(given.source, loaded, given.key, given.transform, given.column, given.target)
-    if given.limit is not None:
-        found = Source(found.kind, found.keys[: given.limit], found.read, found.columns)
-    target = given.target.tolist() if isinstance(given.target, Tensor) else given.target
-    if isinstance(target, list) and len(target) != len(found):
-        raise InputError(f"target= has {len(target)} targets, and the source {len(found)} samples.")
-    kept = Keep.of({"input": "sum"} if given.keep is None else given.keep)
-    job = SampleJob(
-        loaded.model, found, target, given.composite, kept, given.number_format, given.batch_size, given.loaders
+    loaded, name = _loaded(given.model, given.tokenizer)
+    found = source_of(
+        given.source, loaded, given.key, given.transform, given.column, given.target, given.max_length, given.limit
     )
+    asked = AskedTargets.of(given.target, given.targets, len(found) if isinstance(found, Source) else None)
+    kept = Keep.of({"input": "sum"} if given.keep is None else given.keep)
+    parts = {
+        "model": loaded.model, "source": found, "asked": asked, "composite": given.composite, "keep": kept,
+        "form": given.number_format, "batch": given.batch_size, "loaders": given.loaders, "ledger": given.ledger,
+        "halving": not any(hasattr(p, "to_local") for p in loaded.model.parameters()),
+    }  # fmt: skip
+    job = SampleJob(**parts) if loaded.tokenizer is None else _text_job(parts, loaded, given.max_length)
     prints = {
         "model": name, "weights_sha256": weights_sha256(loaded.model), "composite": _composite(given.composite),
-        "target": _target(target), "keep": kept.described(), "number_format": given.number_format,
+        "target": asked.described(), "keep": kept.described(), "number_format": given.number_format,
         "batch_size": given.batch_size, "transform": None if given.transform is None else spelled(given.transform),
         "dtype": _dtype(loaded.model), "device": _device_kind(loaded.model), "source": found.kind,
     }  # fmt: skip
     if given.column is not None:
-        prints["column"] = given.column
+        prints["column"] = given.column if isinstance(given.column, str) else list(given.column)
+    if given.ledger:
+        prints["ledger"] = True
+    if isinstance(job, TextJob):
+        prints |= {"vocabulary_sha256": vocabulary_sha256(loaded.tokenizer), "max_length": given.max_length}
     return job, prints
+
+
+def _text_job(parts: dict[str, Any], loaded: Loaded, max_length: int | None) -> TextJob:
+    """What is done with texts.
+
+    Raises:
+        InputError: their relevance is to be kept in a form that texts do not have.
+    """
+    form = parts["keep"].input
+    if form not in ("sum", "none"):
+        raise InputError(f"keep['input'] of texts is 'sum', a number for each token, or 'none'; got {form!r}.")
+    width = width_of(loaded.model, loaded.tokenizer, max_length)
+    return TextJob(**parts, tokenizer=loaded.tokenizer, width=width)
 
 
 def check(**given: Any) -> None:
@@ -102,25 +130,45 @@ def check(**given: Any) -> None:
         InputError: one is none.
     """
     for name, value in given.items():
-        if value is None and name in ("unit", "limit"):
+        if value is None and name in ("unit", "limit", "max_length"):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} must be a positive int; got {value!r}.")
 
 
-def opened(folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None]) -> Store:
-    """The store of the run: made if there is none, else compared with what is asked for."""
+def opened(
+    folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None],
+    found: tuple[list[Spec], list[int], float] | None = None,
+) -> Store:  # fmt: skip
+    """The store of the run: made if there is none, else compared with what is asked for.
+
+    Args:
+        folder: where it is.
+        job: what is done with each sample.
+        prints: the fingerprint.
+        unit: samples per unit, or None.
+        say: is called with each line of progress.
+        found: what `specs_of` gives, if that is known.
+    """
     if not (folder / "run.json").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first.")
-        specs, shape, seconds = specs_of(job)
-        size = unit or _unit_size(specs, seconds, job.batch)
-        _check_room(folder, specs, len(job.source), say)
-        about = {
-            "fingerprint": prints, "lengths": [len(job.source)], "keys_sha256": job.source.digest(len(job.source)),
+        specs, shape, seconds = found or specs_of(job)
+        source = job.source
+        count = len(source) if isinstance(source, Source) else None
+        size = unit or _unit_size(specs, seconds, job.batch, 0 if count else 4 * math.prod(shape))
+        _check_room(folder, specs, count, say)
+        about: dict[str, Any] = {
+            "fingerprint": prints, "lengths": [] if count is None else [count],
+            "keys_sha256": source.digest(len(source)) if isinstance(source, Source) else None,
             "unit": size, "input_shape": shape, "number_format": job.form, "versions": versions(),
         }  # fmt: skip
-        create(folder, about, specs)
+        if job.asked.several:
+            about["targets"] = len(job.asked)
+        if job.ledger:
+            about["causes"] = list(LEDGER)
+        names = vocabulary(job.tokenizer) if isinstance(job, TextJob) else None
+        create(folder, about, specs, names)
     store = Store(folder)
     for name in dict.fromkeys((*prints, *store.about["fingerprint"])):
         value, before = prints.get(name), store.about["fingerprint"].get(name)
@@ -128,7 +176,8 @@ def opened(folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | Non
             raise InputError(f"{quoted(folder)} holds another run, whose {name} is {before!r}; this one has {value!r}.")
     if unit is not None and unit != store.size:
         raise InputError(f"{quoted(folder)} holds a run with {store.size} samples per unit; this one has {unit}.")
-    _same_source(store, job.source)
+    if isinstance(job.source, Source):  # a stream is compared while it is read
+        _same_source(store, job.source)
     return store
 
 
@@ -149,34 +198,47 @@ def _same_source(store: Store, source: Source) -> None:
         store.grow(len(source))
 
 
-def _unit_size(specs: list[Spec], seconds: float, batch: int) -> int:
-    """Samples per unit: whole batches, within the bounds on time and bytes."""
-    most = min(_BYTES // max(sum(spec.bytes for spec in specs), 1), int(_SECONDS / max(seconds, 1e-6)), _MOST)
+def _unit_size(specs: list[Spec], seconds: float, batch: int, held: int) -> int:
+    """Samples per unit: whole batches, within the bounds on time and bytes.
+
+    Args:
+        specs: the arrays.
+        seconds: what a sample takes.
+        batch: samples per forward pass.
+        held: bytes of each sample that are in memory until its unit is done.
+    """
+    each = max(sum(spec.bytes for spec in specs), held, 1)
+    most = min(_BYTES // each, int(_SECONDS / max(seconds, 1e-6)), _MOST)
     return max(most // batch, 1) * batch
 
 
-def _check_room(folder: Path, specs: list[Spec], count: int, say: Callable[[str], None]) -> None:
+def _check_room(folder: Path, specs: list[Spec], count: int | None, say: Callable[[str], None]) -> None:
     """Says how many bytes the run takes before compression, and refuses it if they are more than there are."""
     each = sum(spec.bytes for spec in specs)
     place = folder if folder.exists() else next(p for p in folder.absolute().parents if p.exists())
     free = shutil.disk_usage(place).free
-    say(f"{each:,} bytes per sample before compression, {each * count:,} in all; {free:,} are free.")
-    if each * count > free:
+    total = "" if count is None else f"{each * count:,} in all; "
+    say(f"{each:,} bytes per sample before compression; {total}{free:,} are free.")
+    if each * (count or 1) > free:
         raise InputError(
-            f"the run takes up to {each * count:,} bytes, and {quoted(place)} has {free:,}: keep less, such as "
+            f"the run takes up to {each * (count or 1):,} bytes, and {quoted(place)} has {free:,}: keep less, such as "
             "keep={'input': 'sum:28'}."
         )
 
 
-def _loaded(model: Any) -> tuple[Loaded, str]:
+def _loaded(model: Any, tokenizer: Any) -> tuple[Loaded, str]:
     if isinstance(model, str):
         found = models.load(model)
-        if found.tokenizer is not None:
-            raise InputError(f"{model} reads text; runs over data sets are for networks of one tensor.")
+        if tokenizer is not None:
+            if found.tokenizer is None and not models.may_read_text(model):
+                raise InputError(f"tokenizer= is for networks that read text; got {model!r}.")
+            found = replace(found, tokenizer=tokenizer)
         return found, model
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a torch.nn.Module, or a network by name; got {type(model).__name__}.")
     name = Identity.of(model).name
+    if tokenizer is not None:
+        return Loaded(name, model, None, no_picture, no_picture, tokenizer), name
     return Loaded(name, model, None, *picture_reading(model, Pictures())), name
 
 
@@ -186,10 +248,6 @@ def _composite(composite: Any) -> Any:
     if not isinstance(composite, Composite):
         raise InputError(f"composite is a name or a Composite; got {composite!r}.")
     return [composite.name, *(f"{place}: {spelled(rule)}" for place, rule in composite.entries)]
-
-
-def _target(target: Any) -> Any:
-    return target if target is None or isinstance(target, (str, int)) else spelled(target)
 
 
 def _dtype(model: nn.Module) -> str:

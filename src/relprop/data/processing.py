@@ -8,13 +8,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from relprop.data.explaining import SampleJob, explain_unit
+from relprop.data.explaining import Done, explain_unit
+from relprop.data.leases import Leases
+from relprop.data.sample_job import SampleJob
 from relprop.data.store import Store, Unit
 from relprop.errors import InputError
 from relprop.rendering.visible import quoted
 
 _FEW_BAD = 10
 """A share of a small source would allow none: so many samples may be quarantined whatever the share."""
+WAIT = 0.2
+"""Seconds until units that other runs have at hand are looked at again."""
 _LAST = 60.0
 """Seconds of which the speed is told."""
 
@@ -82,7 +86,7 @@ class PendingUnits:
 
     Args:
         store: the run.
-        count: the samples of the source.
+        count: the samples of the source; None if it does not tell.
         mine: which units are to do here.
         max_bad: samples that may be quarantined, as a share or a number.
         retry_bad: whether to do again what has quarantined samples.
@@ -90,10 +94,10 @@ class PendingUnits:
     """
 
     def __init__(
-        self, store: Store, count: int, mine: Callable[[int], bool], max_bad: Any, retry_bad: bool, say: Callable[[str], None]
+        self, store: Store, count: int | None, mine: Callable[[int], bool], max_bad: Any, retry_bad: bool, say: Callable[[str], None]
     ) -> None:  # fmt: skip
         store.tidy()
-        self.store, self.say, self.allowed = store, say, allowed_of(max_bad, count)
+        self.store, self.say, self.max_bad, self.count = store, say, max_bad, count
         done, units = store.done(), store.units()
         if retry_bad:
             for unit in units:
@@ -109,7 +113,22 @@ class PendingUnits:
         self.last: deque[tuple[float, int]] = deque([(self.began, 0)])
         self.seconds: dict[str, float] = {}
         finished = sum(len(unit.samples) for unit in units if unit.number in done)
-        say(f"{finished} of {count} samples are done; {self.left} are to do here.")
+        if count is None:
+            say(f"{finished} samples are done; the source does not tell how many there are.")
+        else:
+            say(f"{finished} of {count} samples are done; {self.left} are to do here.")
+
+    def add(self, unit: Unit) -> None:
+        """Adds a unit of samples that have come."""
+        self.units[unit.number] = unit
+        self.todo.append(unit)
+        self.left += len(unit.samples)
+
+    def elsewhere(self, unit: Unit, record: dict[str, Any]) -> None:
+        """Counts a unit that another run on this folder has done meanwhile."""
+        self.first = False
+        self.left -= len(unit.samples)
+        self.bad += len(record["quarantined"])
 
     def finished(self, did: Did) -> None:
         """Counts a unit, and says how far the run is.
@@ -129,19 +148,20 @@ class PendingUnits:
             self.last.popleft()
         rate = (self.did - self.last[0][1]) / max(now - self.last[0][0], 1e-9)
         slow = max(self.seconds, key=lambda name: self.seconds[name])
+        known = self.count is not None
         data = {
-            "done": self.did, "left": self.left, "bad": self.bad, "samples_per_second": rate,
-            "seconds_left": self.left / rate, "bytes": self.bytes, "most_time_in": slow,
+            "done": self.did, "left": self.left if known else None, "bad": self.bad, "samples_per_second": rate,
+            "seconds_left": self.left / rate if known else None, "bytes": self.bytes, "most_time_in": slow,
         }  # fmt: skip
-        text = (
-            f"{self.did} done, {self.left} to do, {self.bad} bad, {rate:.1f} samples/s, {self.left / rate:.0f} s to go, "
-            f"{self.bytes:,} bytes, most time in {slow}"
-        )
+        left = f"{self.left} to do, " if known else ""
+        to_go = f"{self.left / rate:.0f} s to go, " if known else ""
+        text = f"{self.did} done, {left}{self.bad} bad, {rate:.1f} samples/s, {to_go}{self.bytes:,} bytes, most time in {slow}"
         self.say(ProgressLine(text, data))
-        if self.bad > self.allowed:
+        of = self.count if self.count is not None else sum(len(unit.samples) for unit in self.units.values())
+        if self.bad > (allowed := allowed_of(self.max_bad, of)):
             key, why = next(iter(did.quarantined.items()), ("", ""))
             raise InputError(
-                f"{self.bad} samples are quarantined, more than max_bad allows ({self.allowed}). The last: {quoted(key)}: "
+                f"{self.bad} samples are quarantined, more than max_bad allows ({allowed}). The last: {quoted(key)}: "
                 f"{why} What is done stays; a larger max_bad goes on."
             )
 
@@ -161,11 +181,26 @@ def do_unit(store: Store, job: SampleJob, unit: Unit, first: bool, condemned: Co
     """
     start = time.perf_counter()
     result = explain_unit(job, unit.samples, store.about["input_shape"], store.specs, store.size, condemned)
-    if first and len(result.quarantined) == len(unit.samples):
+    if first:
+        check_first(result, unit)
+    return written(store, job, unit, result, start)
+
+
+def check_first(result: Done, unit: Unit) -> None:
+    """Refuses a first unit that is bad as a whole: it is hardly its samples' fault.
+
+    Raises:
+        InputError: it is.
+    """
+    if len(result.quarantined) == len(unit.samples):
         key, why = next(iter(result.quarantined.items()))
         raise InputError(
             f"no sample of the first unit can be explained, so none is put aside. The first is {quoted(key)}: {why}"
         )
+
+
+def written(store: Store, job: SampleJob, unit: Unit, result: Done, start: float) -> Did:
+    """Writes a unit that was explained since a time."""
     writing = time.perf_counter()
     about = {
         "quarantined": result.quarantined, "batch": result.batch, "composite": result.composite,
@@ -176,7 +211,58 @@ def do_unit(store: Store, job: SampleJob, unit: Unit, first: bool, condemned: Co
     return Did(unit.number, result.quarantined, size, seconds)
 
 
+class UnitQueue:
+    """The units that are to do, handed out one at a time; those that another run has at hand come last.
+
+    Args:
+        work: the units.
+        leases: what keeps other runs from the units that are handed out.
+    """
+
+    def __init__(self, work: PendingUnits, leases: Leases) -> None:
+        self.work, self.leases, self.todo = work, leases, deque(work.todo)
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+    def take(self) -> Unit | None:
+        """The next unit; None if other runs have all that are left at hand."""
+        for _ in range(len(self.todo)):
+            unit = self.todo.popleft()
+            mine = self.leases.take(_lease(unit))
+            record = self.work.store.record(unit.number)
+            if record is not None:
+                self.work.elsewhere(unit, record)
+                self.done(unit, mine)
+            elif mine:
+                return unit
+            else:
+                self.todo.append(unit)
+        return None
+
+    def done(self, unit: Unit, mine: bool = True) -> None:
+        """Says that a unit is done."""
+        if mine:
+            self.leases.release(_lease(unit))
+
+    def again(self, unit: Unit) -> None:
+        """Puts a unit back, to be done next."""
+        self.done(unit)
+        self.todo.appendleft(unit)
+
+
+def _lease(unit: Unit) -> str:
+    return f"{unit.number:06d}"
+
+
 def process(work: PendingUnits, job: SampleJob) -> None:
     """Does all units in this process."""
-    for unit in work.todo:
-        work.finished(do_unit(work.store, job, unit, work.first))
+    with Leases(work.store.folder) as leases:
+        queue = UnitQueue(work, leases)
+        while queue:
+            unit = queue.take()
+            if unit is not None:
+                work.finished(do_unit(work.store, job, unit, work.first))
+                queue.done(unit)
+            elif queue:
+                time.sleep(WAIT)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from relprop.data.items import Item, Reading, plain
+from relprop.data.sample_streams import SampleStream, is_stream
 from relprop.data.tabular import TABLES, key_column, read_table
 from relprop.data.tar_shards import read_shards
+from relprop.data.text_samples import TextReading, texts_of
 from relprop.errors import InputError
 from relprop.loading.network import Loaded
 from relprop.loading.samples import PICTURES, read
@@ -36,12 +39,14 @@ class Source:
         keys: the key of each sample.
         read: gives a sample by its number. It may be called from several threads.
         columns: the names of its columns, any of which may hold the targets.
+        row: gives the columns of a sample without its input; None where that takes no less than reading it.
     """
 
     kind: str
     keys: Sequence[str]
     read: Callable[[int], Item]
     columns: Sequence[str] = ()
+    row: Callable[[int], Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -55,19 +60,22 @@ class Source:
 
 
 def source_of(
-    given: Any, loaded: Loaded, key: Any = None, transform: Any = None, column: Any = None, target: Any = None
-) -> Source:
+    given: Any, loaded: Loaded, key: Any = None, transform: Any = None, column: Any = None, target: Any = None,
+    max_length: int | None = None, limit: int | None = None,
+) -> Source | SampleStream:  # fmt: skip
     """The source that an argument describes.
 
     Args:
-        given: a folder, a list of paths, a table, tar files, a `.npy` file, a tensor, a data set with a length, or a
-            `DataLoader`.
-        loaded: the network, which says how its pictures are read.
+        given: a folder, a list of paths, a table, tar files, a `.npy` file, a tensor, a data set, a `DataLoader`,
+            or any iterable; for networks of text, what `texts_of` takes.
+        loaded: the network, which says how its pictures or texts are read.
         key: the keys as a list, a function from a sample's number to its key, or the name of a column; None takes paths
             and numbers.
         transform: a function from a Pillow image to the network's input, instead of its own preprocessing.
         column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers.
         target: the target of the run: a column of that name is not an input.
+        max_length: texts are cut to this many tokens.
+        limit: only so many of the first samples.
 
     Raises:
         InputError: it is none of these, it is empty, it shuffles, or two keys are equal.
@@ -78,12 +86,25 @@ def source_of(
         and not (isinstance(column, (list, tuple)) and column and all(isinstance(one, str) for one in column))
     ):
         raise InputError(f"column is the name of a column, or a list of names; got {column!r}.")
-    found = _found(given, Reading(loaded, transform, column), target)
+    if isinstance(given, str) and "://" in given:
+        raise InputError(
+            f"sources are on this machine's file systems; got {given!r}. Mount it, or pass an iterable that reads from there."
+        )
+    texts = None if loaded.tokenizer is None else TextReading(loaded.tokenizer, max_length, column)
+    if texts is not None and transform is not None:
+        raise InputError("transform= is for pictures, and the network reads text.")
+    reading = Reading(loaded, transform, column)
+    if isinstance(given, DataLoader) and is_stream(given.dataset):
+        return SampleStream(given.dataset, partial(_collated, given.collate_fn), key, limit)
+    if not isinstance(given, DataLoader) and is_stream(given):
+        return SampleStream(given, (texts or reading).item, key, limit)
+    found = Source(*texts_of(given, texts)) if texts is not None else _found(given, reading, target)
     if not len(found):
         raise InputError(f"the source {_named(given)} is empty.")
     if key is not None:
         if isinstance(key, str):
-            keys = key_column(key, found.columns, found.read, len(found))
+            row = found.row or (lambda n: found.read(n).columns)
+            keys = key_column(key, found.columns, row, len(found))
         else:
             keys = [str(key(n)) for n in range(len(found))] if callable(key) else [str(one) for one in key]
         if len(keys) != len(found):
@@ -93,7 +114,7 @@ def source_of(
     if twice:
         names = ", ".join(map(quoted, twice[:_SHOWN]))
         raise InputError(f"keys must differ, and these stand for several samples: {names}. Give others with key=.")
-    return found
+    return found if limit is None else Source(found.kind, found.keys[:limit], found.read, found.columns, found.row)
 
 
 def _found(given: Any, reading: Reading, target: Any) -> Source:
@@ -113,7 +134,7 @@ def _found(given: Any, reading: Reading, target: Any) -> Source:
         return Source("data set", _numbers(len(given)), lambda n: reading.item(given[n]), names)
     raise InputError(
         "a source is a folder, a list of paths, a table (.csv, .jsonl, .parquet), tar files, a .npy file, a tensor, a data "
-        f"set with __len__ and __getitem__, or a DataLoader; got {type(given).__name__}."
+        f"set with __len__ and __getitem__, a DataLoader, or an iterable; got {type(given).__name__}."
     )
 
 
@@ -169,24 +190,24 @@ def _of_array(array: Any) -> Source:
 def _of_loader(loader: Any) -> Source:
     """The data set of a loader, sample by sample, through its `collate_fn`."""
     dataset, sampler = loader.dataset, loader.sampler
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise InputError(
-            "the DataLoader reads an iterable data set, whose samples have no number: pass a data set with one."
-        )
     if not isinstance(sampler, SequentialSampler):
         raise InputError(
             f"the DataLoader takes its samples by a {type(sampler).__name__}: their order must be the same in every run, "
             "so that a run can continue where it stopped. Pass shuffle=False, or the data set itself."
         )
-    collate = loader.collate_fn
 
     def one(n: int) -> Item:
-        batch = collate([dataset[n]])
-        if isinstance(batch, (list, tuple)) and len(batch) == 2:
-            return Item(batch[0][0], plain(batch[1][0]))
-        return Item(batch[0])
+        return _collated(loader.collate_fn, dataset[n])
 
     return Source("data set", _numbers(len(dataset)), one)
+
+
+def _collated(collate: Callable[[Any], Any], found: Any) -> Item:
+    """A sample as the only one of a batch that a loader makes."""
+    batch = collate([found])
+    if isinstance(batch, (list, tuple)) and len(batch) == 2:
+        return Item(batch[0][0], plain(batch[1][0]))
+    return Item(batch[0])
 
 
 def _numbers(count: int) -> list[str]:

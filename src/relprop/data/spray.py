@@ -17,6 +17,7 @@ from relprop.data.clustering import CENTRAL, Found, by_prototypes, exact
 from relprop.data.keep import of_input
 from relprop.data.store import EXPLAINED, Store
 from relprop.data.strategies import COLUMNS, Strategies, table
+from relprop.data.text_strategies import TOKENS, WORDS, text_vectors
 from relprop.errors import InputError
 from relprop.rendering.visible import visible
 
@@ -88,6 +89,7 @@ class SprayArguments:
     view: str | None
     prototypes: int | None
     seed: int
+    which: int = 0
 
 
 def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: SprayArguments) -> Spray:
@@ -104,22 +106,27 @@ def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: SprayArgum
         ModuleNotFoundError: scikit-learn is not installed.
     """
     _check(asked)
-    name = _array(store, asked.on)
-    groups = _groups(store, keys, rows, asked.by)
-    good = store.array("status")[:][rows] == EXPLAINED
+    texts = any(spec.name == "tokens.id" for spec in store.specs) and asked.on in (None, WORDS, TOKENS)
+    name = _array(store, None if texts else asked.on)
+    which = _which(store, asked.which)
+    groups = _groups(store, keys, rows, asked.by, which)
+    good = store.read("status", slice(None))[rows] == EXPLAINED
     found = []
     for target in dict.fromkeys(sorted(groups[good].tolist())):
         chosen = np.flatnonzero(good & (groups == target))
         if len(chosen) <= 2 * asked.neighbours:
             continue
-        vectors = partial(_vectors, store, name, rows[chosen], asked.size)
+        vectors = (
+            partial(text_vectors, store, rows[chosen], which or 0, asked.on or WORDS) if texts
+            else partial(_vectors, store, name, rows[chosen], asked.size, which)
+        )  # fmt: skip
         many = asked.prototypes or (_PROTOTYPES if len(chosen) > EXACT else None)
         rest = (asked.neighbours, asked.method, asked.view, asked.seed)
         if many is not None and many < len(chosen):
             clusters = by_prototypes(vectors, len(chosen), many, *rest)
         else:
             clusters = exact(np.concatenate(list(vectors())), *rest)
-        found.append(_strategies(target, [keys[int(n)] for n in chosen], rows[chosen], clusters))
+        found.append(_strategies(target, [keys[int(n)] for n in chosen], rows[chosen], clusters, which or 0))
     if not found:
         raise InputError(
             f"no class has more than {2 * asked.neighbours} samples, twice the neighbours: explain more, or ask for fewer."
@@ -152,14 +159,23 @@ def _array(store: Store, on: str | None) -> str:
     return name
 
 
-def _groups(store: Store, keys: Sequence[str], rows: np.ndarray, by: Any) -> np.ndarray:
+def _which(store: Store, which: int) -> int | None:
+    """Which of several targets is meant; None if there is one."""
+    count = store.about.get("targets")
+    if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < (count or 1):
+        raise InputError(f"which is the number of a target, 0 to {(count or 1) - 1}; got {which!r}.")
+    return None if count is None else which
+
+
+def _groups(store: Store, keys: Sequence[str], rows: np.ndarray, by: Any, which: int | None) -> np.ndarray:
     """The class of each sample."""
     if isinstance(by, str) and by == "target":
-        return np.asarray(store.array("target")[:][rows])
+        found = store.read("target", slice(None))[rows]
+        return found if which is None else found[:, which]
     if isinstance(by, str) and by == "predicted":
         if "top.index" not in {spec.name for spec in store.specs}:
             raise InputError("by='predicted' needs a network whose outputs are (N, classes): take by='target'.")
-        return np.asarray(store.array("top.index")[:, 0][rows])
+        return store.read("top.index", slice(None))[:, 0][rows]
     if isinstance(by, str) or not hasattr(by, "__len__"):
         raise InputError(f"by is 'predicted', 'target', a dict from keys to classes, or a list of them; got {by!r}.")
     if hasattr(by, "keys"):
@@ -171,11 +187,12 @@ def _groups(store: Store, keys: Sequence[str], rows: np.ndarray, by: Any) -> np.
     return np.asarray(by)
 
 
-def _vectors(store: Store, name: str, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def _vectors(store: Store, name: str, rows: np.ndarray, size: int, which: int | None) -> Iterator[np.ndarray]:
     """Vectors of length 1, one for each sample: the sums of `size` x `size` blocks of its map, or a layer's vector."""
     for start in range(0, len(rows), _ROWS):
         some = rows[start : start + _ROWS]
         part = decoded(store, name, some).astype(np.float32)
+        part = part if which is None else part[:, which]
         if name == "maps" and part.ndim >= 3:
             part = part[:, None] if part.ndim == 3 else part
             part = of_input(torch.from_numpy(part), f"sum:{min(size, *part.shape[2:])}").numpy()
@@ -184,7 +201,7 @@ def _vectors(store: Store, name: str, rows: np.ndarray, size: int) -> Iterator[n
         yield found / np.where(lengths > 0, lengths, 1)
 
 
-def _strategies(target: Any, keys: list[str], rows: np.ndarray, found: Found) -> Strategies:
+def _strategies(target: Any, keys: list[str], rows: np.ndarray, found: Found, which: int) -> Strategies:
     sizes, central = [], []
     for cluster in range(found.clusters.max() + 1):
         inside = np.flatnonzero(found.clusters == cluster)
@@ -192,7 +209,7 @@ def _strategies(target: Any, keys: list[str], rows: np.ndarray, found: Found) ->
         central.append([keys[n] for n in inside[np.argsort(found.off[inside], kind="stable")[:CENTRAL]]])
     return Strategies(
         target, keys, rows, found.clusters, sizes, central, float(found.eigenvalues[1]), found.silhouette, float("nan"),
-        found.eigenvalues, found.embedding, found.view, found.prototypes,
+        found.eigenvalues, found.embedding, found.view, found.prototypes, which,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from relprop.data.chunks import decoded
 from relprop.data.explained_pictures import pictures_of
 from relprop.data.store import Store
 from relprop.data.strategies import COLUMNS, Strategies, table
+from relprop.data.text_strategies import text_clusters_html
 from relprop.errors import InputError
 from relprop.rendering import html
 from relprop.rendering.figures import figure
@@ -37,10 +38,14 @@ def page(store: Store, classes: Sequence[Strategies], most: int, source: object,
     Raises:
         InputError: the run keeps no maps over height and width.
     """
-    check_maps(store)
+    texts = any(spec.name == "tokens.id" for spec in store.specs)
+    if not texts:
+        check_maps(store)
+    elif source is not None:
+        raise InputError("source= is for pictures; a run over texts holds its tokens.")
     picture = pictures_of(store, source, None, transform) if source is not None else None
     body = [f"<p>{html.text(_ABOUT)}</p>", f"<p>{html.text(verdict(classes))}</p>", html.key(), classes_html(classes)]
-    body += [clusters_html(store, one, picture) for one in classes[:most]]
+    body += [text_clusters_html(store, one) if texts else clusters_html(store, one, picture) for one in classes[:most]]
     if len(classes) > most:
         body.append(f"<p>{len(classes) - most} further classes are in the table alone.</p>")
     return html.page("Strategies", "\n".join(body))
@@ -53,7 +58,7 @@ def check_maps(store: Store) -> None:
         InputError: the run keeps none.
     """
     spec = next((spec for spec in store.specs if spec.name == "maps"), None)
-    if spec is None or len(spec.shape) not in (2, 3):
+    if spec is None or spec.axes[-2:] != ("height", "width"):
         raise InputError(
             "the page draws maps over height and width, and the run keeps none: see keep= of explain_dataset."
         )
@@ -128,6 +133,7 @@ def over_picture(heatmap: Heatmap, picture: Image.Image) -> Image.Image:
 
 def _maps(store: Store, one: Strategies, chosen: np.ndarray) -> np.ndarray:
     values = decoded(store, "maps", one.rows[chosen]).astype(np.float64)
+    values = values[:, one.which] if "targets" in store.about else values
     return np.asarray(values.sum(1) if values.ndim == 4 else values)
 
 

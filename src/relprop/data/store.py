@@ -16,32 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from relprop.data.shards import ARRAYS, Spec, make_arrays, shard, zarr_library
 from relprop.errors import FormatError, InputError
-from relprop.optional import library
 from relprop.rendering.visible import quoted
 from relprop.results.files import atomic
 
-RUN, ARRAYS, UNITS = "run.json", "maps.zarr", "units"
-VERSION = 1
+RUN, UNITS, TOKENS = "run.json", "units", "tokens.json"
+VERSION, FIRST_VERSION = 2, 1
+"""The newest version of the format that is read, and that of a run with one target for each sample that is no text."""
 NOT_YET, EXPLAINED, QUARANTINED, NO_SAMPLE = 0, 1, 2, 3
 STATUS = {NOT_YET: "not yet", EXPLAINED: "explained", QUARANTINED: "quarantined", NO_SAMPLE: "no sample"}
 _LEFT_OVER = 3600.0
 """Seconds after which a temporary file counts as left by a writer that was killed."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """An array of the store: the shape and type of one row, and the names of its axes after the first."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    axes: tuple[str, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes per row, before compression."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -59,15 +45,6 @@ class Unit:
     row: int
 
 
-def zarr_library() -> Any:
-    """The library zarr.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    return library("zarr", "runs over data sets need zarr 3, on Python 3.11 or newer", "data")
-
-
 class Store:
     """A run's folder.
 
@@ -81,6 +58,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open: dict[str, Any] = {}
+        self._names: list[str] | None = None
         self.about = _about(folder)
         self.specs = [Spec(s["name"], tuple(s["shape"]), s["dtype"], tuple(s["axes"])) for s in self.about["arrays"]]
 
@@ -131,6 +109,43 @@ class Store:
         """The numbers of the units that are done."""
         return {int(path.stem) for path in (self.folder / UNITS).glob("[0-9]*.json") if path.stem.isdigit()}
 
+    def whole(self, record: dict[str, Any]) -> bool:
+        """Whether a unit that is done can be read; False if it is being done again.
+
+        zarr gives zeros for a shard that is not there, so that this must be looked at first.
+
+        Raises:
+            FormatError: a file of it is missing or cut.
+        """
+        for name, said in record["files"].items():
+            try:
+                size = (self.folder / name).stat().st_size
+            except FileNotFoundError:
+                size = None
+            if size != said["bytes"]:
+                if self.record(record["unit"]) != record:
+                    return False
+                wrong = "is missing" if size is None else f"has {size} bytes, and {said['bytes']} were written"
+                raise FormatError(
+                    f"{quoted(self.folder / name)} {wrong}. Delete {quoted(self.record_path(record['unit']))}, and the same "
+                    "call does that unit again."
+                )
+        return True
+
+    def read(self, name: str, rows: Any) -> np.ndarray:
+        """Rows of an array as they are stored: a slice, a row, or an array of numbers.
+
+        Raises:
+            FormatError: a shard is damaged.
+        """
+        array = self.array(name)
+        try:
+            return np.asarray(array.oindex[rows] if isinstance(rows, np.ndarray) else array[rows])
+        except (ValueError, RuntimeError) as error:
+            raise FormatError(
+                f"{quoted(self.folder / ARRAYS / name)} is damaged: {error} relprop run --verify names the files."
+            ) from error
+
     def commit(self, unit: Unit, keys: Sequence[str], arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> int:
         """Writes a unit: each array's shard, whole and by rename, and then its record.
 
@@ -178,6 +193,23 @@ class Store:
             self._open[name] = zarr_library().open_array(str(self.folder / ARRAYS / name), mode="r")
         return self._open[name]
 
+    def vocabulary(self) -> list[str]:
+        """The tokens by their ids, of a run over texts.
+
+        Raises:
+            FormatError: their file is missing or damaged.
+        """
+        if self._names is None:
+            path = self.folder / TOKENS
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise FormatError(f"{quoted(path)} is missing or damaged: {error}.") from error
+            if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+                raise FormatError(f"{quoted(path)} is not a list of tokens.")
+            self._names = found
+        return self._names
+
     def reopen(self) -> None:
         """Forgets the arrays that are open: they may have grown."""
         self._open.clear()
@@ -186,6 +218,17 @@ class Store:
         """Adds units for new samples of the source."""
         self.about["lengths"].append(length - sum(self.about["lengths"]))
         make_arrays(self.folder, self.specs, self.size, len(self.units()))
+        atomic.write(self.folder / RUN, _text(self.about))
+
+    def extend(self, count: int) -> None:
+        """Adds a unit for samples of a source that did not tell its length: they have come."""
+        lengths = self.about["lengths"]
+        if lengths and lengths[-1] % self.size == 0:
+            lengths[-1] += count
+        else:
+            lengths.append(count)
+        make_arrays(self.folder, self.specs, self.size, len(self.units()))
+        self.reopen()
         atomic.write(self.folder / RUN, _text(self.about))
 
     def verify(self) -> list[str]:
@@ -212,8 +255,14 @@ class Store:
                 continue
 
 
-def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec]) -> bool:
+def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec], names: Sequence[str] | None = None) -> bool:
     """Makes the folder of a run, all at once. Of several that start together, one makes it.
+
+    Args:
+        folder: where.
+        about: what run.json says besides format, version and arrays.
+        specs: the arrays.
+        names: the tokens by their ids, for a run over texts.
 
     Returns:
         Whether this process made it.
@@ -221,15 +270,21 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec]) -> bool:
     Raises:
         InputError: something else is there.
     """
-    about = {"format": "relprop run", "version": VERSION, **about}
+    version = VERSION if "targets" in about or names is not None else FIRST_VERSION
+    about = {"format": "relprop run", "version": version, **about}
     about["arrays"] = [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype, "axes": list(s.axes)} for s in specs]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", suffix=".part", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{quoted(folder)} cannot be written: {error.strerror}. Choose another folder.") from error
     try:
         (part / UNITS).mkdir()
         count = -(-sum(about["lengths"]) // about["unit"])
-        make_arrays(part, specs, about["unit"], count)
+        make_arrays(part, specs, about["unit"], max(count, 1))
         atomic.write(part / RUN, _text(about))
+        if names is not None:
+            atomic.write(part / TOKENS, _text(list(names)))
         os.chmod(part, 0o777 & ~_umask())
         try:
             os.rename(part, folder)  # fails if the folder has content
@@ -245,43 +300,6 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec]) -> bool:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def make_arrays(folder: Path, specs: Sequence[Spec], size: int, units: int) -> None:
-    """Writes the descriptions of the arrays, with room for that many units; none of their data."""
-    zarr = zarr_library()
-    if not (folder / ARRAYS).exists():
-        zarr.open_group(str(folder / ARRAYS), mode="w", attributes={"relprop": VERSION})
-    for spec in specs:
-        held: dict[str, Any] = {}
-        _array(spec, size, units * size, held)
-        atomic.write(folder / ARRAYS / spec.name / "zarr.json", held["zarr.json"].to_bytes())
-
-
-def shard(spec: Spec, rows: np.ndarray, size: int) -> bytes:
-    """The bytes of one shard of an array. zarr makes them, in memory: they do not depend on what is on disk."""
-    held: dict[str, Any] = {}
-    array = _array(spec, size, size, held)
-    full = np.full((size, *spec.shape), _fill(spec), dtype=spec.dtype)
-    full[: len(rows)] = rows
-    array[:] = full
-    return next(value.to_bytes() for name, value in held.items() if name.startswith("c/"))
-
-
-def _array(spec: Spec, size: int, rows: int, held: dict[str, Any]) -> Any:
-    zarr = zarr_library()
-    scalar = spec.bytes <= 64  # one chunk of all rows for numbers; a chunk for each map
-    kind = np.dtype(spec.dtype)
-    codec = zarr.codecs.BloscCodec(typesize=kind.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
-    return zarr.create_array(
-        zarr.storage.MemoryStore(held), shape=(rows, *spec.shape), shards=(size, *spec.shape),
-        chunks=(size if scalar else 1, *spec.shape), dtype=spec.dtype, compressors=codec, fill_value=_fill(spec),
-        dimension_names=("sample", *spec.axes), config={"write_empty_chunks": True},
-    )  # fmt: skip
-
-
-def _fill(spec: Spec) -> Any:
-    return 0 if np.dtype(spec.dtype).kind in "iu" else np.nan if spec.name in ("score", "residual") else 0.0
-
-
 def _about(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
@@ -292,9 +310,9 @@ def _about(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{quoted(path)} is damaged: {error}.") from error
     if not isinstance(found, dict) or found.get("format") != "relprop run":
         raise FormatError(f"{quoted(path)} does not describe a run.")
-    if found.get("version") != VERSION:
+    if found.get("version") not in range(FIRST_VERSION, VERSION + 1):
         raise FormatError(
-            f"{quoted(folder)} has version {found.get('version')!r} of the format, and this relprop reads version "
+            f"{quoted(folder)} has version {found.get('version')!r} of the format, and this relprop reads versions up to "
             f"{VERSION}: install a newer one."
         )
     needed = {"fingerprint", "lengths", "unit", "arrays", "number_format", "keys_sha256"}

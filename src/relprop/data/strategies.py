@@ -32,6 +32,7 @@ class Strategies:
         embedding: the eigenvectors after the first, a row for each sample.
         view: a point in the plane for each sample, if one was asked for.
         prototypes: how many points stood for the samples; None if each stood for itself.
+        which: which of several targets was explained, from 0.
     """
 
     target: Any
@@ -47,6 +48,7 @@ class Strategies:
     embedding: np.ndarray
     view: np.ndarray | None = None
     prototypes: int | None = None
+    which: int = 0
 
     def row(self) -> tuple[Any, ...]:
         """Its line of the table, in the order of `COLUMNS`."""

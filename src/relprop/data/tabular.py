@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ PATHS = ("path", "file", "file_name", "filename", "image", "picture")
 NOT_NUMBERS = ("label", "key", "id", "target", "class")
 """The columns that are not part of a row of numbers unless they are named."""
 
-Table = tuple[list[str], int, Callable[[int], dict[str, Any]]]
+Row = Callable[[int], dict[str, Any]]
+Table = tuple[list[str], int, Row]
 """The names of the columns, how many rows there are, and a function that gives one."""
 
 
-def read_table(path: Path, reading: Reading, target: Any) -> tuple[str, list[str], Callable[[int], Item], list[str]]:
-    """The kind, the keys, a function that gives a sample, and the columns of a table.
+def read_table(
+    path: Path, reading: Reading, target: Any
+) -> tuple[str, list[str], Callable[[int], Item], list[str], Row]:
+    """The kind, the keys, a function that gives a sample, the columns of a table, and a function that gives a row.
 
     Args:
         path: the file.
@@ -36,14 +39,8 @@ def read_table(path: Path, reading: Reading, target: Any) -> tuple[str, list[str
     Raises:
         InputError: the file is not a table, or no column holds the input.
     """
-    opener = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
-    try:
-        names, count, row = opener(path)
-        first = row(0) if count else {}
-    except (ValueError, KeyError, OSError, csv.Error) as error:
-        raise InputError(f"{quoted(path)} is not a table that can be read: {error}.") from error
-    if not count:
-        raise InputError(f"the source {quoted(path)} is empty: it has no rows.")
+    names, count, row = opened_table(path)
+    first = row(0)
     column = reading.column
     wanted = [column] if isinstance(column, str) else list(column or ())
     if set(wanted) - set(names):
@@ -55,20 +52,38 @@ def read_table(path: Path, reading: Reading, target: Any) -> tuple[str, list[str
         def picture(n: int) -> Item:
             cells = row(n)
             seen = reading.picture(load_image(path.parent / str(cells[column])))
-            rest = {k: _number(v) for k, v in cells.items()}
+            rest = {k: typed(v) for k, v in cells.items()}
             return Item(seen, rest.get("label"), rest)
 
-        return "files", [str(row(n)[column]) for n in range(count)], picture, names
+        return "files", [str(row(n)[column]) for n in range(count)], picture, names, row
     chosen = wanted or _numeric(first, target)
     if not chosen:
         raise InputError(f"no column of {quoted(path)} holds pictures or numbers: name it with column=.")
 
     def one(n: int) -> Item:
         cells = row(n)
-        rest = {k: _number(v) for k, v in cells.items()}
+        rest = {k: typed(v) for k, v in cells.items()}
         return Item(numbers([cells[name] for name in chosen], chosen), rest.get("label"), rest)
 
-    return "table", [str(n) for n in range(count)], one, names
+    return "table", [str(n) for n in range(count)], one, names, row
+
+
+def opened_table(path: Path) -> Table:
+    """A table whose first row can be read.
+
+    Raises:
+        InputError: the file is not a table, or it has no rows.
+    """
+    opener = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
+    try:
+        names, count, row = opener(path)
+        if count:
+            row(0)
+    except (ValueError, KeyError, OSError, csv.Error) as error:
+        raise InputError(f"{quoted(path)} is not a table that can be read: {error}.") from error
+    if not count:
+        raise InputError(f"the source {quoted(path)} is empty: it has no rows.")
+    return names, count, row
 
 
 def _is_path(cell: Any) -> bool:
@@ -77,10 +92,10 @@ def _is_path(cell: Any) -> bool:
 
 def _numeric(first: dict[str, Any], target: Any) -> list[str]:
     left = [name for name in first if name not in NOT_NUMBERS and name != target]
-    return [name for name in left if isinstance(_number(first[name]), (int, float))]
+    return [name for name in left if isinstance(typed(first[name]), (int, float))]
 
 
-def _number(cell: Any) -> Any:
+def typed(cell: Any) -> Any:
     """A cell as an int or a float if it is one."""
     if not isinstance(cell, str):
         return cell
@@ -127,7 +142,7 @@ def _parquet(path: Path) -> Table:
     return table.column_names, len(table), lambda n: dict(table.slice(n, 1).to_pylist()[0])
 
 
-def key_column(key: str, names: Sequence[str], read: Callable[[int], Item], count: int) -> list[str]:
+def key_column(key: str, names: Sequence[str], row: Callable[[int], Mapping[str, Any]], count: int) -> list[str]:
     """The keys that a column holds.
 
     Raises:
@@ -135,4 +150,4 @@ def key_column(key: str, names: Sequence[str], read: Callable[[int], Item], coun
     """
     if key not in names:
         raise InputError(f"key={key!r} is not a column of the source; it has {', '.join(names) or 'none'}.")
-    return [str(read(n).columns[key]) for n in range(count)]
+    return [str(row(n)[key]) for n in range(count)]

@@ -27,7 +27,10 @@ class FinishedCall(Call):
     """A call of a custom autograd function that has returned. `call()` is its result, with its own backward pass."""
 
     __slots__ = ("value",)
-    value: Tensor
+
+    def __init__(self, *args: Any, value: Tensor, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.value = value
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(*args, **kwargs) if args or kwargs else self.value

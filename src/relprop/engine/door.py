@@ -13,12 +13,13 @@ from relprop.engine.call_variants import FinishedCall
 from relprop.engine.gradients import is_plain
 from relprop.engine.handling import handle
 from relprop.engine.messages import COMPILED, transformed, unseen
-from relprop.engine.notes import descends, note_of, noted, renew
+from relprop.engine.notes import NOTE_NAME, descends, note_of, noted, renew
 from relprop.engine.overwritten import check, seen
 from relprop.engine.registry import CUSTOM, FAMILIES, REFUSED, TABLE, Entry, Handlers, native
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
 from relprop.engine.tensor_attributes import MET, NOTE, PARAMETER, STAND_IN, WRITTEN
+from relprop.engine.tensors import NESTS
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.autograd_graph import function_of, innermost, notes_on, wrapped, written_as_view
 from relprop.torch_private.names import HOOK_FUNCTION, LINEAR_FUNCTIONS
@@ -26,8 +27,8 @@ from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import transforms_active
 
 _HOOKS = HOOK_FUNCTION
-_NESTS = (list, tuple, dict)
-"""What may hold tensors."""
+_SIMPLE = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device})
+"""Types of options, which hold no tensors. It is quicker to ask for them first."""
 
 
 def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
@@ -36,17 +37,22 @@ def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
     Most are constants or tensors that an operation of this run returned, and pass as they are. Others are examined.
     """
     entered: list[Any] | None = None
+    known = not transforms_active()
     for number, value in enumerate(args):
         if isinstance(value, Tensor):
             if not value.requires_grad:
-                if not value.is_inference() and not transforms_active():
+                if known and not value.is_inference():
                     continue
-            elif (note := note_of(value)) is not None and note.run is run and note.version == value._version:
+            elif (
+                (note := getattr(value, NOTE_NAME, None)) is not None
+                and note.run is run
+                and note.version == value._version
+            ):
                 if note.layer is not None:
                     note.layer.saved.read()
                 live.append(value)
                 continue
-        elif not isinstance(value, _NESTS):
+        elif type(value) in _SIMPLE or not isinstance(value, NESTS):
             continue
         found = enter(run, value, live)
         if found is not value:
@@ -208,10 +214,8 @@ def _applied(run: Run, value: Tensor, maker: Any) -> Tensor:
     carrying = [edge for edge in found.edges if edge[0] is not None and not _is_parameters(run, edge[0])]
     if as_it_is and list(map(applied.edge_or_none, live)) == carrying:
         return value
-    call = FinishedCall(
-        run, entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler)), maker.apply, args, {}, live
-    )
-    call.value = value
+    known = entry or Entry(maker, "structure", Handlers(FAMILIES[CUSTOM].handler))
+    call = FinishedCall(run, known, maker.apply, args, {}, live, value=value)
     try:
         result = call(*args) if as_it_is else handle(call)
     except applied.Invisible as error:

@@ -12,6 +12,7 @@ import torch
 
 from relprop.engine.traced import whole_graph
 from relprop.engine.undo import Undo, restoring
+from relprop.signatures import public_name
 from relprop.torch_private.compiled import compiler_loaded, within_compiled
 
 _lock = threading.Lock()
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 def step_by_step(function: Callable[P, T]) -> Callable[P, T]:
     """Decorates a function that compiled code must call as a whole, at the cost of one graph break."""
-    name = getattr(function, "called", function.__name__)
+    name = public_name(function)
     within = restoring(function)
 
     @wraps(function)

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from relprop.engine.notes import descends, note_of
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
-from relprop.engine.tensors import tensors_in
+from relprop.engine.tensors import each_tensor, tensors_in
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.calls import called_by_torch, module_depth
 from relprop.torch_private.names import GET_GRAD, GET_GRAD_FN, SET_REQUIRES_GRAD
@@ -108,26 +108,17 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
 
 
 def keep_plain(run: Run, tensor: Tensor) -> None:
-    """Notes that a tensor has a plain graph, which leads to no input."""
+    """Notes that a tensor has a plain graph, which does not lead to the inputs."""
     run.gradients.keep(tensor)
 
 
 def is_plain(run: Run, tensor: Tensor) -> bool:
-    return run.gradients.plain.get(id(tensor)) is tensor
+    return tensor in run.gradients.plain
 
 
 def without_plain(run: Run, value: Any) -> Any:
     """Operands of an operation with live tensors. Those with a plain graph become constants."""
-    if isinstance(value, Tensor):
-        return value.detach() if is_plain(run, value) else value
-    if isinstance(value, (list, tuple)):
-        items = [without_plain(run, item) for item in value]
-        if isinstance(value, list):
-            return items
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, dict):
-        return {key: without_plain(run, item) for key, item in value.items()}
-    return value
+    return each_tensor(lambda t: t.detach() if is_plain(run, t) else t, value)
 
 
 def _carries(run: Run, tensor: Tensor) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
-from relprop.engine.call import KERNELS, Call
+from relprop.engine.call import Call
 from relprop.engine.functions import custom, scaled
+from relprop.engine.tensors import each_tensor, without_history
 from relprop.engine.zeros import preserved
 from relprop.rules.base import WEIGHTED, Way
 
@@ -28,7 +26,7 @@ def handle(call: Call) -> Any:
         rule = call.rule  # the handler may have moved the call to another family
         if rule is not None and "output" in rule.formulas:
             result = _through(rule, result)
-    differs = KERNELS.get(entry.function)
+    differs = entry.tests.other_kernel
     return call.settle(result) if differs is not None and differs(call) else result
 
 
@@ -42,21 +40,13 @@ def _alike(call: Call, way: Way) -> bool:
 
 def _through(rule: Any, result: Any) -> Any:
     """The result, with the rule's `output` behind it."""
-    return _map(lambda t: custom(t, lambda: t.detach().clone(), rule.output) if t.requires_grad else t, result)
+    return each_tensor(lambda t: custom(t, lambda: t.detach().clone(), rule.output) if t.requires_grad else t, result)
 
 
 def decided(way: Way, result: Any) -> Any:
     """The result of an operation whose rule treats all operations alike, from its native result."""
     if way is Way.BLOCKED:
-        return _map(lambda t: scaled(t, 0.0).clone(), result)
+        return each_tensor(lambda t: scaled(t, 0.0).clone(), result)
     if way is Way.CONSTANT:
-        return _map(lambda t: t.detach(), result)
+        return without_history(result)
     return result
-
-
-def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_map(change, item) for item in value)
-    return value

@@ -23,7 +23,7 @@ class Inputs:
         lookups: the rows of tables that ids named, where relevance also ends.
         positions: whether position encodings report the relevance that ends in them.
         sinks: the encodings that report, with the path of the module that added them.
-        samples: how many samples there are along the first axis of the inputs.
+        samples: how many samples there are along the first axis of the inputs; 0 where nobody counted them.
         mixing: whether an operation may mix samples: it did not show that it keeps them apart.
         sure: whether what runs now are steps of an operation that is known to keep them apart.
     """
@@ -35,7 +35,7 @@ class Inputs:
         live: Iterable[Tensor] = (),
         ids: bool = False,
         positions: bool = False,
-        samples: int = 1,
+        samples: int = 0,
         mixing: bool = False,
     ) -> None:
         self.adopt = adopt

@@ -18,7 +18,7 @@ from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.integer_inputs import follow
 from relprop.engine.messages import called, transformed, unknown, written_out
-from relprop.engine.notes import Note, adopt, note_of, renew
+from relprop.engine.notes import NOTE_NAME, Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
@@ -41,11 +41,16 @@ _BACKWARD: dict[Any, Any] = {
 
 
 class Propagation(TorchFunctionMode):
-    """Inside this mode autograd carries relevance: `R(x) = x * G(x)`, with `G` in the gradient's place."""
+    """Inside this mode autograd carries relevance: `R(x) = x * G(x)`, with `G` in the gradient's place.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: the run.
+        of_model: whether the model's own code runs inside, whose graph breaks are noted.
+    """
+
+    def __init__(self, run: Run, of_model: bool = True) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.of_model = run, of_model
 
     @skipped
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -63,7 +68,9 @@ class Propagation(TorchFunctionMode):
         live: list[Tensor] = []
         given = operands(run, args, live)
         if kwargs:
-            kwargs = dict(zip(kwargs, operands(run, kwargs.values(), live), strict=True))
+            options = kwargs.values()
+            if (entered := operands(run, options, live)) is not options:
+                kwargs = dict(zip(kwargs, entered, strict=True))
         if live:
             if run.gradients.any_plain:
                 given, kwargs = without_plain(run, given), without_plain(run, kwargs)
@@ -86,7 +93,9 @@ class Propagation(TorchFunctionMode):
         if run.sites.journal.active and func in _BACKWARD:
             with self:  # the mode must see a checkpoint's recomputation
                 return _BACKWARD[func](*args, **kwargs)
-        inside = not torch.is_grad_enabled() and run.functions.note()  # the inside a custom function does not count
+        inside = (
+            not torch.is_grad_enabled() and run.functions.note()
+        )  # what runs inside a custom function does not count
         result = (func if inside or entry.handlers.answer is None else entry.handlers.answer)(*args, **kwargs)
         if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)
@@ -109,7 +118,7 @@ class Propagation(TorchFunctionMode):
                 if not inside:  # the function's result is met after it has returned
                     self._cut(func, args[0], result)
                 return result
-            if not inside:
+            if not inside and self.of_model:
                 run.trace.cuts.note(called(func), run.where, args[0], result)
             if isinstance(result, tuple) and type(result) is not torch.Size and _any_live(result):
                 run.trace.severed.append(f"{called(func)} in {run.where()}")
@@ -120,7 +129,8 @@ class Propagation(TorchFunctionMode):
     def _cut(self, func: Any, operand: Tensor, result: Tensor, how: str = "") -> None:
         """Notes a graph break. A cast or rounded tensor may hold ids that an embedding looks up."""
         run = self.run
-        run.trace.cut(called(func), how, operand, result)
+        if self.of_model:
+            run.trace.cut(called(func), how, operand, result)
         if called(func).strip("_") in BY_ENTRY and result.shape == operand.shape and not recording():
             found = traced(run, operand)
             if found is not None:
@@ -157,7 +167,7 @@ class Propagation(TorchFunctionMode):
                 keep_sign(result, args[0])
         if written is not None:
             if inside:
-                seen(written, inside=True)  # the inside a custom function does not count
+                seen(written, inside=True)  # what runs inside a custom function does not count
             else:
                 unseen(run, func, written)
         if run.inputs.ids and entry is not None:
@@ -181,13 +191,13 @@ class Propagation(TorchFunctionMode):
                 run.trace.recorder.meet(live)
             notes = []  # before an in-place write changes them
             for t in live:
-                notes.append(note_of(t))
+                notes.append(getattr(t, NOTE_NAME, None))
             written, spelling = None, entry.spelling
             relu = rectifier(entry, func, args, kwargs) if run.model.any_signs else None
             if relu is not None:
-                entry, args = relu.entry, (relu.x,)
+                entry, args = relu.entry, relu.args
                 if spelling.inplace:
-                    written = relu.x
+                    written = args[0]
                     result = inplace(run, entry, relu.function, args, {}, live, relu.main)
                 else:
                     result = handle(Call(run, entry, relu.main, args, {}, live))
@@ -221,7 +231,7 @@ class Propagation(TorchFunctionMode):
         if not isinstance(result, Tensor):
             adopt(run, result)
         elif result.requires_grad:
-            note = note_of(result)
+            note: Note | None = getattr(result, NOTE_NAME, None)
             if note is None or note.run is not run:
                 renew(run, result)
             else:
@@ -236,7 +246,7 @@ class Propagation(TorchFunctionMode):
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)
-        if written is not None and copies(func, args, live, made):
+        if written is not None and copies(entry, args, live, made):
             carry(run, COPY, func, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
@@ -260,9 +270,9 @@ def _turned(entry: Entry, method: Any, args: tuple) -> tuple[Any, tuple]:
     return func, (args[1], args[0], *args[2:])
 
 
-def steps_of(call: Call) -> Propagation:
-    """A context that follows each of the steps that an operation stands for."""
-    return Propagation(call.run)
+def steps_of(call: Call, of_model: bool = False) -> Propagation:
+    """A context that follows each of the steps that an operation stands for; `of_model`: functions of the model are among them."""
+    return Propagation(call.run, of_model)
 
 
 def _any_live(results: tuple) -> bool:

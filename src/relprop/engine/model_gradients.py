@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from weakref import WeakValueDictionary
 
 from torch import Tensor
+
+from relprop.engine.tensors import WeakTensors
 
 
 class ModelGradients:
     """The gradients that the model of a run takes itself.
 
     Attributes:
-        plain: tensors with a plain graph, by identity.
+        plain: tensors with a plain graph.
         any_plain: whether there was one.
         own_from: the depth of module calls from which a gradient is the model's own; None if none can be.
         calling: whether the model's forward runs now, and not code of the caller's.
@@ -21,7 +22,7 @@ class ModelGradients:
     """
 
     def __init__(self, own_from: int | None = None, asking: bool = True) -> None:
-        self.plain: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.plain = WeakTensors()
         self.any_plain = False
         self.own_from = own_from
         self.calling = False
@@ -29,7 +30,7 @@ class ModelGradients:
 
     def keep(self, tensor: Tensor) -> None:
         """Notes a tensor with a plain graph."""
-        self.plain[id(tensor)] = tensor
+        self.plain.add(tensor)
         self.any_plain = True
 
     @contextmanager

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 from relprop.engine.members import Members, Standing, members
+from relprop.engine.tensors import WeakTensors
 from relprop.torch_private.calls import running_module
 
 NOWHERE: Standing = ((), "")
-"""Where a module stands that is no part of the model."""
+"""The place of a module that is not part of the model."""
 
 
 class ModelView:
@@ -21,27 +21,27 @@ class ModelView:
 
     Attributes:
         standing: the paths and the class's name of each module, by its identity.
-        constants: tensors made of parameters and buffers alone, by identity; weak, so offloaded weights can be freed.
-        of_data: masks, indices and other constants that depend on the inputs, by identity.
+        constants: tensors made of parameters and buffers alone; weak, so offloaded weights can be freed.
+        of_data: masks, indices and other constants that depend on the inputs.
         any_of_data: whether there was one.
         any_signs: whether a live tensor was compared with 0, which may make a mask by sign.
         returned: whether the model has returned its output, of which a target now computes the score.
-        chosen: tensors that consist of entries of model constants, chosen by the inputs, by identity.
+        chosen: tensors that consist of entries of model constants, chosen by the inputs.
     """
 
     def __init__(self, model: Any, found: Members | None = None) -> None:
         self._model = model
-        self.constants: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
-        self.of_data: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.constants = WeakTensors()
+        self.of_data = WeakTensors()
         self.any_of_data = self.any_signs = False
         self.returned = False
-        self.chosen: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.chosen = WeakTensors()
         self._buffers: set[int] | None = None
         self.standing = (members(model) if found is None else found).standing
 
     def note_constant(self, constant: Tensor) -> None:
         """Notes a tensor made of parameters and buffers alone."""
-        self.constants[id(constant)] = constant
+        self.constants.add(constant)
 
     def here(self) -> tuple[nn.Module | None, tuple[str, ...]]:
         module = running_module()
@@ -62,19 +62,15 @@ class ModelView:
         """Whether a constant is a model constant: a parameter, a buffer, or made of these alone."""
         if self._buffers is None:
             self._buffers = {id(t) for t in self._model.buffers()} if isinstance(self._model, nn.Module) else set()
-        return (
-            isinstance(constant, nn.Parameter)
-            or self.constants.get(id(constant)) is constant
-            or id(constant) in self._buffers
-        )
+        return isinstance(constant, nn.Parameter) or constant in self.constants or id(constant) in self._buffers
 
     def depends(self, constant: Tensor) -> bool:
         """Whether a constant is known to depend on the inputs."""
-        return self.of_data.get(id(constant)) is constant
+        return constant in self.of_data
 
     @property
     def ended(self) -> bool:
-        """Whether what runs now is not the model."""
+        """Whether the code that runs now is not the model's."""
         return self.returned or (isinstance(self._model, nn.Module) and running_module() is None)
 
     def end(self) -> None:
@@ -82,8 +78,8 @@ class ModelView:
         self.returned = True
 
     def weighs(self, constant: Tensor) -> bool:
-        """Whether a constant may be the weight of a layer: the inputs do not make its numbers, they choose them at most."""
-        return not self.any_of_data or not self.depends(constant) or self.chosen.get(id(constant)) is constant
+        """Whether a constant may be the weight of a layer: its numbers are the model's, and inputs at most choose among them."""
+        return not self.any_of_data or not self.depends(constant) or constant in self.chosen
 
     def note_data(self, result: Any) -> None:
         """Notes that a constant depends on the inputs: it was computed from a live tensor."""
@@ -91,7 +87,7 @@ class ModelView:
             return
         for t in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(t, Tensor):
-                self.of_data[id(t)] = t
+                self.of_data.add(t)
                 self.any_of_data = True
 
     def note_sign(self) -> None:
@@ -114,7 +110,7 @@ class ModelView:
                 self.note_data((written, written._base))
             numbers = [t for t in given if t.is_floating_point()]
             if isinstance(result, Tensor) and numbers and all(self.owns(t) or self.weighs(t) for t in numbers):
-                self.chosen[id(result)] = result
+                self.chosen.add(result)
         if not owned and isinstance(written, Tensor):
-            self.constants.pop(id(written), None)
-            self.constants.pop(id(written._base), None)
+            self.constants.discard(written)
+            self.constants.discard(written._base)

@@ -13,7 +13,9 @@ from relprop.engine.run import Run
 from relprop.engine.tensor_attributes import NOTE
 from relprop.torch_private.autograd_graph import leaf_of, notes_on
 
-_NAME = NOTE.name
+NOTE_NAME = NOTE.name
+"""The attribute of a note. What runs at every operand reads it directly: a call costs more than what it does."""
+"""The attribute of a note. What runs at every operand reads it directly: a call costs more than what it does."""
 
 
 class Note:
@@ -111,7 +113,7 @@ class Move(NamedTuple):
 
 def note_of(tensor: Tensor) -> Note | None:
     """The engine's note on a tensor, if it has one."""
-    return getattr(tensor, _NAME, None)  # read directly: the engine asks for it at every operand
+    return getattr(tensor, NOTE_NAME, None)
 
 
 def continues(note: Note) -> bool:
@@ -127,7 +129,7 @@ def role_of(value: Any, name: str) -> Any:
 
 def noted(run: Run, tensor: Tensor) -> Note:
     """This run's note on a live tensor; a new one if there is none."""
-    note: Note | None = getattr(tensor, _NAME, None)
+    note: Note | None = getattr(tensor, NOTE_NAME, None)
     return note if note is not None and note.run is run else renew(run, tensor)
 
 
@@ -135,7 +137,7 @@ def adopt(run: Run, result: Any) -> None:
     """Notes on all live tensors of a result that an operation of this run returned them."""
     if isinstance(result, Tensor):
         if result.requires_grad:
-            note = getattr(result, _NAME, None)
+            note = getattr(result, NOTE_NAME, None)
             if note is None or note.run is not run:
                 note = renew(run, result)
             note.version = result._version
@@ -149,9 +151,9 @@ def adopt(run: Run, result: Any) -> None:
 
 def renew(run: Run, tensor: Tensor) -> Note:
     """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
-    old = getattr(tensor, _NAME, None)
+    old: Note | None = getattr(tensor, NOTE_NAME, None)
     note = Note(run)
-    setattr(tensor, _NAME, note)  # as `NOTE.put`, at every operation
+    setattr(tensor, NOTE_NAME, note)  # as `NOTE.put`, at every operation
     note.version = tensor._version
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))

@@ -1,7 +1,8 @@
 """Origins: the live tensor that another is an elementwise function of, by a chain of operations with scalars alone.
 
 An activation acts on its operand, such as `x + 0.3`, in which the 0.3 is a bias. So a chain starts at the operand of
-its first step that is not affine. If operands meet, as in `x * relu6(x + 3)`, their origin is the tensor they share: x.
+its first step that is not affine, nor a relu or its like, whose secant is its gradient. If operands meet, as in
+`x * relu6(x + 3)`, their origin is the tensor they share: x.
 
 Copies, casts and views keep an origin. After entries change places, an activation of one operand starts a new chain,
 but tensors moved in the same way still share an origin. Two tensors hold the same numbers if both come from one tensor
@@ -30,8 +31,9 @@ SOURCE = object()
 class ChainStep:
     """One operation of an elementwise chain. Among its operands, `SOURCE` stands for the source."""
 
-    __slots__ = ("affine", "args", "function", "gate", "kwargs", "line")
+    __slots__ = ("_judged", "affine", "args", "function", "kwargs", "line")
     affine: bool
+    """Whether an activation behind it starts a chain of its own: it consists of scales, shifts, relus and their like."""
     line: bool
     """Whether the operation itself is a scale or a shift, whatever its operand is."""
 
@@ -39,7 +41,12 @@ class ChainStep:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.line = affine
         self.affine = affine and all(a.affine for a in args if isinstance(a, ChainStep))
-        self.gate: int | None = None  # see operations.gates
+        self._judged: Any = None
+
+    def anew(self) -> ChainStep:
+        """The chain itself, of which the last operation is a relu or its like: behind it an activation starts anew."""
+        self.affine = all(a.affine for a in self.args if isinstance(a, ChainStep))
+        return self
 
     def __call__(self, s: Tensor) -> Tensor:
         order = self.steps()
@@ -53,6 +60,12 @@ class ChainStep:
                     if not readers[id(a)]:
                         del found[id(a)]
         return found[id(self)]
+
+    def judged(self, judge: Callable[[ChainStep], Any]) -> Any:
+        """What `judge` says of the step. It is asked once, and there is one judge (`operations.gates`)."""
+        if self._judged is None:
+            self._judged = judge(self)
+        return self._judged
 
     def steps(self) -> list[ChainStep]:
         """All operations of the chain, operands first. It is a loop: a chain may be longer than Python's stack."""
@@ -152,7 +165,7 @@ def _levels(t: Tensor) -> Iterator[Origin]:
 def chain(
     function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False, written: Tensor | None = None
 ) -> Origin | None:
-    """The origin of an elementwise function's result, if all its live operands share one.
+    """The origin of an elementwise function's result, if all its live operands are real and share one.
 
     Args:
         function: the operation.
@@ -164,6 +177,8 @@ def chain(
     operands, live = list(args), []
     for number, a in enumerate(args):
         if isinstance(a, Tensor) and a.requires_grad:
+            if a.is_complex():
+                return None
             live.append(number)
     if not live:
         return None

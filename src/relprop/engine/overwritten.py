@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine import data
 from relprop.engine.messages import called
 from relprop.engine.recorder import memory_of
 from relprop.engine.run import Run
 from relprop.engine.tensor_attributes import SEEN
+from relprop.engine.tensors import tensors_in
 from relprop.errors import UnsupportedOperationError
 from relprop.torch_private.weak import strong
 
-SHARES = {Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+SHARES = {Tensor.detach, data.GET}
 """These make a tensor without gradients in the memory of a live one."""
 EXPOSES = {
     Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage
@@ -39,9 +41,9 @@ def seen(value: Any, inside: bool = False) -> None:
         if not value.is_inference():
             count = value._version
             SEEN.put(_whole(value), range(count, count + 1 + inside))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            seen(item, inside)
+    else:
+        for t in tensors_in(value):
+            seen(t, inside)
 
 
 def unseen(run: Run, func: Callable[..., Any], target: Any) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
+from relprop.engine.tensors import tensors_in
 from relprop.numerics import nonzero, wide
 
 Edge = tuple[Node, int]
@@ -235,21 +236,8 @@ def memory_of(tensor: Tensor) -> int | None:
 
 def with_bases(value: Any) -> Iterator[Tensor]:
     """The live tensors of a result and their bases, which were written into or are internal to the operation."""
-    for t in tensors(value):
-        yield t
-        if t._base is not None and t._base.requires_grad:
-            yield t._base
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The live tensors of a result."""
-    if isinstance(value, Tensor):
-        if value.requires_grad:
-            yield value
-            if value._is_view() and value._base is not None and value._base.requires_grad and value._version:
-                yield value._base
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors(item)
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
+    for t in tensors_in(value):
+        if t.requires_grad:
+            yield t
+            if t._base is not None and t._base.requires_grad:
+                yield t._base

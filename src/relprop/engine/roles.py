@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Move, Note, continues, note_of, noted, renew
+from relprop.engine.registry import Entry
+from relprop.engine.tensors import exchanged
 from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
 
@@ -137,13 +139,13 @@ def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result:
 COPY = frozenset({SAME})
 
 
-def copies(function: Callable[..., Any], args: tuple, live: list[Tensor], made: Any) -> bool:
+def copies(entry: Entry, args: tuple, live: list[Tensor], made: Any) -> bool:
     """Whether a write gives all numbers of the one live operand to a constant: `y.copy_(x)`, `y[:] = x`."""
-    if len(live) != 1 or len(args) < 2 or args[-1] is not live[0] or not isinstance(made, Tensor) or made._is_view():
+    if entry.tests.overwrites is None or len(live) != 1 or len(args) < 2 or args[-1] is not live[0]:
         return False
-    name = getattr(function, "__name__", "")
-    whole = name == "copy_" or (name == "__setitem__" and (args[1] is Ellipsis or args[1] == slice(None)))
-    return whole and made.shape == live[0].shape and made.dtype == live[0].dtype
+    if not isinstance(made, Tensor) or made._is_view():
+        return False
+    return entry.tests.overwrites(args) and made.shape == live[0].shape and made.dtype == live[0].dtype
 
 
 def selects(call: Any, operands: list[Tensor], result: Any) -> None:
@@ -199,16 +201,8 @@ def _known(known: Role, note: Note | None) -> Any:
 
 def as_function_of(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
     """An operation as a function of one operand. It does not hold the operand, which may hold this function."""
-
-    def put(value: Any, old: Any, new: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return type(value)(put(item, old, new) for item in value)
-        if isinstance(value, dict):
-            return {key: put(item, old, new) for key, item in value.items()}
-        return new if value is old else value
-
-    args, kwargs = put(args, operand, _OPERAND), put(kwargs, operand, _OPERAND)
-    return lambda t: function(*put(args, _OPERAND, t), **put(kwargs, _OPERAND, t))
+    args, kwargs = exchanged(args, operand, _OPERAND), exchanged(kwargs, operand, _OPERAND)
+    return lambda t: function(*exchanged(args, _OPERAND, t), **exchanged(kwargs, _OPERAND, t))
 
 
 _OPERAND = object()
@@ -248,8 +242,8 @@ def _link(
     traits: frozenset[str], function: Callable[..., Any], operand: Tensor, known: Note,
     args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
 ) -> None:  # fmt: skip
-    """Notes where the entries of a result were before."""
-    if not args or args[0] is not operand:
+    """Notes where the entries of a result were before. A part of a complex number, or its conjugate, is a new number."""
+    if not args or args[0] is not operand or operand.is_complex():
         return
     parts = enumerate(result) if isinstance(result, (tuple, list)) else ((None, result),)
     shape = operand.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,8 @@ from relprop.engine.sites import Sites
 from relprop.engine.trace import Trace
 from relprop.engine.writes import Writes
 from relprop.errors import UnsupportedOperationError
+from relprop.torch_private.recorded import recording
+from relprop.torch_private.saved import says_overwritten
 
 
 class Run:
@@ -96,6 +99,8 @@ class Run:
 
     def close(self) -> None:
         """Releases the graph, which holds this run: the garbage collector cannot see a cycle through its nodes."""
+        if self.writes.rewritten and not recording():
+            self.writes.abandon(failed=says_overwritten(sys.exc_info()[1]))
         self.functions = Applications()
         self.inputs.close()
         self.writes.close()

@@ -1,4 +1,4 @@
-"""Masks by sign: `x > 0`, whose product with x is a relu, however the program writes it."""
+"""Masks by size: `x > 0`, whose product with x is a relu, and `where(x > c, x, c)`, a bound, however they are written."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from relprop.torch_private.recorded import recording
 
 
 class SignMask(NamedTuple):
-    """Which entries of a live tensor a mask names: those above zero, or those below. Zeros may be on either side."""
+    """Which entries of a live tensor a mask names: those above a number, or those below. Equal ones may be on either side."""
 
     of: weakref.ref[Note]
     positive: bool
+    bound: float
 
 
 def compared(function: Callable[..., Any], positive: bool) -> Callable[..., Any]:
-    """A comparison, whose result is noted as a mask by sign if one side is 0."""
+    """A comparison, whose result is noted as a mask if one side is a number."""
 
     def compare(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
@@ -32,8 +33,9 @@ def compared(function: Callable[..., Any], positive: bool) -> Callable[..., Any]
             a, b = args
             for live, other, above in ((a, b, positive), (b, a, not positive)):
                 note = note_of(live) if isinstance(live, Tensor) and live.requires_grad else None
-                if note is not None and live.is_floating_point() and is_zero(other):
-                    SIGN.put(result, SignMask(weakref.ref(_first(note)), above))
+                bound = _number(other) if note is not None and live.is_floating_point() else None
+                if note is not None and bound is not None:
+                    SIGN.put(result, SignMask(weakref.ref(_first(note)), above, bound))
                     note.run.model.note_sign()
         return result
 
@@ -41,7 +43,7 @@ def compared(function: Callable[..., Any], positive: bool) -> Callable[..., Any]
 
 
 def inverted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A negation, which turns a mask by sign into that of the other sign."""
+    """A negation, which turns a mask into that of the other side."""
 
     def invert(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
@@ -54,19 +56,19 @@ def inverted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def keep_sign(result: Any, operand: Any) -> None:
-    """A copy or a cast of a mask by sign is one too."""
+    """A copy or a cast of a mask is one too."""
     known = SIGN.of(operand) if isinstance(operand, Tensor) else None
     if known is not None and isinstance(result, Tensor):
         SIGN.put(result, known)
 
 
-def side(x: Any, mask: Any) -> bool | None:
-    """Whether a mask names the entries of a live tensor above zero, or those below; None if it is no such mask."""
+def side(x: Any, mask: Any) -> SignMask | None:
+    """What is known of a mask, if it names the entries of this live tensor on one side of a number."""
     known = SIGN.of(mask) if isinstance(mask, Tensor) else None
     if known is None or not isinstance(x, Tensor) or not x.requires_grad:
         return None
     note = note_of(x)
-    return known.positive if note is not None and known.of() is _first(note) else None
+    return known if note is not None and known.of() is _first(note) else None
 
 
 def _first(note: Note) -> Note:
@@ -76,11 +78,21 @@ def _first(note: Note) -> Note:
     return note
 
 
-def is_zero(value: Any) -> bool:
-    """Whether a number or a constant tensor is 0 everywhere."""
-    if not isinstance(value, Tensor):
-        return isinstance(value, (int, float)) and value == 0
-    return not value.requires_grad and not recording() and value.numel() > 0 and not bool(value.any())
+def _number(value: Any) -> float | None:
+    """A number, or a constant tensor whose entries are all equal, as a number."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    if not isinstance(value, Tensor) or value.requires_grad or recording() or not value.numel():
+        return None
+    first = value.flatten()[:1]
+    return float(first) if value.numel() == 1 or bool((value == first).all()) else None
+
+
+def _fills(value: Any, bound: float) -> bool:
+    """Whether a filling is this number everywhere."""
+    if isinstance(value, Tensor):
+        return not value.requires_grad and not recording() and value.numel() > 0 and bool((value == bound).all())
+    return isinstance(value, (int, float)) and value == bound
 
 
 def keeps_above(x: Tensor) -> Tensor:
@@ -93,35 +105,53 @@ def keeps_below(x: Tensor) -> Tensor:
     return torch.clamp(x, max=0)
 
 
+def at_least(x: Tensor, bound: float) -> Tensor:
+    """`where(x > bound, x, bound)`."""
+    return torch.clamp(x, min=bound)
+
+
+def at_most(x: Tensor, bound: float) -> Tensor:
+    """`where(x < bound, x, bound)`."""
+    return torch.clamp(x, max=bound)
+
+
 class Rectifier(NamedTuple):
-    """An operation with a mask by sign, as a relu of one operand.
+    """An operation with a mask by size, as a relu or a bound of one operand.
 
     Attributes:
-        entry: the register's entry of `keeps_above` or `keeps_below`.
-        function: the operation itself, as a function of x alone.
+        entry: the register's entry of `keeps_above`, `keeps_below`, `at_least` or `at_most`.
+        function: the operation itself, as a function of `args`.
         main: the same, if the operation writes into x, as one that makes a new tensor.
-        x: the operand.
+        args: the operand x, and the bound if it is not 0.
     """
 
     entry: Entry
-    function: Callable[[Tensor], Any]
-    main: Callable[[Tensor], Tensor]
-    x: Tensor
+    function: Callable[..., Any]
+    main: Callable[..., Tensor]
+    args: tuple[Any, ...]
 
 
 def rectifier(entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict) -> Rectifier | None:
-    """The relu that an operation with a mask by sign is; None for any other operation."""
+    """The relu or bound that an operation with a mask by size is; None for any other operation."""
     name = getattr(entry.function, "__name__", "").strip("_")
     if kwargs or not 2 <= len(args) <= 3 or name not in _MAIN:
         return None
     for x, mask, other, keeps in _readings(name, *args):
-        above = side(x, mask)
-        if above is not None and is_zero(other):
-            known = TABLE[keeps_above if above == keeps else keeps_below]
-            main = _MAIN[name] if entry.spelling.inplace else function
-            given = (x, mask, 0) if name == "setitem" else args  # whose mask may stand in a tuple
-            return Rectifier(known, as_function_of(function, x, args, {}), as_function_of(main, x, given, {}), x)
+        known = side(x, mask)
+        if known is not None and _fills(other, known.bound):
+            kept, given = known.positive == keeps, args
+            if name == "setitem":
+                given = (x, mask, known.bound)  # the mask may stand in a tuple
+            main = as_function_of(_MAIN[name] if entry.spelling.inplace else function, x, given, {})
+            itself = as_function_of(function, x, args, {})
+            if known.bound == 0:
+                return Rectifier(TABLE[keeps_above if kept else keeps_below], itself, main, (x,))
+            return Rectifier(TABLE[at_least if kept else at_most], _first_of(itself), _first_of(main), (x, known.bound))
     return None
+
+
+def _first_of(function: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda x, _: function(x)
 
 
 _MAIN: dict[str, Callable[..., Any]] = {

@@ -39,6 +39,6 @@ WRITTEN = Mark("written")
 ELSEWHERE = Mark("elsewhere")
 """That the samples do not lie along the tensor's first axis (`engine.rows`)."""
 SIGN = Mark("sign")
-"""Of which live tensor a mask names the entries above zero, or those below (`engine.sign_masks`)."""
+"""Of which live tensor a mask names the entries above a number, or those below (`engine.sign_masks`)."""
 SEEN = Mark("seen")
 """The version counters up to which all writes were seen (`engine.overwritten`)."""

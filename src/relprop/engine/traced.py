@@ -12,7 +12,7 @@ import torch
 
 from relprop.errors import TracedError
 from relprop.torch_private.compiled import breaks_forbidden, constant_when_traced, unsupported
-from relprop.torch_private.recorded import recording
+from relprop.torch_private.recorded import recording, traced_by_jit
 from relprop.torch_private.state import transforms_active
 
 _INSTEAD = (
@@ -28,7 +28,7 @@ def refuse_traced(inputs: Iterable[Any]) -> None:
         TracedError: something does.
     """
     what = ""
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if traced_by_jit():
         what = "torch.jit.trace records what runs, for other inputs as well"
     elif torch.compiler.is_exporting():
         what = "torch.export records what runs, for other inputs as well"

@@ -10,6 +10,7 @@ from weakref import ref
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from relprop.torch_private.saved import let_go_of_saved
 from relprop.torch_private.weak import strong
 
 
@@ -37,22 +38,34 @@ class Writes:
         """Notes that a tensor without gradients shares the memory of a live one."""
         self.shared[memory] = weakref.ref(live)
 
-    def abandon(self) -> None:
+    def abandon(self, failed: bool = False) -> None:
         """Detaches the tensors that were written into.
 
         A node holds its saved tensors until its backward pass, and its operation's operands for as long as it lives. If
         such a tensor was overwritten with the node's result, it holds the node in turn. Torch cannot see this cycle.
+
+        Args:
+            failed: whether a backward pass met an overwritten tensor. Then the nodes also let go of what they saved.
         """
+        nodes: list[Any] = []
         for written in self.rewritten:
             tensor = strong(written)
             if tensor is None:
                 continue
             whole = tensor if tensor._base is None else tensor._base
             if whole.grad_fn is not None:
+                nodes.append(whole.grad_fn)
                 whole.detach_()
-            if whole is not tensor:  # a view rebuilds its history when its base has changed
+            if failed or whole is not tensor:  # a view rebuilds its history when its base has changed
                 increment_version(whole)
+                of_part = whole.is_complex() != tensor.is_complex() and not whole.requires_grad
+                if of_part:  # of a part of complex numbers, torch cannot rebuild a history that is none
+                    whole.requires_grad_()
                 _ = tensor.grad_fn
+                if of_part:
+                    whole.requires_grad_(False)
+        if failed:
+            let_go_of_saved(nodes)
 
     def close(self) -> None:
         """Releases all tensors."""

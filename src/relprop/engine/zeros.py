@@ -2,8 +2,9 @@
 
 A rule that gives relevance to an exact zero returns `G = R / tiny` there (see `numerics`). Let `y = A x + b`. A zero of
 `y` passes its relevance to the zeros of `x` that made it, in shares that sum to one. If it came about otherwise, as
-`1 - 1`, no share can be told, and it keeps its relevance. The plain gradient would multiply by `A` instead, and so lose
+`1 - 1`, no shares can be assigned, and it keeps its relevance. The plain gradient would multiply by `A` instead, and so lose
 relevance, create it, or flip its sign. Moved entries need no change. Operations not known to keep zeros apart drop it.
+The real and the imaginary part of a complex number are two entries; only moves are known to keep their zeros apart.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
 from relprop.engine.run import Run
-from relprop.engine.tensors import without_history
+from relprop.engine.tensors import each_tensor, without_history
 from relprop.engine.traits import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
-from relprop.numerics import carrying, known, nonzero, tiny
+from relprop.numerics import carrying, from_parts, in_parts, known, nonzero, tiny
+from relprop.rules.base import WEIGHTED
 
 _AFFINE = frozenset({ADDS, SCALES, AFFINE})
 _MOVING = ("selection", "max_pool")
@@ -34,7 +36,11 @@ def preserved(call: Call, result: Any) -> Any:
     if SAME in call.entry.traits and isinstance(result, Tensor) and tiny(result.dtype) > tiny(x.dtype):
         return _narrowed(call, x)
     for y in result if isinstance(result, (tuple, list)) else (result,):
-        if isinstance(y, Tensor) and y.requires_grad and y.is_floating_point() and not any(y is t for t in call.live):
+        if not isinstance(y, Tensor) or not y.requires_grad or any(y is t for t in call.live):
+            continue
+        if y.is_complex() or any(t.is_complex() for t in call.live):
+            _drop_unless_moved(call, y)
+        elif y.is_floating_point():
             _preserve(call, y, x)
     return result
 
@@ -55,6 +61,23 @@ def _preserve(call: Call, y: Tensor, x: Tensor) -> None:
         share = lambda dead: torch.zeros((), dtype=y.dtype, device=y.device)  # noqa: E731
     with torch.no_grad():
         _hook(call.run, y, share, x.dtype)
+
+
+def _drop_unless_moved(call: Call, y: Tensor) -> None:
+    """Drops the relevance of zeros at the result of an operation on complex numbers, or one that makes them."""
+    if {SAME, MOVES} & call.entry.traits and call.entry.family not in WEIGHTED:
+        return
+    run, dead = call.run, in_parts(y.detach()) == 0
+    if y.device.type == "cpu" and not known(dead.any(), True):
+        return
+
+    def drop(g: Tensor) -> Tensor | None:
+        if not run.sites.nz_first:
+            return None
+        parts = in_parts(g)
+        return from_parts(parts.masked_fill(dead & carrying(parts), 0.0), g)
+
+    y.register_hook(drop)
 
 
 def _rescaled(t: Tensor, run: Run, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -85,8 +108,9 @@ def _narrowed(call: Call, x: Tensor) -> Tensor:
 def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: torch.dtype) -> None:
     """Scales `G` at the zeros of a tensor, if they turn out to carry relevance."""
     dead = y.detach() == 0
+    # on other devices, waiting for the answer would take longer than the hook
     if y.device.type == "cpu" and not known(dead.any(), True):
-        return  # elsewhere the answer would take longer than the hook
+        return
     at_zeros = share(dead)
     factor: Any = 1.0 if at_zeros is None else at_zeros
     if y.dtype != dtype:
@@ -139,16 +163,14 @@ def _on(call: Call, x: Tensor, value: Tensor) -> Tensor:
 
 
 def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[[Tensor], Tensor]) -> Tensor:
-    """The operation with all its live operands changed, and its constants."""
+    """The operation with `change` of each live operand, and `constant` of each other one, in their places."""
 
-    def changed(a: Any) -> Any:
-        if isinstance(a, (tuple, list)):
-            return type(a)(changed(item) for item in a)
-        if not isinstance(a, Tensor) or not a.is_floating_point():
-            return a
-        return change(a.detach()) if a.requires_grad else constant(a)
+    def changed(t: Tensor) -> Tensor:
+        if not t.is_floating_point():
+            return t
+        return change(t.detach()) if t.requires_grad else constant(t)
 
-    return call.function(*map(changed, call.args), **{k: changed(a) for k, a in call.kwargs.items()})
+    return call.function(*each_tensor(changed, call.args), **each_tensor(changed, call.kwargs))
 
 
 def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:

@@ -17,18 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted, scaled, written
+from relprop.engine.functions import custom, written
 from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, origin, remembered
 from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
-from relprop.engine.roles import role
+from relprop.engine.roles import as_function_of, role
 from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
-from relprop.numerics import aside, carrying, nonzero, times
+from relprop.numerics import aside, carrying, known, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
-from relprop.operations.sample_axes import along_axis
-from relprop.operations.secants import finite_at_zero, secant, secant_of
+from relprop.operations.secants import finite_at_zero, is_scalar, secant, secant_of
 
 STATISTIC = role(
     "statistic", MOVES, SAME, SCALES, ADDS,
@@ -70,12 +69,17 @@ def detached(call: Call) -> Callable[[], Tensor]:
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     """The default of family "activation"."""
     x = args[0] if args else next(iter(kwargs.values()))
-    if not isinstance(x, Tensor) or not x.requires_grad:
-        return call()
+    if (
+        not isinstance(x, Tensor) or not x.requires_grad
+    ):  # the live operand is another, such as the exponent of a number
+        x = call.live[0]
+        numbers = all(a is x or is_scalar(a) for a in args) and any(a is x for a in args)
+        if not numbers or call.formula is not None or x.is_complex():
+            return call()
+    if x.is_complex():
+        return of_complex(call, x)
     if call.formula is not None:
         return ruled(call, x)
-    if x.is_complex():
-        return call()
     found = chain(call.function, args, kwargs)
     if found is None:
         return call()
@@ -86,6 +90,36 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     if not finite_at_zero(found.step, x):
         return remembered(call, call(), found)
     return along(call, found, detached(call))
+
+
+def of_complex(call: Call, z: Tensor) -> Tensor:
+    """A function of complex numbers: `G_z = G_y conj((f(z) - f(0)) / z)`, with its own gradient at 0.
+
+    The relevance of a complex number is that of both its parts, `Re(z conj(G))`. So what arrives for `f(z) - f(0)` goes on.
+    """
+    _refuse_rule(call)
+    function = as_function_of(call.function, z, call.args, call.kwargs)
+    with torch.no_grad():
+        at_zero = function(torch.zeros_like(z))
+    if not known(torch.isfinite(at_zero).all(), False):
+        return call()
+
+    def propagate(z: Tensor, g: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inner = z.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(function(inner), inner, g)
+        return torch.where(z == 0, slope, g * ((function(z) - at_zero) / z).conj())
+
+    return custom(z, detached(call), propagate)
+
+
+def _refuse_rule(call: Call) -> None:
+    """Refuses a rule for activations on complex numbers."""
+    if call.formula is not None:
+        raise call.error(
+            f"{call.rule!r} acts on real numbers, and this operand is complex. Take its parts by torch.view_as_real, or except the "
+            "operation: Composite({relprop.operation(...): relprop.Native()}) | the composite."
+        )
 
 
 def jumps(step: ChainStep, x: Tensor) -> bool:
@@ -117,11 +151,11 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     x = args[0]
     if (plain := _ruled_or_zero(call, x)) is not None:
         return plain
-    if call.inplace and (layer := maker(x)) is not None:
+    if call.inplace and (layer := call.note(x).layer) is not None:
         layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
-    return y if y is x else _kept_on(call, before, y, x, ChainStep(call.function, (SOURCE, *args[1:]), kwargs))
+    return y if y is x else kept_on(call, before, y, x, ChainStep(call.function, (SOURCE, *args[1:]), kwargs))
 
 
 def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -135,13 +169,15 @@ def relu(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if call.inplace:
         return y
     if known.chain is not None or known.move is not None:
-        return _kept_on(call, origin(input), y, input, _RELU)
+        return kept_on(call, origin(input), y, input, _RELU)
     call.note(y).give(GATE, Gating(_RELU, known.role(GATE)))
     return y
 
 
 def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor | None:
     """The result if a rule acts on the activation or zeros carry relevance; None if the native gradient is right."""
+    if x.is_complex():
+        _refuse_rule(call)
     if call.rule is not None and call.formula is not None:
         return ruled(call, x)
     if not call.zeros_carry:
@@ -149,7 +185,7 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
     first = call.zeros_carry_first
     rest, kwargs = ((), {}) if function is not None else (call.args[1:], call.kwargs)
     apply = call.function if function is None else function
-    slanted = call.entry.function not in (torch.abs, torch.absolute)
+    slanted = call.entry.function not in (torch.abs, torch.absolute) and apply is not keeps_below
     call.keeps_zeros()
 
     def propagate(s: Tensor, g: Tensor) -> Tensor:
@@ -160,52 +196,35 @@ def _ruled_or_zero(call: Call, x: Tensor, function: Callable[..., Tensor] | None
         return g * torch.where(s == 0, at_zero.to(s.dtype), ratio)
 
     before, value = origin(x), detached(call)
-    return _kept_on(call, before, custom(x, value, propagate), x, ChainStep(apply, (SOURCE, *rest), kwargs))
+    return kept_on(call, before, custom(x, value, propagate), x, ChainStep(apply, (SOURCE, *rest), kwargs))
 
 
-def _kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: ChainStep) -> Tensor:
-    """Notes the chain that a piecewise linear function continues. One that starts here is not worth the memory."""
+def kept_on(call: Call, before: Origin, y: Tensor, x: Tensor, step: ChainStep) -> Tensor:
+    """Notes the chain that a relu or its like continues. One that starts here is not worth the memory.
+
+    An activation behind it, also behind a further shift, starts anew: so no map hangs on which chains were noted.
+    """
     note = note_of(before.source)
     call.note(y)
     if any(isinstance(a, Tensor) and a.numel() > 1 for a in step.args):
         return gated(y, x, step)  # such as a slope for each channel: no function of a single number
     if before.step is not SOURCE or (note is not None and continues(note)):
-        return remembered(
-            call, y, before._replace(step=ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs))
-        )
+        whole = ChainStep(step.function, (before.step, *step.args[1:]), step.kwargs)
+        return remembered(call, y, before._replace(step=whole.anew()))
     return gated(y, x, step)
 
 
 _RELU = ChainStep(torch.relu, (SOURCE,), {})
-
-
-def maker(x: Tensor) -> Any:
-    """The weighted layer that made a tensor; None if none did."""
-    note = note_of(x)
-    return note.layer if note is not None else None
+_NEGATIVE = ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
 
 
 def rrelu(
-    call: Call,
-    input: Tensor,
-    lower: float = 1 / 8,
-    upper: float = 1 / 3,
-    training: bool = False,
-    *a: Any,
-    **k: Any,
+    call: Call, input: Tensor, lower: Any = None, upper: Any = None, training: bool = False, *a: Any, **k: Any
 ) -> Tensor:
+    """In eval mode a leaky relu, whose slope the operation itself makes of its bounds."""
     if training:
         raise call.training("rrelu")
     return homogeneous(call, *call.args, **call.kwargs)
-
-
-def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
-    """`a * sigmoid(b)` of the two halves: a product of two live operands."""
-    a, b = input.chunk(2, dim)
-    if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
-        return grafted(call(), a * b.detach().sigmoid())
-    gate = along(call, Origin(b, ChainStep(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
-    return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 
 def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
@@ -243,8 +262,15 @@ def by_mask(call: Call, x: Tensor) -> Tensor:
     function = call.entry.function
     if (y := _ruled_or_zero(call, x, function)) is not None:
         return y
-    step = _RELU if function is keeps_above else ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
-    return _kept_on(call, origin(x), call(), x, step)
+    return kept_on(call, origin(x), call(), x, _RELU if function is keeps_above else _NEGATIVE)
+
+
+def negative_part(call: Call, x: Tensor) -> Tensor:
+    """`min(x, 0)`, which is `-relu(-x)`: the slope at 0 is 0, that of torch.clamp is 1."""
+    if (y := _ruled_or_zero(call, x, keeps_below)) is not None:
+        return y
+    y = custom(x, detached(call), lambda x, g: torch.where(x < 0, g, 0.0))
+    return kept_on(call, origin(x), y, x, _NEGATIVE)
 
 
 register(keeps_above, keeps_below, family="activation", handler=by_mask, only=True, gives={GATE: 1})
@@ -259,7 +285,6 @@ register(
     family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},
 )  # fmt: skip
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
-register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.registry import Handler, register
+from relprop.engine.traits import SCALES
 from relprop.operations import normalisation
 from relprop.operations.sample_axes import normalised, with_axes
 from relprop.operations.steps import by_steps
@@ -86,8 +87,9 @@ register(
     apart=normalised,
 )
 register(
-    F.rms_norm, torch.rms_norm, family="norm", handler=adaptive(normalisation.rms_norm, rms_norm), apart=normalised
-)
+    F.rms_norm, torch.rms_norm,
+    family="norm", handler=adaptive(normalisation.rms_norm, rms_norm), traits={SCALES}, apart=normalised,
+)  # fmt: skip
 register(
     F.group_norm,
     torch.group_norm,

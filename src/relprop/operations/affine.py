@@ -56,7 +56,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     note = note_of(live)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None:
-        layer, scale = behind_views(note, live.dtype) or (None, None)
+        layer, scale = behind_views(note, live) or (None, None)
     channels_first = layer is not None and layer.weighted.linear.over(0)
     if layer is None or not (constant.ndim < live.ndim or channels_first or call.is_model_constant(constant)):
         return call()  # it may differ between samples

@@ -40,7 +40,7 @@ def batch_norm(
     note = note_of(input) if call.live else None
     layer, factor = (None, None) if note is None or call.rule is not None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None and call.rule is None:
-        layer, factor = behind_views(note, input.dtype) or (None, None)
+        layer, factor = behind_views(note, input) or (None, None)
     layer = layer if layer is not None and _follows(layer, input) else None
     if not call.live:
         return call()

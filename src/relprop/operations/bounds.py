@@ -17,11 +17,12 @@ from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, origin, pro
 from relprop.engine.registry import register
 from relprop.engine.roles import selects
 from relprop.engine.rows import by_entry
+from relprop.engine.sign_masks import at_least, at_most
 from relprop.engine.spelling import named
 from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.traits import MOVES
 from relprop.numerics import nonzero, own, where_positive
-from relprop.operations.activations import alone, detached, elementwise, maker, relu
+from relprop.operations.activations import alone, detached, elementwise, kept_on, negative_part, relu
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.stacks import elementwise_extreme
 from relprop.rules.base import Way
@@ -29,24 +30,28 @@ from relprop.torch_private.recorded import recording
 
 
 def bounded(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Clipped to bounds: a relu; a relu with a cap, such as relu6; else the secant from zero to the operand."""
+    """Clipped to bounds."""
     low, high = (as_number(v) for v in BOUNDS[call.entry.function](*args, **kwargs))
-    return within(call, input, low, high, (call.function, args, kwargs))
+    function = call.entry.function if call.entry.function in (at_least, at_most) else call.function
+    return within(call, input, low, high, (function, args, kwargs))
 
 
 def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple, dict]) -> Any:
-    """`min(max(x, low), high)`, where `how` gives the function of `x` that computes it and its other arguments.
+    """`y = min(max(x, low), high)`, where `how` gives the function of `x` that computes it and its other arguments.
 
-    With bounds that differ from entry to entry, the winner takes all, as in `extremum`.
+    With 0 between the bounds it is an activation that saturates, such as relu6: `G_x = G_y y / x`, the secant from zero. A
+    bound that is not 0, and lies on the way from 0 to x, is another operand: where it wins it takes all, as in a maximum.
+    So `max(x, 0.3)` is `relu(x - 0.3) + 0.3`. So are bounds that differ from entry to entry.
     """
     if call.way is Way.DEFAULT and any(isinstance(v, Tensor) and v.numel() > 1 for v in (low, high)):
         return NotImplemented if call.inplace else call()
+    numbers = all(v is None or isinstance(v, (int, float)) for v in (low, high))
     rectifies = isinstance(low, (int, float)) and low == 0 and input.is_floating_point()
     if rectifies and (high is None or high == float("inf")):
         return relu(call, input)
     function, args, kwargs = how
     step = ChainStep(function, (SOURCE, *args), kwargs)
-    if all(v is None or isinstance(v, (int, float)) for v in (low, high)) and 0 in (low, high):
+    if numbers and 0 in (low, high):
         # the slope at a bound of 0 is 0, as of a relu; that of torch.clamp is 1
         ends = -math.inf if low is None else low, math.inf if high is None else high
         step = ChainStep(F.hardtanh, (SOURCE, *ends), {}) if ends[0] < ends[1] else step
@@ -54,10 +59,27 @@ def within(call: Call, input: Tensor, low: Any, high: Any, how: tuple[Any, tuple
         return NotImplemented
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
-    capped = rectifies and isinstance(high, (int, float)) and high > 0
-    if capped and not call.zeros_carry:
+    if numbers and high == 0 and low in (None, -math.inf):
+        return negative_part(call, input)
+    proper = numbers and input.is_floating_point() and (low is None or high is None or low < high)
+    if proper and ((low or 0) > 0 or (high or 0) < 0):
+        return _beyond(call, input, low, high)
+    if rectifies and isinstance(high, (int, float)) and high > 0 and not call.zeros_carry:
         return _capped(call, input, high, step)
     return alone(call, input, step, detached(call))
+
+
+def _beyond(call: Call, input: Tensor, low: Any, high: Any) -> Tensor:
+    """Bounds that leave 0 out: the nearer one selects, the other saturates what is left."""
+    low, high = (v if v is not None and math.isfinite(v) else None for v in (low, high))
+    near, far = ({"min": low}, {"max": high}) if (low or 0) > 0 else ({"max": high}, {"min": low})
+    selecting = ChainStep(torch.clamp, (SOURCE,), near)
+    call.keeps_zeros()  # the result has none
+    if None in far.values():
+        return kept_on(call, origin(input), call(), input, selecting)
+    chosen = kept_on(call, origin(input), torch.clamp(input, **near), input, selecting)
+    call.absorbs(chosen)
+    return alone(call, chosen, ChainStep(torch.clamp, (SOURCE,), far), detached(call))
 
 
 def bounded_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -70,7 +92,7 @@ def bounded_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> An
 
 def _capped(call: Call, input: Tensor, high: float, step: ChainStep) -> Tensor:
     """A relu with a cap, such as relu6: its secant is 1 up to the cap and `high / x` above it."""
-    layer, before = maker(input), origin(input)
+    layer, before = call.note(input).layer, origin(input)
     if call.into is None:
         y = custom(input, detached(call), lambda x, g: _below(x, g, high))
     else:
@@ -103,7 +125,7 @@ def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
     if isinstance(result, Tensor) and result.requires_grad:
         found = chain(call.function, call.args, call.kwargs) if proportional(a, b) else None
         if found is not None:
-            return remembered(call, result, found)
+            return remembered(call, result, found._replace(step=found.step.anew()))
         selects(call, [a, b], result)
     return result
 
@@ -118,7 +140,7 @@ def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
     for function in (torch.maximum, torch.minimum):
         if bool((function(a, b) == result.detach()).all()):
             found = chain(function, tuple(live), {})
-            return result if found is None else remembered(call, result, found)
+            return result if found is None else remembered(call, result, found._replace(step=found.step.anew()))
     return result
 
 
@@ -176,15 +198,15 @@ def _sixth(z: Tensor) -> Tensor:
 
 
 def threshold(call: Call, input: Tensor, threshold: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """A relu if both numbers are 0."""
-    if threshold == 0 and value == 0 and input.is_floating_point():
-        return relu(call, input)
+    """A relu if both numbers are 0, a bound if they are equal; else it selects."""
+    if threshold == value:
+        return within(call, input, value, None, (torch.threshold, (threshold, value), {}))
     if call.inplace:
         return NotImplemented
     if call.way is not Way.DEFAULT:
         return elementwise(call, *call.args, **call.kwargs)
-    step = ChainStep(torch.threshold, (SOURCE, threshold, value), {})
-    return alone(call, input, step, detached(call))
+    call.keeps_zeros()
+    return kept_on(call, origin(input), call(), input, ChainStep(torch.threshold, (SOURCE, threshold, value), {}))
 
 
 BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
@@ -194,11 +216,17 @@ BOUNDS: dict[Any, Callable[..., tuple[Any, Any]]] = {
     torch.clip: lambda min=None, max=None, **k: (min, max),
     torch.clamp_min: lambda min, **k: (min, None),
     torch.clamp_max: lambda max, **k: (None, max),
+    at_least: lambda bound: (bound, None),
+    at_most: lambda bound: (None, bound),
 }
 """The interval to which a function clips its input, as a function of its other arguments."""
 
 
-register(*BOUNDS, family="activation", handler=bounded, in_place=bounded_in_place, traits={BOUNDS_TRAIT})
+register(
+    *(f for f in BOUNDS if f not in (at_least, at_most)),
+    family="activation", handler=bounded, in_place=bounded_in_place, traits={BOUNDS_TRAIT},
+)  # fmt: skip
+register(at_least, at_most, family="activation", handler=bounded, only=True, traits={BOUNDS_TRAIT})
 
 
 register(F.hardsigmoid, family="activation", handler=hardsigmoid)

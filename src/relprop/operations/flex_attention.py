@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from relprop.engine.call import Call
 from relprop.engine.mode import steps_of
 from relprop.engine.registry import register
+from relprop.engine.tensors import tensors_in
 from relprop.torch_private.flex import flex_mask, flex_operator, read_by_flex_attention
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import without_torch_function
@@ -40,7 +41,7 @@ def flex_attention(
         plain = score_mod(probe, *index, *captured) is probe
     if plain and not call.live:
         return call()
-    with steps_of(call):
+    with steps_of(call, of_model=True):
         groups = heads // key.shape[1]
         key, value = (t if len(t) == batch else t.expand(batch, *t.shape[1:]) for t in (key, value))
         wants = [options.get(name, False) for name in ("OUTPUT_LOGSUMEXP", "OUTPUT_MAX")]
@@ -110,9 +111,7 @@ class _ForEveryScore(TorchFunctionMode):
         self.dependent = {id(t): t for t in tensors}
 
     def _depends(self, value: Any) -> bool:
-        if isinstance(value, (tuple, list)):
-            return any(map(self._depends, value))
-        return id(value) in self.dependent
+        return any(id(t) in self.dependent for t in tensors_in(value))
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}

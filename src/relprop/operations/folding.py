@@ -74,21 +74,23 @@ def _turned(t: Tensor, ndim: int, axes: dict[int, int], wide: int) -> Tensor:
     return t.permute(*order, *(axis for axis in range(wide) if axis not in axes)).reshape(shape)
 
 
-def behind_views(note: Note, dtype: torch.dtype) -> tuple[LayerCall, Tensor | None] | None:
+def behind_views(note: Note, tensor: Tensor) -> tuple[LayerCall, Tensor | None] | None:
     """The layer that made what a tensor is a view of, as a layer that makes the view; and a factor, as in `Note.scaled`."""
     moves: list[Move] = []
     while note.move is not None and note.layer is None and note.scaled is None:
         moves.append(note.move)
         note = note.move.note
     layer, scale = note.scaled or (note.layer, None)
-    if layer is None or type(layer.weighted) is not Weighted or layer.dtype is not dtype or recording():
+    if layer is None or type(layer.weighted) is not Weighted or layer.dtype is not tensor.dtype or recording():
+        return None
+    if tensor.numel() != layer.shape.numel():  # entries were left out or repeated
         return None
     seen = _seen(layer, [move for move in reversed(moves) if move.function is not None])
     return None if seen is None else (seen, scale)
 
 
 def _seen(layer: LayerCall, moves: Sequence[Move]) -> LayerCall | None:
-    """A layer whose output is moved by these views; None if one of them is no such view."""
+    """A layer whose output is moved by these views; None if one of them is another view."""
     if not moves:
         return layer
     inner, before = layer.weighted.linear, layer.shape

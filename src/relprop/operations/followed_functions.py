@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine import data
 from relprop.engine.applied import Invisible, forward
 from relprop.engine.call_variants import FinishedCall
 from relprop.engine.mode import Propagation
@@ -22,7 +23,7 @@ from relprop.errors import UnsupportedOperationError
 from relprop.numerics import known
 from relprop.torch_private.names import SET_GRAD_ENABLED
 
-_WITHOUT = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+_WITHOUT = {Tensor.detach, torch.detach, data.GET}
 _TO_NUMPY = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
 
 

@@ -60,13 +60,15 @@ def _level(gate: Any) -> int:
 
 
 def _own_level(step: ChainStep) -> int:
-    if step.gate is None:
-        plain = all(a is SOURCE or isinstance(a, _PLAIN) for a in (*step.args, *step.kwargs.values()))
-        if plain and (isinstance(step.function, _BUILT_IN) or getattr(step.function, "__module__", "") == F.__name__):
-            step.gate = _remembered(step.function, step.args, tuple(step.kwargs.items()))
-        else:
-            step.gate = _level_of(step) or 0
-    return step.gate
+    level: int = step.judged(_judge)
+    return level
+
+
+def _judge(step: ChainStep) -> int:
+    plain = all(a is SOURCE or isinstance(a, _PLAIN) for a in (*step.args, *step.kwargs.values()))
+    if plain and (isinstance(step.function, _BUILT_IN) or getattr(step.function, "__module__", "") == F.__name__):
+        return _remembered(step.function, step.args, tuple(step.kwargs.items()))
+    return _level_of(step) or 0
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,8 @@ from relprop.rules import WeightedRule, Zero
 from relprop.rules.base import UNDECIDED, Way
 
 Observer = Callable[[Tensor], None]
+ADRIFT = "samples adrift"
+"""The property of a network in which a rule has to know along which axis of a layer samples lie, and nothing shows it."""
 
 
 class LayerSite:
@@ -33,9 +35,11 @@ class LayerSite:
         nonnegative: whether the input is known to have no negative entry, for rules that ask.
         probes: who is told the layer's relevance.
         followers: who is shown the output of each map that the layer is folded into: relevance passes there, not here.
+        samples: how many samples there are; 0 where nobody counted them.
+        adrift: whether an operation before it did not show that samples stay apart, so that they may lie along any axis.
     """
 
-    __slots__ = ("_rule", "followers", "nonnegative", "nz", "place", "probes", "run")
+    __slots__ = ("_rule", "adrift", "followers", "nonnegative", "nz", "place", "probes", "run", "samples")
 
     def __init__(self, call: Call, x: Tensor) -> None:
         assert call.place is not None  # weighted families always have a place
@@ -43,6 +47,9 @@ class LayerSite:
         self.place, self._rule, self.nz = call.place, call.rule, self.run.sites.nz_hidden
         self.probes: tuple[Observer, ...] = ()
         self.followers: tuple[Observer, ...] = ()
+        inputs = self.run.inputs
+        self.samples = inputs.samples
+        self.adrift = inputs.mixing and inputs.samples > 1
         if self.nz and x.dtype is torch.float16:
             raise RuleError(
                 f"{self.place}: a rule that gives relevance to exact zeros acts on a hidden layer, and float16 has no room "
@@ -80,6 +87,8 @@ class LayerSite:
         rule = None if native else Zero() if rule is None else rule
         if rule is not None and self.place.family not in rule.formulas:
             raise RuleError(f"{rule!r} cannot act on {self.place}: it has no formula for weighted layers.")
+        if self.adrift and rule is not None and rule.per_sample:
+            self.run.sites.trait(ADRIFT)
         weights = self.run.weights
         weighs = weights is not None and weights.active and not weighted.opaque
         if rule is None and not (self.probes or self.nz or weighs):
@@ -87,6 +96,7 @@ class LayerSite:
         whole = rule is None or rule.whole_output
         output = saved.take(g, whole, self.run.final)
         separable = rule is not None and rule.separable and not (weighs or self.probes)
+        separable = separable and not (rule.per_sample and self.samples != len(x))
         if separable and weighted.large(x, g) and x.device.type == "cpu" and own(g):
             found = self._in_portions(rule, weighted, x, g, output, whole)
             if found is not None:

@@ -29,7 +29,7 @@ class LayerView:
 
     def __init__(self, weighted: Any, site: Any, x: Tensor, output: Output, memo: dict[str, Tensor]) -> None:
         self._weighted, self._memo = weighted, memo
-        self.x, self.nz, self.nonnegative = x, site.nz, site.nonnegative
+        self.x, self.nz, self.nonnegative, self.samples = x, site.nz, site.nonnegative, site.samples
         self._rectified, self._clipped = output.rectified, output.clipped
         self._z = self._output = output.value
         self._bias: Tensor | float | None = None
@@ -102,6 +102,16 @@ class LayerView:
         # |z| / (|z| + eps) = 1 - eps / (|z| + eps); if a relu follows, z stands for |z|
         g, below = wide(g), z + epsilon if self._clipped else z.abs().add_(epsilon)
         return torch.addcdiv(g, g, below, value=-epsilon, out=below)
+
+    def deviation(self) -> Tensor:
+        z = wide(self.z)
+        if not z.numel():  # an expert that got no token
+            return z.new_zeros(())
+        rows = z.shape[0] if z.ndim else 1
+        if 0 < self.samples < rows and rows % self.samples == 0:  # several rows of each
+            each = z.reshape(self.samples, -1).std(1, correction=0)
+            return each.repeat_interleave(rows // self.samples).reshape(rows, *[1] * (z.ndim - 1))
+        return z.std(tuple(range(1, z.ndim)) if z.ndim > 1 else (0,), correction=0, keepdim=True)
 
     def halves(self, g: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
         if self.nz or self.z is not self.output:

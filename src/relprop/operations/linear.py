@@ -13,6 +13,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import scaled
 from relprop.engine.tensors import is_live
+from relprop.operations.complex_layers import complex_layer
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.layer_site import LayerSite
 from relprop.operations.maps import Contraction, Dense
@@ -34,6 +35,8 @@ def weighted(
     call.keeps_zeros()  # its rules deal with them
     if call.native:
         return call()
+    if x.is_complex():
+        return complex_layer(call, x, linear, weight, bias)
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
         call.trait("patches")
     plain = weight.clone() if call.copies_are_kept else weight

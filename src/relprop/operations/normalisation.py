@@ -15,6 +15,7 @@ from relprop.engine.functions import custom, grafted, scaled
 from relprop.engine.handling import decided
 from relprop.engine.registry import native, register
 from relprop.engine.tensors import without_history
+from relprop.engine.traits import SCALES
 from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, own, wide
 from relprop.operations.activations import elementwise
@@ -199,8 +200,8 @@ def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:
     return elementwise(call, *args, **kwargs) if len(live) == 1 and len(args) == 2 and args[0] is live[0] else call()
 
 
-register(F.local_response_norm, family="norm", handler=local_response_norm, apart=with_axes(3))
-register(F.normalize, family="norm", handler=normalize, apart=along_axis(2, "dim", default=1))
+register(F.local_response_norm, family="norm", handler=local_response_norm, traits={SCALES}, apart=with_axes(3))
+register(F.normalize, family="norm", handler=normalize, traits={SCALES}, apart=along_axis(2, "dim", default=1))
 register(F.cosine_similarity, family="product", handler=cosine_similarity, apart=along_axis(2, "dim", default=1))
 register(
     torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax", apart=along_axis(1, "dim", "axis")

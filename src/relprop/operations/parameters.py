@@ -105,15 +105,16 @@ def weigh(parameters: Parameters, site: Any, weighted: Any, x: Tensor, g: Tensor
     if rule is None:
         weight = view.weight.detach()
         carrying = nonzero(x) if site.nz else x
-        parameters.add(site, weighted.source, weighted.linear.weight_gradient(carrying, g.to(x.dtype), weight) * weight)
+        found = weighted.linear.weight_gradient(carrying, g.to(x.dtype), weight) * weight
+        parameters.add(site, weighted.source, weighted.per_entry(found))
         plain: Tensor = weighted.linear.transpose(g.to(x.dtype), weight, x)
         return plain.detach()
-    factor = torch.ones_like(weighted.plain, dtype=x.dtype, requires_grad=True)
+    factor = torch.ones(weighted.weight.shape, dtype=x.dtype, device=x.device, requires_grad=True)
     with torch.enable_grad():
         seen = Factored(site, weighted, x, view.as_output(), factor)
         found = rule.propagate(seen, g)
         handed = (found * (nonzero(x) if site.nz or not rule.proportional else x)).sum()
     if handed.requires_grad:
-        parameters.add(site, weighted.source, torch.autograd.grad(handed, factor)[0])
+        parameters.add(site, weighted.source, weighted.per_entry(torch.autograd.grad(handed, factor)[0]))
     result: Tensor = found.detach()
     return result

@@ -15,6 +15,7 @@ from relprop.engine.mode import steps_of
 from relprop.engine.notes import note_of
 from relprop.engine.registry import Handler, register
 from relprop.engine.spelling import named
+from relprop.engine.tensors import without_history
 from relprop.operations import normalisation  # noqa: F401  (whose norms are replaced here)
 
 
@@ -25,20 +26,13 @@ def by_steps(definition: Callable[..., Any]) -> Handler:
         # the steps run on the operands themselves, and must not write into them
         with steps_of(call):
             history = definition(*args, **kwargs)
-        value = call(*map(plain, args), **{key: plain(a) for key, a in kwargs.items()})
+        value = call(*map(without_history, args), **without_history(kwargs))
         if isinstance(value, Tensor):
             return _with_history(value, history)
         pairs = [_with_history(v, h) for v, h in zip(value, history, strict=True)]
         return tuple(pairs) if type(value) is tuple else type(value)(pairs)
 
     return handler
-
-
-def plain(value: Any) -> Any:
-    """An operand without relevance."""
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _with_history(value: Any, history: Any) -> Any:

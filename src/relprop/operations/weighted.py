@@ -55,6 +55,10 @@ class Weighted:
         """Another map of the same weight."""
         return Weighted(linear, self.plain, self.scale, self.bias, self.source, self.version)
 
+    def per_entry(self, relevance: Tensor) -> Tensor:
+        """What went through each entry of the model's weight, from what went through each of `weight`."""
+        return relevance
+
     def rows(self, rows: slice) -> Weighted:
         """Some of the outputs of a dense map."""
         scale, bias = (None if t is None else t[rows] for t in (self.scale, self.bias))

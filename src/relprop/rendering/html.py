@@ -168,11 +168,16 @@ def _numbers_side_by_side(view: View) -> str:
     return "\n".join(parts)
 
 
-def matrix_html(shown: TokenMatrix) -> str:
-    """A matrix as a table of colours. Below it are the strongest tokens of each row, and all numbers."""
+def matrix_html(shown: TokenMatrix, rows: str = "Generated") -> str:
+    """A matrix as a table of colours. Below it are the strongest tokens of each row, and all numbers.
+
+    Args:
+        shown: the matrix.
+        rows: what its rows are.
+    """
     if shown.values.size > _CELLS:
         drawn = f'<div class="scroll">{shown.drawing().to_svg()}</div>'
-        return f"{drawn}\n{_drew_on(shown)}"
+        return f"{drawn}\n{_drew_on(shown, rows)}"
     signs = shown.signs
     heads = [f'<th scope="col"><span>{escape(label(name))}</span></th>' for name in shown.columns]
     between = shown.prompt if shown.prompt is not None and 0 < shown.prompt < len(heads) else None
@@ -192,7 +197,7 @@ def matrix_html(shown: TokenMatrix) -> str:
         (
             f'<div class="scroll"><table class=matrix><tr><td></td>{_parted(heads, between)}</tr>', *coloured, "</table></div>",
             legend(shown.scale, "with -", "with +", "" if shown.read.all() else " Grey: not read yet."),
-            _drew_on(shown),
+            _drew_on(shown, rows),
             f"<details><summary>All {int(shown.read.sum())} numbers</summary><div class=scroll><table class=numbers>"
             f"<tr><td></td>{''.join(heads)}</tr>", *plain, "</table></div></details>",
         )
@@ -204,12 +209,12 @@ def _parted(cells: list[str], at: int | None) -> str:
     return "".join(cells) if at is None else "".join((*cells[:at], "<td class=gap></td>", *cells[at:]))
 
 
-def _drew_on(shown: TokenMatrix) -> str:
+def _drew_on(shown: TokenMatrix, what: str) -> str:
     rows = [
         (label(name), ", ".join(f"“{label(shown.columns[c])}” {number(value)}" for c, value in shown.strongest(r)))
         for r, name in enumerate(shown.rows)
     ]
-    return table(("Generated", "Drew most on"), rows)
+    return table((what, "Drew most on"), rows)
 
 
 def legend(scale: Scale, against: str, towards: str, more: str = "") -> str:

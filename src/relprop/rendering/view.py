@@ -17,11 +17,21 @@ from relprop.rendering.panels import Panel
 from relprop.rendering.scale import Scale, number
 from relprop.rendering.table import UNKNOWN
 from relprop.rendering.text import TokenMap
-from relprop.signatures import public
+from relprop.signatures import public_class
 
 KINDS = ("image", "text", "series", "table", "audio", "volume")
 
 
+ELSEWHERE = {
+    "dpi": "It belongs to save: R.save('map.png', width='170mm', dpi=300). Elsewhere scale=2 draws twice as many pixels.",
+    "figsize": "The size in a file is R.save('map.png', width='170mm'), or in pixels width=800.",
+    "cmap": 'Colours are chosen by palette="red_blue", "orange_purple" or "grey".',
+    "vmax": "The end of a scale is limit=, a number, or percentile=.",
+    "vmin": "Scales end at the same number on both sides: limit=, or percentile=.",
+}
+
+
+@public_class("relprop.rendering.Options", ELSEWHERE)
 @dataclass(frozen=True)
 class Options:
     """How results are drawn. Every output takes these as keyword arguments.
@@ -82,16 +92,6 @@ class Options:
             raise InputError(f"limit is {self.limit!r}; it must be a number, or the Scale of another drawing.")
         if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
             raise InputError(f"percentile is {self.percentile}; it lies above 0 and up to 100.")
-
-
-ELSEWHERE = {
-    "dpi": "It belongs to save: R.save('map.png', width='170mm', dpi=300). Elsewhere scale=2 draws twice as many pixels.",
-    "figsize": "The size in a file is R.save('map.png', width='170mm'), or in pixels width=800.",
-    "cmap": 'Colours are chosen by palette="red_blue", "orange_purple" or "grey".',
-    "vmax": "The end of a scale is limit=, a number, or percentile=.",
-    "vmin": "Scales end at the same number on both sides: limit=, or percentile=.",
-}
-Options.__init__ = public("relprop.rendering.Options", ELSEWHERE)(Options.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

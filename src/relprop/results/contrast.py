@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.signatures import public
+from relprop.signatures import public_class
 
 
+@public_class("relprop.Contrast")
 @dataclass(frozen=True)
 class Contrast:
     """The score of one target minus that of another, to ask why this and not that.
@@ -23,9 +24,6 @@ class Contrast:
 
     positive: Any
     negative: Any
-
-
-Contrast.__init__ = public("relprop.Contrast")(Contrast.__init__)  # type: ignore[method-assign]
 
 
 def target_at(target: Any, index: int | slice, count: int) -> Any:

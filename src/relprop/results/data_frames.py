@@ -23,6 +23,5 @@ def parquet(result: Any, listed: Callable[[], tuple[Sequence[str], Iterable[Any]
     library("pyarrow", "Parquet needs pyarrow", "tables")
     buffer = io.BytesIO()
     made = pandas.DataFrame(rows, columns=columns) if own is None else own()
-    made.columns = [str(column) for column in made.columns]
-    made.to_parquet(buffer, index=False)
+    made.set_axis([str(column) for column in made.columns], axis="columns").to_parquet(buffer, index=False)
     return buffer.getvalue()

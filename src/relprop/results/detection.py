@@ -14,7 +14,7 @@ from torch import Tensor
 
 from relprop.errors import TargetError
 from relprop.results.forms import Called, Find, Form, check_class, form, index_in, whole
-from relprop.signatures import public
+from relprop.signatures import public_class
 from relprop.torch_private.recorded import recording
 
 _LOGITS = ("pred_logits", "logits", "cls_logits", "class_logits")
@@ -23,6 +23,7 @@ _BEFORE = (0, 4, 5)
 """How many entries of a box come before its class scores: none, its coordinates, or these and its objectness."""
 
 
+@public_class("relprop.Detection")
 @form
 @dataclass(frozen=True, repr=False)
 class Detection(Form):
@@ -213,6 +214,3 @@ class Detection(Form):
         """The class and the box."""
         box = "the likeliest box" if self.number is None else f"box {self.number}"
         return f"{box}: {called(self.target)}" if self.target is not None else box
-
-
-Detection.__init__ = public("relprop.Detection")(Detection.__init__)  # type: ignore[method-assign]

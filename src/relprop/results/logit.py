@@ -10,9 +10,10 @@ from torch import Tensor
 from relprop.errors import TargetError
 from relprop.results.contrast import Contrast
 from relprop.results.forms import Called, Find, Form, each, form
-from relprop.signatures import public
+from relprop.signatures import public_class
 
 
+@public_class("relprop.Logit")
 @form
 @dataclass(frozen=True, repr=False)
 class Logit(Form):
@@ -72,6 +73,3 @@ def as_logits(target: Any) -> Any:
     if isinstance(target, Contrast):
         return Contrast(as_logits(target.positive), as_logits(target.negative))
     return each(target, lambda one: as_logits(one) if isinstance(one, Contrast) else Logit(one))
-
-
-Logit.__init__ = public("relprop.Logit")(Logit.__init__)  # type: ignore[method-assign]

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from relprop.errors import TargetError
 from relprop.results.forms import Called, Find, Form, check_class, check_tensor, form, whole
-from relprop.signatures import public
+from relprop.signatures import public_class
 from relprop.torch_private.recorded import recording
 
 
+@public_class("relprop.Over")
 @form
 @dataclass(frozen=True, eq=False)
 class Over(Form):
@@ -195,9 +196,6 @@ class Over(Form):
         box = "" if self.box is None else f", box={self.box}"
         axis = "" if self.axis is None else f", axis={self.axis}"
         return f"Over({self.target!r}{mask}{box}{more}{axis})"
-
-
-Over.__init__ = public("relprop.Over")(Over.__init__)  # type: ignore[method-assign]
 
 
 def _mask(mask: Any) -> Tensor | None:

@@ -25,9 +25,10 @@ from relprop.results.forms import (
     understood,
     whole,
 )
-from relprop.signatures import public
+from relprop.signatures import public_class
 
 
+@public_class("relprop.Step")
 @form
 @dataclass(frozen=True, repr=False)
 class Step(Form):
@@ -130,6 +131,7 @@ class _Row(Form):
         return f"{what} of {f'all {self.what}s' if self.number is None else _listed(self.what, self.number)}"
 
 
+@public_class("relprop.Node")
 @form
 @dataclass(frozen=True, repr=False)
 class Node(_Row):
@@ -151,6 +153,7 @@ class Node(_Row):
     what: ClassVar[str] = "node"
 
 
+@public_class("relprop.Edge")
 @form
 @dataclass(frozen=True, repr=False)
 class Edge(_Row):
@@ -172,6 +175,7 @@ class Edge(_Row):
     what: ClassVar[str] = "edge"
 
 
+@public_class("relprop.Graph")
 @form
 @dataclass(frozen=True, repr=False)
 class Graph(_Row):
@@ -193,10 +197,6 @@ class Graph(_Row):
     what: ClassVar[str] = "graph"
 
     number: int | Sequence[int] | None = 0
-
-
-for _made, _name in ((Step, "Step"), (Node, "Node"), (Edge, "Edge"), (Graph, "Graph")):
-    _made.__init__ = public(f"relprop.{_name}")(_made.__init__)  # type: ignore[method-assign]
 
 
 def _numbers(number: Any, what: str) -> int | tuple[int, ...]:

@@ -33,7 +33,7 @@ class ReadTensor(Tensor):
     @classmethod
     def of(cls, values: Tensor, pictures: Tensor | None = None, affine: Tensor | None = None) -> ReadTensor:
         """The tensor with its memory."""
-        made = values.as_subclass(cls)
+        made: ReadTensor = values.as_subclass(cls)
         made.pictures, made.affine = pictures, affine
         return made
 

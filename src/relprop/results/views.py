@@ -146,8 +146,9 @@ def _image(result: Tensors, sample: int, values: Tensor, given: Any, options: Op
     heatmap = Heatmap.of(
         values, percentile=options.percentile, limit=options.limit, palette=options.palette, smooth=options.smooth
     )
-    if options.pictures is None and getattr(result, "pictures", None) is not None:
-        given = result.pictures[sample].float() / 255  # type: ignore[attr-defined]  # of those that remember them
+    remembered = getattr(result, "pictures", None)
+    if options.pictures is None and remembered is not None:
+        given = remembered[sample].float() / 255
     picture, said = _picture(sample, values, given, options)
     bar = _account(result, sample, "image", options)[1]
 

@@ -116,7 +116,7 @@ class Layer(Protocol):
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """The axes of `x` along which values are of one kind: the places of a convolution, else what a unit sums."""
+        """The axes of `x` along which values are of one kind: the positions of a convolution, or those that a unit sums."""
         ...
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
@@ -139,10 +139,14 @@ class Layer(Protocol):
         """`R_j / (z_j + epsilon sgn z_j)`, and 0 where the denominator is 0."""
         ...
 
+    def deviation(self) -> Tensor:
+        """The standard deviation of `z` over the whole output of each sample, shaped to broadcast with `z`."""
+        ...
+
     def halves(self, g: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
         """`R_j / denominator_j`, and the same times the sign of `z_j`; 0 where the denominator is 0.
 
-        For denominators that are no smaller than `|z_j|` up to a constant.
+        The denominator must be at least a constant times `|z_j|`.
         """
         ...
 
@@ -151,7 +155,7 @@ class Layer(Protocol):
         ...
 
     def of_weight(self, name: str, change: Callable[[Tensor], Tensor], within: Callable[[Tensor], Tensor]) -> Tensor:
-        """`once(name, lambda: change(weight))`. `within` does the same in its operand, to save a copy of the weight."""
+        """`once(name, lambda: change(weight))`. `within` does the same in place, to save a copy of the weight."""
         ...
 
     def without_bias(self) -> Layer:
@@ -224,6 +228,9 @@ class WeightedRule(Rule):
     families: ClassVar[frozenset[str]] = WEIGHTED
     whole_output: ClassVar[bool] = False
     """Whether the rule also reads `layer.z` where no relevance arrives (as a standard deviation does)."""
+    per_sample: ClassVar[bool] = False
+    """Whether the rule reads numbers of a sample as a whole, such as a standard deviation. It takes the first axis for
+    that of the samples. Where a layer's samples lie elsewhere, they are explained one at a time."""
     reads_signs: ClassVar[bool] = True
     """Whether the rule asks `layer.nonnegative`."""
     separable: ClassVar[bool] = False

@@ -92,6 +92,10 @@ class ZeroBias(WeightedRule):
         return self.rule.whole_output
 
     @property
+    def per_sample(self) -> bool:  # type: ignore[override]
+        return self.rule.per_sample
+
+    @property
     def reads_signs(self) -> bool:  # type: ignore[override]
         return self.rule.reads_signs
 

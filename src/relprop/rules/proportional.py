@@ -46,6 +46,10 @@ class Epsilon(WeightedRule):
         return self.relative
 
     @property
+    def per_sample(self) -> bool:  # type: ignore[override]
+        return self.relative
+
+    @property
     def of_output(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         if self.relative:
             return None
@@ -59,9 +63,7 @@ class Epsilon(WeightedRule):
     def propagate(self, layer: Layer, g: Tensor) -> Tensor:
         epsilon: float | Tensor = self.epsilon
         if self.relative:
-            z = wide(layer.z)
-            dims = tuple(range(1, z.ndim)) if z.ndim > 1 else (0,)
-            epsilon = epsilon * z.std(dims, correction=0, keepdim=True)
+            epsilon = epsilon * layer.deviation()
         return layer.transpose(layer.stabilised(g, epsilon))
 
 

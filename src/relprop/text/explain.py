@@ -303,20 +303,21 @@ def _result(
         mine = value[n].cpu()
         return mine[real.cpu()] if mine.ndim and mine.shape[0] == padded else mine
 
-    result = TextRelevance(
+    if parts is None:
+        ends["layers"] = {name: cut(value) for name, value in answer.layers.items()}
+    else:
+        heads = parts.of_heads(answer.layers, len(batch.texts))
+        ends |= {
+            "blocks": parts.of_blocks(answer.layers, len(batch.texts))[n][:, real].cpu(),
+            "heads": None if heads is None else heads[n][..., real].cpu(),
+            "neurons": [r[n][real].cpu() for r in parts.of_neurons(answer.layers, len(batch.texts))],
+        }
+    return TextRelevance(
         tokens=text.names, pieces=text.pieces, special=text.special, relevance=row(batch.named)[real.cpu()],
         spans=text.words, predictions=predictions, positions=places, decoder=decoder, ledger=answer.ledger.sample(slice(n, n + 1)),
         notices=list(answer.notices),
         **ends,
     )  # fmt: skip
-    if parts is not None:
-        heads = parts.of_heads(answer.layers, len(batch.texts))
-        result.blocks = parts.of_blocks(answer.layers, len(batch.texts))[n][:, real].cpu()
-        result.heads = None if heads is None else heads[n][..., real].cpu()
-        result.neurons = [r[n][real].cpu() for r in parts.of_neurons(answer.layers, len(batch.texts))]
-    else:
-        result.layers = {name: cut(value) for name, value in answer.layers.items()}
-    return result
 
 
 def _first(value: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def skipped(function: Any) -> Any:
     if hasattr(frames, "set_code_exec_strategy"):
         skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
         frames.set_code_exec_strategy(function.__code__, skip)
-    function._torchdynamo_disable = True
+    vars(function)["_torchdynamo_disable"] = True
     return function
 
 
@@ -54,7 +54,7 @@ def constant_when_traced(function: Function) -> Function:
     `torch.compiler.assume_constant_result` does the same, but loads the compiler, which takes a second. Seen on 2.9 to
     2.14; without it the function is traced like any other.
     """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    vars(function)["_dynamo_marked_constant"] = True
     return function
 
 

@@ -22,6 +22,10 @@ def recording() -> bool:
     return _dispatch_mode is not None and _dispatch_mode(_PROXY) is not None
 
 
+traced_by_jit: Callable[[], bool] = part("jit.is_tracing", lambda: False)
+"""Whether `torch.jit.trace` records what runs. The name is public, but torch's types lack it. Seen on 2.9 to 2.14."""
+
+
 def recorded(call: Callable[..., Any], tensors: Any) -> torch.fx.GraphModule:
     """The graph of what `call` does with `tensors`. Seen on 2.9 to 2.14; without it, `relprop.compile` is refused."""
     if _dispatch_mode is None or _PROXY is None:

@@ -8,8 +8,8 @@ one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -17,6 +17,43 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+
+_OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
+
+
+def says_overwritten(error: BaseException | None) -> bool:
+    """Whether autograd says that a tensor was overwritten that a gradient needs. Judged by its text; seen on 2.9 to 2.14."""
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OVERWRITTEN)
+
+
+def let_go_of_saved(nodes: Iterable[Any]) -> None:
+    """Empties what these nodes of the graph, and all before them, have saved. No gradient can be taken there any more.
+
+    A backward pass that fails at an overwritten view has looked up the view's history, which is that of its base by now.
+    So the node holds a tensor that holds the node. Torch cannot see this cycle.
+
+    It needs the nodes' `_raw_saved_...` attributes. Seen on 2.13; without them, such a failure leaves tensors behind.
+    """
+    stack, seen, names = list(nodes), set(), dict[type, list[str]]()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        stack += [before for before, _ in node.next_functions]
+        kind = type(node)
+        if kind not in names:
+            names[kind] = [name for name in dir(node) if name.startswith("_raw_saved_")]
+        for name in names[kind]:
+            with suppress(RuntimeError):  # nothing was saved here, or it is gone already
+                saved = getattr(node, name)
+                for one in saved if isinstance(saved, tuple) else (saved,):
+                    with suppress(RuntimeError):
+                        one.register_hooks(_nothing, _nothing)
+
+
+def _nothing(_: Any) -> None:
+    return None
 
 
 class _Saved:

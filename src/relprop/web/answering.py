@@ -36,11 +36,13 @@ def said(error: Exception) -> str:
 def answered(act: Callable[..., Any]) -> Callable[..., Any]:
     """A function as Gradio calls it, whose errors are messages on the page.
 
-    Its parameters `request` and `event`, if it has them, are the visitor's request and the event that was triggered.
+    Its parameters `request` and `event`, if it has them, are the visitor's request and the event that was triggered. The
+    others keep their names, under which programs give them.
     """
     gr = gradio()
     kinds = {"request": gr.Request, "event": gr.EventData}
-    special = [name for name in kinds if name in inspect.signature(act).parameters]
+    given_to = inspect.signature(act).parameters
+    special = [name for name in kinds if name in given_to]
 
     def answer(*given: Any) -> Any:
         named = dict(zip(special, given, strict=False))
@@ -56,8 +58,8 @@ def answered(act: Callable[..., Any]) -> Callable[..., Any]:
     first = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kinds[name]) for name in special
     ]
-    rest = inspect.Parameter("values", inspect.Parameter.VAR_POSITIONAL)
-    answer.__signature__ = inspect.Signature([*first, rest])  # type: ignore[attr-defined]
+    rest = [each.replace(annotation=inspect.Parameter.empty) for name, each in given_to.items() if name not in kinds]
+    vars(answer)["__signature__"] = inspect.Signature([*first, *rest])
     answer.__annotations__ = {name: kinds[name] for name in special}
     answer.__name__ = getattr(act, "__name__", "answer")
     return answer

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from relprop.composites import NAMES
 from relprop.errors import InputError
 from relprop.web import downloads, scripts
 from relprop.web.answering import Desk, answered
 from relprop.web.components import choices_of
 from relprop.web.gradio_here import gradio
 from relprop.web.page_subject import PageSubject
-from relprop.web.settings import FIRST, MOST_COMPOSITES, PageSettings, settings_of
+from relprop.web.rule_fields import RuleFields
+from relprop.web.settings import PageSettings, settings_of
 
-_ASKED = ("target", "against", "composites", "gamma", "first", "strength", "smooth", "percentile")
+_ASKED = ("target", "against", "strength", "smooth", "percentile")
 
 
 class Linked(Protocol):
@@ -36,6 +36,7 @@ class SettingsFields:
     def __init__(self, subject: PageSubject, desk: Desk) -> None:
         self.subject, self.desk = subject, desk
         self.pictures = subject.reads == "picture"
+        self.rules = RuleFields(desk, self.pictures)
 
     def add(self) -> None:
         """Adds the fields."""
@@ -60,30 +61,7 @@ class SettingsFields:
             self.against = gr.Textbox(
                 label="Against (number)", max_length=10, elem_id=self.desk.own("against"), submit_btn=False
             )
-        self.composites = gr.Dropdown(
-            ["auto", *NAMES], value=list(usual.composites), multiselect=True, max_choices=MOST_COMPOSITES,
-            label="Composites, side by side", elem_id=self.desk.own("composites"),
-        )  # fmt: skip
-        with gr.Row():
-            self.gamma = gr.Slider(
-                0,
-                2,
-                value=0.25,
-                step=0.01,
-                label="Gamma",
-                min_width=150,
-                elem_id=self.desk.own("gamma"),
-                interactive=True,
-            )
-            self.own = gr.Checkbox(
-                value=True, label="Gamma as the composite says", min_width=150, elem_id=self.desk.own("own-gamma")
-            )
-        self.first = gr.Radio(
-            [(name, key) for key, name in FIRST.items() if self.pictures or key != "zbox"],
-            value=usual.first,
-            label="Rule of the first layer",
-            elem_id=self.desk.own("first"),
-        )
+        self.rules.add()
         with gr.Accordion("Drawing", open=False, visible=self.pictures):
             self.strength = gr.Slider(0, 1, value=usual.strength, step=0.05, label="Strength of the map on the picture")
             self.smooth = gr.Slider(1, 16, value=usual.smooth, step=1, label="Smoothing: side of the box, in pixels")
@@ -94,10 +72,7 @@ class SettingsFields:
     @property
     def fields(self) -> list[Any]:
         """The fields, in the order in which their values come."""
-        return [
-            self.target, self.against, self.composites, self.gamma, self.first, self.strength, self.smooth, self.percentile,
-            self.own,
-        ]  # fmt: skip
+        return [self.target, self.against, *self.rules.fields, self.strength, self.smooth, self.percentile]
 
     @property
     def classes(self) -> list[Any]:
@@ -112,12 +87,12 @@ class SettingsFields:
             if self.subject.labels
             else [self.target.submit, self.against.submit]
         )
-        return [*typed, self.composites.input, self.gamma.release, self.own.input, self.first.input]
+        return [*typed, *self.rules.events]
 
     @property
     def drawing_events(self) -> list[Any]:
-        """The events that draw again."""
-        return [self.strength.release, self.smooth.release, self.percentile.release]
+        """The events that draw again. Keys of a slider trigger no `release`."""
+        return [self.strength.input, self.smooth.input, self.percentile.input]
 
     def settings(self, values: Sequence[Any], without: Sequence[str] = ()) -> PageSettings:
         """The settings that the fields hold.
@@ -125,15 +100,11 @@ class SettingsFields:
         Raises:
             InputError: a value is none.
         """
-        found = dict(zip(_ASKED, values, strict=False))
+        found = dict(zip(_ASKED, (*values[:2], *values[6:9]), strict=True))
         for name in ("target", "against"):
             if found[name] == NOTHING or name in without:
                 found[name] = None
-        if values[len(_ASKED)]:
-            found["gamma"] = None
-        if not found["composites"]:
-            raise InputError("choose at least one composite.")
-        return settings_of(found)
+        return settings_of(found | self.rules.values(values[2:6]))
 
     def shown(self, settings: PageSettings) -> list[Any]:
         """The values of the fields of classes."""
@@ -145,10 +116,8 @@ class SettingsFields:
 
     def restored(self, settings: PageSettings) -> list[Any]:
         """The values of all fields."""
-        gamma = 0.25 if settings.gamma is None else settings.gamma
         return [
-            *self.shown(settings), list(settings.composites), gamma, settings.first, settings.strength, settings.smooth,
-            settings.percentile, settings.gamma is None,
+            *self.shown(settings), *self.rules.restored(settings), settings.strength, settings.smooth, settings.percentile,
         ]  # fmt: skip
 
 

@@ -26,12 +26,21 @@ def on_picture(heatmap: Heatmap, picture: Image.Image, strength: float) -> Image
 
 
 def maps_html(answer: PictureAnswer, settings: PageSettings) -> str:
-    """The maps of one picture: rows are what was explained, columns the composites."""
-    view = answer.result.views(Options(**answer.options(settings), most=1))[0]
-    rows = list(dict.fromkeys(row for row, _ in view.cells))
-    picture = answer.pictures[0]
+    """The maps of each picture: rows are what was explained, columns the composites. Several have their names above them."""
+    views = answer.result.views(Options(**answer.options(settings), most=len(answer.names)))
     parts = []
-    for place, row in enumerate(rows):
+    for name, picture, view in zip(answer.names, answer.pictures, views, strict=True):
+        if len(views) > 1:
+            parts.append(f"<h2>{html.text(name)}</h2>")
+        parts += _rows(view, picture, settings)
+    notes = "".join(f"<p class=note>{html.text(notice)}</p>" for notice in answer.result.notices)
+    return "".join(parts) + notes + html.key()
+
+
+def _rows(view: View, picture: Image.Image, settings: PageSettings) -> list[str]:
+    """The maps of a picture, a section for each row."""
+    parts = []
+    for place, row in enumerate(dict.fromkeys(row for row, _ in view.cells)):
         # The rows below have a gap in its place, so that all maps are of one size.
         shown = [figure(Panel(picture, "input", smooth=True)) if place == 0 else "<div class=empty></div>"]
         cells = [(column, cell) for (name, column), cell in view.cells.items() if name == row]
@@ -44,8 +53,7 @@ def maps_html(answer: PictureAnswer, settings: PageSettings) -> str:
             f"<section class=view><h3>{html.text(row)}, score {score}</h3>"
             f'<div class="figures c{wide}">{"".join(shown)}</div></section>'
         )
-    notes = "".join(f"<p class=note>{html.text(notice)}</p>" for notice in answer.result.notices)
-    return "".join(parts) + notes + html.key()
+    return parts
 
 
 def _cell(column: str, cell: View, picture: Image.Image, settings: PageSettings) -> list[str]:
@@ -62,21 +70,21 @@ def _cell(column: str, cell: View, picture: Image.Image, settings: PageSettings)
     ]
 
 
-def many_html(answer: PictureAnswer, settings: PageSettings) -> str:
-    """The maps of several pictures, each under its name."""
-    views = answer.result.views(Options(**answer.options(settings), most=len(answer.names)))
-    return "\n".join(html.view_html(replace(view, title=name)) for name, view in zip(answer.names, views, strict=True))
-
-
 def parts_html(parts: Sequence[RectangleShare], box: tuple[int, int, int, int]) -> str:
     """How much relevance lies in a rectangle, as a table."""
     left, top, right, bottom = box
+    several = len(parts) > len({p.column for p in parts})
     rows = [
-        (p.column, number(p.inside), _percent(p.inside, p.whole), number(p.positive), number(p.negative)) for p in parts
-    ]
-    columns = ("Map", "Relevance inside", "Of the map", "For", "Against")
+        (
+            *([p.picture] if several else []), p.column, number(p.inside), _percent(p.inside, p.whole), number(p.positive),
+            number(p.negative),
+        )
+        for p in parts
+    ]  # fmt: skip
+    names = ("Map", "Relevance inside", "Of the map", "For", "Against")
     said = f"Columns {left} to {right - 1}, rows {top} to {bottom - 1}: {parts[0].area:.1%} of the picture."
-    return f"<p>{html.text(said)}</p>{html.table(columns, rows, numbers=columns[1:])}"
+    columns = ("Picture", *names) if several else names
+    return f"<p>{html.text(said)}</p>{html.table(columns, rows, numbers=names[1:])}"
 
 
 def _percent(part: float, whole: float) -> str:

@@ -24,6 +24,7 @@ from relprop.errors import InputError
 from relprop.web import bodies
 from relprop.web.bodies import Message, Receive, RequestRefused, Send
 from relprop.web.limits import Limits
+from relprop.web.uploads import Uploads
 
 Scope = MutableMapping[str, Any]
 
@@ -104,12 +105,14 @@ class Guard:
     Args:
         application: the page.
         rules: what is let through.
+        kept: the paths of uploads that the page deletes when they are old.
     """
 
-    def __init__(self, application: Any, rules: Rules) -> None:
+    def __init__(self, application: Any, rules: Rules, kept: set[Any] | None = None) -> None:
         self.application, self.rules = application, rules
         folder = rules.folder or os.environ.get("GRADIO_TEMP_DIR")
         self._folder = None if folder is None else Path(os.path.realpath(folder))
+        self._uploads = None if self._folder is None else Uploads(self._folder, set() if kept is None else kept)
         self._headers = _response_headers(rules.around)
         # What a visitor uploaded is a picture or data here, never a page.
         alone = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox")
@@ -144,7 +147,8 @@ class Guard:
             scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in _DROPPED]}
             if scope["method"] == "POST":
                 receive = await self._checked_body(path, headers, receive)
-            await self.application(scope, receive, answer)
+            upload = self._uploads if path == f"{_API}/upload" else None
+            await self.application(scope, receive, answer if upload is None else upload.answered(answer))
         except RequestRefused as refused:
             if not begun:
                 await _refuse(answer, refused)

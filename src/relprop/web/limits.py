@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Limits:
         stored_bytes: the bytes of all visitors' files together.
         pixels: the pixels of a picture.
         pictures: the pictures that are explained together.
+        texts: the texts that are explained together.
         letters: the letters of a text.
         tokens: the tokens of a text.
         generated: the tokens that a language model writes.
@@ -39,6 +41,7 @@ class Limits:
     stored_bytes: int = 2**30
     pixels: int = 30_000_000
     pictures: int = 16
+    texts: int = 16
     letters: int = 20_000
     tokens: int = 512
     generated: int = 40
@@ -72,6 +75,17 @@ def picture(path: Path, limits: Limits) -> tuple[str, Image.Image]:
             f"{name!r} has {wide} x {high} pixels, more than the {limits.pixels // 10**6} million we decode; make it smaller first."
         )
     return name, load_image(path)
+
+
+def several(paths: Sequence[Path], limits: Limits) -> list[tuple[str, Image.Image]]:
+    """The names of uploaded pictures, and the pictures.
+
+    Raises:
+        InputError: there are too many, or one is too large, of another format, or broken.
+    """
+    if len(paths) > limits.pictures:
+        raise InputError(f"{limits.pictures} pictures are explained at once; got {len(paths)}: leave some out.")
+    return [picture(path, limits) for path in paths]
 
 
 def check_size(path: Path, name: str, limits: Limits) -> None:

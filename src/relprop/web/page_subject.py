@@ -20,6 +20,8 @@ from relprop.loading.network import Loaded, Pictures, no_picture, padded, pictur
 from relprop.rules import Epsilon, Flat, WSquare, ZBox, ZPlus
 from relprop.web.settings import PageSettings
 
+_GAMMAS = ("gamma", "linear")
+"""The arguments of composites that are a gamma; `attnlrp_gamma` has one of linear layers."""
 READS = ("picture", "text", "rows")
 
 
@@ -170,9 +172,10 @@ def _column(name: str, settings: PageSettings, subject: PageSubject, inputs: Any
     taken = inspect.signature(NAMES[own]).parameters
     given: dict[str, Any] = {}
     said: list[str] = []
-    if settings.gamma is not None and "gamma" in taken:
-        given["gamma"] = settings.gamma
-        said.append(f"gamma={settings.gamma!r}")
+    gamma = next((each for each in _GAMMAS if each in taken), None) if settings.gamma is not None else None
+    if gamma is not None:
+        given[gamma] = settings.gamma
+        said.append(f"{gamma}={settings.gamma!r}")
     bounded = "low" in taken and subject.reads == "picture"
     if bounded:
         given["low"], given["high"] = subject.loaded.bounds()
@@ -184,13 +187,14 @@ def _column(name: str, settings: PageSettings, subject: PageSubject, inputs: Any
     plain = not given and settings.first == "composite"
     source = f'"{own}"' if plain else f"relprop.composites.{own}({', '.join(said)})"
     title = "auto" if name == "auto" else own
-    title += f", gamma {settings.gamma:g}" if "gamma" in given else ""
+    title += f", gamma {settings.gamma:g}" if gamma is not None else ""
     if settings.first == "composite":
         return MapColumn(title, own if plain else made, source, bounded)
     rule, text = _first(settings.first, subject)
     source = f"relprop.composites.{own}({', '.join(said)})"
-    whole = Composite({first: rule}, name=f"first {settings.first}") | made
-    source = f"relprop.Composite({{relprop.first: {text}}}) | {source}"
+    named = f"first {settings.first}"
+    whole = Composite({first: rule}, name=named) | made
+    source = f'relprop.Composite({{relprop.first: {text}}}, name="{named}") | {source}'
     return MapColumn(f"{title}, first {settings.first}", whole, source, bounded or settings.first == "zbox")
 
 

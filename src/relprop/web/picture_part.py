@@ -5,23 +5,25 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from relprop.loading.photographs import PHOTOGRAPHS
-from relprop.web import controls, drawn, limits, pictures, programs, scripts, source
+from relprop.loading.samples import PICTURES
+from relprop.web import controls, drawn, limits, pictures, programs, scripts, source, uploads
 from relprop.web.answering import Desk, answered
-from relprop.web.components import picture_field
+from relprop.web.components import files_field, picture_field
 from relprop.web.downloads import OF_PICTURES
 from relprop.web.gradio_here import gradio
+from relprop.web.network_part import LAST, ONE, NetworkPart, example_buttons, laid_out
 from relprop.web.page_subject import PageSubject
 from relprop.web.scripts import styled
 from relprop.web.settings import PageSettings
 
 PART = "picture"
+_DRAW = '<p class="hint">Draw a rectangle on a map, or give its corners.</p>'
 _HINT = '<p class="hint">Drop a picture, paste one, take one with the camera, or choose an example.</p>'
 
 
@@ -50,67 +52,62 @@ def examples_of(given: Sequence[Any] | None) -> list[tuple[str, Image.Image]]:
     return found
 
 
-class PictureFields:
+class PictureFields(NetworkPart):
     """The fields of the part, and what they do."""
 
     def __init__(self, subject: PageSubject, desk: Desk, examples: list[tuple[str, Image.Image]]) -> None:
-        self.subject, self.desk, self.examples = subject, desk, examples
-        self.asked = controls.SettingsFields(subject, desk)
-        self.part = desk.own(PART)
+        buttons = example_buttons([name for name, _ in examples], [thumbnail(picture) for _, picture in examples])
+        super().__init__(subject, desk, PART, buttons)
+        self.examples = examples
 
     def add(self) -> None:
         """Adds the fields and their events."""
+        laid_out(
+            [self._pictures, self.add_examples, self._several, self.add_classes],
+            [self._maps, self._rectangle, self._kept],
+        )
+        programs.add_of_files(self.picture, self._of_program, _values)
+        self._listen()
+
+    def _pictures(self) -> None:
+        self.picture = picture_field(
+            label="Picture", sources=["upload", "clipboard", "webcam"], height=280, buttons=[],
+            elem_classes="relprop-picture",
+        )  # fmt: skip
+
+    def _several(self) -> None:
+        most = self.desk.limits.pictures
+        with gradio().Accordion("Several pictures at once", open=False, elem_id=self.desk.own("several")):
+            self.several = files_field(
+                label=f"Pictures, {most} at most", file_count="multiple", file_types=list(PICTURES), height=140,
+                elem_id=self.desk.own("pictures"),
+            )  # fmt: skip
+
+    def _maps(self) -> None:
+        self.stage = self.html("maps", _HINT, scripts.RECTANGLE)
+
+    def _rectangle(self) -> None:
         gr = gradio()
-        with gr.Row():
-            with gr.Column(scale=2, min_width=320):
-                self.picture = picture_field(
-                    label="Picture", sources=["upload", "clipboard", "webcam"], height=280,
-                    buttons=[], elem_classes="relprop-picture",
-                )  # fmt: skip
-                self.chosen = gr.HTML(
-                    styled(thumbnails(self.examples)),
-                    js_on_load=scripts.CHOOSE,
-                    apply_default_css=False,
-                    visible=bool(self.examples),
-                )
-                self.classes = gr.Radio(
-                    label="The largest classes", choices=[], visible=False, elem_id=self.desk.own("classes")
-                )
-                self.asked.add()
-            with gr.Column(scale=5, min_width=320):
-                self.stage = gr.HTML(
-                    styled(_HINT), js_on_load=scripts.RECTANGLE, apply_default_css=False, elem_id=self.desk.own("maps")
-                )
-                with gr.Accordion("How much relevance lies in a rectangle", open=True):
-                    self.read = gr.HTML(
-                        styled('<p class="hint">Draw a rectangle on a map, or give its corners.</p>'),
-                        elem_id=self.desk.own("inside"),
-                        apply_default_css=False,
+        with gr.Accordion("How much relevance lies in a rectangle", open=True):
+            self.read = self.html("inside", _DRAW)
+            with gr.Row():
+                self.corners = [
+                    gr.Number(
+                        label=name, precision=0, minimum=0, min_width=70, elem_id=self.desk.own(f"corner-{name.lower()}")
                     )
-                    with gr.Row():
-                        self.corners = [
-                            gr.Number(
-                                label=name,
-                                precision=0,
-                                minimum=0,
-                                min_width=70,
-                                elem_id=self.desk.own(f"corner-{name.lower()}"),
-                            )
-                            for name in ("Left", "Top", "Right", "Bottom")
-                        ]
-                self.kept = controls.Downloads(
-                    OF_PICTURES, self.desk, self.part, drawing=pictures.PictureAnswer.options
-                )
-                self.kept.add()
-        programs.add(self.picture, self._of_program, _values)
-        self._listen(gr)
+                    for name in ("Left", "Top", "Right", "Bottom")
+                ]  # fmt: skip
+
+    def _kept(self) -> None:
+        self.kept = controls.Downloads(OF_PICTURES, self.desk, self.part, drawing=pictures.PictureAnswer.options)
+        self.kept.add()
 
     def _of_program(self, path: Path, settings: PageSettings) -> pictures.PictureAnswer:
         """The answer to a program. It is kept nowhere, and neither is the picture."""
         try:
             given = [limits.picture(path, self.desk.limits)]
         finally:
-            path.unlink(missing_ok=True)
+            uploads.delete(path)
         return self.desk.work.do("", lambda: pictures.ask(self.subject, given, settings))
 
     @property
@@ -118,61 +115,58 @@ class PictureFields:
         """What an answer fills."""
         return [self.stage, self.classes, *self.asked.classes, self.read, *self.kept.outputs]
 
-    def _listen(self, gr: Any) -> None:
-        one = {"concurrency_id": "explanation", "concurrency_limit": 1, "api_visibility": "private"}
-        fields = self.asked.fields
+    def _listen(self) -> None:
+        fields, link = self.asked.fields, controls.linked(self.kept.link)
         for event in (self.picture.upload, self.picture.input):
-            event(
-                answered(self.new_picture), [self.picture, *fields], self.outputs, **one, trigger_mode="always_last"
-            ).then(**controls.linked(self.kept.link))
-        self.picture.clear(answered(self.cleared), None, self.outputs, api_visibility="private")
-        self.chosen.select(answered(self.new_example), fields, [self.picture, *self.outputs], **one).then(
-            **controls.linked(self.kept.link)
+            one = [self.several, *self.outputs]
+            event(answered(self.new_picture), [self.picture, *fields], one, **LAST).then(**link)
+        self.several.upload(
+            answered(self.new_pictures), [self.several, *fields], [self.picture, *self.outputs], **LAST
+        ).then(**link)
+        for given in (self.picture, self.several):
+            given.clear(answered(self.cleared), None, self.outputs, api_visibility="private")
+        self.chosen.select(answered(self.new_example), fields, [self.picture, self.several, *self.outputs], **ONE).then(
+            **link
         )
-        self.classes.input(
-            answered(self.other_class), [self.classes, *fields], self.outputs, **one, trigger_mode="always_last"
-        ).then(**controls.linked(self.kept.link))
-        for event in self.asked.events:
-            event(
-                answered(self.again), fields, self.outputs, **one, trigger_mode="always_last", show_progress="minimal"
-            ).then(**controls.linked(self.kept.link))
+        self.listen(fields, self.outputs, self.other_class, self.again)
         drawing = {"concurrency_id": "drawing", "concurrency_limit": 2, "api_visibility": "private"}
+        drawing["show_progress"] = "hidden"
         for event in self.asked.drawing_events:
             event(
-                answered(self.redrawn), fields, [self.stage, *self.kept.outputs], **drawing, trigger_mode="always_last",
-                show_progress="hidden",
-            ).then(**controls.linked(self.kept.link))  # fmt: skip
-        self.stage.select(answered(self.rectangle), None, [self.read, *self.corners], **drawing, show_progress="hidden")
+                answered(self.redrawn), fields, [self.stage, *self.kept.outputs], **drawing, trigger_mode="always_last"
+            ).then(**link)
+        self.stage.select(answered(self.rectangle), None, [self.read, *self.corners], **drawing)
         # One listener of all corners: of several, an older answer could come last.
-        gr.on(
+        gradio().on(
             [corner.input for corner in self.corners], answered(self.corners_read), self.corners, self.read, **drawing,
-            show_progress="hidden", trigger_mode="always_last",
+            trigger_mode="always_last",
         )  # fmt: skip
-        root = gr.context.Context.root_block
-        root.load(
-            answered(self.restored),
-            self.asked.query,
-            [self.picture, *self.asked.fields, *self.outputs],
-            js=scripts.QUERY,
-            **one,
-        ).then(**controls.linked(self.kept.link))
+        self.restore(self.restored, [self.picture, *fields, *self.outputs])
 
     def new_picture(self, path: Path | None, *fields: Any, request: Any) -> Any:
         """Explains a picture that was dropped, pasted or taken."""
         if path is None:
-            return self.cleared()
+            return (None, *self.cleared())
+        return (None, *self._new(request, [path], fields))
+
+    def new_pictures(self, paths: list[Path], *fields: Any, request: Any) -> Any:
+        """Explains several pictures at once."""
+        if not paths:
+            return (None, *self.cleared())
+        return (None, *self._new(request, paths, fields))
+
+    def _new(self, request: Any, paths: Sequence[Path], fields: Sequence[Any]) -> Any:
         session = self.desk.sessions.of(str(request.session_hash))
-        session.files.add(path)
-        session.given[self.part] = [limits.picture(path, self.desk.limits)]
-        settings = self.asked.settings(fields).changed(target=None, against=None, example=None)
-        return self._answer(request, settings)
+        session.files.update(paths)
+        session.given[self.part] = limits.several(paths, self.desk.limits)
+        return self._answer(request, self.asked.settings(fields).changed(target=None, against=None, example=None))
 
     def new_example(self, *fields: Any, event: Any, request: Any) -> Any:
         """Explains an example."""
         number = controls.number_of(event, "n", len(self.examples))
         settings = self.asked.settings(fields).changed(target=None, against=None, example=number)
         shown = self._example(request, number)
-        return (shown, *self._answer(request, settings))
+        return (shown, None, *self._answer(request, settings))
 
     def _example(self, request: Any, number: int) -> Image.Image:
         self.desk.sessions.of(str(request.session_hash)).given[self.part] = [self.examples[number]]
@@ -199,22 +193,17 @@ class PictureFields:
         if example is not None:
             settings = settings.changed(example=example)
         given = session.given.get(self.part, [])
-        answer = self.desk.work.do(name, lambda: pictures.ask(self.subject, given, settings))
-        session.answers[self.part] = answer
-        return self._shown(answer)
 
-    def _shown(self, answer: pictures.PictureAnswer) -> Any:
-        gr = gradio()
-        settings = answer.settings
-        choices = [(controls.class_button(name, chance), number) for number, name, _, chance in answer.classes]
-        chosen = settings.target if any(number == settings.target for _, number in choices) else None
+        def asked() -> tuple[pictures.PictureAnswer, str]:
+            found = pictures.ask(self.subject, given, settings)
+            return found, styled(drawn.maps_html(found, found.settings))
+
+        answer, maps = self.desk.work.do(name, asked)
+        session.answers[self.part], shown = answer, answer.settings
         return (
-            styled(drawn.maps_html(answer, settings)),
-            gr.update(choices=choices, value=chosen, visible=bool(choices)),
-            *self.asked.shown(settings),
-            styled('<p class="hint">Draw a rectangle on a map, or give its corners.</p>'),
-            *self.kept.shown(self._source(answer, settings), settings),
-        )
+            maps, self.of_classes(answer), *self.asked.shown(shown), styled(_DRAW),
+            *self.kept.shown(self._source(answer, shown), shown),
+        )  # fmt: skip
 
     def _source(self, answer: pictures.PictureAnswer, settings: PageSettings) -> str:
         return source.of_pictures(self.subject, answer.names, settings, answer.columns, answer.settings)
@@ -262,9 +251,9 @@ class PictureFields:
 
     def cleared(self) -> Any:
         """Nothing is shown."""
-        gr = gradio()
-        hidden = gr.update(choices=[], value=None, visible=False)
-        return (styled(_HINT), hidden, *self.asked.shown(PageSettings()), styled(""), *self.kept.empty())
+        return (
+            styled(_HINT), self.no_classes(), *self.asked.shown(PageSettings()), styled(""), *self.kept.empty(),
+        )  # fmt: skip
 
 
 def _values(answer: pictures.PictureAnswer) -> list[list[Any]]:
@@ -272,16 +261,10 @@ def _values(answer: pictures.PictureAnswer) -> list[list[Any]]:
     return [[found.values[0].sum(0).tolist() for found in line] for line in answer.result.results]
 
 
-def thumbnails(examples: Sequence[tuple[str, Image.Image]]) -> str:
-    """The examples as buttons."""
-    parts = []
-    for n, (name, picture) in enumerate(examples):
-        small = picture.copy()
-        small.thumbnail((176, 176))
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=85)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        parts.append(
-            f'<button type="button" data-n="{n}"><img src="data:image/jpeg;base64,{data}" alt="">{escape(name)}</button>'
-        )
-    return f'<div class="examples" role="group" aria-label="Examples">{"".join(parts)}</div>'
+def thumbnail(picture: Image.Image) -> str:
+    """A small picture for the button of an example."""
+    small = picture.copy()
+    small.thumbnail((176, 176))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="">'

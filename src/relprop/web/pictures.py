@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,10 @@ class PictureAnswer:
         names: the names of the pictures, safe to print.
         pictures: the parts of the pictures that the network saw.
         inputs: what it was given.
-        settings: what was asked; the target is a number here.
+        settings: what was asked; of one picture, the target is a number here.
         columns: the rules of each column.
         result: why.
-        classes: the largest outputs of the first picture: number, name, output, and probability if they are logits.
+        classes: the largest outputs of a single picture: number, name, output, and probability if they are logits.
     """
 
     names: tuple[str, ...]
@@ -81,7 +82,8 @@ def ask(subject: PageSubject, given: Sequence[tuple[str, Image.Image]], settings
     target = class_number(first.target)
     return PictureAnswer(
         tuple(name for name, _ in given), tuple(loaded.seen(picture) for _, picture in given), inputs,
-        settings if len(given) > 1 else settings.changed(target=target), tuple(chosen), result, classes_of(first),
+        settings if len(given) > 1 else settings.changed(target=target), tuple(chosen), result,
+        classes_of(first) if len(given) == 1 else (),
     )  # fmt: skip
 
 
@@ -90,6 +92,7 @@ class RectangleShare:
     """How much of a map lies in a rectangle.
 
     Attributes:
+        picture: the name of the picture.
         column: the name of the map.
         inside: its relevance in the rectangle.
         whole: its relevance in all.
@@ -98,6 +101,7 @@ class RectangleShare:
         area: the rectangle's part of the picture, 0 to 1.
     """
 
+    picture: str
     column: str
     inside: float
     whole: float
@@ -107,7 +111,7 @@ class RectangleShare:
 
 
 def measure(answer: PictureAnswer, box: tuple[int, int, int, int]) -> list[RectangleShare]:
-    """How much relevance of each map lies in a rectangle.
+    """How much relevance of each map of each picture lies in a rectangle.
 
     The map is the one that the network gave: smoothing and scale do not enter.
 
@@ -126,12 +130,12 @@ def measure(answer: PictureAnswer, box: tuple[int, int, int, int]) -> list[Recta
             "at least one."
         )
     found = []
-    for place, column in enumerate(answer.columns):
-        values = answer.result[_row(answer), place].values[0].double().sum(0).cpu().numpy()
+    for n, place in product(range(len(answer.names)), range(len(answer.columns))):
+        values = answer.result[_row(answer), place].values[n].double().sum(0).cpu().numpy()
         part = values[top:bottom, left:right]
         found.append(
             RectangleShare(
-                column.name, float(part.sum()), float(values.sum()), float(np.maximum(part, 0).sum()),
+                answer.names[n], answer.columns[place].name, float(part.sum()), float(values.sum()), float(np.maximum(part, 0).sum()),
                 float(np.minimum(part, 0).sum()), part.size / values.size,
             )
         )  # fmt: skip

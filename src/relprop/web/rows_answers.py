@@ -21,8 +21,8 @@ from relprop.web import source
 from relprop.web.asking import check_classes, class_number, classes_of, compared
 from relprop.web.limits import Limits
 from relprop.web.page_subject import MapColumn, PageSubject, columns
-from relprop.web.rows_files import FORMS, NumbersFile, form_of, in_form
-from relprop.web.settings import PageSettings
+from relprop.web.rows_files import NumbersFile, form_of, in_form
+from relprop.web.settings import FORMS, PageSettings
 
 LISTED = 25
 """How many rows are listed at once."""
@@ -77,18 +77,16 @@ def drawing(file: NumbersFile, form: str) -> dict[str, Any]:
     return found
 
 
-def ask(
-    subject: PageSubject, file: NumbersFile, row: int, settings: PageSettings, bounds: Limits, form: str = "auto"
-) -> RowsAnswer:
-    """Explains a sample of a file.
+def ask(subject: PageSubject, file: NumbersFile, settings: PageSettings, bounds: Limits) -> RowsAnswer:
+    """Explains a sample of a file, the row that the settings name.
 
     Raises:
         InputError: there is no such row, or the network cannot take it.
         TargetError: there is no such class.
         RelpropError: as in `relprop.attribute`.
     """
-    form, notes = _form(subject, file, bounds, form)
-    every = file.inputs(form)
+    form, notes = _form(subject, file, bounds, settings.form)
+    row, every = settings.row or 0, file.inputs(form)
     if not 0 <= row < len(every):
         raise InputError(f"{file.name!r} has no row {row}: they are numbered from 0 to {len(every) - 1}.")
     inputs = every[row : row + 1]
@@ -111,8 +109,6 @@ def ask(
 
 def _form(subject: PageSubject, file: NumbersFile, bounds: Limits, form: str) -> tuple[str, tuple[str, ...]]:
     if form != "auto":
-        if form not in FORMS:
-            raise InputError(f"there is no form {form!r}; there are: {', '.join(FORMS)}.")
         if form != "rows" and len(file.values) > bounds.steps:
             raise InputError(
                 f"a series has at most {bounds.steps:,} steps here; {file.name!r} has {len(file.values):,}."
@@ -201,14 +197,14 @@ class AllRows:
     code: str
 
 
-def ask_all(subject: PageSubject, file: NumbersFile, settings: PageSettings, bounds: Limits, form: str) -> AllRows:
+def ask_all(subject: PageSubject, file: NumbersFile, settings: PageSettings, bounds: Limits) -> AllRows:
     """Which features matter in all rows of a table.
 
     Raises:
         InputError: the file is not a table of at least two rows.
         RelpropError: as in `relprop.attribute`.
     """
-    form, _ = _form(subject, file, bounds, form)
+    form, _ = _form(subject, file, bounds, settings.form)
     every = file.inputs(form)
     if form != "rows" or len(every) < 2 or every.ndim != 2:
         raise InputError("all rows are summed up of a table of at least two rows, each of which is a sample.")

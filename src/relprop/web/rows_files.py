@@ -22,13 +22,6 @@ from relprop.web.limits import Limits
 from relprop.web.page_subject import PageSubject
 
 ENDINGS = (".csv", ".npy", ".wav")
-FORMS = {
-    "rows": "each row is a sample",
-    "channels": "one series, channels first: (1, C, T)",
-    "steps": "one series, steps first: (1, T, C)",
-    "flat": "one series without channels: (1, T)",
-}
-"""How the numbers of a file become the network's inputs. A table has a column for each channel, and a row for each step."""
 _SOURCES = {"rows": "inputs", "channels": "inputs.T[None]", "steps": "inputs[None]", "flat": "inputs.T"}
 
 
@@ -157,7 +150,11 @@ def _table(path: Path, name: str, subject: PageSubject, bounds: Limits, without:
     if len(set(header)) < len(header):
         raise InputError(f"{name!r} has two columns of the same name: rename one.")
     left = [n for n, cell in zip(header, first, strict=False) if not _is_number(cell) or n.lower() in NOT_NUMBERS]
-    left = left if without is None else [n for n in header if n in without]
+    if without is not None:
+        shown = {visible(n, longest=80): n for n in header}  # as the page lists them
+        left = [shown.get(n, n) for n in without]
+        if unknown := [n for n in left if n not in header]:
+            raise InputError(f"{name!r} has no column {visible(unknown[0], longest=80)!r} that could be left out.")
     kept = tuple(n for n in header if n not in left)
     if not kept:
         raise InputError(f"no column of {name!r} holds numbers.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from relprop.errors import InputError
-from relprop.web.settings import LONGEST_LINK
+from relprop.web.settings import LONGEST_LINK, fields_of
 
 ORDERS = {
     "source": "order of the source",
@@ -88,7 +88,7 @@ class RunSettings:
         """
         if len(query) > LONGEST_LINK:
             raise InputError(f"the link has {len(query):,} letters; settings have {LONGEST_LINK:,} at most.")
-        given = dict(parse_qsl(query.lstrip("?"), max_num_fields=50))
+        given = dict(fields_of(query))
         return run_settings_of({name: given[name] for name in vars(cls()) if name in given})
 
     def changed(self, **values: Any) -> RunSettings:

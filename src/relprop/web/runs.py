@@ -56,6 +56,11 @@ class BrowsedRun:
         self, folder: Path, *, source: Any = None, index: Path | None = None, labels: Sequence[str] | None = None
     ) -> None:
         self.run: DatasetRun = open_run(folder)
+        if self.run.targets is not None or self.run.texts:
+            raise InputError(
+                "the page shows runs over pictures, tables and series with one target per sample; this one is over texts or has "
+                "several targets. relprop.open_run reads it."
+            )
         self.folder, self.labels = folder, labels
         self.model = str(self.run.store.about["fingerprint"].get("model"))
         self.picture: Callable[[str], Image.Image] | None = (

@@ -165,7 +165,7 @@ def application(blocks: Any, rules: Rules) -> Any:
     )  # fmt: skip
     # Gradio checks the paths of files only in pages that were launched its own way.
     blocks.has_launched = True
-    return Guard(outer, rules)
+    return Guard(outer, rules, blocks.upload_file_set)
 
 
 @dataclass(eq=False)

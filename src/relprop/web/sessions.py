@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from relprop.errors import InputError
+from relprop.web import uploads
 from relprop.web.limits import Limits
 
 
@@ -76,4 +77,4 @@ class Sessions:
 
 def _delete(session: Session) -> None:
     for path in session.files:
-        path.unlink(missing_ok=True)
+        uploads.delete(path)

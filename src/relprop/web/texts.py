@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from relprop.errors import InputError, TargetError
 from relprop.rendering import html
+from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.view import Options
 from relprop.rendering.visible import visible
 from relprop.results.contrast import Contrast
@@ -18,11 +17,8 @@ from relprop.text import explain_generation, explain_text
 from relprop.text.tokens import tokenize
 from relprop.web import limits
 from relprop.web.limits import Limits
-from relprop.web.page_subject import PageSubject
-from relprop.web.settings import LONGEST_LINK, PageSettings
-
-LONGEST_LINKED = 1000
-"""The most letters of a text that a link holds."""
+from relprop.web.page_subject import MapColumn, PageSubject, columns
+from relprop.web.settings import PageSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +26,16 @@ class TextAnswer:
     """What a network said of a text, and why.
 
     Attributes:
-        text: the text.
+        text: the text, or several, as they were given.
+        names: the name of the rules of each result.
         results: what was explained, each by each composite.
         code: the code that made it.
-        pieces: the tokens of the text as they read, and whether each is the model's own.
-        likely: the likeliest answers, by name, with probabilities.
+        pieces: the tokens of a single text as they read, and whether each is the model's own.
+        likely: the likeliest answers to a single text, by name, with probabilities.
     """
 
     text: str
+    names: tuple[str, ...]
     results: tuple[Result, ...]
     code: str
     pieces: tuple[tuple[str, bool], ...]
@@ -54,6 +52,10 @@ class TextRequest:
         composites: the names of the composites.
         words: whether the tokens of words are joined.
         generate: how many tokens a language model writes and explains; 0 for none.
+        gamma: the gamma of those composites that have one; None is their own.
+        first: the rule of the first layer, a key of `FIRST`.
+        parts: whether the relevance of blocks and attention heads is shown.
+        lines: whether each line is a text of its own.
     """
 
     target: int | str | None = None
@@ -61,53 +63,15 @@ class TextRequest:
     composites: tuple[str, ...] = ("auto",)
     words: bool = False
     generate: int = 0
+    gamma: float | None = None
+    first: str = "composite"
+    parts: bool = False
+    lines: bool = False
 
-
-@dataclass(frozen=True)
-class LinkedText:
-    """A text and what was asked of it, as a link holds them.
-
-    Attributes:
-        text: the text; one of more than `LONGEST_LINKED` letters is not in the link.
-        target: what is explained, as it is written in its field.
-        against: what it is set against, likewise.
-        composites: the names of the composites.
-        words: whether the tokens of words are joined.
-    """
-
-    text: str = ""
-    target: str = ""
-    against: str = ""
-    composites: tuple[str, ...] = ("auto",)
-    words: bool = False
-
-    def link(self) -> str:
-        """The part of a link that restores them: what differs from the defaults."""
-        text = self.text if len(self.text) <= LONGEST_LINKED else ""
-        given = {"text": text, "target": self.target, "against": self.against, "words": "1" if self.words else ""}
-        given["composites"] = "" if self.composites == ("auto",) else ",".join(self.composites)
-        # A lone surrogate has no place in an address.
-        return f"?{urlencode({k: v for k, v in given.items() if v}, safe=',', errors='replace')}"
-
-    @classmethod
-    def of_link(cls, query: str) -> LinkedText:
-        """What a link holds. Names that are none of ours are passed over.
-
-        Raises:
-            InputError: a value is none.
-            CompositeError: it names a composite that does not exist.
-        """
-        if len(query) > 4 * LONGEST_LINK:
-            raise InputError(f"the link has {len(query):,} letters; settings have {4 * LONGEST_LINK:,} at most.")
-        given = dict(parse_qsl(query.lstrip("?"), max_num_fields=50))
-        names = tuple(given.get("composites", "auto").split(","))
-        found = cls(
-            given.get("text", "")[:LONGEST_LINKED], given.get("target", ""), given.get("against", ""),
-            PageSettings(composites=names).composites, given.get("words") == "1",
-        )  # fmt: skip
-        for each in (found.target, found.against):
-            target_of(each)
-        return found
+    @property
+    def rules(self) -> PageSettings:
+        """The rules that are asked for."""
+        return PageSettings(composites=self.composites, gamma=self.gamma, first=self.first)
 
 
 def ask(subject: PageSubject, text: str, wish: TextRequest, bounds: Limits) -> TextAnswer:
@@ -119,33 +83,71 @@ def ask(subject: PageSubject, text: str, wish: TextRequest, bounds: Limits) -> T
         RelpropError: as in `relprop.explain_text`.
     """
     text = limits.text(text, bounds)
-    loaded = subject.loaded
-    read = tokenize(loaded.tokenizer, text)
-    if len(read) > bounds.tokens:
-        raise InputError(f"the text has {len(read):,} tokens, more than the {bounds.tokens:,} we take.")
+    loaded, each = subject.loaded, several(text, wish, bounds)
+    read = [tokenize(loaded.tokenizer, one) for one in each]
+    if (longest := max(map(len, read))) > bounds.tokens:
+        raise InputError(f"the text has {longest:,} tokens, more than the {bounds.tokens:,} we take.")
     if not 0 <= wish.generate <= bounds.generated:
         raise InputError(f"a network writes 1 to {bounds.generated} tokens here; got {wish.generate}.")
     if wish.generate and loaded.classes:
         raise InputError(f"{visible(loaded.name)} answers with classes, and writes nothing.")
-    targets, labels = _targets(wish), loaded.labels if loaded.classes else None
-    found: list[Any] = []
-    for composite in wish.composites:
-        if wish.generate:
-            found.append(
-                explain_generation(
-                    loaded.model, loaded.tokenizer, text, max_new_tokens=wish.generate, composite=composite
-                )
-            )
-            continue
-        for target in targets:
-            found.append(
-                explain_text(
-                    loaded.model, loaded.tokenizer, text, target, composite=composite, labels=labels, ledger=True
-                )
-            )
-    likely = () if wish.generate else tuple(found[0].predictions[:5])
-    pieces = tuple(zip(read.pieces, read.special, strict=True))
-    return TextAnswer(text, tuple(found), code_of(subject, text, wish), pieces, likely)
+    targets, chosen = _targets(wish), _columns(subject, each[0], wish)
+    found = [
+        (column.name, result)
+        for column in chosen
+        for result in (
+            [_written(subject, text, wish, column)]
+            if wish.generate
+            else [_explained(subject, each, target, wish, column) for target in targets]
+        )
+    ]
+    results = tuple(result for _, result in found)
+    alone = len(each) == 1 and not wish.lines
+    likely = tuple(results[0].predictions[:5]) if alone and not wish.generate else ()
+    pieces = tuple(zip(read[0].pieces, read[0].special, strict=True)) if alone else ()
+    code = code_of(subject, text, wish, chosen)
+    return TextAnswer(text, tuple(name for name, _ in found), results, code, pieces, likely)
+
+
+def several(text: str, wish: TextRequest, bounds: Limits) -> list[str]:
+    """The text, or each line that holds one.
+
+    Raises:
+        InputError: there are too many, or a network should go on from several.
+    """
+    if not wish.lines:
+        return [text]
+    if wish.generate:
+        raise InputError("a network goes on from one text: leave 'Each line is a text' off.")
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(found) > bounds.texts:
+        raise InputError(f"{bounds.texts} texts are explained at once; got {len(found)} lines: leave some out.")
+    return found
+
+
+def _columns(subject: PageSubject, text: str, wish: TextRequest) -> list[MapColumn]:
+    """The rules that are asked for. What "auto" stands for is found by explaining the text once."""
+    changed = wish.gamma is not None or wish.first != "composite"
+    if "auto" in wish.composites and changed and "auto" not in subject.resolved:
+        loaded = subject.loaded
+        subject.resolved["auto"] = explain_text(loaded.model, loaded.tokenizer, text).composite.name
+    return columns(wish.rules, subject, None)
+
+
+def _written(subject: PageSubject, text: str, wish: TextRequest, column: MapColumn) -> Any:
+    loaded = subject.loaded
+    return explain_generation(
+        loaded.model, loaded.tokenizer, text, max_new_tokens=wish.generate, composite=column.composite
+    )
+
+
+def _explained(subject: PageSubject, each: list[str], target: Any, wish: TextRequest, column: MapColumn) -> Any:
+    loaded = subject.loaded
+    asked = [target] * len(each) if wish.lines and target is not None else target
+    return explain_text(
+        loaded.model, loaded.tokenizer, each if wish.lines else each[0], asked, composite=column.composite,
+        labels=loaded.labels if loaded.classes else None, ledger=True, parts=wish.parts,
+    )  # fmt: skip
 
 
 def _targets(wish: TextRequest) -> list[Any]:
@@ -181,13 +183,27 @@ def before(subject: PageSubject, text: str, place: int) -> tuple[str, str]:
 
 
 def maps_html(answer: TextAnswer, words: bool) -> str:
-    """The coloured texts, or the matrices of what was written."""
-    parts = []
-    for result in answer.results:
-        for view in result.views(Options(merge=words)):
-            name = html.text(result.composite.name)
-            parts.append(f"<p class=note>{name}</p>{html.view_html(view, many=True)}")
-        parts += [f"<p class=note>{html.text(notice)}</p>" for notice in result.notices]
+    """The coloured texts with their blocks and heads, or the matrices of what was written."""
+    shown = []
+    for name, result in zip(answer.names, answer.results, strict=True):
+        alone = [result.alone(n) for n in range(result.samples)]
+        for view, one in zip(result.views(Options(merge=words, most=len(alone))), alone, strict=True):
+            shown.append(f"<p class=note>{html.text(name)}</p>{html.view_html(view, many=True)}{parts_html(one)}")
+        shown += [f"<p class=note>{html.text(notice)}</p>" for notice in result.notices]
+    return "".join(shown)
+
+
+def parts_html(result: Any) -> str:
+    """The relevance of blocks and attention heads as matrices; empty where they were not asked for."""
+    if getattr(result, "blocks", None) is None:
+        return ""
+    rows = [f"block {n}" for n in range(len(result.blocks))]
+    blocks = TokenMatrix.of(rows, result.pieces, result.blocks, style="plain")
+    parts = ["<h4>Each token where it enters each block</h4>", html.matrix_html(blocks, "Block")]
+    if result.heads is not None:
+        names = [f"head {n}" for n in range(result.heads.shape[1])]
+        heads = TokenMatrix.of(rows, names, result.heads.sum(-1), style="plain")
+        parts += ["<h4>Each attention head, summed over the tokens</h4>", html.matrix_html(heads, "Block")]
     return "".join(parts)
 
 
@@ -204,43 +220,42 @@ def tokens_html(pieces: Sequence[tuple[str, bool]]) -> str:
     )
 
 
-def code_of(subject: PageSubject, text: str, wish: TextRequest) -> str:
+def code_of(subject: PageSubject, text: str, wish: TextRequest, chosen: Sequence[MapColumn]) -> str:
     """The code that made an answer. It runs as it stands; the text is a literal, whatever it holds."""
     lines = ["import relprop", "from relprop.loading import models", ""]
     if subject.spec is None:
         lines += ["# model, tokenizer: those that this page was made for"]
     else:
         lines += [f"loaded = models.load({subject.spec!r})", "model, tokenizer = loaded.model, loaded.tokenizer"]
-    lines += [f"text = {text!a}", "results = ["]
-    for composite in wish.composites:
+    lines += [f"text = {text!a}"]
+    if wish.lines:
+        lines += ["text = [line.strip() for line in text.splitlines() if line.strip()]"]
+    labels = "" if subject.spec is None or not subject.loaded.classes else ", labels=loaded.labels"
+    parts = ", parts=True" if wish.parts else ""
+    lines += ["results = ["]
+    for column in chosen:
         if wish.generate:
             lines.append(
-                f"    relprop.explain_generation(model, tokenizer, text, max_new_tokens={wish.generate}, composite={composite!r}),"
+                f"    relprop.explain_generation(model, tokenizer, text, max_new_tokens={wish.generate}, "
+                f"composite={column.source}),"
             )
             continue
-        for target in _targets(wish):
-            shown = (
-                f"relprop.Contrast({target.positive!r}, {target.negative!r})"
-                if isinstance(target, Contrast)
-                else repr(target)
-            )
-            labels = "" if subject.spec is None or not subject.loaded.classes else ", labels=loaded.labels"
-            lines.append(
-                f"    relprop.explain_text(model, tokenizer, text, {shown}, composite={composite!r}{labels}, ledger=True),"
-            )
+        lines += [
+            f"    relprop.explain_text(model, tokenizer, text, {_source(target, wish)}, composite={column.source}{labels}, "
+            f"ledger=True{parts}),"
+            for target in _targets(wish)
+        ]
     lines += ["]", f'relprop.report(results, "texts.html", merge={wish.words})']
+    if wish.parts:
+        lines += [
+            f"print(results[0]{'[0]' if wish.lines else ''}.blocks)  # (blocks, tokens); .heads are (blocks, heads, tokens)"
+        ]
     return "\n".join(lines) + "\n"
 
 
-def target_of(given: Any) -> int | str | None:
-    """A token as a visitor wrote it, `id:464` for its number; None where nothing is written.
-
-    Raises:
-        InputError: it is too long.
-    """
-    text = "" if given is None else str(given)
-    if not text.strip():
-        return None
-    if len(text) > 100:
-        raise InputError("a token has at most 100 letters.")
-    return int(text.strip()[3:]) if re.fullmatch(r"\s*id:\d{1,9}\s*", text) else text
+def _source(target: Any, wish: TextRequest) -> str:
+    """The Python expression of a target, one for each text."""
+    shown = repr(target)
+    if isinstance(target, Contrast):
+        shown = f"relprop.Contrast({target.positive!r}, {target.negative!r})"
+    return f"[{shown}] * len(text)" if wish.lines and target is not None else shown

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from relprop.errors import InputError
 
@@ -48,7 +50,10 @@ class _Job:
 
 
 class WorkQueue:
-    """Runs explanations one after the other.
+    """Runs explanations one after the other, in a thread of their own.
+
+    A server answers from many threads, and the allocator of C keeps what each thread freed for that thread alone: if each
+    of them explained now and then, each would keep the memory of an explanation.
 
     Args:
         seconds: the time that each may take.
@@ -56,8 +61,10 @@ class WorkQueue:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._turn = threading.Lock()
+        self._waiting: SimpleQueue[tuple[Future[Any], str, Callable[[], Any]]] = SimpleQueue()
         self._now: _Job | None = None
+        # Ending the program does not wait for an explanation.
+        threading.Thread(target=self._work, name="relprop-explains", daemon=True).start()
 
     def do(self, session: str, act: Callable[[], T]) -> T:
         """Runs a function when it is its turn.
@@ -65,26 +72,37 @@ class WorkQueue:
         Raises:
             InputError: it took too long, or its visitor left.
         """
-        with self._turn:
-            job = self._now = _Job(session)
-            timer = threading.Timer(
-                self.seconds,
-                job.stop,
-                [f"this took longer than the {self.seconds:g} seconds that a question may take."],
-            )
-            timer.daemon = True
-            timer.start()
+        future: Future[T] = Future()
+        self._waiting.put((future, session, act))
+        return future.result()
+
+    def _work(self) -> None:
+        while True:
+            future, session, act = self._waiting.get()
             try:
-                try:
-                    return act()
-                finally:
-                    job.end()
-            except _Stopped:
-                job.end()
-                raise InputError(job.why) from None
+                future.set_result(self._run(session, act))
+            except BaseException as error:
+                future.set_exception(error)
+            del future, act  # else what a visitor was answered would stay until the next question
+
+    def _run(self, session: str, act: Callable[[], T]) -> T:
+        job = self._now = _Job(session)
+        timer = threading.Timer(
+            self.seconds, job.stop, [f"this took longer than the {self.seconds:g} seconds that a question may take."]
+        )
+        timer.daemon = True
+        timer.start()
+        try:
+            try:
+                return act()
             finally:
-                timer.cancel()
-                self._now = None
+                job.end()
+        except _Stopped:
+            job.end()
+            raise InputError(job.why) from None
+        finally:
+            timer.cancel()
+            self._now = None
 
     def leave(self, session: str) -> None:
         """Stops what runs for a visitor who left."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from relprop.data.chunks import NUMBERS, Chunk, chunks, content, plain
 from relprop.data.exports.export_folder import ExportedUnits
-from relprop.data.store import STATUS, Spec, Store
+from relprop.data.shards import Spec
+from relprop.data.store import STATUS, Store
 from relprop.errors import InputError
 from relprop.optional import library
 from relprop.rendering.visible import quoted
@@ -94,8 +95,12 @@ def _reasons(record: dict[str, Any]) -> list[str]:
 
 
 def csv(store: Store, out: Path) -> Path:
-    """The table as a CSV file: key, target, score, residual, status and reason. It has no maps."""
-    header = ("key", *NUMBERS, "reason")
+    """The table as a CSV file: key, target, score, residual, status and reason. It has no maps.
+
+    With several targets it has a line for each of them, and a column `which`, their number.
+    """
+    several = store.about.get("targets")
+    header = ("key", *(() if several is None else ("which",)), *NUMBERS, "reason")
     if out.exists() and not _ours(out, header):
         raise InputError(f"{quoted(out)} exists and is not an export: choose another name, or remove it first.")
     with atomic.file(out) as path, open(path, "w", newline="", encoding="utf-8") as file:
@@ -103,10 +108,17 @@ def csv(store: Store, out: Path) -> Path:
         writer.writerow(header)
         for record in store.records():
             for chunk in chunks(store, record, ()):
-                words = [STATUS[int(code)] for code in chunk.arrays["status"]]
-                numbers = [chunk.arrays[name].tolist() for name in NUMBERS[:-1]]
-                writer.writerows(zip(plain(chunk.keys), *numbers, words, [r or "" for r in chunk.reasons], strict=True))
+                writer.writerows(_lines(chunk, several))
     return out
+
+
+def _lines(chunk: Chunk, several: int | None) -> list[tuple[Any, ...]]:
+    words = [STATUS[int(code)] for code in chunk.arrays["status"]]
+    numbers = [chunk.arrays[name].tolist() for name in NUMBERS[:-1]]
+    rows = list(zip(plain(chunk.keys), *numbers, words, [r or "" for r in chunk.reasons], strict=True))
+    if several is None:
+        return rows
+    return [(key, n, *(values[n] for values in rest[:-2]), *rest[-2:]) for key, *rest in rows for n in range(several)]
 
 
 def _ours(path: Path, header: tuple[str, ...]) -> bool:

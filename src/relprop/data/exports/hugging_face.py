@@ -11,7 +11,8 @@ import numpy as np
 
 from relprop.data.chunks import chunks, content, plain
 from relprop.data.exports.export_folder import ExportedUnits
-from relprop.data.store import STATUS, Spec, Store
+from relprop.data.shards import Spec
+from relprop.data.store import STATUS, Store
 from relprop.optional import library
 from relprop.results.files import atomic
 

@@ -47,6 +47,8 @@ def virelay(
         raise InputError(
             "exports to ViRelAy need maps of pictures, and this run keeps none: see keep= of explain_dataset."
         )
+    if "targets" in store.about:
+        raise InputError("exports to ViRelAy are for one target per sample, and this run has several.")
     if source is None:
         raise InputError("exports to ViRelAy need the pictures as well: pass source=, the source of the run.")
     picture = pictures_of(store, source, model, transform)

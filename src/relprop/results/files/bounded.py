@@ -8,15 +8,16 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 # JSON with this many values takes some 400 MB in memory; the manifest of a network of 10,000 operations has 200,000.
 _VALUES = 4_000_000
 
 
 @contextmanager
-def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
+def opened(path: Path, most: int) -> Iterator[tuple[BufferedReader, int]]:
     """An open file and its size.
 
     Args:
@@ -40,7 +41,7 @@ def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
         yield file, found.st_size
 
 
-def exactly(file: BinaryIO, count: int) -> bytearray:
+def exactly(file: BufferedReader, count: int) -> bytearray:
     """The next `count` bytes of a file.
 
     Raises:
@@ -49,7 +50,7 @@ def exactly(file: BinaryIO, count: int) -> bytearray:
     content = bytearray(count)
     view, done = memoryview(content), 0
     while done < count:
-        step = file.readinto(view[done:])  # type: ignore[attr-defined]
+        step = file.readinto(view[done:])
         if not step:
             raise ValueError(f"it ends {count - done:,} bytes early")
         done += step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from relprop.results.files.checks import real
@@ -77,12 +78,12 @@ def check_generation(made: dict[str, Any]) -> None:
             raise ValueError(f"{name} does not fit the tokens")
 
 
-def _all(value: Any, kind: type, count: int | None = None, container: type = list) -> bool:
+def _all(value: Any, kind: type, count: int | None = None, container: type[Collection[Any]] = list) -> bool:
     """Whether this is a list (or another `container`) of `count` values of exactly that type."""
     return (
         isinstance(value, container)
-        and (count is None or len(value) == count)  # type: ignore[arg-type]
-        and all(type(each) is kind for each in value)  # type: ignore[attr-defined]
+        and (count is None or len(value) == count)
+        and all(type(each) is kind for each in value)
     )
 
 
