@@ -129,6 +129,10 @@ CASES = {
         partial(written_out, change=lambda s: s + ADDED.sum(-1, keepdim=True)),
         score_mod=lambda s, b, h, t, u: s + ADDED[b, 0, t].sum(-1),
     ),
+    "clamped, by names": Case(
+        partial(written_out, change=lambda s: s.clamp(min=-0.4, max=0.3)),
+        score_mod=lambda s, b, h, t, u: torch.clamp(input=s, min=-0.4, max=0.3),
+    ),
     "soft cap": Case(
         partial(written_out, change=lambda s: 2.0 * torch.tanh(s / 2.0), mask=NOT_LATER),
         score_mod=lambda s, b, h, t, u: 2.0 * torch.tanh(s / 2.0), block_mask=causal,

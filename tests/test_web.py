@@ -163,6 +163,8 @@ def test_several_pictures_and_their_code(against: int | None, tmp_path: Path, mo
     assert shown.count('class="stage"') == 2 * (1 if against is None else 3)
     assert "<h2>a.png</h2>" in shown and "<h2>b.png</h2>" in shown
     assert answer.classes == ()  # each picture has its own
+    for kind in downloads.OF_PICTURES if against is None else ():
+        assert len(downloads.made(answer.result, kind, "relevance", answer.options(settings))["data"]) > 100
     table = drawn.parts_html(pictures.measure(answer, (0, 0, 32, 32)), (0, 0, 32, 32))
     assert "a.png" in table and "b.png" in table
 

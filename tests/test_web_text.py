@@ -13,7 +13,7 @@ import relprop
 import web_pages
 from relprop.errors import CompositeError, InputError, RelpropError, TargetError
 from relprop.rendering.scale import number
-from relprop.web import texts
+from relprop.web import downloads, texts
 from relprop.web.limits import Limits
 from relprop.web.page_subject import PageSubject, subject_of
 from relprop.web.text_links import LinkedText, target_of
@@ -116,6 +116,10 @@ def test_several_texts_are_each_explained_as_alone(
     shown = texts.maps_html(answer, False)
     assert shown.count('class="tokens"') == len(given) * len(answer.results)
     assert answer.likely == () and answer.pieces == ()
+    one = texts.ask(classes, TEXT, replace(wish, parts=True), Limits())
+    assert texts.maps_html(one, False).count("Each attention head") == len(one.results)
+    for kind in downloads.OF_NUMBERS:
+        assert len(downloads.made(answer.results[-1], kind, "relevance", {})["data"]) > 100
     with pytest.raises(InputError, match="2 texts are explained at once; got 3 lines"):
         texts.ask(classes, "a\nb\nc", wish, Limits(texts=2))
 

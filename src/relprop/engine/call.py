@@ -189,7 +189,7 @@ class Call:
     def is_weight(self, constant: Tensor) -> bool:
         """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.
 
-        What a target multiplies the output by is no layer: it says how much relevance each output starts with.
+        What a target multiplies the output by is not a weight: it says how much relevance each output starts with.
         """
         model = self.run.model
         return model.weighs(constant) and (not model.ended or replaying())

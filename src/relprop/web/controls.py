@@ -91,8 +91,8 @@ class SettingsFields:
 
     @property
     def drawing_events(self) -> list[Any]:
-        """The events that draw again."""
-        return [self.strength.release, self.smooth.release, self.percentile.release]
+        """The events that draw again. Keys of a slider trigger no `release`."""
+        return [self.strength.input, self.smooth.input, self.percentile.input]
 
     def settings(self, values: Sequence[Any], without: Sequence[str] = ()) -> PageSettings:
         """The settings that the fields hold.

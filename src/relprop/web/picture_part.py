@@ -193,15 +193,16 @@ class PictureFields(NetworkPart):
         if example is not None:
             settings = settings.changed(example=example)
         given = session.given.get(self.part, [])
-        answer = self.desk.work.do(name, lambda: pictures.ask(self.subject, given, settings))
-        session.answers[self.part] = answer
-        return self._shown(answer)
 
-    def _shown(self, answer: pictures.PictureAnswer) -> Any:
-        settings = answer.settings
+        def asked() -> tuple[pictures.PictureAnswer, str]:
+            found = pictures.ask(self.subject, given, settings)
+            return found, styled(drawn.maps_html(found, found.settings))
+
+        answer, maps = self.desk.work.do(name, asked)
+        session.answers[self.part], shown = answer, answer.settings
         return (
-            styled(drawn.maps_html(answer, settings)), self.of_classes(answer), *self.asked.shown(settings), styled(_DRAW),
-            *self.kept.shown(self._source(answer, settings), settings),
+            maps, self.of_classes(answer), *self.asked.shown(shown), styled(_DRAW),
+            *self.kept.shown(self._source(answer, shown), shown),
         )  # fmt: skip
 
     def _source(self, answer: pictures.PictureAnswer, settings: PageSettings) -> str:

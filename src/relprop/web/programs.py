@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from relprop.errors import InputError
-from relprop.results.generations import GenerationRelevance
 from relprop.web.answering import answered
 from relprop.web.gradio_here import gradio
 from relprop.web.settings import PageSettings, settings_of
@@ -97,7 +96,7 @@ def add_of_texts(ask: Callable[[str, TextRequest], TextAnswer]) -> None:
             "classes": [{"name": name, "probability": chance} for name, chance in answer.likely],
             **_account(answer.results),
         }
-        return found | ({"values": [_of_text(each, wish.words) for each in answer.results]} if values else {})
+        return found | ({"values": [_of_text(each, wish) for each in answer.results]} if values else {})
 
     _ask(gr, question, fields)
 
@@ -170,13 +169,11 @@ def rows_of(rows: Sequence[Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _of_text(result: Any, words: bool) -> dict[str, Any]:
+def _of_text(result: Any, wish: TextRequest) -> dict[str, Any]:
     """The relevance of the tokens or words of a text, or the matrix of what was written."""
-    if isinstance(result, GenerationRelevance):
-        return {
-            "generated": list(result.generated), "tokens": [*result.prompt, *result.generated],
-            "relevance": result.relevance.tolist(),
-        }  # fmt: skip
-    named = [(word.text, word.relevance) for word in result.words] if words else None
-    pairs = named or list(zip(result.pieces, result.relevance.tolist(), strict=True))
-    return {"tokens": [name for name, _ in pairs], "relevance": [value for _, value in pairs]}
+    if wish.generate:
+        tokens = {"generated": list(result.generated), "tokens": [*result.prompt, *result.generated]}
+        return {**tokens, "relevance": result.relevance.tolist()}
+    if wish.words:
+        return {"tokens": [word.text for word in result.words], "relevance": [word.relevance for word in result.words]}
+    return {"tokens": list(result.pieces), "relevance": result.relevance.tolist()}

@@ -42,8 +42,8 @@ class RuleFields:
             self.own = gr.Checkbox(
                 value=True, label="Gamma as the composite says", min_width=150, elem_id=self.desk.own("own-gamma")
             )
-        # Whoever moves gamma wants it to act.
-        self.moved = self.gamma.release(None, None, self.own, js="() => false", api_visibility="private")
+        # Whoever moves gamma wants it to act. Keys of a slider trigger no `release`.
+        self.moved = self.gamma.input(None, None, self.own, js="() => false", api_visibility="private")
         self.first = gr.Radio(
             [(name, key) for key, name in FIRST.items() if self.bounded or key != "zbox"],
             value=usual.first, label="Rule of the first layer", elem_id=self.desk.own("first"),

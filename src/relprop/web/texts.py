@@ -12,9 +12,7 @@ from relprop.rendering.matrix import TokenMatrix
 from relprop.rendering.view import Options
 from relprop.rendering.visible import visible
 from relprop.results.contrast import Contrast
-from relprop.results.many import TextResults
 from relprop.results.protocol import Result
-from relprop.results.texts import TextRelevance
 from relprop.text import explain_generation, explain_text
 from relprop.text.tokens import tokenize
 from relprop.web import limits
@@ -188,7 +186,7 @@ def maps_html(answer: TextAnswer, words: bool) -> str:
     """The coloured texts with their blocks and heads, or the matrices of what was written."""
     shown = []
     for name, result in zip(answer.names, answer.results, strict=True):
-        alone = result.flat if isinstance(result, TextResults) else [result]
+        alone = [result.alone(n) for n in range(result.samples)]
         for view, one in zip(result.views(Options(merge=words, most=len(alone))), alone, strict=True):
             shown.append(f"<p class=note>{html.text(name)}</p>{html.view_html(view, many=True)}{parts_html(one)}")
         shown += [f"<p class=note>{html.text(notice)}</p>" for notice in result.notices]
@@ -197,7 +195,7 @@ def maps_html(answer: TextAnswer, words: bool) -> str:
 
 def parts_html(result: Any) -> str:
     """The relevance of blocks and attention heads as matrices; empty where they were not asked for."""
-    if not isinstance(result, TextRelevance) or result.blocks is None:
+    if getattr(result, "blocks", None) is None:
         return ""
     rows = [f"block {n}" for n in range(len(result.blocks))]
     blocks = TokenMatrix.of(rows, result.pieces, result.blocks, style="plain")
