@@ -318,38 +318,3 @@ def test_a_bias_that_carries_relevance_is_a_summand(layer: str) -> None:
 
     close(explained(fused).values, explained(apart).values)
     assert torch.equal(explained(fused).output, fused(x, b * x.mean()))
-
-
-class Spectral(nn.Module):
-    """A layer in the Fourier domain (Li et al. 2021) between real ones; or the same map as a real matrix."""
-
-    def __init__(self, real: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.complex(drawn(4, 3, 5), drawn(4, 3, 6)[..., :5]))
-        self.before, self.after = nn.Conv1d(2, 4, 3, padding=1), nn.Linear(24, 2)
-        self.matrix = nn.Linear(32, 24, bias=False) if real else None
-
-    def spectral(self, x: Tensor) -> Tensor:
-        return torch.fft.irfft(torch.einsum("nik,iok->nok", torch.fft.rfft(x), self.weight), n=8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.before(x).relu()
-        y = self.spectral(x).flatten(1) if self.matrix is None else self.matrix(x.flatten(1))
-        return self.after(y.relu())
-
-
-@pytest.mark.parametrize(
-    "rule", [relprop.Epsilon(0.1), relprop.Gamma(0.3), relprop.ZPlus(), relprop.AlphaBeta(2.0, 1.0)]
-)
-def test_a_layer_of_complex_numbers_has_lrp_0_whatever_the_rule(rule: relprop.Rule) -> None:
-    torch.manual_seed(0)
-    model, dense = Spectral(False).double().eval(), Spectral(True).double().eval()
-    dense.load_state_dict(model.state_dict(), strict=False)
-    assert dense.matrix is not None
-    unit = torch.eye(32, dtype=torch.float64).reshape(32, 4, 8)
-    dense.matrix.weight.data.copy_(model.spectral(unit).flatten(1).T.detach())
-    x = drawn(3, 2, 8)
-    acts: dict[Any, relprop.Rule] = {"conv": rule, "linear": rule}
-    found = relprop.attribute(model, x, 1, composite=relprop.Composite(acts))
-    expected = relprop.Composite({relprop.path("matrix"): relprop.Zero(), **acts})
-    close(found.values, relprop.attribute(dense, x, 1, composite=expected).values)

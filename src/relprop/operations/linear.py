@@ -25,13 +25,7 @@ from relprop.operations.weighted import Weighted
 def weighted(
     call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None
 ) -> Tensor:
-    """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule.
-
-    One of complex numbers, as in a Fourier transform, has LRP-0: rules ask for signs, which such numbers do not have.
-    """
-    if x.is_complex():
-        call.relocate("product")
-        return call()
+    """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
     call.keeps_zeros()  # its rules deal with them
     if call.native:
         return call()
