@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import relprop
+from helpers import only_what_is_new
 from public_entries import ELSEWHERE, ENTRIES, KEEPS_THE_MODEL, NO_MODEL, marked, pictures
 from test_faults import Bomb, Struck, Watched, interrupted_everywhere, spread
 from test_leaks import left_behind, tensors
@@ -21,11 +22,8 @@ from test_leaks import left_behind, tensors
 
 @pytest.fixture(autouse=True, scope="module")
 def _only_what_is_new() -> Iterator[None]:
-    """Searches for tensors leave out the libraries, which are a million objects."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with only_what_is_new():
+        yield
 
 
 def test_every_function_has_a_call() -> None:
