@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import weighed_by
 from relprop.errors import UnsupportedOperationError
 
 flex = pytest.importorskip("torch.nn.attention.flex_attention")
@@ -154,10 +155,7 @@ def inputs(kv_heads: int = H) -> tuple[Tensor, Tensor, Tensor]:
 def both(some: Callable[..., Tensor], other: Callable[..., Tensor], given: tuple, composite: Any = "attnlrp") -> None:
     """Two spellings give one map and one output."""
     weights = torch.randn(B, H, T, D).to(given[0].dtype)
-    found, expected = (
-        relprop.attribute(f, given, lambda y: (y * weights).flatten(1).sum(1), composite=composite)
-        for f in (some, other)
-    )
+    found, expected = (relprop.attribute(f, given, weighed_by(weights), composite=composite) for f in (some, other))
     check = close if given[0].dtype == torch.float64 else partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
     check(found.output, expected.output)
     for a, b in zip(found.values, expected.values, strict=True):

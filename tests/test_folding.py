@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import reference as ref
 import relprop
+from helpers import weighed_by
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-10)
 
@@ -97,7 +98,7 @@ def test_equals_the_definition_of_the_whole(form: str, rule: str) -> None:
     y = f(x).detach()
     r = drawn(*y.shape)
     rules = relprop.Composite({"linear": ours, "conv": ours})
-    R = relprop.attribute(f, x, lambda y: (y * r).flatten(1).sum(1), composite=rules, ledger=True)
+    R = relprop.attribute(f, x, weighed_by(r), composite=rules, ledger=True)
     assert torch.equal(R.output, y)
     close(R.values, ref.weighted(naive)(f, x, y * r))
     close(R.values.flatten(1).sum(1) + R.residual, R.score)
@@ -119,7 +120,7 @@ def test_what_is_no_bias_of_the_layer_stays_apart(form: str) -> None:
     y = after(h).detach()
     r = drawn(*y.shape)
     rules = relprop.Composite({"linear": relprop.Gamma(0.5), "conv": relprop.Gamma(0.5)})
-    R = relprop.attribute(lambda x: after(layer(x)), x, lambda y: (y * r).flatten(1).sum(1), composite=rules)
+    R = relprop.attribute(lambda x: after(layer(x)), x, weighed_by(r), composite=rules)
     slope = torch.autograd.functional.jacobian(lambda h: (after(h) * r).sum(), h)
     close(R.values, ref.weighted(partial(ref.gamma, gamma=0.5))(layer, x, slope * h))
 

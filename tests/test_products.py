@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -12,20 +11,9 @@ from torch import Tensor, nn
 
 import reference
 import relprop
-
-# Both sides compute in float64; what is left is the order of the operations.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import Pair, close
 
 Definition = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class Pair(nn.Module):
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.function(a, b)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import D, close
 from relprop import AlphaBeta, Composite, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus, first
 
-D = torch.float64
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 THREES = torch.full((8,), 3.0, dtype=D)
 MASK = torch.ones(8, 8, dtype=D)
 ORDER = torch.randperm(8, generator=torch.Generator().manual_seed(0))

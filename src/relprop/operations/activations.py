@@ -69,10 +69,8 @@ def detached(call: Call) -> Callable[[], Tensor]:
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     """The default of family "activation"."""
     x = args[0] if args else next(iter(kwargs.values()))
-    if (
-        not isinstance(x, Tensor) or not x.requires_grad
-    ):  # the live operand is another, such as the exponent of a number
-        x = call.live[0]
+    if not isinstance(x, Tensor) or not x.requires_grad:
+        x = call.live[0]  # another operand, such as the exponent of a number
         numbers = all(a is x or is_scalar(a) for a in args) and any(a is x for a in args)
         if not numbers or call.formula is not None or x.is_complex():
             return call()
