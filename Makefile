@@ -104,8 +104,11 @@ $(VENV)/.stamp-demo: $(TORCH_STAMP) pyproject.toml
 	$(PIP) --constraint $(VENV)/torch.txt --editable '.[demo,progress]'
 	touch $@
 
+# Quantus asks for a torchvision, which would bring another torch; the tests use none of what needs it. The rest of its
+# requirements is in the group.
 $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 	$(PIP) --constraint $(VENV)/torch.txt --group dev
+	$(PIP) --no-deps quantus==0.6.0
 	touch $@
 
 # torchvision comes with the build of torch that TORCH names; elsewhere its models are left out.

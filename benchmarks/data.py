@@ -8,6 +8,7 @@ CPU time of the whole process, one thread, rounds in turn, so that other work on
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import statistics
@@ -18,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,9 @@ from PIL import Image
 
 import relprop
 from relprop.data.keep import decode, encode, of_input
+from relprop.data.sample_job import spec_of
 from relprop.data.shards import Spec, shard
+from relprop.data.store import Store, create
 from relprop.zoo import efficientnet_lite0
 from relprop.zoo.images import load_image, preprocess
 
@@ -34,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="loops, resuming, storing, memory, clusters or processes")
+    parser.add_argument("--only", default="", help="loops, resuming, storing, memory, clusters, processes or ray")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -45,6 +49,7 @@ def main() -> None:
         "memory": memory,
         "clusters": clusters,
         "processes": lambda place: processes(place, options.samples),
+        "ray": lambda place: ray(place, options.samples),
     }
     for name, step in steps.items():
         if options.only in ("", name):
@@ -90,11 +95,19 @@ def resuming(folder: Path) -> None:
     first = cpu(lambda: relprop.explain_dataset(x, model, folder / "units", **settings))
     again = cpu(lambda: relprop.explain_dataset(x, model, folder / "units", **settings))
     print(f"1,000 units of one sample: {first:.1f} s; finished, called again: {again:.2f} s")
+    whole = {**settings, "batch_size": 32, "unit": 32}
+    fixed = [
+        cpu(lambda n=n: relprop.explain_dataset(x[:1], model, folder / f"fixed {n}", **whole))
+        - cpu(lambda: relprop.attribute(model, x[:1]))
+        for n in range(3)
+    ]
+    print(f"fixed cost of a run, without importing: {min(fixed):.3f} s")
 
 
 def storing() -> None:
     """Bytes, time and error of maps of noise, which compress worst."""
     maps = np.random.default_rng(0).laplace(size=(64, 1, 224, 224)).astype(np.float32)
+    shard(Spec("maps", (1,), "float16", ("height",)), np.zeros((1, 1), np.float16), 1)  # imports zarr
     for blocks in (224, 28, 14):
         for form in ("float16", "int8"):
             values = of_input(torch.from_numpy(maps), f"sum:{blocks}").numpy()
@@ -104,6 +117,35 @@ def storing() -> None:
             took = (time.process_time() - start) / 64 * 1e3
             error = np.linalg.norm(decode(stored, scale, form) - values) / np.linalg.norm(values)
             print(f"noise, sum:{blocks}, {form}: {len(content) / 64 / 1024:.2f} KiB, {took:.2f} ms, error {error:.1e}")
+    with tempfile.TemporaryDirectory() as place:
+        for size in (32, 512):
+            took = commits(Path(place) / str(size), size)
+            print(
+                f"a whole unit of {size} maps of noise, encoded, compressed, hashed and flushed: {took:.2f} ms of CPU per map"
+            )
+
+
+def commits(folder: Path, size: int) -> float:
+    """Milliseconds of CPU time per map for writing units with all arrays that a run has, the least of four."""
+    maps = np.random.default_rng(0).laplace(size=(size, 224, 224)).astype(np.float32)
+    rows = {
+        "maps": encode(maps, "float16")[0], "maps.scale": np.zeros(size, np.float32), "score": np.zeros(size),
+        "residual": np.zeros(size), "target": np.zeros(size, np.int64), "top.index": np.zeros((size, 5), np.int64),
+        "top.value": np.zeros((size, 5), np.float32), "status": np.ones(size, np.uint8),
+    }  # fmt: skip
+    about = {
+        "fingerprint": {}, "lengths": [4 * size], "keys_sha256": "", "unit": size, "input_shape": [3, 224, 224],
+        "number_format": "float16",
+    }  # fmt: skip
+    create(folder, about, [spec_of(name, values, False) for name, values in rows.items()])
+    store, found = Store(folder), []
+    keys = [f"photos/{n}.jpg" for n in range(size)]
+    for unit in store.units():
+        start = time.process_time()
+        rows["maps"], rows["maps.scale"] = encode(maps, "float16")  # type: ignore[assignment]
+        store.commit(unit, keys, rows, {"quarantined": {}})
+        found.append((time.process_time() - start) / size * 1e3)
+    return min(found)
 
 
 _RUN = """
@@ -149,17 +191,47 @@ def clusters(folder: Path) -> None:
 
 
 def processes(folder: Path, samples: int) -> None:
-    """One process against two, by the clock: it means something on two idle cores alone."""
-    x = torch.randn(samples, 3, 224, 224)
-    seconds = {}
-    for count in (1, 2):
-        settings = {"batch_size": 8, "unit": 16, "progress": False, "processes": count}
-        last: list[float] = []
-        settings["said"] = lambda line, last=last: last.append(time.perf_counter())
-        relprop.explain_dataset(x, "efficientnet_lite0", folder / str(count), **settings)
-        # from the first unit on: starting a process imports torch, once
-        seconds[count] = (last[-1] - last[2]) / (len(last) - 3)
-    print(f"two processes against one, units per second: {seconds[1] / seconds[2]:.2f}")
+    """One process against two, by the clock and by CPU time: the clock means something on two idle cores alone."""
+    found = {count: per_unit(folder / str(count), samples, {"processes": count}) for count in (1, 2)}
+    print(f"two processes against one, units per second: {found[1][0] / found[2][0]:.2f}")
+    print(f"CPU time of a unit with two processes over that with one: {found[2][1] / found[1][1]:.3f}")
+
+
+def ray(folder: Path, samples: int) -> None:
+    """Two actors of Ray against two processes. The CPU time is that of all processes that Ray started."""
+    plain = per_unit(folder / "plain", samples, {"processes": 2})
+    actors = per_unit(folder / "ray", samples, {"processes": 2, "engine": "ray"})
+    print(f"CPU time of a unit with two actors of Ray over that with two processes: {actors[1] / plain[1]:.3f}")
+
+
+def per_unit(folder: Path, samples: int, settings: dict[str, Any]) -> tuple[float, float]:
+    """Seconds by the clock and of CPU time for each unit after the first: starting a process imports torch, once."""
+    x = torch.randn(samples, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    seen: list[tuple[float, float]] = []
+
+    def said(line: str) -> None:
+        if hasattr(line, "data"):
+            seen.append((time.perf_counter(), spent()))
+
+    relprop.explain_dataset(x, "efficientnet_lite0", folder, batch_size=8, unit=16, said=said, **settings)
+    (began, before), (ended, after), count = seen[0], seen[-1], len(seen) - 1
+    return (ended - began) / count, (after - before) / count
+
+
+def spent() -> float:
+    """The CPU time of this process and all that it has started, in seconds. Needs /proc."""
+    parents, times = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        number = int(path.parent.name)
+        parents[number], times[number] = int(fields[1]), sum(map(int, fields[11:13]))
+    inside = {os.getpid()}
+    while more := {n for n, parent in parents.items() if parent in inside} - inside:
+        inside |= more
+    return sum(times[n] for n in inside if n in times) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu(act: Callable[[], object]) -> float:

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from helpers import Mark, propagated
 
 Entry = Callable[[nn.Module, Path], Any]
-
-
-class Mark:
-    """Something whose end can be seen."""
 
 
 class Marked(nn.Module):
@@ -48,13 +45,6 @@ def pictures(count: int = 2) -> Tensor:
 
 def dataset(count: int = 6) -> list[tuple[Tensor, int]]:
     return [(x, n % 3) for n, x in enumerate(pictures(count))]
-
-
-def propagated(model: nn.Module, folder: Path) -> Tensor:
-    x = pictures().requires_grad_()
-    with relprop.propagate("epsilon_plus", model=model, inputs=x):
-        score = model(x)[:, 1].sum()
-    return torch.autograd.grad(score, x)[0]
 
 
 def indexed(model: nn.Module) -> Any:
@@ -141,7 +131,7 @@ ENTRIES: dict[str, Entry] = {
     "attribute_each": lambda m, f: relprop.attribute_each(m, pictures(), [0, 1], targets_at_once=2),
     "compare": lambda m, f: relprop.compare(m, pictures(1), [0, 1], ["zero", "gamma_flat"]),
     "compile": lambda m, f: relprop.compile(m, backend="eager")(pictures(), 1),
-    "propagate": propagated,
+    "propagate": lambda model, folder: propagated(model, pictures()),
     "survey": lambda m, f: relprop.survey(m, pictures()),
     "captum": lambda m, f: relprop.captum.LayerLRP(m, [m.conv, m.deep]).attribute(pictures(), 1),
     "LRP": lambda m, f: relprop.LRP(m).attribute(pictures(), 1),
@@ -174,4 +164,4 @@ ELSEWHERE = {"explain_text", "explain_generation", "compare_text"}
 """Entries for models of texts: the same tests in `test_leaks.py` and `test_faults.py`."""
 
 NO_MODEL = {"operation", "path", "where", "read_image", "read_volume", "register", "widget"}
-"""Functions that explain nothing: they name places, read files, note an operation, or show a page, which has tests."""
+"""Functions that explain nothing themselves: they name places, read files, note an operation, or show a page."""

@@ -14,10 +14,8 @@ from torch.nn import functional as F
 
 import reference
 import relprop
+from helpers import Pair, close
 from relprop.engine.registry import TABLE
-
-# Both sides compute in float64; what is left is the order of the operations.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 
 MODULES = {
     "relu": nn.ReLU(),
@@ -248,15 +246,6 @@ def test_two_sources_are_a_product() -> None:
     relevance = relprop.attribute(model, (gate, up), lambda y: y.sum(1), composite=relprop.composites.zero())
     for values, half in zip(relevance.values, reference.product(gate, up, F.silu(gate) * up), strict=True):
         close(values, half)
-
-
-class Pair(nn.Module):
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.function(a, b)
 
 
 @pytest.mark.parametrize(

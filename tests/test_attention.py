@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import weighed_by
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
 
@@ -70,7 +71,7 @@ def test_fused_equals_written_out(written: Attention, mask: str, composite: str)
     q, k, v, w = torch.randn(4, B, H, T, D).double()
     found, expected = (
         relprop.attribute(
-            lambda q, k, v, f=f: f(q, k, v, masks()[mask]), (q, k, v), lambda y: (y * w).flatten(1).sum(1),
+            lambda q, k, v, f=f: f(q, k, v, masks()[mask]), (q, k, v), weighed_by(w),
             composite=COMPOSITES[composite],
         )
         for f in (fused, written)

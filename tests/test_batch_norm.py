@@ -12,10 +12,8 @@ from torch.nn import functional as F
 
 import reference
 import relprop
+from helpers import close, explained, total
 from networks import settle
-
-# Both sides compute in float64; what is left is the order of the sums.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 
 RULES: dict[str, tuple[relprop.rules.Rule, reference.Rule]] = {
     "zero": (relprop.Zero(), reference.zero),
@@ -53,13 +51,6 @@ PAIRS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module], Callable[[], nn
 }
 
 
-def explain(model: nn.Module, x: Tensor, composite: relprop.Composite | str) -> tuple[Tensor, reference.Layer]:
-    """The map of a score that weighs every output, and the relevance of those outputs."""
-    weights = torch.randn(model(x).shape[1:]).double()
-    values = relprop.attribute(model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite).values
-    return values, lambda y: y * weights
-
-
 @over_rules
 @pytest.mark.parametrize("pair", PAIRS)
 def test_merges_into_the_layer_before(pair: str, rule: str) -> None:
@@ -68,7 +59,7 @@ def test_merges_into_the_layer_before(pair: str, rule: str) -> None:
     model[1].weight is None or model[1].weight.data[0].neg_()  # a norm may turn a sign
     own, definition = RULES[rule]
     x = torch.randn(3, *shape).double()
-    values, seed = explain(model, x, relprop.Composite({"linear": own, "conv": own}))
+    values, seed = explained(model, x, relprop.Composite({"linear": own, "conv": own}))
     close(values, reference.propagate([(model, reference.weighted(definition))], x, seed))
 
 
@@ -78,7 +69,7 @@ def test_merges_in_the_middle_of_a_network(rule: str) -> None:
     conv, norm, last = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(12, 2)
     model = settle(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), conv, norm, nn.ReLU(), nn.Flatten(), last)).double()
     x = torch.randn(3, 1, 4, 4).double()
-    values, seed = explain(model, x, relprop.Composite({relprop.path("2"): own}))
+    values, seed = explained(model, x, relprop.Composite({relprop.path("2"): own}))
     zero = reference.weighted(reference.zero)
     steps = [
         (model[0], zero),
@@ -97,7 +88,7 @@ def test_alone_it_is_a_diagonal_layer(rule: str, affine: bool) -> None:
     own, definition = RULES[rule]
     model = settle(nn.BatchNorm2d(3, affine=affine)).double()
     x = torch.randn(3, 3, 2, 2).double()
-    values, seed = explain(model, x, relprop.Composite({"batch_norm": own}))
+    values, seed = explained(model, x, relprop.Composite({"batch_norm": own}))
     close(values, reference.propagate([(model, reference.weighted(definition))], x, seed))
 
 
@@ -116,7 +107,7 @@ def test_where_it_cannot_merge_it_keeps_its_bias(place: str, rule: str) -> None:
         model = settle(nn.Sequential(conv, relu, norm)).double()
         steps = [(conv, of_conv), (relu, reference.activation), (norm, zero)]
     x = torch.randn(3, 2, 4, 4).double()
-    values, seed = explain(model, x, relprop.Composite({"conv": own}))
+    values, seed = explained(model, x, relprop.Composite({"conv": own}))
     close(values, reference.propagate(steps, x, seed))
 
 
@@ -135,7 +126,7 @@ def test_another_reader_of_the_convolution_keeps_its_own_share() -> None:
 
     conv, norm = settle(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))).double()
     x = torch.randn(2, 2, 4, 4).double()
-    target = lambda y: y.flatten(1).sum(1)  # noqa: E731
+    target = total
     composite = relprop.Composite({"conv": relprop.Gamma()})
     both, normed, raw = (
         relprop.attribute(Branching(*parts).eval(), x, target, composite=composite).values
@@ -155,7 +146,7 @@ def test_without_running_statistics_the_batch_decides() -> None:
     """
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False)).double().eval()
     with pytest.raises(relprop.errors.ModelStateError, match="running"):
-        relprop.attribute(model, torch.randn(3, 2, 4, 4).double(), lambda y: y.flatten(1).sum(1))
+        relprop.attribute(model, torch.randn(3, 2, 4, 4).double(), total)
 
 
 @over_rules
@@ -170,7 +161,7 @@ def test_functional_and_module_agree(rule: str) -> None:
 
     x = torch.randn(2, 2, 4, 4).double()
     composite = relprop.Composite({"conv": RULES[rule][0]})
-    target = lambda y: y.flatten(1).sum(1)  # noqa: E731
+    target = total
     close(
         relprop.attribute(Functional(), x, target, composite=composite).values,
         relprop.attribute(model, x, target, composite=composite).values,

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import relprop
-
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close, total, weighed_by
 
 N, H, T, D = 2, 4, 5, 3
 SLOPES = torch.tensor([2.0 ** -(h + 1) for h in range(H)]).double()
@@ -65,7 +64,7 @@ def test_against_the_definition(attention: Callable[[Tensor], Tensor]) -> None:
     """`R_s = sum over h, t of b_hts G_hts`, with G by the softmax's Jacobian and half of the product with the values."""
     x = torch.randn(N, T, 3 * H * D).double()
     w = torch.randn(H, T, D).double()
-    target = lambda y: (y * w).flatten(1).sum(1)  # noqa: E731
+    target = weighed_by(w)
     found = relprop.attribute(attention, x, target, composite="attnlrp", positions=True)
     plain = relprop.attribute(attention, x, target, composite="attnlrp")
     close(found.values, plain.values)  # the tokens keep what they had: a sum takes nothing from its other operand
@@ -86,7 +85,7 @@ def test_against_the_definition(attention: Callable[[Tensor], Tensor]) -> None:
 @pytest.mark.parametrize("attention", WRITTEN)
 def test_constant_attention_gives_positions_nothing(attention: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(N, T, 3 * H * D).double()
-    found = relprop.attribute(attention, x, lambda y: y.flatten(1).sum(1), composite="cp_lrp", positions=True)
+    found = relprop.attribute(attention, x, total, composite="cp_lrp", positions=True)
     assert not any(bool(r.any()) for r in found.positions.values())
     close(found.residual, torch.zeros(N).double())
 
@@ -98,7 +97,7 @@ def test_a_mask_is_no_position() -> None:
         return F.softmax(scores, -1) @ v
 
     x = torch.randn(N, T, 3 * H * D).double()
-    assert not relprop.attribute(masked, x, lambda y: y.flatten(1).sum(1), positions=True).positions
+    assert not relprop.attribute(masked, x, total, positions=True).positions
 
 
 @pytest.mark.parametrize("name", ["bloom", "mpt", "falcon", "falcon, fused"])
@@ -137,7 +136,7 @@ def test_models_of_transformers(name: str) -> None:
 def test_operands_by_name() -> None:
     """`baddbmm(batch1=, batch2=)`: half to each, however they are given."""
     a, b, c = (torch.randn(2, 3, 3).double() for _ in range(3))
-    score = lambda y: y.flatten(1).sum(1)  # noqa: E731
+    score = total
     named = relprop.attribute(lambda a, b: c.baddbmm(batch2=b, batch1=a, beta=0.5), (a, b), score, composite="attnlrp")
     close(named.values[0], 0.5 * a * b.sum(2)[:, None])
     close(named.values[1], 0.5 * b * a.sum(1)[:, :, None])

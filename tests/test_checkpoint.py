@@ -14,9 +14,8 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import relprop
 import sequences
+from helpers import close_to_rounding as close
 from relprop.errors import RelpropWarning
-
-close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-13)
 
 
 def nested(layer: nn.Module, h: Tensor) -> Tensor:

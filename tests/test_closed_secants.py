@@ -88,6 +88,18 @@ def test_a_gate_that_returns_its_operand_is_not_overwritten() -> None:
     torch.testing.assert_close(R.values, x**2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_chain_that_returns_its_source_does_not_overwrite_it(dtype: torch.dtype) -> None:
+    """Such as `contiguous`; the secant of any other chain is made in its result's own memory."""
+    s = torch.tensor([1.0, -2.0, 3.0], dtype=dtype)
+    for function in (Tensor.contiguous, Tensor.cpu):
+        with torch.no_grad():
+            found = secant(ChainStep(function, (SOURCE,), {}), s, False)
+        assert s.tolist() == [1.0, -2.0, 3.0]
+        assert found.tolist() == [1.0, 1.0, 1.0]
+        assert found.data_ptr() != s.data_ptr()
+
+
 def test_the_sigmoid_is_exact_beside_zero() -> None:
     s = torch.tensor([1e-45, -1e-42, 1e-38, 1e-20, -1e-8, 1e-4])
     torch.testing.assert_close(of_sigmoid(s), torch.full_like(s, 0.25), rtol=1e-7, atol=0)

@@ -16,11 +16,9 @@ from torch.nn import functional as F
 
 import reference
 import relprop
+from helpers import close
 from networks import convolutional
 from relprop import Block, Composite, Epsilon, Flat, Gamma, Zero, ZPlus, composites, first, last, path, where
-
-# Both sides compute in float64; what is left is the order of the sums.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 
 LOW, HIGH = -3.0, 3.0
 epsilon = partial(reference.epsilon, epsilon=1e-6)

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 import reference as ref
 import reference_concepts as concepts
 import relprop
+from helpers import close_to_rounding as close
 from relprop import units
 from relprop.errors import CompositeError, InputError
-
-close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-13)
 
 
 def mlp() -> nn.Sequential:

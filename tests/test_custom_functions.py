@@ -14,12 +14,12 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 import relprop
+from helpers import InPlace, close
 from relprop.composites import epsilon
 from relprop.errors import RuleError, UnsupportedOperationError
 from relprop.rules import Gamma
 from relprop.torch_private import custom
 
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 COMPOSITES = ["zero", "epsilon", "gamma_flat", "epsilon_plus", "attnlrp", "cp_lrp", "gradient"]
 W, B, HEAD = torch.randn(5, 4).double(), torch.randn(5).double(), torch.randn(3, 5).double()
 
@@ -239,6 +239,38 @@ def test_rules_that_need_the_weight(composite: str, bias: tuple) -> None:
     close(found, relprop.attribute(net(None, *bias), x, 1, composite=composite).values)
 
 
+@torch.library.custom_op("relprop_tests::packed", mutates_args=())
+def packed_operator(x: Tensor, w: Tensor, scale: float) -> Tensor:
+    return x @ (w.double() * scale).T
+
+
+def _kept(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, ctx.w, ctx.scale = inputs
+
+
+packed_operator.register_autograd(lambda ctx, g: (g @ unpacked(ctx.w, ctx.scale), None, None), setup_context=_kept)
+PACKED = torch.ops.relprop_tests.packed
+relprop.register(PACKED, family="linear", weight=lambda x, w, scale: unpacked(w, scale))
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "gamma_flat", "epsilon_plus_flat"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: PACKED(x, BYTES, SCALE),
+        lambda x: PACKED(x, BYTES, scale=SCALE),
+        lambda x: PACKED(w=BYTES, x=x, scale=SCALE),
+    ],
+)
+def test_an_operator_whose_operands_are_named(form: Any, composite: str) -> None:
+    x = torch.randn(3, 4).double()
+    found, wanted = (
+        relprop.attribute(lambda x, f=f: f(x) + B, x, 1, composite=composite).values  # type: ignore[misc]
+        for f in (form, lambda x: F.linear(x, PLAIN))
+    )
+    close(found, wanted)
+
+
 def test_a_weight_that_is_not_told() -> None:
     x = torch.randn(3, 4).double()
     with pytest.raises(RuleError, match=r"Packed keeps it to itself.*weight="):
@@ -334,17 +366,6 @@ class Added(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x + torch.from_numpy(x.detach().numpy() * 2)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-        return 3 * g
-
-
-class InPlace(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        return x.mul_(3)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
@@ -608,95 +629,3 @@ def test_an_adjoint_of_a_differential_equation() -> None:
     (g,) = torch.autograd.grad(Net()(leaf)[:, 1].sum(), leaf)
     for composite in ("zero", "epsilon"):
         close(relprop.attribute(Net().eval(), x, 1, composite=composite).values, x * g)
-
-
-HOOKS: dict[str, Callable[[nn.Module], Any]] = {
-    "full": lambda m: m.register_full_backward_hook(lambda *a: None),
-    "one that changes gradients": lambda m: m.register_full_backward_hook(lambda m, given, out: (given[0] * 100,)),
-    "before": lambda m: m.register_full_backward_pre_hook(lambda *a: None),
-    "of old": lambda m: m.register_backward_hook(lambda m, given, out: tuple(g and g * 100 for g in given)),
-    "before, changing": lambda m: m.register_full_backward_pre_hook(lambda m, out: (out[0] * 100,)),
-}
-
-
-@pytest.mark.parametrize("composite", ["zero", "epsilon_plus", "gamma_flat"])
-@pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.filterwarnings("ignore:Using a non-full backward hook:FutureWarning")  # torch's, without relprop, too
-def test_hooks_on_gradients_are_passed_by(hook: str, composite: str) -> None:
-    """On every module, a batch norm that merges and an in-place relu among them: the same numbers, and none is called."""
-    model = nn.Sequential(
-        nn.Sequential(nn.Conv1d(1, 3, 2), nn.BatchNorm1d(3), nn.ReLU(inplace=True)), nn.Flatten(), nn.Linear(9, 2)
-    )
-    model = model.double().eval()
-    x = torch.randn(2, 1, 4).double()
-    options: Any = {"composite": composite, "layers": "*", "ledger": True}
-    before = relprop.attribute(model, x, 0, **options)
-    handles = [HOOKS[hook](m) for m in model.modules()]
-    found = relprop.attribute(model, x, 0, **options)
-    assert torch.equal(found.values, before.values) and torch.equal(found.output, before.output)
-    assert all(torch.equal(found.layers[name], value) for name, value in before.layers.items())
-    assert all(torch.equal(found.ledger[cause], value) for cause, value in before.ledger.items())
-    at_inputs = relprop.attribute(model, x, 0, composite=composite, layers="*", layers_at="input").layers
-    for handle in handles:
-        handle.remove()
-    expected = relprop.attribute(model, x, 0, composite=composite, layers="*", layers_at="input").layers
-    assert all(torch.equal(at_inputs[name], value) for name, value in expected.items())
-
-
-class Looking(nn.Module):
-    """Registers hooks in its forward, as those do that keep a gradient for later."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.below, self.above, self.looks = nn.Linear(4, 5), nn.Linear(5, 2), True
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.below(x)
-        if self.looks:
-            h.register_hook(lambda g: g * 100).remove()
-            h.register_hook(lambda g: g * 100)
-            h.retain_grad()
-            assert h.grad_fn is not None
-            h.grad_fn.register_hook(lambda given, got: tuple(None if g is None else g * 100 for g in given))
-            h.grad_fn.register_prehook(lambda got: tuple(g * 100 for g in got))
-        return self.above(h.relu())
-
-
-@pytest.mark.parametrize("checkpoint", [False, ["below"]])
-@pytest.mark.parametrize("composite", ["zero", "epsilon_plus", "gamma_flat"])
-def test_hooks_that_a_forward_registers_are_passed_by(composite: str, checkpoint: Any) -> None:
-    model, x = Looking().double().eval(), torch.randn(3, 4).double()
-    options: Any = {"composite": composite, "checkpoint": checkpoint}
-    found = relprop.attribute(model, x, 1, **options).values
-    model.looks = False
-    assert torch.equal(found, relprop.attribute(model, x, 1, **options).values)
-
-
-def test_hooks_of_a_caller_are_called() -> None:
-    model, x = Looking().double().eval(), torch.randn(3, 4).double()
-    leaf, seen = x.clone().requires_grad_(), []
-    with relprop.propagate("zero", model=model, inputs=leaf):
-        y = model(leaf)
-        y.register_hook(seen.append)
-        y[:, 1].sum().backward()
-    assert len(seen) == 1
-    assert leaf.grad is not None
-    close(leaf.grad * x, relprop.attribute(model, x, 1, composite="zero").values)
-
-
-def test_hooks_of_a_module_with_several_inputs_and_outputs() -> None:
-    class Pair(nn.Module):
-        def forward(self, a: Tensor, b: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-            return a @ W.T, b[ids] @ W.T
-
-    pair = Pair()
-    x = torch.randn(2, 4).double()
-
-    def model(x: Tensor) -> Tensor:
-        a, b = pair(x, x * 2, torch.tensor([0, 1]))
-        return F.linear(a.tanh() + b, HEAD)
-
-    expected = relprop.attribute(model, x, 1, composite="epsilon").values
-    pair.register_full_backward_hook(lambda *a: None)
-    pair.register_full_backward_pre_hook(lambda *a: None)
-    assert torch.equal(relprop.attribute(model, x, 1, composite="epsilon").values, expected)

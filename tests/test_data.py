@@ -219,7 +219,7 @@ def test_an_array_on_disk(tmp_path: Path) -> None:
     [
         ({"source": []}, "the source list is empty"),
         ({"source": torch.zeros(0, 3, 4, 4)}, "is empty"),
-        ({"source": iter([X[0]])}, "a source is a folder"),
+        ({"source": 7}, "a source is a folder"),
         ({"source": "nowhere/"}, "no file or folder"),
         ({"key": ["same"] * 22}, "keys must differ, and these stand for several samples: 'same'"),
         ({"key": ["one"]}, "1 keys, and the source 22"),
@@ -227,6 +227,7 @@ def test_an_array_on_disk(tmp_path: Path) -> None:
         ({"number_format": "half"}, "number_format is float16, float32, int8"),
         ({"unit": 0}, "unit must be a positive int"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"batch_size": 2.5}, "batch_size must be"),
         ({"part": "17/16"}, "counted from 1 to 16"),
         ({"part": "x"}, "part is"),
         ({"max_bad": 1.5}, "at most 1.0"),

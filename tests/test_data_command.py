@@ -149,3 +149,136 @@ def test_a_signal_stops_it_with_the_line_that_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "To continue: relprop run " in progress and "--unit 2" in progress
     assert not relprop.open_run(tmp_path / "maps").verify()
+
+
+# ------------------------------------------------------------------------------------------------ in this process
+
+
+def asked(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    from relprop.cli.app import app
+
+    with pytest.raises(SystemExit) as left:
+        app([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return left.value.code, printed.out, printed.err
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> list[object]:
+    model = ("--model", "killed_runs:network", "--out", tmp_path / "maps", "--unit", 8)
+    return ["run", source(tmp_path), *model]
+
+
+def test_fresh_begins_anew_and_deletes_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[object]
+) -> None:
+    maps = tmp_path / "maps"
+    assert asked(capsys, *line, "--batch-size", 4)[0] == 3
+    (maps / "units" / ".000001.json.x.part").write_text("left by a writer that was killed")
+    assert "holds another run" in asked(capsys, *line, "--batch-size", 2)[2]
+    (maps / "notes.txt").write_text("mine")
+    code, _, said = asked(capsys, *line, "--batch-size", 2, "--fresh")
+    assert code == 2 and "notes.txt' was not written by a run, so nothing is deleted" in said
+    assert relprop.open_run(maps).status()["done"] == 22
+    (maps / "notes.txt").unlink()
+    (maps / "units" / "link").symlink_to(tmp_path)
+    assert "was not written by a run" in asked(capsys, *line, "--batch-size", 2, "--fresh")[2]
+    (maps / "units" / "link").unlink()
+    code, _, said = asked(
+        capsys, *line, "--batch-size", 2, "--composite", "epsilon", "--keep", "input=sum:99", "--fresh"
+    )
+    assert code == 2 and "more blocks" in said and relprop.open_run(maps).status()["done"] == 22
+    assert asked(capsys, *line, "--batch-size", 2, "--fresh")[0] == 3
+    assert relprop.open_run(maps).store.about["fingerprint"]["batch_size"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npy", "maps"}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "diary.txt").write_text("mine")
+    code, _, said = asked(capsys, *line[:4], "--out", other, "--fresh")
+    assert code == 2 and "is not a run, so nothing in it is deleted" in said and (other / "diary.txt").exists()
+
+
+def test_fresh_leaves_a_run_alone_that_another_process_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[object]
+) -> None:
+    from relprop.data.leases import Leases
+
+    asked(capsys, *line)
+    with Leases(tmp_path / "maps") as other:
+        assert other.take("000001")
+        code, _, said = asked(capsys, *line, "--fresh")
+    assert code == 2 and "another process writes" in said
+    assert relprop.open_run(tmp_path / "maps").status()["done"] == 22
+
+
+def test_a_batch_size_that_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[object]) -> None:
+    assert asked(capsys, *line, "--batch-size", "auto")[0] == 3
+    found = relprop.open_run(tmp_path / "maps").store.about["fingerprint"]["batch_size"]
+    assert found in (1, 2, 4, 8, 16)
+    code, said, progress = asked(capsys, *line, "--batch-size", "auto")
+    assert code == 3 and "22 of 22 samples" in said and "batches of" not in progress
+    assert "is a number, or auto" in asked(capsys, *line, "--batch-size", "many")[2]
+    with pytest.raises(relprop.errors.InputError, match="or 'auto'; got 'many'"):
+        relprop.explain_dataset(torch.zeros(2, 3, 12, 12), torch.nn.Flatten(), tmp_path / "x", batch_size="many")
+    with pytest.raises(relprop.errors.InputError, match="gives each once"):
+        iterable = iter(torch.zeros(2, 3, 12, 12))
+        relprop.explain_dataset(iterable, "killed_runs:network", tmp_path / "x", batch_size="auto")
+
+
+class Slow(torch.nn.Module):
+    """Takes long for large batches, or has no memory for them."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        super().__init__()
+        self.inner, self.most, self.seconds = torch.nn.Linear(4, 2), most, seconds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("too large")
+        time.sleep(0.02 + self.seconds * max(len(x) - 4, 0))
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(("most", "seconds", "expected"), [(8, 0.0, 8), (64, 0.05, 4)])
+def test_the_batch_that_is_found_is_quick_and_fits(tmp_path: Path, most: int, seconds: float, expected: int) -> None:
+    model = Slow(most, seconds).eval()
+    run = relprop.explain_dataset(torch.randn(32, 4), model, tmp_path / "maps", batch_size="auto", progress=False)
+    assert run.store.about["fingerprint"]["batch_size"] == expected and run.status()["done"] == 32
+
+
+def test_one_sample_of_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[object]) -> None:
+    asked(capsys, *line, "--target", 0, "--target", 1)
+    maps = tmp_path / "maps"
+    code, _, said = asked(capsys, "show", maps)
+    assert code == 2 and "is a run: name a sample with --key. It has '0', '1', '2'" in said
+    assert asked(capsys, "show", maps, "--key", 4, "--which", 1, "--out", tmp_path / "four.png")[0] == 0
+    relprop.open_run(maps)["4"].relevance(which=1).save(tmp_path / "same.png")
+    assert (tmp_path / "four.png").read_bytes() == (tmp_path / "same.png").read_bytes()
+    assert "NaN" in asked(capsys, "show", maps, "--key", 3)[2]
+    assert "no sample that is done has the key" in asked(capsys, "show", maps, "--key", "x")[2]
+    assert "number of a target, 0 to 1" in asked(capsys, "show", maps, "--key", 4, "--which", 2)[2]
+    assert "score" in asked(capsys, "show", maps, "--key", 4)[1]
+    assert "remaining: 0" in asked(capsys, "run", "--status", maps)[1]
+
+
+def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from rich.console import Console
+
+    from relprop.cli import run_progress
+    from relprop.data.processing import ProgressLine
+
+    shown = io.StringIO()
+    monkeypatch.setattr(run_progress, "Console", lambda **settings: Console(file=shown, force_terminal=True, width=120))
+    told = {
+        "done": 16, "left": 6, "bad": 1, "samples_per_second": 2.0, "seconds_left": 3.0, "bytes": 5 * 2**20,
+        "most_time_in": "explaining",
+    }  # fmt: skip
+    with run_progress.shown_progress(False) as said:
+        said("22 of 22 [bold]are to do")
+        said(ProgressLine("a line", told))
+    text = shown.getvalue()
+    assert "22 of 22 [bold]are to do" in text and "16/22" in text
+    assert "2.0 samples/s, 0:00:03 to go, 1 bad, 5 MiB, most time in explaining" in text

@@ -231,3 +231,22 @@ def test_spray_finds_the_word_that_some_texts_of_a_class_hang_on(tmp_path: Path,
     run.export("npz", tmp_path / "npz")
     with np.load(tmp_path / "npz" / "unit-000000.npz") as unit:
         assert unit["tokens.id"].shape == (10, 64)
+
+
+def test_a_run_that_version_2_wrote_is_read() -> None:
+    """Never write this folder anew: later versions must read what this one wrote."""
+    folder = Path(__file__).parent / "saved" / "run-texts"
+    expected = json.loads((folder / "expected.json").read_text())
+    run = relprop.open_run(folder)
+    assert run.keys() == list(expected) and not run.verify() and run.targets == 2 and run.texts
+    assert run.quarantined == {"1": "the text is empty: ' '. There is nothing to explain."}
+    for key, told in expected.items():
+        one = run[key]
+        assert one.status == told["status"]
+        if told["status"] == "explained":
+            assert one.target.tolist() == told["target"] and one.score.tolist() == told["score"]
+            assert (one.map == np.array(told["map"], np.float32)).all()
+            assert list(one.tokens.names) == told["tokens"] and list(one.tokens.words) == told["words"]
+            assert (one.layers["layers.bert.encoder.layer.1"] == np.array(told["channels"], np.float32)).all()
+            assert {name: part.tolist() for name, part in one.ledger.items()} == told["ledger"]
+    assert run.store.array("status")[:].tolist() == [1, 2, 1, 1, 1, 3]

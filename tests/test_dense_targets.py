@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from helpers import total
 from relprop import Contrast, Detection, Edge, Graph, Logit, Node, Over, Step
 from relprop.errors import FormatError, InputError, RelpropWarning, TargetError
 
@@ -62,7 +63,7 @@ WIDE = torch.nn.functional.interpolate(MASK[None, None], scale_factor=2)[0, 0]
         (Over(-2, box=(2, 1, 5, 3)), lambda o: o[:, 3, 1:3, 2:5].sum((1, 2)), "d (3) in the box 2, 1, 5, 3"),
         (Over(3, mean=True), lambda o: o[:, 3].mean((1, 2)), "the mean of d (3) over all positions"),
         (Over(3, mask=MASK, mean=True), lambda o: o[:, 3, 1:3, 2:5].mean((1, 2)), "the mean of d (3) over a mask of 6 positions"),
-        (Over(), lambda o: o.flatten(1).sum(1), "all outputs"),
+        (Over(), total, "all outputs"),
         (Over(1, predicted=True), lambda o: (o[:, 1] * (o.argmax(1) == 1)).sum((1, 2)), "b (1) where it is predicted"),
         (Over(3, axis=2), lambda o: o[:, :, 3].sum((1, 2)), "d (3) over all positions"),
     ],

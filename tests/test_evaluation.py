@@ -724,6 +724,12 @@ def test_bad_input_is_one_clear_error(options: dict[str, Any], said: str) -> Non
     assert str(caught.value).startswith("relprop.evaluate: ")
 
 
+def test_an_array_is_no_iterable_of_batches() -> None:
+    for call in (relprop.evaluate, relprop.search):
+        with pytest.raises(InputError, match=r"got ndarray. torch.as_tensor\(inputs\) makes one"):
+            call(linear(), tables().numpy(), [0, 1, 0, 1])
+
+
 def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(NonFiniteError, match="map of sample 2"):
         evaluated(linear(), tables(), methods=[lambda x, t: torch.where(torch.arange(4)[:, None] == 2, torch.nan, x)])

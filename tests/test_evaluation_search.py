@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import relprop
 from networks import ResNet, convolutional, mlp, normalised
 from relprop.errors import InputError
 from relprop.evaluation.paired_statistics import mean, standard_error
-from relprop.evaluation.racing import BEHIND, Race, halved
+from relprop.evaluation.racing import BEHIND, Race, finalists, halved
+from relprop.evaluation.search import _verdict
 from relprop.evaluation.space import Choice, Space, space_of
 from test_evaluation import same_state, state
 
@@ -156,17 +158,45 @@ def test_what_is_clearly_behind_leaves_the_race() -> None:
 
 def test_the_worse_half_leaves_the_race_and_so_does_what_is_equal() -> None:
     gains = {str(n): torch.full((5,), float(n)) for n in range(10)} | {"again": torch.full((5,), 9.0)}
-    assert halved(list(gains), gains) == ["9", "8", "7", "6", "5", "4"]
+    assert halved(list(gains), gains, 3) == ["9", "8", "7", "6", "5", "4"]
     few = {name: gains[name] for name in "1234"}
-    assert halved(list(few), few) == ["4", "3", "2"]
-    assert halved(["3", "1"], few) == ["3", "1"]
+    assert halved(list(few), few, 3) == ["4", "3", "2"]
+    assert halved(["3", "1"], few, 3) == ["3", "1"]
+    assert [finalists(count) for count in (2, 24, 32, 36, 60)] == [3, 3, 4, 5, 5]
+
+
+@dataclass
+class Finished:
+    """A race whose held-out gains are known."""
+
+    held_out: dict[str, Tensor]
+    failed: dict[str, str] = field(default_factory=dict)
+    spent: int = 0
+    score: str = "abpc"
+
+    def gains(self, candidates: dict[str, Any], samples: Any) -> dict[str, Tensor]:
+        return {name: self.held_out[name] for name in candidates}
+
+
+def test_the_choice_is_the_best_of_those_that_were_tested_by_both_halves() -> None:
+    seen = {"first": torch.full((9,), 1.0), "second": torch.full((9,), 0.9), "lost": torch.full((5,), 3.0)}
+    spread = torch.linspace(-0.1, 0.1, 9)
+    race: Any = Finished({"first": torch.zeros(9) + spread, "second": torch.full((9,), 0.5) + spread})
+    candidates: Any = {name: relprop.composites.zero() for name in seen}
+    S = _verdict(race, candidates, seen, range(9), relprop.composites.epsilon(), 27)
+    assert S.chosen and S.best is candidates["second"]
+    assert [each.name for each in S.candidates] == ["second", "first", "auto", "lost"]
+    race.held_out["second"] -= 0.6  # better by both halves, and not on the other alone
+    race.held_out["first"] -= 0.9
+    S = _verdict(race, candidates, seen, range(9), relprop.composites.epsilon(), 27)
+    assert not S.chosen and S.best.name == "auto" and S.candidates[0].name == "second"
 
 
 def test_a_budget_is_kept_to() -> None:
     model, x = mlp(2, 6), torch.randn(40, 6)
     S = relprop.search(model, x, budget=170)
     assert S.of == 32 * 40
-    assert S.evaluations <= 170 + 4 * 20  # the test on held-out samples comes after the race
+    assert S.evaluations <= 170 + 5 * 20  # the test on held-out samples comes after the race
 
 
 def test_a_candidate_that_fails_is_named() -> None:

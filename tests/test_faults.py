@@ -19,14 +19,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import relprop
+from helpers import Struck
 from program_properties import state
 from text_models import build, words
 
 HOME = str(Path(relprop.__file__).parent)
-
-
-class Struck(Exception):
-    """What goes wrong in these tests."""
 
 
 class Blocks(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import weighed_by
 from relprop.errors import UnsupportedOperationError
 
 flex = pytest.importorskip("torch.nn.attention.flex_attention")
@@ -129,6 +130,10 @@ CASES = {
         partial(written_out, change=lambda s: s + ADDED.sum(-1, keepdim=True)),
         score_mod=lambda s, b, h, t, u: s + ADDED[b, 0, t].sum(-1),
     ),
+    "clamped, by names": Case(
+        partial(written_out, change=lambda s: s.clamp(min=-0.4, max=0.3)),
+        score_mod=lambda s, b, h, t, u: torch.clamp(input=s, min=-0.4, max=0.3),
+    ),
     "soft cap": Case(
         partial(written_out, change=lambda s: 2.0 * torch.tanh(s / 2.0), mask=NOT_LATER),
         score_mod=lambda s, b, h, t, u: 2.0 * torch.tanh(s / 2.0), block_mask=causal,
@@ -150,10 +155,7 @@ def inputs(kv_heads: int = H) -> tuple[Tensor, Tensor, Tensor]:
 def both(some: Callable[..., Tensor], other: Callable[..., Tensor], given: tuple, composite: Any = "attnlrp") -> None:
     """Two spellings give one map and one output."""
     weights = torch.randn(B, H, T, D).to(given[0].dtype)
-    found, expected = (
-        relprop.attribute(f, given, lambda y: (y * weights).flatten(1).sum(1), composite=composite)
-        for f in (some, other)
-    )
+    found, expected = (relprop.attribute(f, given, weighed_by(weights), composite=composite) for f in (some, other))
     check = close if given[0].dtype == torch.float64 else partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
     check(found.output, expected.output)
     for a, b in zip(found.values, expected.values, strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import reference as ref
 import relprop
+from helpers import weighed_by
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-10)
 
@@ -69,6 +70,9 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "scaled, and a norm": (lambda x: NORM(F.conv1d(x, W1) * BIAS[:, None]), (2, 2, 4)),
     "scaled behind a view, and a norm": (lambda x: NORM(F.conv2d(x, W2).flatten(2) * BIAS[:, None]), (2, 2, 3, 4)),
     "heads, scaled, and a norm": (lambda x: of_two(torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)) * BIAS), (2, 5, 4)),
+    "a norm, a scale and a bias": (lambda x: NORM(F.conv1d(x, W1)) * BIAS[:, None] + BIAS[:, None], (2, 2, 4)),
+    "a norm of a norm": (lambda x: NORM(NORM(F.conv2d(x, W2).flatten(2))), (2, 2, 3, 4)),
+    "scaled and shifted twice": (lambda x: (F.linear(x, W) * BIAS + BIAS) * (BIAS + 2) - BIAS, (2, 4)),
     "scaled, then copied": (lambda x: (F.linear(x, W) * BIAS).clone() + BIAS, (2, 4)),
     "scaled, then seen": (lambda x: (F.linear(x, W) * BIAS).unsqueeze(1) + BIAS, (2, 4)),
     "seen twice": (lambda x: (F.linear(x, W).unsqueeze(1) * BIAS).squeeze(1) + BIAS, (2, 4)),
@@ -94,7 +98,7 @@ def test_equals_the_definition_of_the_whole(form: str, rule: str) -> None:
     y = f(x).detach()
     r = drawn(*y.shape)
     rules = relprop.Composite({"linear": ours, "conv": ours})
-    R = relprop.attribute(f, x, lambda y: (y * r).flatten(1).sum(1), composite=rules, ledger=True)
+    R = relprop.attribute(f, x, weighed_by(r), composite=rules, ledger=True)
     assert torch.equal(R.output, y)
     close(R.values, ref.weighted(naive)(f, x, y * r))
     close(R.values.flatten(1).sum(1) + R.residual, R.score)
@@ -116,7 +120,7 @@ def test_what_is_no_bias_of_the_layer_stays_apart(form: str) -> None:
     y = after(h).detach()
     r = drawn(*y.shape)
     rules = relprop.Composite({"linear": relprop.Gamma(0.5), "conv": relprop.Gamma(0.5)})
-    R = relprop.attribute(lambda x: after(layer(x)), x, lambda y: (y * r).flatten(1).sum(1), composite=rules)
+    R = relprop.attribute(lambda x: after(layer(x)), x, weighed_by(r), composite=rules)
     slope = torch.autograd.functional.jacobian(lambda h: (after(h) * r).sum(), h)
     close(R.values, ref.weighted(partial(ref.gamma, gamma=0.5))(layer, x, slope * h))
 

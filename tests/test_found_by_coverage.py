@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
-
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close
 
 
 def total(y: Tensor) -> Tensor:

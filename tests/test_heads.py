@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import close
 from relprop.errors import InputError
 
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 COMPOSITES = pytest.mark.parametrize("composite", ["attnlrp", "cp_lrp", "epsilon", "attnlrp_gamma"])
 
 

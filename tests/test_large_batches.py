@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 import reference
 import relprop
+from helpers import close
 from networks import settle
 from relprop.operations import weighted
-
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 
 RULES: dict[str, tuple[relprop.WeightedRule, reference.Rule]] = {
     "zero": (relprop.Zero(), reference.zero),

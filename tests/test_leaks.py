@@ -24,13 +24,10 @@ from torch import Tensor, nn
 
 import relprop
 import text_models
+from helpers import Mark, Struck, only_what_is_new, propagated
 from relprop.captum import LRP, LayerLRP
 
 PACKAGE = os.path.dirname(relprop.__file__)
-
-
-class Mark:
-    """Something whose end can be seen."""
 
 
 class Tap(nn.Module):
@@ -91,13 +88,6 @@ def ids() -> Tensor:
     return torch.arange(12).reshape(2, 6)
 
 
-def alone(model: nn.Module) -> Any:
-    x = pictures().requires_grad_()
-    with relprop.propagate("epsilon_plus", model=model, inputs=x):
-        score = model(x)[:, 1].sum()
-    return torch.autograd.grad(score, x)[0]
-
-
 def read(model: nn.Module, **options: Any) -> Any:
     return relprop.attribute(model, ids(), 1, **options)
 
@@ -119,7 +109,7 @@ CALLS: dict[str, tuple[type[nn.Module], Callable[[Any], Any]]] = {
     "batches": (Net, lambda m: seen_by(m, batch_size=1, ledger=True)),
     "targets": (Net, lambda m: relprop.attribute_each(m, pictures(), [0, 1, relprop.Contrast(1, 2)], ledger=True)),
     "targets at once": (Net, lambda m: relprop.attribute_each(m, pictures(), [0, 1], targets_at_once=2)),
-    "propagate": (Net, alone),
+    "propagate": (Net, lambda model: propagated(model, pictures())),
     "survey": (Net, lambda m: relprop.survey(m, pictures())),
     "LRP": (Net, lambda m: LRP(m).attribute(pictures(), 1)),
     "LayerLRP": (Net, lambda m: LayerLRP(m, m.blocks[1]).attribute(pictures(), 1)),
@@ -163,10 +153,8 @@ def tensors() -> int:
 
 @pytest.fixture(autouse=True)
 def _nothing_before() -> Iterator[None]:
-    gc.collect()
-    gc.freeze()  # what is there already need not be looked through
-    yield
-    gc.unfreeze()
+    with only_what_is_new():
+        yield
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -315,10 +303,6 @@ def test_what_is_written_into_in_other_calls(entry: str) -> None:
     assert tensors() <= before
 
 
-class Strike(Exception):
-    """What goes wrong in these tests."""
-
-
 def sites() -> dict[str, Callable[[Callable[[], None]], dict[str, Any]]]:
     """Where something of the user's goes wrong: in the target, in a matcher, in a rule, in a hook of the backward pass."""
 
@@ -355,7 +339,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("error", [Strike, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [Struck, KeyboardInterrupt])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("site", sites())
 def test_after_an_error_of_the_users_code(site: str, options: str, error: type[BaseException]) -> None:
@@ -374,7 +358,7 @@ def test_after_an_error_of_the_users_code(site: str, options: str, error: type[B
     assert reference() is None
 
 
-@pytest.mark.parametrize("error", [Strike, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [Struck, KeyboardInterrupt])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("where", ["stem", "blocks.1", "blocks.1.norm", "head"])
 def test_after_an_error_in_the_model(where: str, options: str, error: type[BaseException]) -> None:

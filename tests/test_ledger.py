@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
+from helpers import close
 from networks import settle
 
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 BIASES = "biases and stabilisers"
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import rnn
 
 import relprop
+from helpers import D
 from relprop.errors import UnsupportedOperationError
 
-D = torch.float64
 torch.manual_seed(0)
 A = torch.randn(4, 4, dtype=D) + 4 * torch.eye(4, dtype=D)
 S = A @ A.T
@@ -150,6 +150,7 @@ def test_products_by_index_share_by_the_number_of_their_factors(name: str) -> No
     torch.testing.assert_close(relevance(PRODUCTS[name]).sum(), y[~constant].sum())
 
 
+@pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter:UserWarning")
 def test_scatter_that_adds() -> None:
     """torch has no gradient of it; here it is `scatter_add`."""
     found = relevance(lambda x: x.scatter(0, I2, Y, reduce="add"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
-
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 

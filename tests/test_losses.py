@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import relprop
+from helpers import D
 from relprop.errors import UnsupportedOperationError
 
-D = torch.float64
 torch.manual_seed(0)
 X, T = torch.randn(3, 4, dtype=D), torch.randn(3, 4, dtype=D)
 P, Q = X.sigmoid(), T.sigmoid()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +12,7 @@ from torch.nn import functional as F
 
 import reference
 import relprop
-
-# Both sides compute in float64; what is left is the order of the operations.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close, weighed_by
 
 
 def filled(norm: nn.Module) -> nn.Module:
@@ -54,7 +51,7 @@ def test_the_statistic_is_a_constant(name: str) -> None:
     build, shape, runs, centred = NORMS[name]
     norm = filled(build())
     x, v = torch.randn(3, *shape).double(), torch.randn(shape).double()
-    relevance = relprop.attribute(norm, x, lambda y: (y * v).flatten(1).sum(1), composite="zero")
+    relevance = relprop.attribute(norm, x, weighed_by(v), composite="zero")
 
     linear = reference.normalisation(x.flatten(1), runs, centred=centred, eps=1e-5)
     leaf = x.flatten(1).requires_grad_()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import D, close
 from relprop.engine import chance
 from relprop.errors import RelpropWarning
 
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
-D = torch.float64
 W = torch.linspace(-1, 1, 8, dtype=D).reshape(4, 2)
 
 

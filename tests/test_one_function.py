@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import relprop
+from helpers import D
 
-D = torch.float64
 close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-10)
 Form = Callable[[Tensor], Tensor]
 

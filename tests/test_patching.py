@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 import reference_concepts as concepts
 import relprop
+from helpers import close_to_rounding as close
 from relprop import units
 from relprop.errors import InputError
 from test_weights import flops
-
-close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-13)
 
 
 class Gated(nn.Module):

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 import reference
 import relprop
-
-# Both sides compute in float64; what is left is the order of the sums.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close, explained, total
 
 MAX_POOLS = {
     "1d": ((2, 6), nn.MaxPool1d(2)),
@@ -53,22 +51,13 @@ class Pooled(nn.Module):
         return self.pool(x)
 
 
-def relevance_of(
-    model: nn.Module, x: Tensor, composite: relprop.Composite | str
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The map of a score that weighs every output, and the relevance of those outputs."""
-    weights = torch.randn(model(x).shape[1:]).double()
-    values = relprop.attribute(model, x, target=lambda y: (y * weights).flatten(1).sum(1), composite=composite).values
-    return values, lambda y: y * weights
-
-
 @pytest.mark.parametrize("name", MAX_POOLS)
 @pytest.mark.parametrize("signs", ["both", "non-negative"])
 def test_winner_takes_all(name: str, signs: str) -> None:
     shape, pool = MAX_POOLS[name]
     x = torch.randn(3, *shape).double()
     x = x.clamp(min=0) if signs == "non-negative" else x
-    values, seed = relevance_of(pool, x, "zero")
+    values, seed = explained(pool, x, "zero")
     close(values, reference.propagate([(pool, reference.winner_takes_all)], x, seed))
 
 
@@ -79,7 +68,7 @@ def test_proportional(name: str, signs: str, epsilon: float) -> None:
     shape, pool = MAX_POOLS[name]
     x = torch.randn(3, *shape).double()
     x = x.clamp(min=0) if signs == "non-negative" else x
-    values, seed = relevance_of(pool, x, relprop.Composite({"max_pool": relprop.Proportional(epsilon)}))
+    values, seed = explained(pool, x, relprop.Composite({"max_pool": relprop.Proportional(epsilon)}))
     rule = partial(reference.proportional, epsilon=epsilon)
     close(values, reference.propagate([(pool, rule)], x, seed))
 
@@ -121,7 +110,7 @@ def test_a_rule_of_ones_own_sees_the_entries_of_each_window(name: str) -> None:
     ):
         if name == "2d ceil" and isinstance(rule, TheTwoLargest):
             continue  # one of its windows has one entry
-        values, r_out = relevance_of(Pooled(pool), x, relprop.Composite({"max_pool": rule}))
+        values, r_out = explained(Pooled(pool), x, relprop.Composite({"max_pool": rule}))
         close(values, defined(pool, x, r_out(pool(x))))
         close(values.flatten(1).sum(1), r_out(pool(x)).flatten(1).sum(1))
 
@@ -142,7 +131,7 @@ def test_windows_are_their_own_definition() -> None:
                 met.append(1)  # noqa: B023
                 return torch.zeros_like(x)
 
-        relevance_of(Pooled(pool), torch.randn(2, *shape).double(), relprop.Composite({"max_pool": Asks()}))
+        explained(Pooled(pool), torch.randn(2, *shape).double(), relprop.Composite({"max_pool": Asks()}))
         assert met
 
 
@@ -168,7 +157,7 @@ def test_average_shares_by_contribution(name: str, signs: str) -> None:
     shape, pool = AVERAGE_POOLS[name]
     x = torch.randn(3, *shape).double()
     x = x.clamp(min=0) if signs == "non-negative" else x
-    values, seed = relevance_of(Pooled(pool), x, "zero")
+    values, seed = explained(Pooled(pool), x, "zero")
     close(values, reference.propagate([(pool, reference.average_pool)], x, seed))
     if signs == "non-negative":
         assert (values[x == 0] == 0).all()
@@ -204,7 +193,7 @@ def test_below_a_flat_layer_nothing_is_lost(pool: nn.Module) -> None:
 def test_indices_may_be_asked_for() -> None:
     x = torch.randn(2, 1, 4, 4).double()
     with_indices = Pooled(lambda x: nn.functional.max_pool2d(x, 2, return_indices=True)[0])
-    target = lambda y: y.flatten(1).sum(1)  # noqa: E731
+    target = total
     for composite in ("zero", relprop.Composite({"max_pool": relprop.Proportional()})):
         values = relprop.attribute(with_indices, x, target, composite=composite).values
         close(values, relprop.attribute(nn.MaxPool2d(2), x, target, composite=composite).values)
@@ -217,7 +206,7 @@ def test_max_unpool_puts_relevance_where_the_value_went() -> None:
             return nn.functional.max_unpool2d(pooled, indices, 2)
 
     x = torch.rand(2, 1, 4, 4).double()
-    relevance = relprop.attribute(Unpooled(), x, lambda y: y.flatten(1).sum(1), composite="zero")
+    relevance = relprop.attribute(Unpooled(), x, total, composite="zero")
     close(relevance.values, Unpooled()(x))
 
 

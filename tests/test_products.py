@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -11,20 +11,9 @@ from torch import Tensor, nn
 
 import reference
 import relprop
-
-# Both sides compute in float64; what is left is the order of the operations.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import Pair, close
 
 Definition = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class Pair(nn.Module):
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.function(a, b)
 
 
 @pytest.mark.parametrize(
@@ -156,3 +145,34 @@ def test_a_quotient_by_what_makes_a_sigmoid_is_a_gated_product(composite: str) -
     for form in forms:
         for values, right in zip(relprop.attribute(form, (a, b), composite=composite).values, wanted, strict=True):
             close(values, right)
+
+
+POWERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "**": lambda x: 2.0**x,
+    "torch.pow": lambda x: torch.pow(2.0, x),
+    "of a tensor": lambda x: torch.tensor(2.0, dtype=x.dtype) ** x,
+    "of several": lambda x: torch.full((4,), 2.0, dtype=x.dtype) ** x,
+    "of one for each entry": lambda x: torch.pow(torch.full_like(x, 2.0), x),
+    "torch.exp2": torch.exp2,
+    "float_power": lambda x: torch.float_power(2.0, x),
+    "of a square": lambda x: 4.0 ** (x / 2),
+    "exp": lambda x: torch.exp(x * math.log(2)),
+    "ldexp": lambda x: torch.ldexp(torch.tensor(1.0, dtype=x.dtype), x),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "gamma_flat"])
+@pytest.mark.parametrize("name", POWERS)
+def test_a_power_of_a_constant_is_an_activation(name: str, composite: str) -> None:
+    """`R = 2^x - 1`: the 1 is what it is at 0."""
+    x = torch.tensor([[1.0, -2.0, 0.0, 3.0], [0.5, 1e-9, -1.0, 7.0]], dtype=torch.float64)
+    R = relprop.attribute(lambda x: POWERS[name](x).sum(1), x, composite=composite)
+    torch.testing.assert_close(R.values, torch.expm1(x * math.log(2)), rtol=1e-5, atol=1e-14)
+
+
+def test_powers_of_several_constants() -> None:
+    x, base = torch.randn(3, 4, dtype=torch.float64), torch.tensor([2.0, 3.0, 0.5, 1.0], dtype=torch.float64)
+    R = relprop.attribute(lambda x: (base**x).sum(1), x, composite="epsilon")
+    torch.testing.assert_close(R.values, base**x - 1)
+    R = relprop.attribute(lambda x: (base[:, None] ** x[:, None, :]).flatten(1).sum(1), x, composite="epsilon")
+    torch.testing.assert_close(R.values, (base[:, None] ** x[:, None, :] - 1).sum(1))

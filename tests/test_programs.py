@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from helpers import only_what_is_new
 from program_operations import TABLE
 from program_properties import PROPERTIES, Broken, fault, nothing_stays_alive
 from programs import DISTINCT, Node, Program, draw
@@ -17,12 +17,9 @@ FEW = 200
 
 
 @pytest.fixture(scope="module", autouse=True)
-def only_what_is_new() -> Iterator[None]:
-    """The collector looks at what these tests make alone, or each look would take longer than the test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+def _only_what_is_new() -> Iterator[None]:
+    with only_what_is_new():
+        yield
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

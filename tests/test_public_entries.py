@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import relprop
+from helpers import only_what_is_new
 from public_entries import ELSEWHERE, ENTRIES, KEEPS_THE_MODEL, NO_MODEL, marked, pictures
 from test_faults import Bomb, Struck, Watched, interrupted_everywhere, spread
 from test_leaks import left_behind, tensors
@@ -21,11 +22,8 @@ from test_leaks import left_behind, tensors
 
 @pytest.fixture(autouse=True, scope="module")
 def _only_what_is_new() -> Iterator[None]:
-    """Searches for tensors leave out the libraries, which are a million objects."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with only_what_is_new():
+        yield
 
 
 def test_every_function_has_a_call() -> None:
@@ -122,3 +120,43 @@ def test_a_fault_in_the_model(name: str, tmp_path: Path) -> None:
         with pytest.raises(Struck):
             struck()
         watched.unchanged(f"struck in forward pass {at} of {runs[0]}")
+
+
+@pytest.mark.filterwarnings("ignore")  # of Gradio about pandas, in threads of its own
+def test_a_widget_leaves_no_graph_and_answers_after_a_fault(tmp_path: Path) -> None:
+    """It explains in a thread of its own, so a fault there is told to who asked."""
+    pytest.importorskip("IPython", reason="a widget is shown by IPython")
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    client = pytest.importorskip("gradio_client", reason="programs ask the page by Gradio's client")
+    import web_pages
+
+    seen: list[Any] = []
+    model, path = marked(seen), tmp_path / "picture.png"
+    web_pages.photograph(8).save(path)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    frame = relprop.widget(model, size=8, reads="picture")
+    try:
+        asking = client.Client(frame.src, verbose=False, analytics_enabled=False)
+
+        def asked() -> Any:
+            return asking.predict(client.handle_file(path), api_name="/explain")
+
+        def struck(module: nn.Module, args: Any) -> None:
+            raise Struck
+
+        first = asked()
+        count = tensors()
+        assert asked() == first
+        hook = model.head.register_forward_pre_hook(struck)
+        with pytest.raises(Exception, match=r"(?s)."):  # Gradio's own class, whose text it may keep to itself
+            asked()
+        hook.remove()
+        assert asked() == first
+        assert tensors() <= count
+        assert len(seen) > 3 and not [ref for ref in seen if ref() is not None]
+        asking.close()
+    finally:
+        frame.server.close()
+    gc.collect()  # sockets and loops end here, not in a later test
+    assert not left_behind(model) and not model.training
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import D, close
 from relprop.engine.registry import TABLE
 from relprop.engine.roles import ROLES
 from relprop.engine.traits import EVERY_TRAIT
 
-D = torch.float64
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 Way = Callable[[Tensor], Tensor]
 
 # Ways on which a tensor (3, 4) comes to itself.

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import D
 from relprop.engine import mode
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
-D = torch.float64
 N = 6
 
 

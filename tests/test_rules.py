@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 import reference
 import relprop
-
-# Both sides compute in float64; what is left is the order of the sums.
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close, weighed_by
 
 
 class BilinearWithConstant(nn.Bilinear):
@@ -124,10 +122,6 @@ def weighing(shape: torch.Size) -> Tensor:
     return torch.randn(shape[1:], dtype=torch.float64)
 
 
-def total(weights: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda y: (y * weights).flatten(1).sum(1)
-
-
 @over_layers
 @over_rules
 @over_bias
@@ -139,7 +133,7 @@ def test_first_layer(layer: str, rule: str, bias: bool, signs: str) -> None:
     weights = weighing(module(x).shape)
     composite = relprop.Composite({relprop.path("layer"): make()})
     relevance = relprop.attribute(
-        nn.Sequential(OrderedDict(layer=module)), x, target=total(weights), composite=composite
+        nn.Sequential(OrderedDict(layer=module)), x, target=weighed_by(weights), composite=composite
     )
     close(
         relevance.values,
@@ -173,7 +167,7 @@ def test_hidden_layer(layer: str, rule: str, bias: bool) -> None:
             relprop.path("above"): relprop.Flat(),
         }
     )
-    relevance = relprop.attribute(model, x, target=total(weights), composite=composite)
+    relevance = relprop.attribute(model, x, target=weighed_by(weights), composite=composite)
     close(
         relevance.values,
         reference.propagate(
@@ -199,7 +193,7 @@ def test_pass_hands_down_what_it_received(shape: tuple[int, ...], bias: bool) ->
     x = inputs(shape, "both")
     weights = weighing(module(x).shape)
     composite = relprop.Composite({"linear": relprop.Pass()})
-    relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+    relevance = relprop.attribute(module, x, target=weighed_by(weights), composite=composite)
     close(relevance.values, module(x).detach() * weights)
 
 
@@ -213,7 +207,7 @@ def test_z_box_bounds_of_their_own(per: str) -> None:
     weights = weighing(module(x).shape)
     whole = [bound.expand(3, 4, 4).flatten() for bound in (low, high)]
     composite = relprop.Composite({"conv": relprop.ZBox(low, high)})
-    relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+    relevance = relprop.attribute(module, x, target=weighed_by(weights), composite=composite)
     definition = partial(reference.z_box, low=whole[0], high=whole[1])
     close(
         relevance.values,
@@ -236,13 +230,13 @@ def test_z_box_by_the_bounds_of_each_sample(layer: str, bias: bool, signs: str) 
     x = inputs(shape, signs)
     weights = weighing(module(x).shape)
     composite = relprop.Composite({relprop.first: relprop.ZBox()})
-    relevance = relprop.attribute(nn.Sequential(module), x, target=total(weights), composite=composite)
+    relevance = relprop.attribute(nn.Sequential(module), x, target=weighed_by(weights), composite=composite)
     definition = partial(reference.z_box_of_the_sample, channels=OWN_BOUNDS[layer])
     close(
         relevance.values,
         reference.propagate([(module, reference.weighted(definition))], x, lambda y: y * weights),
     )
-    alone = [relprop.attribute(module, x[n : n + 1], target=total(weights), composite=composite) for n in range(3)]
+    alone = [relprop.attribute(module, x[n : n + 1], target=weighed_by(weights), composite=composite) for n in range(3)]
     close(torch.cat([each.values for each in alone]), relevance.values)
 
 
@@ -320,7 +314,7 @@ def test_padding_modes_are_a_pad_and_a_convolution(rule: str, mode: str) -> None
     plain.load_state_dict(inside.state_dict())
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
     composite = relprop.Composite({"conv": RULES[rule][0]()})
-    target = total(weighing(inside(x).shape))
+    target = weighed_by(weighing(inside(x).shape))
     spelled_out = nn.Sequential(pads[mode](1), plain)
     close(
         relprop.attribute(inside, x, target, composite=composite).values,
@@ -337,7 +331,7 @@ def test_a_layer_used_twice(rule: str) -> None:
     x = torch.randn(3, 4, dtype=torch.float64)
     weights = weighing(x.shape)
     model = nn.Sequential(shared, relu, shared, relu, shared)
-    relevance = relprop.attribute(model, x, target=total(weights), composite=relprop.Composite({"linear": make()}))
+    relevance = relprop.attribute(model, x, target=weighed_by(weights), composite=relprop.Composite({"linear": make()}))
     down = reference.weighted(definition)
     steps = [(shared, down), (relu, reference.activation)] * 2 + [(shared, down)]
     close(relevance.values, reference.propagate(steps, x, lambda y: y * weights))
@@ -351,7 +345,7 @@ def test_a_parametrized_layer(rule: str) -> None:
     x = torch.randn(3, 4, dtype=torch.float64)
     weights = weighing(module(x).shape)
     composite = relprop.Composite({"linear": make()})
-    relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+    relevance = relprop.attribute(module, x, target=weighed_by(weights), composite=composite)
     close(
         relevance.values,
         reference.propagate([(module, reference.weighted(definition))], x, lambda y: y * weights),
@@ -365,7 +359,7 @@ def test_changed_weights_are_seen() -> None:
     x = torch.randn(2, 4, dtype=torch.float64)
     weights = weighing(module(x).shape)
     for _ in range(2):
-        relevance = relprop.attribute(module, x, target=total(weights), composite=composite)
+        relevance = relprop.attribute(module, x, target=weighed_by(weights), composite=composite)
         down = reference.weighted(reference.z_plus)
         close(relevance.values, reference.propagate([(module, down)], x, lambda y: y * weights))
         with torch.no_grad():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,8 +9,7 @@ from torch.nn import functional as F
 
 import relprop
 import sequences
-
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close
 
 
 class Renamed(nn.Module):

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 import reference_sequences as reference
 import relprop
 import sequences
+from helpers import weighed_by
 
 # Relevance by relevance against input times modified gradient, both in float64.
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
 
 
 def explained(model: nn.Module, x: Tensor, v: Tensor, composite: str) -> Tensor:
-    return relprop.attribute(model, x, lambda y: (y * v).flatten(1).sum(1), composite=composite).values
+    return relprop.attribute(model, x, weighed_by(v), composite=composite).values
 
 
 def samples(*shape: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import total
 from networks import convolutional
 
 # The drawn shapes are small and a first call pays for imports: a deadline would measure those.
@@ -26,10 +27,6 @@ class Written(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.function(*inputs)
-
-
-def total(y: Tensor) -> Tensor:
-    return y.flatten(1).sum(1)
 
 
 def native(model: nn.Module, *inputs: Tensor) -> list[Tensor]:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import relprop
+from helpers import D
 from relprop import Composite, Constant, Temperature, Zero
 
-D = torch.float64
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
 MASK = torch.ones(5, 4, dtype=torch.bool).tril(2)
 GROUP = torch.tensor([0, 0, 1, 1, 1])

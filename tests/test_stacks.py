@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import relprop
+from helpers import D, close
 
-D = torch.float64
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 W, V = (torch.randn(5, 5, dtype=D, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
 C = torch.randn(5, dtype=D, generator=torch.Generator().manual_seed(3))
 X = 2 * torch.randn(3, 5, dtype=D, generator=torch.Generator().manual_seed(4))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import Struck
 from networks import ResNet, normalised
 
 
@@ -70,10 +71,6 @@ def test_the_model_afterwards(composite: str, model: nn.Module, x: Tensor) -> No
     relprop.attribute(model, x, [0, 1], composite=composite, layers=["layer1"])
     assert snapshot(model) == before
     assert torch.equal(x, inputs) and x.grad is None and not x.requires_grad
-
-
-class Struck(Exception):
-    """What goes wrong in these tests."""
 
 
 class Striking(nn.Module):

@@ -122,6 +122,17 @@ def test_handlers_do_not_reach_into_the_run() -> None:
     assert not reaching
 
 
+def test_what_several_tests_need_is_written_once() -> None:
+    """A helper of four lines or more that two test files define alike belongs into `helpers.py` or `networks.py`."""
+    where: dict[str, list[str]] = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (node.end_lineno or 0) - node.lineno >= 4:
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                where.setdefault("\n".join(map(ast.unparse, body)), []).append(f"{path.name}: {node.name}")
+    assert not [places for places in where.values() if len(places) > 1]
+
+
 RECORDS = {"Note", "_Calls"}
 """What others fill in: notes on tensors, which are the engine's memory, and what a thread's call has opened."""
 OTHERS = {"torch_private", "loading", "data", "evaluation", "web", "cli"}

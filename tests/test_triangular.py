@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor
 
 import relprop
-
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+from helpers import close
 
 
 def substituted(a: Tensor, b: Tensor, upper: bool, unitriangular: bool) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import relprop
+from helpers import D
 from relprop.errors import InputError
 
-D = torch.float64
 SOURCE, AIM = torch.tensor([[0, 1, 2, 3, 0, 2], [1, 2, 3, 0, 2, 1]])
 W = torch.randn(3, 2, dtype=D)
 

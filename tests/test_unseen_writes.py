@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 import relprop
+from helpers import InPlace
 from relprop.errors import UnsupportedOperationError
 
 torch.manual_seed(0)
@@ -138,17 +139,8 @@ def test_the_advice() -> None:
     torch.testing.assert_close(results[lines[1]], X * ((mask * C[:, 1]) @ A))
 
 
-class Tripled(Function):
-    """Writes into its argument, and says so."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        return x.mul_(3)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-        return 3 * g
+class Tripled(InPlace):
+    """Registered here."""
 
 
 class TripledElsewhere(Tripled):

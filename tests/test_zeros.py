@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import relprop
+from helpers import D, close
 from relprop import AlphaBeta, Composite, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus, first
 
-D = torch.float64
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 THREES = torch.full((8,), 3.0, dtype=D)
 MASK = torch.ones(8, 8, dtype=D)
 ORDER = torch.randperm(8, generator=torch.Generator().manual_seed(0))
@@ -276,3 +274,38 @@ def test_a_score_of_zero_hands_out_nothing() -> None:
     ):
         for composite in (Composite({relprop.last: Flat()}), Composite({first: Flat()}), "deep_taylor", "gamma_flat"):
             assert relprop.attribute(model, c, 1, composite=composite).values.abs().max() < 1e-100
+
+
+def turned(t: Tensor) -> Tensor:
+    return t.roll(1, -1) * 2 - 0.3 * t
+
+
+PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "addcmul to nothing": (lambda t: torch.addcmul(torch.zeros((), dtype=D), t, turned(t)), lambda t: t * turned(t)),
+    "addcmul to zeros": (
+        lambda t: torch.addcmul(torch.zeros(4, dtype=D), t, turned(t)),
+        lambda t: torch.zeros(4, dtype=D) + t * turned(t),
+    ),
+    "addcmul of one tensor": (
+        lambda t: torch.addcmul(torch.zeros((), dtype=D), t, t.log_softmax(-1)),
+        lambda t: t * t.log_softmax(-1),
+    ),
+    "addcmul, all of it live": (lambda t: torch.addcmul(t, t, turned(t), value=2), lambda t: t + t * turned(t) * 2),
+    "addcmul with a constant": (lambda t: torch.addcmul(t, t.tanh(), THREES[:4]), lambda t: t + t.tanh() * THREES[:4]),
+    "addcmul in place": (lambda t: (t + 0).addcmul_(t, turned(t)), lambda t: t + t * turned(t)),
+    "addcdiv": (lambda t: torch.addcdiv(t, turned(t), t.abs() + 1), lambda t: t + turned(t) / (t.abs() + 1)),
+    "a gated unit": (lambda t: F.glu(torch.cat([t, turned(t)], 1)), lambda t: t * turned(t).sigmoid()),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "gamma_flat", "gamma_box", "cp_lrp", "attnlrp"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_in_one_operation_keep_what_zeros_carry(name: str, composite: str) -> None:
+    """As the operations that they stand for."""
+    x = torch.tensor([[0.0, 1.0, 2.0, 0.5], [0.3, 0.0, -1.0, 0.0], [0.0, 0.0, 0.0, 0.2]], dtype=D)
+    w = torch.linspace(-1, 1, 8, dtype=D).reshape(4, 2)
+    found, wanted = (
+        relprop.attribute(lambda t, f=f: f(t) @ w, x, 0, composite=composite).values  # type: ignore[misc]
+        for f in PRODUCTS[name]
+    )
+    close(found, wanted)

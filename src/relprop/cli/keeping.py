@@ -34,18 +34,21 @@ def show(
     percentile: Percentile = None,
     smooth: Smooth = None,
     kind: Annotated[str | None, typer.Option(help="What it is drawn as.", show_default="as its shape says")] = None,
+    key: Annotated[str | None, typer.Option(help="Of a run, as `relprop run` writes it: the key of a sample.")] = None,
+    which: Annotated[int, typer.Option(help="Of a run over several targets: which of them, from 0.", min=0)] = 0,
 ) -> None:
-    """Show a saved result, or all of a folder."""
+    """Show a saved result, all of a folder, or one sample of a run."""
     with errors_in_one_line():
         options: dict[str, Any] = {"percentile": percentile_of(percentile), "kind": kind, "smooth": smooth}
         options = {name: value for name, value in options.items() if value is not None}
-        paths = explaining.kept([result])
+        sample = _sample(result, key, which)
+        paths = explaining.kept([result]) if sample is None else []
         if where not in ("terminal", "browser"):
             raise InputError(f"--in {where}: a result is shown in the terminal or in the browser.")
         if out is not None and len(paths) > 1 and out.suffix.lower() not in (".html", ".htm"):
             raise InputError(f"{quoted(result)} holds {len(paths)} results, which go into one page: --out page.html.")
         tried = Tried()
-        loaded = _loaded(paths, tried)
+        loaded = {str(key): [sample]} if sample is not None else _loaded(paths, tried)
         if out is not None:
             with writing(out):
                 if len(paths) > 1:
@@ -82,6 +85,23 @@ def report(
             )
         typer.echo(str(out))
         say_what_is_missing(tried)
+
+
+def _sample(folder: Path, key: str | None, which: int) -> Any:
+    """The relevance of a sample of a run; None if the folder is not one, and no key is named.
+
+    Raises:
+        InputError: the run has no such sample, or none is named.
+    """
+    if key is None and not (folder / "run.json").is_file():
+        return None
+    from relprop.data import open_run
+
+    run = open_run(folder)
+    if key is None:
+        some = ", ".join(quoted(one) for one in run.keys()[:3])
+        raise InputError(f"{quoted(folder)} is a run: name a sample with --key. It has {some or 'none yet'}, ...")
+    return run[key].relevance(which=which)
 
 
 def _loaded(paths: Sequence[Path], tried: Tried) -> dict[str, list[Any]]:

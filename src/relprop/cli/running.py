@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ import typer
 from relprop.cli import printing
 from relprop.cli.options import Model, check_composite
 from relprop.cli.printing import errors_in_one_line
+from relprop.cli.run_progress import shown_progress
 from relprop.errors import InputError
 from relprop.loading import models
 from relprop.rendering.visible import visible
@@ -52,7 +52,7 @@ def run(
         ),
     ] = None,
     number_format: Annotated[str, typer.Option(help="float16, float32 or int8.")] = "float16",
-    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.", min=1)] = 32,
+    batch_size: Annotated[str, typer.Option(help="Samples per forward pass, or auto: the quickest that fits.")] = "32",
     unit: Annotated[
         int | None, typer.Option(help="Samples per unit.", min=1, show_default="at most 30 s and 128 MiB")
     ] = None,
@@ -71,10 +71,15 @@ def run(
     key: Annotated[str | None, typer.Option(help="Column of the keys.", show_default="paths or row numbers")] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens.", min=1)] = None,
     ledger: Annotated[bool, typer.Option("--ledger", help="Keep what absorbed the residual, by cause.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Say how far the run in --out is, and leave.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare all files in --out with their hashes.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how far the run in --out (or named first) is, and leave.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare all files of it with their hashes.")] = False,
     retry_bad: Annotated[
         bool, typer.Option("--retry-bad", help="Do the units with quarantined samples again.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the run in --out first; refused if anything else is in it.")
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Data as JSON on stdout, progress as lines of JSON on stderr.")
@@ -83,7 +88,7 @@ def run(
     """Explain a data set into a folder, each sample once, and continue where an earlier call stopped."""
     with errors_in_one_line(), _going_on():
         if status or verify:
-            _report(out, verify, json)
+            _report(out if source is None else Path(source), verify, json)
             return
         if source is None:
             raise InputError("name a source: a folder of pictures, a picture, or an .npy file.")
@@ -91,11 +96,12 @@ def run(
         named = [int(one) if one.lstrip("-").isdigit() else one for one in target or ()]
         from relprop.data import explain_dataset
 
-        explained = explain_dataset(
+        with shown_progress(json) as said:
+            explained = explain_dataset(
             source, model, out, target=named[0] if len(named) == 1 else None, targets=named if len(named) > 1 else None,
-            column=_columns(column), key=key, max_length=max_length, ledger=ledger, composite=composite, keep=_keep(keep), number_format=number_format, batch_size=batch_size, unit=unit,
+            column=_columns(column), key=key, max_length=max_length, ledger=ledger, composite=composite, keep=_keep(keep), number_format=number_format, batch_size=_batch(batch_size), unit=unit,
             loaders=loaders, processes=processes, engine=engine, gpus=gpus, part=part, limit=limit, max_bad=_bad(max_bad),
-            retry_bad=retry_bad, said=_said_as_json if json else _said,
+            retry_bad=retry_bad, fresh=fresh, said=said,
         )  # fmt: skip
         now = explained.status()
         if json:
@@ -160,12 +166,13 @@ def _bad(text: str) -> float | int:
         raise InputError(f"--max-bad is a share such as 1%, or a number of samples; got {text!r}.") from None
 
 
-def _said(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _said_as_json(line: str) -> None:
-    typer.echo(dumps(getattr(line, "data", {"said": line})), err=True)
+def _batch(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--batch-size is a number, or auto; got {text!r}.") from None
 
 
 @contextmanager
@@ -179,7 +186,10 @@ def _going_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"Stopped. To continue: {shlex.join(['relprop', *sys.argv[1:]])}", err=True)
+        typer.echo(
+            f"Stopped. To continue: {shlex.join(['relprop', *(word for word in sys.argv[1:] if word != '--fresh')])}",
+            err=True,
+        )
         raise typer.Exit(STOPPED) from None
     finally:
         signal.signal(signal.SIGTERM, before)

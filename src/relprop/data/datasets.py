@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from torch.utils.data import DataLoader
 
 from relprop.composites import Composite
 from relprop.data import parallel
+from relprop.data.batch_sizes import AUTO, batch_size_of, suitable_batch
 from relprop.data.dataset_run import DatasetRun
+from relprop.data.explaining import specs_of
 from relprop.data.preparing import Given, check, opened, prepared
 from relprop.data.processing import PendingUnits, allowed_of, part_of, process
+from relprop.data.run_folders import remove_run
 from relprop.data.sample_sources import Source
 from relprop.data.sample_streams import SampleStream, is_stream
+from relprop.data.sharded_models import check_alone, is_dispatched, is_sharded, process_sharded
 from relprop.data.store import Store
 from relprop.data.stream_units import process_stream
 from relprop.errors import InputError
@@ -34,7 +39,7 @@ def explain_dataset(
     composite: Composite | str = "auto",
     keep: Any = None,
     number_format: str = "float16",
-    batch_size: int = 32,
+    batch_size: int | str = 32,
     unit: int | None = None,
     loaders: int = 1,
     processes: int = 1,
@@ -45,6 +50,7 @@ def explain_dataset(
     limit: int | None = None,
     max_bad: float | int = 0.01,
     retry_bad: bool = False,
+    fresh: bool = False,
     key: Any = None,
     column: str | list[str] | None = None,
     transform: Any = None,
@@ -81,7 +87,8 @@ def explain_dataset(
             blocks, or "none". Globs of layers have "channels" (summed over space), "full", "top:K" (the largest, with
             their indices), or a function of the layer's relevance (N, ...).
         number_format: "float16" or "int8", each with a float32 scale per map, or "float32".
-        batch_size: samples per forward pass. Batches do not cross units.
+        batch_size: samples per forward pass. Batches do not cross units. "auto" takes that of the run that is there, or
+            doubles it on the first samples until larger batches are not quicker or do not fit into memory, up to 64.
         unit: samples per unit; None chooses so that a unit takes at most 30 seconds and 128 MiB.
         loaders: threads that read samples ahead.
         processes: how many processes explain, each with its own network. Units are handed out one at a time; a process
@@ -93,6 +100,8 @@ def explain_dataset(
         limit: only so many of the first samples.
         max_bad: samples that may be quarantined before the run stops: a share, or a number; at least 10 where it is a share.
         retry_bad: whether to do again the units that have quarantined samples.
+        fresh: whether to delete the run in the folder first, and begin anew. Nothing is deleted if anything in the folder
+            was not written by a run, or if another process writes it.
         key: the keys of the samples as a list, a function from their number, or the name of a column; None takes relative
             paths, the keys of tar files, or row numbers.
         column: the column of a table or of dicts that holds the input, or a list of those that hold its numbers; None finds
@@ -114,32 +123,32 @@ def explain_dataset(
         RelpropError: as in `attribute`, where no sample is at fault.
         ModuleNotFoundError: zarr is not installed.
     """
-    check(batch_size=batch_size, unit=unit, loaders=loaders, limit=limit, processes=processes, max_length=max_length)
+    place = Path(folder)
+    if isinstance(batch_size, str) and batch_size != AUTO:
+        raise InputError(f"batch_size must be a positive int, or 'auto'; got {batch_size!r}.")
+    known = batch_size_of(place) if batch_size == AUTO and not fresh else None
+    auto = batch_size == AUTO and known is None
+    batch: Any = (known or 1) if isinstance(batch_size, str) else batch_size
+    numbers = {"loaders": loaders, "limit": limit, "processes": processes, "max_length": max_length}
+    check(batch_size=batch, unit=unit, **numbers)
     mine = part_of(part)
     chosen = None if units is None else frozenset(units)
     allowed_of(max_bad, 0)
     if engine not in (None, "ray"):
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
-    given = Given(
-        source,
-        model,
-        target,
-        composite,
-        keep,
-        number_format,
-        batch_size,
-        loaders,
-        limit,
-        key,
-        transform,
-        column,
-        targets,
-        ledger,
-        tokenizer,
-        max_length,
-    )
     spread = processes > 1 or engine is not None
+    if "://" in str(folder):
+        raise InputError(
+            f"the folder is one of this machine's file systems; got {str(folder)!r}. Mount the object store, or copy a finished "
+            "run there."
+        )
+    if spread and is_dispatched(model):
+        raise InputError("a model that lies on several devices is one process: leave out processes= and engine=.")
+    given = Given(
+        source, model, target, composite, keep, number_format, batch, loaders, limit, key, transform, column, targets, ledger,
+        tokenizer, max_length,
+    )  # fmt: skip
     streamed = is_stream(source.dataset if isinstance(source, DataLoader) else source)
     if streamed and (spread or part is not None or chosen is not None):
         raise InputError(
@@ -148,9 +157,29 @@ def explain_dataset(
         )
     sent = given.pickled() if spread else b""
     job, prints = prepared(given)
-    store = opened(Path(folder), job, prints, unit, say)
+    if auto:
+        suitable = suitable_batch(job)
+        say(f"batches of {suitable} samples")
+        # a run that began at the same time has chosen for all of them
+        given = replace(given, batch_size=(None if fresh else batch_size_of(place)) or suitable)
+        sent = given.pickled() if spread else b""
+        job, prints = prepared(given)
+    sharded = is_sharded(job.model)
+    if sharded:
+        check_alone(processes=processes > 1, engine=engine, batch_size=auto, fresh=fresh, source=streamed)
+    if fresh:
+        specs_of(job)  # what stops the new run must not cost the old one
+        remove_run(place)
     count = len(job.source) if isinstance(job.source, Source) else None
-    work = PendingUnits(store, count, lambda n: mine(n) and (chosen is None or n in chosen), max_bad, retry_bad, say)
+
+    def pending_of(store: Store) -> PendingUnits:
+        wanted = lambda n: mine(n) and (chosen is None or n in chosen)  # noqa: E731
+        return PendingUnits(store, count, wanted, max_bad, retry_bad, say)
+
+    if sharded:
+        process_sharded(place, job, prints, unit, say, pending_of)
+        return DatasetRun(folder)
+    work = pending_of(opened(place, job, prints, unit, say))
     if isinstance(job.source, SampleStream):
         process_stream(work, job, job.source)
     elif engine == "ray":

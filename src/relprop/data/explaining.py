@@ -123,7 +123,7 @@ def explain_unit(
             try:
                 _batch(job, done, places, [samples[n] for n in places], items, shape)
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error) or not job.halving:
                     raise
                 if done.batch == 1:
                     key = job.source.keys[samples[places[0]]]
@@ -150,7 +150,7 @@ def _length(item: Item | str) -> int:
     return 0 if isinstance(item, str) else len(item.inputs)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out. On the CPU, torch says so in the message alone."""
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return known or (not isinstance(error, RelpropError) and "not enough memory" in str(error))

@@ -59,6 +59,11 @@ class Leases:
         self.held.discard(name)
         (self.folder / name).unlink(missing_ok=True)
 
+    def living(self) -> str | None:
+        """The name of a lease that another process has; None if there is none."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return next((name for name in names if name not in self.held and not self._lost(name)), None)
+
     def _lost(self, name: str) -> bool:
         """Whether a lease is one of a process that is gone."""
         path = self.folder / name

@@ -10,6 +10,7 @@ import pickle
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from relprop.rendering.visible import quoted
 
 _DEATHS = 3
 """How many processes a unit may kill before the sample at fault is looked for, or may die before their first unit."""
+
+_GRACE = 3.0
+"""Seconds that processes have to end by themselves, so that they clean up; then a signal ends them."""
 
 
 def process(work: PendingUnits, given: bytes, count: int) -> None:
@@ -129,12 +133,12 @@ class _Worker:
         code = self.process.exitcode or 0
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
-    def stop(self) -> None:
-        """Ends it."""
+    def stop(self, seconds: float) -> None:
+        """Ends it. Its pipe is closed: it ends by itself if it waits for work, and by a signal if it is busy for longer."""
+        self.process.join(seconds)
         self.process.terminate()
         self.process.join()
         self.process.close()
-        self.pipe.close()
 
 
 class _Workers:
@@ -185,8 +189,11 @@ class _Workers:
 
     def stop(self) -> None:
         """Ends all of them."""
+        end = time.monotonic() + _GRACE
         for worker in self.all:
-            worker.stop()
+            worker.pipe.close()
+        for worker in self.all:
+            worker.stop(max(end - time.monotonic(), 0))
 
 
 def _ready(workers: list[_Worker], seconds: float | None) -> list[_Worker]:
@@ -211,10 +218,11 @@ def _serve(pipe: Any, folder: Path, threads: int, place: int) -> None:
                 inside = [n - low for n in known if low <= n < high]
                 explain_unit(job, unit.samples[low:high], store.about["input_shape"], store.specs, store.size, inside)
                 pipe.send(("tried", True))
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # nobody listens any more
         return
     except Exception as error:
-        pipe.send(("error", _portable(error)))
+        with suppress(OSError):
+            pipe.send(("error", _portable(error)))
 
 
 def loaded(given: bytes, folder: Path, place: int) -> tuple[SampleJob, Store]:

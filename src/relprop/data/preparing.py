@@ -92,6 +92,7 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
     parts = {
         "model": loaded.model, "source": found, "asked": asked, "composite": given.composite, "keep": kept,
         "form": given.number_format, "batch": given.batch_size, "loaders": given.loaders, "ledger": given.ledger,
+        "halving": not any(hasattr(p, "to_local") for p in loaded.model.parameters()),
     }  # fmt: skip
     job = SampleJob(**parts) if loaded.tokenizer is None else _text_job(parts, loaded, given.max_length)
     prints = {
@@ -135,12 +136,24 @@ def check(**given: Any) -> None:
             raise InputError(f"{name} must be a positive int; got {value!r}.")
 
 
-def opened(folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None]) -> Store:
-    """The store of the run: made if there is none, else compared with what is asked for."""
+def opened(
+    folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None],
+    found: tuple[list[Spec], list[int], float] | None = None,
+) -> Store:  # fmt: skip
+    """The store of the run: made if there is none, else compared with what is asked for.
+
+    Args:
+        folder: where it is.
+        job: what is done with each sample.
+        prints: the fingerprint.
+        unit: samples per unit, or None.
+        say: is called with each line of progress.
+        found: what `specs_of` gives, if that is known.
+    """
     if not (folder / "run.json").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first.")
-        specs, shape, seconds = specs_of(job)
+        specs, shape, seconds = found or specs_of(job)
         source = job.source
         count = len(source) if isinstance(source, Source) else None
         size = unit or _unit_size(specs, seconds, job.batch, 0 if count else 4 * math.prod(shape))

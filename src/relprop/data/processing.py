@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from relprop.data.explaining import explain_unit
+from relprop.data.explaining import Done, explain_unit
 from relprop.data.leases import Leases
 from relprop.data.sample_job import SampleJob
 from relprop.data.store import Store, Unit
@@ -181,11 +181,26 @@ def do_unit(store: Store, job: SampleJob, unit: Unit, first: bool, condemned: Co
     """
     start = time.perf_counter()
     result = explain_unit(job, unit.samples, store.about["input_shape"], store.specs, store.size, condemned)
-    if first and len(result.quarantined) == len(unit.samples):
+    if first:
+        check_first(result, unit)
+    return written(store, job, unit, result, start)
+
+
+def check_first(result: Done, unit: Unit) -> None:
+    """Refuses a first unit that is bad as a whole: it is hardly its samples' fault.
+
+    Raises:
+        InputError: it is.
+    """
+    if len(result.quarantined) == len(unit.samples):
         key, why = next(iter(result.quarantined.items()))
         raise InputError(
             f"no sample of the first unit can be explained, so none is put aside. The first is {quoted(key)}: {why}"
         )
+
+
+def written(store: Store, job: SampleJob, unit: Unit, result: Done, start: float) -> Did:
+    """Writes a unit that was explained since a time."""
     writing = time.perf_counter()
     about = {
         "quarantined": result.quarantined, "batch": result.batch, "composite": result.composite,

@@ -46,6 +46,7 @@ class SampleJob:
         batch: samples per forward pass.
         loaders: threads that read samples ahead.
         ledger: whether the causes of residuals are kept.
+        halving: whether a batch is halved where memory runs out; a sharded model's processes would part ways.
     """
 
     model: Any
@@ -57,6 +58,7 @@ class SampleJob:
     batch: int
     loaders: int
     ledger: bool = False
+    halving: bool = True
 
     by_length = False
     """Whether the samples of a unit are explained in the order of their lengths."""

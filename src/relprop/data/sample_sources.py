@@ -86,6 +86,10 @@ def source_of(
         and not (isinstance(column, (list, tuple)) and column and all(isinstance(one, str) for one in column))
     ):
         raise InputError(f"column is the name of a column, or a list of names; got {column!r}.")
+    if isinstance(given, str) and "://" in given:
+        raise InputError(
+            f"sources are on this machine's file systems; got {given!r}. Mount it, or pass an iterable that reads from there."
+        )
     texts = None if loaded.tokenizer is None else TextReading(loaded.tokenizer, max_length, column)
     if texts is not None and transform is not None:
         raise InputError("transform= is for pictures, and the network reads text.")

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.composites.places import Place
@@ -18,7 +17,6 @@ from relprop.engine.registry import Entry
 from relprop.engine.replay import replaying
 from relprop.engine.run import Run
 from relprop.engine.tensor_attributes import NOTE, PARAMETER
-from relprop.engine.tensors import in_line
 from relprop.errors import ModelStateError, UnsupportedOperationError
 from relprop.rules.base import Way
 from relprop.torch_private.compiled import skipped
@@ -98,7 +96,7 @@ class Call:
         self.function, self.args, self.kwargs = function, args, kwargs
 
     def settle(self, result: Any) -> Any:
-        """The result, with the numbers that the model's own call gives, where its kernel is another one (`KERNELS`).
+        """The result, with the numbers that the model's own call gives, where its kernel is another one.
 
         For some operations torch chooses the kernel by which operands require a gradient. In the model, parameters do;
         while it is explained, live tensors do.
@@ -191,7 +189,7 @@ class Call:
     def is_weight(self, constant: Tensor) -> bool:
         """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.
 
-        What a target multiplies the output by is no layer: it says how much relevance each output starts with.
+        What a target multiplies the output by is not a weight: it says how much relevance each output starts with.
         """
         model = self.run.model
         return model.weighs(constant) and (not model.ended or replaying())
@@ -210,8 +208,8 @@ class Call:
 
     @property
     def samples(self) -> int:
-        """How many samples the inputs have."""
-        return self.run.inputs.samples
+        """How many samples the inputs have; 1 where nobody counted them."""
+        return self.run.inputs.samples or 1
 
     def keeping_samples(self) -> AbstractContextManager[None]:
         """A context for steps of an operation that is known to keep samples apart, along whatever axis they lie.
@@ -291,54 +289,3 @@ class Call:
 
     def error(self, what: str) -> UnsupportedOperationError:
         return self.run.refuse(self.entry, what, shapes(self.args))
-
-
-def _folds(call: Call) -> bool:
-    """Whether torch flattens a tensor times a matrix into a product of matrices only here, or only in the model.
-
-    It does so if the matrix requires a gradient, or if the tensor's rows lie in line.
-    """
-    first = None
-    for a in (*call.args, *call.kwargs.values()) if call.kwargs else call.args:
-        if not isinstance(a, Tensor):
-            continue
-        if first is None:
-            first = a
-            continue
-        if first.ndim == a.ndim or (first.ndim > a.ndim and in_line(first)):
-            return False
-        smaller = first if first.ndim < a.ndim else a
-        return smaller.requires_grad != call.own(smaller).requires_grad
-    return False
-
-
-def _nuclear(call: Call) -> bool:
-    """Whether the call is a nuclear norm. Torch computes no singular vectors if no gradient is required."""
-    named = (a for a in (*call.args, *call.kwargs.values()) if isinstance(a, str))
-    return call.entry.function is torch.nuclear_norm or "nuc" in named
-
-
-def _unordered(call: Call) -> bool:
-    """Whether the operand of a pooling over one axis lies in another order in memory, as a transpose.
-
-    On a CPU, torch's kernel for what needs no gradient returns its result in order.
-    """
-    x = call.args[0] if call.args else None
-    return isinstance(x, Tensor) and x.device.type == "cpu" and not x.is_contiguous()
-
-
-KERNELS: dict[Callable[..., Any], Callable[[Call], bool]] = {
-    F.linear: _folds,
-    torch.matmul: _folds,
-    torch.linalg.matmul: _folds,
-    torch.max_pool1d: _unordered,
-    F.max_pool1d: _unordered,
-    torch.nuclear_norm: _nuclear,
-    torch.norm: _nuclear,
-    torch.linalg.norm: _nuclear,
-    torch.linalg.matrix_norm: _nuclear,
-}
-"""The operations whose kernel depends on which operand requires a gradient, and whether it differs in a call.
-
-Only the norms need the result itself in their backward pass, and there the replaced numbers serve as well.
-"""

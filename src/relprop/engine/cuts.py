@@ -131,7 +131,7 @@ def _all_of(leaf: Tensor) -> Tensor:
 
 
 def _made_of(node: Any, reached: set[Any], leaves: list[Tensor]) -> bool:
-    """Whether a node leads back to a leaf by nodes that lead to no score. If not, its sources still reach a score."""
+    """Whether a node leads back to a leaf through nodes that reach no score. If not, its sources reach one otherwise."""
     if node in reached:
         return False
     mine, waiting, seen = {id(leaf) for leaf in leaves}, [node], set()

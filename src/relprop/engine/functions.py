@@ -42,7 +42,7 @@ class _Scaled(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         if torch.is_grad_enabled():
             ctx.differentiable = True
-        elif ctx.differentiable:  # the way back of the derivative leads through what was scaled for relevance
+        elif ctx.differentiable:  # the derivative is passed back through a gradient that was scaled for relevance
             warnings.warn(_NOT_THE_DERIVATIVE, RelpropWarning, stacklevel=2)
         return g * (ctx.factor() if callable(ctx.factor) else ctx.factor), None
 

@@ -108,7 +108,7 @@ def take(run: Run, func: Any, args: tuple, kwargs: dict) -> Any:
 
 
 def keep_plain(run: Run, tensor: Tensor) -> None:
-    """Notes that a tensor has a plain graph, which leads to no input."""
+    """Notes that a tensor has a plain graph, which does not lead to the inputs."""
     run.gradients.keep(tensor)
 
 

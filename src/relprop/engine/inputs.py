@@ -23,7 +23,7 @@ class Inputs:
         lookups: the rows of tables that ids named, where relevance also ends.
         positions: whether position encodings report the relevance that ends in them.
         sinks: the encodings that report, with the path of the module that added them.
-        known: how many samples there are along the first axis of the inputs; None where nobody counted them.
+        samples: how many samples there are along the first axis of the inputs; 0 where nobody counted them.
         mixing: whether an operation may mix samples: it did not show that it keeps them apart.
         sure: whether what runs now are steps of an operation that is known to keep them apart.
     """
@@ -35,7 +35,7 @@ class Inputs:
         live: Iterable[Tensor] = (),
         ids: bool = False,
         positions: bool = False,
-        samples: int | None = None,
+        samples: int = 0,
         mixing: bool = False,
     ) -> None:
         self.adopt = adopt
@@ -45,7 +45,7 @@ class Inputs:
         self.lookups: list[Lookup] = []
         self.positions = positions
         self.sinks: list[tuple[str, Tensor]] = []
-        self.known = samples
+        self.samples = samples
         self.mixing = mixing
         self.sure = False
 
@@ -56,11 +56,6 @@ class Inputs:
     def mix(self) -> None:
         """Notes that an operation may mix samples."""
         self.mixing = True
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are; 1 where nobody counted them."""
-        return self.known or 1
 
     @contextmanager
     def keeping(self) -> Iterator[None]:

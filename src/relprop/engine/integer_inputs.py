@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,48 +21,36 @@ from relprop.engine.tensors import each_tensor, tensors_in
 NOWHERE = 0
 """The position of an entry that comes from no input, such as padding that the model adds; others count from 1."""
 
-_SAME = {
-    "to",
-    "long",
-    "int",
-    "type",
-    "type_as",
-    "cpu",
-    "cuda",
-    "contiguous",
-    "masked_fill",
-    "where",
-    "clamp",
-    "clone",
-    "detach",
-}
-_HASHED = {
-    "add",
-    "radd",
-    "sub",
-    "rsub",
-    "subtract",
-    "mul",
-    "rmul",
-    "multiply",
-    "mod",
-    "remainder",
-    "fmod",
-    "floordiv",
-    "floor_divide",
-}
-"""With a model constant, these turn each id into another, as tables addressed by hashes and offsets need."""
-_OTHERS = {"cumsum", "diff", "neg", "negative", "sum_to_size", "index_add", "scatter_add", "resize", "resize_as"}
-"""Linear, but the results are different numbers: positions counted from a mask are not ids of the mask."""
+
+class OnIds(NamedTuple):
+    """What an operation makes of ids, where more is known than its family says (`declare_on_ids`).
+
+    Attributes:
+        same: each entry of the result is the operand's at the same place, or a constant in its stead.
+        hashes: with a model constant it turns each id into another, as tables addressed by hashes and offsets need.
+        other: its results are different numbers: positions counted from a mask are not ids of the mask.
+        chooses: it takes each entry from one of two operands, by a condition that comes first.
+        value: the position of the argument that it writes; the other operands say where.
+        adds: the position of the argument that makes it add instead of write.
+    """
+
+    same: bool = False
+    hashes: bool = False
+    other: bool = False
+    chooses: bool = False
+    value: int | None = None
+    adds: int | None = None
 
 
-_VALUES = {
-    "copy": 1, "fill": 1, "fill_diagonal": 1, "index_fill": 3, "index_copy": 3, "scatter": 3, "setitem": 2, "index_put": 2,
-    "put": 2, "masked_scatter": 2, "select_scatter": 1, "slice_scatter": 1, "diagonal_scatter": 1, "pad": 3,
-    "as_strided_scatter": 1,
-}  # fmt: skip
-"""The position of the argument that these operations write; the other operands say where."""
+_USUAL = OnIds()
+_ON_IDS: dict[str, OnIds] = {}
 _VALUE_NAMES = ("value", "values", "src", "source")
+
+
+def declare_on_ids(names: str, what: OnIds) -> None:
+    """Says what operations make of ids, by their names without underscores around them."""
+    for name in names.split():
+        _ON_IDS[name] = what
 
 
 @dataclass
@@ -106,13 +94,13 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
     """Notes on the result of an operation on ids where its entries come from; `moves`: it only moves entries."""
     if any(t.is_floating_point() for t in tensors_in(result)):
         return
-    name = getattr(function, "__name__", "").strip("_")
-    if name == "where" and len(args) == 3:
+    known = _ON_IDS.get(getattr(function, "__name__", "").strip("_"), _USUAL)
+    if known.chooses and len(args) == 3:
         _chosen(run, args, result)
         return
     whole: Any = args[0] if args else kwargs.get("input")
     source = positions_of(whole, run)
-    if name in _SAME or (name in _HASHED and _with_constant(run, args, kwargs)):
+    if known.same or (known.hashes and _with_constant(run, args, kwargs)):
         if (
             source is not None
             and isinstance(result, Tensor)
@@ -121,20 +109,20 @@ def follow(run: Any, function: Callable[..., Any], moves: bool, args: tuple, kwa
         ):
             _note(result, source, source.at.clone())  # its own copy, as the result has its own memory
         return
-    values = [kwargs.get(key) for key in _VALUE_NAMES] if name in _VALUES else []
-    values += args[_VALUES[name] : _VALUES[name] + 1] if name in _VALUES else []
+    value = known.value
+    values = [] if value is None else [*(kwargs.get(key) for key in _VALUE_NAMES), *args[value : value + 1]]
     sources = [found for t in tensors_in([whole, *values]) if (found := positions_of(t, run)) is not None]
     if not sources:
         return
     writing = writes(function)
-    adds = kwargs.get("accumulate") or (name in ("put", "index_put") and len(args) > 3 and args[3])
-    if not moves or name in _OTHERS or adds or kwargs.get("reduce") or len({p.input for p in sources}) > 1:
+    adds = kwargs.get("accumulate") or (known.adds is not None and len(args) > known.adds and args[known.adds])
+    if not moves or known.other or adds or kwargs.get("reduce") or len({p.input for p in sources}) > 1:
         if writing and source is not None:
             source.at.fill_(NOWHERE)  # it holds other numbers now, as do its views
         return
     if writing and source is None:
         _blank(whole, sources[0])
-    rest = [_written(a, run) if n == _VALUES.get(name) else a for n, a in enumerate(args)][1:]
+    rest = [_written(a, run) if n == value else a for n, a in enumerate(args)][1:]
     given = {key: _written(a, run) if key in _VALUE_NAMES else a for key, a in kwargs.items() if key != "input"}
     moved = function(_moved(whole, run), *rest, **given)
     if not writing:

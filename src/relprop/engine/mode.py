@@ -93,7 +93,9 @@ class Propagation(TorchFunctionMode):
         if run.sites.journal.active and func in _BACKWARD:
             with self:  # the mode must see a checkpoint's recomputation
                 return _BACKWARD[func](*args, **kwargs)
-        inside = not torch.is_grad_enabled() and run.functions.note()  # the inside a custom function does not count
+        inside = (
+            not torch.is_grad_enabled() and run.functions.note()
+        )  # what runs inside a custom function does not count
         result = (func if inside or entry.handlers.answer is None else entry.handlers.answer)(*args, **kwargs)
         if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)
@@ -165,7 +167,7 @@ class Propagation(TorchFunctionMode):
                 keep_sign(result, args[0])
         if written is not None:
             if inside:
-                seen(written, inside=True)  # the inside a custom function does not count
+                seen(written, inside=True)  # what runs inside a custom function does not count
             else:
                 unseen(run, func, written)
         if run.inputs.ids and entry is not None:
@@ -244,7 +246,7 @@ class Propagation(TorchFunctionMode):
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)
-        if written is not None and copies(func, args, live, made):
+        if written is not None and copies(entry, args, live, made):
             carry(run, COPY, func, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)

@@ -13,7 +13,7 @@ from relprop.engine.tensors import WeakTensors
 from relprop.torch_private.calls import running_module
 
 NOWHERE: Standing = ((), "")
-"""Where a module stands that is no part of the model."""
+"""The place of a module that is not part of the model."""
 
 
 class ModelView:
@@ -70,7 +70,7 @@ class ModelView:
 
     @property
     def ended(self) -> bool:
-        """Whether what runs now is not the model."""
+        """Whether the code that runs now is not the model's."""
         return self.returned or (isinstance(self._model, nn.Module) and running_module() is None)
 
     def end(self) -> None:
@@ -78,7 +78,7 @@ class ModelView:
         self.returned = True
 
     def weighs(self, constant: Tensor) -> bool:
-        """Whether a constant may be the weight of a layer: the inputs do not make its numbers, they choose them at most."""
+        """Whether a constant may be the weight of a layer: its numbers are the model's, and inputs at most choose among them."""
         return not self.any_of_data or not self.depends(constant) or constant in self.chosen
 
     def note_data(self, result: Any) -> None:

@@ -61,6 +61,17 @@ class Handlers(NamedTuple):
 NO_HANDLERS = Handlers()
 
 
+class CallTests(NamedTuple):
+    """Tests of a call of the operation. Each is None where the answer is always no, or unknown; see `register`."""
+
+    apart: Apart | None = None
+    overwrites: Callable[[tuple], bool] | None = None
+    other_kernel: Callable[[Any], bool] | None = None
+
+
+NO_TESTS = CallTests()
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the register knows of one spelling of one operation; see `register`."""
@@ -74,7 +85,7 @@ class Entry:
     gives: tuple[tuple[str, Any], ...] = ()
     on_constants: bool = False
     decomposes: bool = False
-    apart: Apart | None = None
+    tests: CallTests = NO_TESTS
 
     @cached_property
     def handler(self) -> Handler:
@@ -125,6 +136,8 @@ def register(
     decomposes: bool = False,
     answer: Handler | None = None,
     apart: Apart | None = None,
+    overwrites: Callable[[tuple], bool] | None = None,
+    other_kernel: Callable[[Any], bool] | None = None,
 ) -> None:
     """Tells the engine how relevance passes an operation.
 
@@ -155,6 +168,10 @@ def register(
         apart: a function `(args, kwargs, live, result) -> bool` that tells by the arguments whether the operation keeps
             samples apart, each in its own rows along the first axis. Where nothing tells, the backward pass is measured.
             It is not needed for activations, nor for operations whose traits say that each entry stands by itself.
+        overwrites: a function `(args) -> bool` that tells by the arguments of a write whether it gives every entry of
+            the first operand the value of the last one.
+        other_kernel: a function `(call) -> bool` that tells whether torch computes this call by another kernel in the
+            model itself, where parameters require a gradient. The result then gets the numbers of the model's own call.
 
     Raises:
         InputError: the family is unknown or lacks a default handler, a trait or role does not exist, or a function is
@@ -191,7 +208,8 @@ def register(
             if replace or name not in TABLE or name is function:
                 TABLE[name] = Entry(
                     function, family, Handlers(handler, in_place, answer, weight), spelling, reason,
-                    frozenset(traits), given_roles, on_constants, decomposes, apart,
+                    frozenset(traits), given_roles, on_constants, decomposes,
+                    CallTests(apart, overwrites, other_kernel),
                 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.notes import Move, Note, continues, note_of, noted, renew
+from relprop.engine.registry import Entry
 from relprop.engine.tensors import exchanged
 from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
@@ -138,13 +139,13 @@ def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result:
 COPY = frozenset({SAME})
 
 
-def copies(function: Callable[..., Any], args: tuple, live: list[Tensor], made: Any) -> bool:
+def copies(entry: Entry, args: tuple, live: list[Tensor], made: Any) -> bool:
     """Whether a write gives all numbers of the one live operand to a constant: `y.copy_(x)`, `y[:] = x`."""
-    if len(live) != 1 or len(args) < 2 or args[-1] is not live[0] or not isinstance(made, Tensor) or made._is_view():
+    if entry.tests.overwrites is None or len(live) != 1 or len(args) < 2 or args[-1] is not live[0]:
         return False
-    name = getattr(function, "__name__", "")
-    whole = name == "copy_" or (name == "__setitem__" and (args[1] is Ellipsis or args[1] == slice(None)))
-    return whole and made.shape == live[0].shape and made.dtype == live[0].dtype
+    if not isinstance(made, Tensor) or made._is_view():
+        return False
+    return entry.tests.overwrites(args) and made.shape == live[0].shape and made.dtype == live[0].dtype
 
 
 def selects(call: Any, operands: list[Tensor], result: Any) -> None:

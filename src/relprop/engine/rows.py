@@ -29,7 +29,7 @@ def apart(samples: int, entry: Entry | None, args: tuple, kwargs: dict, live: li
     results = [r for r in tensors_in(result) if r.requires_grad and not ELSEWHERE.of(r)]
     if any(r.ndim == 0 or r.shape[0] % samples for r in results):
         return False
-    test = entry.apart
+    test = entry.tests.apart
     if test is None and (entry.family == "activation" or not _BY_ENTRY.isdisjoint(entry.traits)):
         test = by_entry
     return test is not None and all(test(args, kwargs, live, r) for r in results)

@@ -22,7 +22,7 @@ from relprop.torch_private.state import graph_task, saved_elsewhere
 _COUNTED = WEIGHTED - {"batch_norm"}
 """The families whose operations are the weighted layers that a composite counts."""
 _ABOVE = 4
-"""How many frames of the engine lie between the search for the running module and the model: at least these."""
+"""At least this many frames of the engine lie between the model and the search for the running module."""
 
 
 class Sites:
@@ -76,7 +76,7 @@ class Sites:
         return self._asked.nz_hidden or (self._asked.nz_first and not self.weighted)
 
     def nz_after(self, place: Place | None) -> bool:
-        """Whether exact zeros may carry relevance at what seemed to be the first layer, and is none."""
+        """Whether exact zeros may carry relevance at an operation that was taken for the first layer and is not one."""
         return place is not None and place.first and self._asked.nz_first
 
     @property

@@ -2,7 +2,7 @@
 
 A rule that gives relevance to an exact zero returns `G = R / tiny` there (see `numerics`). Let `y = A x + b`. A zero of
 `y` passes its relevance to the zeros of `x` that made it, in shares that sum to one. If it came about otherwise, as
-`1 - 1`, no share can be told, and it keeps its relevance. The plain gradient would multiply by `A` instead, and so lose
+`1 - 1`, no shares can be assigned, and it keeps its relevance. The plain gradient would multiply by `A` instead, and so lose
 relevance, create it, or flip its sign. Moved entries need no change. Operations not known to keep zeros apart drop it.
 The real and the imaginary part of a complex number are two entries; only moves are known to keep their zeros apart.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
 from relprop.engine.run import Run
-from relprop.engine.tensors import without_history
+from relprop.engine.tensors import each_tensor, without_history
 from relprop.engine.traits import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
 from relprop.numerics import carrying, from_parts, in_parts, known, nonzero, tiny
 from relprop.rules.base import WEIGHTED
@@ -108,8 +108,9 @@ def _narrowed(call: Call, x: Tensor) -> Tensor:
 def _hook(run: Run, y: Tensor, share: Callable[[Tensor], Tensor | None], dtype: torch.dtype) -> None:
     """Scales `G` at the zeros of a tensor, if they turn out to carry relevance."""
     dead = y.detach() == 0
+    # on other devices, waiting for the answer would take longer than the hook
     if y.device.type == "cpu" and not known(dead.any(), True):
-        return  # elsewhere the answer would take longer than the hook
+        return
     at_zeros = share(dead)
     factor: Any = 1.0 if at_zeros is None else at_zeros
     if y.dtype != dtype:
@@ -162,16 +163,14 @@ def _on(call: Call, x: Tensor, value: Tensor) -> Tensor:
 
 
 def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[[Tensor], Tensor]) -> Tensor:
-    """The operation with all its live operands changed, and its constants."""
+    """The operation with `change` of each live operand, and `constant` of each other one, in their places."""
 
-    def changed(a: Any) -> Any:
-        if isinstance(a, (tuple, list)):
-            return type(a)(changed(item) for item in a)
-        if not isinstance(a, Tensor) or not a.is_floating_point():
-            return a
-        return change(a.detach()) if a.requires_grad else constant(a)
+    def changed(t: Tensor) -> Tensor:
+        if not t.is_floating_point():
+            return t
+        return change(t.detach()) if t.requires_grad else constant(t)
 
-    return call.function(*map(changed, call.args), **{k: changed(a) for k, a in call.kwargs.items()})
+    return call.function(*each_tensor(changed, call.args), **each_tensor(changed, call.kwargs))
 
 
 def sum_of_two(add: Callable[..., Tensor], call: Call, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:

@@ -24,9 +24,10 @@ def batches(inputs: Any, targets: Any) -> Iterator[tuple[Any, Any]]:
     ):
         yield inputs, targets
         return
-    if not isinstance(inputs, Iterable):
+    if not isinstance(inputs, Iterable) or hasattr(inputs, "__array__"):
         raise InputError(
             f"inputs must be tensors as relprop.attribute takes them, or an iterable of batches; got {type(inputs).__name__}."
+            + (" torch.as_tensor(inputs) makes one." if hasattr(inputs, "__array__") else "")
         )
     if targets is not None:
         raise InputError("with an iterable of batches, targets come in the batches: leave targets out.")

@@ -19,7 +19,7 @@ from relprop.evaluation.left_unchanged import guarded
 from relprop.evaluation.memory import BatchSize
 from relprop.evaluation.metrics import metrics_of
 from relprop.evaluation.paired_statistics import mean, standard_error
-from relprop.evaluation.racing import BEHIND, BLOCK, TESTED, Race
+from relprop.evaluation.racing import BEHIND, BLOCK, Race, finalists
 from relprop.evaluation.replacing import replacements_of
 from relprop.evaluation.space import Searched, Space, space_of
 from relprop.evaluation.subject import subject
@@ -65,7 +65,8 @@ class Search:
     Attributes:
         best: the composite to use: the choice, or what "auto" stands for if the choice is not clearly better.
         chosen: whether `best` is the choice.
-        candidates: all candidates, best first, `auto` among them.
+        candidates: all candidates, best first, `auto` among them: those that were tested by both halves, the others by the
+            samples that they were tried on.
         evaluations: how many pairs of a candidate and a sample were scored.
         of: how many a full grid on all samples would score.
         score: the score that was compared.
@@ -131,9 +132,9 @@ def search(
     """Finds the best composite for a model and its data.
 
     Samples are split at random. On one half, candidates race: after every 5 samples, those that are 2.5 standard errors
-    behind the leader drop out, and of the rest the worse half, until three are left. The best of them is tested on the
-    other half, and "auto" stays unless it is two standard errors
-    better there. Up to 40 candidates are all tried; of larger spaces Optuna's TPE picks some (needs Optuna).
+    behind the leader drop out, and of the rest the worse half, until three to five are left. These are tested on the other
+    half. The choice is the best of them on both halves, and "auto" stays unless the choice is two standard errors better on
+    the other half alone. Up to 40 candidates are all tried; of larger spaces Optuna's TPE picks some (needs Optuna).
 
     Args:
         model: as in `relprop.evaluate`, like all arguments that are not listed here.
@@ -243,9 +244,10 @@ def _verdict(
     """Tests the best on held-out samples, and decides."""
     whole = max((len(gain) for gain in gains.values()), default=0)
     finished = [name for name, gain in gains.items() if len(gain) == whole]
-    ahead = sorted(finished, key=lambda name: -mean(gains[name]))[:TESTED]
+    ahead = sorted(finished, key=lambda name: -mean(gains[name]))[: finalists(len(candidates))]
     tested = race.gains({name: candidates[name] for name in ahead}, tested_on) if ahead else {}
-    choice = next((name for name in ahead if name in tested), None)
+    both = {name: mean(torch.cat([gains[name], gain])) for name, gain in tested.items()}
+    choice = max(both, key=lambda name: both[name], default=None)
     clear = False
     if choice is not None and mean(gains[choice]) > 0:
         gain = tested[choice]
@@ -259,7 +261,7 @@ def _verdict(
         for name, gain in gains.items()
     ]  # fmt: skip
     listed.append(Candidate("auto", auto, 0.0, 0.0, whole, 0.0, 0.0))
-    listed.sort(key=lambda each: (-each.samples, -each.gain))
+    listed.sort(key=lambda each: (-each.samples, -both.get(each.name, each.gain)))
     listed += [Candidate(name, candidates[name], math.nan, math.nan, 0, why=why) for name, why in race.failed.items()]
     stays = Searched(auto.entries, "'auto'", "auto")
     best = candidates[choice] if clear and choice is not None else stays

@@ -13,6 +13,7 @@ from relprop.operations import (  # noqa: F401
     flex_attention,
     followed_functions,
     gates,
+    ids,
     linear,
     lookup,
     losses,

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted, scaled, written
+from relprop.engine.functions import custom, written
 from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, origin, remembered
 from relprop.engine.recorder import memory_of
@@ -27,8 +27,7 @@ from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, known, nonzero, times
 from relprop.operations.gates import GATE, Gating, gated
-from relprop.operations.sample_axes import along_axis
-from relprop.operations.secants import finite_at_zero, secant, secant_of
+from relprop.operations.secants import finite_at_zero, is_scalar, secant, secant_of
 
 STATISTIC = role(
     "statistic", MOVES, SAME, SCALES, ADDS,
@@ -71,7 +70,10 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     """The default of family "activation"."""
     x = args[0] if args else next(iter(kwargs.values()))
     if not isinstance(x, Tensor) or not x.requires_grad:
-        return call()
+        x = call.live[0]  # another operand, such as the exponent of a number
+        numbers = all(a is x or is_scalar(a) for a in args) and any(a is x for a in args)
+        if not numbers or call.formula is not None or x.is_complex():
+            return call()
     if x.is_complex():
         return of_complex(call, x)
     if call.formula is not None:
@@ -147,7 +149,7 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     x = args[0]
     if (plain := _ruled_or_zero(call, x)) is not None:
         return plain
-    if call.inplace and (layer := maker(x)) is not None:
+    if call.inplace and (layer := call.note(x).layer) is not None:
         layer.saved.preserve()
     before = origin(x)
     y: Tensor = call()
@@ -214,33 +216,13 @@ _RELU = ChainStep(torch.relu, (SOURCE,), {})
 _NEGATIVE = ChainStep(F.hardtanh, (SOURCE, -math.inf, 0.0), {})
 
 
-def maker(x: Tensor) -> Any:
-    """The weighted layer that made a tensor; None if none did."""
-    note = note_of(x)
-    return note.layer if note is not None else None
-
-
 def rrelu(
-    call: Call,
-    input: Tensor,
-    lower: float = 1 / 8,
-    upper: float = 1 / 3,
-    training: bool = False,
-    *a: Any,
-    **k: Any,
+    call: Call, input: Tensor, lower: Any = None, upper: Any = None, training: bool = False, *a: Any, **k: Any
 ) -> Tensor:
+    """In eval mode a leaky relu, whose slope the operation itself makes of its bounds."""
     if training:
         raise call.training("rrelu")
     return homogeneous(call, *call.args, **call.kwargs)
-
-
-def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
-    """`a * sigmoid(b)` of the two halves: a product of two live operands."""
-    a, b = input.chunk(2, dim)
-    if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
-        return grafted(call(), a * b.detach().sigmoid())
-    gate = along(call, Origin(b, ChainStep(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
-    return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
 
 
 def of_several(call: Call, *args: Any, **kwargs: Any) -> Tensor:
@@ -301,7 +283,6 @@ register(
     family="activation", handler=homogeneous, in_place=homogeneous, gives={GATE: 1},
 )  # fmt: skip
 register(torch.rrelu, F.rrelu, family="activation", handler=rrelu, gives={GATE: 1})
-register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
 register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,

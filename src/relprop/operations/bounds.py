@@ -22,7 +22,7 @@ from relprop.engine.spelling import named
 from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.traits import MOVES
 from relprop.numerics import nonzero, own, where_positive
-from relprop.operations.activations import alone, detached, elementwise, kept_on, maker, negative_part, relu
+from relprop.operations.activations import alone, detached, elementwise, kept_on, negative_part, relu
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.stacks import elementwise_extreme
 from relprop.rules.base import Way
@@ -92,7 +92,7 @@ def bounded_in_place(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> An
 
 def _capped(call: Call, input: Tensor, high: float, step: ChainStep) -> Tensor:
     """A relu with a cap, such as relu6: its secant is 1 up to the cap and `high / x` above it."""
-    layer, before = maker(input), origin(input)
+    layer, before = call.note(input).layer, origin(input)
     if call.into is None:
         y = custom(input, detached(call), lambda x, g: _below(x, g, high))
     else:

@@ -62,7 +62,7 @@ def contracted(call: Call, a: Tensor, b: Tensor, terms: Terms | None) -> Tensor:
 
 
 def _normal(live: str, constant: str, output: str, x: Tensor, w: Tensor) -> Layer | None:
-    """The layer of these letters, without axes along which an operand repeats; None if nothing is summed, or it is no map."""
+    """The layer of these letters, without axes along which an operand repeats; None if nothing is summed, or it is not a map."""
     if any(len(set(term)) < len(term) for term in (live, constant, output)):
         return None
     sizes = dict(zip(live, x.shape, strict=True))

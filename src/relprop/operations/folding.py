@@ -90,7 +90,7 @@ def behind_views(note: Note, tensor: Tensor) -> tuple[LayerCall, Tensor | None] 
 
 
 def _seen(layer: LayerCall, moves: Sequence[Move]) -> LayerCall | None:
-    """A layer whose output is moved by these views; None if one of them is no such view."""
+    """A layer whose output is moved by these views; None if one of them is another view."""
     if not moves:
         return layer
     inner, before = layer.weighted.linear, layer.shape

@@ -35,7 +35,7 @@ class LayerSite:
         nonnegative: whether the input is known to have no negative entry, for rules that ask.
         probes: who is told the layer's relevance.
         followers: who is shown the output of each map that the layer is folded into: relevance passes there, not here.
-        samples: how many samples there are; None where that is not known.
+        samples: how many samples there are; 0 where nobody counted them.
         adrift: whether an operation before it did not show that samples stay apart, so that they may lie along any axis.
     """
 
@@ -48,7 +48,7 @@ class LayerSite:
         self.probes: tuple[Observer, ...] = ()
         self.followers: tuple[Observer, ...] = ()
         inputs = self.run.inputs
-        self.samples = inputs.known
+        self.samples = inputs.samples
         self.adrift = inputs.mixing and inputs.samples > 1
         if self.nz and x.dtype is torch.float16:
             raise RuleError(

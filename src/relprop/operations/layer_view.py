@@ -108,7 +108,7 @@ class LayerView:
         if not z.numel():  # an expert that got no token
             return z.new_zeros(())
         rows = z.shape[0] if z.ndim else 1
-        if self.samples is not None and rows > self.samples and rows % self.samples == 0:  # several rows of each
+        if 0 < self.samples < rows and rows % self.samples == 0:  # several rows of each
             each = z.reshape(self.samples, -1).std(1, correction=0)
             return each.repeat_interleave(rows // self.samples).reshape(rows, *[1] * (z.ndim - 1))
         return z.std(tuple(range(1, z.ndim)) if z.ndim > 1 else (0,), correction=0, keepdim=True)

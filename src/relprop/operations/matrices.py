@@ -33,6 +33,7 @@ from relprop.operations.contractions import (
     of_vecdot,
     sizes_of,
 )
+from relprop.operations.kernels import folds
 from relprop.operations.linear import weighted
 from relprop.operations.maps import Bilinear, Dense
 from relprop.operations.products import mul, shares
@@ -218,7 +219,8 @@ LETTERS: dict[Callable[..., Any], Callable[..., Terms]] = {
 }
 """The letters of the axes of each product; of those that add something, without that summand."""
 
-register(torch.matmul, torch.mm, torch.linalg.matmul, family="linear", handler=matmul, apart=matrix_product)
+register(torch.matmul, torch.linalg.matmul, family="linear", handler=matmul, apart=matrix_product, other_kernel=folds)
+register(torch.mm, family="linear", handler=matmul, apart=matrix_product)
 register(torch.bmm, family="linear", handler=factors(0), apart=with_axes(3))
 register(
     torch.mv, torch.dot, torch.vdot, torch.inner, torch.linalg.vecdot, torch.tensordot,

@@ -17,6 +17,7 @@ from relprop.engine.registry import register
 from relprop.engine.roles import selects
 from relprop.engine.tensors import per_axis
 from relprop.engine.traits import REDUCES
+from relprop.operations.kernels import unordered
 from relprop.operations.sample_axes import pooled
 
 
@@ -79,37 +80,54 @@ class PoolWindows:
         return x.permute(*range(lead), *order).flatten(-dims)
 
 
-def _shared(call: Call, input: Tensor, value: Any, windows: Callable[[Tensor], PoolWindows]) -> Any:
-    """The winners' values, with the backward pass of a rule."""
-    y, rule = (value[0] if isinstance(value, tuple) else value), call.formula
-
-    def back(x: Tensor, g: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return rule.max_pool(x, y, g, windows(x))
-        again = call(x, *call.args[1:], **call.kwargs)  # relevance is differentiated in its turn
-        return rule.max_pool(x, again[0] if isinstance(again, tuple) else again, g, windows(x))
-
-    pooled = custom(input, lambda: y.clone(), back)
-    selects(call, [input], pooled)
-    return (pooled, *value[1:]) if isinstance(value, tuple) else pooled
+Sums = Callable[[Tensor], Tensor]
+Places = Callable[[Tensor], list[Tensor]]
+"""For each pooled axis of an input, where the entries of its windows lie (windows, size); -1 for none."""
 
 
-def max_pool(dims: int) -> Callable[..., Any]:
-    def pool(
-        call: Call, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-        ceil_mode: bool = False, return_indices: bool = False, **kwargs: Any,
-    ) -> Any:  # fmt: skip
+def max_pool(windows_of: Callable[..., tuple[Sums, Places]]) -> Callable[..., Any]:
+    """A handler for a maximum over windows. Without a rule, the winner takes all.
+
+    Args:
+        windows_of: gives the sums of windows and the places of their entries, from the sizes of the result and the
+            options of the call.
+    """
+
+    def pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         if call.rule is None or call.formula is None:
             result = call.function(*call.args, **call.kwargs)
             selects(call, [input], result)
             return result
-        value = call(input.detach(), *call.args[1:], **call.kwargs)
-        sizes = (value[0] if isinstance(value, tuple) else value).shape[-dims:]
+        value, rule = call(input.detach(), *args, **kwargs), call.formula
+        y = value[0] if isinstance(value, tuple) else value
+        sums, places = windows_of(y.shape, *args, **kwargs)
+
+        def back(x: Tensor, g: Tensor) -> Tensor:
+            largest = y
+            if torch.is_grad_enabled():  # relevance is differentiated in its turn
+                again = call(x, *args, **kwargs)
+                largest = again[0] if isinstance(again, tuple) else again
+            return rule.max_pool(x, largest, g, PoolWindows(sums, lambda: places(x), x.shape))
+
+        pooled = custom(input, lambda: y.clone(), back)
+        selects(call, [input], pooled)
+        return (pooled, *value[1:]) if isinstance(value, tuple) else pooled
+
+    return pool
+
+
+def sliding(dims: int) -> Callable[..., tuple[Sums, Places]]:
+    """The windows of a pooling with a kernel."""
+
+    def windows_of(
+        shape: torch.Size, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, *_: Any, **options: Any
+    ) -> tuple[Sums, Places]:  # fmt: skip
+        sizes = shape[-dims:]
         kernel, stride, padding, dilation = (
             per_axis(each, dims) for each in (kernel_size, stride or kernel_size, padding, dilation)
         )
 
-        def total(x: Tensor) -> Tensor:
+        def sums(x: Tensor) -> Tensor:
             lone = x.ndim == dims + 1
             x = x[None] if lone else x
             weight = x.new_ones(x.shape[1], 1, *kernel)
@@ -129,24 +147,26 @@ def max_pool(dims: int) -> Callable[..., Any]:
                 found.append(at.where((at >= 0) & (at < length), -1))
             return found
 
-        return _shared(call, input, value, lambda x: PoolWindows(total, lambda: places(x), x.shape))
+        return sums, places
 
-    return pool
+    return windows_of
 
 
-def adaptive_max_pool(dims: int) -> Callable[..., Any]:
+def adaptive(dims: int) -> Callable[..., tuple[Sums, Places]]:
+    """The windows of an adaptive pooling: window i of n covers floor(i L / n) to ceil((i + 1) L / n)."""
     average = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
 
-    def pool(call: Call, input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-        if call.rule is None or call.formula is None:
-            result = call.function(*call.args, **call.kwargs)
-            selects(call, [input], result)
-            return result
-        value = call(input.detach(), *call.args[1:], **call.kwargs)
-        sizes = (value[0] if isinstance(value, tuple) else value).shape[-dims:]
+    def windows_of(shape: torch.Size, *_: Any, **options: Any) -> tuple[Sums, Places]:
+        sizes: Any = shape[-dims:]
+
+        def sums(x: Tensor) -> Tensor:
+            counts = x.new_ones(())
+            for length, n in zip(x.shape[-dims:], sizes, strict=True):
+                held = [-(-(i + 1) * length // n) - i * length // n for i in range(n)]
+                counts = counts[..., None] * x.new_tensor(held)
+            return average(x, sizes) * counts
 
         def places(x: Tensor) -> list[Tensor]:
-            """Window i of n covers floor(i L / n) to ceil((i + 1) L / n)."""
             found = []
             for length, n in zip(x.shape[-dims:], sizes, strict=True):
                 i = torch.arange(n, device=x.device)[:, None]
@@ -154,16 +174,9 @@ def adaptive_max_pool(dims: int) -> Callable[..., Any]:
                 found.append(at.where(at < -(-(i + 1) * length // n), -1))
             return found
 
-        def total(x: Tensor) -> Tensor:
-            counts = x.new_ones(())
-            for length, n in zip(x.shape[-dims:], sizes, strict=True):
-                held = [-(-(i + 1) * length // n) - i * length // n for i in range(n)]
-                counts = counts[..., None] * x.new_tensor(held)
-            return average(x, sizes) * counts
+        return sums, places
 
-        return _shared(call, input, value, lambda x: PoolWindows(total, lambda: places(x), x.shape))
-
-    return pool
+    return windows_of
 
 
 def lp_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -211,9 +224,10 @@ for _dims in (1, 2, 3):
     _n, _apart = _dims - 1, pooled(_dims)
     register(*_AVERAGES[_n], family="avg_pool", traits={REDUCES}, apart=_apart)
     register(_POWERS[_n], family="avg_pool", handler=lp_pool, apart=_apart)
-    register(*_LARGEST[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
-    register(*_WITH_INDICES[_n], family="max_pool", handler=max_pool(_dims), apart=_apart)
-    register(_ADAPTIVE[_n], family="max_pool", handler=adaptive_max_pool(_dims), apart=_apart)
+    _other = unordered if _dims == 1 else None
+    register(*_LARGEST[_n], family="max_pool", handler=max_pool(sliding(_dims)), apart=_apart, other_kernel=_other)
+    register(*_WITH_INDICES[_n], family="max_pool", handler=max_pool(sliding(_dims)), apart=_apart)
+    register(_ADAPTIVE[_n], family="max_pool", handler=max_pool(adaptive(_dims)), apart=_apart)
     register(_ADAPTIVE_WITH_INDICES[_n], family="selection", handler=largest, apart=_apart)
 register(
     F.fractional_max_pool2d, F.fractional_max_pool3d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices,

@@ -11,12 +11,13 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, custom, grafted, scaled
 from relprop.engine.notes import role_of
-from relprop.engine.origins import Origin, chain, remembered
+from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.rows import by_entry
 from relprop.engine.tensors import is_live, without_history
@@ -29,8 +30,9 @@ from relprop.operations.exponentials import exp, quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
-from relprop.operations.secants import finite_at_zero, is_scalar
+from relprop.operations.secants import finite_at_zero, is_scalar, secant_of
 from relprop.operations.stacks import parts_of, with_axis
+from relprop.operations.steps import by_steps
 from relprop.rules.base import Way
 
 
@@ -166,10 +168,11 @@ def elementwise_exponent(call: Call, base: Any, exponent: Tensor) -> Tensor:
     if not isinstance(base, Tensor) and base == math.e:  # a softmax, if the exponent is the logarithm of one
         call.becomes(_power_of_e, exponent)
         return exp(call, exponent)
+    if not is_scalar(base):  # a function of its own for each entry
+        wide = exponent.expand(torch.broadcast_shapes(base.shape, exponent.shape)).contiguous()
+        return custom(wide, detached(call), lambda s, g: g * secant_of(lambda t: torch.pow(base, t), s))
     found = chain(call.function, (base, exponent), {})
-    if found is None or not is_scalar(base):
-        return call()
-    return along(call, found, detached(call))
+    return call() if found is None else along(call, found, detached(call))
 
 
 def _power_of_e(exponent: Tensor) -> Tensor:
@@ -216,6 +219,8 @@ def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
 
 
 def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
+    if call.zeros_carry and len(call.live) > 1:
+        return _as_sum(call, torch.mul, input, tensor1, tensor2, value)
     if is_live(tensor1) and is_live(tensor2):
         found = chain(torch.mul, (tensor1, tensor2), {})
         if found is not None:
@@ -231,8 +236,41 @@ def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: flo
     return call()
 
 
+def _as_sum(call: Call, joined: Any, input: Tensor, a: Any, b: Any, value: float) -> Tensor:
+    """`input + value * joined(a, b)`, whose steps know what exact zeros carry."""
+
+    def steps(input: Tensor, a: Any, b: Any, **_: Any) -> Tensor:
+        part = joined(a, b) if value == 1 else joined(a, b) * value
+        nothing = not is_live(input) and not input.ndim and not input.any()
+        return part if nothing else input + part
+
+    call.keeps_zeros()
+    result: Tensor = by_steps(steps)(call, input, a, b, value=value)
+    return result
+
+
 def addcdiv(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
+    if call.zeros_carry and len(call.live) > 1:
+        return _as_sum(call, torch.div, input, tensor1, tensor2, value)
     return call(input, tensor1, tensor2.detach(), value=value)
+
+
+def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
+    """`a * sigmoid(b)` of the two halves: a product of two live operands."""
+    if call.zeros_carry and call.formula is None:
+        call.keeps_zeros()  # as its steps do
+        result: Tensor = by_steps(_gated_unit)(call, input, dim)
+        return result
+    a, b = input.chunk(2, dim)
+    if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
+        return grafted(call(), a * b.detach().sigmoid())
+    gate = along(call, Origin(b, ChainStep(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
+    return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
+
+
+def _gated_unit(input: Tensor, dim: int = -1) -> Tensor:
+    a, b = input.chunk(2, dim)
+    return a * b.sigmoid()
 
 
 def remainder(call: Call, *args: Any, **kwargs: Any) -> Tensor:
@@ -248,6 +286,7 @@ register(torch.div, torch.divide, torch.true_divide, family="division", handler=
 register(torch.reciprocal, family="division", handler=reciprocal, apart=by_entry)
 register(torch.rsqrt, family="division", handler=rsqrt, apart=by_entry)
 register(torch.pow, family="activation", handler=power)
+register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
 register(torch.addcmul, family="product", handler=addcmul, traits={AFFINE})
 register(torch.addcdiv, family="division", handler=addcdiv, traits={AFFINE})
 register(

@@ -1,6 +1,6 @@
 """Stacks, and what reduces them: `stack([a, b]).sum(0)` is `a + b`, and a maximum or a product is that of the operands.
 
-A sum over an axis is no elementwise function, but a sum over the axis of a stack is one. So a stack remembers what is
+A sum over an axis is not an elementwise function, but a sum over the axis of a stack is one. So a stack remembers what is
 known of its operands, and a reduction along its axis acts on them.
 """
 

@@ -14,6 +14,7 @@ from relprop.engine.registry import native, register
 from relprop.engine.tensors import is_live
 from relprop.engine.traits import REDUCES
 from relprop.operations.activations import STATISTIC
+from relprop.operations.kernels import nuclear
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.stacks import elementwise_sum, parts_of, with_axis
 
@@ -60,11 +61,21 @@ register(
 register(torch.nanmean, torch.trace, family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True})
 register(torch.var, family="norm", handler=degree(2), gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"))
 register(torch.std, family="norm", handler=degree(1), gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"))
-register(torch.norm, family="norm", handler=degree(1), gives={STATISTIC: True}, apart=along_axis(2, "dim"))
+register(
+    torch.norm,
+    family="norm",
+    handler=degree(1),
+    gives={STATISTIC: True},
+    apart=along_axis(2, "dim"),
+    other_kernel=nuclear,
+)
 register(torch.var_mean, family="norm", handler=var_mean, gives={STATISTIC: True})
 register(
-    torch.std_mean, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm,
-    torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
-    torch.renorm, torch.frobenius_norm, torch.nuclear_norm, torch.native_norm, torch.norm_except_dim,
+    torch.linalg.norm, torch.linalg.matrix_norm, torch.nuclear_norm,
+    family="norm", handler=degree(1), gives={STATISTIC: True}, other_kernel=nuclear,
+)  # fmt: skip
+register(
+    torch.std_mean, torch.linalg.vector_norm, torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
+    torch.renorm, torch.frobenius_norm, torch.native_norm, torch.norm_except_dim,
     family="norm", handler=degree(1), gives={STATISTIC: True},
 )  # fmt: skip

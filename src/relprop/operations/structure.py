@@ -123,7 +123,7 @@ for _names, _apart in (
     ("reshape view unflatten flatten ravel squeeze unsqueeze", in_order),
     ("permute", permuted_off_first),
     ("transpose swapaxes swapdims", along_axis(1, "dim0", "dim1", "axis0", "axis1", count=2)),
-    ("expand repeat pad constant_pad_nd masked_fill masked_scatter fill zero copy", by_entry),
+    ("expand repeat pad constant_pad_nd masked_fill masked_scatter fill zero", by_entry),
     # parts along an axis, and entries picked along one
     ("narrow select unbind index_copy index_fill gather", along_axis(1, "dim", "axis")),
     ("chunk tensor_split split_with_sizes", along_axis(2, "dim", "axis", default=0)),
@@ -131,10 +131,17 @@ for _names, _apart in (
     ("roll", along_axis(2, "dims", count=0)),
     ("flip", along_axis(1, "dims", count=0)),
     ("pixel_shuffle pixel_unshuffle", pooled(2)),
-    ("__setitem__", indexed_off_first),
     ("_stack", joined_off_first),
 ):
     register(*named(_names), family="structure", traits={MOVES}, apart=_apart)
+register(*named("copy"), family="structure", traits={MOVES}, apart=by_entry, overwrites=lambda args: True)
+register(
+    *named("__setitem__"),
+    family="structure",
+    traits={MOVES},
+    apart=indexed_off_first,
+    overwrites=lambda args: args[1] is Ellipsis or args[1] == slice(None),
+)
 register(
     *named(
         # shapes and views

@@ -116,7 +116,7 @@ class Layer(Protocol):
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """The axes of `x` along which values are of one kind: the places of a convolution, else what a unit sums."""
+        """The axes of `x` along which values are of one kind: the positions of a convolution, or those that a unit sums."""
         ...
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
@@ -146,7 +146,7 @@ class Layer(Protocol):
     def halves(self, g: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
         """`R_j / denominator_j`, and the same times the sign of `z_j`; 0 where the denominator is 0.
 
-        For denominators that are no smaller than `|z_j|` up to a constant.
+        The denominator must be at least a constant times `|z_j|`.
         """
         ...
 
@@ -155,7 +155,7 @@ class Layer(Protocol):
         ...
 
     def of_weight(self, name: str, change: Callable[[Tensor], Tensor], within: Callable[[Tensor], Tensor]) -> Tensor:
-        """`once(name, lambda: change(weight))`. `within` does the same in its operand, to save a copy of the weight."""
+        """`once(name, lambda: change(weight))`. `within` does the same in place, to save a copy of the weight."""
         ...
 
     def without_bias(self) -> Layer:
