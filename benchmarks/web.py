@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,18 @@ def resident(process: subprocess.Popen[str]) -> int:
     return int(found[1]) * 1024
 
 
+def processor(process: subprocess.Popen[str]) -> float:
+    """The processor time of a process, in seconds: other work on the machine does not add to it."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _children() -> float:
+    """The processor time of all processes that were started and have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def spread(values: list[float]) -> str:
     """Median and range."""
     return f"{median(values):.3f} [{min(values):.3f} to {max(values):.3f}]"
@@ -171,25 +184,28 @@ def png(picture: Image.Image) -> bytes:
 def start(rounds: int) -> dict[str, Any]:
     """From the command to the first page in a browser, and loading the model alone, in turns."""
     loading, page, foreign = [], [], []  # type: ignore[var-annotated]
+    worked: list[float] = []
     load = f"from relprop.web.page_subject import subject_of; subject_of({MODEL!r})"
     with browser() as driven:
         for n in range(rounds + 1):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), _children()
             subprocess.run([sys.executable, "-c", load], check=True, env=_environment())
-            alone = time.perf_counter() - began
+            alone, worked_alone = time.perf_counter() - began, _children() - before
             began = time.perf_counter()
-            with served(MODEL) as (_, address):
+            with served(MODEL) as (process, address):
                 shown = opened(driven, address, foreign)
                 shown.wait_for_selector("#maps .hint")
-                whole = time.perf_counter() - began
+                whole, worked_whole = time.perf_counter() - began, processor(process)
                 shown.close()
             if n:  # the first round reads files that the machine then keeps in memory
                 loading.append(alone)
                 page.append(whole)
+                worked.append(worked_whole - worked_alone)
     beyond = [whole - alone for whole, alone in zip(page, loading, strict=True)]
     return {
         "loading the model alone, s": spread(loading), "command to first page, s": spread(page),
-        "beyond loading, s (goal 3)": spread(beyond), "requests to other hosts (goal 0)": len(foreign),
+        "beyond loading, s (goal 3)": spread(beyond), "processor time of the page beyond loading, s": spread(worked),
+        "requests to other hosts (goal 0)": len(foreign),
     }  # fmt: skip
 
 

@@ -25,13 +25,14 @@ _AT_REST = """() => {
     })()].some(opacity => Number(opacity) < 1);
     const busy = [...document.querySelectorAll('.pending')].some(each => each.checkVisibility())
         || document.getAnimations().some(each => each.playState === 'running' && each.effect.getTiming().iterations === 1)
-        || [...document.querySelectorAll('h2, h3, p, td, span.token, summary')].some(faint);
+        || [...document.querySelectorAll('h2, h3, p, td, span.token, summary, .relprop button')].some(faint);
     if (busy) window.restedSince = undefined;
     else window.restedSince ??= performance.now();
     return !busy && performance.now() - window.restedSince > 500;
 }"""
 """Whether nothing has been awaited, moved or faded in for half a second: axe-core judges what it sees."""
-TABS = ("small", "people", "writer", "maps")
+FILES: list[Path] = []
+"""Pictures to upload."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,9 @@ def address(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[
     """One page with a network of pictures, one of rows, one of texts, and a run."""
     table = tmp_path_factory.mktemp("views") / "people.csv"
     test_web_rows.table(table)
+    for name in ("a.png", "b.png"):
+        FILES.append(table.parent / name)
+        web_pages.photograph(seed=ord(name[0])).save(FILES[-1])
     loads = [
         ("small", web_pages.subject), ("people", lambda: test_web_rows.subject("tabular")),
         ("writer", lambda: subject_of("test_web_text:writer")),
@@ -58,49 +62,192 @@ def press(page: Any, place: str, key: str = "Enter") -> None:
     found = page.locator(place).first
     found.wait_for(state="visible")
     found.focus()
-    assert page.evaluate("document.activeElement.tabIndex") >= 0
+    assert found.evaluate("each => each === document.activeElement && each.tabIndex >= 0"), place
     page.keyboard.press(key)
 
 
-def ask(page: Any, view: str) -> None:
-    """Goes to a view by the keyboard, and asks something there."""
-    press(page, f"role=tab[name='{'maps' if view in ('clusters', 'units') else view}']")
-    if view == "small":
-        press(page, ".examples button >> nth=1 >> visible=true")
-        page.wait_for_selector("#maps .stage svg")
-        page.wait_for_function("window.location.search.includes('target')")
-        before = page.inner_text("#maps h3 >> nth=0")
-        press(page, "#classes input >> nth=1", "Space")
-        page.wait_for_function("before => document.querySelector('#maps h3').innerText !== before", arg=before)
-    elif view == "people":
-        press(page, "text=people.csv >> visible=true")
-        press(page, "#rows-1 [data-n='2']")
-        page.wait_for_function("document.querySelector('#maps-1 h3')?.innerText.includes('row 2')")
-    elif view == "writer":
-        page.locator("#text-2 textarea").focus()
-        page.keyboard.type("The capital of France is")
-        press(page, "#ask-2")
-        page.wait_for_selector("#maps-2 .tokens")
-    elif view == "maps":
-        press(page, "#samples-3 [data-n='1']")
-        page.wait_for_selector("#maps-3 svg")
-    elif view == "clusters":
-        press(page, "role=tab[name='Clusters']")
-        press(page, "#find-3")
-        page.wait_for_selector("#clusters-3 svg")
-    else:
-        press(page, "role=tab[name='Units']")
-        press(page, "#show-unit-3")
-        page.wait_for_selector("#units-3 [data-n]")
+def choose(page: Any, place: str, text: str) -> None:
+    """Chooses in a list of choices by typing. The Tab key selects what a field holds."""
+    press(page, f"{place} input", "ControlOrMeta+a")
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+
+
+def address_says(page: Any, text: str) -> None:
+    """Waits until the page's address holds a setting, which it does when the answer is there."""
+    page.wait_for_function("text => decodeURIComponent(window.location.search).includes(text)", arg=text)
+
+
+def saved(page: Any, place: str, start: bytes) -> None:
+    """Saves a file by its button."""
+    with page.expect_download() as download:
+        press(page, place)
+    assert Path(download.value.path()).read_bytes().startswith(start)
+
+
+def picture(page: Any) -> None:
+    """Every field of the part for pictures."""
+    press(page, ".examples button >> nth=1 >> visible=true")
+    address_says(page, "example=1")
+    before = page.inner_text("#maps h3 >> nth=0")
+    press(page, "#classes input >> nth=1", "Space")
+    page.wait_for_function("before => document.querySelector('#maps h3').innerText !== before", arg=before)
+    other = next(name for name in ("cup", "lynx") if name not in page.inner_text("#maps h3 >> nth=0"))
+    choose(page, "#against", other)
+    page.wait_for_function("document.querySelectorAll('#maps h3').length === 3")
+    choose(page, "#composites", "epsilon_plus")
+    address_says(page, "composites=auto,epsilon_plus")
+    press(page, "#gamma input[type=range]", "ArrowRight")
+    address_says(page, "gamma=0.26")
+    press(page, "#first input >> nth=1", "Space")
+    address_says(page, "first=flat")
+    press(page, "button:has-text('Drawing') >> visible=true")
+    press(page, "input[aria-label*='Smoothing'][type=range]", "ArrowRight")
+    address_says(page, "smooth=2")
+    for corner, place in (("left", 4), ("top", 4), ("right", 20), ("bottom", 20)):
+        press(page, f"#corner-{corner} input", "ControlOrMeta+a")
+        page.keyboard.type(str(place))
+    page.wait_for_function("document.querySelector('#inside').innerText.includes('rows 4 to 19: 25.0%')")
+    press(page, "button:has-text('The code that made this') >> visible=true")
+    page.wait_for_function("document.querySelector('#code-picture')?.innerText.includes('relprop.Flat()')")
+    press(page, "#copy-picture")
+    saved(page, "#download-png-picture", b"\x89PNG")
+    press(page, "button:has-text('Several pictures at once')")
+    with page.expect_file_chooser() as chooser:
+        press(page, "#pictures button")
+    chooser.value.set_files(FILES)
+    page.wait_for_function("document.querySelectorAll('#maps h2').length === 2")
+
+
+def rows(page: Any) -> None:
+    """Every field of the part for tables, series and sounds."""
+    press(page, ".examples button:has-text('people.csv') >> visible=true")
+    press(page, "#rows-1 [data-n='2']")
+    address_says(page, "row=2")
+    press(page, "#classes-1 input >> nth=1", "Space")
+    address_says(page, "target=")
+    choose(page, "#form-1", "each row")
+    address_says(page, "form=rows")
+    press(page, "#start-1 input", "ControlOrMeta+a")
+    page.keyboard.type("27")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rows-1 [data-n='29']")
+    press(page, "#every-1")
+    page.wait_for_selector("#summed-1 svg")
+    saved(page, "#download-csv-all-1", b"class,feature")
+    choose(page, "#without-1", "children")  # the network takes four columns
+    page.wait_for_function("document.body.innerText.includes('cannot take')")
+    choose(page, "#without-1", "children")
+    page.wait_for_function("document.querySelector('#maps-1 .note')?.checkVisibility()")
+    address_says(page, 'without=["who",+"label"]')
+
+
+def text(page: Any) -> None:
+    """Every field of the part for texts."""
+    press(page, "#text-2 textarea", "ControlOrMeta+a")
+    page.keyboard.type("The capital of France is")
+    press(page, "#ask-2")
+    address_says(page, "text=The+capital")
+    for field, said in (("words", "words=1"), ("parts", "parts=1")):
+        press(page, f"#{field}-2 input", "Space")
+        address_says(page, said)
+    page.wait_for_selector("#maps-2 .matrix")
+    press(page, "#gamma-2 input[type=range]", "ArrowRight")
+    address_says(page, "gamma=0.26")
+    press(page, "#target-2 textarea, #target-2 input", "ControlOrMeta+a")
+    page.keyboard.type(" Paris")
+    page.keyboard.press("Enter")
+    address_says(page, "target=+Paris")
+    press(page, "#tokens-2 button >> nth=2")
+    page.wait_for_function("document.querySelector('#target-2 textarea, #target-2 input').value !== ' Paris'")
+    press(page, "#text-2 textarea", "ControlOrMeta+End")
+    page.keyboard.press("Enter")
+    page.keyboard.type("Paris is")
+    press(page, "#lines-2 input", "Space")
+    page.wait_for_function("document.querySelectorAll('#maps-2 p.tokens').length === 2")
+    press(page, "#lines-2 input", "Space")
+    address_says(page, "text=")
+    press(page, "#write-2")
+    page.wait_for_function("document.querySelector('#maps-2')?.innerText.includes('Drew most on')")
+    saved(page, "#download-csv-text-2", b"")
+
+
+def listed(page: Any, said: str) -> None:
+    """Waits until those samples of a run are listed."""
+    page.wait_for_function("said => document.querySelector('#samples-3').innerText.includes(said)", arg=said)
+
+
+def samples(page: Any) -> None:
+    """The samples of a run."""
+    listed(page, "1 to 24 of")
+    press(page, "#later-3")
+    listed(page, "25 to 48 of")
+    press(page, "#earlier-3")
+    listed(page, "1 to 24 of")
+    press(page, "#samples-3 [data-n='1']")
+    page.wait_for_selector("#maps-3 svg")
+    address_says(page, "sample=1")
+    saved(page, "#download-json-run-samples-3", b"{")
+
+
+def clusters(page: Any) -> None:
+    """Every field of the clusters of a run."""
+    press(page, "role=tab[name='Clusters']")
+    choose(page, "#by-3", "class that was explained")
+    press(page, "input[aria-label*='Neighbours'][type=range]", "ArrowLeft")
+    press(page, "#find-3")
+    page.wait_for_selector("#clusters-3 svg")
+    address_says(page, "neighbours=9")
+    saved(page, "#download-csv-run-clusters-3", b"")
+
+
+def units(page: Any) -> None:
+    """Every field of the units of a run."""
+    press(page, "role=tab[name='Units']")
+    press(page, "#unit-3 input", "ControlOrMeta+a")
+    page.keyboard.type("4")
+    press(page, "input[value='activation']", "Space")
+    press(page, "#show-unit-3")
+    page.wait_for_selector("#units-3 [data-n]")
+    address_says(page, "unit=4")
+    saved(page, "#download-csv-run-units-3", b"sample")
+
+
+VIEWS = {"small": picture, "people": rows, "writer": text, "maps": samples, "clusters": clusters, "units": units}
+_UNREACHED = """() => [...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex]')]
+    .filter(each => each.checkVisibility() && each.tabIndex >= 0 && !each.disabled && !window.reached.has(each))
+    .filter(each => each.type !== 'radio' || ![...document.getElementsByName(each.name)].some(one => window.reached.has(one)))
+    .map(each => each.outerHTML.slice(0, 200))"""
+
+
+def unreached(page: Any) -> list[str]:
+    """What can be focused and is not reached by the Tab key from the page's start. Of radio buttons, one of a group is."""
+    page.evaluate("""() => {
+        window.reached = new Set();
+        document.addEventListener('focusin', event => window.reached.add(event.target));
+        document.activeElement.blur();
+        window.getSelection().collapse(document.body, 0);
+    }""")
+    for _ in range(6):
+        for _ in range(60):
+            page.keyboard.press("Tab")
+        if not page.evaluate(_UNREACHED):
+            break
+    found: list[str] = page.evaluate(_UNREACHED)
+    return found
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-@pytest.mark.parametrize("view", [*TABS, "clusters", "units"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_view_by_keyboard_and_axe(browser: Any, address: str, view: str, width: int) -> None:
     seen = web_pages.Page(browser, address, width)
     page = seen.page
-    page.set_default_timeout(60_000)
-    ask(page, view)
+    page.set_default_timeout(90_000)
+    press(page, f"role=tab[name='{'maps' if view in ('clusters', 'units') else view}']")
+    VIEWS[view](page)
+    page.wait_for_function(_AT_REST)
+    assert not unreached(page)
     page.wait_for_function(_AT_REST)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = [

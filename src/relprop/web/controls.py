@@ -148,7 +148,10 @@ class Downloads:
                     concurrency_limit=2, show_progress="hidden",
                 ).success(None, self.file, None, js=scripts.SAVE, api_visibility="private")  # fmt: skip
         with gr.Accordion("The code that made this", open=False):
-            self.code = gr.Code(language="python", interactive=False, show_label=False, elem_id=f"code-{self.part}")
+            # The colours of Gradio's own field of code are too faint, and the Tab key does not reach it.
+            self.code = gr.HTML(scripts.code(""), apply_default_css=False, elem_id=f"code-{self.part}")
+            copy = gr.Button("Copy", size="sm", elem_id=f"copy-{self.part}")
+            copy.click(None, self.code, None, js=scripts.COPY, api_visibility="private")
         self.link = gr.Textbox(
             label="Link to these settings (what was uploaded is not in it)", interactive=False, buttons=["copy"],
             visible=self.linked, elem_id=f"link-{self.part}",
@@ -161,11 +164,11 @@ class Downloads:
 
     def shown(self, code: str, settings: Linked) -> list[Any]:
         """The values of the fields."""
-        return [code, self.desk.linked(settings.link())]
+        return [scripts.code(code), self.desk.linked(settings.link())]
 
     def empty(self) -> list[Any]:
         """The values where nothing is shown."""
-        return ["", ""]
+        return [scripts.code(""), ""]
 
     def _maker(self, kind: str) -> Callable[..., Any]:
         def make(request: Any) -> Any:

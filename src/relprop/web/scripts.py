@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from relprop.rendering import html
 
 RECTANGLE = """
@@ -72,6 +74,14 @@ LINK = """
 """
 """The whole link of settings, which also becomes the page's address."""
 
+COPY = """
+(html) => {
+  const shown = new DOMParser().parseFromString(html || '', 'text/html').querySelector('pre');
+  if (shown && navigator.clipboard) navigator.clipboard.writeText(shown.textContent);
+}
+"""
+"""Copies the code that is shown."""
+
 WHOLE = "(query) => query ? new URL(query, window.location.href.split('?')[0]).href : query"
 """The whole link of settings; the page's address stays."""
 
@@ -95,6 +105,7 @@ STYLE = """
 .relprop .maps img { width: 7rem; height: auto; max-width: 100%; margin-bottom: .25rem; }
 .relprop .rows { max-height: 22rem; overflow-y: auto; }
 .relprop .rows td, .relprop .rows th { padding: .1rem .6rem; }
+.relprop pre.code { overflow: auto; max-height: 26rem; margin: 0; font: .85rem/1.45 ui-monospace, monospace; color: #141414; }
 .relprop .rows button { border: 1px solid var(--line); border-radius: 6px; background: #fff; color: #141414; font: inherit;
   min-width: 3rem; padding: .1rem .5rem; cursor: pointer; }
 """
@@ -107,3 +118,8 @@ def styled(body: str) -> str:
         '<div class="scroll">', '<div class="scroll" tabindex="0">'
     )  # by the keyboard, to be scrolled
     return html.fragment(f"<style>{STYLE}</style>{reached}")
+
+
+def code(text: str) -> str:
+    """Code as HTML that shows it as it stands, and that the keyboard scrolls."""
+    return styled(f'<pre class="code" tabindex="0" aria-label="Code">{escape(text)}</pre>')

@@ -137,8 +137,9 @@ def _part(
 
 _CONTRAST = """
 .min_value, .max_value, .or, input.subdued { color: var(--body-text-color-subdued) !important; }
+.icon-button[title="common.upload"] { display: none; }
 """
-"""Texts of Gradio that are fainter than its theme says."""
+"""Texts of Gradio that are fainter than its theme says, and a button in a button."""
 
 
 def _colours() -> dict[str, str]:
