@@ -403,3 +403,21 @@ def test_the_gradient_of_bounds_of_each_entry(name: str) -> None:
     if name.startswith("cl"):  # an activation, which a rule may act on: here relevance goes straight through
         passing = relprop.Composite({"activation": relprop.Pass()})
         close(relprop.attribute(f, x, lambda y: y.sum(1), composite=passing).values, f(x))
+
+
+ROOTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid of a root": lambda x: torch.sigmoid(torch.sqrt(x)),
+    "exponential of a root": lambda x: torch.exp(x**0.5),
+    "cosine of a cube root": lambda x: torch.cos(x ** (1 / 3)),
+    "exponential of x^1.5": lambda x: torch.exp(x**1.5),
+    "softplus of a root": lambda x: F.softplus(x.sqrt()),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ROOTS)
+def test_an_infinite_slope_at_0_loses_nothing_near_it(name: str, dtype: torch.dtype) -> None:
+    x = torch.logspace(-12, 1, 14, dtype=dtype)[None]
+    R = relprop.attribute(ROOTS[name], x, lambda y: y.sum(1), composite="zero")
+    rise = ROOTS[name](x.double()) - ROOTS[name](torch.zeros_like(x.double()))
+    torch.testing.assert_close(R.values.double(), rise, rtol=1e-4, atol=1e-12 if dtype is torch.float64 else 1e-7)

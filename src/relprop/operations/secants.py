@@ -34,14 +34,14 @@ def secant(step: ChainStep, s: Tensor, nz: bool) -> Tensor:
     if exact is None and s.dtype == torch.float32 and _taylor(step, s.dtype, s.device).null:
         exact = s  # h(0) = 0: the difference loses no digits
     x = s.double() if exact is None else exact
-    slope, curve, at_zero, _, null = _taylor(step, x.dtype, x.device)
+    slope, curve, at_zero, _, null, smooth = _taylor(step, x.dtype, x.device)
     y = step(x)
     if null:
         fresh = not torch.is_grad_enabled() and y is not x
         factor = y.div_(x) if fresh and not nz else y / x
         factor = (factor.nan_to_num_ if fresh else factor.nan_to_num)(nan=slope, posinf=0.0, neginf=0.0)
     else:
-        near = x.abs() < _NEAR
+        near = x.abs() < _NEAR if smooth else x == 0  # a root has no Taylor series at 0
         factor = torch.where(near, slope + curve * x / 2, (y - at_zero) / torch.where(near, torch.ones_like(x), x))
     if nz:
         factor = torch.where(y == 0, nonzero(y) / nonzero(x), factor)
@@ -49,13 +49,14 @@ def secant(step: ChainStep, s: Tensor, nz: bool) -> Tensor:
 
 
 class Expansion(NamedTuple):
-    """`h'(0)`, `h''(0)` and `h(0)`, and whether the last is finite, and 0."""
+    """`h'(0)`, `h''(0)` and `h(0)`; whether the last is finite, and 0; whether both derivatives are finite."""
 
     slope: float
     curve: float
     value: Tensor
     finite: bool
     null: bool
+    smooth: bool
 
 
 def _taylor(step: ChainStep, dtype: torch.dtype, device: torch.device) -> Expansion:
@@ -88,9 +89,11 @@ def _expand(step: ChainStep, dtype: torch.dtype, device: torch.device) -> Expans
                     (curve,) = torch.autograd.grad(slope, zero)
         except RuntimeError:
             pass
-        s, c = (v if isfinite(v) else 0.0 for v in (float(slope.detach()), float(curve.detach())))
+        derivatives = float(slope.detach()), float(curve.detach())
+        s, c = (v if isfinite(v) else 0.0 for v in derivatives)
         value = y.detach() if y.numel() > 1 else y.detach().reshape(())
-        return Expansion(s, c, value, bool(torch.isfinite(value).all()), bool((value == 0).all()))
+        finite, null = bool(torch.isfinite(value).all()), bool((value == 0).all())
+        return Expansion(s, c, value, finite, null, all(map(isfinite, derivatives)))
 
 
 def finite_at_zero(step: ChainStep, s: Tensor) -> bool:
@@ -104,6 +107,6 @@ def secant_of(function: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
         zero = torch.zeros_like(s, requires_grad=True)
         at_zero = function(zero)
         (slope,) = torch.autograd.grad(at_zero.sum(), zero)
-    near = s.abs() < _NEAR
+    near = torch.where(torch.isfinite(slope), s.abs() < _NEAR, s == 0)
     rise = (function(s) - at_zero.detach()) / torch.where(near, torch.ones_like(s), s)
     return torch.where(near, slope, rise).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
