@@ -290,6 +290,10 @@ PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
         lambda t: torch.addcmul(torch.zeros((), dtype=D), t, t.log_softmax(-1)),
         lambda t: t * t.log_softmax(-1),
     ),
+    "addcmul of an activation with itself": (
+        lambda t: F.softplus(torch.addcmul(torch.zeros((), dtype=D), F.softplus(t), F.softplus(t))),
+        lambda t: F.softplus(F.softplus(t) * F.softplus(t)),
+    ),
     "addcmul, all of it live": (lambda t: torch.addcmul(t, t, turned(t), value=2), lambda t: t + t * turned(t) * 2),
     "addcmul with a constant": (lambda t: torch.addcmul(t, t.tanh(), THREES[:4]), lambda t: t + t.tanh() * THREES[:4]),
     "addcmul in place": (lambda t: (t + 0).addcmul_(t, turned(t)), lambda t: t + t * turned(t)),

@@ -219,14 +219,16 @@ def cumprod(call: Call, input: Tensor, dim: int, **kwargs: Any) -> Tensor:
 
 
 def addcmul(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
-    if call.zeros_carry and len(call.live) > 1:
+    both = is_live(tensor1) and is_live(tensor2)
+    found = chain(torch.mul, (tensor1, tensor2), {}) if both else None
+    alone = found is not None and not is_live(input) and input.ndim == 0  # one elementwise function, in any spelling
+    if call.zeros_carry and len(call.live) > 1 and not alone:
         return _as_sum(call, torch.mul, input, tensor1, tensor2, value)
-    if is_live(tensor1) and is_live(tensor2):
-        found = chain(torch.mul, (tensor1, tensor2), {})
+    if both:
         if found is not None:
             way = input + value * along(call, found, lambda: tensor1.detach() * tensor2.detach())
             y = grafted(call(*map(without_history, call.args), value=value), way)
-            if not is_live(input) and input.ndim == 0:  # one elementwise function, in any spelling
+            if alone:
                 affine = chain(lambda a, b: torch.addcmul(input, a, b, value=value), (tensor1, tensor2), {})
                 return y if affine is None else remembered(call, y, affine)
             return y
