@@ -43,6 +43,18 @@ class Done:
     reading: float = 0.0
     explaining: float = 0.0
 
+    def refuse(self, key: str, reason: str) -> None:
+        """Notes a sample that is not explained, and why."""
+        self.quarantined[key] = reason
+
+    def fill(self, name: str, places: Sequence[int], rows: Any) -> None:
+        """Writes rows of an array into their places."""
+        self.arrays[name][places] = rows
+
+    def chose(self, composite: str | None) -> None:
+        """Notes the composite that acted."""
+        self.composite = composite
+
 
 def specs_of(job: SampleJob) -> tuple[list[Spec], list[int], float]:
     """The arrays of a run, the shape of its inputs, and the seconds per sample, from the first sample that can be explained.
@@ -181,13 +193,13 @@ def _batch(
                 raise error
             bad |= found
     for n, reason in bad.items():
-        done.quarantined[job.source.keys[numbers[n]]] = reason
+        done.refuse(job.source.keys[numbers[n]], reason)
     if not results:
         return
-    done.composite = job.composite_of(results)
+    done.chose(job.composite_of(results))
     kept = [n for n in range(len(items)) if n not in bad]
     for name, rows in job.rows(results).items():
-        done.arrays[name][[places[n] for n in kept]] = rows[kept]
+        done.fill(name, [places[n] for n in kept], rows[kept])
 
 
 def _alone(job: SampleJob, item: Item, number: int) -> str | None:

@@ -194,8 +194,7 @@ def _same_source(store: Store, source: Source) -> None:
             "removed, or put between. Explain it into another folder."
         )
     if len(source) > known:
-        store.about["keys_sha256"] = source.digest(len(source))
-        store.grow(len(source))
+        store.grow(len(source), source.digest(len(source)))
 
 
 def _unit_size(specs: list[Spec], seconds: float, batch: int, held: int) -> int:

@@ -214,8 +214,9 @@ class Store:
         """Forgets the arrays that are open: they may have grown."""
         self._open.clear()
 
-    def grow(self, length: int) -> None:
-        """Adds units for new samples of the source."""
+    def grow(self, length: int, digest: str) -> None:
+        """Adds units for new samples of the source, whose keys have this digest now."""
+        self.about["keys_sha256"] = digest
         self.about["lengths"].append(length - sum(self.about["lengths"]))
         make_arrays(self.folder, self.specs, self.size, len(self.units()))
         atomic.write(self.folder / RUN, _text(self.about))

@@ -20,6 +20,14 @@ class PassCounts:
     forwards: int = 0
     backwards: int = 0
 
+    def forward(self, rows: int) -> None:
+        """Counts samples that went forward."""
+        self.forwards += rows
+
+    def backward(self, rows: int) -> None:
+        """Counts samples that went backward."""
+        self.backwards += rows
+
 
 @contextmanager
 def counted(model: Any) -> Iterator[PassCounts]:
@@ -32,19 +40,15 @@ def counted(model: Any) -> Iterator[PassCounts]:
     def after(module: nn.Module, args: Any, output: Any) -> None:
         tensors = [leaf for _, leaf in leaves(output) if isinstance(leaf, Tensor)]
         rows = tensors[0].shape[0] if tensors and tensors[0].ndim else 1
-        passes.forwards += rows
+        passes.forward(rows)
         for tensor in tensors[:1]:
             if tensor.requires_grad and isinstance(tensor.grad_fn, Unhooked):
-                passes.backwards += rows  # an explanation of ours, which calls no hooks of the model's gradients
+                passes.backward(rows)  # an explanation of ours, which calls no hooks of the model's gradients
             elif tensor.requires_grad:
-                tensor.register_hook(lambda grad, rows=rows: _back(passes, rows))
+                tensor.register_hook(lambda grad, rows=rows: passes.backward(rows))
 
     handle = model.register_forward_hook(after)
     try:
         yield passes
     finally:
         handle.remove()
-
-
-def _back(passes: PassCounts, rows: int) -> None:
-    passes.backwards += rows

@@ -62,6 +62,21 @@ class EvaluationJob:
     ticks: Any = None
     cautions: list[str] = field(default_factory=list)
 
+    def describe(self, units: UnitMap) -> None:
+        """Says what the units are, and how relevance is gathered there."""
+        self.said = f"{units.name}; relevance: {units.gathered}"
+
+    def replacing(self, part: Subject, whole: Any) -> list[Replacement]:
+        """The replacements, made of the first samples."""
+        if self.replacements is None:
+            needed = any(metric.replaces for metric in self.metrics)
+            self.replacements = replacements_of(self.replace, part, whole) if needed else []
+        return self.replacements
+
+    def caution(self, said: Sequence[str]) -> None:
+        """Keeps warnings, each once."""
+        self.cautions += [caution for caution in said if caution not in self.cautions]
+
 
 @public("relprop.evaluate")
 def evaluate(
@@ -157,22 +172,20 @@ def _chunk(
     """Maps and metrics of some samples."""
     main = part.main
     size = BatchSize(job.batch_size or usual_size(main))
-    job.said = f"{units.name}; relevance: {units.gathered}"
+    job.describe(units)
     part.measure(size)
-    if job.replacements is None:
-        needed = any(metric.replaces for metric in job.metrics)
-        job.replacements = replacements_of(job.replace, part, whole) if needed else []
+    replacements = job.replacing(part, whole)
     keys = _keys(job, part, units)
     maps = [_map(job, part, each, keys, start, size) for each in job.methods]
     relevance = torch.stack([units.gather(one) for one in maps])
-    work = SampleWork(part, units, job.methods, maps, relevance, job.replacements, truth, job.seed, size)
-    for each in job.replacements:
+    work = SampleWork(part, units, job.methods, maps, relevance, replacements, truth, job.seed, size)
+    for each in replacements:
         each.check(part)
     for metric in job.metrics:
         metric.check(work)
     stream = Stream(part, units, size, job.seed, keys, job.journal, job.ticks)
     columns = run(work, job.metrics, stream)
-    job.cautions += [caution for caution in work.cautions if caution not in job.cautions]
+    job.caution(work.cautions)
     return work, columns
 
 
@@ -227,9 +240,7 @@ def _map(job: EvaluationJob, part: Subject, each: Method, keys: Sequence[bytes],
     for n in samples:
         if (kept := job.journal.map(names[n])) is not None:
             rows[n] = kept[0].to(part.main.device)
-            each.forwards += kept[1]["forwards"]
-            each.backwards += kept[1]["backwards"]
-            each.explained += 1
+            each.recall(kept[1]["forwards"], kept[1]["backwards"])
     for first in range(0, len(samples), size.rows):
         missing = [n for n in samples[first : first + size.rows] if n not in rows]
         if missing:

@@ -47,6 +47,16 @@ class Method:
     explained: int = 0
     draws: bool | None = None
 
+    def rename(self, name: str) -> None:
+        """Takes another name."""
+        self.name = name
+
+    def recall(self, forwards: int, backwards: int) -> None:
+        """Counts one sample whose map is kept from an earlier time, with what it took then."""
+        self.forwards += forwards
+        self.backwards += backwards
+        self.explained += 1
+
     @property
     def free(self) -> bool:
         """Whether it knows nothing of the model."""
@@ -229,7 +239,7 @@ def methods_of(given: Any, free: Sequence[str]) -> list[Method]:
     for each in found:
         names[each.name] = names.get(each.name, 0) + 1
         if names[each.name] > 1:
-            each.name = f"{each.name} {names[each.name]}"
+            each.rename(f"{each.name} {names[each.name]}")
     return found
 
 

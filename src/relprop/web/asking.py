@@ -37,7 +37,7 @@ def compared(subject: PageSubject, inputs: Tensor, settings: PageSettings, chose
         wanted = [target, settings.against, Contrast(target, settings.against)]
     found = compare(loaded.model, inputs, wanted, composites, labels=loaded.labels, ledger=True)
     if "auto" in composites:
-        subject.resolved["auto"] = found[0, list(composites).index("auto")].composite.name
+        subject.resolve(found[0, list(composites).index("auto")].composite.name)
     return found
 
 

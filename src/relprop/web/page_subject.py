@@ -54,8 +54,12 @@ class PageSubject:
     def auto(self, inputs: Any) -> str:
         """The name of the composite that "auto" stands for."""
         if "auto" not in self.resolved:
-            self.resolved["auto"] = survey(self.loaded.model, inputs, "auto").composite.name
+            self.resolve(survey(self.loaded.model, inputs, "auto").composite.name)
         return self.resolved["auto"]
+
+    def resolve(self, name: str) -> None:
+        """Notes the composite that "auto" stands for."""
+        self.resolved["auto"] = name
 
 
 @dataclass(frozen=True)

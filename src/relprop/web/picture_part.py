@@ -158,7 +158,7 @@ class PictureFields(NetworkPart):
     def _new(self, request: Any, paths: Sequence[Path], fields: Sequence[Any]) -> Any:
         session = self.desk.sessions.of(str(request.session_hash))
         session.files.update(paths)
-        session.given[self.part] = limits.several(paths, self.desk.limits)
+        session.ask(self.part, limits.several(paths, self.desk.limits))
         return self._answer(request, self.asked.settings(fields).changed(target=None, against=None, example=None))
 
     def new_example(self, *fields: Any, event: Any, request: Any) -> Any:
@@ -169,7 +169,7 @@ class PictureFields(NetworkPart):
         return (shown, None, *self._answer(request, settings))
 
     def _example(self, request: Any, number: int) -> Image.Image:
-        self.desk.sessions.of(str(request.session_hash)).given[self.part] = [self.examples[number]]
+        self.desk.sessions.of(str(request.session_hash)).ask(self.part, [self.examples[number]])
         return self.examples[number][1]
 
     def other_class(self, number: Any, *fields: Any, request: Any) -> Any:
@@ -199,7 +199,8 @@ class PictureFields(NetworkPart):
             return found, styled(drawn.maps_html(found, found.settings))
 
         answer, maps = self.desk.work.do(name, asked)
-        session.answers[self.part], shown = answer, answer.settings
+        shown = answer.settings
+        session.keep(self.part, answer)
         return (
             maps, self.of_classes(answer), *self.asked.shown(shown), styled(_DRAW),
             *self.kept.shown(self._source(answer, shown), shown),
@@ -216,7 +217,8 @@ class PictureFields(NetworkPart):
             return (styled(_HINT), *self.kept.empty())
         asked = self.asked.settings(fields)
         settings = answer.settings.changed(strength=asked.strength, smooth=asked.smooth, percentile=asked.percentile)
-        answer = session.answers[self.part] = controls.changed(answer, settings=settings)
+        answer = controls.changed(answer, settings=settings)
+        session.keep(self.part, answer)
         return (styled(drawn.maps_html(answer, settings)), *self.kept.shown(self._source(answer, settings), settings))
 
     def rectangle(self, event: Any, request: Any) -> Any:

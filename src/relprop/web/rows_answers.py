@@ -97,8 +97,8 @@ def ask(subject: PageSubject, file: NumbersFile, settings: PageSettings, bounds:
     first = found[0, 0]
     if form == "rows" and file.columns and len(file.columns) == first.values[0].numel():
         for line in found.results:
-            for each in line:
-                each.names = list(file.columns)
+            line[:] = [replace(each, names=list(file.columns)) for each in line]
+        first = found[0, 0]
     one = len(found.columns) == len(found.results) == 1
     answer = RowsAnswer(
         file, form, row, settings.changed(target=class_number(first.target), row=row), tuple(chosen),
@@ -215,8 +215,7 @@ def ask_all(subject: PageSubject, file: NumbersFile, settings: PageSettings, bou
             subject.loaded.model, every, settings.target, composite=chosen.composite, labels=subject.labels, batch_size=64
         )  # fmt: skip
     names = list(file.columns) or [f"feature {n}" for n in range(every.shape[1])]
-    R.names = names
-    S = R.summary()
+    S = replace(R, names=names).summary()
     lines = [*_start(subject, file), "", "R = relprop.attribute("]
     lines += [
         f"    loaded.model, inputs, {settings.target}, composite={chosen.source}, labels=loaded.labels, batch_size=64"

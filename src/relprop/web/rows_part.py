@@ -159,7 +159,7 @@ class RowsFields(NetworkPart):
             if without is None:
                 raise
             given = self._read(path, None, None)
-        session.given[self.part] = given
+        session.ask(self.part, given)
         return self._whole(request, self._settings(form, fields, target=None, against=None, row=None))
 
     def _read(self, path: Path, example: int | None, without: tuple[str, ...] | None) -> AskedFile:
@@ -176,7 +176,7 @@ class RowsFields(NetworkPart):
     def _choose(self, request: Any, number: int, without: tuple[str, ...] | None) -> None:
         example = replace(self.examples[number], example=number)
         given = example if without is None else self._read(example.path, number, without)
-        self.desk.sessions.of(str(request.session_hash)).given[self.part] = given
+        self.desk.sessions.of(str(request.session_hash)).ask(self.part, given)
 
     def other_form(self, form: Any, *fields: Any, request: Any) -> Any:
         """Reads the same file in another form."""
@@ -190,7 +190,7 @@ class RowsFields(NetworkPart):
         if given.file.ending != ".csv":
             raise InputError("columns are left out of a table (.csv).")
         found = self._read(given.path, given.example, tuple(str(each) for each in without or ()))
-        self.desk.sessions.of(str(request.session_hash)).given[self.part] = found
+        self.desk.sessions.of(str(request.session_hash)).ask(self.part, found)
         return self._whole(request, self._settings(form, fields, target=None, against=None, row=None))
 
     def _given(self, request: Any) -> AskedFile:
@@ -244,7 +244,7 @@ class RowsFields(NetworkPart):
         name, given = str(request.session_hash), self._given(request)
         settings = settings.changed(example=given.example, without=given.without)
         answer = self.desk.work.do(name, lambda: self._ask(given.file, settings))
-        self.desk.sessions.of(name).answers[self.part] = answer
+        self.desk.sessions.of(name).keep(self.part, answer)
         return (
             styled(rows_answers.answer_html(answer)), self.of_classes(answer), *self.asked.shown(answer.settings),
             *self.kept.shown(answer.code, answer.settings),
@@ -263,7 +263,7 @@ class RowsFields(NetworkPart):
         found = self.desk.work.do(
             name, lambda: rows_answers.ask_all(self.subject, file, settings, self.desk.limits)
         )  # fmt: skip
-        self.desk.sessions.of(name).answers[self.part_all] = found
+        self.desk.sessions.of(name).keep(self.part_all, found)
         shown = self.kept_all.shown(found.code, PageSettings())
         return (styled(rows_answers.all_rows_html(found)), gradio().update(visible=True), *shown)
 
@@ -272,7 +272,7 @@ class RowsFields(NetworkPart):
         settings = PageSettings.of_link(self.desk.asked(query))
         fields = (settings.form, *self.asked.restored(settings))
         if settings.example is None or settings.example >= len(self.examples):
-            self.desk.sessions.of(str(request.session_hash)).given[f"{self.part} without"] = settings.without
+            self.desk.sessions.of(str(request.session_hash)).ask(f"{self.part} without", settings.without)
             return (*fields, *[gradio().skip()] * (len(self.lists) + len(self.outputs)))
         self._choose(request, settings.example, settings.without)
         return (*fields, *self._whole(request, settings))

@@ -220,7 +220,7 @@ class RunFields:
         return (styled(shown), *self.kept.shown(code, asked))
 
     def _keep(self, request: Any, view: str, answer: RunAnswer) -> None:
-        self.desk.sessions.of(str(request.session_hash)).answers[self.desk.own(f"run-{view}")] = answer
+        self.desk.sessions.of(str(request.session_hash)).keep(self.desk.own(f"run-{view}"), answer)
 
     def found(self, *fields: Any, request: Any) -> Any:
         """The clusters of a class."""

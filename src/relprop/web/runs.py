@@ -72,6 +72,10 @@ class BrowsedRun:
         self._table: np.ndarray | None = None
         self._strategies: dict[tuple[Any, ...], Spray] = {}
 
+    def name_classes(self, labels: Sequence[str] | None) -> None:
+        """Takes these names of classes."""
+        self.labels = labels
+
     @property
     def name(self) -> str:
         """The name of its folder, which is all that visitors learn of where it is."""
@@ -134,8 +138,7 @@ class BrowsedRun:
             InputError: there is no such sample, or no map of it was kept.
         """
         found = self.run[self.key(sample)].relevance()
-        found.labels = list(self.labels) if self.labels is not None else None
-        return found
+        return replace(found, labels=list(self.labels) if self.labels is not None else None)
 
     def spray(self, asked: RunSettings) -> Spray:
         """The clusters of each class. They are sought once for all visitors, as long as the run does not grow.

@@ -95,7 +95,7 @@ def _share_labels(found: Sequence[Any]) -> None:
     known = {each.name: each.labels for each in found if isinstance(each, PageSubject)}
     for each in found:
         if isinstance(each, BrowsedRun) and each.labels is None:
-            each.labels = known.get(each.model)
+            each.name_classes(known.get(each.model))
 
 
 def _loaded(load: Callable[[], Any]) -> Any:

@@ -31,6 +31,18 @@ class Session:
     files: set[Path] = field(default_factory=set)
     used: float = 0.0
 
+    def use(self, now: float) -> None:
+        """Notes that it is used now."""
+        self.used = now
+
+    def ask(self, part: str, given: Any) -> None:
+        """Keeps what a part of the page is asked about."""
+        self.given[part] = given
+
+    def keep(self, part: str, answer: Any) -> None:
+        """Keeps what a part of the page answered."""
+        self.answers[part] = answer
+
 
 class Sessions:
     """The sessions of all visitors, by the names that their browsers drew. They live in memory only."""
@@ -50,7 +62,7 @@ class Sessions:
             for old in [key for key, each in self._all.items() if now - each.used > self._limits.idle]:
                 _delete(self._all.pop(old))
             session = self._all.setdefault(name, Session())
-            session.used = now
+            session.use(now)
             self._all.move_to_end(name)
             while len(self._all) > self._limits.sessions:
                 _delete(self._all.popitem(last=False)[1])

@@ -215,7 +215,7 @@ class TextFields:
         session = self.desk.sessions.of(name)
         if whole is not None:  # the tokens of the whole text stay to be chosen
             answer = controls.changed(answer, text=whole.text, pieces=whole.pieces)
-        session.answers[self.part] = answer
+        session.keep(self.part, answer)
         tokens = "" if self.classes or wish.generate or not answer.pieces else texts.tokens_html(answer.pieces)
         return (
             styled(_likely(answer)), styled(texts.maps_html(answer, wish.words)), styled(tokens),

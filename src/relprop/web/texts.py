@@ -130,7 +130,7 @@ def _columns(subject: PageSubject, text: str, wish: TextRequest) -> list[MapColu
     changed = wish.gamma is not None or wish.first != "composite"
     if "auto" in wish.composites and changed and "auto" not in subject.resolved:
         loaded = subject.loaded
-        subject.resolved["auto"] = explain_text(loaded.model, loaded.tokenizer, text).composite.name
+        subject.resolve(explain_text(loaded.model, loaded.tokenizer, text).composite.name)
     return columns(wish.rules, subject, None)
 
 

@@ -114,9 +114,9 @@ class _Copying(nn.Module):
             for weight in self.parameters():
                 weight.zero_()
             self.query.bias.fill_(_OPEN)
-            self.key.weight[0, 0] = 1.0  # the flag
-            self.value.weight[0, 1:] = 1.0
-            self.head.weight[0, 0] = 1.0
+            self.key.weight[0, 0].fill_(1.0)  # the flag
+            self.value.weight[0, 1:].fill_(1.0)
+            self.head.weight[0, 0].fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         scores = self.query(x[:, :1]) @ self.key(x).transpose(1, 2)
