@@ -142,7 +142,7 @@ LIBRARIES = {
     "loading/hub.py: transformers.dynamic_module_utils.TIME_OUT_REMOTE_CODE", "loading/models.py: sys.stdin",
     "loading/network.py: tokenizer.pad_token", "torch_private/modules.py: copy.__dict__",
     "torch_private/recorded.py: torch.compiler._is_compiling_flag", "torch_private/saved.py: saved.tensor",
-    "web/gradio_here.py: os.environ", "web/server.py: blocks.has_launched", "web/server.py: self._server.should_exit",
+    "web/gradio_here.py: os.environ", "web/server.py: blocks.has_launched", "web/server.py: blocks.state_session_capacity", "web/server.py: self._server.should_exit",
 }  # fmt: skip
 """Objects of Python, torch and other libraries that have no other way to be told something."""
 KNOWN = Known.of(FILES)

@@ -35,6 +35,13 @@ def live() -> int:
     return sum(isinstance(each, torch.Tensor) for each in gc.get_objects())
 
 
+def remembered() -> set[str]:
+    """The sessions of which Gradio keeps the values of fields."""
+    from gradio.state_holder import StateHolder
+
+    return {name for each in gc.get_objects() if isinstance(each, StateHolder) for name in each.session_data}
+
+
 def test_visitors_get_their_own_answers_and_wait_for_their_turn() -> None:
     given = [[web_pages.photograph(seed=10 * v + n) for n in range(2)] for v in range(8)]
     subject = web_pages.subject()
@@ -58,12 +65,14 @@ def test_what_a_visitor_leaves_is_deleted() -> None:
         with Visitor(address) as visitor:
             ask(visitor, 1)
         _until(lambda: not files())
-        before = live()
+        before, names = live(), set()
         for _ in range(3):
             with Visitor(address) as visitor:
                 assert not any(reply.error for reply in ask(visitor, 6))
-                assert files()
+                assert files() and visitor.session in remembered()
+                names.add(visitor.session)
         _until(lambda: not files())
+        _until(lambda: not names & remembered())
         _until(lambda: live() <= before)
 
 

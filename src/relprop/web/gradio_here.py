@@ -43,6 +43,15 @@ def gradio() -> Any:
             gc.enable()
 
 
+def forget_session(blocks: Any, session: str) -> None:
+    """Deletes what Gradio keeps of a visitor who left: the values of all fields, which it would keep for an hour."""
+    holder = getattr(blocks, "state_holder", None)
+    if holder is not None:
+        with holder.lock:
+            holder.session_data.pop(session, None)
+            holder.time_last_used.pop(session, None)
+
+
 def upload_folder() -> Path:
     """The folder of what visitors upload, whose name cannot be guessed. Only this user may read it."""
     if "GRADIO_TEMP_DIR" not in os.environ:

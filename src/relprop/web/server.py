@@ -15,7 +15,7 @@ from relprop.loading.samples import PICTURES
 from relprop.rendering import html
 from relprop.web import run_part, scripts
 from relprop.web.answering import Desk, answered, said, tab_of
-from relprop.web.gradio_here import gradio, upload_folder
+from relprop.web.gradio_here import forget_session, gradio, upload_folder
 from relprop.web.guard import Guard, Rules
 from relprop.web.limits import Limits
 from relprop.web.page import add
@@ -74,7 +74,9 @@ def made(
                 return gr.Tabs(selected=tab) if 0 < tab < len(found) else gr.skip()
 
             blocks.load(answered(chosen), query, tabs, js=scripts.QUERY, api_visibility="private")
+        blocks.unload(answered(lambda request: forget_session(blocks, str(request.session_hash))))
     blocks.queue(max_size=desk.limits.waiting)
+    blocks.state_session_capacity = desk.limits.sessions
     return blocks
 
 
