@@ -59,6 +59,7 @@ def test_a_sample_alone_is_a_sample_among_others(name: str, rule: str) -> None:
     each = [relprop.attribute(model, one[None], 1, composite=RULES[rule]) for one in x]
     close(R.values, torch.cat([one.values for one in each]))
     close(R.residual, torch.cat([one.residual for one in each]))
+    assert torch.equal(R.output, model(x).detach())  # of all samples together, to the last bit
     assert not R.notices
 
 

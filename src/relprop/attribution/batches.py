@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -84,11 +85,15 @@ def one_by_one(
         why = "forward_args or forward_kwargs hold a tensor with a row for each sample"
     else:
         try:
-            if len(together) == len(targets):
-                alone = _explained(whole, inputs, targets, seed, slice(0, 1), count)
-                if all(_agree(one, every) for one, every in zip(alone, together, strict=True)):
-                    return together
-            return in_batches(whole, inputs, targets, seed, 1, False)
+            if len(together) != len(targets):
+                return in_batches(whole, inputs, targets, seed, 1, False)
+            alone = _explained(whole, inputs, targets, seed, slice(0, 1), count)
+            if all(_agree(one, every) for one, every in zip(alone, together, strict=True)):
+                return together
+            found = zip(in_batches(whole, inputs, targets, seed, 1, False), together, strict=True)
+            return [
+                replace(one, output=every.output, score=every.score) for one, every in found
+            ]  # the model's own numbers
         except (RuntimeError, ValueError, IndexError) as error:
             why = f"the model raises for one sample: {str(error).splitlines()[0]}"
     for result in together:

@@ -146,7 +146,7 @@ def _levels(t: Tensor) -> Iterator[Origin]:
     """The origins of a live tensor: itself unless a chain made it, that chain's start, and on through affine chains."""
     own = note_of(t)
     note, moved = chained(own)
-    if note is None or note.chain is None or note.chain.step.affine or not stay(moved):
+    if note is None or note.chain is None or note.chain.step.affine or not stay(moved) or _stale(note.chain):
         yield Origin(t, SOURCE, (), own)
     step: Any = SOURCE
     moves: tuple[Move, ...] = ()
@@ -160,6 +160,11 @@ def _levels(t: Tensor) -> Iterator[Origin]:
         note, moved = chained(known.note)
         if note is not None and note.chain is not None and not note.chain.step.affine:
             return
+
+
+def _stale(known: Chain) -> bool:
+    """Whether the source of a chain was written into since: then what it made stands for itself."""
+    return known.source is not None and known.source._version != known.version
 
 
 def chain(
