@@ -210,9 +210,12 @@ def attribute_each(
     own = members(model)
     inputs, chosen = admit(model, inputs, composite, own=own, later=True)
     against = _admitted(model, inputs, against, chosen, settings, through, weights)
-    plan = Plan.of(model, settings, chosen, 1 if weights else targets_at_once, splices_of(model, splices))
-    made = None if each is None else Conditions.of(model, each, parts_of(plan.splices))
-    plan = plan.given(forward_args, forward_kwargs, against=against, weights=weights, members=own, through=made)
+    spliced = splices_of(model, splices)
+    made = None if each is None else Conditions.of(model, each, parts_of(spliced))
+    plan = Plan.of(
+        model, settings, chosen, 1 if weights else targets_at_once, spliced, args=tuple(forward_args),
+        kwargs=dict(forward_kwargs or {}), against=against, weights=weights, members=own, through=made,
+    )  # fmt: skip
 
     def whole(part: Any, some: Sequence[Any], start: Any, rows: Any = None) -> list[Relevance]:
         return _explained(model, part, some, start, plan if rows is None else plan.part(*rows))

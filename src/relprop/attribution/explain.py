@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -112,7 +111,14 @@ def _explain(
 
 def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
-    last = cache(lambda: find(job.again, devices_of(job.inputs)))
+    ends: list[Any] = []
+
+    def last() -> Any:
+        """The softmax or sigmoid in which the model ends, looked for once if at all."""
+        if not ends:
+            ends.append(find(job.again, devices_of(job.inputs)))
+        return ends[0]
+
     other = None
     if job.plan.against is not None:
         again = ForwardJob.of(

@@ -105,8 +105,9 @@ class Plan:
         composite: Composite | None,
         at_once: int = 1,
         splices: dict[str, Splice] | None = None,
+        **others: Any,
     ) -> Plan:
-        """The plan for a model, without further arguments.
+        """The plan for a model, with other attributes as they are given.
 
         Raises:
             InputError: the model has no such layers, or no blocks.
@@ -121,6 +122,7 @@ class Plan:
             labels=settings.labels if settings.labels is not None else known_labels(model),
             at_once=1 if alone else at_once,
             splices=splices or {},
+            **others,
         )
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **others: Any) -> Plan:
