@@ -111,3 +111,37 @@ def test_rows_that_exchange_relevance_are_not_taken_apart() -> None:
     neighbours = torch.rand(N, N, dtype=D)
     R = relprop.attribute(lambda x: layer(neighbours @ x), x, 1, composite=RULES["relative"])
     assert "not independent samples" in R.notices[0]
+
+
+def test_one_sample_with_experts_of_its_own_does_not_speak_for_the_others() -> None:
+    """Its map is the same alone and among others; those that share an expert must not get the deviation of single tokens."""
+    first, second, third = (nn.Linear(C, 4, dtype=D) for _ in range(3))
+    head = nn.Linear(4, 3, dtype=D)
+
+    def model(x: Tensor) -> Tensor:
+        found = x.new_zeros(*x.shape[:2], 4)
+        choice = x[..., 0].detach().round()
+        for n, expert in enumerate((first, second, third)):
+            found[choice == n] = expert(x[choice == n])
+        return head(torch.relu(found).mean(1))
+
+    x = torch.randn(3, 2, C, dtype=D)
+    x[..., 0] = torch.tensor([[0.0, 1.0], [2.0, 2.0], [2.0, 2.0]])
+    R = relprop.attribute(model, x, 1, composite=RULES["relative"])
+    close(
+        R.values, torch.cat([relprop.attribute(model, one[None], 1, composite=RULES["relative"]).values for one in x])
+    )
+
+
+def test_targets_with_and_without_the_final_softmax_come_along() -> None:
+    inner, x = network(LAYOUTS["time first"]), torch.randn(N, T, C, dtype=D)
+
+    def model(x: Tensor) -> Tensor:
+        return inner(x).softmax(-1)
+
+    targets = [relprop.Logit(1), 2, relprop.Logit(0)]
+    found = relprop.attribute_each(model, x, targets, composite=RULES["relative"])
+    assert len(found) == 3
+    for target, R in zip(targets, found, strict=True):
+        alone = [relprop.attribute(model, one[None], target, composite=RULES["relative"]).values for one in x]
+        close(R.values, torch.cat(alone))

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.attribution.books import same_up_to_rounding
 from relprop.errors import InputError
 from relprop.results.contrast import target_at, targets_of
 from relprop.results.ledger import Ledger
@@ -38,11 +37,11 @@ def in_batches(
             raise InputError("progress=True needs tqdm: pip install relprop[progress].") from None
         starts = tqdm(starts, desc="relprop", unit="batch")
 
-    parts = [_explained(whole, inputs, targets, seed, slice(at, min(at + size, count)), count) for at in starts]
+    parts = [_some(whole, inputs, targets, seed, slice(at, min(at + size, count)), count) for at in starts]
     return [_joined(list(of_one)) for of_one in zip(*parts, strict=True)]
 
 
-def _explained(whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, rows: slice, count: int) -> list[Relevance]:
+def _some(whole: Any, inputs: Any, targets: Sequence[Any], seed: Any, rows: slice, count: int) -> list[Relevance]:
     """The results of some of `count` samples."""
 
     def cut(value: Any) -> Any:
@@ -66,8 +65,7 @@ def one_by_one(
 ) -> list[Relevance]:
     """The results where it is not known along which axis of a layer samples lie, and a rule has to know it.
 
-    The first sample is explained alone. If that gives what it got together with the others, so do they; else each is
-    explained alone.
+    No sample speaks for the others: in a mixture of experts, one may have experts of its own.
 
     Args:
         whole: as in `in_batches`.
@@ -85,26 +83,16 @@ def one_by_one(
         why = "forward_args or forward_kwargs hold a tensor with a row for each sample"
     else:
         try:
-            if len(together) != len(targets):
-                return in_batches(whole, inputs, targets, seed, 1, False)
-            alone = _explained(whole, inputs, targets, seed, slice(0, 1), count)
-            if all(_agree(one, every) for one, every in zip(alone, together, strict=True)):
-                return together
-            found = zip(in_batches(whole, inputs, targets, seed, 1, False), together, strict=True)
-            return [
-                replace(one, output=every.output, score=every.score) for one, every in found
-            ]  # the model's own numbers
+            alone = in_batches(whole, inputs, targets, seed, 1, False)
         except (RuntimeError, ValueError, IndexError) as error:
             why = f"the model raises for one sample: {str(error).splitlines()[0]}"
+        else:
+            # the model's own numbers, to the last bit, are those of all samples
+            pairs = zip(alone, together, strict=True)
+            return [replace(one, output=every.output, score=every.score) for one, every in pairs]
     for result in together:
         result.notices.append(LOST.format(why=why))
     return together
-
-
-def _agree(alone: Relevance, together: Relevance) -> bool:
-    """Whether the first sample's relevance is that of the first sample alone, up to rounding."""
-    pairs = zip(leaves(alone.values), leaves(together.values), strict=True)
-    return all(same_up_to_rounding(a, b[:1]) for (_, a), (_, b) in pairs)
 
 
 def _joined(parts: list[Relevance]) -> Relevance:

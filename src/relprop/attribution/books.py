@@ -158,14 +158,9 @@ def _differs(one: Tensor, other: Tensor, factors: Tensor) -> bool:
     if not _has_rows(one, len(factors)):
         return False
     one, other = one.reshape(len(one), -1), other.reshape(len(one), -1)
-    return not same_up_to_rounding(one * factors.to(one)[:, None], other)
-
-
-def same_up_to_rounding(one: Tensor, other: Tensor) -> bool:
-    """Whether the relevance of each row is the same, up to what `_SAME` allows."""
-    one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
-    difference, size = (other - one).abs().sum(1), torch.maximum(one.abs().sum(1), other.abs().sum(1))
-    return not bool((difference > _SAME.get(one.dtype, 1e-4) * size).any())
+    expected = one * factors.to(one)[:, None]
+    difference, size = (other - expected).abs().sum(1), expected.abs().sum(1)
+    return bool((difference > _SAME.get(one.dtype, 1e-4) * torch.maximum(size, other.abs().sum(1))).any())
 
 
 def _multiplied(edges: Tensor | None, scaled: Tensor, factors: Tensor) -> bool:

@@ -61,13 +61,17 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
     if any(behind) and not all(behind) and plan.through is not None:
         raise InputError("with through=, the targets of one call are all Logits or none is.")
     if any(behind) and not all(behind):  # the model runs once with its final softmax, and once without it
-        parts = {
-            kind: iter(
-                explain(model, inputs, [t for t, b in zip(targets, behind, strict=True) if b == kind], seed, plan)
-            )
-            for kind in (False, True)
-        }
-        return [next(parts[kind]) for kind in behind]
+        parts, lost = {}, False
+        for kind in (False, True):
+            try:
+                some = [t for t, b in zip(targets, behind, strict=True) if b == kind]
+                parts[kind] = iter(explain(model, inputs, some, seed, plan))
+            except SamplesLost as found:
+                parts[kind], lost = iter(found.results), True
+        results = [next(parts[kind]) for kind in behind]
+        if lost:
+            raise SamplesLost(results)
+        return results
     try:
         return _explain(model, inputs, targets, seed, plan)
     except Overwritten:

@@ -93,9 +93,8 @@ class Propagation(TorchFunctionMode):
         if run.sites.journal.active and func in _BACKWARD:
             with self:  # the mode must see a checkpoint's recomputation
                 return _BACKWARD[func](*args, **kwargs)
-        inside = (
-            not torch.is_grad_enabled() and run.functions.note()
-        )  # what runs inside a custom function does not count
+        # what runs inside a custom function does not count
+        inside = not torch.is_grad_enabled() and run.functions.note()
         result = (func if inside or entry.handlers.answer is None else entry.handlers.answer)(*args, **kwargs)
         if run.inputs.ids:
             follow(run, func, False, args, kwargs, result)

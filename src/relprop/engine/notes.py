@@ -15,7 +15,6 @@ from relprop.torch_private.autograd_graph import leaf_of, notes_on
 
 NOTE_NAME = NOTE.name
 """The attribute of a note. What runs at every operand reads it directly: a call costs more than what it does."""
-"""The attribute of a note. What runs at every operand reads it directly: a call costs more than what it does."""
 
 
 class Note:
