@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from relprop.engine.call import Call
 from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
-from relprop.engine.door import operands, write_inside
+from relprop.engine.door import SIMPLE, operands, write_inside
 from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
@@ -62,12 +62,16 @@ class Propagation(TorchFunctionMode):
         if kwargs and kwargs.get("generator") is not None:
             run.chance.uses(kwargs["generator"])
         if entry is not None and entry.family == SILENT:
+            if (
+                entry.tests.query and torch.is_grad_enabled()
+            ):  # inside a custom function any operation shows its arguments
+                return func(*args, **kwargs)
             return self._silent(entry, func, args, kwargs)
         if run.trace.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
             run.trace.recorder.preserve(args[0])
         live: list[Tensor] = []
         given = operands(run, args, live)
-        if kwargs:
+        if kwargs and not SIMPLE.issuperset(map(type, kwargs.values())):
             options = kwargs.values()
             if (entered := operands(run, options, live)) is not options:
                 kwargs = dict(zip(kwargs, entered, strict=True))
@@ -231,7 +235,9 @@ class Propagation(TorchFunctionMode):
             adopt(run, result)
         elif result.requires_grad:
             note: Note | None = getattr(result, NOTE_NAME, None)
-            if note is None or note.run is not run:
+            if note is None:
+                setattr(result, NOTE_NAME, Note(run, result._version))
+            elif note.run is not run:
                 renew(run, result)
             else:
                 note.version = result._version
@@ -245,7 +251,7 @@ class Propagation(TorchFunctionMode):
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)
-        if written is not None and copies(entry, args, live, made):
+        if written is not None and entry.tests.overwrites is not None and copies(entry, args, live, made):
             carry(run, COPY, func, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
