@@ -49,7 +49,7 @@ def two_live(call: Call, a: Tensor, b: Tensor, *rest: Any, **kwargs: Any) -> Ten
 
 
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if is_live(weight):
+    if weight.requires_grad:
         return two_live(call, input, weight, bias) if is_live(input) else call()
     if bias is not None and bias.requires_grad:
         return with_live_bias(call, input, weight, bias) if is_live(input) else call()

@@ -12,7 +12,6 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.mode import steps_of
 from relprop.engine.registry import register
-from relprop.engine.tensors import is_live
 from relprop.operations.kernels import folds
 from relprop.operations.linear import linear as plain_linear
 from relprop.operations.sample_axes import of_layer
@@ -30,8 +29,6 @@ def linear_dynamic(call: Call, input: Tensor, packed: Any, *args: Any, **kwargs:
 
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """For weights of a tensor subclass that can be dequantised, such as torchao's."""
-    if type(weight) in _PLAIN and call.native and not (weight.requires_grad or is_live(bias)):
-        return call.natively()
     if type(weight) in _PLAIN or getattr(type(weight), "dequantize", Tensor.dequantize) is Tensor.dequantize:
         return plain_linear(call, input, weight, bias)
     value = call(input.detach(), weight, bias)
