@@ -187,3 +187,77 @@ def test_own_bounds_of_a_convolution_behind_a_view() -> None:
         for f in (plain, lambda x: NORM(F.conv2d(x, W2).flatten(2)))
     )
     close(other.values, one.values)
+
+
+class ScaledAndShifted(nn.Module):
+    """`c (w x) + b`, with `c` and `b` in the shape that `spread` gives them."""
+
+    def __init__(self, spread: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.spread = spread
+        self.w, self.c, self.b = nn.Parameter(W.clone()), nn.Parameter(BIAS.clone()), nn.Parameter(drawn(1, 3)[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.linear(x, self.w)
+        return h * self.spread(self.c, h) + self.spread(self.b, h)
+
+
+SPREAD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "expand_as": lambda c, h: c.expand_as(h),
+    "expand": lambda c, h: c.expand(h.shape),
+    "broadcast_to": lambda c, h: torch.broadcast_to(c, h.shape),
+    "broadcast_tensors": lambda c, h: torch.broadcast_tensors(c, h)[0],
+    "repeat": lambda c, h: c.repeat(len(h), 1),
+    "stack": lambda c, h: torch.stack([c] * len(h)),
+    "type_as": lambda c, h: c.type_as(h).expand(len(h), -1),
+    "to": lambda c, h: c.to(h).expand(len(h), -1),
+    "times ones": lambda c, h: c * torch.ones_like(h),
+    "plus zeros": lambda c, h: c + h.new_zeros(h.shape),
+    "times a number everywhere": lambda c, h: 2 * c * torch.full_like(h, 0.5),
+    "a new tensor": lambda c, h: torch.empty_like(h).copy_(c),
+    "an empty tensor, by rows": lambda c, h: torch.zeros(h.shape, dtype=h.dtype).index_fill_(0, torch.arange(len(h)), 0.0) + c,
+    "outer": lambda c, h: torch.outer(torch.ones(len(h), dtype=h.dtype), c),
+    "matmul": lambda c, h: torch.ones(len(h), 1, dtype=h.dtype) @ c[None],
+    "einsum": lambda c, h: torch.einsum("c,n->nc", c, h.new_ones(len(h))),
+    "where": lambda c, h: torch.where(torch.ones_like(h, dtype=torch.bool), c, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias", "epsilon_plus", "auto"])
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("form", SPREAD)
+def test_a_scale_and_a_bias_spread_over_the_samples_are_the_layers(form: str, samples: int, composite: str) -> None:
+    x = drawn(samples, 4)
+    plain, spread = (
+        relprop.attribute(ScaledAndShifted(how).eval(), x, 0, composite=composite).values
+        for how in (lambda c, h: c, SPREAD[form])
+    )
+    close(spread, plain)
+
+
+def chosen_by_number(h: Tensor) -> Tensor:
+    mask = torch.zeros_like(h)
+    for n in range(len(h)):
+        mask[n, int(h[n].argmax())] = 1.0
+    return mask
+
+
+def filled_by_number(h: Tensor) -> Tensor:
+    return torch.full_like(h, float(h.detach().abs().max())) / h.detach().abs().max() * chosen_by_number(h)
+
+
+@pytest.mark.filterwarnings("ignore::relprop.errors.RelpropWarning")  # the mask is cut off from the inputs
+@pytest.mark.parametrize("of_data", [chosen_by_number, filled_by_number])
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias"])
+def test_a_mask_that_the_inputs_choose_is_no_scale_of_the_layer(
+    of_data: Callable[[Tensor], Tensor], composite: str
+) -> None:
+    x = drawn(1, 4)
+    target = int(F.linear(x, W).argmax())
+    found, plain = (
+        relprop.attribute(
+            lambda x, m=m: F.linear(x, W) * m(F.linear(x, W)) + BIAS, x, target, composite=composite
+        ).values
+        for m in (of_data, lambda h: F.one_hot(h.argmax(1), 3).to(h))
+    )
+    close(found, plain)

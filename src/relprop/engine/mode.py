@@ -107,13 +107,8 @@ class Propagation(TorchFunctionMode):
             return result
         if run.writes.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
             expose(run, args[0], func)
-        if run.model.any_of_data:
-            for a in args:
-                if isinstance(a, Tensor) and run.model.depends(a):
-                    run.model.note_data(result)
-                    break
+        run.model.note_answer(func, args, kwargs, result)
         if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
-            run.model.note_data(result)
             if isinstance(result, Tensor):
                 if func in SHARES:
                     share(run, args[0])
@@ -166,6 +161,7 @@ class Propagation(TorchFunctionMode):
             ):
                 keep_plain(run, result)
             run.model.derive(result, (*args, *kwargs.values()), written)
+            run.model.note_fixed(func, args, kwargs, result)
             if run.model.any_signs and entry is not None and SAME in entry.traits and args:
                 keep_sign(result, args[0])
         if written is not None:
@@ -233,6 +229,8 @@ class Propagation(TorchFunctionMode):
             seen(written)
         if not isinstance(result, Tensor):
             adopt(run, result)
+            if entry.function is torch.broadcast_tensors:
+                run.model.note_broadcast(args, result)
         elif result.requires_grad:
             note: Note | None = getattr(result, NOTE_NAME, None)
             if note is None:
@@ -242,7 +240,7 @@ class Propagation(TorchFunctionMode):
             else:
                 note.version = result._version
         else:
-            run.model.note_data(result)
+            run.model.note_beside(func, args, result)
             if run.model.any_signs and SAME in entry.traits and args:
                 keep_sign(result, args[0])
             # a normaliser, or a constant by a rule, is not a break

@@ -12,6 +12,20 @@ from relprop.engine.members import Members, Standing, members
 from relprop.engine.tensors import WeakTensors
 from relprop.torch_private.calls import running_module
 
+_FIXED = frozenset({
+    torch.zeros, torch.ones, torch.eye, torch.empty, torch.zeros_like, torch.ones_like, torch.empty_like, Tensor.new_zeros,
+    Tensor.new_ones, Tensor.new_empty,
+})  # fmt: skip
+"""These make constants whose numbers are the same whatever the inputs are: they take a shape at most."""
+_FILLED = frozenset({torch.full, torch.full_like, Tensor.new_full, torch.arange, torch.linspace})
+"""These make constants of numbers that Python gives."""
+_NUMBERS = frozenset({
+    Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__float__, Tensor.__int__, Tensor.__index__,
+    Tensor.__complex__, Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero,
+})  # fmt: skip
+"""These hand numbers to Python, where nobody sees what becomes of them."""
+_AS = frozenset({Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.type_as, Tensor.to})
+"""Of the second operand these take the shape, dtype or device alone."""
 NOWHERE: Standing = ((), "")
 """The place of a module that is not part of the model."""
 
@@ -27,6 +41,7 @@ class ModelView:
         any_signs: whether a live tensor was compared with 0, which may make a mask by sign.
         returned: whether the model has returned its output, of which a target now computes the score.
         chosen: tensors that consist of entries of model constants, chosen by the inputs.
+        told: whether Python was told numbers that may depend on the inputs.
     """
 
     def __init__(self, model: Any, found: Members | None = None) -> None:
@@ -34,7 +49,7 @@ class ModelView:
         self.constants = WeakTensors()
         self.of_data = WeakTensors()
         self.any_of_data = self.any_signs = False
-        self.returned = False
+        self.returned = self.told = False
         self.chosen = WeakTensors()
         self._buffers: set[int] | None = None
         self.standing = (members(model) if found is None else found).standing
@@ -90,6 +105,41 @@ class ModelView:
                 self.of_data.add(t)
                 self.any_of_data = True
 
+    def note_answer(self, function: Any, args: tuple, kwargs: dict, result: Any) -> None:
+        """Notes of what an operation without relevance returned whether it depends on the inputs."""
+        if self.note_fixed(function, args, kwargs, result):
+            return
+        if function in _NUMBERS and args:
+            self.told = self.told or not isinstance(args[0], Tensor) or not self.owns(args[0])
+        for n, a in enumerate(args):
+            live = n == 0 and isinstance(a, Tensor) and a.requires_grad and result is not a
+            if live or (self.any_of_data and isinstance(a, Tensor) and self.depends(a)):
+                self.note_data(result)
+                return
+
+    def note_fixed(self, function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
+        """Notes a new constant whose numbers are the same whatever the inputs are; False if they may not be."""
+        if function not in _FIXED and (function not in _FILLED or self.told):
+            return False
+        given = [a for a in (*args[1:], *kwargs.values()) if isinstance(a, Tensor)]
+        if not isinstance(result, Tensor) or result.requires_grad or not all(map(self.owns, given)):
+            return False
+        self.note_constant(result)
+        return True
+
+    def note_beside(self, function: Any, args: tuple, result: Any) -> None:
+        """Notes a constant that an operation with a live operand returned: it depends on it, or takes only its shape."""
+        if function in _AS and not args[0].requires_grad:
+            self.derive(result, args[:1], None)
+        else:
+            self.note_data(result)
+
+    def note_broadcast(self, operands: Iterable[Any], results: Any) -> None:
+        """Notes the constants among tensors that were broadcast with a live one."""
+        for operand, result in zip(operands, results, strict=False):
+            if isinstance(result, Tensor) and not result.requires_grad:
+                self.derive(result, (operand,), None)
+
     def note_sign(self) -> None:
         """Notes that a live tensor was compared with 0."""
         self.any_signs = True
@@ -101,7 +151,7 @@ class ModelView:
             for t in a if isinstance(a, (list, tuple)) else (a,):
                 if isinstance(t, Tensor):
                     given.append(t)
-        owned = bool(given) and all(self.owns(t) for t in given)
+        owned = bool(given) and all(self.owns(t) for t in given) and not (self.told and written is not None)
         if owned and isinstance(result, Tensor):
             self.note_constant(result)
         if self.any_of_data and any(self.depends(t) for t in given):
