@@ -261,3 +261,85 @@ def test_a_mask_that_the_inputs_choose_is_no_scale_of_the_layer(
         for m in (of_data, lambda h: F.one_hot(h.argmax(1), 3).to(h))
     )
     close(found, plain)
+
+
+OWN: dict[str, Callable[[Tensor], Tensor]] = {
+    "itself": lambda w: w,
+    "sign": torch.sign,
+    "rounded": lambda w: (w * 3).round() / 3,
+    "of one sign": lambda w: w * (w > 0),
+    "chosen by its size": lambda w: w * (w.abs() >= w.abs().flatten().topk(6)[0][-1]),
+    "detached": lambda w: w.detach(),
+    "data": lambda w: w.data,
+    "times ones": lambda w: w * torch.ones_like(w),
+    "where": lambda w: torch.where(w > 0, w, 0.1 * w),
+    "a straight-through estimator": lambda w: w + (w.round() - w).detach(),
+    "normalised by a number": lambda w: w * w.max().item(),
+    "sorted": lambda w: w[:, w[0].argsort()],
+    "integers": lambda w: (w * 10).to(torch.int8).to(w.dtype) / 10,
+    "softmax": lambda w: w.softmax(1),
+}
+
+
+class Owned(nn.Module):
+    """A layer, then a scale and a bias of one row, which `make` makes of the model's own numbers."""
+
+    def __init__(self, kind: str, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.make = (lambda w: w) if kind == "given" else make
+        numbers = make(drawn(2, 3)) if kind == "given" else drawn(2, 3)
+        if kind == "parameter":
+            self.numbers = nn.Parameter(numbers)
+        elif kind == "list":
+            self.held = [numbers]
+        elif kind == "attribute":
+            self.numbers = numbers
+        else:
+            self.register_buffer("numbers", numbers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.make(self.held[0] if hasattr(self, "held") else self.numbers)
+        return F.linear(x, W) * made[:1] + made[1:]
+
+
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias", "epsilon_plus", "auto"])
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "attribute", "list"])
+@pytest.mark.parametrize("form", OWN)
+def test_numbers_made_of_the_models_own_are_the_models_own(form: str, kind: str, composite: str) -> None:
+    x = drawn(1, 4)
+    made, given = (
+        relprop.attribute(Owned(k, OWN[form]).eval(), x, 0, composite=composite).values for k in (kind, "given")
+    )
+    close(made, given)
+
+
+def test_what_a_function_closes_over_is_its_own() -> None:
+    x = drawn(2, 4)
+    for composite in ("gamma_box", "zero_bias", "auto"):
+        open_, module = (
+            relprop.attribute(model, x, 0, composite=composite).values
+            for model in (lambda x: F.linear(x, W) * BIAS[None] + BIAS[None], Both().eval())
+        )
+        close(open_, module)
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("both", BIAS.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, W) * self.both + self.both
+
+
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias"])
+def test_an_argument_is_no_scale_of_the_layer(composite: str) -> None:
+    """A mask for each sample: alone, a sample has the map that it has among others."""
+    x, mask = drawn(2, 4), drawn(2, 3).abs()
+    together = relprop.attribute(
+        lambda x, m: F.linear(x, W) * m + BIAS, x, 0, composite=composite, forward_args=(mask,)
+    ).values
+    alone = relprop.attribute(
+        lambda x, m: F.linear(x, W) * m + BIAS, x[:1], 0, composite=composite, forward_args=(mask[:1],)
+    ).values
+    close(together[:1], alone)

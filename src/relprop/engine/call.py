@@ -191,8 +191,8 @@ class Call:
         return self.run.writes.copying
 
     def is_model_constant(self, constant: Tensor) -> bool:
-        """Whether a constant is made of parameters and buffers alone, and so is the same for all samples."""
-        return self.run.model.owns(constant)
+        """Whether a constant is made of the model's own tensors alone, and so is the same for all samples."""
+        return self.run.model.belongs(constant)
 
     def is_weight(self, constant: Tensor) -> bool:
         """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.

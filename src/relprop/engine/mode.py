@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call
@@ -28,6 +28,7 @@ from relprop.engine.run import Run
 from relprop.engine.sign_masks import keep_sign, rectifier
 from relprop.engine.spelling import writes
 from relprop.engine.tensor_attributes import POSITIONS
+from relprop.engine.tensors import is_live
 from relprop.engine.traits import SAME
 from relprop.torch_private.calls import unfolded
 from relprop.torch_private.compiled import skipped
@@ -107,8 +108,11 @@ class Propagation(TorchFunctionMode):
             return result
         if run.writes.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
             expose(run, args[0], func)
-        run.model.note_answer(func, args, kwargs, result)
-        if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
+        run.model.note_answer(func, args, kwargs, result, run.inputs.live)
+        operand = args[0] if args else None
+        if isinstance(operand, nn.Parameter) and id(operand) not in run.inputs.live:
+            return result.detach() if result is not operand and is_live(result) else result
+        if isinstance(operand, Tensor) and result is not operand and operand.requires_grad:
             if isinstance(result, Tensor):
                 if func in SHARES:
                     share(run, args[0])
