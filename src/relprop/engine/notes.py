@@ -82,7 +82,7 @@ class Chain(NamedTuple):
     """A tensor as an elementwise function of another: `step` of `source`, with its entries then moved by `moves`.
 
     `note` and `version` are the source's at that time, for a later write gives the source new numbers. The source is None
-    where those numbers are gone: then only the function is known.
+    where those numbers are gone: then only the function and the note are known.
     """
 
     step: Any
