@@ -128,7 +128,9 @@ def test_a_moved_gate_that_is_written_into_is_as_much_of_a_gate(plain: Way, writ
         for factor in (torch.sigmoid, torch.tanh):
             one, other = (
                 relprop.attribute(
-                    lambda a, x, f=f, m=made, g=factor: (f(moved(m(a))) * g(x)).sum(1), (A, X), composite="cp_lrp"  # type: ignore[misc]
+                    lambda a, x, f=f, m=made, g=factor: (f(moved(m(a))) * g(x)).sum(1),
+                    (A, X),
+                    composite="cp_lrp",  # type: ignore[misc]
                 ).values
                 for f in (plain, written)
             )
@@ -356,7 +358,7 @@ ROLE_TESTS: dict[str, Callable[[Tensor, Tensor, Way], Tensor]] = {
     "the logarithm of a softmax": lambda a, x, largest: largest(a.log_softmax(1)).exp() * x + a,
     "a softmax": lambda a, x, largest: largest(a.softmax(1)).log() + x,
     "an exponential": lambda a, x, largest: x * softmax_of_largest(a.exp(), largest) + a,
-    "a statistic": lambda a, x, largest: x + 1 / (largest(a.cumsum(1) ** 2).sqrt() + 1),
+    "a statistic": lambda a, x, largest: x + 1 / (largest(a.cumsum(1) ** 2).tanh() + 1),
 }
 
 

@@ -66,6 +66,10 @@ class Note:
         self.version, self.forked = 0, False
         self.move = self.chain = self.later = self.layer = self.input = self.scaled = self.roles = None
 
+    def starts(self) -> None:
+        """Forgets which function of another tensor it is: an activation of it starts here."""
+        self.chain = None
+
     def role(self, name: str) -> Any:
         """What is known of the tensor in this role; None if it does not have the role."""
         return None if self.roles is None else self.roles.get(name)

@@ -20,6 +20,7 @@ from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
 from relprop.operations.folding import behind_views
+from relprop.operations.lengths import SQUARES
 from relprop.operations.maps import Contraction
 from relprop.operations.secants import is_scalar
 from relprop.rules.base import UNDECIDED
@@ -137,6 +138,6 @@ def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
 
 
 register(torch.add, torch.rsub, family="sum", handler=add, traits={ADDS})
-register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS})
+register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS}, gives={SQUARES: False})
 register(torch.lerp, family="sum", handler=lerp, traits={AFFINE})
 register(torch.diff, family="structure", handler=diff)

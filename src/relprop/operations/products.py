@@ -28,6 +28,7 @@ from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.exponentials import exp, quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
+from relprop.operations.lengths import of_conjugates, root, same_numbers, square, squared
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar, secant_of
@@ -74,13 +75,18 @@ def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         found = chain(call.function, (input, other), {})
+        if found is None and same_numbers(input, other):
+            found = chain(call.function, (input, input), {})
         if found is not None:
             if not finite_at_zero(found.step, found.source):
                 return remembered(call, custom(found(), detached(call), partial(_slope, found.step)), found)
-            return along(call, found, detached(call))
+            y = along(call, found, detached(call))
+            return squared(call, y) if found.step.args[0] is found.step.args[1] else y
         multiplied(call, (input, other))
         call.trait("gated")
         a, b = shares(call, [input, other])
+        if of_conjugates(input, other):
+            return squared(call, call(scaled(input, a), scaled(other, b)))
         if call.zeros_carry:
             return product_of_two(call, input, other, [a, b])
         return call(scaled(input, a), scaled(other, b))
@@ -160,6 +166,8 @@ def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
         return call(input, exponent.detach())
     if not isinstance(exponent, Tensor) and exponent < 0:
         return reciprocal(call, input, exponent)
+    if not isinstance(exponent, Tensor) and exponent in (0.5, 2):
+        return (root if exponent == 0.5 else square)(call, input, exponent, **kwargs)
     return elementwise(call, input, exponent, **kwargs)
 
 
