@@ -64,6 +64,9 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if not channels_first and constant.ndim and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
+    if 0 in constant.stride():  # axes along which it was expanded hold the same numbers
+        with aside():
+            constant = constant[tuple(slice(0, 1) if step == 0 else slice(None) for step in constant.stride())]
     v = layer.vector(constant.detach()) if call.rule in (None, UNDECIDED) else None
     if v is None:
         return call()
