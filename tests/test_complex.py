@@ -115,6 +115,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "times its conjugate": lambda z: z * z.conj(),
     "times its modulus": lambda z: z * z.abs(),
     "phase": lambda z: z / z.abs(),
+    "sgn": torch.sgn,
     "tanh": torch.tanh,
     "sinh": torch.sinh,
     "sin": torch.sin,
@@ -222,6 +223,38 @@ def test_whatever_is_done_with_a_modulus(name: str, composite: str) -> None:
             for f in (torch.abs, MODULI[name])
         )  # fmt: skip
         close(other.values, one.values, msg=lambda m, use=use: f"{use}: {m}")  # type: ignore[misc]
+
+
+PHASES: dict[str, Callable[[Tensor], Tensor]] = {
+    "a quotient": lambda z: z / z.abs(),
+    "sgn": torch.sgn,
+    "method": lambda z: z.sgn(),
+    "in place": lambda z: (z + 0).sgn_(),
+    "a product": lambda z: z * (1 / z.abs()),
+    "polar": lambda z: torch.complex(z.real / torch.hypot(z.real, z.imag), z.imag / torch.hypot(z.real, z.imag)),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "gamma_flat", "auto"])
+@pytest.mark.parametrize("name", PHASES)
+def test_a_phase_has_one_map_in_every_spelling(name: str, composite: str) -> None:
+    x, w = torch.randn(2, 8, dtype=F64), torch.randn(3, 5, dtype=C128)
+    one, other = (
+        relprop.attribute(lambda x, f=f: torch.view_as_real(F.linear(f(spectrum(x)), w)).flatten(1), x, 3, composite=composite)  # type: ignore[misc]
+        for f in (PHASES["a quotient"], PHASES[name])
+    )  # fmt: skip
+    close(other.values, one.values)
+    close(other.score, one.score)
+    assert not other.notices
+
+
+def test_the_sgn_of_real_numbers_is_a_cut_and_of_zero_is_zero() -> None:
+    with pytest.warns(relprop.errors.RelpropWarning, match=r"inputs\[1\] has relevance 0.*sgn in"):
+        relprop.attribute(lambda a, b: a + b.sgn(), torch.randn(2, 2, 3, dtype=F64).unbind(), 0)
+    x = torch.zeros(1, 4, dtype=F64)
+    x[0, 0] = 1.0
+    R = relprop.attribute(lambda x: torch.fft.ifft(torch.sgn(torch.fft.fft(x * 0 + x))).real, x, 0, composite="zero")
+    assert torch.isfinite(R.values).all()
 
 
 LENGTHS: dict[str, list[Callable[[Tensor], Tensor]]] = {

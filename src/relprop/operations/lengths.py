@@ -61,7 +61,8 @@ def of_conjugates(a: Tensor, b: Tensor) -> bool:
 
 def same_numbers(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same view of one tensor, as two readings of `z.real` are."""
-    return a.is_conj() == b.is_conj() and a.is_neg() == b.is_neg() and _one_memory(a, b)
+    plain = a.is_conj() == b.is_conj() and a.is_neg() == b.is_neg() and type(a.grad_fn) is type(b.grad_fn)
+    return plain and _one_memory(a, b)
 
 
 def _one_memory(a: Tensor, b: Tensor) -> bool:

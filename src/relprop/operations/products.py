@@ -163,7 +163,8 @@ def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
     if not is_live(input):
         return elementwise_exponent(call, input, exponent)
     if is_live(exponent):
-        return call(input, exponent.detach())
+        exponent = exponent.detach()
+        call.becomes(call.function, input, exponent)
     if not isinstance(exponent, Tensor) and exponent < 0:
         return reciprocal(call, input, exponent)
     if not isinstance(exponent, Tensor) and exponent in (0.5, 2):
@@ -283,6 +284,16 @@ def _gated_unit(input: Tensor, dim: int = -1) -> Tensor:
     return a * b.sigmoid()
 
 
+def sgn(call: Call, input: Tensor, **kwargs: Any) -> Tensor:
+    """`z / |z|` of complex numbers, with the modulus as a constant, and 0 at 0; of real numbers, their sign: a cut."""
+    if not input.is_complex():
+        call.cut("sgn", "", input)
+        return call().detach()
+    size = input.detach().abs()
+    below = torch.where(size == 0, torch.inf, size)
+    return custom(input, detached(call), lambda z, g: g / below)
+
+
 def remainder(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return call(args[0], args[1].detach() if isinstance(args[1], Tensor) else args[1], **kwargs)
 
@@ -294,6 +305,7 @@ def rsqrt(call: Call, input: Tensor) -> Tensor:
 register(torch.mul, torch.multiply, family="product", handler=mul, traits={SCALES})
 register(torch.div, torch.divide, torch.true_divide, family="division", handler=div, traits={SCALES, FIRST})
 register(torch.reciprocal, family="division", handler=reciprocal, apart=by_entry)
+register(torch.sgn, family="division", handler=sgn, apart=by_entry)
 register(torch.rsqrt, family="division", handler=rsqrt, apart=by_entry)
 register(torch.pow, family="activation", handler=power)
 register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))
