@@ -33,6 +33,7 @@ def normed(channels: int) -> nn.BatchNorm1d:
 
 W2, W1, W = drawn(3, 2, 2, 2), drawn(3, 2, 2), drawn(3, 4)
 BIAS, NORM = drawn(3), normed(3)
+ROW = nn.Parameter(BIAS.clone())
 
 
 def of_two(h: Tensor) -> Tensor:
@@ -77,6 +78,12 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "scaled, then seen": (lambda x: (F.linear(x, W) * BIAS).unsqueeze(1) + BIAS, (2, 4)),
     "seen twice": (lambda x: (F.linear(x, W).unsqueeze(1) * BIAS).squeeze(1) + BIAS, (2, 4)),
     "written into the view": (written_into, (2, 2, 3, 4)),
+    "flipped twice": (lambda x: F.linear(x, W).flip(-1).flip(-1) + BIAS, (2, 5, 4)),
+    "rolled there and back": (lambda x: NORM(F.conv1d(x, W1).roll(1, 1).roll(-1, 1)), (2, 2, 4)),
+    "picked in order": (lambda x: F.linear(x, W)[..., [2, 0, 1]][..., [1, 2, 0]] * BIAS + BIAS, (2, 5, 4)),
+    "flipped, then turned": (lambda x: F.linear(x, W).flip(1).flip(1).mT + BIAS[:, None], (2, 5, 4)),
+    "a row as wide": (lambda x: (lambda h: h * ROW.expand_as(h) + ROW.type_as(h))(F.linear(x, W)), (2, 5, 4)),
+    "a row as wide, one sample": (lambda x: (lambda h: h * ROW.expand_as(h) + ROW)(F.linear(x, W)), (1, 4)),
     "one sample": (lambda x: NORM(F.conv2d(x, W2).flatten(2)), (1, 2, 3, 4)),
 }
 RULES: dict[str, tuple[relprop.WeightedRule, ref.Rule]] = {
@@ -107,6 +114,7 @@ def test_equals_the_definition_of_the_whole(form: str, rule: str) -> None:
 NOT_FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "another axis": (lambda x: F.linear(x, W), lambda h: h + drawn(5)[:, None]),
     "channels and positions joined": (lambda x: F.conv1d(x.mT, drawn(3, 4, 1)), lambda h: h.flatten(1) + drawn(15)),
+    "flipped": (lambda x: F.linear(x, W).flip(-1), lambda h: h + BIAS),
     "a norm over steps": (lambda x: F.linear(x, W), lambda h: normed(5)(h)),
     "a part": (lambda x: F.linear(x, W), lambda h: torch.cat([h[..., :2] + BIAS[:2], h[..., 2:]], -1)),
 }  # fmt: skip

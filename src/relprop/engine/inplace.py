@@ -104,7 +104,7 @@ def _has_origin(entry: Entry, target: Tensor) -> bool:
     note = note_of(target)
     if note is None or (note.move is None and note.chain is None):
         return False
-    return (note.move is not None and entry.family in ("sum", "product")) or continues(note)
+    return (note.move is not None and (ADDS in entry.traits or SCALES in entry.traits)) or continues(note)
 
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tuple) -> bool:
@@ -151,10 +151,16 @@ def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> 
     """Writes a new note on a tensor that was overwritten. The source of its chain may be gone with the old numbers."""
     if not isinstance(target, Tensor) or not target.requires_grad:
         return
+    before = note_of(target)
     note = renew(run, target)
     if chained is not None:
         found, version = chained
         if found.source._version == version:
             remember(target, run, found)
         elif not found.step.affine:
-            note.chain = Chain(found.step)
+            note.chain = Chain(found.step, note=before if found.source is target and _derived(before) else None)
+
+
+def _derived(note: Note | None) -> bool:
+    """Whether more is known of a tensor than which layer made it."""
+    return note is not None and (note.move is not None or note.chain is not None or note.roles is not None)

@@ -29,7 +29,7 @@ from relprop.engine.sign_masks import keep_sign, rectifier
 from relprop.engine.spelling import writes
 from relprop.engine.tensor_attributes import POSITIONS
 from relprop.engine.tensors import is_live
-from relprop.engine.traits import SAME
+from relprop.engine.traits import FIRST, MOVES, SAME
 from relprop.torch_private.calls import unfolded
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
@@ -244,7 +244,10 @@ class Propagation(TorchFunctionMode):
             else:
                 note.version = result._version
         else:
-            run.model.note_beside(func, args, result)
+            if FIRST in entry.traits and not {MOVES, SAME}.isdisjoint(entry.traits) and not _any_live(args[:1]):
+                run.model.derive(result, args[:1], written)  # the live operand gave a shape or a dtype, but no numbers
+            else:
+                run.model.note_data(result)
             if run.model.any_signs and SAME in entry.traits and args:
                 keep_sign(result, args[0])
             # a normaliser, or a constant by a rule, is not a break

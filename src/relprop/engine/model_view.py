@@ -27,8 +27,6 @@ _NUMBERS = frozenset({
     Tensor.__complex__, Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero,
 })  # fmt: skip
 """These hand numbers to Python, where nobody sees what becomes of them."""
-_AS = frozenset({Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.type_as, Tensor.to})
-"""Of the second operand these take the shape, dtype or device alone."""
 NOWHERE: Standing = ((), "")
 """The place of a module that is not part of the model."""
 
@@ -158,13 +156,6 @@ class ModelView:
         self.note_constant(result)
         self.made.discard(result)
         return True
-
-    def note_beside(self, function: Any, args: tuple, result: Any) -> None:
-        """Notes a constant that an operation with a live operand returned: it depends on it, or takes only its shape."""
-        if function in _AS and not args[0].requires_grad:
-            self.derive(result, args[:1], None)
-        else:
-            self.note_data(result)
 
     def note_broadcast(self, operands: Iterable[Any], results: Any) -> None:
         """Notes the constants among tensors that were broadcast with a live one."""

@@ -66,6 +66,10 @@ class Note:
         self.version, self.forked = 0, False
         self.move = self.chain = self.later = self.layer = self.input = self.scaled = self.roles = None
 
+    def starts(self) -> None:
+        """Forgets which function of another tensor it is: an activation of it starts here."""
+        self.chain = None
+
     def role(self, name: str) -> Any:
         """What is known of the tensor in this role; None if it does not have the role."""
         return None if self.roles is None else self.roles.get(name)
@@ -82,7 +86,7 @@ class Chain(NamedTuple):
     """A tensor as an elementwise function of another: `step` of `source`, with its entries then moved by `moves`.
 
     `note` and `version` are the source's at that time, for a later write gives the source new numbers. The source is None
-    where those numbers are gone: then only the function is known.
+    where those numbers are gone: then only the function and the note are known.
     """
 
     step: Any

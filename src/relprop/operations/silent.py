@@ -24,7 +24,7 @@ register(
         "__rlshift__ __rrshift__ __ilshift__ __irshift__ __eq__ __ne__ "
         "bitwise_and bitwise_or bitwise_xor bitwise_not_ bitwise_left_shift bitwise_right_shift gcd lcm "
         "argmax argmin argsort argwhere nonzero nonzero_static count_nonzero bincount bucketize searchsorted histc "
-        "histogram histogramdd unique unravel_index one_hot ceil floor round trunc fix sign sgn heaviside floor_divide "
+        "histogram histogramdd unique unravel_index one_hot ceil floor round trunc fix sign heaviside floor_divide "
         "__floordiv__ __rfloordiv__ __ifloordiv__ frexp nextafter angle hash_tensor "
         "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_empty "
         "new_full new_tensor bernoulli binomial multinomial normal poisson cauchy exponential geometric log_normal "
