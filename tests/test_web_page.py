@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import threading
+import time
+import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -209,10 +214,37 @@ def test_a_block_in_a_page_of_ones_own() -> None:
 
 
 def test_a_widget_shows_a_frame_of_a_page_that_is_served() -> None:
-    pytest.importorskip("IPython")
     frame = relprop.widget(web_pages.small(), height=300)
     assert frame.src.startswith("http://127.0.0.1:") and frame.height == 300
+    shown = frame._repr_html_()  # as IPython asks for it
+    assert shown.startswith(f'<iframe src="{frame.src}"') and "height: 300px" in shown
     answer = urllib.request.urlopen(frame.src, timeout=20)
     assert "http://localhost:*" in answer.headers["Content-Security-Policy"]
     answer.close()
     frame.server.close()
+
+
+def test_a_widget_that_is_closed_keeps_neither_its_network_nor_a_thread(tmp_path: Path) -> None:
+    model, path = web_pages.small(), tmp_path / "a.png"
+    web_pages.photograph().save(path)
+    before = threads()
+    frame = relprop.widget(model)
+    assert threads() == before + 1
+    assert web_pages.question(frame.src, path, target=2)["scores"]
+    page = frame.src
+    frame.server.close()
+    alive, frame = weakref.ref(model), None  # type: ignore[assignment]
+    del model
+    for _ in range(50):  # the client and the thread of the explanations end in threads of their own
+        gc.collect()
+        if alive() is None and threads() == before:
+            break
+        time.sleep(0.1)
+    assert alive() is None and threads() == before
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(page, timeout=5)
+
+
+def threads() -> int:
+    """How many threads explain."""
+    return sum(each.name == "relprop-explains" for each in threading.enumerate())
