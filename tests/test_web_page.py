@@ -118,6 +118,54 @@ def test_a_narrow_page_by_keyboard_and_a_file_that_is_none(browser: Any, address
     page.close()
 
 
+_PICTURE = """async () => {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [40, 32];
+    const drawing = canvas.getContext('2d');
+    drawing.fillStyle = '#c33';
+    drawing.fillRect(0, 0, 20, 32);
+    return new Promise(done => canvas.toBlob(done, 'image/png'));
+}"""
+"""A picture that a visitor's browser has."""
+
+
+def dropped(page: Any) -> None:
+    """A file that is let fall on the page."""
+    carried = page.evaluate_handle(f"""async () => {{
+        const carried = new DataTransfer();
+        carried.items.add(new File([await ({_PICTURE})()], 'dropped.png', {{type: 'image/png'}}));
+        return carried;
+    }}""")
+    page.dispatch_event(".relprop-picture button >> nth=0", "drop", {"dataTransfer": carried})
+
+
+def pasted(page: Any) -> None:
+    """A picture from the clipboard."""
+    page.evaluate(f"async () => navigator.clipboard.write([new ClipboardItem({{'image/png': await ({_PICTURE})()}})])")
+    page.click("button[aria-label='Paste from clipboard']")
+
+
+def taken(page: Any) -> None:
+    """A picture of the camera."""
+    page.click("button[aria-label='Capture from camera']")
+    page.click("text=Click to Access Webcam")
+    page.wait_for_function("document.querySelector('video')?.videoWidth > 0")
+    page.click("button[aria-label='capture photo']")
+
+
+@pytest.mark.parametrize("give", [dropped, pasted, taken])
+def test_a_picture_is_dropped_pasted_or_taken(browser: Any, address: str, give: Any) -> None:
+    seen = web_pages.Page(browser, address)
+    page = seen.page
+    page.context.grant_permissions(["camera", "clipboard-read", "clipboard-write"], origin=address)
+    page.wait_for_selector("#maps .hint")
+    give(page)
+    page.wait_for_selector("#maps .stage svg")
+    assert page.locator("#classes input").count() == 5
+    assert not seen.errors and not seen.foreign()
+    page.close()
+
+
 def test_a_link_restores_what_was_asked(browser: Any, address: str) -> None:
     seen = web_pages.Page(browser, address, path="?example=0&target=1&against=5&composites=epsilon,zero&smooth=2")
     page = seen.page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def cleaned(body: bytes, uploaded: Callable[[str], bool]) -> bytes:
     """A message without what Gradio would fetch or open by itself.
 
     Raises:
-        RequestRefused: it is no JSON, or it names a file that was not uploaded.
+        RequestRefused: it is no JSON, holds NaN or infinity, or names a file that was not uploaded.
     """
     try:
         message = json.loads(body)
@@ -46,6 +47,8 @@ def _clean(part: Any, depth: int, uploaded: Callable[[str], bool]) -> Any:
         raise RequestRefused(400, "the message is nested too deeply.")
     if isinstance(part, list):
         return [_clean(each, depth + 1, uploaded) for each in part]
+    if isinstance(part, float) and not math.isfinite(part):  # which JSON has not, and Gradio could not write again
+        raise RequestRefused(400, "the message holds a number that JSON does not have.")
     if not isinstance(part, dict):
         return part
     if "path" in part or "url" in part:
