@@ -21,8 +21,8 @@ from relprop.web.runs import BrowsedRun
 
 ROOT = Path(__file__).parent.parent
 WHERE = Path(__file__).parent / "images"
-WIDE, NARROW, SHOWN = 1400, 420, 1000
-"""The widths of the pages, and that of a wide page's picture, in pixels."""
+WIDE, NARROW, SHOWN, GAP = 1400, 420, 1000, 16
+"""The widths of the pages, that of a wide page's picture, and of a gap, in pixels."""
 _DONE = "!document.querySelector('.pending, .toast-body') && document.fonts.ready"
 
 
@@ -63,9 +63,20 @@ def taken(opened: Any, address: str, ready: str, width: int) -> Image.Image:
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     page.close()
     if width <= SHOWN:
-        return picture
+        return in_columns(picture)
     height = round(picture.height * SHOWN / width)
     return picture.resize((SHOWN, height), Image.Resampling.LANCZOS)
+
+
+def in_columns(picture: Image.Image, columns: int = 3) -> Image.Image:
+    """A long picture, cut into parts of one height, which stand side by side."""
+    height = -(-picture.height // columns)
+    wide = picture.width + GAP
+    found = Image.new("RGB", (columns * wide - GAP, height), "#dddddd")
+    for n in range(columns):
+        bottom = min((n + 1) * height, picture.height)
+        found.paste(picture.crop((0, n * height, picture.width, bottom)), (n * wide, 0))
+    return found
 
 
 def main() -> None:
@@ -74,13 +85,13 @@ def main() -> None:
         network = server.start(
             server.made([("network", lambda: subject_of("efficientnet_lite0"))]), port=0
         )
-        asked = f"{network.address}?example=0&target=282&against=285"
+        one = f"{network.address}?example=0&target=282"
         run = marked_run(Path(folder) / "digits")
         runs = server.start(server.made([], runs=[("digits", lambda: run)]), port=0)
         found = f"{runs.address}?view=clusters&by=target&size=12&neighbours=10"
         wanted = {
-            "web": (asked, "#maps .stage svg >> nth=4", WIDE),
-            "web-narrow": (asked, "#maps .stage svg >> nth=2", NARROW),
+            "web": (f"{one}&against=285", "#maps .stage svg >> nth=2", WIDE),
+            "web-narrow": (one, "#maps .stage svg", NARROW),
             "web-run": (found, "#clusters svg", WIDE),
         }
         for name, (address, ready, width) in wanted.items():
