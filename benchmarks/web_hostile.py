@@ -310,6 +310,9 @@ def _judged(own: str, method: str, path: str, headers: list[tuple[str, str]], bo
         return "an error that is none of ours"
     if status >= 500:
         return f"status {status}"
-    if "location" in given or given.get("access-control-allow-origin", f"http://{own}") != f"http://{own}":
+    if (
+        not given.get("location", f"http://{own}/").startswith(f"http://{own}/")
+        or given.get("access-control-allow-origin", f"http://{own}") != f"http://{own}"
+    ):
         return "it leads elsewhere, or lets another site in"
     return ""

@@ -27,11 +27,17 @@ class RequestRefused(Exception):
         self.status, self.line, self.headers = status, line, headers
 
 
-def cleaned(body: bytes, uploaded: Callable[[str], bool]) -> bytes:
+def cleaned(body: bytes, uploaded: Callable[[str], bool], known: Callable[[int], bool] | None = None) -> bytes:
     """A message without what Gradio would fetch or open by itself.
 
+    Args:
+        body: the message.
+        uploaded: whether a path is that of an uploaded file.
+        known: whether the page has an event of that number.
+
     Raises:
-        RequestRefused: it is no JSON, holds NaN or infinity, or names a file that was not uploaded.
+        RequestRefused: it is no JSON, holds NaN or infinity, names a file that was not uploaded, or asks for nothing
+            that the page has.
     """
     try:
         message = json.loads(body)
@@ -39,6 +45,9 @@ def cleaned(body: bytes, uploaded: Callable[[str], bool]) -> bytes:
         raise RequestRefused(400, "the message is no JSON.") from None
     if not isinstance(message, dict):
         raise RequestRefused(400, "the message is no JSON object.")
+    asked = message.get("fn_index")
+    if known is not None and type(asked) is int and not known(asked):
+        raise RequestRefused(404, "the page has nothing of that number to ask.")
     return json.dumps(_clean(message, 0, uploaded)).encode()
 
 

@@ -66,13 +66,13 @@ class RunFields:
                 value=_ALL,
                 label="Class",
                 elem_id=self.desk.own("class"),
-                min_width=160,
+                min_width=200,
             )
             self.order = gr.Dropdown(
-                _pairs(ORDERS), value=usual.order, label="Order", elem_id=self.desk.own("order"), min_width=160
+                _pairs(ORDERS), value=usual.order, label="Order", elem_id=self.desk.own("order"), min_width=200
             )
             self.status = gr.Dropdown(
-                _pairs(STATUSES), value=usual.status, label="Samples that were", elem_id=self.desk.own("status"), min_width=160
+                _pairs(STATUSES), value=usual.status, label="Samples that were", elem_id=self.desk.own("status"), min_width=200
             )  # fmt: skip
         self.listed = _html(gr, self.desk.own("samples"))
         with gr.Row():
@@ -86,13 +86,13 @@ class RunFields:
         usual = RunSettings()
         with gr.Row():
             self.by = gr.Dropdown(
-                _pairs(BY), value=usual.by, label="Samples are grouped by", elem_id=self.desk.own("by"), min_width=160
+                _pairs(BY), value=usual.by, label="Samples are grouped by", elem_id=self.desk.own("by"), min_width=200
             )
             self.neighbours = gr.Slider(
-                2, 30, value=usual.neighbours, step=1, label="Neighbours of each map", min_width=160
+                2, 30, value=usual.neighbours, step=1, label="Neighbours of each map", min_width=200
             )
             self.size = gr.Slider(
-                2, 32, value=usual.size, step=1, label="Blocks along each side of a map", min_width=160
+                2, 32, value=usual.size, step=1, label="Blocks along each side of a map", min_width=200
             )
         self.find = gr.Button("Find clusters", variant="primary", elem_id=self.desk.own("find"))
         self.cluster_class = gr.Dropdown(
@@ -107,11 +107,11 @@ class RunFields:
         with gr.Row():
             self.layer = gr.Dropdown(
                 [(f"{path} ({count} units)", path) for path, count in layers.items()], value=next(iter(layers), None),
-                label="Layer", elem_id=self.desk.own("layer"), min_width=160,
+                label="Layer", elem_id=self.desk.own("layer"), min_width=200,
             )  # fmt: skip
             self.unit = gr.Number(0, label="Unit", precision=0, minimum=0, elem_id=self.desk.own("unit"), min_width=120)
             self.measure = gr.Radio(
-                ["relevance", "activation"], value="relevance", label="Samples with most", min_width=160
+                ["relevance", "activation"], value="relevance", label="Samples with most", min_width=200
             )
         self.show = gr.Button("Show its samples", variant="primary", elem_id=self.desk.own("show-unit"))
         self.references = _html(gr, self.desk.own("units"))

@@ -169,7 +169,7 @@ def application(blocks: Any, rules: Rules) -> Any:
     )  # fmt: skip
     # Gradio checks the paths of files only in pages that were launched its own way.
     blocks.has_launched = True
-    return Guard(outer, rules, blocks.upload_file_set)
+    return Guard(outer, rules, blocks.upload_file_set, lambda number: number in blocks.fns)
 
 
 @dataclass(eq=False)
