@@ -126,7 +126,9 @@ class DatasetRun:
         reason = record["quarantined"].get(key) if status == QUARANTINED else None
         kept = {}
         for spec in self.store.specs:
-            if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
+            if spec.name in ("maps", "decoder") or (
+                spec.name.startswith("layers.") and not spec.name.endswith(".scale")
+            ):
                 kept[spec.name] = decoded(self.store, spec.name, slice(row, row + 1))[0]
         score, residual, target = (numbers[name][at] for name in ("score", "residual", "target"))
         one = self.targets is None
@@ -134,13 +136,13 @@ class DatasetRun:
         values = kept.pop("maps", None)
         if tokens is not None and values is not None:
             values = values[..., : len(tokens.ids)]
-        causes = None
+        causes, decoder = None, kept.pop("decoder", None)
         if "causes" in self.store.about:
             told = self.store.read("ledger", row)
             causes = {name: told[..., n] for n, name in enumerate(self.store.about["causes"]) if told[..., n].any()}
         return ExplainedSample(
             key, STATUS[status], reason, int(target) if one else target, float(score) if one else score,
-            float(residual) if one else residual, values, kept, record.get("composite"), tokens, causes,
+            float(residual) if one else residual, values, kept, record.get("composite"), tokens, causes, decoder,
         )  # fmt: skip
 
     @property

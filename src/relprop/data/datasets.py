@@ -56,6 +56,7 @@ def explain_dataset(
     transform: Any = None,
     tokenizer: Any = None,
     max_length: int | None = None,
+    decoder_text: str | None = None,
     ledger: bool = False,
     progress: bool = True,
     said: Callable[[str], None] | None = None,
@@ -112,6 +113,8 @@ def explain_dataset(
         tokenizer: the tokenizer of a module that reads text. A network by name may bring its own.
         max_length: cut texts to this many tokens, which is then the length of their rows; None takes what the network
             reads, if that is not more than 1,024 tokens. Longer texts are quarantined then.
+        decoder_text: what an encoder-decoder has written so far, the same for all texts; its next token is explained. None
+            gives its decoder the start token alone.
         ledger: whether to keep what absorbed the residual of each sample, by cause.
         progress: whether to say on stderr what is done.
         said: is called with each line of progress, in place of stderr.
@@ -149,7 +152,7 @@ def explain_dataset(
         raise InputError("a model that lies on several devices is one process: leave out processes= and engine=.")
     given = Given(
         source, model, target, composite, keep, number_format, batch, loaders, limit, key, transform, column, targets, ledger,
-        tokenizer, max_length,
+        tokenizer, max_length, decoder_text,
     )  # fmt: skip
     streamed = is_stream(source.dataset if isinstance(source, DataLoader) else source)
     if streamed and (spread or part is not None or chosen is not None):

@@ -54,6 +54,7 @@ class Given:
     ledger: bool = False
     tokenizer: Any = None
     max_length: int | None = None
+    decoder_text: str | None = None
 
     def pickled(self) -> bytes:
         """Itself, for another process.
@@ -94,7 +95,7 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
         "form": given.number_format, "batch": given.batch_size, "loaders": given.loaders, "ledger": given.ledger,
         "halving": not any(hasattr(p, "to_local") for p in loaded.model.parameters()),
     }  # fmt: skip
-    job = SampleJob(**parts) if loaded.tokenizer is None else _text_job(parts, loaded, given.max_length)
+    job = SampleJob(**parts) if loaded.tokenizer is None else _text_job(parts, loaded, given)
     prints = {
         "model": name, "weights_sha256": weights_sha256(loaded.model), "composite": _composite(given.composite),
         "target": asked.described(), "keep": kept.described(), "number_format": given.number_format,
@@ -105,12 +106,16 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
         prints["column"] = given.column if isinstance(given.column, str) else list(given.column)
     if given.ledger:
         prints["ledger"] = True
+    if given.decoder_text is not None:
+        if not isinstance(job, TextJob):
+            raise InputError("decoder_text= is for encoder-decoder networks of text.")
+        prints["decoder_text"] = given.decoder_text
     if isinstance(job, TextJob):
         prints |= {"vocabulary_sha256": vocabulary_sha256(loaded.tokenizer), "max_length": given.max_length}
     return job, prints
 
 
-def _text_job(parts: dict[str, Any], loaded: Loaded, max_length: int | None) -> TextJob:
+def _text_job(parts: dict[str, Any], loaded: Loaded, given: Given) -> TextJob:
     """What is done with texts.
 
     Raises:
@@ -119,8 +124,8 @@ def _text_job(parts: dict[str, Any], loaded: Loaded, max_length: int | None) -> 
     form = parts["keep"].input
     if form not in ("sum", "none"):
         raise InputError(f"keep['input'] of texts is 'sum', a number for each token, or 'none'; got {form!r}.")
-    width = width_of(loaded.model, loaded.tokenizer, max_length)
-    return TextJob(**parts, tokenizer=loaded.tokenizer, width=width)
+    width = width_of(loaded.model, loaded.tokenizer, given.max_length)
+    return TextJob(**parts, tokenizer=loaded.tokenizer, width=width, decoder_text=given.decoder_text)
 
 
 def check(**given: Any) -> None:
