@@ -58,6 +58,7 @@ def once(folder: Path, seconds: float | None) -> int:
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    at_hand(folder, 1)
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
@@ -112,7 +113,14 @@ def killed(folder: Path, processes: int, chance: random.Random) -> int:
             break
     code = main.wait()
     assert code in (0, -signal.SIGKILL), code
+    at_hand(folder, processes)
     return kills
+
+
+def at_hand(folder: Path, processes: int) -> None:
+    """What a kill costs: at most the unit that each process had at hand, as its leases say."""
+    begun = {path.name for path in folder.glob("leases/[0-9]*")} - {path.stem for path in folder.glob("units/*.json")}
+    assert len(begun) <= processes, begun
 
 
 def gone(process: int) -> bool:

@@ -158,6 +158,7 @@ def test_what_is_a_texts_own_fault(tmp_path: Path, bert: nn.Module, words: Any) 
         (TEXTS, {"max_length": 65}, "max_length is 65, and the network reads 64"),
         (TEXTS, {"transform": len}, "transform= is for pictures"),
         ([{"a": "b"}], {}, "known to hold the text"),
+        ([("who?", ["he", "she"])], {}, "answers to choose among.*relprop.explain_text"),
         (7, {}, "a source of texts is"),
     ],
 )
