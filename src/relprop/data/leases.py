@@ -58,7 +58,7 @@ class Leases:
     def living(self) -> str | None:
         """The name of a lease that another process has; None if there is none."""
         names = [name.rpartition("/")[2] for name in self.place.names(LEASES)]
-        return next((name for name in names if name not in self.held and not self.lost(name)), None)
+        return next((n for n in names if not n.startswith(".") and n not in self.held and not self.lost(n)), None)
 
     def lost(self, name: str) -> bool:
         """Whether a lease is given back, or one of a process that is gone."""

@@ -30,19 +30,17 @@ class ObjectPlace(RunPlace):
     def __init__(self, address: str) -> None:
         core = library("fsspec.core", "runs in object stores need fsspec", "objects")
         self.folder = address.rstrip("/")
-        protocol = address.partition("://")[0]
         try:
             self.files, self.root = core.url_to_fs(self.folder)
         except ImportError as error:  # fsspec says which package
             raise InputError(f"{quoted(address)} cannot be opened: {error}.") from error
         except ValueError as error:
             raise InputError(
-                f"fsspec knows no addresses {protocol}://, as in {quoted(address)}; it knows s3://, gs://, az:// and "
-                f"others. ({error})"
+                f"fsspec cannot open {quoted(address)} ({error}): write an address such as s3://bucket/maps or gs://bucket/maps."
             ) from error
         except Exception as error:  # whatever a store raises at its door
             raise InputError(f"{quoted(address)} cannot be opened: {_said(error)}.") from error
-        self.own = protocol == "memory"
+        self.own = address.startswith("memory://")
 
     @property
     def name(self) -> str:

@@ -158,20 +158,22 @@ class LocalPlace(RunPlace):
         _flush(self.full(name))
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes a file unless it is there. Others may see it before it is whole."""
+        """Writes a file unless it is there: a second name for one that is whole, which only one process gets."""
         path = self.full(name)
         while True:
             try:
                 path.parent.mkdir(exist_ok=True)
-                with open(path, "xb") as file:
-                    file.write(content)
-                return True
+                handle, part = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
             except FileNotFoundError:
                 if not self.folder.is_dir():
                     raise
                 continue  # another process has just removed the empty folder
-            except FileExistsError:
-                return False
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                return _second_name(part, path, content)
+            finally:
+                Path(part).unlink(missing_ok=True)
 
     def make(self, files: Mapping[str, bytes], first: str) -> bool:
         """Makes the folder under another name, and renames it."""
@@ -268,6 +270,21 @@ class LocalPlace(RunPlace):
         """Removes a folder if nothing is in it."""
         with suppress(OSError):
             self.full(under).rmdir()
+
+
+def _second_name(part: str, path: Path, content: bytes) -> bool:
+    """Gives a file its name, unless that is taken."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without second names: others may see the file before it is whole
+        try:
+            with open(path, "xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+    return True
 
 
 def _flush(path: Path) -> None:
