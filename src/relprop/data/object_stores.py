@@ -71,10 +71,10 @@ class ObjectPlace(RunPlace):
         with self._asked(name):
             return bytes(self.files.cat_file(self._path(name)))
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Puts an object."""
         with self._asked(name):
-            self.files.pipe_file(self._path(name), content)
+            self.files.pipe_file(self._path(name), bytes(content))
 
     def create(self, name: str, content: bytes) -> bool:
         """Puts an object unless it is there. Where the store has no such request, two processes may both believe it."""

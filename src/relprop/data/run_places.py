@@ -53,7 +53,7 @@ class RunPlace(ABC):
         """
 
     @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Writes a file, which is whole or not there whatever stops the writer, and replaces an older one."""
 
     @abstractmethod
@@ -152,7 +152,7 @@ class LocalPlace(RunPlace):
         """The content of a file."""
         return self.full(name).read_bytes()
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Writes a file by rename, and flushes it and its entry."""
         atomic.write(self.full(name), content)
         _flush(self.full(name))

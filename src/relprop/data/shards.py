@@ -50,7 +50,7 @@ def descriptions(specs: Sequence[Spec], size: int, units: int) -> dict[str, byte
     return found
 
 
-def shard(spec: Spec, rows: np.ndarray, size: int) -> bytes:
+def shard(spec: Spec, rows: np.ndarray, size: int) -> memoryview:
     """The bytes of one shard of an array. zarr makes them, in memory: they do not depend on what is on disk."""
     held: dict[str, Any] = {}
     array = _array(spec, size, size, held)
@@ -59,7 +59,7 @@ def shard(spec: Spec, rows: np.ndarray, size: int) -> bytes:
         full[: len(rows)] = rows
         rows = full
     array[:] = rows.astype(spec.dtype, copy=False)
-    return next(value.to_bytes() for name, value in held.items() if name.startswith("c/"))
+    return memoryview(next(value.as_numpy_array() for name, value in held.items() if name.startswith("c/")))
 
 
 def _array(spec: Spec, size: int, rows: int, held: dict[str, Any]) -> Any:
