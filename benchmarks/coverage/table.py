@@ -113,11 +113,11 @@ def renewed_packages(before: str, rows: Iterable[Any]) -> str:
                 f"write the whole part: {row.name} of {row.library} {'fails' if row.faults else 'is not in it'}"
             )
         lines[found[0]] = line_of_package(row)
-        start, stop = lines.index(NOTES_ON_PACKAGES), lines.index(REFUSED)
-        others = [line for line in lines[start:stop] if not line.startswith(f"- `{row.name}` ({row.library}): ")]
-        while not others[-1]:
-            others.pop()
-        lines[start:stop] = [*others, *([""] if len(others) == 1 and notes_of([row]) else []), *notes_of([row]), ""]
+        start, stop = lines.index(NOTES_ON_PACKAGES) + 2, lines.index(REFUSED) - 1
+        own = [n for n in range(start, stop) if lines[n].startswith(f"- `{row.name}` ({row.library}): ")]
+        kept = [lines[n] for n in range(start, stop) if n not in own]
+        place = own[0] - start if own else len(kept)
+        lines[start:stop] = [*kept[:place], *notes_of([row]), *kept[place:]]
     return "\n".join(lines)
 
 
