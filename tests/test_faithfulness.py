@@ -71,11 +71,13 @@ def test_auto_on_pictures_is_not_behind_any_named_composite() -> None:
     torch.manual_seed(0)
     case = vgg(30)
     assert case.accuracy > 0.95
-    E = relprop.evaluate(case.model, case.inputs, case.targets, ["auto", *NAMED], units=("patches", 2), free=["random"])
+    methods = {name: name for name in ("auto", *NAMED)} | {"gamma 0.25": relprop.composites.gamma_box(0.25)}
+    E = relprop.evaluate(case.model, case.inputs, case.targets, methods, units=("patches", 2), free=["random"])
     assert not behind(E)
     for column in E.find("abpc"):
-        flat = column.values[0] - column.values[E.methods.index("gamma_flat")]
-        assert mean(flat) > 2 * standard_error(flat), column.name  # what auto was changed for
+        for other in ("gamma_flat", "gamma 0.25"):  # what auto was before
+            gain = column.values[0] - column.values[E.methods.index(other)]
+            assert mean(gain) > 2 * standard_error(gain), (column.name, other)
 
 
 @pytest.mark.slow
