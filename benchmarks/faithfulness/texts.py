@@ -145,6 +145,7 @@ def gemma3(count: int) -> Case:
                 whole.write(part.read_bytes())
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
         inner = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    inner.name_or_path = file  # the folder is another each time, and finished work is kept by the model's attributes
     return _decoder(
         "Gemma 3 270M", tokenizer, inner.eval().requires_grad_(False), count, [*PROMPTS, *MORE_PROMPTS], "<bos>"
     )
