@@ -20,6 +20,7 @@ from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
 from relprop.operations.folding import behind_views
+from relprop.operations.layer_call import LayerCall
 from relprop.operations.lengths import SQUARES
 from relprop.operations.maps import Contraction
 from relprop.operations.secants import is_scalar
@@ -27,11 +28,13 @@ from relprop.rules.base import UNDECIDED
 
 
 def with_constant(call: Call, input: Any, other: Any) -> Tensor:
-    """Native. A scalar keeps the origin; one number per channel folds into the weighted layer before."""
+    """Native. A scalar keeps the origin; one number per channel, or for all, folds into the weighted layer before."""
     live, constant = (input, other) if is_live(input) else (other, input)
     if not is_scalar(constant) or (isinstance(constant, Tensor) and _of_one_output(live)):
         return _per_channel(call, live, constant, input is live)
-    result = call()
+    note = note_of(live)
+    behind = note is not None and (note.layer is not None or note.scaled is not None or note.move is not None)
+    result = _per_channel(call, live, constant, input is live) if behind and live.is_floating_point() else call()
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
     return result if found is None or result.shape != live.shape else _continued(call, result, live, found)
@@ -58,6 +61,8 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None:
         layer, scale = behind_views(note, live) or (None, None)
+    if layer is not None and (not isinstance(constant, Tensor) or constant.numel() == 1):
+        return _for_all_channels(call, layer, scale, constant, first)
     channels_first = layer is not None and layer.weighted.linear.over(0)
     if layer is None or not (constant.ndim < live.ndim or channels_first or call.is_model_constant(constant)):
         return call()  # it may differ between samples
@@ -67,8 +72,28 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if 0 in constant.stride():  # axes along which it was expanded hold the same numbers
         with aside():
             constant = constant[tuple(slice(0, 1) if step == 0 else slice(None) for step in constant.stride())]
-    v = layer.vector(constant.detach()) if call.rule in (None, UNDECIDED) else None
-    if v is None:
+    v = layer.vector(constant.detach())
+    return call() if v is None else _folded(call, layer, scale, v, first)
+
+
+def _for_all_channels(call: Call, layer: LayerCall, scale: Tensor | None, constant: Any, first: bool) -> Tensor:
+    """Folds one number for all channels. As a factor it remains a number until a shift follows."""
+    live = call.live[0]
+    if isinstance(constant, Tensor):
+        fits = constant.ndim < live.ndim or (constant.ndim == live.ndim and call.is_model_constant(constant))
+        if not fits or not constant.is_floating_point():
+            return call()  # it may differ between samples
+        number = constant.detach().reshape(())
+    else:
+        number = torch.as_tensor(constant, dtype=live.dtype)
+    number = number.to(live.device)
+    v = number if call.entry.family != "sum" else layer.uniform(number)
+    return call() if v is None else _folded(call, layer, scale, v, first)
+
+
+def _folded(call: Call, layer: LayerCall, scale: Tensor | None, v: Tensor, first: bool) -> Tensor:
+    """The result of a scale or shift by a vector over channels, or a number, which `layer` takes as its own."""
+    if call.rule not in (None, UNDECIDED):
         return call()
 
     def apply(x: Tensor, c: Tensor) -> Tensor:
@@ -85,6 +110,8 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
         turned = bool((sign != 1).any())
     if turned:
         scale = sign if scale is None else scale * sign
+    if scale is not None and not scale.ndim:
+        scale = layer.uniform(scale)
     if call.place is not None:
         call.place.merge()
     call.keeps_zeros()

@@ -56,6 +56,9 @@ class Moved(Map):
             return None
         return self.inner.vector(_turned(constant, len(self.before), self.axes, len(shape)), self.before)
 
+    def uniform(self, number: Tensor, shape: torch.Size) -> Tensor | None:
+        return self.inner.uniform(number, self.before)
+
     def over(self, axis: int) -> bool:
         was, channels = self.axes.get(axis), self.inner.channel_axis
         if was is not None:

@@ -79,6 +79,11 @@ class LayerCall:
         found: Tensor | None = self.weighted.linear.vector(constant, self.shape) if self.folds else None
         return found
 
+    def uniform(self, number: Tensor) -> Tensor | None:
+        """One number for all channels of the output, as a vector over channels; None if it is none."""
+        found: Tensor | None = self.weighted.linear.uniform(number, self.shape) if self.folds else None
+        return found
+
     def probe(self, report: Observer) -> None:
         """Reports the layer's relevance, also where another operation is folded into it. The report is a reader."""
         self.site.probe(report)

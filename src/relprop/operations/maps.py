@@ -51,6 +51,10 @@ class Map:
             return None
         return constant.reshape(-1) if constant.numel() == constant.shape[axis] == shape[axis] else None
 
+    def uniform(self, number: Tensor, shape: torch.Size) -> Tensor | None:
+        """One number for all channels of the output, of this shape, as a vector over channels; None if it has none."""
+        return None if self.channel_axis is None else number.reshape(1).expand(shape[self.channel_axis])
+
     def over(self, axis: int) -> bool:
         """Whether this axis of the output holds channels, too, beside `channel_axis`."""
         return False
@@ -123,6 +127,10 @@ class Contraction(Map):
             have == 1 or (a in full and a in self.constant) for a, have in zip(labels, constant.shape, strict=True)
         )
         return constant if fits and (full & self.channels or not self.channels) else None
+
+    def uniform(self, number: Tensor, shape: torch.Size) -> Tensor | None:
+        sizes = [n if label in self.channels else 1 for label, n in zip(self.output, shape, strict=True)]
+        return number.reshape([1] * len(sizes)).expand(sizes)
 
     def over(self, axis: int) -> bool:
         return self.output[axis : axis + 1] in self.channels
