@@ -331,6 +331,45 @@ def test_what_a_function_closes_over_is_its_own() -> None:
         close(open_, module)
 
 
+NUMBER: dict[str, Callable[[Tensor], Tensor]] = {
+    "a number": lambda h: h * -2.0,
+    "a quotient": lambda h: h / -0.5,
+    "a tensor": lambda h: h * torch.tensor(-2.0, dtype=h.dtype),
+    "one entry": lambda h: torch.tensor([-2.0], dtype=h.dtype) * h,
+    "a row of one entry": lambda h: h * torch.full((1,) * h.ndim, -2.0, dtype=h.dtype),
+    "in place": lambda h: h.mul_(-2.0),
+    "twice": lambda h: h * 2.0 * -1.0,
+    "turned": lambda h: -(h * 2.0),
+}
+
+
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias", "epsilon_alpha2_beta1", "epsilon", "auto"])
+@pytest.mark.parametrize("layer", ["dense", "conv", "einsum", "view", "norm"])
+@pytest.mark.parametrize("form", NUMBER)
+def test_a_number_between_a_layer_and_its_bias_is_the_layers(form: str, layer: str, composite: str) -> None:
+    x = drawn(2, 4) if layer == "dense" else drawn(2, 2, 3, 4) if layer != "einsum" else drawn(2, 5, 4)
+    steps: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]] = {
+        "dense": lambda scaled, x: scaled(F.linear(x, W)) + BIAS,
+        "conv": lambda scaled, x: scaled(F.conv2d(x, W2)) + BIAS[:, None, None],
+        "einsum": lambda scaled, x: scaled(torch.einsum("ntf,cf->ntc", x, W)) + BIAS,
+        "view": lambda scaled, x: scaled(F.conv2d(x, W2).flatten(2)) + BIAS[:, None],
+        "norm": lambda scaled, x: NORM(scaled(F.conv2d(x, W2)).flatten(2)),
+    }
+
+    def explained(scaled: Callable[[Tensor], Tensor]) -> Tensor:
+        model = lambda x: steps[layer](scaled, x).flatten(1)  # noqa: E731
+        return relprop.attribute(model, x, 0, composite=composite).values
+
+    rows = {
+        "dense": BIAS,
+        "einsum": BIAS,
+        "conv": BIAS[:, None, None],
+        "norm": BIAS[:, None, None],
+        "view": BIAS[:, None],
+    }
+    close(explained(NUMBER[form]), explained(lambda h: h * torch.full_like(rows[layer], -2.0)))
+
+
 class Both(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from relprop.numerics import aside
 from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
-from relprop.operations.folding import behind_views
+from relprop.operations.folding import layer_before
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.lengths import SQUARES
 from relprop.operations.maps import Contraction
@@ -28,13 +28,17 @@ from relprop.rules.base import UNDECIDED
 
 
 def with_constant(call: Call, input: Any, other: Any) -> Tensor:
-    """Native. A scalar keeps the origin; one number per channel, or for all, folds into the weighted layer before."""
+    """Native. A scalar keeps the origin; one number per channel folds into the weighted layer before.
+
+    A number that is added to all entries belongs to the activation behind it, as the 3 in `relu6(h + 3) / 6`.
+    """
     live, constant = (input, other) if is_live(input) else (other, input)
     if not is_scalar(constant) or (isinstance(constant, Tensor) and _of_one_output(live)):
         return _per_channel(call, live, constant, input is live)
     note = note_of(live)
     behind = note is not None and (note.layer is not None or note.scaled is not None or note.move is not None)
-    result = _per_channel(call, live, constant, input is live) if behind and live.is_floating_point() else call()
+    scales = behind and call.entry.family != "sum" and live.is_floating_point()
+    result = _per_channel(call, live, constant, input is live) if scales else call()
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
     return result if found is None or result.shape != live.shape else _continued(call, result, live, found)
@@ -57,12 +61,9 @@ def _of_one_output(live: Tensor) -> bool:
 
 def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Tensor:
     """Folds a bias, or a scale and then a shift, into the weighted layer before it, like a BatchNorm."""
-    note = note_of(live)
-    layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
-    if layer is None and note is not None and note.move is not None:
-        layer, scale = behind_views(note, live) or (None, None)
-    if layer is not None and (not isinstance(constant, Tensor) or constant.numel() == 1):
-        return _for_all_channels(call, layer, scale, constant, first)
+    layer, scale = layer_before(live)
+    if layer is not None and call.entry.family != "sum" and (not isinstance(constant, Tensor) or constant.numel() == 1):
+        return _scaled(call, layer, scale, constant, first)
     channels_first = layer is not None and layer.weighted.linear.over(0)
     if layer is None or not (constant.ndim < live.ndim or channels_first or call.is_model_constant(constant)):
         return call()  # it may differ between samples
@@ -76,23 +77,19 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     return call() if v is None else _folded(call, layer, scale, v, first)
 
 
-def _for_all_channels(call: Call, layer: LayerCall, scale: Tensor | None, constant: Any, first: bool) -> Tensor:
-    """Folds one number for all channels. As a factor it remains a number until a shift follows."""
+def _scaled(call: Call, layer: LayerCall, scale: Tensor | None, constant: Any, first: bool) -> Tensor:
+    """A factor for all channels. It folds into the layer together with a shift or a BatchNorm that follows."""
     live = call.live[0]
-    if isinstance(constant, Tensor):
-        fits = constant.ndim < live.ndim or (constant.ndim == live.ndim and call.is_model_constant(constant))
-        if not fits or not constant.is_floating_point():
-            return call()  # it may differ between samples
-        number = constant.detach().reshape(())
-    else:
-        number = torch.as_tensor(constant, dtype=live.dtype)
-    number = number.to(live.device)
-    v = number if call.entry.family != "sum" else layer.uniform(number)
-    return call() if v is None else _folded(call, layer, scale, v, first)
+    if not isinstance(constant, Tensor):
+        return _folded(call, layer, scale, torch.as_tensor(constant, dtype=live.dtype, device=live.device), first)
+    fits = constant.ndim < live.ndim or (constant.ndim == live.ndim and call.is_model_constant(constant))
+    if not fits or not constant.is_floating_point():
+        return call()  # it may differ between samples
+    return _folded(call, layer, scale, constant.detach().reshape(()).to(live.device), first)
 
 
 def _folded(call: Call, layer: LayerCall, scale: Tensor | None, v: Tensor, first: bool) -> Tensor:
-    """The result of a scale or shift by a vector over channels, or a number, which `layer` takes as its own."""
+    """The result of a shift by a vector over channels, or of a scale by one or by a number, which `layer` takes as its own."""
     if call.rule not in (None, UNDECIDED):
         return call()
 
@@ -110,8 +107,8 @@ def _folded(call: Call, layer: LayerCall, scale: Tensor | None, v: Tensor, first
         turned = bool((sign != 1).any())
     if turned:
         scale = sign if scale is None else scale * sign
-    if scale is not None and not scale.ndim:
-        scale = layer.uniform(scale)
+    if scale is not None and not scale.ndim and (scale := layer.uniform(scale)) is None:
+        return call()
     if call.place is not None:
         call.place.merge()
     call.keeps_zeros()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.moves import stay
-from relprop.engine.notes import Move, Note
+from relprop.engine.notes import Move, Note, note_of
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.maps import Contraction, Convolution, Dense, Map
 from relprop.operations.weighted import Weighted
@@ -76,6 +76,15 @@ def _turned(t: Tensor, ndim: int, axes: dict[int, int], wide: int) -> Tensor:
         shape[to] = t.shape[axis]
     order = sorted(axes, key=lambda axis: axes[axis])
     return t.permute(*order, *(axis for axis in range(wide) if axis not in axes)).reshape(shape)
+
+
+def layer_before(live: Tensor) -> tuple[LayerCall | None, Tensor | None]:
+    """The layer that made a tensor, also behind views; and a factor, as in `Note.scaled`. None where there is none."""
+    note = note_of(live)
+    layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
+    if layer is None and note is not None and note.move is not None:
+        return behind_views(note, live) or (None, None)
+    return layer, scale
 
 
 def behind_views(note: Note, tensor: Tensor) -> tuple[LayerCall, Tensor | None] | None:

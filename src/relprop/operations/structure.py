@@ -19,6 +19,7 @@ from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.operations.exponentials import rejoined
+from relprop.operations.folding import layer_before
 from relprop.operations.sample_axes import (
     along_axis,
     in_order,
@@ -50,7 +51,14 @@ def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A fixed number times the operand: a step of an elementwise chain."""
     result = call()
     found = chain(call.function, args, kwargs, affine=True)
-    return result if found is None else remembered(call, result, found)
+    if found is not None:
+        remembered(call, result, found)
+    layer, scale = layer_before(call.live[0]) if result.is_floating_point() else (None, None)
+    if layer is not None and result is not call.live[0]:
+        factor = call.function(torch.ones((), dtype=result.dtype, device=result.device))
+        note = call.note(result)
+        note.scaled = layer, factor if scale is None else scale * factor
+    return result
 
 
 def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
