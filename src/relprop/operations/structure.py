@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.moves import joined, picked
-from relprop.engine.notes import note_of
+from relprop.engine.notes import Note, note_of
 from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import native, register
 from relprop.engine.roles import moves, selects
@@ -56,7 +56,7 @@ def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
     layer, scale = layer_before(call.live[0]) if result.is_floating_point() else (None, None)
     if layer is not None and result is not call.live[0]:
         factor = call.function(torch.ones((), dtype=result.dtype, device=result.device))
-        note = call.note(result)
+        note: Note = call.note(result)
         note.scaled = layer, factor if scale is None else scale * factor
     return result
 
