@@ -48,8 +48,8 @@ class Note:
         "version",
     )  # fmt: skip
 
-    def __init__(self, run: Run) -> None:
-        self.version = 0
+    def __init__(self, run: Run, version: int = 0) -> None:
+        self.version = version
         self.move: Move | None = None
         self.chain: Chain | None = None
         self.forked = False
@@ -155,9 +155,8 @@ def adopt(run: Run, result: Any) -> None:
 def renew(run: Run, tensor: Tensor) -> Note:
     """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
     old: Note | None = getattr(tensor, NOTE_NAME, None)
-    note = Note(run)
+    note = Note(run, tensor._version)
     setattr(tensor, NOTE_NAME, note)  # as `NOTE.put`, at every operation
-    note.version = tensor._version
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))
         old.later = note

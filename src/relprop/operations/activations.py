@@ -62,7 +62,7 @@ def alone(call: Call, x: Tensor, step: ChainStep, compute: Callable[[], Tensor])
 
 def detached(call: Call) -> Callable[[], Tensor]:
     """The operation on detached operands: its value alone."""
-    args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
+    args = [a.detach() if isinstance(a, Tensor) else a for a in call.args]
     return lambda: call(*args, **call.kwargs)
 
 

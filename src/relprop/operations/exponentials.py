@@ -217,7 +217,8 @@ _JOINS: dict[str, Callable[[list[Any], Callable[[Any], Tensor]], Any]] = {
 
 def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
     """The softmax that a quotient, or a product with a reciprocal, stands for; None if it is not a softmax."""
-    above, below = role_of(numerator, EXPONENTIAL), known_below(denominator)
+    above = role_of(numerator, EXPONENTIAL)
+    below = None if above is None else known_below(denominator)
     if above is None or below is None or not below.summed or above.summed or above.scores is not below.scores:
         return None
     call.relocate("softmax")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine import data
-from relprop.engine.registry import SILENT, register
+from relprop.engine.registry import SILENT, queries, register
 from relprop.engine.sign_masks import compared, inverted
 from relprop.engine.spelling import named, writes
 from relprop.engine.traits import MOVES
@@ -73,3 +73,9 @@ for _name in ("data", "requires_grad", "grad", "_grad", "names"):
 if BACKWARD_HOOKS is not None:
     register(BACKWARD_HOOKS, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, *STATE, family=SILENT, only=True)
+_METHODS = "dim ndimension size numel nelement stride is_complex is_contiguous is_floating_point __len__"
+_PROPERTIES = "shape ndim dtype device layout is_cuda is_cpu"
+queries(
+    *(getattr(Tensor, name) for name in _METHODS.split()),
+    *(getattr(Tensor, name).__get__ for name in _PROPERTIES.split()),
+)
