@@ -66,6 +66,11 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     ),
     "heads, joined": (lambda x: (x[:, None] @ drawn(2, 4, 3)).transpose(1, 2) + drawn(2, 3), (2, 5, 4)),
     "one channel, squeezed": (lambda x: normed(1)(F.conv2d(x.unsqueeze(2), W1[:1].unsqueeze(2)).squeeze(2)), (2, 2, 3)),
+    "one channel and a number": (lambda x: F.conv1d(x, W1[:1]) * BIAS[1:2] + BIAS[:1], (2, 2, 3)),
+    "one channel and a number, squeezed": (
+        lambda x: F.conv2d(x.unsqueeze(2), W1[:1].unsqueeze(2)).squeeze(2) * BIAS[1:2] + BIAS[:1],
+        (2, 2, 3),
+    ),
     "one channel, flattened": (lambda x: normed(1)(F.conv2d(x, W2[:1]).flatten(2)), (2, 2, 3, 4)),
     "one channel and one entry": (lambda x: normed(1)(F.conv2d(x, W2[:1]).flatten(2)), (2, 2, 2, 2)),
     "scaled, and a norm": (lambda x: NORM(F.conv1d(x, W1) * BIAS[:, None]), (2, 2, 4)),

@@ -47,7 +47,11 @@ class Map:
     def vector(self, constant: Tensor, shape: torch.Size) -> Tensor | None:
         """A constant that the output, of this shape, is scaled or shifted by, as a vector over channels; None if it is none."""
         axis = self.channel_axis
-        if axis is None or constant.ndim < -axis or constant.ndim > len(shape):
+        if axis is None or constant.ndim > len(shape):
+            return None
+        if constant.numel() == 1 == shape[axis]:  # of a lone channel, whatever axis it lies on
+            return constant.reshape(-1)
+        if constant.ndim < -axis:
             return None
         return constant.reshape(-1) if constant.numel() == constant.shape[axis] == shape[axis] else None
 
