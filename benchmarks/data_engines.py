@@ -68,20 +68,16 @@ def per_unit(folder: Path, size: int, settings: dict[str, Any]) -> tuple[float, 
     """Seconds by the clock and of CPU time for each unit, from where each process has done its first to the end."""
     spent = Spent(os.environ.setdefault(_MARK, uuid.uuid4().hex))
     spent.start()
-    seen: list[tuple[float, float]] = []
-
-    def said(line: str) -> None:
-        if hasattr(line, "data"):
-            seen.append((time.perf_counter(), spent.seconds()))
-
     place = folder / "-".join(map(str, settings.values()))
     relprop.explain_dataset(
-        folder / "x.npy", "efficientnet_lite0", place, batch_size=8, unit=size, said=said, **settings
+        folder / "x.npy", "efficientnet_lite0", place, batch_size=8, unit=size, progress=False, **settings
     )
+    spent.seconds()
     spent.over.set()
-    first = settings["processes"] - 1
-    (began, before), (ended, after), count = seen[first], seen[-1], len(seen) - 1 - first
-    return (ended - began) / count, (after - before) / count
+    # Ray hands over what is done in heaps, so that the records tell when each unit was written
+    written = sorted(path.stat().st_mtime for path in (place / "units").glob("*.json"))
+    began, ended, count = written[settings["processes"] - 1], written[-1], len(written) - settings["processes"]
+    return (ended - began) / count, (spent.at(ended) - spent.at(began)) / count
 
 
 class Spent(threading.Thread):
@@ -100,6 +96,7 @@ class Spent(threading.Thread):
         self.ours: set[tuple[str, str]] = set()
         self.ticks: dict[tuple[str, str], int] = {}
         self.lock = threading.Lock()
+        self.seen: list[tuple[float, float]] = []
 
     def run(self) -> None:
         while not self.over.wait(1.0):
@@ -120,4 +117,10 @@ class Spent(threading.Thread):
                 except OSError:
                     continue
                 self.ticks[one] = sum(map(int, fields[11:13]))
-            return sum(self.ticks.values()) / os.sysconf("SC_CLK_TCK")
+            found = sum(self.ticks.values()) / os.sysconf("SC_CLK_TCK")
+            self.seen.append((time.time(), found))
+            return found
+
+    def at(self, when: float) -> float:
+        """The seconds of CPU time at a time, between two looks."""
+        return float(np.interp(when, *zip(*self.seen, strict=True)))
