@@ -9,7 +9,7 @@
 #   make docs                 the documentation: $(SITE)/index.html
 #   make TORCH=torch==2.9.1   another torch than the one of constraints-dev.txt (TORCH=torch is the newest)
 
-.PHONY: demo test lint format types bench bench-data gallery examples programs coverage coverage-packages docs picture sums clean
+.PHONY: demo test lint format types bench bench-data gallery examples programs coverage coverage-packages docs picture web-pictures sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -74,6 +74,10 @@ picture: $(VENV)/.stamp-gallery
 	$(BIN)/python -m gallery $(GALLERY) text-classes text-paris text-generation composites-photograph composites-series \
 		composites-transformer composites-text composites-table
 	cp $(GALLERY)/text-*.png $(GALLERY)/composites-*.png docs/images/
+
+# The pictures of the page. They need Chromium.
+web-pictures: $(VENV)/.stamp-dev
+	$(BIN)/python docs/web_pictures.py
 
 # The figure that compares libraries, with those that the benchmarks compare with.
 sums: $(VENV)/.stamp-gallery $(VENV)/.stamp-bench

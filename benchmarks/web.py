@@ -1,4 +1,4 @@
-"""`python -m benchmarks.web`: what the page costs beyond the explanations, how it stands many visitors, and its memory.
+"""`python -m benchmarks.web`: what the page costs beyond the explanations, how it stands visitors, also hostile ones.
 
     python -m benchmarks.web                          # everything: about half an hour
     python -m benchmarks.web --only start clicks      # one or some of the steps
@@ -19,6 +19,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -34,6 +35,7 @@ from torch import nn
 
 import relprop
 from benchmarks import report
+from benchmarks.web_hostile import attacked
 from benchmarks.web_visitors import Reply, Visitor
 from relprop.loading.photographs import PHOTOGRAPHS
 from relprop.web import drawn, pictures
@@ -44,7 +46,7 @@ MODEL = "efficientnet_lite0"
 TINY = "benchmarks.web:tiny"
 VISITORS, EVERY = 20, 10.0
 """How many visitors there are, and after how many seconds each asks about a picture."""
-STEPS = ("start", "clicks", "visitors", "memory")
+STEPS = ("start", "clicks", "visitors", "memory", "hostile")
 
 
 class Tiny(nn.Module):
@@ -73,11 +75,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the two steps that take turns (%(default)s)")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long the visitors stay (%(default)s)")
     parser.add_argument("--explanations", type=int, default=10_000, help="of the step memory (%(default)s)")
+    parser.add_argument("--requests", type=int, default=10_000, help="of the step hostile (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of those requests (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--small", action="store_true", help="2 rounds, half a minute, 100 explanations")
+    parser.add_argument("--small", action="store_true", help="2 rounds, half a minute, 100 explanations and requests")
     options = parser.parse_args()
     if options.small:
-        options.rounds, options.minutes, options.explanations = 2, 0.5, 100
+        options.rounds, options.minutes, options.explanations, options.requests = 2, 0.5, 100, 100
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     warnings.simplefilter("ignore")
@@ -86,6 +90,7 @@ def main() -> None:
         "clicks": lambda: clicks(options.rounds),
         "visitors": lambda: visitors(options.minutes),
         "memory": lambda: flat(options.explanations),
+        "hostile": lambda: hostile(options.requests, options.seed),
     }
     record: dict[str, Any] = {"environment": report.environment("cpu", 1)}
     print(json.dumps(record["environment"]))
@@ -413,6 +418,25 @@ def flat(explanations: int) -> dict[str, Any]:
         "memory after a tenth, MB": round(early / 2**20, 1), "at the end, MB": round(late / 2**20, 1),
         "change (goal 5 %)": f"{late / early - 1:+.1%}",
         "bytes for each explanation": round((late - early) / (0.85 * explanations)),
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ hostile
+
+
+def hostile(requests: int, seed: int) -> dict[str, Any]:
+    """Requests that mean harm, made at random, sent to the page of the tiny network."""
+    with tempfile.TemporaryDirectory() as folder, served(TINY) as (process, address):
+        before = resident(process)
+        found = attacked(address, requests, Path(folder), seed)
+        with Visitor(address) as visitor:
+            answers = not visitor.ask("image", "upload", visitor.upload("a.png", png(_picture(0, 0)))).error
+        grown = resident(process) / before - 1
+    for line in found.through:
+        print(f"  {line}", flush=True)
+    return {
+        "requests": found.sent, "got through (goal 0)": len(found.through), "the page answers afterwards": answers,
+        "memory": f"{grown:+.1%}",
     }  # fmt: skip
 
 

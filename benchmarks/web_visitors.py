@@ -114,6 +114,7 @@ class Visitor:
     def _read(self, event: str, start: float) -> Reply:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=600)
         waited: list[int] = []
+        warned = ""
         try:
             connection.request("GET", f"/gradio_api/queue/data?session_hash={self.session}")
             stream = connection.getresponse()
@@ -125,9 +126,11 @@ class Visitor:
                     continue
                 if said["msg"] == "estimation" and said.get("rank") is not None:
                     waited.append(said["rank"])
+                if said["msg"] == "log" and said["level"] == "warning":
+                    warned = said["log"]
                 if said["msg"] in ("process_completed", "unexpected_error"):
                     output = said.get("output") or {}
-                    error = "" if said.get("success") else str(output.get("error") or said.get("message"))
+                    error = warned if said.get("success") else str(output.get("error") or said.get("message"))
                     return Reply(output.get("data") or [], time.perf_counter() - start, waited, error)
         finally:
             connection.close()

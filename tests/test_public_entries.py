@@ -125,7 +125,6 @@ def test_a_fault_in_the_model(name: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # of Gradio about pandas, in threads of its own
 def test_a_widget_leaves_no_graph_and_answers_after_a_fault(tmp_path: Path) -> None:
     """It explains in a thread of its own, so a fault there is told to who asked."""
-    pytest.importorskip("IPython", reason="a widget is shown by IPython")
     pytest.importorskip("gradio", reason="the page needs Gradio")
     client = pytest.importorskip("gradio_client", reason="programs ask the page by Gradio's client")
     import web_pages

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import base64
 import io
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -354,3 +356,22 @@ def test_gradio_is_imported_where_a_page_is_made_alone() -> None:
         for alias in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
     }
     assert not {name for _, name in named} & {"gradio", "fastapi", "starlette", "uvicorn"}
+
+
+def test_gradio_is_imported_without_its_type_stubs() -> None:
+    """Gradio parses the file of each of its classes, and writes another beside it: a third of the time of a start."""
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    program = """
+import ast, sys
+from relprop.web.gradio_here import gradio
+def parsed(*given): raise AssertionError("the file of a class is parsed")
+ast.get_source_segment = parsed
+finders = list(sys.meta_path)
+gr = gradio()
+assert sys.meta_path == finders
+with gr.Blocks() as blocks:
+    field = gr.Image(type="filepath")
+    field.upload(lambda path: None, field)
+assert len(blocks.fns) == 1
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)

@@ -154,6 +154,10 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes | None]] = {
     "CVE-2023-30798 many fields": (
         "POST", UPLOAD, *form(b"--x\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\na\r\n" * 5000 + b"--x--\r\n")
     ),
+    # what the page fails at
+    "a number that JSON does not have": ("POST", JOIN, KIND, message(1, trigger_id={"a": float("nan")})),
+    "an event that the page does not have": ("POST", JOIN, KIND, message(1, fn_index=10**9)),
+    "an event that no page has": ("POST", JOIN, KIND, message(1, fn_index=-1)),
     "CVE-2024-10624 a date that is matched for long": ("POST", JOIN, KIND, message("1" * 20_000 + " ", "now - " + "9" * 20_000)),
 }  # fmt: skip
 TAKEN = {

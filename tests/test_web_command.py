@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,16 @@ def test_the_password_comes_from_a_file_that_nobody_else_reads(tmp_path: Path, m
     assert password_of(None) == "bob:x"
     monkeypatch.delenv(PASSWORD)
     assert password_of(None) is None
+
+
+@pytest.mark.filterwarnings("ignore")  # of event loops that Gradio leaves
+def test_the_page_is_opened_in_the_browser_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: [each.close() for each in sockets])
+    for more, count in (((), 0), (("--open",), 1)):
+        result = CliRunner().invoke(app, ["serve", "--port", "0", *SMALL, *more])
+        assert result.exit_code == 0 and "http://127.0.0.1:" in result.output
+        assert len(opened) == count
+    assert opened[0] in result.output
+    gc.collect()  # while these warnings are ignored

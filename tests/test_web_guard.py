@@ -252,7 +252,7 @@ def test_a_message_names_only_uploaded_files(folder: Path) -> None:
         (b'{"a":' * 50 + b"1" + b"}" * 50, [JSON], 400), (b" " * (2**20 + 1), [JSON], 413),
         (b"{}", [JSON, (b"content-length", b"9999999999")], 413), (b"{}", [JSON, (b"content-length", b"-1")], 400),
         (b"{}", [JSON, (b"content-length", b"2"), (b"content-length", b"3")], 400), (b"{}", [JSON, (b"content-length", b"0x2")], 400),
-        (b"9" * 5000, [JSON], 400),
+        (b"9" * 5000, [JSON], 400), (b'{"a": NaN}', [JSON], 400), (b'{"a": [-Infinity]}', [JSON], 400), (b'{"a": 1e999}', [JSON], 400),
     ],
 )  # fmt: skip
 def test_messages_that_are_none(body: bytes, headers: Any, status: int) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from benchmarks.web import heading, png, visited
+from benchmarks.web_hostile import attacked
 from benchmarks.web_visitors import Reply, Visitor
 
 import web_pages
@@ -121,3 +126,38 @@ def _until(holds: object, seconds: float = 15.0) -> None:
     while not holds():
         assert time.monotonic() < end, holds
         time.sleep(0.2)
+
+
+def test_hostile_requests_at_random(tmp_path: Path) -> None:
+    with web_pages.served() as address:
+        found = attacked(address, 400, tmp_path, seed=1)
+    assert found.sent == 400 and not found.through, "\n".join(found.through)
+
+
+def test_a_page_that_lets_something_through_is_noticed(tmp_path: Path) -> None:
+    class Open(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            config = {"dependencies": [{"id": 0, "inputs": [1], "backend_fn": True}]}
+            self.answer(json.dumps(config) if self.path == "/config" else (tmp_path / "secret.png").read_text())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            (tmp_path / "written").touch()
+            self.answer("", 500)
+
+        def answer(self, text: str, status: int = 200) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *given: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Open)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = attacked(f"http://127.0.0.1:{server.server_port}/", 40, tmp_path)
+    server.shutdown()
+    server.server_close()
+    kinds = {line.partition(":")[0] for line in found.through}
+    assert {"a file was read", "status 500", "a file was written"} <= kinds

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import threading
+import time
+import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -113,6 +118,54 @@ def test_a_narrow_page_by_keyboard_and_a_file_that_is_none(browser: Any, address
     page.close()
 
 
+_PICTURE = """async () => {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [40, 32];
+    const drawing = canvas.getContext('2d');
+    drawing.fillStyle = '#c33';
+    drawing.fillRect(0, 0, 20, 32);
+    return new Promise(done => canvas.toBlob(done, 'image/png'));
+}"""
+"""A picture that a visitor's browser has."""
+
+
+def dropped(page: Any) -> None:
+    """A file that is let fall on the page."""
+    carried = page.evaluate_handle(f"""async () => {{
+        const carried = new DataTransfer();
+        carried.items.add(new File([await ({_PICTURE})()], 'dropped.png', {{type: 'image/png'}}));
+        return carried;
+    }}""")
+    page.dispatch_event(".relprop-picture button >> nth=0", "drop", {"dataTransfer": carried})
+
+
+def pasted(page: Any) -> None:
+    """A picture from the clipboard."""
+    page.evaluate(f"async () => navigator.clipboard.write([new ClipboardItem({{'image/png': await ({_PICTURE})()}})])")
+    page.click("button[aria-label='Paste from clipboard']")
+
+
+def taken(page: Any) -> None:
+    """A picture of the camera."""
+    page.click("button[aria-label='Capture from camera']")
+    page.click("text=Click to Access Webcam")
+    page.wait_for_function("document.querySelector('video')?.videoWidth > 0")
+    page.click("button[aria-label='capture photo']")
+
+
+@pytest.mark.parametrize("give", [dropped, pasted, taken])
+def test_a_picture_is_dropped_pasted_or_taken(browser: Any, address: str, give: Any) -> None:
+    seen = web_pages.Page(browser, address)
+    page = seen.page
+    page.context.grant_permissions(["camera", "clipboard-read", "clipboard-write"], origin=address)
+    page.wait_for_selector("#maps .hint")
+    give(page)
+    page.wait_for_selector("#maps .stage svg")
+    assert page.locator("#classes input").count() == 5
+    assert not seen.errors and not seen.foreign()
+    page.close()
+
+
 def test_a_link_restores_what_was_asked(browser: Any, address: str) -> None:
     seen = web_pages.Page(browser, address, path="?example=0&target=1&against=5&composites=epsilon,zero&smooth=2")
     page = seen.page
@@ -209,10 +262,37 @@ def test_a_block_in_a_page_of_ones_own() -> None:
 
 
 def test_a_widget_shows_a_frame_of_a_page_that_is_served() -> None:
-    pytest.importorskip("IPython")
     frame = relprop.widget(web_pages.small(), height=300)
     assert frame.src.startswith("http://127.0.0.1:") and frame.height == 300
+    shown = frame._repr_html_()  # as IPython asks for it
+    assert shown.startswith(f'<iframe src="{frame.src}"') and "height: 300px" in shown
     answer = urllib.request.urlopen(frame.src, timeout=20)
     assert "http://localhost:*" in answer.headers["Content-Security-Policy"]
     answer.close()
     frame.server.close()
+
+
+def test_a_widget_that_is_closed_keeps_neither_its_network_nor_a_thread(tmp_path: Path) -> None:
+    model, path = web_pages.small(), tmp_path / "a.png"
+    web_pages.photograph().save(path)
+    before = threads()
+    frame = relprop.widget(model)
+    assert threads() == before + 1
+    assert web_pages.question(frame.src, path, target=2)["scores"]
+    page = frame.src
+    frame.server.close()
+    alive, frame = weakref.ref(model), None  # type: ignore[assignment]
+    del model
+    for _ in range(50):  # the client and the thread of the explanations end in threads of their own
+        gc.collect()
+        if alive() is None and threads() == before:
+            break
+        time.sleep(0.1)
+    assert alive() is None and threads() == before
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(page, timeout=5)
+
+
+def threads() -> int:
+    """How many threads explain."""
+    return sum(each.name == "relprop-explains" for each in threading.enumerate())

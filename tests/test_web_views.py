@@ -178,8 +178,33 @@ def listed(page: Any, said: str) -> None:
     page.wait_for_function("said => document.querySelector('#samples-3').innerText.includes(said)", arg=said)
 
 
+def buttons(page: Any, holds: str) -> None:
+    """Waits until a condition of JavaScript holds for the buttons of a run's samples."""
+    page.wait_for_function(
+        """holds => {
+            const all = [...document.querySelectorAll('#samples-3 [data-n]')];
+            const score = each => Number(each.innerText.match(/class \\d+, (.*)$/m)[1]);
+            return eval(holds);
+        }""",
+        arg=holds,
+    )
+
+
 def samples(page: Any) -> None:
-    """The samples of a run."""
+    """The samples of a run: their lists by class, order and status, pages of the list, and one of them."""
+    listed(page, "1 to 24 of")
+    choose(page, "#class-3", "class 5")
+    buttons(page, "all.length > 9 && all.every(each => each.innerText.includes('class 5, '))")
+    choose(page, "#order-3", "smallest score")
+    buttons(page, "all.length > 9 && all.map(score).every((each, n, of) => n === 0 || of[n - 1] <= each)")
+    choose(page, "#order-3", "largest score")
+    buttons(page, "all.length > 9 && all.map(score).every((each, n, of) => n === 0 || of[n - 1] >= each)")
+    choose(page, "#class-3", "all classes")
+    buttons(page, "all.some(each => !each.innerText.includes('class 5, '))")
+    choose(page, "#status-3", "put aside")
+    buttons(page, "all.length === 1 && all[0].dataset.n === '7'")
+    choose(page, "#status-3", "explained")
+    choose(page, "#order-3", "order of the source")
     listed(page, "1 to 24 of")
     press(page, "#later-3")
     listed(page, "25 to 48 of")
@@ -259,6 +284,64 @@ def test_a_view_by_keyboard_and_axe(browser: Any, address: str, view: str, width
     assert not found, "\n".join(found)
     assert not seen.errors and not seen.foreign()
     page.close()
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_an_error_is_one_line_in_every_view(browser: Any, address: str, width: int, tmp_path: Path) -> None:
+    seen = web_pages.Page(browser, address, width)
+    page = seen.page
+    page.set_default_timeout(20_000)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n<script>alert(1)</script>")
+    page.click(".examples button >> nth=0 >> visible=true")
+    page.wait_for_selector("#maps .stage svg")
+    address_says(page, "example=0")
+    press(page, "button:has-text('Several pictures at once')")
+    page.set_input_files("#pictures input[type=file]", bad)
+    told(page, "#maps", "bad.png")
+    press(page, "button:has-text('The code that made this') >> visible=true")
+    assert page.locator("#maps svg").count() == 0 and page.inner_text("#code-picture pre").strip() == ""
+    page.wait_for_function("window.location.search === ''")
+    press(page, "button:has-text('Drawing') >> visible=true")
+    press(page, "input[aria-label*='Smoothing'][type=range]", "ArrowRight")  # draws the old answer never again
+    press(page, "#download-png-picture")
+    page.wait_for_selector("text=the last question has no answer")
+    assert page.locator("#maps svg").count() == 0
+    page.click(".examples button >> nth=1 >> visible=true")
+    page.wait_for_selector("#maps .stage svg")
+    saved(page, "#download-png-picture", b"\x89PNG")
+
+    press(page, "role=tab[name='people']")
+    table = tmp_path / "people.csv"
+    table.write_text("age,who\n1,2\n", encoding="utf-8")
+    page.set_input_files("#file-1 input[type=file]", table)
+    told(page, "#maps-1", "in no form")
+
+    press(page, "role=tab[name='writer']")
+    page.fill("#target-2 textarea, #target-2 input", "id:99999999")
+    page.fill("#text-2 textarea", "The capital of France is")
+    press(page, "#ask-2")
+    told(page, "#maps-2", "99999999")
+
+    press(page, "role=tab[name='maps']")
+    press(page, "role=tab[name='Units']")
+    page.fill("#unit-3 input", "999")
+    press(page, "#show-unit-3")
+    told(page, "#units-3", "no unit 999")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not seen.errors and not seen.foreign()
+    page.close()
+
+
+def told(page: Any, place: str, line: str) -> None:
+    """Waits until a view says why there is no answer, there and nowhere else."""
+    page.wait_for_function(
+        "([place, line]) => document.querySelector(`${place} .failed`)?.innerText.includes(line)", arg=[place, line]
+    )
+    page.wait_for_function(_AT_REST)
+    assert page.locator(f"{place} .failed").count() == 1
+    shown = page.evaluate("document.body.innerText.split('\\n').map(each => each.trim())")
+    assert "Error" not in shown and "Traceback" not in page.content()
 
 
 def test_a_link_leads_to_its_tab(browser: Any, address: str) -> None:

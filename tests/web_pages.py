@@ -132,8 +132,12 @@ def browsers() -> Iterator[Any]:
         pytest.skip("no Chromium is installed")
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(
-            executable_path=PROGRAM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+            executable_path=PROGRAM,
+            args=[
+                "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            ],
+        )  # fmt: skip
         yield opened
         opened.close()
 

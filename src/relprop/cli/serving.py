@@ -69,6 +69,7 @@ def serve(
     """Serve a page on this machine where anyone can ask a network why, or browse a run. Ctrl-C ends it."""
     with errors_in_one_line():
         from relprop.web import server
+        from relprop.web.gradio_here import without_garbage
         from relprop.web.guard import Rules
         from relprop.web.limits import Limits
         from relprop.web.page_subject import subject_of
@@ -84,12 +85,13 @@ def serve(
         wanted = model or ([] if run else [models.DEFAULT])
         place = server.listening(host, port)  # before anything is loaded, which may take long
         try:
-            blocks = server.made(
-                [(each, partial(subject_of, each)) for each in wanted], limits,
-                runs=[(each.name, partial(BrowsedRun, each, source=source, index=index)) for each in run or ()],
-                failed=lambda line: typer.echo(f"relprop: {line}", err=True), examples=example or None,
-            )  # fmt: skip
-            running, place, address = server.served(blocks, host=host, port=port, rules=rules, place=place)
+            with without_garbage():
+                blocks = server.made(
+                    [(each, partial(subject_of, each)) for each in wanted], limits,
+                    runs=[(each.name, partial(BrowsedRun, each, source=source, index=index)) for each in run or ()],
+                    failed=lambda line: typer.echo(f"relprop: {line}", err=True), examples=example or None,
+                )  # fmt: skip
+                running, place, address = server.served(blocks, host=host, port=port, rules=rules, place=place)
         except BaseException:
             place.close()
             raise

@@ -33,11 +33,16 @@ def said(error: Exception) -> str:
     return escape(visible(" ".join(text.split()), longest=_LONGEST))
 
 
-def answered(act: Callable[..., Any]) -> Callable[..., Any]:
+def answered(act: Callable[..., Any], failed: Callable[[str, Any], Any] | None = None) -> Callable[..., Any]:
     """A function as Gradio calls it, whose errors are messages on the page.
 
     Its parameters `request` and `event`, if it has them, are the visitor's request and the event that was triggered. The
     others keep their names, under which programs give them.
+
+    Args:
+        act: the function.
+        failed: makes the values of the fields where there is no answer, from the line that says why, and the request.
+            Without it Gradio writes "Error" on each field.
     """
     gr = gradio()
     kinds = {"request": gr.Request, "event": gr.EventData}
@@ -53,7 +58,10 @@ def answered(act: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not isinstance(error, RelpropError):
                 log.exception("an answer failed")
-            raise gr.Error(said(error), title="relprop", print_exception=False) from None
+            if failed is None:
+                raise gr.Error(said(error), title="relprop", print_exception=False) from None
+            gr.Warning(said(error), title="relprop")
+            return failed(said(error), named.get("request"))
 
     first = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kinds[name]) for name in special

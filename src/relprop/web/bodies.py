@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -26,11 +27,17 @@ class RequestRefused(Exception):
         self.status, self.line, self.headers = status, line, headers
 
 
-def cleaned(body: bytes, uploaded: Callable[[str], bool]) -> bytes:
+def cleaned(body: bytes, uploaded: Callable[[str], bool], known: Callable[[int], bool] | None = None) -> bytes:
     """A message without what Gradio would fetch or open by itself.
 
+    Args:
+        body: the message.
+        uploaded: whether a path is that of an uploaded file.
+        known: whether the page has an event of that number.
+
     Raises:
-        RequestRefused: it is no JSON, or it names a file that was not uploaded.
+        RequestRefused: it is no JSON, holds NaN or infinity, names a file that was not uploaded, or asks for nothing
+            that the page has.
     """
     try:
         message = json.loads(body)
@@ -38,6 +45,9 @@ def cleaned(body: bytes, uploaded: Callable[[str], bool]) -> bytes:
         raise RequestRefused(400, "the message is no JSON.") from None
     if not isinstance(message, dict):
         raise RequestRefused(400, "the message is no JSON object.")
+    asked = message.get("fn_index")
+    if known is not None and type(asked) is int and not known(asked):
+        raise RequestRefused(404, "the page has nothing of that number to ask.")
     return json.dumps(_clean(message, 0, uploaded)).encode()
 
 
@@ -46,6 +56,8 @@ def _clean(part: Any, depth: int, uploaded: Callable[[str], bool]) -> Any:
         raise RequestRefused(400, "the message is nested too deeply.")
     if isinstance(part, list):
         return [_clean(each, depth + 1, uploaded) for each in part]
+    if isinstance(part, float) and not math.isfinite(part):  # which JSON has not, and Gradio could not write again
+        raise RequestRefused(400, "the message holds a number that JSON does not have.")
     if not isinstance(part, dict):
         return part
     if "path" in part or "url" in part:

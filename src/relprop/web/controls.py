@@ -180,6 +180,37 @@ class Downloads:
         return make
 
 
+class AnswerPlace:
+    """Where a view shows its answer, or says in one line why there is none. Gradio would write "Error" on each field.
+
+    Args:
+        shown: the field of our HTML.
+        kept: what a visitor takes along of an answer.
+    """
+
+    def __init__(self, shown: Any, kept: Downloads) -> None:
+        self.shown, self.kept = shown, kept
+
+    def on(self, event: Any, act: Callable[..., Any], inputs: Any, outputs: Sequence[Any], **given: Any) -> Any:
+        """Lets an event ask. The outputs hold `shown` and those of `kept`; progress is shown in the one place."""
+        return event(answered(act, self._failed), inputs, outputs, show_progress_on=self.shown, **given)
+
+    def _failed(self, line: str, request: Any) -> dict[Any, Any]:
+        """The values where there is no answer: the line that says why, and nothing that belonged to an earlier answer."""
+        self.kept.desk.sessions.of(str(request.session_hash)).fail(self.kept.part)
+        return {self.shown: scripts.failed(line), **dict(zip(self.kept.outputs, self.kept.empty(), strict=True))}
+
+
+def told_at(place: Any) -> Callable[[str, Any], dict[Any, Any]]:
+    """For `answered`: a field of our HTML says why there is no answer."""
+    return lambda line, request: {place: scripts.failed(line)}
+
+
+def kept_as_it_is(place: Any) -> Callable[[str, Any], dict[Any, Any]]:
+    """For `answered`: only the message says why there is no answer, and the fields stay."""
+    return lambda line, request: {place: gradio().skip()}
+
+
 def linked(link: Any) -> dict[str, Any]:
     """The event that makes the whole link of a query."""
     return {

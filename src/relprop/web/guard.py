@@ -14,7 +14,7 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,13 @@ class Guard:
         application: the page.
         rules: what is let through.
         kept: the paths of uploads that the page deletes when they are old.
+        known: whether the page has an event of that number; Gradio fails (500) at others. None takes all.
     """
 
-    def __init__(self, application: Any, rules: Rules, kept: set[Any] | None = None) -> None:
-        self.application, self.rules = application, rules
+    def __init__(
+        self, application: Any, rules: Rules, kept: set[Any] | None = None, known: Callable[[int], bool] | None = None
+    ) -> None:  # fmt: skip
+        self.application, self.rules, self._known = application, rules, known
         folder = rules.folder or os.environ.get("GRADIO_TEMP_DIR")
         self._folder = None if folder is None else Path(os.path.realpath(folder))
         self._uploads = None if self._folder is None else Uploads(self._folder, set() if kept is None else kept)
@@ -243,7 +246,7 @@ class Guard:
         if upload:
             return bodies.counted(receive, most)
         body = await bodies.read(receive, most)
-        return bodies.replayed(bodies.cleaned(body, self._uploaded), receive)
+        return bodies.replayed(bodies.cleaned(body, self._uploaded, self._known), receive)
 
 
 def _headers_of(scope: Scope) -> dict[bytes, list[bytes]]:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from relprop.web import controls, scripts
-from relprop.web.answering import Desk, answered
+from relprop.web.answering import Desk
 from relprop.web.gradio_here import gradio
 from relprop.web.page_subject import PageSubject
 from relprop.web.scripts import styled
@@ -75,24 +75,27 @@ class NetworkPart:
             styled(value), apply_default_css=False, elem_id=self.desk.own(name), **more, **given
         )  # fmt: skip
 
-    def listen(self, inputs: Sequence[Any], outputs: Sequence[Any], other: Any, again: Any) -> None:
+    def listen(
+        self, place: controls.AnswerPlace, inputs: Sequence[Any], outputs: Sequence[Any], other: Any, again: Any
+    ) -> None:  # fmt: skip
         """Explains another class where its button is pressed, and asks again where a setting is changed.
 
         Args:
+            place: where the answer is shown.
             inputs: the fields whose values the functions take.
             outputs: what an answer fills.
             other: explains another class; it takes the class first.
             again: explains the same by other settings.
         """
         link = controls.linked(self.kept.link)
-        self.classes.input(answered(other), [self.classes, *inputs], outputs, **LAST).then(**link)
+        place.on(self.classes.input, other, [self.classes, *inputs], outputs, **LAST).then(**link)
         for event in self.asked.events:
-            event(answered(again), inputs, outputs, **LAST, show_progress="minimal").then(**link)
+            place.on(event, again, inputs, outputs, **LAST, show_progress="minimal").then(**link)
 
-    def restore(self, restored: Any, outputs: Sequence[Any]) -> None:
+    def restore(self, place: controls.AnswerPlace, restored: Any, outputs: Sequence[Any]) -> None:
         """Restores the settings of the page's address when the page is opened."""
         root = gradio().context.Context.root_block
-        root.load(answered(restored), self.asked.query, outputs, js=scripts.QUERY, **ONE).then(
+        place.on(root.load, restored, self.asked.query, outputs, js=scripts.QUERY, **ONE).then(
             **controls.linked(self.kept.link)
         )
 

@@ -117,31 +117,33 @@ class PictureFields(NetworkPart):
 
     def _listen(self) -> None:
         fields, link = self.asked.fields, controls.linked(self.kept.link)
+        place = controls.AnswerPlace(self.stage, self.kept)
         for event in (self.picture.upload, self.picture.input):
             one = [self.several, *self.outputs]
-            event(answered(self.new_picture), [self.picture, *fields], one, **LAST).then(**link)
-        self.several.upload(
-            answered(self.new_pictures), [self.several, *fields], [self.picture, *self.outputs], **LAST
+            place.on(event, self.new_picture, [self.picture, *fields], one, **LAST).then(**link)
+        place.on(
+            self.several.upload, self.new_pictures, [self.several, *fields], [self.picture, *self.outputs], **LAST
         ).then(**link)
         for given in (self.picture, self.several):
             given.clear(answered(self.cleared), None, self.outputs, api_visibility="private")
-        self.chosen.select(answered(self.new_example), fields, [self.picture, self.several, *self.outputs], **ONE).then(
+        place.on(self.chosen.select, self.new_example, fields, [self.picture, self.several, *self.outputs], **ONE).then(
             **link
         )
-        self.listen(fields, self.outputs, self.other_class, self.again)
+        self.listen(place, fields, self.outputs, self.other_class, self.again)
         drawing = {"concurrency_id": "drawing", "concurrency_limit": 2, "api_visibility": "private"}
         drawing["show_progress"] = "hidden"
         for event in self.asked.drawing_events:
-            event(
-                answered(self.redrawn), fields, [self.stage, *self.kept.outputs], **drawing, trigger_mode="always_last"
+            place.on(
+                event, self.redrawn, fields, [self.stage, *self.kept.outputs], **drawing, trigger_mode="always_last"
             ).then(**link)
-        self.stage.select(answered(self.rectangle), None, [self.read, *self.corners], **drawing)
+        said = controls.told_at(self.read)
+        self.stage.select(answered(self.rectangle, said), None, [self.read, *self.corners], **drawing)
         # One listener of all corners: of several, an older answer could come last.
         gradio().on(
-            [corner.input for corner in self.corners], answered(self.corners_read), self.corners, self.read, **drawing,
+            [corner.input for corner in self.corners], answered(self.corners_read, said), self.corners, self.read, **drawing,
             trigger_mode="always_last",
         )  # fmt: skip
-        self.restore(self.restored, [self.picture, *fields, *self.outputs])
+        self.restore(place, self.restored, [self.picture, *fields, *self.outputs])
 
     def new_picture(self, path: Path | None, *fields: Any, request: Any) -> Any:
         """Explains a picture that was dropped, pasted or taken."""
@@ -213,6 +215,8 @@ class PictureFields(NetworkPart):
         """Draws the same maps in another way."""
         session = self.desk.sessions.of(str(request.session_hash))
         answer = session.answers.get(self.part)
+        if self.part in session.failed:
+            return [gradio().skip()] * (1 + len(self.kept.outputs))
         if answer is None:
             return (styled(_HINT), *self.kept.empty())
         asked = self.asked.settings(fields)

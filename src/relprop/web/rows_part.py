@@ -129,16 +129,19 @@ class RowsFields(NetworkPart):
     def _listen(self) -> None:
         fields = [self.form, *self.asked.fields]
         link, whole = controls.linked(self.kept.link), [*self.lists, *self.outputs]
-        self.file.upload(answered(self.new_file), [self.file, *fields], whole, **LAST).then(**link)
+        place = controls.AnswerPlace(self.maps, self.kept)
+        place.on(self.file.upload, self.new_file, [self.file, *fields], whole, **LAST).then(**link)
         self.file.clear(answered(self.cleared), None, whole, api_visibility="private")
-        self.chosen.select(answered(self.new_example), fields, whole, **ONE).then(**link)
-        self.form.input(answered(self.other_form), fields, whole, **LAST).then(**link)
-        self.without.input(answered(self.other_columns), [self.without, *fields], whole, **LAST).then(**link)
-        self.listed.select(answered(self.other_row), fields, self.outputs, **ONE).then(**link)
-        self.listen(fields, self.outputs, self.other_class, self.again)
-        self.start.submit(answered(self.turned), self.start, self.listed, **LAST)
-        self.every.click(answered(self.all_rows), fields, [self.summed, self.more, *self.kept_all.outputs], **ONE)
-        self.restore(self.restored, [*fields, *whole])
+        place.on(self.chosen.select, self.new_example, fields, whole, **ONE).then(**link)
+        place.on(self.form.input, self.other_form, fields, whole, **LAST).then(**link)
+        place.on(self.without.input, self.other_columns, [self.without, *fields], whole, **LAST).then(**link)
+        place.on(self.listed.select, self.other_row, fields, self.outputs, **ONE).then(**link)
+        self.listen(place, fields, self.outputs, self.other_class, self.again)
+        self.start.submit(answered(self.turned, controls.kept_as_it_is(self.listed)), self.start, self.listed, **LAST)
+        controls.AnswerPlace(self.summed, self.kept_all).on(
+            self.every.click, self.all_rows, fields, [self.summed, self.more, *self.kept_all.outputs], **ONE
+        )
+        self.restore(place, self.restored, [*fields, *whole])
 
     def _settings(self, form: Any, fields: Sequence[Any], **changed: Any) -> PageSettings:
         """The settings that the fields hold, of another class or row."""

@@ -66,12 +66,14 @@ class RunFields:
                 value=_ALL,
                 label="Class",
                 elem_id=self.desk.own("class"),
-                min_width=160,
+                min_width=200,
             )
             self.order = gr.Dropdown(
-                _pairs(ORDERS), value=usual.order, label="Order", elem_id=self.desk.own("order"), min_width=160
+                _pairs(ORDERS), value=usual.order, label="Order", elem_id=self.desk.own("order"), min_width=200
             )
-            self.status = gr.Dropdown(_pairs(STATUSES), value=usual.status, label="Samples that were", min_width=160)
+            self.status = gr.Dropdown(
+                _pairs(STATUSES), value=usual.status, label="Samples that were", elem_id=self.desk.own("status"), min_width=200
+            )  # fmt: skip
         self.listed = _html(gr, self.desk.own("samples"))
         with gr.Row():
             self.earlier = gr.Button("Earlier samples", size="sm", elem_id=self.desk.own("earlier"))
@@ -84,13 +86,13 @@ class RunFields:
         usual = RunSettings()
         with gr.Row():
             self.by = gr.Dropdown(
-                _pairs(BY), value=usual.by, label="Samples are grouped by", elem_id=self.desk.own("by"), min_width=160
+                _pairs(BY), value=usual.by, label="Samples are grouped by", elem_id=self.desk.own("by"), min_width=200
             )
             self.neighbours = gr.Slider(
-                2, 30, value=usual.neighbours, step=1, label="Neighbours of each map", min_width=160
+                2, 30, value=usual.neighbours, step=1, label="Neighbours of each map", min_width=200
             )
             self.size = gr.Slider(
-                2, 32, value=usual.size, step=1, label="Blocks along each side of a map", min_width=160
+                2, 32, value=usual.size, step=1, label="Blocks along each side of a map", min_width=200
             )
         self.find = gr.Button("Find clusters", variant="primary", elem_id=self.desk.own("find"))
         self.cluster_class = gr.Dropdown(
@@ -105,11 +107,11 @@ class RunFields:
         with gr.Row():
             self.layer = gr.Dropdown(
                 [(f"{path} ({count} units)", path) for path, count in layers.items()], value=next(iter(layers), None),
-                label="Layer", elem_id=self.desk.own("layer"), min_width=160,
+                label="Layer", elem_id=self.desk.own("layer"), min_width=200,
             )  # fmt: skip
             self.unit = gr.Number(0, label="Unit", precision=0, minimum=0, elem_id=self.desk.own("unit"), min_width=120)
             self.measure = gr.Radio(
-                ["relevance", "activation"], value="relevance", label="Samples with most", min_width=160
+                ["relevance", "activation"], value="relevance", label="Samples with most", min_width=200
             )
         self.show = gr.Button("Show its samples", variant="primary", elem_id=self.desk.own("show-unit"))
         self.references = _html(gr, self.desk.own("units"))
@@ -133,28 +135,28 @@ class RunFields:
     def _listen(self) -> None:
         one = {"concurrency_id": "explanation", "concurrency_limit": 1, "api_visibility": "private"}
         last = {**one, "trigger_mode": "always_last"}
-        list_of = [self.listed, self.start]
+        list_of, said = [self.listed, self.start], controls.told_at(self.listed)
         for event in (self.target.input, self.order.input, self.status.input):
-            event(answered(self.first), self.fields, list_of, **last)
-        self.earlier.click(answered(self.before), self.fields, list_of, **last)
-        self.later.click(answered(self.after), self.fields, list_of, **last)
+            event(answered(self.first, said), self.fields, list_of, **last)
+        self.earlier.click(answered(self.before, said), self.fields, list_of, **last)
+        self.later.click(answered(self.after, said), self.fields, list_of, **last)
         shown = [self.sample, *self.kept.outputs]
-        link = controls.linked(self.kept.link)
-        self.listed.select(answered(self.one), self.fields, shown, **one).then(**link)
-        for place in (self.clustered, self.references):
-            place.select(answered(self.elsewhere), self.fields, [self.views, *shown], **one).then(**link)
+        place, link = controls.AnswerPlace(self.sample, self.kept), controls.linked(self.kept.link)
+        place.on(self.listed.select, self.one, self.fields, shown, **one).then(**link)
+        for among in (self.clustered, self.references):
+            place.on(among.select, self.elsewhere, self.fields, [self.views, *shown], **one).then(**link)
         clusters = [self.clustered, self.cluster_class, *self.kept_clusters.outputs]
-        link = controls.linked(self.kept_clusters.link)
-        self.find.click(answered(self.found), self.fields, clusters, **last).then(**link)
-        self.cluster_class.input(answered(self.found), self.fields, clusters, **last).then(**link)
+        place, link = controls.AnswerPlace(self.clustered, self.kept_clusters), controls.linked(self.kept_clusters.link)
+        for event in (self.find.click, self.cluster_class.input):
+            place.on(event, self.found, self.fields, clusters, **last).then(**link)
         units = [self.references, *self.kept_units.outputs]
-        link = controls.linked(self.kept_units.link)
+        place, link = controls.AnswerPlace(self.references, self.kept_units), controls.linked(self.kept_units.link)
         for event in (self.show.click, self.unit.submit):
-            event(answered(self.unit_shown), self.fields, units, **last).then(**link)
+            place.on(event, self.unit_shown, self.fields, units, **last).then(**link)
         root = gradio().context.Context.root_block
         fields = [field for field in self.fields if field is not self.cluster_class]  # which what is found sets
         whole = [*fields, self.views, self.listed, *shown, *clusters, *units]
-        restored = root.load(answered(self.restored), self.query, whole, js=scripts.QUERY, **one)
+        restored = root.load(answered(self.restored, said), self.query, whole, js=scripts.QUERY, **one)
         for kept in (self.kept, self.kept_clusters, self.kept_units):
             restored.then(None, kept.link, kept.link, js=scripts.WHOLE, api_visibility="private")
 

@@ -98,6 +98,7 @@ STYLE = """
 .relprop .examples img { display: block; width: 5.5rem; height: 5.5rem; object-fit: cover; border-radius: 4px; }
 .relprop button:focus-visible, .relprop [data-n]:focus-visible { outline: 3px solid #1b5e9b; outline-offset: 1px; }
 .relprop .hint { color: #5f5f5f; }
+.relprop .failed { border-left: 4px solid #a32020; padding-left: .6rem; }
 .relprop { padding: .75rem; border-radius: 8px; }
 .relprop th { font-weight: 600; }
 .relprop .maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.75rem, 1fr)); }
@@ -118,6 +119,11 @@ def styled(body: str) -> str:
         '<div class="scroll">', '<div class="scroll" tabindex="0">'
     )  # by the keyboard, to be scrolled
     return html.fragment(f"<style>{STYLE}</style>{reached}")
+
+
+def failed(line: str) -> str:
+    """Why there is no answer, a line that is safe as HTML, as the value of a field."""
+    return styled(f'<p class="failed">{line}</p>')
 
 
 def code(text: str) -> str:

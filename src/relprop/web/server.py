@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from relprop.loading.samples import PICTURES
 from relprop.rendering import html
 from relprop.web import run_part, scripts
 from relprop.web.answering import Desk, answered, said, tab_of
-from relprop.web.gradio_here import forget_session, gradio, upload_folder
+from relprop.web.gradio_here import forget_session, gradio, release, upload_folder
 from relprop.web.guard import Guard, Rules
 from relprop.web.limits import Limits
 from relprop.web.page import add
@@ -168,7 +169,7 @@ def application(blocks: Any, rules: Rules) -> Any:
     )  # fmt: skip
     # Gradio checks the paths of files only in pages that were launched its own way.
     blocks.has_launched = True
-    return Guard(outer, rules, blocks.upload_file_set)
+    return Guard(outer, rules, blocks.upload_file_set, lambda number: number in blocks.fns)
 
 
 @dataclass(eq=False)
@@ -182,11 +183,14 @@ class Server:
     address: str
     _server: Any
     _thread: threading.Thread
+    _blocks: Any
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends it, and lets go of its networks and of what visitors asked."""
         self._server.should_exit = True
         self._thread.join(10)
+        release(self._blocks)
+        atexit.unregister(self.close)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -238,7 +242,7 @@ def start(blocks: Any, **given: Any) -> Server:
     thread.start()
     for _ in range(600):
         if server.started:
-            return Server(address, server, thread)
+            return Server(address, server, thread, blocks)
         if not thread.is_alive():
             break
         time.sleep(0.05)

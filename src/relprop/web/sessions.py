@@ -22,12 +22,14 @@ class Session:
     Attributes:
         given: what was asked about, by the name of the page's part that asked.
         answers: what was answered, by the same names.
+        failed: the parts whose last question has no answer. What they answered before is kept, to ask again.
         files: what the visitor uploaded.
         used: when it was last used.
     """
 
     given: dict[str, Any] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
     files: set[Path] = field(default_factory=set)
     used: float = 0.0
 
@@ -42,6 +44,11 @@ class Session:
     def keep(self, part: str, answer: Any) -> None:
         """Keeps what a part of the page answered."""
         self.answers[part] = answer
+        self.failed.discard(part)
+
+    def fail(self, part: str) -> None:
+        """Notes that what a part was asked last has no answer."""
+        self.failed.add(part)
 
 
 class Sessions:
@@ -74,7 +81,10 @@ class Sessions:
         Raises:
             InputError: nothing was, or it was deleted.
         """
-        found = self.of(name).answers.get(part)
+        session = self.of(name)
+        if part in session.failed:
+            raise InputError("the last question has no answer: ask again.")
+        found = session.answers.get(part)
         if found is None:
             raise InputError("there is no answer yet, or it was deleted because nobody asked about it: ask again.")
         return found

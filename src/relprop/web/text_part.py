@@ -8,7 +8,7 @@ from typing import Any
 
 from relprop.rendering import html
 from relprop.web import controls, programs, scripts, texts
-from relprop.web.answering import Desk, answered
+from relprop.web.answering import Desk
 from relprop.web.components import choices_of
 from relprop.web.downloads import OF_NUMBERS, made
 from relprop.web.gradio_here import gradio
@@ -122,19 +122,20 @@ class TextFields:
         fields, link = self.fields, controls.linked(self.kept.link)
         changed = [*self.rules.events, self.words.input, self.parts.input, self.lines.input]
         changed += [self.target.input, self.against.input] if self.named else []
+        place = controls.AnswerPlace(self.maps, self.kept)
         for event in (self.ask.click, self.text.submit):
-            event(answered(self.asked), fields, self.outputs, **LAST).then(**link)
+            place.on(event, self.asked, fields, self.outputs, **LAST).then(**link)
         for event in changed:
-            event(answered(self.again), fields, self.outputs, **LAST).then(**link)
+            place.on(event, self.again, fields, self.outputs, **LAST).then(**link)
         if not self.named:
             for event in (self.target.submit, self.against.submit):
-                event(answered(self.asked), fields, self.outputs, **ONE).then(**link)
-        self.write.click(answered(self.written), [self.count, *fields], self.outputs, **ONE).then(**link)
-        self.chosen.select(answered(self.example), fields, [*fields[:4], *self.outputs], **ONE).then(**link)
-        self.tokens.select(answered(self.expected), fields, [self.text, self.target, *self.outputs], **ONE).then(**link)
+                place.on(event, self.asked, fields, self.outputs, **ONE).then(**link)
+        place.on(self.write.click, self.written, [self.count, *fields], self.outputs, **ONE).then(**link)
+        place.on(self.chosen.select, self.example, fields, [*fields[:4], *self.outputs], **ONE).then(**link)
+        place.on(self.tokens.select, self.expected, fields, [self.text, self.target, *self.outputs], **ONE).then(**link)
         root = gradio().context.Context.root_block
-        root.load(
-            answered(self.restored), self.query, [*fields, *self.outputs], js=scripts.QUERY, **ONE
+        place.on(
+            root.load, self.restored, self.query, [*fields, *self.outputs], js=scripts.QUERY, **ONE
         ).then(**link)  # fmt: skip
 
     def _linked(self, values: Sequence[Any]) -> LinkedText:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -49,6 +50,22 @@ class _Job:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
 
 
+_Asked = tuple["Future[Any]", str, Callable[[], Any]]
+
+
+def _work(waiting: SimpleQueue[_Asked | None], queue: weakref.ref[WorkQueue]) -> None:
+    """Runs what is asked, until nobody has the queue any more."""
+    while (asked := waiting.get()) is not None:
+        future, session, act = asked
+        runs = queue()
+        try:
+            if runs is not None:
+                future.set_result(runs.run(session, act))
+        except BaseException as error:
+            future.set_exception(error)
+        del asked, future, act, runs  # else what a visitor was answered would stay until the next question
+
+
 class WorkQueue:
     """Runs explanations one after the other, in a thread of their own.
 
@@ -61,10 +78,14 @@ class WorkQueue:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._waiting: SimpleQueue[tuple[Future[Any], str, Callable[[], Any]]] = SimpleQueue()
+        self._waiting: SimpleQueue[_Asked | None] = SimpleQueue()
         self._now: _Job | None = None
         # Ending the program does not wait for an explanation.
-        threading.Thread(target=self._work, name="relprop-explains", daemon=True).start()
+        work = threading.Thread(
+            target=_work, args=(self._waiting, weakref.ref(self)), name="relprop-explains", daemon=True
+        )
+        work.start()
+        weakref.finalize(self, self._waiting.put, None)  # a page that was closed leaves no thread
 
     def do(self, session: str, act: Callable[[], T]) -> T:
         """Runs a function when it is its turn.
@@ -76,16 +97,12 @@ class WorkQueue:
         self._waiting.put((future, session, act))
         return future.result()
 
-    def _work(self) -> None:
-        while True:
-            future, session, act = self._waiting.get()
-            try:
-                future.set_result(self._run(session, act))
-            except BaseException as error:
-                future.set_exception(error)
-            del future, act  # else what a visitor was answered would stay until the next question
+    def run(self, session: str, act: Callable[[], T]) -> T:
+        """Runs a function at once, in this thread; `do` does so when it is its turn, in the queue's.
 
-    def _run(self, session: str, act: Callable[[], T]) -> T:
+        Raises:
+            InputError: it took too long, or its visitor left.
+        """
         job = self._now = _Job(session)
         timer = threading.Timer(
             self.seconds, job.stop, [f"this took longer than the {self.seconds:g} seconds that a question may take."]
