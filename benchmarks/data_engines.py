@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -65,34 +66,61 @@ def source(folder: Path, seconds: float) -> int:
 
 def per_unit(folder: Path, size: int, settings: dict[str, Any]) -> tuple[float, float]:
     """Seconds by the clock and of CPU time for each unit, from where each process has done its first to the end."""
-    os.environ.setdefault(_MARK, uuid.uuid4().hex)
-    seen: list[tuple[float, float]] = []
-
-    def said(line: str) -> None:
-        if hasattr(line, "data"):
-            seen.append((time.perf_counter(), spent(os.environ[_MARK])))
-
+    spent = Spent(os.environ.setdefault(_MARK, uuid.uuid4().hex))
+    spent.start()
     place = folder / "-".join(map(str, settings.values()))
     relprop.explain_dataset(
-        folder / "x.npy", "efficientnet_lite0", place, batch_size=8, unit=size, said=said, **settings
+        folder / "x.npy", "efficientnet_lite0", place, batch_size=8, unit=size, progress=False, **settings
     )
-    first = settings["processes"] - 1
-    (began, before), (ended, after), count = seen[first], seen[-1], len(seen) - 1 - first
-    return (ended - began) / count, (after - before) / count
+    spent.seconds()
+    spent.over.set()
+    # Ray hands over what is done in heaps, so that the records tell when each unit was written
+    written = sorted(path.stat().st_mtime for path in (place / "units").glob("*.json"))
+    began, ended, count = written[settings["processes"] - 1], written[-1], len(written) - settings["processes"]
+    return (ended - began) / count, (spent.at(ended) - spent.at(began)) / count
 
 
-def spent(mark: str) -> float:
-    """The CPU time in seconds of this process and of all that have a mark in their environment. Needs /proc.
+class Spent(threading.Thread):
+    """Counts the CPU time of this process and of all that have a mark in their environment. Needs /proc.
 
-    Those that have ended do not count, nor does their parent tell: it need not be one of them.
+    It looks every second, so that the time of processes that have ended since counts as well, but for their last second. Whose
+    children they are does not matter: those of Ray belong to nobody.
+
+    Args:
+        mark: the value of the variable.
     """
-    total = 0
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if path.name != str(os.getpid()) and f"{_MARK}={mark}".encode() not in (path / "environ").read_bytes():
-                continue
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += sum(map(int, fields[11:13]))
-    return total / os.sysconf("SC_CLK_TCK")
+
+    def __init__(self, mark: str) -> None:
+        super().__init__(daemon=True)
+        self.mark, self.over = f"{_MARK}={mark}".encode(), threading.Event()
+        self.ours: set[tuple[str, str]] = set()
+        self.ticks: dict[tuple[str, str], int] = {}
+        self.lock = threading.Lock()
+        self.seen: list[tuple[float, float]] = []
+
+    def run(self) -> None:
+        while not self.over.wait(1.0):
+            self.seconds()
+
+    def seconds(self) -> float:
+        """The seconds of CPU time so far."""
+        with self.lock:
+            for path in Path("/proc").glob("[0-9]*"):
+                try:
+                    fields = (path / "stat").read_text().rpartition(")")[2].split()
+                    one = (path.name, fields[19])  # with when it began: numbers are used again
+                    if one not in self.ours:
+                        own = path.name == str(os.getpid())
+                        if not own and self.mark not in (path / "environ").read_bytes().split(b"\0"):
+                            continue  # or it has just begun, and shows its environment later
+                        self.ours.add(one)
+                except OSError:
+                    continue
+                self.ticks[one] = sum(map(int, fields[11:13]))
+            found = sum(self.ticks.values()) / os.sysconf("SC_CLK_TCK")
+            self.seen.append((time.time(), found))
+            return found
+
+    def at(self, when: float) -> float:
+        """The seconds of CPU time at a time, between two looks."""
+        return float(np.interp(when, *zip(*self.seen, strict=True)))

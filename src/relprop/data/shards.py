@@ -66,7 +66,7 @@ def _array(spec: Spec, size: int, rows: int, held: dict[str, Any]) -> Any:
     zarr = zarr_library()
     scalar = spec.bytes <= 64  # one chunk of all rows for numbers; a chunk for each map
     kind = np.dtype(spec.dtype)
-    codec = zarr.codecs.BloscCodec(typesize=kind.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
+    codec = zarr.codecs.BloscCodec(typesize=kind.itemsize, cname="zstd", clevel=1, shuffle="bitshuffle")
     return zarr.create_array(
         zarr.storage.MemoryStore(held), shape=(rows, *spec.shape), shards=(size, *spec.shape),
         chunks=(size if scalar else 1, *spec.shape), dtype=spec.dtype, compressors=codec, fill_value=_fill(spec),
