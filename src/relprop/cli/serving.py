@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +70,7 @@ def serve(
     waiting: Annotated[int, typer.Option(help="How many questions may wait; more are refused.", min=1)] = 40,
 ) -> None:
     """Serve a page on this machine where anyone can ask a network why, or browse a run. Ctrl-C ends it."""
-    with errors_in_one_line():
+    with errors_in_one_line(), _ended_in_order():
         from relprop.web import server
         from relprop.web.gradio_here import without_garbage
         from relprop.web.guard import Rules
@@ -101,6 +104,20 @@ def serve(
         if open_it:
             webbrowser.open(address)
         running.run(sockets=[place])
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the program as `exit` does. By itself it would end it at once, and leave the folder of uploads."""
+
+    def ended(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def password_of(file: Path | None) -> str | None:

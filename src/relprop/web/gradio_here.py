@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -110,7 +112,8 @@ def release(blocks: Any) -> None:
 
 
 def upload_folder() -> Path:
-    """The folder of what visitors upload, whose name cannot be guessed. Only this user may read it."""
+    """The folder of what visitors upload, whose name cannot be guessed. Only this user may read it, and it ends with us."""
     if "GRADIO_TEMP_DIR" not in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix=f"relprop-web-{secrets.token_hex(16)}-")
+        atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     return Path(os.environ["GRADIO_TEMP_DIR"])
