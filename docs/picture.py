@@ -16,8 +16,8 @@ from relprop.zoo.images import preprocess, square
 
 WHERE = Path(__file__).parent / "images" / "demo.png"
 COMPOSITES = {
-    "gamma_box, gamma 0.1": gamma_box(0.1),
-    "gamma_box, gamma 0.25": gamma_box(),
+    "gamma_box, gamma 0.15": gamma_box(),
+    "gamma_box, gamma 0.25": gamma_box(0.25),
     "gamma_box, gamma 1": gamma_box(1.0),
     "gamma_flat": gamma_flat(),
     "epsilon_plus_flat": epsilon_plus_flat(),

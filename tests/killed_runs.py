@@ -50,6 +50,7 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 def once(folder: Path, seconds: float | None) -> int:
     """Starts a run in a process of its own; returns the signal that ended it, or 0."""
+    before = leases(folder)
     child = os.fork()
     if child == 0:
         if seconds is not None:
@@ -58,6 +59,7 @@ def once(folder: Path, seconds: float | None) -> int:
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    at_hand(folder, before, 1)
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
@@ -88,6 +90,7 @@ def killed(folder: Path, processes: int, chance: random.Random) -> int:
 
     A unit that kills three processes counts as at fault, so that more than two would be another test.
     """
+    before = leases(folder)
     main = subprocess.Popen(
         [sys.executable, __file__, "run", str(folder), str(processes)], env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
@@ -112,7 +115,24 @@ def killed(folder: Path, processes: int, chance: random.Random) -> int:
             break
     code = main.wait()
     assert code in (0, -signal.SIGKILL), code
+    at_hand(folder, before, processes)
     return kills
+
+
+def leases(folder: Path) -> dict[str, int]:
+    """The units that were begun, and when."""
+    found = {}
+    for path in folder.glob("leases/[0-9]*"):
+        with contextlib.suppress(FileNotFoundError):
+            found[path.name] = path.stat().st_mtime_ns
+    return found
+
+
+def at_hand(folder: Path, before: dict[str, int], processes: int) -> None:
+    """What a kill costs: at most the unit that each process had at hand, as the leases say that it took."""
+    begun = {name for name, when in leases(folder).items() if before.get(name) != when}
+    begun -= {path.stem for path in folder.glob("units/*.json")}
+    assert len(begun) <= processes, begun
 
 
 def gone(process: int) -> bool:

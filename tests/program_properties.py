@@ -442,7 +442,8 @@ def fault(program: Program, names: tuple[str, ...] = tuple(PROPERTIES)) -> tuple
     for name in names:
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "the model ends in a sigmoid", RelpropWarning)  # a right notice
+                for right in ("the model ends in a sigmoid", r"inputs(\[0\])? has relevance 0 everywhere"):
+                    warnings.filterwarnings("ignore", right, RelpropWarning)  # right notices
                 PROPERTIES[name](program)
         except (SeveredGraphError, RelpropWarning) as error:  # the input was cut off from the score, wholly or in part
             cut = {"softmax", "log softmax", "attention"} & operations_of(program)  # CP-LRP cuts these

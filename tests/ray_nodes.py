@@ -117,14 +117,13 @@ def cluster() -> Iterator[Namespaces]:
     """
     both = Namespaces()
     both.make()
-    ray = Path(sys.executable).with_name("ray")
     with tempfile.TemporaryDirectory(prefix="rr") as place:  # sockets need a short path
         try:
             where = f"{HEAD}:{PORT}"
             head = ["--head", "--port", PORT, "--temp-dir", place, "--include-dashboard", "false"]
             for side, words in enumerate((head, ["--address", where])):
                 started = both.run(
-                    side, sys.executable, ray, "start", *words, "--node-ip-address", (HEAD, OTHER)[side], "--num-cpus", 1,
+                    side, sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--node-ip-address", (HEAD, OTHER)[side], "--num-cpus", 1,
                     "--disable-usage-stats", "--object-store-memory", 80 * 2**20,
                 )  # fmt: skip
                 out, _ = started.communicate(timeout=150)

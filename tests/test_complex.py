@@ -115,6 +115,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "times its conjugate": lambda z: z * z.conj(),
     "times its modulus": lambda z: z * z.abs(),
     "phase": lambda z: z / z.abs(),
+    "sgn": torch.sgn,
     "tanh": torch.tanh,
     "sinh": torch.sinh,
     "sin": torch.sin,
@@ -163,7 +164,28 @@ MODULI: dict[str, Callable[[Tensor], Tensor]] = {
     "norm": lambda z: torch.linalg.vector_norm(torch.view_as_real(z), dim=-1),
     "conjugate": lambda z: (z * z.conj()).real.sqrt(),
     "hypot": lambda z: torch.hypot(z.real, z.imag),
+    "power": lambda z: (torch.square(z.imag) + z.real * z.real) ** 0.5,
+    "pow": lambda z: torch.pow(torch.real(z.conj() * z), 0.5),
+    "stack": lambda z: torch.stack([z.real, z.imag]).square().sum(0).sqrt(),
+    "squares, turned": lambda z: (z.real**2 + z.imag**2).transpose(-1, -2).sqrt().transpose(-1, -2),
+    "mean": lambda z: (2 * torch.view_as_real(z).square().mean(-1)).sqrt(),
+    "root in place": lambda z: (z.real**2 + z.imag**2).sqrt_(),
+    "sum in place": lambda z: (z.real**2).add_(z.imag**2).sqrt(),
+    "absolute": lambda z: abs(z),
 }
+USES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "as it is": lambda m, h: m,
+    "behind a shift": lambda m, h: F.softplus(m - 0.7),
+    "behind a factor": lambda m, h: F.silu(2 * m + 0.1),
+    "as a factor": lambda m, h: m * h,
+    "of an activation": lambda m, h: m * h.tanh(),
+    "a sigmoid of it": lambda m, h: m.sigmoid() * h.tanh(),
+    "a sigmoid of it and another": lambda m, h: (m - 0.3).sigmoid() * h.sigmoid(),
+    "an activation of it": lambda m, h: (m - 1).tanh() * h.sigmoid(),
+    "below": lambda m, h: h / (1 + m),
+    "with its own activation": lambda m, h: m * m.sigmoid(),
+}
+"""What a network does with a modulus m beside other numbers h."""
 
 
 class Spectrogram(nn.Module):
@@ -189,6 +211,116 @@ def test_a_modulus_has_one_map_in_every_spelling(name: str, composite: str) -> N
         maps.append(relprop.attribute(model, x, 1, composite=composite))
     close(maps[0].values, maps[1].values)
     close(maps[0].values.sum(1) + maps[0].residual, maps[0].score)
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "attnlrp", "gamma_flat"])
+@pytest.mark.parametrize("name", MODULI)
+def test_whatever_is_done_with_a_modulus(name: str, composite: str) -> None:
+    x = torch.randn(2, 3, 8, dtype=F64)
+    for use, then in USES.items():
+        one, other = (
+            relprop.attribute(lambda x, f=f, then=then: then(f(spectrum(x)), x[..., :5]).flatten(1), x, 4, composite=composite)  # type: ignore[misc]
+            for f in (torch.abs, MODULI[name])
+        )  # fmt: skip
+        close(other.values, one.values, msg=lambda m, use=use: f"{use}: {m}")  # type: ignore[misc]
+
+
+PHASES: dict[str, Callable[[Tensor], Tensor]] = {
+    "a quotient": lambda z: z / z.abs(),
+    "sgn": torch.sgn,
+    "method": lambda z: z.sgn(),
+    "in place": lambda z: (z + 0).sgn_(),
+    "a product": lambda z: z * (1 / z.abs()),
+    "polar": lambda z: torch.complex(z.real / torch.hypot(z.real, z.imag), z.imag / torch.hypot(z.real, z.imag)),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "gamma_flat", "auto"])
+@pytest.mark.parametrize("name", PHASES)
+def test_a_phase_has_one_map_in_every_spelling(name: str, composite: str) -> None:
+    x, w = torch.randn(2, 8, dtype=F64), torch.randn(3, 5, dtype=C128)
+    one, other = (
+        relprop.attribute(lambda x, f=f: torch.view_as_real(F.linear(f(spectrum(x)), w)).flatten(1), x, 3, composite=composite)  # type: ignore[misc]
+        for f in (PHASES["a quotient"], PHASES[name])
+    )  # fmt: skip
+    close(other.values, one.values)
+    close(other.score, one.score)
+    assert not other.notices
+
+
+def test_the_sgn_of_real_numbers_is_a_cut_and_of_zero_is_zero() -> None:
+    with pytest.warns(relprop.errors.RelpropWarning, match=r"inputs\[1\] has relevance 0.*sgn in"):
+        relprop.attribute(lambda a, b: a + b.sgn(), torch.randn(2, 2, 3, dtype=F64).unbind(), 0)
+    x = torch.zeros(1, 4, dtype=F64)
+    x[0, 0] = 1.0
+    R = relprop.attribute(lambda x: torch.fft.ifft(torch.sgn(torch.fft.fft(x * 0 + x))).real, x, 0, composite="zero")
+    assert torch.isfinite(R.values).all()
+
+
+LENGTHS: dict[str, list[Callable[[Tensor], Tensor]]] = {
+    "norm": [
+        lambda x: x.norm(dim=-1, keepdim=True),
+        lambda x: x.square().sum(-1, keepdim=True).sqrt(),
+        lambda x: (x * x).sum(-1, keepdim=True) ** 0.5,
+        lambda x: x.pow(2).sum(-1).sqrt().unsqueeze(-1),
+        lambda x: (x.shape[-1] * x.square().mean(-1, keepdim=True)).sqrt(),
+    ],
+    "deviation": [
+        lambda x: x.std(-1, keepdim=True),
+        lambda x: x.var(-1, keepdim=True).sqrt(),
+    ],
+    "absolute value": [
+        torch.abs,
+        lambda x: x.square().sqrt(),
+        lambda x: (x * x) ** 0.5,
+        lambda x: x.pow(2).flip(-1).sqrt().flip(-1),
+        lambda x: torch.cat([x[:, :2] ** 2, x[:, 2:] ** 2], -1).sqrt(),
+    ],
+    "of two": [
+        lambda x: torch.hypot(x, x.flip(-1)),
+        lambda x: (x**2 + x.flip(-1) ** 2).sqrt(),
+        lambda x: torch.complex(x, x.flip(-1)).abs(),
+    ],
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "gamma_flat"])
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_length_is_one_however_it_is_written(name: str, composite: str) -> None:
+    x = torch.randn(2, 4, dtype=F64)
+    first, *others = LENGTHS[name]
+    for use, then in USES.items():
+        if use == "with its own activation" or (use == "below" and composite == "gamma_flat"):
+            continue
+        for other in others:
+            maps = [
+                relprop.attribute(
+                    lambda x, f=f, then=then: then(f(x), x).expand(2, 4), x, 1, composite=composite
+                ).values  # type: ignore[misc]
+                for f in (first, other)
+            ]
+            close(maps[1], maps[0], msg=lambda m, use=use: f"{use}: {m}")  # type: ignore[misc]
+
+
+def test_a_root_of_a_difference_of_squares_is_no_length() -> None:
+    """`sqrt(1 - x ** 2)` is a function of x, and `sqrt(a ** 2 - b ** 2)` one of the difference."""
+    x = torch.rand(2, 4, dtype=F64) / 2
+    for root in (lambda x: (1 - x**2).sqrt(), lambda x: (-(x**2) + 1).sqrt(), lambda x: (1 - x * x) ** 0.5):
+        h = root(x).softmax(-1) * 0 + F.softplus(root(x) - 0.2)
+        want = h - F.softplus(torch.tensor(0.8, dtype=F64))
+        got = relprop.attribute(lambda x, f=root: F.softplus(f(x) - 0.2).sum(1), x, composite="zero").values  # type: ignore[misc]
+        close(got, want)
+    a, b = torch.rand(2, 4, dtype=F64) + 1, torch.rand(2, 4, dtype=F64)
+    for difference in (lambda a, b: a**2 - b**2, lambda a, b: (a**2).sub_(b**2), lambda a, b: -(b**2) + a**2):
+        of_a, of_b = relprop.attribute(
+            lambda a, b, f=difference: F.softplus(f(a, b).sqrt() - 0.2).sum(1),
+            (a, b),
+            composite="zero",  # type: ignore[misc]
+        ).values
+        d = a**2 - b**2
+        slope = (F.softplus(d.sqrt() - 0.2) - F.softplus(torch.tensor(-0.2, dtype=F64))) / d
+        close(of_a, slope * a**2)
+        close(of_b, -slope * b**2)
 
 
 @pytest.mark.parametrize("composite", ["epsilon_plus_flat", "gamma_flat", "gamma_box", "auto"])

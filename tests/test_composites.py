@@ -64,7 +64,7 @@ NAMED: dict[str, tuple[Composite, reference.Rule, reference.Rule, reference.Rule
     "gamma_box": (
         composites.gamma_box(),
         partial(reference.z_box_of_the_sample, channels=3),
-        partial(reference.gamma, gamma=0.25),
+        partial(reference.gamma, gamma=0.15),
         epsilon,
     ),
     "gamma_flat 0.5": (
@@ -116,7 +116,10 @@ def test_auto_on_a_convolutional_network_is_gamma_box() -> None:
     model, x = network(), torch.randn(2, 3, 8, 8).double()
     auto = relprop.attribute(model, x, 2)
     close(auto.values, relprop.attribute(model, x, 2, composite=composites.gamma_box()).values)
-    assert auto.composite.name == "gamma_box"
+    assert auto.composite.name == "gamma_box" and auto.composite == composites.by_name("gamma_box")
+    assert relprop.Gamma(0.15) in [rule for _, rule in auto.composite.entries]
+    of_the_papers = composites.epsilon_gamma_box(LOW, HIGH)
+    assert relprop.Gamma(0.25) in [rule for _, rule in of_the_papers.entries]
 
 
 def test_auto_on_patches_does_not_depend_on_how_they_are_cut() -> None:

@@ -71,6 +71,27 @@ def test_lines_of_some_rows_are_renewed() -> None:
             table.renewed(before, [wrong], [*order, ("timm", "new")])
 
 
+def test_lines_of_some_packages_are_renewed() -> None:
+    noted = Row("KAN", "kan", "tables", composite="epsilon", notes=["need not conserve: why"])
+    rows = [
+        Row("GCN", "torch_geometric", "graphs", composite="epsilon"),
+        noted,
+        Row("GIN", "torch_geometric", "graphs"),
+    ]
+    before = table.page(
+        [Row("resnet18", "timm", "convolutional"), *rows, Row("MAF", "zuko", "densities", absent="zuko")]
+    )
+    renewed = Row("GCN", "torch_geometric", "graphs", composite="zero", notes=["all relevance is 0"])
+    after = table.renewed_packages(before, [renewed, Row("GIN", "torch_geometric", "graphs", absent="torch_geometric")])
+    lines, old = after.split("\n"), before.split("\n")
+    assert [a for a in old if a not in lines] == [table.line_of_package(rows[0])]
+    assert [b for b in lines if b not in old] == [table.line_of_package(renewed), *table.notes_of([renewed])]
+    assert table.renewed_packages(after, [rows[0]]) == before and table.renewed_packages(before, [noted]) == before
+    for wrong in (Row("GCN", "torch_geometric", "graphs", error="why"), Row("new", "zuko", "densities")):
+        with pytest.raises(ValueError, match="write the whole part"):
+            table.renewed_packages(before, [wrong])
+
+
 class Neighbours(nn.Module):
     """A graph network as such packages write one."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +18,18 @@ import torch
 pytest.importorskip("zarr")
 pytest.importorskip("typer")
 
+import killed_runs
 import relprop
 
 TESTS = Path(__file__).parent
 
 
 def start(*arguments: object, **settings: object) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(TESTS), str(Path(relprop.__file__).parent.parent)])
+    path = os.pathsep.join([str(TESTS), str(Path(relprop.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "relprop.cli", "run", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}, **settings,
+    )  # type: ignore[call-overload, no-any-return]  # fmt: skip
 
 
 def command(*arguments: object) -> tuple[int, str, str]:
@@ -139,16 +141,71 @@ def test_two_processes_write_the_same_bytes_as_one_and_survive_a_kill(tmp_path: 
             assert path.read_bytes() == (two.folder / path.relative_to(one.folder)).read_bytes()
 
 
-def test_a_signal_stops_it_with_the_line_that_goes_on(tmp_path: Path) -> None:
-    line = (source(tmp_path, 400), "--model", "killed_runs:network", "--out", tmp_path / "maps", "--batch-size", 1)
-    process = start(*line, "--unit", 2)
-    while not list((tmp_path / "maps" / "units").glob("*.json")) and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+def units_at_hand(maps: Path) -> set[int]:
+    return {int(path.name) for path in (maps / "leases").glob("[0-9]*")}
+
+
+SIGNALS = [
+    (signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGINT, ("--processes", 2)), (signal.SIGTERM, ("--processes", 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "more"), SIGNALS)
+def test_a_signal_lets_units_at_hand_end_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, more: tuple[object, ...]
+) -> None:
+    """All processes of the group get it, as from a terminal or a job scheduler."""
+    maps = tmp_path / "maps"
+    line = (source(tmp_path, 60), "--model", "test_data_command:lazy", "--out", maps, "--batch-size", 1, "--unit", 4)
+    process = start(*line, *more, start_new_session=True)
+    held: set[int] = set()
+    while process.poll() is None and not (list((maps / "units").glob("*.json")) and (held := units_at_hand(maps))):
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
     _, progress = process.communicate(timeout=100)
-    assert process.returncode == 130
-    assert "To continue: relprop run " in progress and "--unit 2" in progress
-    assert not relprop.open_run(tmp_path / "maps").verify()
+    assert process.returncode == 130, progress
+    assert progress.count("To continue: relprop run ") == 2 and "--unit 4" in progress
+    run = relprop.open_run(maps)
+    done = run.store.done()
+    assert held <= done and len(done) < 15 and not run.verify() and not units_at_hand(maps)
+    assert run.status()["done"] == 4 * len(done)
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    line = (source(tmp_path, 60), "--model", "test_data_command:lazy", "--out", maps, "--batch-size", 1, "--unit", 60)
+    process = start(*line)
+    while process.poll() is None and not units_at_hand(maps):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "once more stops at once" not in process.stderr.readline():
+        assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, progress = process.communicate(timeout=100)
+    assert process.returncode == 130 and "Stopped. To continue: relprop run" in progress
+    assert time.monotonic() - began < 5 and not list((maps / "units").glob("*")) and not units_at_hand(maps)
+
+
+def test_a_run_that_is_asked_to_stop_ends_between_units(tmp_path: Path) -> None:
+    said: list[str] = []
+    x = torch.randn(20, 3, 12, 12)
+    settings: dict[str, Any] = {"batch_size": 2, "unit": 4, "said": said.append}
+    for source in (x, (row for row in x)):
+        place = tmp_path / str(len(said))
+        stop = lambda: sum("samples/s" in line for line in said) >= 2  # noqa: E731
+        said.clear()
+        run = relprop.explain_dataset(source, killed_runs.network(), place, stop=stop, **settings)
+        assert run.store.done() == {0, 1} and not list(place.glob("leases/*"))
+
+
+def lazy() -> torch.nn.Module:
+    """A network that takes a while, so that a signal meets it at work."""
+    torch.set_num_threads(1)
+    inner = killed_runs.network()
+    inner.register_forward_pre_hook(lambda module, given: time.sleep(0.05))
+    return inner
 
 
 # ------------------------------------------------------------------------------------------------ in this process

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -118,6 +122,37 @@ def test_work_and_another_number_of_processes_go_on(one: data.DatasetRun, tmp_pa
 
 
 # ------------------------------------------------------------------------------------------------ other engines
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="the line is for a shell")
+def test_the_line_for_slurm(one: data.DatasetRun, tmp_path: Path) -> None:
+    """The line of docs/data.md, as a shell runs it in each job of an array."""
+    page = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    line = next(line for line in page.splitlines() if "SLURM_ARRAY_TASK_ID" in line)
+    np.save(tmp_path / "x.npy", samples()[:22].numpy())
+    named = {
+        "relprop": f"{shlex.quote(sys.executable)} -m relprop.cli",
+        "photos/": "x.npy",
+        "timm:resnet50": "killed_runs:network",
+    }
+    words = " ".join(named.get(word, word) for word in line.split()) + " --batch-size 4 --unit 8"
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(relprop.__file__).parent.parent)])
+    for job in (3, 1, 2):
+        job_array = {"SLURM_ARRAY_TASK_ID": str(job), "SLURM_ARRAY_TASK_COUNT": "3", "PYTHONPATH": path}
+        subprocess.run(
+            ["sh", "-c", words], check=True, cwd=tmp_path, env={**os.environ, **job_array}, capture_output=True
+        )
+    assert shards(tmp_path / "maps") == shards(one.folder)
+
+
+def test_a_partition_of_spark_is_an_iterator(one: data.DatasetRun, tmp_path: Path) -> None:
+    x = samples()[:22]
+    relprop.explain_dataset(x, "killed_runs:network", tmp_path / "maps", units=[], **SETTINGS)
+    numbers = data.pending(tmp_path / "maps")
+    for partition in (numbers[::2], numbers[1::2], []):
+        data.work(tmp_path / "maps", iter(partition), x, "killed_runs:network", **SETTINGS)
+    assert shards(tmp_path / "maps") == shards(one.folder)
 
 
 @pytest.mark.slow

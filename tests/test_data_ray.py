@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,61 @@ def nodes() -> Iterator[ray_nodes.Namespaces]:
         except OSError as error:  # no namespaces, or a machine so busy that Ray gives up
             pytest.skip(str(error))
         yield both
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of Ray itself
+def test_actors_leave_what_another_run_has_at_hand_until_it_is_free(tmp_path: Path) -> None:
+    import threading
+
+    import ray
+
+    from killed_runs import samples
+    from relprop.data.leases import Leases
+
+    settings: dict[str, Any] = {"batch_size": 4, "unit": 8, "progress": False}
+    folder, x = tmp_path / "maps", samples()[:22]
+    relprop.explain_dataset(x, "killed_runs:network", folder, units=[], **settings)
+    released: list[float] = []
+    with Leases(folder) as other:
+        assert other.take("000001")
+
+        def free() -> None:
+            while not (folder / "units" / "000002.json").exists():
+                time.sleep(0.05)
+            time.sleep(2)
+            released.append(time.time())
+            other.release("000001")
+
+        thread = threading.Thread(target=free)
+        thread.start()
+        try:
+            run = relprop.explain_dataset(x, "killed_runs:network", folder, engine="ray", processes=2, **settings)
+        finally:
+            ray.shutdown()
+        thread.join()
+    assert run.store.record_path(1).stat().st_mtime >= released[0] and len(run.keys()) == 22
+    whole = relprop.explain_dataset(x, "killed_runs:network", tmp_path / "whole", **settings)
+    assert shards(folder) == shards(whole.folder) and not list(folder.glob("leases/*"))
+
+
+@pytest.mark.slow
+def test_a_signal_lets_actors_end_their_units(tmp_path: Path) -> None:
+    from test_data_command import source, start
+
+    maps = tmp_path / "maps"
+    line = ("--model", "test_data_command:lazy", "--out", maps, "--batch-size", 1, "--unit", 4, "--processes", 2)
+    process = start(source(tmp_path, 200), *line, "--engine", "ray")
+    held: set[int] = set()
+    while process.poll() is None and not (list(maps.glob("units/*.json")) and held):
+        time.sleep(0.02)
+        held = {int(path.name) for path in maps.glob("leases/[0-9]*")}
+    process.send_signal(signal.SIGTERM)
+    _, progress = process.communicate(timeout=100)
+    assert process.returncode == 130 and "To continue: relprop run" in progress, progress
+    run = relprop.open_run(maps)
+    assert held <= run.store.done() and len(run.store.done()) < 50 and not run.verify()
+    assert not list(maps.glob("leases/*"))
 
 
 def until(what: Callable[[], object], process: subprocess.Popen[bytes]) -> None:

@@ -158,6 +158,7 @@ def test_what_is_a_texts_own_fault(tmp_path: Path, bert: nn.Module, words: Any) 
         (TEXTS, {"max_length": 65}, "max_length is 65, and the network reads 64"),
         (TEXTS, {"transform": len}, "transform= is for pictures"),
         ([{"a": "b"}], {}, "known to hold the text"),
+        ([("who?", ["he", "she"])], {}, "answers to choose among.*relprop.explain_text"),
         (7, {}, "a source of texts is"),
     ],
 )
@@ -195,7 +196,8 @@ class Marked(nn.Module):
         super().__init__()
         self.words, self.head = nn.Embedding(size, 2), nn.Linear(2, 2, bias=False)
         with torch.no_grad():
-            self.words.weight.zero_()
+            # a little for every word: the nearest of equal texts would be any of them
+            self.words.weight.copy_(torch.rand(size, 2, generator=torch.Generator().manual_seed(0)) * 0.1)
             self.words.weight[good, 0] = self.words.weight[odd, 1] = 1.0
             self.head.weight.copy_(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
 
@@ -214,12 +216,12 @@ def test_spray_finds_the_word_that_some_texts_of_a_class_hang_on(tmp_path: Path,
     model = Marked(good, odd, len(words)).eval()
     run = explain(texts, tmp_path / "maps", model, words, target=1, composite="epsilon")
     found = run.spray(by="target", neighbours=3)
-    assert sorted(found[0].sizes) == [6, 54]
+    assert min(found[0].sizes) == 6 and sum(found[0].sizes) == 60
     small = int(np.argmin(found[0].sizes))
     assert {found[0].keys[int(n)] for n in np.flatnonzero(found[0].clusters == small)} == {
         str(n) for n in range(0, 60, 10)
     }
-    assert sorted(run.spray(by="target", neighbours=3, on="tokens")[0].sizes) == [6, 54]
+    assert min(run.spray(by="target", neighbours=3, on="tokens")[0].sizes) == 6
     found.save(tmp_path / "spray.html")
     page = (tmp_path / "spray.html").read_text()
     assert "opec" in page and "Mean relevance of its words" in page
@@ -250,3 +252,52 @@ def test_a_run_that_version_2_wrote_is_read() -> None:
             assert (one.layers["layers.bert.encoder.layer.1"] == np.array(told["channels"], np.float32)).all()
             assert {name: part.tolist() for name, part in one.ledger.items()} == told["ledger"]
     assert run.store.array("status")[:].tolist() == [1, 2, 1, 1, 1, 3]
+
+
+# ------------------------------------------------------------------------------------------------ encoder-decoders
+
+
+@pytest.mark.parametrize("written", [None, "the ship"])
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_encoder_decoders_hold_what_explain_text_gives(
+    tmp_path: Path, words: Any, kind: str, written: str | None
+) -> None:
+    model = tiny.build(kind, words).float()
+    settings: dict[str, Any] = {"decoder_text": written}
+    run = explain(TEXTS, tmp_path / "maps", model, words, max_length=32, target="top:2", **settings)
+    for n, text in enumerate(TEXTS):
+        one = run[str(n)]
+        for which, right in enumerate(relprop.explain_text(model, words, text, top=2, **settings)):
+            scale = float(right.relevance.abs().max())
+            assert np.abs(one.map[which] - right.relevance.numpy()).max() < 1e-4 * scale
+            assert np.abs(one.decoder[which] - right.decoder.relevance.numpy()).max() < 1e-4 * scale
+            total = one.map[which].sum() + one.decoder[which].sum() + one.residual[which]
+            assert total == pytest.approx(one.score[which], abs=1e-4)
+    if written is not None:
+        with pytest.raises(InputError, match="holds another run, whose decoder_text is 'the ship'"):
+            explain(TEXTS, tmp_path / "maps", model, words, max_length=32, target="top:2")
+
+
+def test_decoder_text_is_for_decoders(tmp_path: Path, bert: nn.Module, words: Any) -> None:
+    with pytest.raises(InputError, match="decoder_text is for encoder-decoder models"):
+        explain(TEXTS, tmp_path / "maps", bert, words, decoder_text="the ship")
+    with pytest.raises(InputError, match="decoder_text= is for encoder-decoder networks of text"):
+        relprop.explain_dataset(torch.randn(4, 3), nn.Linear(3, 2), tmp_path / "maps", decoder_text="the ship")
+
+
+def test_a_head_that_reads_the_end_token_gets_texts_that_hold_it_equally_often(tmp_path: Path, words: Any) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BartConfig(
+        vocab_size=len(words), d_model=24, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64, pad_token_id=0,
+        bos_token_id=2, eos_token_id=3, decoder_start_token_id=3, num_labels=3,
+    )  # fmt: skip
+    model = transformers.BartForSequenceClassification(config).eval()
+    end = words.convert_ids_to_tokens(3)
+    texts = [text if n % 3 else f"{text} {end}" for n, text in enumerate(TEXTS)]
+    run = explain(texts, tmp_path / "maps", model, words)
+    assert not run.quarantined and "decoder" not in {spec.name for spec in run.store.specs}
+    for n, right in enumerate(relprop.explain_text(model, words, texts)):
+        assert np.abs(run[str(n)].map - right.relevance.numpy()).max() < 1e-4 * float(right.relevance.abs().max())

@@ -183,7 +183,7 @@ def test_what_the_pages_say_stays_in_the_biases_of_the_cat_does() -> None:
 
     model, x = efficientnet_lite0(), preprocess(PHOTOGRAPHS[0].open())
     auto, without = (sentence(relprop.attribute(model, x, composite=c).rows()[0]) for c in ("auto", "zero_bias"))
-    assert auto.startswith("98.7 %") and without.startswith("62.8 %")
+    assert auto.startswith("97.3 %") and without.startswith("62.8 %")
     pages_of = [DOCS.parent / "README.md", DOCS / "composites.md", DOCS / "pictures.md"]
     texts = [" ".join(page.read_text(encoding="utf-8").split()) for page in pages_of]
-    assert all("98.7 %" in text for text in texts) and "62.8 %" in texts[1]
+    assert all("97.3 %" in text for text in texts) and "62.8 %" in texts[1]

@@ -33,6 +33,7 @@ def normed(channels: int) -> nn.BatchNorm1d:
 
 W2, W1, W = drawn(3, 2, 2, 2), drawn(3, 2, 2), drawn(3, 4)
 BIAS, NORM = drawn(3), normed(3)
+ROW = nn.Parameter(BIAS.clone())
 
 
 def of_two(h: Tensor) -> Tensor:
@@ -77,6 +78,12 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "scaled, then seen": (lambda x: (F.linear(x, W) * BIAS).unsqueeze(1) + BIAS, (2, 4)),
     "seen twice": (lambda x: (F.linear(x, W).unsqueeze(1) * BIAS).squeeze(1) + BIAS, (2, 4)),
     "written into the view": (written_into, (2, 2, 3, 4)),
+    "flipped twice": (lambda x: F.linear(x, W).flip(-1).flip(-1) + BIAS, (2, 5, 4)),
+    "rolled there and back": (lambda x: NORM(F.conv1d(x, W1).roll(1, 1).roll(-1, 1)), (2, 2, 4)),
+    "picked in order": (lambda x: F.linear(x, W)[..., [2, 0, 1]][..., [1, 2, 0]] * BIAS + BIAS, (2, 5, 4)),
+    "flipped, then turned": (lambda x: F.linear(x, W).flip(1).flip(1).mT + BIAS[:, None], (2, 5, 4)),
+    "a row as wide": (lambda x: (lambda h: h * ROW.expand_as(h) + ROW.type_as(h))(F.linear(x, W)), (2, 5, 4)),
+    "a row as wide, one sample": (lambda x: (lambda h: h * ROW.expand_as(h) + ROW)(F.linear(x, W)), (1, 4)),
     "one sample": (lambda x: NORM(F.conv2d(x, W2).flatten(2)), (1, 2, 3, 4)),
 }
 RULES: dict[str, tuple[relprop.WeightedRule, ref.Rule]] = {
@@ -107,6 +114,7 @@ def test_equals_the_definition_of_the_whole(form: str, rule: str) -> None:
 NOT_FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "another axis": (lambda x: F.linear(x, W), lambda h: h + drawn(5)[:, None]),
     "channels and positions joined": (lambda x: F.conv1d(x.mT, drawn(3, 4, 1)), lambda h: h.flatten(1) + drawn(15)),
+    "flipped": (lambda x: F.linear(x, W).flip(-1), lambda h: h + BIAS),
     "a norm over steps": (lambda x: F.linear(x, W), lambda h: normed(5)(h)),
     "a part": (lambda x: F.linear(x, W), lambda h: torch.cat([h[..., :2] + BIAS[:2], h[..., 2:]], -1)),
 }  # fmt: skip
@@ -187,3 +195,159 @@ def test_own_bounds_of_a_convolution_behind_a_view() -> None:
         for f in (plain, lambda x: NORM(F.conv2d(x, W2).flatten(2)))
     )
     close(other.values, one.values)
+
+
+class ScaledAndShifted(nn.Module):
+    """`c (w x) + b`, with `c` and `b` in the shape that `spread` gives them."""
+
+    def __init__(self, spread: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.spread = spread
+        self.w, self.c, self.b = nn.Parameter(W.clone()), nn.Parameter(BIAS.clone()), nn.Parameter(drawn(1, 3)[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.linear(x, self.w)
+        return h * self.spread(self.c, h) + self.spread(self.b, h)
+
+
+SPREAD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "expand_as": lambda c, h: c.expand_as(h),
+    "expand": lambda c, h: c.expand(h.shape),
+    "broadcast_to": lambda c, h: torch.broadcast_to(c, h.shape),
+    "broadcast_tensors": lambda c, h: torch.broadcast_tensors(c, h)[0],
+    "repeat": lambda c, h: c.repeat(len(h), 1),
+    "stack": lambda c, h: torch.stack([c] * len(h)),
+    "type_as": lambda c, h: c.type_as(h).expand(len(h), -1),
+    "to": lambda c, h: c.to(h).expand(len(h), -1),
+    "times ones": lambda c, h: c * torch.ones_like(h),
+    "plus zeros": lambda c, h: c + h.new_zeros(h.shape),
+    "times a number everywhere": lambda c, h: 2 * c * torch.full_like(h, 0.5),
+    "a new tensor": lambda c, h: torch.empty_like(h).copy_(c),
+    "an empty tensor, by rows": lambda c, h: torch.zeros(h.shape, dtype=h.dtype).index_fill_(0, torch.arange(len(h)), 0.0) + c,
+    "outer": lambda c, h: torch.outer(torch.ones(len(h), dtype=h.dtype), c),
+    "matmul": lambda c, h: torch.ones(len(h), 1, dtype=h.dtype) @ c[None],
+    "einsum": lambda c, h: torch.einsum("c,n->nc", c, h.new_ones(len(h))),
+    "where": lambda c, h: torch.where(torch.ones_like(h, dtype=torch.bool), c, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias", "epsilon_plus", "auto"])
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("form", SPREAD)
+def test_a_scale_and_a_bias_spread_over_the_samples_are_the_layers(form: str, samples: int, composite: str) -> None:
+    x = drawn(samples, 4)
+    plain, spread = (
+        relprop.attribute(ScaledAndShifted(how).eval(), x, 0, composite=composite).values
+        for how in (lambda c, h: c, SPREAD[form])
+    )
+    close(spread, plain)
+
+
+def chosen_by_number(h: Tensor) -> Tensor:
+    mask = torch.zeros_like(h)
+    for n in range(len(h)):
+        mask[n, int(h[n].argmax())] = 1.0
+    return mask
+
+
+def filled_by_number(h: Tensor) -> Tensor:
+    return torch.full_like(h, float(h.detach().abs().max())) / h.detach().abs().max() * chosen_by_number(h)
+
+
+@pytest.mark.filterwarnings("ignore::relprop.errors.RelpropWarning")  # the mask is cut off from the inputs
+@pytest.mark.parametrize("of_data", [chosen_by_number, filled_by_number])
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias"])
+def test_a_mask_that_the_inputs_choose_is_no_scale_of_the_layer(
+    of_data: Callable[[Tensor], Tensor], composite: str
+) -> None:
+    x = drawn(1, 4)
+    target = int(F.linear(x, W).argmax())
+    found, plain = (
+        relprop.attribute(
+            lambda x, m=m: F.linear(x, W) * m(F.linear(x, W)) + BIAS, x, target, composite=composite
+        ).values
+        for m in (of_data, lambda h: F.one_hot(h.argmax(1), 3).to(h))
+    )
+    close(found, plain)
+
+
+OWN: dict[str, Callable[[Tensor], Tensor]] = {
+    "itself": lambda w: w,
+    "sign": torch.sign,
+    "rounded": lambda w: (w * 3).round() / 3,
+    "of one sign": lambda w: w * (w > 0),
+    "chosen by its size": lambda w: w * (w.abs() >= w.abs().flatten().topk(6)[0][-1]),
+    "detached": lambda w: w.detach(),
+    "data": lambda w: w.data,
+    "times ones": lambda w: w * torch.ones_like(w),
+    "where": lambda w: torch.where(w > 0, w, 0.1 * w),
+    "a straight-through estimator": lambda w: w + (w.round() - w).detach(),
+    "normalised by a number": lambda w: w * w.max().item(),
+    "sorted": lambda w: w[:, w[0].argsort()],
+    "integers": lambda w: (w * 10).to(torch.int8).to(w.dtype) / 10,
+    "softmax": lambda w: w.softmax(1),
+}
+
+
+class Owned(nn.Module):
+    """A layer, then a scale and a bias of one row, which `make` makes of the model's own numbers."""
+
+    def __init__(self, kind: str, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.make = (lambda w: w) if kind == "given" else make
+        numbers = make(drawn(2, 3)) if kind == "given" else drawn(2, 3)
+        if kind == "parameter":
+            self.numbers = nn.Parameter(numbers)
+        elif kind == "list":
+            self.held = [numbers]
+        elif kind == "attribute":
+            self.numbers = numbers
+        else:
+            self.register_buffer("numbers", numbers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.make(self.held[0] if hasattr(self, "held") else self.numbers)
+        return F.linear(x, W) * made[:1] + made[1:]
+
+
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias", "epsilon_plus", "auto"])
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "attribute", "list"])
+@pytest.mark.parametrize("form", OWN)
+def test_numbers_made_of_the_models_own_are_the_models_own(form: str, kind: str, composite: str) -> None:
+    x = drawn(1, 4)
+    made, given = (
+        relprop.attribute(Owned(k, OWN[form]).eval(), x, 0, composite=composite).values for k in (kind, "given")
+    )
+    close(made, given)
+
+
+def test_what_a_function_closes_over_is_its_own() -> None:
+    x = drawn(2, 4)
+    for composite in ("gamma_box", "zero_bias", "auto"):
+        open_, module = (
+            relprop.attribute(model, x, 0, composite=composite).values
+            for model in (lambda x: F.linear(x, W) * BIAS[None] + BIAS[None], Both().eval())
+        )
+        close(open_, module)
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("both", BIAS.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, W) * self.both + self.both
+
+
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias"])
+def test_an_argument_is_no_scale_of_the_layer(composite: str) -> None:
+    """A mask for each sample: alone, a sample has the map that it has among others."""
+    x, mask = drawn(2, 4), drawn(2, 3).abs()
+    together = relprop.attribute(
+        lambda x, m: F.linear(x, W) * m + BIAS, x, 0, composite=composite, forward_args=(mask,)
+    ).values
+    alone = relprop.attribute(
+        lambda x, m: F.linear(x, W) * m + BIAS, x[:1], 0, composite=composite, forward_args=(mask[:1],)
+    ).values
+    close(together[:1], alone)

@@ -140,6 +140,97 @@ def test_steps_of_an_operation_are_no_graph_breaks_of_the_model(name: str) -> No
         assert "detach in the model's own forward" in R.notices[0]
 
 
+ONLY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a divisor": lambda x, y: (x @ W) / (1 + y @ W),
+    "a divisor of its own shape": lambda x, y: (x / y) @ W,
+    "an exponent": lambda x, y: (x.abs() ** (y.abs() + 1)) @ W,
+    "a norm": lambda x, y: (x @ W) / (y.norm(dim=1, keepdim=True) + 1),
+    "a weight of lerp": lambda x, y: torch.lerp(x, 2 * x, y) @ W,
+    "a remainder": lambda x, y: torch.fmod(x, y.abs() + 1) @ W,
+    "a reciprocal": lambda x, y: (x @ W) * (y @ W).reciprocal(),
+    "a root below": lambda x, y: (x @ W) * (y @ W).square().add(1).rsqrt(),
+}
+"""Models of which the second input acts only through what is held constant."""
+SPOKEN = "inputs[1] has relevance 0 everywhere, although the score depends on it"
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "auto", "attnlrp"])
+@pytest.mark.parametrize("name", ONLY)
+def test_an_input_that_acts_only_through_a_constant_is_named(name: str, composite: str) -> None:
+    inputs = table(), table().flip(0) + 0.5
+    R = heard(ONLY[name], inputs, composite=composite)
+    (notice,) = R.notices
+    assert notice.startswith(SPOKEN) and not R.values[1].any() and R.values[0].any()
+    gradients = relprop.attribute(ONLY[name], inputs, 1, composite="gradient").values  # as it advises
+    assert gradients[1].any()
+
+
+GATED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a sigmoid": lambda x, y: (x * y.sigmoid()) @ W,
+    "an activation": lambda x, y: (x @ W) * F.silu(y @ W),
+    "glu": lambda x, y: F.glu(torch.cat([x, y], 1)) @ W,
+}
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_a_gate_that_is_held_constant_is_named(name: str) -> None:
+    inputs = table(), table().flip(0) + 0.5
+    (notice,) = heard(GATED[name], inputs, composite="cp_lrp").notices
+    assert notice.startswith(SPOKEN)
+    assert not heard(GATED[name], inputs, composite="attnlrp").notices
+
+
+def test_an_attention_that_is_held_constant_is_named_too() -> None:
+    def model(q: Tensor, k: Tensor) -> Tensor:
+        return (q @ q.mT).softmax(-1) @ k @ W
+
+    x = torch.randn(2, 3, 4, dtype=D)
+    target = lambda y: y.sum((1, 2))  # noqa: E731
+    with pytest.warns(RelpropWarning, match=r"inputs\[0\] has relevance 0 everywhere"):
+        R = relprop.attribute(model, (x, x.flip(0)), target, composite="cp_lrp")
+    assert not R.values[0].any() and R.values[1].any()
+    assert not relprop.attribute(model, (x, x.flip(0)), target, composite="attnlrp").notices
+
+
+WITHOUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "not read": lambda x, y: x @ W,
+    "without effect": lambda x, y: x @ W + 0 * (y @ W),
+    "for another score": lambda x, y: torch.stack([(x / (1 + y)) @ W[:, 0], x @ W[:, 0]], 1),
+    "behind a dead relu": lambda x, y: x @ W + (y.abs() @ W.abs() + 1).neg().relu(),
+    "of zeros": lambda x, y: (x + y) @ W,
+    "with relevance": lambda x, y: (x * y) @ W,
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_an_input_on_which_the_score_does_not_depend_is_not_named(name: str) -> None:
+    inputs = table(), torch.zeros(3, 4, dtype=D) if name == "of zeros" else table().flip(0) + 0.5
+    assert not any("everywhere" in n for n in heard(WITHOUT[name], inputs, composite="zero").notices)
+
+
+def test_it_is_looked_at_only_where_an_input_got_nothing() -> None:
+    ran = [0]
+
+    def model(x: Tensor, y: Tensor) -> Tensor:
+        ran[0] += 1
+        return (x @ W) * (1 + y @ W) if ran[0] < 3 else (x @ W) / (1 + y @ W)
+
+    inputs = table(), table().flip(0)
+    relprop.attribute(model, inputs, 1, composite="zero")
+    relprop.attribute(model, inputs, 1, composite="zero")
+    assert ran[0] == 2
+    ran[0] = 3
+    relprop.attribute(lambda x: model(x - x, x - x), inputs[0], 1, composite="zero")  # nothing arrives at all
+    assert ran[0] == 4
+    ran[0] = 2
+    state = torch.get_rng_state()
+    with pytest.warns(RelpropWarning, match="everywhere"):
+        results = relprop.attribute_each(model, inputs, [0, 1, [0, 1, 1]], composite="zero")
+    assert ran[0] == 5  # itself, and twice more for all targets
+    assert all(SPOKEN in R.notices[0] for R in results)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 class Mixed(nn.Module):
     """A table: a column of classes, looked up, and columns of numbers."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import reference
 import relprop
-from helpers import Pair, close
+from helpers import D, Pair, close
 
 Definition = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -176,3 +176,15 @@ def test_powers_of_several_constants() -> None:
     torch.testing.assert_close(R.values, base**x - 1)
     R = relprop.attribute(lambda x: (base[:, None] ** x[:, None, :]).flatten(1).sum(1), x, composite="epsilon")
     torch.testing.assert_close(R.values, (base[:, None] ** x[:, None, :] - 1).sum(1))
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "cp_lrp", "gamma_flat"])
+def test_an_exponent_that_carries_relevance_is_a_constant(composite: str) -> None:
+    """`x ** y` is the activation of x that it is where the exponent is a number of the model: its relevance goes to x."""
+    x, y = torch.rand(2, 4, dtype=D) + 0.1, 1 + torch.rand(2, 4, dtype=D)
+    x[0, 0] = 0.0
+    for power in (torch.pow, torch.Tensor.__pow__):
+        both = relprop.attribute(lambda x, y, p=power: p(x, y).sum(1) + y.sum(1), (x, y), composite=composite)  # type: ignore[misc]
+        alone = relprop.attribute(lambda x, p=power: p(x, y).sum(1), x, composite=composite)  # type: ignore[misc]
+        close(both.values[0], alone.values)
+        close(both.values[0], x**y)

@@ -108,6 +108,36 @@ def test_a_gate_that_is_written_into(plain: Way, written: Way) -> None:
             close(a, b)
 
 
+MOVED: dict[str, Way] = {
+    "picked": lambda g: g.sort(1)[0],
+    "gathered": lambda g: g.gather(1, torch.tensor([[1, 0, 3, 2]]).expand(len(g), -1)),
+    "turned": lambda g: g.flip(1) + 0,
+    "copied": lambda g: g.clone(),
+    "joined": lambda g: torch.cat([g[:, :2], g[:, 2:]], 1),
+    "the larger of two": lambda g: torch.maximum(g, g.flip(1)),
+    "padded": lambda g: F.pad(g[:, 1:], (1, 0)),
+}
+"""A gate that was moved, in a tensor of its own, which may be overwritten."""
+
+
+@pytest.mark.parametrize("moved", MOVED.values(), ids=MOVED)
+@pytest.mark.parametrize("plain, written", GATES.values(), ids=GATES)
+def test_a_moved_gate_that_is_written_into_is_as_much_of_a_gate(plain: Way, written: Way, moved: Way) -> None:
+    """A sigmoid of the one operand is more of a gate than an activation of the other, and so is what is made of it."""
+    for made in (torch.sigmoid, torch.tanh):
+        for factor in (torch.sigmoid, torch.tanh):
+            one, other = (
+                relprop.attribute(
+                    lambda a, x, f=f, m=made, g=factor: (f(moved(m(a))) * g(x)).sum(1),
+                    (A, X),
+                    composite="cp_lrp",  # type: ignore[misc]
+                ).values
+                for f in (plain, written)
+            )
+            for a, b in zip(one, other, strict=True):
+                close(a, b)
+
+
 def filled(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], **options: Any) -> tuple[Way, Way]:
     """A concatenation, and the same written part by part into a tensor that was made before."""
 
@@ -328,7 +358,7 @@ ROLE_TESTS: dict[str, Callable[[Tensor, Tensor, Way], Tensor]] = {
     "the logarithm of a softmax": lambda a, x, largest: largest(a.log_softmax(1)).exp() * x + a,
     "a softmax": lambda a, x, largest: largest(a.softmax(1)).log() + x,
     "an exponential": lambda a, x, largest: x * softmax_of_largest(a.exp(), largest) + a,
-    "a statistic": lambda a, x, largest: x + 1 / (largest(a.cumsum(1) ** 2).sqrt() + 1),
+    "a statistic": lambda a, x, largest: x + 1 / (largest(a.cumsum(1) ** 2).tanh() + 1),
 }
 
 

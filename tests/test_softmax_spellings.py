@@ -186,6 +186,116 @@ def test_its_logarithm_as_well(composite: str) -> None:
         close(value, found["log_softmax"], msg=lambda m, name=name: f"{name}: {m}")
 
 
+def columns(t: Tensor) -> Tensor:
+    return torch.stack([t[..., i] for i in range(4)], -1)
+
+
+def halves(t: Tensor) -> Tensor:
+    return torch.cat([t[..., :2], t[..., 2:]], -1)
+
+
+PIECES: dict[str, Callable[[Tensor], Tensor]] = {
+    "whole": lambda s: s.softmax(-1),
+    "columns of logarithms": lambda s: columns(s.log_softmax(-1)).exp(),
+    "halves of logarithms": lambda s: halves(s.log_softmax(-1)).exp(),
+    "columns of halves": lambda s: columns(halves(F.log_softmax(s, -1))).exp(),
+    "logarithms, turned": lambda s: halves(s.log_softmax(-1)).mT.exp().mT,
+    "columns of exponentials": lambda s: (lambda e: columns(e) / e.sum(-1, keepdim=True))(s.exp()),
+    "all of joined exponentials": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(halves(s.exp())),
+    "columns of scores": lambda s: columns(s).softmax(-1),
+    "columns of logarithms of a quotient": lambda s: columns(s - s.logsumexp(-1, keepdim=True)).exp(),
+    "columns of a softmax": lambda s: columns(s.softmax(-1)),
+}
+LOGS_OF_PIECES: dict[str, Callable[[Tensor], Tensor]] = {
+    "log_softmax": LOGS["log_softmax"],
+    "columns": lambda s: columns(s.softmax(-1)).log(),
+    "halves, turned": lambda s: halves(s.softmax(-1)).mT.log().mT,
+    "halves of a quotient": lambda s: halves(shifted(s)).log(),
+}
+
+
+@pytest.mark.parametrize("composite", [*RULES.values(), "gamma_flat"], ids=[*RULES, "gamma_flat"])
+def test_in_pieces_as_well(composite: object) -> None:
+    found = maps(PIECES, (5, 4), composite)
+    first, *others = found
+    for name in others:
+        close(found[name], found[first], msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "attnlrp", "gamma_flat"])
+def test_the_logarithm_of_pieces_as_well(composite: str) -> None:
+    found = maps(LOGS_OF_PIECES, (5, 4), composite)
+    first, *others = found
+    for name in others:
+        close(found[name], found[first], msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("name", [n for n in PIECES if "quotient" not in n])
+def test_a_temperature_acts_on_pieces_as_well(name: str) -> None:
+    found = maps({"whole": PIECES["whole"], name: PIECES[name]}, (5, 4), Composite({"softmax": Temperature(2.0)}))
+    close(found[name], found["whole"])
+
+
+def test_pieces_of_several_softmaxes() -> None:
+    """Each is one; a temperature cannot act on them together, which is said."""
+    forms: dict[str, Callable[[Tensor], Tensor]] = {
+        "apart": lambda s: torch.cat([s[..., :2].softmax(-1), s[..., 2:].softmax(-1)], -1),
+        "logarithms": lambda s: torch.cat([s[..., :2].log_softmax(-1), s[..., 2:].log_softmax(-1)], -1).exp(),
+    }
+    for composite in RULES.values():
+        found = maps(forms, (5, 4), composite)
+        close(found["logarithms"], found["apart"])
+    with pytest.raises(relprop.errors.RuleError, match=r"torch\.softmax\(s, dim\)"):
+        maps({"logarithms": forms["logarithms"]}, (5, 4), Composite({"softmax": Temperature(2.0)}))
+
+
+PARTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda s: s[..., :2].softmax(-1),
+    "logsumexp": lambda s: (s[..., :2] - s[..., :2].logsumexp(-1, keepdim=True)).exp(),
+    "of one slice": lambda s: (lambda t: (t - t.logsumexp(-1, keepdim=True)).exp())(s[..., :2]),
+    "split": lambda s: (s.split(2, -1)[0] - s.split(2, -1)[0].logsumexp(-1, keepdim=True)).exp(),
+    "the logarithm of a sum": lambda s: (lambda t: (t - t.exp().sum(-1, keepdim=True).log()).exp())(s[..., :2]),
+}
+ACROSS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "logsumexp": lambda a, b: (a - b.logsumexp(-1, keepdim=True)).exp(),
+    "the logarithm of a sum": lambda a, b: (a - b.exp().sum(-1, keepdim=True).log()).exp(),
+    "in place": lambda a, b: (a + 0).sub_(b.logsumexp(-1, keepdim=True)).exp(),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "attnlrp", "gamma_flat"])
+def test_a_part_of_the_scores_may_be_a_softmax_of_its_own(composite: str) -> None:
+    x, w = torch.randn(2, 3, 4, dtype=D), torch.randn(4, 4, dtype=D)
+    for f in PARTS.values():
+        one, other = (
+            relprop.attribute(lambda x, g=g: (g(x @ w) * x[..., 2:]).sum((1, 2)), x, composite=composite).values  # type: ignore[misc]
+            for g in (PARTS["softmax"], f)
+        )
+        close(other, one)
+
+
+@pytest.mark.parametrize("name", ACROSS)
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "attnlrp"])
+def test_scores_less_the_sum_of_others_are_no_softmax(composite: str, name: str) -> None:
+    """Two halves of one tensor are as different as two tensors."""
+    x, w, f = torch.randn(2, 3, 4, dtype=D), torch.randn(4, 4, dtype=D), ACROSS[name]
+
+    def apart(x: Tensor) -> Tensor:
+        return (f(x @ w[:, :2], x @ w[:, 2:]) * x[..., 2:]).sum((1, 2))
+
+    def halves(x: Tensor) -> Tensor:
+        s = x @ w
+        return (f(s[..., :2], s[..., 2:]) * x[..., 2:]).sum((1, 2))
+
+    def turned(x: Tensor) -> Tensor:
+        a, b = (x @ w).mT.chunk(2, 1)
+        return (f(a.mT, b.mT) * x[..., 2:]).sum((1, 2))
+
+    want = relprop.attribute(apart, x, composite=composite).values
+    for g in (halves, turned):
+        close(relprop.attribute(g, x, composite=composite).values, want)
+
+
 def test_an_exponential_that_ends_in_no_softmax_keeps_its_secant() -> None:
     x = torch.randn(2, 3, dtype=D)
     f = lambda x: (x.exp() / x.exp().sum(-1, keepdim=True)).sum(-1) * 0 + x.exp().sum(-1)  # noqa: E731

@@ -205,7 +205,10 @@ NAMED: dict[str, tuple[relprop.Composite | str, Definition]] = {
     "excitation_backprop": ("excitation_backprop", everywhere(SIGNS, SIGNS)),
     "gamma": ("gamma", everywhere(partial(ref.gamma, gamma=0.5), tiny)),
     "gamma_flat": ("gamma_flat", First(ref.flat, ref.gamma, tiny).of),
-    "gamma_box": ("gamma_box", lambda network: First(of_the_sample(network), ref.gamma, tiny).of(network)),
+    "gamma_box": (
+        "gamma_box",
+        lambda network: First(of_the_sample(network), partial(ref.gamma, gamma=0.15), tiny).of(network),
+    ),
     "zero_bias": ("zero_bias", First(*map(ref.zero_bias, (ref.flat, ref.gamma, tiny))).of),
     "attnlrp": ("attnlrp", everywhere(ref.zero, ref.zero)),
     "attnlrp_gamma": ("attnlrp_gamma", everywhere(ref.gamma, partial(ref.gamma, gamma=0.05))),

@@ -4,6 +4,7 @@ python -m benchmarks.coverage --only llama swin        # those whose name holds 
 python -m benchmarks.coverage --packages               # graphs, tables, series, ...: the second part of the page
 python -m benchmarks.coverage --json found.json --page docs/coverage.md
 python -m benchmarks.coverage --only resnet --page docs/coverage.md    # the other lines of the page stay as they are
+python -m benchmarks.coverage --packages --only GCN --page docs/coverage.md    # likewise
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     from benchmarks.coverage.catalogue import everything
-    from benchmarks.coverage.table import page, renewed
+    from benchmarks.coverage.table import page, renewed, renewed_packages
 
     rows = recorded(options.json)
     for one in everything(options.packages):
@@ -67,8 +68,10 @@ def main() -> None:
     print(f"{len(found)} architectures, {faulty} with faults, {absent} not installed")
     if options.page is not None:
         before = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
-        some = bool(options.only or options.library) and not options.packages
-        written = renewed(before, found, order) if before and some else page(found, before)
+        if not before or not (options.only or options.library):
+            written = page(found, before)
+        else:
+            written = renewed_packages(before, found) if options.packages else renewed(before, found, order)
         options.page.write_text(written, encoding="utf-8")
 
 

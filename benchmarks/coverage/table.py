@@ -97,6 +97,41 @@ def renewed(before: str, rows: Iterable[Any], order: Sequence[tuple[str, str]]) 
     return "\n".join(lines)
 
 
+def renewed_packages(before: str, rows: Iterable[Any]) -> str:
+    """The page with the lines and notes of some rows of packages replaced; all others stay as they are.
+
+    What is not installed here stays as it was measured elsewhere.
+
+    Raises:
+        ValueError: a row has faults, or the page has no line for it.
+    """
+    lines = before.split("\n")
+    for row in [row for row in rows if not row.absent]:
+        found = [n for n, line in enumerate(lines) if line.startswith(f"| `{row.name}` | {row.library} | ")]
+        if row.faults or len(found) != 1:
+            raise ValueError(
+                f"write the whole part: {row.name} of {row.library} {'fails' if row.faults else 'is not in it'}"
+            )
+        lines[found[0]] = line_of_package(row)
+        start, stop = lines.index(NOTES_ON_PACKAGES) + 2, lines.index(REFUSED) - 1
+        own = [n for n in range(start, stop) if lines[n].startswith(f"- `{row.name}` ({row.library}): ")]
+        kept = [lines[n] for n in range(start, stop) if n not in own]
+        place = own[0] - start if own else len(kept)
+        lines[start:stop] = [*kept[:place], *notes_of([row]), *kept[place:]]
+    return "\n".join(lines)
+
+
+def line_of_package(row: Any) -> str:
+    cells = [f"`{row.name}`", row.library, f"`{row.composite}`", number(row.residual, "{:.2f}")]
+    cells += [number(value, "{:.0e}") for value in (row.conserves, row.alone, row.books)]
+    return "| " + " | ".join([*cells, number(row.time, "{:.1f}")]) + " |"
+
+
+def notes_of(rows: Iterable[Any]) -> list[str]:
+    """A line for each note on rows of packages."""
+    return [f"- `{row.name}` ({row.library}): {note}." for row in rows for note in row.notes if note.startswith(NOTED)]
+
+
 def of_packages(rows: list[Any]) -> str:
     there = [row for row in rows if not row.absent]
     good = [row for row in there if not row.faults]
@@ -112,17 +147,10 @@ def of_packages(rows: list[Any]) -> str:
             "|  | package | `auto` | residual | CP-LRP | alone | ledger | time × |",
             "|---|---|---|--:|--:|--:|--:|--:|",
         ]
-        for row in good:
-            if row.kind == kind:
-                cells = [f"`{row.name}`", row.library, f"`{row.composite}`", number(row.residual, "{:.2f}")]
-                cells += [number(value, "{:.0e}") for value in (row.conserves, row.alone, row.books)]
-                lines.append("| " + " | ".join([*cells, number(row.time, "{:.1f}")]) + " |")
+        lines += [line_of_package(row) for row in good if row.kind == kind]
         parts.append("\n".join(lines) + "\n")
-    parts.append("### Notes on these\n")
-    parts += [
-        f"- `{row.name}` ({row.library}): {note}." for row in good for note in row.notes if note.startswith(NOTED)
-    ]
-    parts.append("\n### What is refused\n")
+    parts += [f"{NOTES_ON_PACKAGES}\n", *notes_of(good)]
+    parts.append(f"\n{REFUSED}\n")
     parts += [f"- `{row.name}` ({row.library}): {'; '.join(row.faults)}" for row in there if row.faults] or ["Nothing."]
     if absent := sorted({f"`{row.name}` ({row.library})" for row in rows if row.absent}):
         parts.append("\n### Not installed\n")
@@ -130,6 +158,7 @@ def of_packages(rows: list[Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
+NOTES_ON_PACKAGES, REFUSED = "### Notes on these", "### What is refused"
 NOTED = ("need not", "forward", "all relevance", "without its", "its ")
 
 

@@ -35,7 +35,7 @@ NAMED = (
     "gamma_box",
     "excitation_backprop",
 )
-GAMMAS = (0.05, 0.1, 0.25, 0.5)
+GAMMAS = (0.05, 0.1, 0.15, 0.25, 0.5)
 
 
 def box_of(inputs: Tensor) -> relprop.ZBox:
@@ -48,7 +48,7 @@ def of_convolutions(case: Case) -> dict[str, Any]:
     """Gamma on convolutions, behind the first layers that there are."""
     found: dict[str, Any] = {}
     starts = {"": None, " flat": relprop.Flat(), " box": relprop.ZBox(), " observed box": box_of(case.inputs)}
-    for gamma in GAMMAS:
+    for gamma in GAMMAS if case.kind == "convolutional" else [one for one in GAMMAS if one != 0.15]:
         rest = {"conv": relprop.Gamma(gamma), "linear": relprop.Epsilon(1e-6)}
         for name, rule in starts.items():
             found[f"gamma {gamma}{name}"] = relprop.Composite({relprop.first: rule, **rest} if rule else rest)

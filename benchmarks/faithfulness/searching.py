@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,12 @@ from torch import Tensor
 
 import relprop
 from benchmarks.faithfulness.cases import Case
+from benchmarks.faithfulness.kept import SEARCH
 from relprop.evaluation.paired_statistics import mean, standard_error
 
 SEARCHED = ("vgg", "resnet", "motifs", "gunpoint", "lstm", "mlp")
-TRAINED, SPLITS = 3, 5
-"""Networks of each kind, trained with other seeds, and searches of each, with other splits of the samples."""
+TRAINED, SPLITS, SAMPLES = 3, 5, 60
+"""Networks of each kind, trained with other seeds; searches of each, with other splits of the samples; and the samples."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,11 @@ class Searching:
     """The searches of one kind of network."""
 
     name: str
-    samples: int
     candidates: int
     searches: list[Searched]
 
 
-def searched(make: Callable[[int], Case], samples: int) -> Searching:
+def searched(make: Callable[[int], Case], samples: int = SAMPLES) -> Searching:
     """Trains networks, measures every candidate on twice as many samples, and searches on the first half of them."""
     found: list[Searched] = []
     for seed in range(TRAINED):
@@ -73,7 +74,7 @@ def searched(make: Callable[[int], Case], samples: int) -> Searching:
                     gains[choice][samples:], gains[best][samples:],
                 )
             )  # fmt: skip
-    return Searching(f"{case.name}, {case.data}", samples, len(gains), found)
+    return Searching(f"{case.name}, {case.data}", len(gains), found)
 
 
 def _gains(case: Case, grid: dict[str, Any], options: dict[str, Any]) -> dict[str, Tensor]:
@@ -82,13 +83,18 @@ def _gains(case: Case, grid: dict[str, Any], options: dict[str, Any]) -> dict[st
     return dict(zip(grid, found["abpc"][1:] - found["abpc"][0], strict=True))
 
 
-def section_of_searches(made: Sequence[Searching]) -> list[str]:
+def row_of(one: Searching) -> str:
+    """Its row in the table of the page."""
+    return f"| {one.name} | {one.candidates} | {' | '.join(_cells(one.searches))} |"
+
+
+def section_of_searches(rows: Mapping[str, Sequence[str]]) -> list[str]:
     """The table of the page."""
     lines = [
-        "## The search",
+        f"## {SEARCH}",
         "",
         f"What `relprop.search` finds on networks of this page: {TRAINED} networks of each kind, trained with other seeds, and",
-        f"{SPLITS} searches of each, with other splits of its {made[0].samples} samples. *Choice* and *grid* are the mean gains over `auto`",
+        f"{SPLITS} searches of each, with other splits of its {SAMPLES} samples. *Choice* and *grid* are the mean gains over `auto`",
         "of what the search chose and of the best of all candidates. *Share* is their ratio, where the best of the grid is two",
         "standard errors better than `auto`: the mean over searches, and the worst. *Fresh* is measured on as many samples that",
         "neither has seen. *Taken* says how many searches took their choice; in the others `auto` stayed. *Worst* is the smallest",
@@ -97,8 +103,7 @@ def section_of_searches(made: Sequence[Searching]) -> list[str]:
         "| networks | candidates | evaluations of the grid's, at most | choice | grid | share | fresh choice | fresh grid | taken | worst |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [f"| {one.name} | {one.candidates} | {' | '.join(_cells(one.searches))} |" for one in made]
-    return [*lines, ""]
+    return [*lines, *itertools.chain(*rows.values()), ""]
 
 
 def _cells(searches: Sequence[Searched]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,6 +56,43 @@ PROMPTS = [
     *((f"The day that comes after {one} is", one, after) for one, after in pairwise(DAYS)),
 ]
 """A prompt, the word in it that decides, and the answer."""
+PAIRS = {
+    "salt": "pepper", "bread": "butter", "thunder": "lightning", "needle": "thread", "lock": "key", "bow": "arrow",
+    "cup": "saucer", "knife": "fork", "king": "queen", "prince": "princess", "mother": "father", "brother": "sister",
+    "husband": "wife", "bride": "groom", "ladies": "gentlemen", "boys": "girls", "uncle": "aunt", "son": "daughter",
+    "supply": "demand", "profit": "loss", "cause": "effect", "trial": "error", "law": "order", "crime": "punishment",
+    "war": "peace", "pride": "prejudice", "life": "death", "rise": "fall", "research": "development", "hide": "seek",
+    "questions": "answers", "fish": "chips", "bacon": "eggs", "nuts": "bolts", "arts": "crafts", "sticks": "stones",
+    "hugs": "kisses", "cat": "mouse", "heaven": "earth", "sun": "moon", "north": "south", "east": "west",
+    "gin": "tonic", "copy": "paste", "cut": "paste", "rock": "roll", "Romeo": "Juliet", "Adam": "Eve", "Tom": "Jerry",
+    "health": "safety", "name": "address", "pen": "paper", "body": "soul", "heart": "soul", "flesh": "blood",
+}  # fmt: skip
+YOUNG = {
+    "dog": "puppy", "cat": "kitten", "cow": "calf", "sheep": "lamb", "horse": "foal", "bear": "cub", "lion": "cub",
+    "duck": "duckling", "pig": "piglet", "deer": "fawn", "kangaroo": "joey", "goat": "kid", "chicken": "chick",
+}  # fmt: skip
+PLURALS = {
+    "child": "children", "mouse": "mice", "foot": "feet", "tooth": "teeth", "goose": "geese", "man": "men",
+    "woman": "women", "leaf": "leaves", "knife": "knives", "wolf": "wolves", "person": "people", "cat": "cats",
+}  # fmt: skip
+CURRENCIES = {
+    "Japan": "yen", "China": "yuan", "Russia": "ruble", "Mexico": "peso", "India": "rupee", "Thailand": "baht",
+    "Germany": "euro", "France": "euro", "Spain": "euro", "Brazil": "real", "Britain": "pound", "Korea": "won",
+}  # fmt: skip
+CONTINENTS = {
+    "Kenya": "Africa", "Nigeria": "Africa", "Egypt": "Africa", "Japan": "Asia", "India": "Asia", "China": "Asia",
+    "Germany": "Europe", "France": "Europe", "Italy": "Europe", "Brazil": "South", "Peru": "South", "Ghana": "Africa",
+}  # fmt: skip
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+MORE_PROMPTS = [
+    *((f"A well-known pair of words is {word} and", word, answer) for word, answer in PAIRS.items()),
+    *((f"A young {word} is called a", word, answer) for word, answer in YOUNG.items()),
+    *((f"The plural of the word {word} is", word, answer) for word, answer in PLURALS.items()),
+    *((f"The currency of {land} is the", land, answer) for land, answer in CURRENCIES.items()),
+    *((f"The country {land} lies on the continent of", land, answer) for land, answer in CONTINENTS.items()),
+    *((f"The number that comes after {one} is", one, after) for one, after in pairwise(NUMBERS)),
+]
+"""For networks that know fewer of the first ones."""
 
 
 def minilm(count: int) -> Case:
@@ -91,7 +129,7 @@ class NextToken(nn.Module):
 def smollm2(count: int) -> Case:
     tokenizer, inner = networks.smollm2()
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return _decoder("SmolLM2-135M", tokenizer, inner, count)
+    return _decoder("SmolLM2-135M", tokenizer, inner, count, PROMPTS)
 
 
 def gemma3(count: int) -> Case:
@@ -107,15 +145,23 @@ def gemma3(count: int) -> Case:
                 whole.write(part.read_bytes())
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
         inner = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    return _decoder("Gemma 3 270M", tokenizer, inner.eval().requires_grad_(False), count, "<bos>")
+    inner.name_or_path = file  # the folder is another each time, and finished work is kept by the model's attributes
+    return _decoder(
+        "Gemma 3 270M", tokenizer, inner.eval().requires_grad_(False), count, [*PROMPTS, *MORE_PROMPTS], "<bos>"
+    )
 
 
-def _decoder(name: str, tokenizer: Any, inner: nn.Module, count: int, start: str = "") -> Case:
-    """Prompts that one word of each decides. The score is the answer's logit less that of the likeliest other token."""
+def _decoder(
+    name: str, tokenizer: Any, inner: nn.Module, count: int, prompts: Sequence[tuple[str, str, str]], start: str = ""
+) -> Case:
+    """Prompts that one word of each decides. The score is the answer's logit less that of the likeliest other token.
+
+    Where more are answered right than are judged, those that are judged lie evenly among them, so that all kinds are there.
+    """
     model = NextToken(inner).eval()
     tokenizer.padding_side = "left"
     kept, answers, others, where = [], [], [], []
-    for prompt, word, answer in PROMPTS:
+    for prompt, word, answer in prompts:
         given = tokenizer(start + prompt, return_tensors="pt")
         with torch.no_grad():
             best = model(given.input_ids, given.attention_mask)[0].topk(2).indices.tolist()
@@ -124,9 +170,12 @@ def _decoder(name: str, tokenizer: Any, inner: nn.Module, count: int, start: str
             answers.append(best[0])
             others.append(best[1])
             where.append(f" {word}")
-    batch = tokenizer(kept[:count], padding=True, return_tensors="pt")
+    right, count = len(kept), min(count, len(kept))
+    chosen = [n * right // count for n in range(count)]
+    kept, answers, others, where = ([each[n] for n in chosen] for each in (kept, answers, others, where))
+    batch = tokenizer(kept, padding=True, return_tensors="pt")
     truth = torch.zeros(batch.input_ids.shape, dtype=torch.bool)
-    for n, word in enumerate(where[:count]):
+    for n, word in enumerate(where):
         for place in tokenizer.encode(word, add_special_tokens=False):
             truth[n] |= batch.input_ids[n] == place
     inputs: Any = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -139,8 +188,8 @@ def _decoder(name: str, tokenizer: Any, inner: nn.Module, count: int, start: str
     if start:
         options["units"] = units_after(batch.input_ids, batch.attention_mask, tokenizer.convert_tokens_to_ids(start))
     return Case(
-        name, "prompts that one word decides", "texts", model, inputs, Contrast(answers[:count], others[:count]), options,
-        truth=truth, accuracy=len(kept) / len(PROMPTS),
+        name, "prompts that one word decides", "texts", model, inputs, Contrast(answers, others), options,
+        truth=truth, accuracy=right / len(prompts),
     )  # fmt: skip
 
 

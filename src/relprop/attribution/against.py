@@ -119,11 +119,15 @@ class Differences(Reader):
 
 def effect(other: Other, start: Any, labels: Sequence[str] | None) -> Tensor:
     """The score of the other inputs minus that of the first."""
-    target = start.target
+    return (score_of(other.output, start.target, labels) - start.score).detach()
+
+
+def score_of(output: Any, target: Any, labels: Sequence[str] | None) -> Tensor:
+    """The score of a target, as it was understood, in another output of the model."""
     if isinstance(target, EntryTarget):
-        return (target(other.output) - start.score).detach()
-    score, _ = scores(other.output, without_logits(target), labels)
-    return (score.reshape(-1) - start.score).detach()
+        return target(output)
+    score, _ = scores(output, without_logits(target), labels)
+    return score.reshape(-1)
 
 
 def gradients_of(job: ForwardJob, start: Any, wanted: list[Any]) -> Gradients:

@@ -16,6 +16,7 @@ from relprop.attribution.checks import check_finite, check_relevance, check_size
 from relprop.attribution.conditioned import Conditioned
 from relprop.attribution.final import find, left_out, saturated
 from relprop.attribution.forward import Answer, ForwardJob, check, detached, devices_of, forward, start_inputs
+from relprop.attribution.ignored import Ignored
 from relprop.attribution.later import Later
 from relprop.attribution.notices import EXCHANGED, exploded, ran_again, unreached
 from relprop.attribution.reading import Reader
@@ -144,8 +145,9 @@ def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> 
         return conditioned(job, answer, reader, starts, notices)
     cuts = _cuts(job, answer)
     passes = backward(job.run, starts, reader.wanted, job.plan)
+    ignored = Ignored(job)
     results = [
-        read(job, answer, reader, start, gradients, cuts, notices, later)
+        read(job, answer, reader, start, gradients, cuts, notices, later, ignored)
         for start, gradients in zip(starts, passes, strict=False)
     ]
     later.settle()
@@ -215,7 +217,7 @@ def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> It
 
 def read(
     job: ForwardJob, answer: Answer, reader: Reader, start: Start, gradients: Gradients, cuts: Any, notices: list[str],
-    later: Later,
+    later: Later, ignored: Ignored,
 ) -> Relevance:  # fmt: skip
     """The result of one target, from the gradients of its backward pass."""
     run, inputs = job.run, job.inputs
@@ -232,6 +234,8 @@ def read(
 
     def check_found(sizes: list[float]) -> None:
         check_sizes(sizes, values, inputs)
+        if not all(sizes) and not notices:
+            said.extend(ignored.notices(start, reader.numbers, gradients, sizes, said))
         said.extend(exploded(values, sizes, start.handed) if reader.multiplies else [])
         said.extend([EXCHANGED] if books.exchanged else [])
 

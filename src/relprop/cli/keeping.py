@@ -22,7 +22,7 @@ from relprop.results.show import in_browser, in_terminal
 
 def show(
     result: Annotated[
-        Path, typer.Argument(help="A folder that R.save or `relprop explain --keep` wrote, or a folder of them.")
+        str, typer.Argument(help="A folder that R.save or `relprop explain --keep` wrote, a folder of them, or a run.")
     ],
     where: Annotated[str, typer.Option("--in", help="terminal or browser.")] = "terminal",
     out: Annotated[
@@ -42,7 +42,7 @@ def show(
         options: dict[str, Any] = {"percentile": percentile_of(percentile), "kind": kind, "smooth": smooth}
         options = {name: value for name, value in options.items() if value is not None}
         sample = _sample(result, key, which)
-        paths = explaining.kept([result]) if sample is None else []
+        paths = explaining.kept([Path(result)]) if sample is None else []
         if where not in ("terminal", "browser"):
             raise InputError(f"--in {where}: a result is shown in the terminal or in the browser.")
         if out is not None and len(paths) > 1 and out.suffix.lower() not in (".html", ".htm"):
@@ -52,7 +52,7 @@ def show(
         if out is not None:
             with writing(out):
                 if len(paths) > 1:
-                    relprop.report(loaded, out, title=visible(result.name), paragraphs=tried.lines(), **options)
+                    relprop.report(loaded, out, title=visible(Path(result).name), paragraphs=tried.lines(), **options)
                 else:
                     next(iter(loaded.values()))[0].save(out, **options)
             typer.echo(str(out))
@@ -87,13 +87,13 @@ def report(
         say_what_is_missing(tried)
 
 
-def _sample(folder: Path, key: str | None, which: int) -> Any:
+def _sample(folder: str, key: str | None, which: int) -> Any:
     """The relevance of a sample of a run; None if the folder is not one, and no key is named.
 
     Raises:
         InputError: the run has no such sample, or none is named.
     """
-    if key is None and not (folder / "run.json").is_file():
+    if key is None and "://" not in folder and not (Path(folder) / "run.json").is_file():
         return None
     from relprop.data import open_run
 

@@ -6,11 +6,9 @@ Exit codes: 0 done; 1 failed; 3 done with quarantined samples; 130 stopped by a 
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +17,7 @@ from relprop.cli import printing
 from relprop.cli.options import Model, check_composite
 from relprop.cli.printing import errors_in_one_line
 from relprop.cli.run_progress import shown_progress
+from relprop.cli.stop_signals import StopSignals, listening
 from relprop.errors import InputError
 from relprop.loading import models
 from relprop.rendering.visible import visible
@@ -32,9 +31,12 @@ def run(
         typer.Argument(help="A folder of pictures, read recursively; a picture; or an .npy file, samples first."),
     ] = None,
     model: Model = models.DEFAULT,
-    out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues where it stopped.")] = Path(
-        "relprop-run"
-    ),
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder of the run, or an address such as s3://bucket/maps. The same command continues where it stopped."
+        ),
+    ] = "relprop-run",
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,23 +88,26 @@ def run(
     ] = False,
 ) -> None:
     """Explain a data set into a folder, each sample once, and continue where an earlier call stopped."""
-    with errors_in_one_line(), _going_on():
+    with errors_in_one_line(), _going_on() as signals:
         if status or verify:
-            _report(out if source is None else Path(source), verify, json)
+            _report(out if source is None else source, verify, json)
             return
         if source is None:
             raise InputError("name a source: a folder of pictures, a picture, or an .npy file.")
         check_composite(composite)
         named = [int(one) if one.lstrip("-").isdigit() else one for one in target or ()]
-        from relprop.data import explain_dataset
+        from relprop.data import explain_dataset, pending
+        from relprop.data.processing import part_of
 
-        with shown_progress(json) as said:
+        with shown_progress(json) as said, signals.patient():
             explained = explain_dataset(
             source, model, out, target=named[0] if len(named) == 1 else None, targets=named if len(named) > 1 else None,
             column=_columns(column), key=key, max_length=max_length, ledger=ledger, composite=composite, keep=_keep(keep), number_format=number_format, batch_size=_batch(batch_size), unit=unit,
             loaders=loaders, processes=processes, engine=engine, gpus=gpus, part=part, limit=limit, max_bad=_bad(max_bad),
-            retry_bad=retry_bad, fresh=fresh, said=said,
+            retry_bad=retry_bad, fresh=fresh, said=said, stop=signals.asked,
         )  # fmt: skip
+        if signals.asked() and any(map(part_of(part), pending(out))):
+            raise KeyboardInterrupt
         now = explained.status()
         if json:
             printing.data(now)
@@ -112,7 +117,7 @@ def run(
         raise typer.Exit(DONE_WITH_BAD)
 
 
-def _report(out: Path, verify: bool, json: bool) -> None:
+def _report(out: str, verify: bool, json: bool) -> None:
     """Says how far a run is, or which of its files differ."""
     from relprop.data import open_run
 
@@ -176,20 +181,12 @@ def _batch(text: str) -> int | str:
 
 
 @contextmanager
-def _going_on() -> Iterator[None]:
-    """Stops at SIGINT and SIGTERM with the line that continues it. The unit at hand is lost, and nothing else."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Stopped. To continue: {shlex.join(['relprop', *(word for word in sys.argv[1:] if word != '--fresh')])}",
-            err=True,
-        )
-        raise typer.Exit(STOPPED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _going_on() -> Iterator[StopSignals]:
+    """Stops at SIGINT and SIGTERM with the line that continues it."""
+    line = shlex.join(["relprop", *(word for word in sys.argv[1:] if word != "--fresh")])
+    with listening(line) as signals:
+        try:
+            yield signals
+        except KeyboardInterrupt:
+            typer.echo(f"Stopped. To continue: {line}", err=True)
+            raise typer.Exit(STOPPED) from None

@@ -11,12 +11,15 @@ from relprop.cli import printing
 from relprop.cli.options import AsJson
 from relprop.cli.printing import errors_in_one_line, writing
 
-Folder = Annotated[Path, typer.Argument(help="The folder of a run, as `relprop run` writes it.")]
+Folder = Annotated[str, typer.Argument(help="The folder of a run, as `relprop run` writes it, or its address.")]
 
 
 def spray(
     run: Folder,
-    out: Annotated[Path | None, typer.Option(help="The page.", show_default="spray.html in the run's folder")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page.", show_default="spray.html in the run's folder; here, if that is an object store"),
+    ] = None,
     by: Annotated[str, typer.Option(help="Classes: predicted, or target, which was explained.")] = "predicted",
     on: Annotated[str | None, typer.Option(help="A layer that was kept as channels.", show_default="the maps")] = None,
     size: Annotated[int, typer.Option(help="Blocks along each axis of a map.")] = 14,
@@ -39,7 +42,7 @@ def spray(
         found = open_run(run).spray(
             by=by, on=on, size=size, neighbours=neighbours, method=method, view=view, prototypes=prototypes, seed=seed
         )
-        place = out or run / "spray.html"
+        place = out or Path("" if "://" in run else run) / "spray.html"
         with writing(place):
             found.save(place, most=most, source=source)
         if json:

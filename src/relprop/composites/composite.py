@@ -26,7 +26,7 @@ class Asked(NamedTuple):
         by_family: the rule of each family, if the entries name families alone; else None.
         names_everything: whether an entry may name operations that only move or select values.
         nz_hidden: whether a rule that gives relevance to zeros may act on a hidden layer.
-        nz_first: whether one may act on the first layer.
+        nz_first: whether one may act on the first layer; without it none acts anywhere.
     """
 
     by_family: dict[str, Rule] | None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
+from typing import Any
 
 from relprop.data.explaining import out_of_memory
 from relprop.data.items import Item
+from relprop.data.run_addresses import place_of
 from relprop.data.sample_job import SampleJob
 from relprop.data.sample_sources import Source
 from relprop.errors import InputError, RelpropError
@@ -18,10 +19,10 @@ _BETTER = 0.95
 """A batch of twice the size is taken where a sample then takes less than this part of its time."""
 
 
-def batch_size_of(folder: Path) -> int | None:
+def batch_size_of(folder: Any) -> int | None:
     """The batch size of the run in a folder; None if there is no run."""
     try:
-        found = json.loads((folder / "run.json").read_text(encoding="utf-8"))["fingerprint"]["batch_size"]
+        found = json.loads(place_of(folder).read("run.json"))["fingerprint"]["batch_size"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, int) else None

@@ -31,15 +31,15 @@ class DatasetRun:
         FormatError: the folder is not a run, or it is damaged.
     """
 
-    def __init__(self, folder: str | PathLike[str]) -> None:
-        self.store = Store(Path(folder))
+    def __init__(self, folder: Any) -> None:
+        self.store = Store(folder)
         self._rows: dict[str, tuple[int, int]] = {}
         self._read: set[int] = set()
         self._near: dict[int, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
 
     @property
-    def folder(self) -> Path:
-        """Where it is."""
+    def folder(self) -> Any:
+        """Where it is: a `Path`, or the address of an object store."""
         return self.store.folder
 
     @property
@@ -126,7 +126,9 @@ class DatasetRun:
         reason = record["quarantined"].get(key) if status == QUARANTINED else None
         kept = {}
         for spec in self.store.specs:
-            if spec.name == "maps" or (spec.name.startswith("layers.") and not spec.name.endswith(".scale")):
+            if spec.name in ("maps", "decoder") or (
+                spec.name.startswith("layers.") and not spec.name.endswith(".scale")
+            ):
                 kept[spec.name] = decoded(self.store, spec.name, slice(row, row + 1))[0]
         score, residual, target = (numbers[name][at] for name in ("score", "residual", "target"))
         one = self.targets is None
@@ -134,13 +136,13 @@ class DatasetRun:
         values = kept.pop("maps", None)
         if tokens is not None and values is not None:
             values = values[..., : len(tokens.ids)]
-        causes = None
+        causes, decoder = None, kept.pop("decoder", None)
         if "causes" in self.store.about:
             told = self.store.read("ledger", row)
             causes = {name: told[..., n] for n, name in enumerate(self.store.about["causes"]) if told[..., n].any()}
         return ExplainedSample(
             key, STATUS[status], reason, int(target) if one else target, float(score) if one else score,
-            float(residual) if one else residual, values, kept, record.get("composite"), tokens, causes,
+            float(residual) if one else residual, values, kept, record.get("composite"), tokens, causes, decoder,
         )  # fmt: skip
 
     @property
@@ -238,6 +240,8 @@ class DatasetRun:
         """
         from relprop.data.exports import export
 
+        if "://" in str(out):
+            raise InputError(f"an export is written to this machine's file systems; got {str(out)!r}.")
         return export(self.store, to, Path(out), source=source, model=model, transform=transform, spray=spray)
 
     def to_xarray(self) -> Any:
@@ -280,9 +284,10 @@ class DatasetRun:
         new = sorted(self.store.done() - self._read)
         if new:
             self.store.reopen()
+        sizes = self.store.sizes() if new else None
         for number in new:
             record = self.store.record(number)
-            if record is not None and self.store.whole(record):
+            if record is not None and self.store.whole(record, sizes):
                 first = record["rows"][0]
                 self._rows |= {key: (first + n, number) for n, key in enumerate(record["keys"])}
                 self._read.add(number)
@@ -298,10 +303,11 @@ def open_run(folder: str | PathLike[str]) -> DatasetRun:
     """Opens the folder of a run, which may still be written.
 
     Args:
-        folder: what `explain_dataset` wrote. Its files are not trusted: no code is run from them.
+        folder: what `explain_dataset` wrote, or its address in an object store. Its files are not trusted: no code is run from them.
 
     Raises:
         FormatError: the folder is not a run, it is damaged, or a newer version wrote it.
+        InputError: the address cannot be reached.
         ModuleNotFoundError: zarr is not installed.
     """
     return DatasetRun(folder)

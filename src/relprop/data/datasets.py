@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -18,6 +17,7 @@ from relprop.data.dataset_run import DatasetRun
 from relprop.data.explaining import specs_of
 from relprop.data.preparing import Given, check, opened, prepared
 from relprop.data.processing import PendingUnits, allowed_of, part_of, process
+from relprop.data.run_addresses import place_of
 from relprop.data.run_folders import remove_run
 from relprop.data.sample_sources import Source
 from relprop.data.sample_streams import SampleStream, is_stream
@@ -56,9 +56,11 @@ def explain_dataset(
     transform: Any = None,
     tokenizer: Any = None,
     max_length: int | None = None,
+    decoder_text: str | None = None,
     ledger: bool = False,
     progress: bool = True,
     said: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> DatasetRun:
     """Explains each sample of a source once, and keeps the maps in a folder. The same call again continues where it stopped.
 
@@ -75,7 +77,8 @@ def explain_dataset(
             (text, label) or dicts of columns.
         model: a module, or a network by name as the command takes it, such as "efficientnet_lite0" or
             "module.path:factory".
-        folder: where the run is kept.
+        folder: where the run is kept: a folder, or an address of an object store that fsspec knows, such as
+            "s3://bucket/maps".
         target: None for the predicted class; "label" for the labels of the source, or the
             name of another of its columns; a list or 1-D tensor with one per
             sample; "top:3" for the three largest outputs; else any target that `attribute` takes for all samples, or
@@ -110,9 +113,12 @@ def explain_dataset(
         tokenizer: the tokenizer of a module that reads text. A network by name may bring its own.
         max_length: cut texts to this many tokens, which is then the length of their rows; None takes what the network
             reads, if that is not more than 1,024 tokens. Longer texts are quarantined then.
+        decoder_text: what an encoder-decoder has written so far, the same for all texts; its next token is explained. None
+            gives its decoder the start token alone.
         ledger: whether to keep what absorbed the residual of each sample, by cause.
         progress: whether to say on stderr what is done.
         said: is called with each line of progress, in place of stderr.
+        stop: is asked before each unit; the run ends there if it says True, and the same call goes on later.
 
     Returns:
         The run, as `open_run` gives it.
@@ -123,7 +129,7 @@ def explain_dataset(
         RelpropError: as in `attribute`, where no sample is at fault.
         ModuleNotFoundError: zarr is not installed.
     """
-    place = Path(folder)
+    place = place_of(folder)
     if isinstance(batch_size, str) and batch_size != AUTO:
         raise InputError(f"batch_size must be a positive int, or 'auto'; got {batch_size!r}.")
     known = batch_size_of(place) if batch_size == AUTO and not fresh else None
@@ -138,16 +144,15 @@ def explain_dataset(
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
     spread = processes > 1 or engine is not None
-    if "://" in str(folder):
+    if spread and place.own:
         raise InputError(
-            f"the folder is one of this machine's file systems; got {str(folder)!r}. Mount the object store, or copy a finished "
-            "run there."
+            f"no other process sees {str(folder)!r}: leave out processes= and engine=, or choose a folder or store that all see."
         )
     if spread and is_dispatched(model):
         raise InputError("a model that lies on several devices is one process: leave out processes= and engine=.")
     given = Given(
         source, model, target, composite, keep, number_format, batch, loaders, limit, key, transform, column, targets, ledger,
-        tokenizer, max_length,
+        tokenizer, max_length, decoder_text,
     )  # fmt: skip
     streamed = is_stream(source.dataset if isinstance(source, DataLoader) else source)
     if streamed and (spread or part is not None or chosen is not None):
@@ -174,11 +179,11 @@ def explain_dataset(
 
     def pending_of(store: Store) -> PendingUnits:
         wanted = lambda n: mine(n) and (chosen is None or n in chosen)  # noqa: E731
-        return PendingUnits(store, count, wanted, max_bad, retry_bad, say)
+        return PendingUnits(store, count, wanted, max_bad, retry_bad, say, stop)
 
     if sharded:
         process_sharded(place, job, prints, unit, say, pending_of)
-        return DatasetRun(folder)
+        return DatasetRun(place)
     work = pending_of(opened(place, job, prints, unit, say))
     if isinstance(job.source, SampleStream):
         process_stream(work, job, job.source)
@@ -190,7 +195,7 @@ def explain_dataset(
         parallel.process(work, sent, processes)
     else:
         process(work, job)
-    return DatasetRun(folder)
+    return DatasetRun(place)
 
 
 def pending(folder: str | PathLike[str]) -> list[int]:
@@ -199,7 +204,7 @@ def pending(folder: str | PathLike[str]) -> list[int]:
     Raises:
         FormatError: the folder is not a run.
     """
-    store = Store(Path(folder))
+    store = Store(folder)
     done = store.done()
     return [unit.number for unit in store.units() if unit.number not in done]
 
@@ -208,7 +213,7 @@ def work(folder: str | PathLike[str], units: Iterable[int], source: Any, model: 
     """Does these units of a run: what a task of any engine for many machines calls.
 
     Args:
-        folder: the run's folder, on a file system that all machines see.
+        folder: the run's folder, on a file system that all machines see, or its address.
         units: their numbers, from `pending`.
         source: as in `explain_dataset`, like all further settings. They must be those of the run.
         model: as in `explain_dataset`.

@@ -49,6 +49,7 @@ class ExplainedSample:
         layers: what was kept of layers, by the name of the array.
         composite: the name of the composite that acted.
         tokens: the tokens of a text; None for other inputs.
+        decoder: of an encoder-decoder, the relevance of each token that its decoder was given; None for other networks.
         ledger: what absorbed the residual, by cause, if the run kept it; else None.
     """
 
@@ -63,6 +64,7 @@ class ExplainedSample:
     composite: str | None = None
     tokens: TokensOfSample | None = None
     ledger: Mapping[str, Any] | None = None
+    decoder: np.ndarray | None = None
 
     @public(".relevance")
     def relevance(self, inputs: Any = None, *, tokenizer: Any = None, which: int = 0) -> Any:

@@ -21,7 +21,7 @@ def to_xarray(store: Store, keys: Sequence[str], rows: Sequence[int]) -> Any:
     """
     xarray = library("xarray", "data sets of xarray need xarray and dask", "xarray")
     library("dask.array", "data sets of xarray need xarray and dask", "xarray")
-    stored = xarray.open_zarr(str(store.folder / ARRAYS), consolidated=False, chunks={}, mask_and_scale=False)
+    stored = xarray.open_zarr(store.place.zarr(ARRAYS), consolidated=False, chunks={}, mask_and_scale=False)
     stored = stored.isel(sample=np.asarray(rows, np.int64))
     found = {}
     for spec in content(store):

@@ -9,10 +9,12 @@ import json
 import os
 import socket
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from relprop.data.run_addresses import place_of
+from relprop.errors import RelpropError
 
 LEASES = "leases"
 _BEAT, _LOST = 10.0, 60.0
@@ -23,14 +25,15 @@ class Leases:
     """The leases that this process holds on parts of a run.
 
     A lease is a file that is made exclusively; its time of change is a sign of life. It is lost if there is no such sign for a
-    minute, or if it was taken on this machine by a process that is gone.
+    minute, or if it was taken on this machine by a process that is gone. In an object store it is an object, which is put again
+    as a sign of life; the minute is that of the store's clock against ours.
 
     Args:
-        folder: the folder of the run.
+        folder: the folder of the run, or where it is.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / LEASES
+    def __init__(self, folder: Any) -> None:
+        self.place = place_of(folder)
         self.held: set[str] = set()
         self._me = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())})
         self._stop = threading.Event()
@@ -39,38 +42,31 @@ class Leases:
     def take(self, name: str) -> bool:
         """Takes a lease, unless another process has it."""
         for _ in range(2):
-            try:
-                self.folder.mkdir(exist_ok=True)
-                with open(self.folder / name, "x", encoding="utf-8") as file:
-                    file.write(self._me)
-            except FileNotFoundError:
-                continue  # another process has just removed the empty folder
-            except FileExistsError:
-                if not self._lost(name):
-                    return False
-                (self.folder / name).unlink(missing_ok=True)
-                continue
-            self.held.add(name)
-            return True
+            if self.place.create(f"{LEASES}/{name}", self._me.encode()):
+                self.held.add(name)
+                return True
+            if not self.lost(name):
+                return False
+            self.place.delete(f"{LEASES}/{name}")
         return False
 
     def release(self, name: str) -> None:
         """Gives a lease back."""
         self.held.discard(name)
-        (self.folder / name).unlink(missing_ok=True)
+        self.place.delete(f"{LEASES}/{name}")
 
     def living(self) -> str | None:
         """The name of a lease that another process has; None if there is none."""
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return next((name for name in names if name not in self.held and not self._lost(name)), None)
+        names = [name.rpartition("/")[2] for name in self.place.names(LEASES)]
+        return next((n for n in names if not n.startswith(".") and n not in self.held and not self.lost(n)), None)
 
-    def _lost(self, name: str) -> bool:
-        """Whether a lease is one of a process that is gone."""
-        path = self.folder / name
+    def lost(self, name: str) -> bool:
+        """Whether a lease is given back, or one of a process that is gone."""
         try:
-            if time.time() - path.stat().st_mtime > _LOST:
+            age = self.place.age(f"{LEASES}/{name}")
+            if age is None or age > _LOST:
                 return True
-            said = json.loads(path.read_text(encoding="utf-8"))
+            said = json.loads(self.place.read(f"{LEASES}/{name}"))
             here = said["host"] == socket.gethostname()
             return bool(here and _began(int(said["pid"])) != said["began"])
         except FileNotFoundError:
@@ -81,13 +77,19 @@ class Leases:
     def _beat(self) -> None:
         while not self._stop.wait(_BEAT):
             for name in list(self.held):
-                with suppress(FileNotFoundError):
-                    os.utime(self.folder / name)
+                try:
+                    self.place.keep_young(f"{LEASES}/{name}", self._me.encode())
+                except (OSError, RelpropError):
+                    continue  # the next sign may arrive
 
-    def __enter__(self) -> Leases:
+    def begin(self) -> Leases:
+        """Begins to give signs of life."""
         self._beating = threading.Thread(target=self._beat, daemon=True)
         self._beating.start()
         return self
+
+    def __enter__(self) -> Leases:
+        return self.begin()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,8 +97,7 @@ class Leases:
         self._stop.set()
         for name in list(self.held):
             self.release(name)
-        with suppress(OSError):
-            self.folder.rmdir()  # another run may have its own in it
+        self.place.without_empty(LEASES)  # another run may have its own in it
 
 
 def _began(process: int) -> str | None:

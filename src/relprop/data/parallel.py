@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ _DEATHS = 3
 """How many processes a unit may kill before the sample at fault is looked for, or may die before their first unit."""
 
 _GRACE = 3.0
-"""Seconds that processes have to end by themselves, so that they clean up; then a signal ends them."""
+"""Seconds that processes have to end by themselves, so that they clean up; then they are killed."""
 
 
 def process(work: PendingUnits, given: bytes, count: int) -> None:
@@ -43,16 +42,16 @@ def process(work: PendingUnits, given: bytes, count: int) -> None:
     workers, deaths = _Workers(work, given), Counter[int]()
     condemned: dict[int, set[int]] = {}
     busy: dict[_Worker, Unit] = {}
-    with Leases(work.store.folder) as leases:
+    with Leases(work.store.place) as leases:
         queue = UnitQueue(work, leases)
         try:
             idle = workers.several(min(count, len(queue)))
-            while queue or busy:
-                while idle and (unit := queue.take()) is not None:
+            while busy or (queue and not work.stop()):
+                while idle and not work.stop() and (unit := queue.take()) is not None:
                     worker = idle.pop()
                     worker.send(("unit", unit.number, work.first, sorted(condemned.get(unit.number, ()))))
                     busy[worker] = unit
-                if not busy:
+                if not busy and not work.stop():
                     time.sleep(WAIT if queue else 0)
                 for worker in _ready(list(busy), WAIT if queue and idle else None):
                     unit, answer = busy.pop(worker), worker.answer()
@@ -67,7 +66,8 @@ def process(work: PendingUnits, given: bytes, count: int) -> None:
                         known = condemned.setdefault(unit.number, set())
                         known.add(_culprit(workers, work, unit.number, set(known)))
                     queue.again(unit)
-                    idle.append(workers.start())
+                    if not work.stop():
+                        idle.append(workers.start())
         finally:
             workers.stop()
 
@@ -86,15 +86,14 @@ def _culprit(workers: _Workers, work: PendingUnits, number: int, known: set[int]
             f"unit {number} killed {_DEATHS} processes, and none of its samples does so alone: is memory too small for "
             "batch_size? What is done stays."
         )
-    key = (work.store.folder, low)
-    work.say(f"sample {low} of unit {number} in {quoted(key[0])} kills processes and is put aside")
+    work.say(f"sample {low} of unit {number} in {quoted(work.store.folder)} kills processes and is put aside")
     return low
 
 
 class _Worker:
     """Another process."""
 
-    def __init__(self, folder: Path, place: int) -> None:
+    def __init__(self, folder: Any, place: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.place = place
@@ -136,7 +135,7 @@ class _Worker:
     def stop(self, seconds: float) -> None:
         """Ends it. Its pipe is closed: it ends by itself if it waits for work, and by a signal if it is busy for longer."""
         self.process.join(seconds)
-        self.process.terminate()
+        self.process.kill()  # it does not hear signals that it can ignore
         self.process.join()
         self.process.close()
 
@@ -201,9 +200,10 @@ def _ready(workers: list[_Worker], seconds: float | None) -> list[_Worker]:
     return [by[pipe] for pipe in wait(list(by), seconds)] if by else []  # type: ignore[index]
 
 
-def _serve(pipe: Any, folder: Path, threads: int, place: int) -> None:
+def _serve(pipe: Any, folder: Any, threads: int, place: int) -> None:
     """What another process does: it answers until it is ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    for one in (signal.SIGINT, signal.SIGTERM):  # which may go to all processes: the first one ends the others
+        signal.signal(one, signal.SIG_IGN)
     try:
         torch.set_num_threads(threads)
         job, store = loaded(pipe.recv(), folder, place)
@@ -225,7 +225,7 @@ def _serve(pipe: Any, folder: Path, threads: int, place: int) -> None:
             pipe.send(("error", _portable(error)))
 
 
-def loaded(given: bytes, folder: Path, place: int) -> tuple[SampleJob, Store]:
+def loaded(given: bytes, folder: Any, place: int) -> tuple[SampleJob, Store]:
     """What a process needs to do units: network and samples, and the store."""
     arguments: Given = pickle.loads(given)
     job, prints = prepared(arguments)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,6 +14,8 @@ from relprop.composites import Composite
 from relprop.data.asked_targets import AskedTargets
 from relprop.data.explaining import specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
+from relprop.data.run_descriptions import RUN
+from relprop.data.run_places import LocalPlace, RunPlace
 from relprop.data.sample_job import LEDGER, SampleJob
 from relprop.data.sample_sources import Source, source_of
 from relprop.data.shards import Spec
@@ -54,6 +54,7 @@ class Given:
     ledger: bool = False
     tokenizer: Any = None
     max_length: int | None = None
+    decoder_text: str | None = None
 
     def pickled(self) -> bytes:
         """Itself, for another process.
@@ -94,7 +95,7 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
         "form": given.number_format, "batch": given.batch_size, "loaders": given.loaders, "ledger": given.ledger,
         "halving": not any(hasattr(p, "to_local") for p in loaded.model.parameters()),
     }  # fmt: skip
-    job = SampleJob(**parts) if loaded.tokenizer is None else _text_job(parts, loaded, given.max_length)
+    job = SampleJob(**parts) if loaded.tokenizer is None else _text_job(parts, loaded, given)
     prints = {
         "model": name, "weights_sha256": weights_sha256(loaded.model), "composite": _composite(given.composite),
         "target": asked.described(), "keep": kept.described(), "number_format": given.number_format,
@@ -105,12 +106,16 @@ def prepared(given: Given) -> tuple[SampleJob, dict[str, Any]]:
         prints["column"] = given.column if isinstance(given.column, str) else list(given.column)
     if given.ledger:
         prints["ledger"] = True
+    if given.decoder_text is not None:
+        if not isinstance(job, TextJob):
+            raise InputError("decoder_text= is for encoder-decoder networks of text.")
+        prints["decoder_text"] = given.decoder_text
     if isinstance(job, TextJob):
         prints |= {"vocabulary_sha256": vocabulary_sha256(loaded.tokenizer), "max_length": given.max_length}
     return job, prints
 
 
-def _text_job(parts: dict[str, Any], loaded: Loaded, max_length: int | None) -> TextJob:
+def _text_job(parts: dict[str, Any], loaded: Loaded, given: Given) -> TextJob:
     """What is done with texts.
 
     Raises:
@@ -119,8 +124,8 @@ def _text_job(parts: dict[str, Any], loaded: Loaded, max_length: int | None) -> 
     form = parts["keep"].input
     if form not in ("sum", "none"):
         raise InputError(f"keep['input'] of texts is 'sum', a number for each token, or 'none'; got {form!r}.")
-    width = width_of(loaded.model, loaded.tokenizer, max_length)
-    return TextJob(**parts, tokenizer=loaded.tokenizer, width=width)
+    width = width_of(loaded.model, loaded.tokenizer, given.max_length)
+    return TextJob(**parts, tokenizer=loaded.tokenizer, width=width, decoder_text=given.decoder_text)
 
 
 def check(**given: Any) -> None:
@@ -137,27 +142,29 @@ def check(**given: Any) -> None:
 
 
 def opened(
-    folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None],
+    place: RunPlace, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None],
     found: tuple[list[Spec], list[int], float] | None = None,
 ) -> Store:  # fmt: skip
     """The store of the run: made if there is none, else compared with what is asked for.
 
     Args:
-        folder: where it is.
+        place: where it is.
         job: what is done with each sample.
         prints: the fingerprint.
         unit: samples per unit, or None.
         say: is called with each line of progress.
         found: what `specs_of` gives, if that is known.
     """
-    if not (folder / "run.json").is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    folder = place.folder
+    names = vocabulary(job.tokenizer) if isinstance(job, TextJob) else None
+    if not place.exists(RUN):
+        if place.used() and not place.exists(RUN):  # another process may have made it just now
             raise InputError(f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first.")
         specs, shape, seconds = found or specs_of(job)
         source = job.source
         count = len(source) if isinstance(source, Source) else None
         size = unit or _unit_size(specs, seconds, job.batch, 0 if count else 4 * math.prod(shape))
-        _check_room(folder, specs, count, say)
+        _check_room(place, specs, count, say)
         about: dict[str, Any] = {
             "fingerprint": prints, "lengths": [] if count is None else [count],
             "keys_sha256": source.digest(len(source)) if isinstance(source, Source) else None,
@@ -167,15 +174,16 @@ def opened(
             about["targets"] = len(job.asked)
         if job.ledger:
             about["causes"] = list(LEDGER)
-        names = vocabulary(job.tokenizer) if isinstance(job, TextJob) else None
-        create(folder, about, specs, names)
-    store = Store(folder)
+        create(place, about, specs, names)
+    store = Store(place)
     for name in dict.fromkeys((*prints, *store.about["fingerprint"])):
         value, before = prints.get(name), store.about["fingerprint"].get(name)
         if before != value:
             raise InputError(f"{quoted(folder)} holds another run, whose {name} is {before!r}; this one has {value!r}.")
     if unit is not None and unit != store.size:
         raise InputError(f"{quoted(folder)} holds a run with {store.size} samples per unit; this one has {unit}.")
+    if not isinstance(place, LocalPlace):
+        store.complete(names)
     if isinstance(job.source, Source):  # a stream is compared while it is read
         _same_source(store, job.source)
     return store
@@ -211,16 +219,16 @@ def _unit_size(specs: list[Spec], seconds: float, batch: int, held: int) -> int:
     return max(most // batch, 1) * batch
 
 
-def _check_room(folder: Path, specs: list[Spec], count: int | None, say: Callable[[str], None]) -> None:
+def _check_room(place: RunPlace, specs: list[Spec], count: int | None, say: Callable[[str], None]) -> None:
     """Says how many bytes the run takes before compression, and refuses it if they are more than there are."""
     each = sum(spec.bytes for spec in specs)
-    place = folder if folder.exists() else next(p for p in folder.absolute().parents if p.exists())
-    free = shutil.disk_usage(place).free
+    free = place.free()
     total = "" if count is None else f"{each * count:,} in all; "
-    say(f"{each:,} bytes per sample before compression; {total}{free:,} are free.")
-    if each * (count or 1) > free:
+    room = f"{free:,} are free" if free is not None else "the store does not tell how many are free"
+    say(f"{each:,} bytes per sample before compression; {total}{room}.")
+    if free is not None and each * (count or 1) > free:
         raise InputError(
-            f"the run takes up to {each * (count or 1):,} bytes, and {quoted(place)} has {free:,}: keep less, such as "
+            f"the run takes up to {each * (count or 1):,} bytes, and {quoted(place.folder)} has {free:,}: keep less, such as "
             "keep={'input': 'sum:28'}."
         )
 

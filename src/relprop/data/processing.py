@@ -91,18 +91,21 @@ class PendingUnits:
         max_bad: samples that may be quarantined, as a share or a number.
         retry_bad: whether to do again what has quarantined samples.
         say: is called with each line of progress.
+        stop: says whether the run is to end after the units at hand; None never does.
     """
 
     def __init__(
-        self, store: Store, count: int | None, mine: Callable[[int], bool], max_bad: Any, retry_bad: bool, say: Callable[[str], None]
+        self, store: Store, count: int | None, mine: Callable[[int], bool], max_bad: Any, retry_bad: bool,
+        say: Callable[[str], None], stop: Callable[[], bool] | None = None,
     ) -> None:  # fmt: skip
-        store.tidy()
+        store.place.tidy()
         self.store, self.say, self.max_bad, self.count = store, say, max_bad, count
+        self.stop = stop or (lambda: False)
         done, units = store.done(), store.units()
         if retry_bad:
             for unit in units:
                 if unit.number in done and mine(unit.number) and (store.record(unit.number) or {}).get("quarantined"):
-                    store.record_path(unit.number).unlink()
+                    store.forget(unit.number)
                     done.discard(unit.number)
         self.units = {unit.number: unit for unit in units}
         self.todo = [unit for unit in units if unit.number not in done and mine(unit.number)]
@@ -229,7 +232,7 @@ class UnitQueue:
         """The next unit; None if other runs have all that are left at hand."""
         for _ in range(len(self.todo)):
             unit = self.todo.popleft()
-            mine = self.leases.take(_lease(unit))
+            mine = self.leases.take(lease_of(unit))
             record = self.work.store.record(unit.number)
             if record is not None:
                 self.work.elsewhere(unit, record)
@@ -243,7 +246,7 @@ class UnitQueue:
     def done(self, unit: Unit, mine: bool = True) -> None:
         """Says that a unit is done."""
         if mine:
-            self.leases.release(_lease(unit))
+            self.leases.release(lease_of(unit))
 
     def again(self, unit: Unit) -> None:
         """Puts a unit back, to be done next."""
@@ -251,15 +254,16 @@ class UnitQueue:
         self.todo.appendleft(unit)
 
 
-def _lease(unit: Unit) -> str:
+def lease_of(unit: Unit) -> str:
+    """The name of the lease on a unit."""
     return f"{unit.number:06d}"
 
 
 def process(work: PendingUnits, job: SampleJob) -> None:
-    """Does all units in this process."""
-    with Leases(work.store.folder) as leases:
+    """Does all units in this process, until it is to stop."""
+    with Leases(work.store.place) as leases:
         queue = UnitQueue(work, leases)
-        while queue:
+        while queue and not work.stop():
             unit = queue.take()
             if unit is not None:
                 work.finished(do_unit(work.store, job, unit, work.first))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
+from typing import Any
 
 from relprop.data.leases import LEASES, Leases
+from relprop.data.run_addresses import place_of
+from relprop.data.run_descriptions import RUN
 from relprop.data.shards import ARRAYS
-from relprop.data.store import RUN, TOKENS, UNITS, Store
+from relprop.data.store import TOKENS, UNITS, Store
 from relprop.errors import InputError
 from relprop.rendering.visible import quoted
 
@@ -21,36 +21,33 @@ _OURS = re.compile(
 """What a run writes, relative to its folder."""
 
 
-def remove_run(folder: Path) -> None:
+def remove_run(folder: Any) -> None:
     """Deletes a run. A folder that is not there, or empty, stays as it is.
-
-    The folder is renamed first, so that a process that is killed here leaves no half of a run.
 
     Raises:
         InputError: it is not a run, something in it was not written by one, or another process writes it.
         FormatError: its description is damaged.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    place = place_of(folder)
+    if not place.used():
         return
-    if not (folder / RUN).is_file():
-        raise InputError(f"{quoted(folder)} is not a run, so nothing in it is deleted: choose another folder.")
-    Store(folder)
-    for base, folders, files in os.walk(folder):
-        inside = [Path(base) / name for name in files]
-        inside += [Path(base) / name for name in folders if (Path(base) / name).is_symlink()]
-        for path in inside:
-            name = path.relative_to(folder).as_posix()
-            if path.is_symlink() or not (_OURS.fullmatch(name) or _temporary(path)):
-                raise InputError(
-                    f"{quoted(path)} was not written by a run, so nothing is deleted: move it away, or choose another folder."
-                )
-    if (other := Leases(folder).living()) is not None:
-        raise InputError(f"another process writes {quoted(folder)} (it has {LEASES}/{other}), so nothing is deleted.")
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", suffix=".part", dir=folder.absolute().parent))
-    folder.rename(aside / "run")
-    shutil.rmtree(aside)
+    if not place.exists(RUN):
+        raise InputError(f"{quoted(place.folder)} is not a run, so nothing in it is deleted: choose another folder.")
+    Store(place)
+    for name in place.names():
+        path = place.full(name)
+        linked = isinstance(path, Path) and path.is_symlink()
+        if linked or not (_OURS.fullmatch(name) or _temporary(name.rpartition("/")[2])):
+            raise InputError(
+                f"{quoted(path)} was not written by a run, so nothing is deleted: move it away, or choose another folder."
+            )
+    if (other := Leases(place).living()) is not None:
+        raise InputError(
+            f"another process writes {quoted(place.folder)} (it has {LEASES}/{other}), so nothing is deleted."
+        )
+    place.remove(RUN)
 
 
-def _temporary(path: Path) -> bool:
+def _temporary(name: str) -> bool:
     """Whether it is what a writer that was killed has left."""
-    return path.name.startswith(".") and path.suffix == ".part"
+    return name.startswith(".") and name.endswith(".part")

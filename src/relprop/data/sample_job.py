@@ -28,7 +28,7 @@ LARGEST = 5
 """How many of the largest outputs are stored."""
 LEDGER = (*dict.fromkeys(CAUSES.values()), OTHER)
 """The causes of the array `ledger`, in the order of its last axis."""
-PER_TARGET = ("maps", "score", "residual", "target", "ledger")
+PER_TARGET = ("maps", "decoder", "score", "residual", "target", "ledger")
 """The arrays that have an axis of targets where several are explained, besides those of layers."""
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -16,8 +15,10 @@ from torch import nn
 from relprop.data.explaining import explain_unit, specs_of
 from relprop.data.preparing import opened
 from relprop.data.processing import PendingUnits, check_first, written
+from relprop.data.run_descriptions import RUN
+from relprop.data.run_places import RunPlace
 from relprop.data.sample_job import SampleJob
-from relprop.data.store import RUN, Store
+from relprop.data.store import Store
 from relprop.errors import InputError
 
 
@@ -35,13 +36,13 @@ def is_dispatched(model: Any) -> bool:
 
 
 def process_sharded(
-    folder: Path, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None],
+    place: RunPlace, job: SampleJob, prints: dict[str, Any], unit: int | None, say: Callable[[str], None],
     pending: Callable[[Store], PendingUnits],
 ) -> None:  # fmt: skip
     """Does all units, in all processes of the group together.
 
     Args:
-        folder: the folder of the run, on a file system that all processes see.
+        place: where the run is, which all processes see.
         job: what is done with each sample.
         prints: the fingerprint of the run.
         unit: samples per unit, or None.
@@ -51,18 +52,20 @@ def process_sharded(
     Raises:
         RelpropError: what a single process would raise. What the first process raises, all raise.
     """
-    there = _first_does(lambda: (folder / RUN).is_file())
+    there = _first_does(lambda: place.exists(RUN))
     specs = None if there else specs_of(job)
     work: list[PendingUnits] = []
 
     def begin() -> tuple[list[int], bool]:
-        work.append(pending(opened(folder, job, prints, unit, say, specs)))
+        work.append(pending(opened(place, job, prints, unit, say, specs)))
         return [one.number for one in work[0].todo], work[0].first
 
     todo, first = _first_does(begin)
-    store = Store(folder)
+    store = Store(place)
     units = store.units()
     for number in todo:
+        if _first_does(lambda: work[0].stop()):
+            return
         started = time.perf_counter()
         done = explain_unit(job, units[number].samples, store.about["input_shape"], store.specs, store.size)
         if first:

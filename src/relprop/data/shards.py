@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from relprop.optional import library
-from relprop.results.files import atomic
 
 ARRAYS = "maps.zarr"
 
@@ -39,18 +37,20 @@ def zarr_library() -> Any:
     return library("zarr", "runs over data sets need zarr 3, on Python 3.11 or newer", "data")
 
 
-def make_arrays(folder: Path, specs: Sequence[Spec], size: int, units: int) -> None:
-    """Writes the descriptions of the arrays, with room for that many units; none of their data."""
+def descriptions(specs: Sequence[Spec], size: int, units: int) -> dict[str, bytes]:
+    """The files that describe the arrays, with room for that many units; none of their data."""
+    held: dict[str, Any] = {}
     zarr = zarr_library()
-    if not (folder / ARRAYS).exists():
-        zarr.open_group(str(folder / ARRAYS), mode="w", attributes={"relprop": 1})
+    zarr.open_group(zarr.storage.MemoryStore(held), mode="w", attributes={"relprop": 1})
+    found = {f"{ARRAYS}/zarr.json": held["zarr.json"].to_bytes()}
     for spec in specs:
-        held: dict[str, Any] = {}
+        held = {}
         _array(spec, size, units * size, held)
-        atomic.write(folder / ARRAYS / spec.name / "zarr.json", held["zarr.json"].to_bytes())
+        found[f"{ARRAYS}/{spec.name}/zarr.json"] = held["zarr.json"].to_bytes()
+    return found
 
 
-def shard(spec: Spec, rows: np.ndarray, size: int) -> bytes:
+def shard(spec: Spec, rows: np.ndarray, size: int) -> memoryview:
     """The bytes of one shard of an array. zarr makes them, in memory: they do not depend on what is on disk."""
     held: dict[str, Any] = {}
     array = _array(spec, size, size, held)
@@ -59,7 +59,7 @@ def shard(spec: Spec, rows: np.ndarray, size: int) -> bytes:
         full[: len(rows)] = rows
         rows = full
     array[:] = rows.astype(spec.dtype, copy=False)
-    return next(value.to_bytes() for name, value in held.items() if name.startswith("c/"))
+    return memoryview(next(value.as_numpy_array() for name, value in held.items() if name.startswith("c/")))
 
 
 def _array(spec: Spec, size: int, rows: int, held: dict[str, Any]) -> Any:

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import socket
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from relprop.data.shards import ARRAYS, Spec, make_arrays, shard, zarr_library
+from relprop.data.run_addresses import place_of
+from relprop.data.run_descriptions import FIRST_VERSION, GROWS, RUN, VERSION, as_text, description
+from relprop.data.shards import ARRAYS, Spec, descriptions, shard, zarr_library
 from relprop.errors import FormatError, InputError
 from relprop.rendering.visible import quoted
-from relprop.results.files import atomic
 
-RUN, UNITS, TOKENS = "run.json", "units", "tokens.json"
-VERSION, FIRST_VERSION = 2, 1
-"""The newest version of the format that is read, and that of a run with one target for each sample that is no text."""
+UNITS, TOKENS = "units", "tokens.json"
 NOT_YET, EXPLAINED, QUARANTINED, NO_SAMPLE = 0, 1, 2, 3
 STATUS = {NOT_YET: "not yet", EXPLAINED: "explained", QUARANTINED: "quarantined", NO_SAMPLE: "no sample"}
-_LEFT_OVER = 3600.0
-"""Seconds after which a temporary file counts as left by a writer that was killed."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +42,19 @@ class Store:
     """A run's folder.
 
     Args:
-        folder: an existing one.
+        folder: an existing one, or the address of one in an object store.
 
     Raises:
         FormatError: it is not a run, it is damaged, or a newer version wrote it.
+        InputError: its address cannot be reached.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Any) -> None:
+        self.place = place_of(folder)
+        self.folder = self.place.folder
         self._open: dict[str, Any] = {}
         self._names: list[str] | None = None
-        self.about = _about(folder)
+        self.about = description(self.place)
         self.specs = [Spec(s["name"], tuple(s["shape"]), s["dtype"], tuple(s["axes"])) for s in self.about["arrays"]]
 
     @property
@@ -78,9 +73,13 @@ class Store:
             first += length
         return found
 
-    def record_path(self, number: int) -> Path:
-        """The file of a unit's record."""
-        return self.folder / UNITS / f"{number:06d}.json"
+    def record_path(self, number: int) -> Any:
+        """The file of a unit's record: a path, or an address."""
+        return self.place.full(_record(number))
+
+    def forget(self, number: int) -> None:
+        """Deletes the record of a unit, which is then to be done again."""
+        self.place.delete(_record(number))
 
     def record(self, number: int) -> dict[str, Any] | None:
         """The record of a unit; None as long as the unit is not done.
@@ -90,14 +89,31 @@ class Store:
         """
         path = self.record_path(number)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(self.place.read(_record(number)))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise FormatError(f"{quoted(path)} is damaged: {error}. Delete it, and the unit is done again.") from error
         if not isinstance(found, dict) or not {"rows", "keys", "files", "quarantined"} <= found.keys():
             raise FormatError(f"{quoted(path)} is not a record of a unit. Delete it, and the unit is done again.")
+        rows = self._rows(number)
+        if rows is not None and found["rows"] != rows:
+            raise FormatError(
+                f"{quoted(path)} has the rows {found['rows']}, and unit {number} of this run {rows}: it is of another run. "
+                "Delete it, and the unit is done again."
+            )
         return found
+
+    def _rows(self, number: int) -> list[int] | None:
+        """The first row of a unit and the one after its last; None if the run did not have that unit when it was opened."""
+        first = 0
+        for length in self.about["lengths"]:
+            count = -(-length // self.size)
+            if number < first + count:
+                samples = min(self.size, length - (number - first) * self.size)
+                return [number * self.size, number * self.size + samples]
+            first += count
+        return None
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records of the units that are done, in their order."""
@@ -107,27 +123,33 @@ class Store:
 
     def done(self) -> set[int]:
         """The numbers of the units that are done."""
-        return {int(path.stem) for path in (self.folder / UNITS).glob("[0-9]*.json") if path.stem.isdigit()}
+        names = [PurePosixPath(name) for name in self.place.names(UNITS)]
+        return {int(name.stem) for name in names if name.suffix == ".json" and name.stem.isdigit()}
 
-    def whole(self, record: dict[str, Any]) -> bool:
+    def sizes(self) -> Mapping[str, int] | None:
+        """The bytes of all shards, where one listing gives them; else None."""
+        return self.place.sizes(ARRAYS)
+
+    def whole(self, record: dict[str, Any], sizes: Mapping[str, int] | None = None) -> bool:
         """Whether a unit that is done can be read; False if it is being done again.
 
         zarr gives zeros for a shard that is not there, so that this must be looked at first.
+
+        Args:
+            record: that of the unit.
+            sizes: what `sizes` has found after the record was there; None asks for each file.
 
         Raises:
             FormatError: a file of it is missing or cut.
         """
         for name, said in record["files"].items():
-            try:
-                size = (self.folder / name).stat().st_size
-            except FileNotFoundError:
-                size = None
+            size = self.place.size(name) if sizes is None else sizes.get(name)
             if size != said["bytes"]:
                 if self.record(record["unit"]) != record:
                     return False
                 wrong = "is missing" if size is None else f"has {size} bytes, and {said['bytes']} were written"
                 raise FormatError(
-                    f"{quoted(self.folder / name)} {wrong}. Delete {quoted(self.record_path(record['unit']))}, and the same "
+                    f"{quoted(self.place.full(name))} {wrong}. Delete {quoted(self.record_path(record['unit']))}, and the same "
                     "call does that unit again."
                 )
         return True
@@ -143,7 +165,7 @@ class Store:
             return np.asarray(array.oindex[rows] if isinstance(rows, np.ndarray) else array[rows])
         except (ValueError, RuntimeError) as error:
             raise FormatError(
-                f"{quoted(self.folder / ARRAYS / name)} is damaged: {error} relprop run --verify names the files."
+                f"{quoted(self.place.full(ARRAYS))} is damaged in {name}: {error} relprop run --verify names the files."
             ) from error
 
     def commit(self, unit: Unit, keys: Sequence[str], arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> int:
@@ -160,12 +182,12 @@ class Store:
         Returns:
             The bytes of its shards.
         """
-        files = {}
+        files, total = {}, 0
         for spec in self.specs:
             content = shard(spec, arrays[spec.name], self.size)
             path = f"{ARRAYS}/{spec.name}/c/{unit.number}" + "/0" * len(spec.shape)
-            atomic.write(self.folder / path, content)
-            _flush(self.folder / path)
+            self.place.write(path, content)
+            total += len(content)
             files[path] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         rows = [unit.row, unit.row + len(unit.samples)]
         record = {
@@ -176,10 +198,24 @@ class Store:
             **about,
             "host": socket.gethostname(),
         }
-        path_of = self.record_path(unit.number)
-        atomic.write(path_of, _text(record))
-        _flush(path_of)
-        return sum((self.folder / path).stat().st_size for path in files)
+        self._still()
+        self.place.write(_record(unit.number), as_text(record))
+        return total
+
+    def _still(self) -> None:
+        """Refuses to go on if the run was deleted or made anew meanwhile: its units are others now.
+
+        Raises:
+            InputError: it was.
+        """
+        try:
+            now = description(self.place)
+        except FormatError as error:
+            raise InputError(f"the run was deleted or damaged while it was written: {error.message}") from error
+        if any(now.get(name) != value for name, value in self.about.items() if name not in GROWS):
+            raise InputError(
+                f"{quoted(self.folder)} holds another run by now: another process made it meanwhile. Run it again."
+            )
 
     def array(self, name: str) -> Any:
         """The zarr array of that name, read lazily.
@@ -190,7 +226,7 @@ class Store:
         if name not in {spec.name for spec in self.specs}:
             raise InputError(f"the run keeps no {name!r}; it has {', '.join(spec.name for spec in self.specs)}.")
         if name not in self._open:
-            self._open[name] = zarr_library().open_array(str(self.folder / ARRAYS / name), mode="r")
+            self._open[name] = zarr_library().open_array(self.place.zarr(f"{ARRAYS}/{name}"), mode="r")
         return self._open[name]
 
     def vocabulary(self) -> list[str]:
@@ -200,9 +236,9 @@ class Store:
             FormatError: their file is missing or damaged.
         """
         if self._names is None:
-            path = self.folder / TOKENS
+            path = self.place.full(TOKENS)
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
+                found = json.loads(self.place.read(TOKENS))
             except (OSError, ValueError) as error:
                 raise FormatError(f"{quoted(path)} is missing or damaged: {error}.") from error
             if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
@@ -218,8 +254,7 @@ class Store:
         """Adds units for new samples of the source, whose keys have this digest now."""
         self.about["keys_sha256"] = digest
         self.about["lengths"].append(length - sum(self.about["lengths"]))
-        make_arrays(self.folder, self.specs, self.size, len(self.units()))
-        atomic.write(self.folder / RUN, _text(self.about))
+        self._describe()
 
     def extend(self, count: int) -> None:
         """Adds a unit for samples of a source that did not tell its length: they have come."""
@@ -228,35 +263,42 @@ class Store:
             lengths[-1] += count
         else:
             lengths.append(count)
-        make_arrays(self.folder, self.specs, self.size, len(self.units()))
+        self._describe()
         self.reopen()
-        atomic.write(self.folder / RUN, _text(self.about))
+
+    def _describe(self) -> None:
+        """Writes the descriptions of the arrays, and then that of the run."""
+        for name, content in descriptions(self.specs, self.size, len(self.units())).items():
+            self.place.write(name, content)
+        self.place.write(RUN, as_text(self.about))
+
+    def complete(self, names: Sequence[str] | None) -> None:
+        """Writes what the maker of the run has not written after its description, if anything: it may have been killed.
+
+        Args:
+            names: the tokens by their ids, for a run over texts.
+        """
+        found = descriptions(self.specs, self.size, max(len(self.units()), 1))
+        for name, content in (found if names is None else {**found, TOKENS: as_text(list(names))}).items():
+            if not self.place.exists(name):
+                self.place.write(name, content)
 
     def verify(self) -> list[str]:
         """What is wrong with the files that the records name: one line for each that is missing or differs."""
         wrong = []
         for record in self.records():
             for name, said in record["files"].items():
-                path = self.folder / name
-                if ".." in Path(name).parts or Path(name).is_absolute():
+                path = PurePosixPath(name)
+                if ".." in path.parts or path.is_absolute():
                     wrong.append(f"{name}: is not a path inside the run")
-                elif not path.is_file():
+                elif not self.place.exists(name):
                     wrong.append(f"{name}: is missing")
-                elif hashlib.sha256(path.read_bytes()).hexdigest() != said["sha256"]:
+                elif hashlib.sha256(self.place.read(name)).hexdigest() != said["sha256"]:
                     wrong.append(f"{name}: differs from what was written")
         return wrong
 
-    def tidy(self) -> None:
-        """Deletes temporary files that writers which were killed have left."""
-        for path in self.folder.rglob("*.part"):
-            try:
-                if path.name.startswith(".") and time.time() - path.stat().st_mtime > _LEFT_OVER:
-                    path.unlink()
-            except FileNotFoundError:  # its writer has just renamed it
-                continue
 
-
-def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec], names: Sequence[str] | None = None) -> bool:
+def create(folder: Any, about: dict[str, Any], specs: Sequence[Spec], names: Sequence[str] | None = None) -> bool:
     """Makes the folder of a run, all at once. Of several that start together, one makes it.
 
     Args:
@@ -269,73 +311,20 @@ def create(folder: Path, about: dict[str, Any], specs: Sequence[Spec], names: Se
         Whether this process made it.
 
     Raises:
-        InputError: something else is there.
+        InputError: something else is there, or it cannot be written.
     """
     version = VERSION if "targets" in about or names is not None else FIRST_VERSION
     about = {"format": "relprop run", "version": version, **about}
     about["arrays"] = [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype, "axes": list(s.axes)} for s in specs]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"{quoted(folder)} cannot be written: {error.strerror}. Choose another folder.") from error
-    try:
-        (part / UNITS).mkdir()
-        count = -(-sum(about["lengths"]) // about["unit"])
-        make_arrays(part, specs, about["unit"], max(count, 1))
-        atomic.write(part / RUN, _text(about))
-        if names is not None:
-            atomic.write(part / TOKENS, _text(list(names)))
-        os.chmod(part, 0o777 & ~_umask())
-        try:
-            os.rename(part, folder)  # fails if the folder has content
-        except OSError:
-            if not (folder / RUN).is_file():
-                raise InputError(
-                    f"{quoted(folder)} exists and is not a run: choose another folder, or empty it first."
-                ) from None
-            return False
-        _flush(folder)
-        return True
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    return place_of(folder).make(_first_files(about, specs, names), RUN)
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    path = folder / RUN
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FormatError(f"{quoted(folder)} is not a run: it has no {RUN}.") from error
-    except ValueError as error:
-        raise FormatError(f"{quoted(path)} is damaged: {error}.") from error
-    if not isinstance(found, dict) or found.get("format") != "relprop run":
-        raise FormatError(f"{quoted(path)} does not describe a run.")
-    if found.get("version") not in range(FIRST_VERSION, VERSION + 1):
-        raise FormatError(
-            f"{quoted(folder)} has version {found.get('version')!r} of the format, and this relprop reads versions up to "
-            f"{VERSION}: install a newer one."
-        )
-    needed = {"fingerprint", "lengths", "unit", "arrays", "number_format", "keys_sha256"}
-    if missing := sorted(needed - found.keys()):
-        raise FormatError(f"{quoted(path)} is damaged: it has no {missing[0]}.")
-    return found
+def _first_files(about: dict[str, Any], specs: Sequence[Spec], names: Sequence[str] | None) -> dict[str, bytes]:
+    """The files of a run before its first unit."""
+    count = -(-sum(about["lengths"]) // about["unit"])
+    found = {RUN: as_text(about), **descriptions(specs, about["unit"], max(count, 1))}
+    return found if names is None else {**found, TOKENS: as_text(list(names))}
 
 
-def _text(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode()
-
-
-def _flush(path: Path) -> None:
-    """Flushes the entry of a file in its folder, so that the rename survives a loss of power."""
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _record(number: int) -> str:
+    return f"{UNITS}/{number:06d}.json"

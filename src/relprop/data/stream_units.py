@@ -21,7 +21,7 @@ def process_stream(work: PendingUnits, job: SampleJob, stream: SampleStream) -> 
         RelpropError: what is wrong is no sample's fault.
     """
     store = work.store
-    with Leases(store.folder) as leases:
+    with Leases(store.place) as leases:
         if not leases.take(_ALL):
             raise InputError(
                 f"another process writes {quoted(store.folder)}, and a source without a length is for one at a time."
@@ -34,10 +34,12 @@ def process_stream(work: PendingUnits, job: SampleJob, stream: SampleStream) -> 
                     f"{sum(store.about['lengths'])}: the source changed."
                 )
             _same_keys(work, stream, unit)
+            if work.stop():
+                return
             if unit.number in todo:
                 work.finished(do_unit(store, job, unit, work.first))
             stream.forget(unit.samples.stop)
-        while count := stream.take(store.size):
+        while not work.stop() and (count := stream.take(store.size)):
             store.extend(count)
             unit = store.units()[-1]
             work.add(unit)

@@ -19,11 +19,14 @@ from relprop.data.sample_job import SampleJob, as_array, joined, numbers_of, top
 from relprop.data.store import EXPLAINED
 from relprop.errors import InputError
 from relprop.results.relevance import Relevance
-from relprop.text.batch import Batch, answers_alone, arguments, collate, context, decodes, generates
+from relprop.text.batch import Batch, alike, arguments, collate, context, generates
+from relprop.text.explain import inputs_of
 from relprop.text.targets import Question, Rank, read_output
 from relprop.text.tasks import Entries
 from relprop.text.tokens import Tokens
 
+DECODER, DECODER_IDS = "decoder", "decoder_input_ids"
+"""The array with the relevance of what a decoder was given, and the network's argument for it."""
 _LONGEST_ANSWER = 30
 """The most tokens of an answer that is looked for in a text, as in `explain_text`."""
 _MOST = 1024
@@ -46,10 +49,12 @@ class TextJob(SampleJob):
     Attributes:
         tokenizer: the network's tokenizer.
         width: how many tokens a row holds.
+        decoder_text: what an encoder-decoder has written so far, the same for all texts.
     """
 
     tokenizer: Any = None
     width: int = 0
+    decoder_text: str | None = None
 
     by_length = True
 
@@ -71,17 +76,20 @@ class TextJob(SampleJob):
         self.asked.check(number, item, self.source.columns)
 
     def explained(self, items: Sequence[Item], numbers: Sequence[int]) -> list[Any]:
-        """The explanations of some texts, as one batch: one for each target."""
+        """The explanations of some texts: for each batch that the network takes, one for each target."""
         texts: list[Tokens] = [item.inputs for item in items]
-        batch = collate(self.model, self.tokenizer, texts)
-        if decodes(self.model) and not answers_alone(self.model, batch):
-            raise InputError(
-                "runs are for networks that answer to the text alone, and this one writes with a decoder: see "
-                "explain_text and explain_generation."
-            )
-        rest = dict(batch.rest)
         top = [[Rank(k)] * len(items) for k in range(self.asked.top or 0)]
         rows = top or self.asked.for_batch(items, numbers, self.source.columns)
+        return [
+            self._explained(texts[here], [row[here] if isinstance(row, list) else row for row in rows])
+            for here in alike(self.model, self.tokenizer, texts, len(texts))
+        ]
+
+    def _explained(self, texts: list[Tokens], rows: Sequence[Any]) -> list[TextResult]:
+        """The explanations of one batch: one for each target."""
+        batch = collate(self.model, self.tokenizer, texts)
+        inputs, _ = inputs_of(self.model, self.tokenizer, batch, self.decoder_text)
+        rest = dict(batch.rest)
         questions = [row if callable(row) else self._question(batch, row) for row in rows]
         if (
             "logits_to_keep" in arguments(self.model)[1]
@@ -91,7 +99,7 @@ class TextJob(SampleJob):
         ):
             rest["logits_to_keep"] = 1  # only the last token's logits are needed
         found = attribute_each(
-            self.model, {batch.named: batch.ids}, questions, composite=self.composite, forward_kwargs=rest,
+            self.model, inputs, questions, composite=self.composite, forward_kwargs=rest,
             layers=list(self.keep.layers) or None, ledger=self.ledger, select=lambda output: output,
         )  # fmt: skip
         return [TextResult(batch, question, one) for question, one in zip(questions, found, strict=True)]
@@ -104,10 +112,15 @@ class TextJob(SampleJob):
 
     def composite_of(self, results: Sequence[Any]) -> str:
         """The name of the composite that acted."""
-        return str(results[0].relevance.composite.name)
+        return str(results[0][0].relevance.composite.name)
 
     def rows(self, results: Sequence[Any]) -> dict[str, np.ndarray]:
-        """The rows of every array for a batch: relevance, ids and words of tokens, padded with zeros, and how many there are."""
+        """The rows of every array: relevance, ids and words of tokens, padded with zeros, and how many there are."""
+        parts = [self._batch_rows(batch) for batch in results]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _batch_rows(self, results: Sequence[TextResult]) -> dict[str, np.ndarray]:
+        """Those of one batch."""
         found = joined([self._text_rows(one) for one in results], self.asked.several, self.form)
         first = results[0]
         task = first.question.task if isinstance(first.question, Question) else None
@@ -130,6 +143,8 @@ class TextJob(SampleJob):
             for path, part in one.relevance.layers.items()
         }
         parts = self.keep.parts(self._aligned(values, one.batch), layers, tokens=True)
+        if (given := one.relevance.values.get(DECODER_IDS)) is not None:
+            parts[DECODER] = given
         choices = one.question.choices if isinstance(one.question, Question) else [None] * len(one.batch.texts)
         return {name: as_array(part) for name, part in parts.items()} | numbers_of(one.relevance, choices, self.ledger)
 

@@ -49,6 +49,10 @@ class TextReading:
             text = cells[names] if isinstance(names, str) else tuple(cells[name] for name in names)
             return Item(self.tokens(text), cells.get("label"), cells)
         label = None
+        if isinstance(found, tuple) and len(found) == 2 and _answers(found[1]):
+            raise InputError(
+                "the text has answers to choose among, which take a row each: relprop.explain_text explains such texts."
+            )
         if isinstance(found, (tuple, list)) and len(found) == 2 and not isinstance(found[1], (str, Mapping)):
             found, label = found
         found = tuple(found) if isinstance(found, list) and not is_chat(found) else found
@@ -145,6 +149,10 @@ def _of_path(path: Path, reading: TextReading) -> _Found:
     if not lines:
         raise InputError(f"the source {quoted(path)} is empty: it has no text.")
     return "lines", [str(n) for n, _ in lines], lambda n: reading.item(lines[n][1]), [], None
+
+
+def _answers(found: Any) -> bool:
+    return isinstance(found, list) and bool(found) and all(isinstance(one, str) for one in found)
 
 
 def _as_it_is(reading: TextReading, names: Sequence[str]) -> tuple[str, ...]:

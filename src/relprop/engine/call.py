@@ -87,6 +87,11 @@ class Call:
             return self.function(*args, **kwargs)
         return self.function(*self.args, **self.kwargs)
 
+    def natively(self) -> Any:
+        """The operation's own result, with torch's gradient. What exact zeros carry needs nothing more."""
+        self.zeros = True
+        return self.function(*self.args, **self.kwargs)
+
     def keeps_zeros(self) -> None:
         """Says that the handler has dealt with the relevance of exact zeros."""
         self.zeros = True
@@ -146,7 +151,10 @@ class Call:
     @property
     def zeros_carry(self) -> bool:
         """Whether exact zeros may carry relevance at this place. Those of complex tensors do not, but for moved entries."""
-        return self.run.sites.nz and not any(t.is_complex() for t in self.live)
+        sites = self.run.sites
+        if not sites.asked.nz_first and sites.journal.latest is None:
+            return False
+        return sites.nz and not any(t.is_complex() for t in self.live)
 
     @property
     def zeros_carry_hidden(self) -> bool:
@@ -163,7 +171,7 @@ class Call:
     def native(self) -> bool:
         """Whether torch's own gradient is all that a weighted layer needs here: its rule is LRP-0, and nobody asks for more."""
         rule, run = self.rule, self.run
-        return (rule is None or rule.way is Way.DEFAULT) and run.weights is None and not run.sites.nz_hidden
+        return (rule is None or rule.way is Way.DEFAULT) and run.weights is None and not run.sites.asked.nz_hidden
 
     @property
     def weighs(self) -> bool:
@@ -183,8 +191,8 @@ class Call:
         return self.run.writes.copying
 
     def is_model_constant(self, constant: Tensor) -> bool:
-        """Whether a constant is made of parameters and buffers alone, and so is the same for all samples."""
-        return self.run.model.owns(constant)
+        """Whether a constant is made of the model's own tensors alone, and so is the same for all samples."""
+        return self.run.model.belongs(constant)
 
     def is_weight(self, constant: Tensor) -> bool:
         """Whether a constant may be the weight of a layer: it is the model's, and not computed from the inputs.

@@ -27,7 +27,7 @@ from relprop.torch_private.recorded import recording
 from relprop.torch_private.state import transforms_active
 
 _HOOKS = HOOK_FUNCTION
-_SIMPLE = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device})
+SIMPLE = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device})
 """Types of options, which hold no tensors. It is quicker to ask for them first."""
 
 
@@ -52,7 +52,11 @@ def operands(run: Run, args: Any, live: list[Tensor]) -> Any:
                     note.layer.saved.read()
                 live.append(value)
                 continue
-        elif type(value) in _SIMPLE or not isinstance(value, NESTS):
+        elif (
+            type(value) in SIMPLE
+            or not isinstance(value, NESTS)
+            or (type(value) is tuple and SIMPLE.issuperset(map(type, value)))
+        ):
             continue
         found = enter(run, value, live)
         if found is not value:

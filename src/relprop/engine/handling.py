@@ -19,10 +19,14 @@ def handle(call: Call) -> Any:
     if rule is not None and rule.way in _OF_ANY and _alike(call, rule.way):
         result = decided(rule.way, call())
     else:
-        zeros, place = call.run.sites.nz, call.place  # before the handler reaches the next place
-        result = entry.handler(call, *call.args, **call.kwargs)
-        if zeros or (call.place is not place and call.run.sites.nz_after(place)):
-            result = preserved(call, result)
+        sites = call.run.sites
+        if not sites.asked.nz_first and sites.journal.latest is None:
+            result = entry.handler(call, *call.args, **call.kwargs)
+        else:
+            zeros, place = sites.nz, call.place  # before the handler reaches the next place
+            result = entry.handler(call, *call.args, **call.kwargs)
+            if zeros or (call.place is not place and sites.nz_after(place)):
+                result = preserved(call, result)
         rule = call.rule  # the handler may have moved the call to another family
         if rule is not None and "output" in rule.formulas:
             result = _through(rule, result)

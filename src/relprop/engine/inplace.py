@@ -33,7 +33,7 @@ def inplace(
     operation is copied into it. `beside_it` makes a new tensor, if the entry's function does not.
     """
     target, written = args[0], (args, kwargs)
-    kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+    kwargs = {key: value for key, value in kwargs.items() if key != "inplace"} if kwargs else kwargs
     options = {} if entry.spelling.inplace or beside_it is not None else {"inplace": True}
     call = Call(run, entry, function, args, kwargs | options, live, inplace=True)
     main = beside(entry.function) if entry.spelling.inplace else function
@@ -84,23 +84,27 @@ def _chained(
     entry: Entry, main: Callable[..., Any], target: Any, args: tuple, kwargs: dict, live: list[Tensor]
 ) -> tuple[Origin, int] | None:
     """The chain from a source to what the target will be, and the source's version; None if there is none."""
-    entrywise = entry.family == "activation" or ADDS in entry.traits or SCALES in entry.traits
-    if not entrywise or not any(t is target for t in live):
+    activates = entry.family == "activation"
+    if not (activates or ADDS in entry.traits or SCALES in entry.traits):
         return None
-    if any(isinstance(a, Tensor) and a.ndim and not a.requires_grad for a in args[1:]):
+    for t in live:
+        if t is target:
+            break
+    else:
         return None
-    options = {key: value for key, value in kwargs.items() if key != "inplace"}
-    found = chain(
-        main, args, options, entry.family != "activation" and (entry.family == "sum" or len(live) == 1), target
-    )
+    for a in args[1:]:
+        if isinstance(a, Tensor) and a.ndim and not a.requires_grad:
+            return None
+    found = chain(main, args, kwargs, not activates and (entry.family == "sum" or len(live) == 1), target)
     return None if found is None else (found, found.source._version)
 
 
 def _has_origin(entry: Entry, target: Tensor) -> bool:
     """Whether a tensor about to be overwritten is a function of another, or holds its numbers, scaled or shifted now."""
     note = note_of(target)
-    copied = note is not None and note.move is not None and entry.family in ("sum", "product")
-    return note is not None and (copied or continues(note))
+    if note is None or (note.move is None and note.chain is None):
+        return False
+    return (note.move is not None and (ADDS in entry.traits or SCALES in entry.traits)) or continues(note)
 
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tuple) -> bool:
@@ -109,6 +113,8 @@ def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tu
         if entry.handler is not native and entry.handlers.in_place is None:
             return False  # its handler gives it another gradient
         return not run.sites.nz or MOVES in entry.traits or SAME in entry.traits
+    if entry.family not in ("sum", "product"):
+        return False
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
         return False  # a constant may fold into the layer that made the target
@@ -145,10 +151,16 @@ def _renew(run: Run, target: Any, chained: tuple[Origin, int] | None = None) -> 
     """Writes a new note on a tensor that was overwritten. The source of its chain may be gone with the old numbers."""
     if not isinstance(target, Tensor) or not target.requires_grad:
         return
+    before = note_of(target)
     note = renew(run, target)
     if chained is not None:
         found, version = chained
         if found.source._version == version:
             remember(target, run, found)
         elif not found.step.affine:
-            note.chain = Chain(found.step)
+            note.chain = Chain(found.step, note=before if found.source is target and _derived(before) else None)
+
+
+def _derived(note: Note | None) -> bool:
+    """Whether more is known of a tensor than which layer made it."""
+    return note is not None and (note.move is not None or note.chain is not None or note.roles is not None)

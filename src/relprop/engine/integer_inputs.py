@@ -143,7 +143,7 @@ def _chosen(run: Any, args: tuple, result: Tensor) -> None:
 
 def _with_constant(run: Any, args: tuple, kwargs: dict) -> bool:
     rest = (*args[1:], *kwargs.values())
-    return all(not isinstance(a, Tensor) or run.model.owns(a) for a in rest)
+    return all(not isinstance(a, Tensor) or run.model.belongs(a) for a in rest)
 
 
 def _written(value: Any, run: Any) -> Any:

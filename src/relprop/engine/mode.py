@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine.call import Call
 from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
-from relprop.engine.door import operands, write_inside
+from relprop.engine.door import SIMPLE, operands, write_inside
 from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass_by, take, without_plain
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
@@ -28,7 +28,8 @@ from relprop.engine.run import Run
 from relprop.engine.sign_masks import keep_sign, rectifier
 from relprop.engine.spelling import writes
 from relprop.engine.tensor_attributes import POSITIONS
-from relprop.engine.traits import SAME
+from relprop.engine.tensors import is_live
+from relprop.engine.traits import FIRST, MOVES, SAME
 from relprop.torch_private.calls import unfolded
 from relprop.torch_private.compiled import skipped
 from relprop.torch_private.recorded import recording
@@ -62,12 +63,16 @@ class Propagation(TorchFunctionMode):
         if kwargs and kwargs.get("generator") is not None:
             run.chance.uses(kwargs["generator"])
         if entry is not None and entry.family == SILENT:
+            if (
+                entry.tests.query and torch.is_grad_enabled()
+            ):  # inside a custom function any operation shows its arguments
+                return func(*args, **kwargs)
             return self._silent(entry, func, args, kwargs)
         if run.trace.recorder is not None and args and (writes(func) or kwargs.get("inplace")):
             run.trace.recorder.preserve(args[0])
         live: list[Tensor] = []
         given = operands(run, args, live)
-        if kwargs:
+        if kwargs and not SIMPLE.issuperset(map(type, kwargs.values())):
             options = kwargs.values()
             if (entered := operands(run, options, live)) is not options:
                 kwargs = dict(zip(kwargs, entered, strict=True))
@@ -103,13 +108,11 @@ class Propagation(TorchFunctionMode):
             return result
         if run.writes.shared and func in EXPOSES and args and isinstance(args[0], Tensor):
             expose(run, args[0], func)
-        if run.model.any_of_data:
-            for a in args:
-                if isinstance(a, Tensor) and run.model.depends(a):
-                    run.model.note_data(result)
-                    break
-        if args and isinstance(args[0], Tensor) and result is not args[0] and args[0].requires_grad:
-            run.model.note_data(result)
+        run.model.note_answer(func, args, kwargs, result, run.inputs.live)
+        operand = args[0] if args else None
+        if isinstance(operand, nn.Parameter) and id(operand) not in run.inputs.live:
+            return result.detach() if result is not operand and is_live(result) else result
+        if isinstance(operand, Tensor) and result is not operand and operand.requires_grad:
             if isinstance(result, Tensor):
                 if func in SHARES:
                     share(run, args[0])
@@ -162,6 +165,7 @@ class Propagation(TorchFunctionMode):
             ):
                 keep_plain(run, result)
             run.model.derive(result, (*args, *kwargs.values()), written)
+            run.model.note_fixed(func, args, kwargs, result)
             if run.model.any_signs and entry is not None and SAME in entry.traits and args:
                 keep_sign(result, args[0])
         if written is not None:
@@ -229,14 +233,21 @@ class Propagation(TorchFunctionMode):
             seen(written)
         if not isinstance(result, Tensor):
             adopt(run, result)
+            if entry.function is torch.broadcast_tensors:
+                run.model.note_broadcast(args, result)
         elif result.requires_grad:
             note: Note | None = getattr(result, NOTE_NAME, None)
-            if note is None or note.run is not run:
+            if note is None:
+                setattr(result, NOTE_NAME, Note(run, result._version))
+            elif note.run is not run:
                 renew(run, result)
             else:
                 note.version = result._version
         else:
-            run.model.note_data(result)
+            if FIRST in entry.traits and not {MOVES, SAME}.isdisjoint(entry.traits) and not _any_live(args[:1]):
+                run.model.derive(result, args[:1], written)  # the live operand gave a shape or a dtype, but no numbers
+            else:
+                run.model.note_data(result)
             if run.model.any_signs and SAME in entry.traits and args:
                 keep_sign(result, args[0])
             # a normaliser, or a constant by a rule, is not a break
@@ -245,7 +256,7 @@ class Propagation(TorchFunctionMode):
         made = args[0] if result is None and args else result  # x[...] = y returns nothing
         for name, value in entry.gives:
             give(made, name, value)
-        if written is not None and copies(entry, args, live, made):
+        if written is not None and entry.tests.overwrites is not None and copies(entry, args, live, made):
             carry(run, COPY, func, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)

@@ -9,9 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from relprop.engine.members import Members, Standing, members
-from relprop.engine.tensors import WeakTensors
+from relprop.engine.tensors import WeakTensors, tensors_in
 from relprop.torch_private.calls import running_module
 
+_FIXED = frozenset({
+    torch.zeros, torch.ones, torch.eye, torch.empty, torch.zeros_like, torch.ones_like, torch.empty_like, Tensor.new_zeros,
+    Tensor.new_ones, Tensor.new_empty,
+})  # fmt: skip
+"""These make constants whose numbers are the same whatever the inputs are: they take a shape at most."""
+_FILLED = frozenset({
+    torch.full, torch.full_like, Tensor.new_full, torch.arange, torch.linspace, torch.tensor, torch.as_tensor, torch.asarray,
+    torch.scalar_tensor, Tensor.new_tensor, torch.from_numpy,
+})  # fmt: skip
+"""These make constants of numbers that Python gives."""
+_NUMBERS = frozenset({
+    Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__float__, Tensor.__int__, Tensor.__index__,
+    Tensor.__complex__, Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero,
+})  # fmt: skip
+"""These hand numbers to Python, where nobody sees what becomes of them."""
 NOWHERE: Standing = ((), "")
 """The place of a module that is not part of the model."""
 
@@ -23,20 +38,21 @@ class ModelView:
         standing: the paths and the class's name of each module, by its identity.
         constants: tensors made of parameters and buffers alone; weak, so offloaded weights can be freed.
         of_data: masks, indices and other constants that depend on the inputs.
-        any_of_data: whether there was one.
         any_signs: whether a live tensor was compared with 0, which may make a mask by sign.
         returned: whether the model has returned its output, of which a target now computes the score.
         chosen: tensors that consist of entries of model constants, chosen by the inputs.
+        made: constants, other than those of the model, that an operation of this run returned or wrote into.
+        told: whether Python was told numbers that may depend on the inputs.
     """
 
     def __init__(self, model: Any, found: Members | None = None) -> None:
         self._model = model
         self.constants = WeakTensors()
         self.of_data = WeakTensors()
-        self.any_of_data = self.any_signs = False
-        self.returned = False
-        self.chosen = WeakTensors()
-        self._buffers: set[int] | None = None
+        self.any_signs = False
+        self.returned = self.told = False
+        self.chosen, self.made = WeakTensors(), WeakTensors()
+        self._held: tuple[set[int], dict[int, Tensor]] | None = None
         self.standing = (members(model) if found is None else found).standing
 
     def note_constant(self, constant: Tensor) -> None:
@@ -58,11 +74,33 @@ class ModelView:
             return f"module '{paths[0]}'"
         return "the model's own forward"
 
+    @property
+    def any_of_data(self) -> bool:
+        """Whether there was a constant that depends on the inputs."""
+        return bool(self.of_data)
+
     def owns(self, constant: Tensor) -> bool:
         """Whether a constant is a model constant: a parameter, a buffer, or made of these alone."""
-        if self._buffers is None:
-            self._buffers = {id(t) for t in self._model.buffers()} if isinstance(self._model, nn.Module) else set()
-        return isinstance(constant, nn.Parameter) or constant in self.constants or id(constant) in self._buffers
+        return isinstance(constant, nn.Parameter) or constant in self.constants or id(constant) in self._tensors()[0]
+
+    def belongs(self, constant: Tensor) -> bool:
+        """Whether a constant is the model's own: a model constant, or a tensor that was there before and is no argument.
+
+        That may be an attribute of a module that is no buffer, or one that a function closes over.
+        """
+        if self.owns(constant):
+            return True
+        if constant in self.of_data or constant in self.made:
+            return False
+        return not self.told or self._tensors()[1].get(id(constant)) is constant
+
+    def _tensors(self) -> tuple[set[int], dict[int, Tensor]]:
+        """The buffers by identity, and the tensors that modules hold as plain attributes."""
+        if self._held is None:
+            model = self._model if isinstance(self._model, nn.Module) else nn.Module()
+            plain = [value for module in model.modules() for name, value in vars(module).items() if name[:1] != "_"]
+            self._held = {id(t) for t in model.buffers()}, {id(t): t for t in tensors_in(plain)}
+        return self._held
 
     def depends(self, constant: Tensor) -> bool:
         """Whether a constant is known to depend on the inputs."""
@@ -88,7 +126,42 @@ class ModelView:
         for t in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(t, Tensor):
                 self.of_data.add(t)
-                self.any_of_data = True
+
+    def note_answer(self, function: Any, args: tuple, kwargs: dict, result: Any, inputs: set[int]) -> None:
+        """Notes of what an operation without relevance returned whether it depends on the inputs, known by identity."""
+        if self.note_fixed(function, args, kwargs, result):
+            return
+        if function in _NUMBERS and args:
+            self.told = self.told or not isinstance(args[0], Tensor) or not self.belongs(args[0])
+        given = [a for a in args if isinstance(a, Tensor)]
+        for a in given:
+            live = a.requires_grad and result is not a and (id(a) in inputs or not isinstance(a, nn.Parameter))
+            if live or (self.any_of_data and self.depends(a)):
+                self.note_data(result)
+                return
+        if not all(map(self.belongs, given)):
+            self._note_made(result)
+
+    def _note_made(self, *results: Any) -> None:
+        for t in tensors_in(results):
+            self.made.add(t)
+
+    def note_fixed(self, function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
+        """Notes a new constant whose numbers are the same whatever the inputs are; False if they may not be."""
+        if function not in _FIXED and (function not in _FILLED or self.told):
+            return False
+        given = tensors_in((args[1:], list(kwargs.values())))
+        if not isinstance(result, Tensor) or result.requires_grad or not all(map(self.belongs, given)):
+            return False
+        self.note_constant(result)
+        self.made.discard(result)
+        return True
+
+    def note_broadcast(self, operands: Iterable[Any], results: Any) -> None:
+        """Notes the constants among tensors that were broadcast with a live one."""
+        for operand, result in zip(operands, results, strict=False):
+            if isinstance(result, Tensor) and not result.requires_grad:
+                self.derive(result, (operand,), None)
 
     def note_sign(self) -> None:
         """Notes that a live tensor was compared with 0."""
@@ -101,7 +174,9 @@ class ModelView:
             for t in a if isinstance(a, (list, tuple)) else (a,):
                 if isinstance(t, Tensor):
                     given.append(t)
-        owned = bool(given) and all(self.owns(t) for t in given)
+        if not given or not all(map(self.belongs, given)) or (self.told and written is not None):
+            self._note_made(result, written, getattr(written, "_base", None))
+        owned = bool(given) and all(self.owns(t) for t in given) and not (self.told and written is not None)
         if owned and isinstance(result, Tensor):
             self.note_constant(result)
         if self.any_of_data and any(self.depends(t) for t in given):

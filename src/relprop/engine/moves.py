@@ -86,13 +86,6 @@ def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:
     return found.squeeze(dim) if lost else found
 
 
-def root(note: Note | None) -> Note | None:
-    """The note of the tensor that first held these numbers."""
-    while note is not None and note.move is not None:
-        note = note.move.note
-    return note
-
-
 def history(note: Note | None, shape: torch.Size) -> tuple[torch.Size, list[Move]]:
     """The shape of the tensor that first held these numbers, and how they were moved since."""
     _, before, moves = first_held(note)
@@ -111,10 +104,15 @@ def first_held(note: Note | None) -> tuple[Note | None, torch.Size | None, list[
 
 
 def stay(moves: tuple[Move, ...]) -> bool:
-    """Whether moves leave every entry in its place, whatever the numbers are."""
+    """Whether moves leave every entry in its place, whatever the numbers are.
+
+    If entries were added or left out on the way, as by a padding and a slice, the result counts as another tensor: what is
+    written part by part into a larger tensor, and read from there, is one, too.
+    """
     if not moves:
         return True
-    if not all(map(fixed, moves)):
+    count = moves[0].shape.numel()
+    if any(move.shape.numel() != count for move in moves) or not all(map(fixed, moves)):
         return False
     with aside(), torch.no_grad():
         at = torch.arange(1, moves[0].shape.numel() + 1).reshape(moves[0].shape)

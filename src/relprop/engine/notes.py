@@ -48,8 +48,8 @@ class Note:
         "version",
     )  # fmt: skip
 
-    def __init__(self, run: Run) -> None:
-        self.version = 0
+    def __init__(self, run: Run, version: int = 0) -> None:
+        self.version = version
         self.move: Move | None = None
         self.chain: Chain | None = None
         self.forked = False
@@ -65,6 +65,10 @@ class Note:
         """Forgets everything but the run, and releases all tensors."""
         self.version, self.forked = 0, False
         self.move = self.chain = self.later = self.layer = self.input = self.scaled = self.roles = None
+
+    def starts(self) -> None:
+        """Forgets which function of another tensor it is: an activation of it starts here."""
+        self.chain = None
 
     def role(self, name: str) -> Any:
         """What is known of the tensor in this role; None if it does not have the role."""
@@ -82,7 +86,7 @@ class Chain(NamedTuple):
     """A tensor as an elementwise function of another: `step` of `source`, with its entries then moved by `moves`.
 
     `note` and `version` are the source's at that time, for a later write gives the source new numbers. The source is None
-    where those numbers are gone: then only the function is known.
+    where those numbers are gone: then only the function and the note are known.
     """
 
     step: Any
@@ -151,9 +155,8 @@ def adopt(run: Run, result: Any) -> None:
 def renew(run: Run, tensor: Tensor) -> Note:
     """Writes a new note on a live tensor that was written into. A view remains a part of its base."""
     old: Note | None = getattr(tensor, NOTE_NAME, None)
-    note = Note(run)
+    note = Note(run, tensor._version)
     setattr(tensor, NOTE_NAME, note)  # as `NOTE.put`, at every operation
-    note.version = tensor._version
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))
         old.later = note

@@ -39,8 +39,10 @@ class ChainStep:
 
     def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict, affine: bool = False) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
-        self.line = affine
-        self.affine = affine and all(a.affine for a in args if isinstance(a, ChainStep))
+        self.line = self.affine = affine
+        for a in args:
+            if isinstance(a, ChainStep) and not a.affine:
+                self.affine = False
         self._judged: Any = None
 
     def anew(self) -> ChainStep:
@@ -191,8 +193,11 @@ def chain(
     if len(live) == 1:
         origins: list[Origin] | None = [origin(first)]
     else:
-        alike = all(args[number].shape == first.shape for number in live)
-        origins = _common([args[number] for number in live]) if alike else None
+        several = [args[number] for number in live]
+        for other in several:
+            if other.shape != first.shape:
+                return None
+        origins = _common(several)
     if origins is None:
         return None
     one = origins[0]
@@ -230,6 +235,8 @@ def _as_zero(a: Any) -> Any:
 
 def _common(live: list[Tensor]) -> list[Origin] | None:
     """For each of several tensors, its origin in the nearest tensor that all are functions of."""
+    if _strangers(*live[:2]):
+        return None
     first, *others = (list(_levels(t)) for t in live)
     for one in first:
         found = [one]
@@ -245,6 +252,14 @@ def _common(live: list[Tensor]) -> list[Origin] | None:
         else:
             return found
     return None
+
+
+def _strangers(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are different numbers of which nothing else is known: the most common case."""
+    one, other = note_of(a), note_of(b)
+    if one is None or other is None or one is other:
+        return False
+    return one.chain is None and one.move is None and other.chain is None and other.move is None
 
 
 def _one(a: Origin, b: Origin) -> bool:

@@ -30,6 +30,9 @@ EXPOSES = {
 """These expose a tensor's memory outside torch."""
 
 
+_SEEN_NAME = SEEN.name
+
+
 def seen(value: Any, inside: bool = False) -> None:
     """Notes that autograd or a rule saw all writes into a tensor, or several, until now.
 
@@ -40,7 +43,8 @@ def seen(value: Any, inside: bool = False) -> None:
     if isinstance(value, Tensor):
         if not value.is_inference():
             count = value._version
-            SEEN.put(_whole(value), range(count, count + 1 + inside))
+            base = value._base if value._is_view() else None
+            setattr(value if base is None else base, _SEEN_NAME, range(count, count + 1 + inside))  # as `SEEN.put`
     else:
         for t in tensors_in(value):
             seen(t, inside)

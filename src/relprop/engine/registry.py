@@ -6,6 +6,7 @@ by its own name is never overwritten by a spelling of another.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,11 +63,15 @@ NO_HANDLERS = Handlers()
 
 
 class CallTests(NamedTuple):
-    """Tests of a call of the operation. Each is None where the answer is always no, or unknown; see `register`."""
+    """Tests of a call of the operation. Each is None where the answer is always no, or unknown; see `register`.
+
+    `query` is no test: whether each call asks for the shape, type or device of its operands, never for their numbers.
+    """
 
     apart: Apart | None = None
     overwrites: Callable[[tuple], bool] | None = None
     other_kernel: Callable[[Any], bool] | None = None
+    query: bool = False
 
 
 NO_TESTS = CallTests()
@@ -225,6 +230,12 @@ def _check_facts(traits: Any, gives: Any) -> None:
         raise InputError(f"gives maps names of roles to values, as in {{'statistic': True}}; got {gives!r}.")
     if strangers := set(gives) - ROLE_NAMES:
         raise InputError(f"there is no role {sorted(strangers)[0]!r}; there are: {', '.join(sorted(ROLE_NAMES))}.")
+
+
+def queries(*functions: Function) -> None:
+    """Notes that these silent operations ask for the shape, type or device of their operands, never for their numbers."""
+    for function in functions:
+        TABLE[function] = dataclasses.replace(TABLE[function], tests=CallTests(query=True))
 
 
 def owner(function: Function) -> Function:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relprop.engine.notes import Move, Note, continues, note_of, noted, renew
+from relprop.engine.notes import NOTE_NAME, Move, Note, continues, note_of, noted, renew
 from relprop.engine.registry import Entry
 from relprop.engine.tensors import exchanged
 from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
@@ -85,8 +85,8 @@ def role(
 def give(result: Any, name: str, value: Any) -> None:
     """Notes a role on all live tensors of a result, unless the handler gave them one that says more."""
     for t in result if isinstance(result, (tuple, list)) else (result,):
-        note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
-        if note is None:
+        note: Note | None = getattr(t, NOTE_NAME, None)
+        if note is None or not t.requires_grad:
             continue
         if note.roles is None:
             note.roles = {name: value}

@@ -16,8 +16,8 @@ from relprop.engine.replay import replaying
 from relprop.errors import RuleError
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED, WEIGHTED
-from relprop.torch_private.calls import running_module
-from relprop.torch_private.state import graph_task, saved_elsewhere
+from relprop.torch_private.calls import module_above
+from relprop.torch_private.state import graph_task, innermost_hooks, saved_elsewhere
 
 _COUNTED = WEIGHTED - {"batch_norm"}
 """The families whose operations are the weighted layers that a composite counts."""
@@ -34,6 +34,7 @@ class Sites:
         placements: the places where a rule was requested, by their order, with the rule that acts.
         log: every operation with its place, for observers; None if there are none.
         journal: the decisions that a checkpoint's recomputation must find again.
+        asked: what the composite is asked at every operation; "auto" knows less of it before `settle`.
     """
 
     def __init__(self, composite: Composite | None, model: ModelView, observed: bool = False) -> None:
@@ -45,7 +46,7 @@ class Sites:
         self.placements: dict[int, tuple[Place, Rule | None]] = {}
         self._order = 0
         self.journal = Journal()
-        self._asked = UNCHOSEN if composite is None else composite.asked
+        self.asked = UNCHOSEN if composite is None else composite.asked
         self._aside = False
 
     @property
@@ -59,7 +60,7 @@ class Sites:
         """Makes "auto" choose by what the forward pass met. Called at its end."""
         if self._composite is None:
             self._composite = automatic(self.met)
-            self._asked = self._composite.asked
+            self.asked = self._composite.asked
 
     @property
     def undecided(self) -> bool:
@@ -73,15 +74,15 @@ class Sites:
             return replayed.nz
         if self._aside:
             return False
-        return self._asked.nz_hidden or (self._asked.nz_first and not self.weighted)
+        return self.asked.nz_hidden or (self.asked.nz_first and not self.weighted)
 
     def nz_after(self, place: Place | None) -> bool:
         """Whether exact zeros may carry relevance at an operation that was taken for the first layer and is not one."""
-        return place is not None and place.first and self._asked.nz_first
+        return place is not None and place.first and self.asked.nz_first
 
     @property
     def nz_hidden(self) -> bool:
-        return self._asked.nz_hidden
+        return self.asked.nz_hidden
 
     @property
     def nz_first(self) -> bool:
@@ -109,22 +110,27 @@ class Sites:
         and no place, unless the composite may name them and they do not decompose into visible steps.
         """
         family = entry.family
-        if family in MOVING and (not self._asked.names_everything or entry.decomposes):
+        if family in MOVING and (not self.asked.names_everything or entry.decomposes):
             if self.log is not None:
                 self.log.append((entry, None))
             return None, None
         place = self.locate(entry, "product" if operands > 1 and family in _COUNTED else family)
         if self.log is not None:
             self.log.append((entry, place))
-        return place, self.rule(place)
+        by_family, journal = self.asked.by_family, self.journal
+        if by_family is None or journal.active or self._aside:
+            return place, self.rule(place)
+        rule = by_family.get(place.family)
+        self.placements[place.order] = (place, rule)
+        return place, rule
 
     def locate(self, entry: Entry, family: str) -> Place:
         """The place of an operation, in this family."""
-        module = running_module(_ABOVE)
+        module = module_above(_ABOVE)
         journal = self.journal
         if graph_task() != -1 and replaying():
-            return journal.replay(entry, module, self._asked.nz_hidden)
-        if not journal.active and saved_elsewhere(journal.hooks):
+            return journal.replay(entry, module, self.asked.nz_hidden)
+        if not journal.active and innermost_hooks(True) is not journal.hooks and saved_elsewhere(journal.hooks):
             journal.notice()
         if self._aside:
             return Place(family, entry.function, module, order=self._order)
@@ -146,7 +152,7 @@ class Sites:
         if self._aside:
             return None
         rule: Any
-        by_family = self._asked.by_family
+        by_family = self.asked.by_family
         if by_family is not None:
             rule = by_family.get(place.family)
         elif self._composite is not None:

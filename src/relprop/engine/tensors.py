@@ -85,6 +85,10 @@ class WeakTensors:
         """Removes a tensor, if it is there."""
         self._held.pop(id(tensor), None)
 
+    def __bool__(self) -> bool:
+        """Whether a tensor was ever added that was not removed."""
+        return bool(self._held)
+
     def __contains__(self, tensor: Tensor) -> bool:
         held = self._held.get(id(tensor))
         return held is not None and held() is tensor

@@ -14,6 +14,7 @@ from relprop.operations import (  # noqa: F401
     followed_functions,
     gates,
     ids,
+    lengths,
     linear,
     lookup,
     losses,

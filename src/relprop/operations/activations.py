@@ -62,7 +62,7 @@ def alone(call: Call, x: Tensor, step: ChainStep, compute: Callable[[], Tensor])
 
 def detached(call: Call) -> Callable[[], Tensor]:
     """The operation on detached operands: its value alone."""
-    args = tuple(a.detach() if isinstance(a, Tensor) else a for a in call.args)
+    args = [a.detach() if isinstance(a, Tensor) else a for a in call.args]
     return lambda: call(*args, **call.kwargs)
 
 
@@ -120,6 +120,13 @@ def _refuse_rule(call: Call) -> None:
         )
 
 
+def as_length(call: Call, y: Tensor) -> Tensor:
+    """Notes that a result is a length, such as a modulus: a statistic, and no gate, as what `torch.norm` returns."""
+    call.give(y, STATISTIC, True)
+    call.give(y, GATE, 0)
+    return y
+
+
 def jumps(step: ChainStep, x: Tensor) -> bool:
     """Whether a function has different limits on the two sides of 0."""
     with aside(), torch.no_grad():
@@ -149,6 +156,8 @@ def homogeneous(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     x = args[0]
     if (plain := _ruled_or_zero(call, x)) is not None:
         return plain
+    if x.is_complex():
+        return as_length(call, call())
     if call.inplace and (layer := call.note(x).layer) is not None:
         layer.saved.preserve()
     before = origin(x)
@@ -287,7 +296,7 @@ register(
     F.gelu, F.silu, F.mish, F.elu, F.celu, F.selu, F.hardswish,
     F.logsigmoid, F.softsign, F.tanhshrink, F.softshrink, F.hardshrink, F.tanh, F.sigmoid,
     torch.special.expit, torch.exp2, torch.expm1, torch.log2, torch.log10, torch.log1p,
-    torch.sqrt, torch.square, torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
+    torch.sin, torch.cos, torch.tan, torch.asin, torch.acos, torch.atan, torch.sinh,
     torch.cosh, torch.asinh, torch.acosh, torch.atanh, torch.erf, torch.erfc, torch.erfinv, torch.lgamma,
     torch.digamma, torch.sinc, torch.logit, torch.arcsin, torch.arccos, torch.arctan, torch.arcsinh, torch.arccosh,
     torch.arctanh, torch.special.ndtr, torch.special.log_ndtr, torch.special.ndtri, torch.special.erfcx, torch.special.entr,

@@ -20,6 +20,7 @@ from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
 from relprop.operations.folding import behind_views
+from relprop.operations.lengths import SQUARES
 from relprop.operations.maps import Contraction
 from relprop.operations.secants import is_scalar
 from relprop.rules.base import UNDECIDED
@@ -63,6 +64,9 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if not channels_first and constant.ndim and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
+    if 0 in constant.stride():  # axes along which it was expanded hold the same numbers
+        with aside():
+            constant = constant[tuple(slice(0, 1) if step == 0 else slice(None) for step in constant.stride())]
     v = layer.vector(constant.detach()) if call.rule in (None, UNDECIDED) else None
     if v is None:
         return call()
@@ -137,6 +141,6 @@ def lerp(call: Call, input: Tensor, end: Any, weight: Any) -> Tensor:
 
 
 register(torch.add, torch.rsub, family="sum", handler=add, traits={ADDS})
-register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS})
+register(torch.sub, torch.subtract, family="sum", handler=sub, traits={ADDS}, gives={SQUARES: False})
 register(torch.lerp, family="sum", handler=lerp, traits={AFFINE})
 register(torch.diff, family="structure", handler=diff)

@@ -27,10 +27,9 @@ def _convolution(call: Call, linear_map: Convolution, input: Tensor, weight: Ten
     if bias is not None and bias.requires_grad:
         options = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight", "bias")}
         return with_live_bias(call, input, weight, bias, *call.args[3:], **options) if is_live(input) else call()
-    # Also a convolution of two axes, if the input has one entry along one of them.
-    along_one = sum(length > 1 for length in input.shape[2 - weight.ndim :]) < 2
     if is_live(input) and call.undecided and call.place is not None and call.place.first:
-        if along_one:
+        # Also a convolution of two axes, if the input has one entry along one of them.
+        if sum(length > 1 for length in input.shape[2 - weight.ndim :]) < 2:
             call.trait("series")
         if linear_map.takes_patches(weight):
             call.trait("patch convolution")
@@ -42,6 +41,8 @@ def _conv(dims: int) -> Callable[..., Tensor]:
         call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1,
     ) -> Tensor:  # fmt: skip
+        if call.native and not (weight.requires_grad or is_live(bias)):
+            return call.natively()
         return _convolution(call, Convolution(dims, stride, padding, dilation, groups, False, 0), input, weight, bias)
 
     return conv

@@ -9,7 +9,7 @@ out thus has the family, and the rule, of `torch.softmax`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
 from relprop.engine.handling import decided
-from relprop.engine.moves import root
+from relprop.engine.moves import equal, first_held
 from relprop.engine.notes import Note, note_of, role_of
 from relprop.engine.registry import register
 from relprop.engine.roles import role
@@ -77,6 +77,7 @@ LOG_SOFTMAX = role(
     "log-softmax", MOVES, SAME,
     given_by="log_softmax, and scores less the logarithm of their sum",
     asked_by="exp, which makes a softmax of it",
+    then=lambda known, step, traits: (*known, step),
 )  # fmt: skip
 SOFTMAX = role(
     "softmax", MOVES, SAME,
@@ -87,9 +88,23 @@ SOFTMAX = role(
 
 
 def scores_of(t: Tensor) -> Note | None:
-    """The note of the scores that a tensor was shifted from."""
+    """The note of the scores that a tensor was shifted from, or whose entries it has. A part of a tensor is one of its own."""
     shifted = role_of(t, SHIFTED)
-    return shifted if shifted is not None else root(note_of(t))
+    if shifted is not None:
+        found: Note = shifted
+        return found
+    note, count = note_of(t), t.numel()
+    while note is not None and note.move is not None and note.move.shape.numel() == count:
+        note = note.move.note
+    return note
+
+
+def _one_part(a: Note | None, b: Note | None) -> bool:
+    """Whether two notes are of the same scores: one tensor, or the same part of one."""
+    if a is None or b is None or a is b:
+        return a is b and a is not None
+    (first, _, ways), (other, _, others) = first_held(a), first_held(b)
+    return first is other and len(ways) == len(others) and all(equal(m, n) for m, n in zip(ways, others, strict=True))
 
 
 def native_exp(z: Tensor, temperature: float = 1.0) -> Tensor:
@@ -125,19 +140,85 @@ def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> T
 
 
 def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
-    reference, dim = logs
+    reference, dim, *steps = logs
     scores = None if reference is None else strong(reference)
     if scores is None:
         raise RuleError(
             f"{call.rule!r} cannot act on a softmax that is written by logarithms in {call.where()}: write "
             "torch.softmax(s, dim), or leave the rule out."
         )
-    return custom(scores, lambda: torch.softmax(scores.detach(), dim), lambda s, g: call.rule.softmax(s, g, dim))
+    y = custom(scores, lambda: torch.softmax(scores.detach(), dim), lambda s, g: call.rule.softmax(s, g, dim))
+    if not steps:
+        return y
+    return _run(y.clamp_min(torch.finfo(y.dtype).tiny).log(), steps).exp()
+
+
+def rejoined(call: Call, tensors: Any, result: Tensor, join: Callable[[Any], Tensor]) -> Tensor:
+    """Gives a concatenation the roles of its parts: of several softmaxes, of their logarithms, or of one exponential.
+
+    Args:
+        call: the call of the concatenation.
+        tensors: its operands.
+        result: its result.
+        join: the concatenation as a function of other operands.
+    """
+    live = [t for t in tensors if isinstance(t, Tensor) and t.requires_grad]
+    if len(live) < 2:
+        return result
+    for name in (SOFTMAX, LOG_SOFTMAX, EXPONENTIAL):
+        if role_of(live[0], name) is None:
+            continue
+        known = [role_of(t, name) if isinstance(t, Tensor) and t.requires_grad else t for t in tensors]
+        if not any(a is None for a in known):
+            value = _JOINS[name](known, join)
+            if value is not None:
+                call.give(result, name, value)
+    return result
+
+
+def _joined_softmaxes(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
+    def logs() -> Tensor | None:
+        ways = [a if isinstance(a, Tensor) else _run(a[0](), a[1:]) for a in known]
+        return None if any(way is None for way in ways) else join(ways)
+
+    return (logs,)
+
+
+def _joined_logs(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
+    """Of one log-softmax, a step of it; of several it is known that they are some."""
+    first = next(a for a in known if not isinstance(a, Tensor))
+    if any(not isinstance(a, Tensor) and (a[0] is not first[0] or a[1] != first[1]) for a in known):
+        return None, None
+    parts = [a if isinstance(a, Tensor) else a[2:] for a in known]
+    return *first[:2], lambda way: join([a if isinstance(a, Tensor) else _run(way, a) for a in parts])
+
+
+def _joined_exponentials(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
+    of_one = [a for a in known if isinstance(a, Exponential)]
+    if any(a.scores is not of_one[0].scores for a in of_one):
+        return None
+
+    def step(e: Tensor) -> Tensor:
+        return join([a.again(e) if isinstance(a, Exponential) else a for a in known])
+
+    return Exponential(of_one[0].scores, (step,), any(a.summed for a in of_one))
+
+
+def _run(way: Any, steps: Sequence[Callable[[Tensor], Tensor]]) -> Any:
+    for step in steps:
+        way = None if way is None else step(way)
+    return way
+
+
+_JOINS: dict[str, Callable[[list[Any], Callable[[Any], Tensor]], Any]] = {
+    SOFTMAX: _joined_softmaxes, LOG_SOFTMAX: _joined_logs, EXPONENTIAL: _joined_exponentials,
+}  # fmt: skip
 
 
 def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
     """The softmax that a quotient, or a product with a reciprocal, stands for; None if it is not a softmax."""
-    above, below = role_of(numerator, EXPONENTIAL), known_below(denominator)
+    above = role_of(numerator, EXPONENTIAL)
+    below = None if above is None else known_below(denominator)
     if above is None or below is None or not below.summed or above.summed or above.scores is not below.scores:
         return None
     call.relocate("softmax")
@@ -216,7 +297,7 @@ def difference(call: Call, result: Tensor, a: Any, b: Any) -> Tensor:
     if isinstance(a, Tensor) and isinstance(b, Tensor) and a.requires_grad and result.requires_grad:
         whole, scores = role_of(b, LOG_SUM), scores_of(a)
         note = call.note(result)
-        if whole is not None and whole is scores:
+        if whole is not None and _one_part(whole, scores):
             note.give(LOG_SOFTMAX, (None, None))
         elif scores is not None:
             note.give(SHIFTED, scores)

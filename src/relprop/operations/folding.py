@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from relprop.engine.moves import stay
 from relprop.engine.notes import Move, Note
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.maps import Contraction, Convolution, Dense, Map
@@ -85,7 +86,11 @@ def behind_views(note: Note, tensor: Tensor) -> tuple[LayerCall, Tensor | None] 
         return None
     if tensor.numel() != layer.shape.numel():  # entries were left out or repeated
         return None
-    seen = _seen(layer, [move for move in reversed(moves) if move.function is not None])
+    made = [move for move in reversed(moves) if move.function is not None]
+    seen = _seen(layer, made)
+    if seen is None:  # the first ones may undo each other
+        undone = next((n for n in range(len(made), 1, -1) if stay(tuple(made[:n]))), 0)
+        seen = _seen(layer, made[undone:]) if undone else None
     return None if seen is None else (seen, scale)
 
 

@@ -37,7 +37,7 @@ def known_gate(note: Note | None) -> Any:
         return None
     if note.chain is None:
         return note.role(GATE)
-    source = None if note.chain.source is None else note_of(note.chain.source)
+    source = note.chain.note  # as it was: the source may be overwritten since
     return Gating(note.chain.step, None if source is None or source is note else known_gate(source))
 
 

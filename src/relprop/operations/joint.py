@@ -16,13 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom
+from relprop.engine.functions import Propagate, custom
 from relprop.engine.handling import decided
 from relprop.engine.notes import adopt
+from relprop.engine.origins import SOURCE, ChainStep
 from relprop.engine.registry import TABLE
 from relprop.engine.run import Run
+from relprop.numerics import own, times
 from relprop.operations.linear import layer
 from relprop.operations.maps import Map
+from relprop.operations.secants import secant
 from relprop.operations.weighted import Weighted
 from relprop.rules.base import Way
 from relprop.torch_private.state import without_torch_function
@@ -50,6 +53,31 @@ class StackedMap(Map):
 
 
 STACKED = StackedMap()
+_STEP = ChainStep(torch.tanh, (SOURCE,), {})
+
+
+def _secants_alone(run: Run) -> bool:
+    """Whether no rule names activations, and nobody looks at them."""
+    sites, trace = run.sites, run.trace
+    by_family = sites.asked.by_family if not sites.undecided else {}
+    plain = by_family is not None and "activation" not in by_family and not sites.nz
+    return plain and trace.recorder is None and sites.log is None and not sites.journal.active
+
+
+def tanh(run: Run, x: Tensor, propagate: Propagate | None = None) -> Tensor:
+    """`tanh(x)`, with its place, in a cell where the secants act alone."""
+    if not x.requires_grad:
+        return torch.tanh(x)
+    run.sites.stand(TABLE[torch.tanh], 1)
+    with without_torch_function():
+        return custom(x, lambda: torch.tanh(x.detach()), secant_of_tanh if propagate is None else propagate)
+
+
+def secant_of_tanh(x: Tensor, g: Tensor) -> Tensor:
+    """`g tanh(x) / x`, with 1 for the quotient at 0."""
+    if x.dtype not in (torch.float32, torch.float64) or not own(x) or torch.is_grad_enabled():
+        return times(secant(_STEP, x, False), g)
+    return times(x.tanh().div_(x).nan_to_num_(nan=1.0, posinf=0.0, neginf=0.0), g)
 
 
 class ResetWeight(Weighted):
@@ -69,7 +97,10 @@ class ResetWeight(Weighted):
 
 
 class Content:
-    """The layer at all steps: a single place, so that a composite's rule acts on it as on one layer."""
+    """The layer at all steps: a single place, so that a composite's rule acts on it as on one layer.
+
+    `secants_alone` says whether each tanh of the cell needs its secant and no more.
+    """
 
     def __init__(self, parts: JointParameters, run: Run) -> None:
         self._parts, self._run = parts, run
@@ -82,6 +113,7 @@ class Content:
         plain = way in (Way.DEFAULT, Way.NATIVE, Way.BLOCKED)
         self._halves = not run.sites.nz_hidden and (plain or self._of_output is not None)
         self._whole: Weighted | None = None
+        self.secants_alone = _secants_alone(run)
 
     def from_input(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The input's part of `z` at all steps, and the input as the steps need it."""
@@ -105,6 +137,17 @@ class Content:
         joined = torch.cat([x, h.to(x.dtype)], -1)
         call = Call(self._run, self._call.entry, F.linear, (joined, parts.input), {}, [joined], again=self._call)
         return layer(call, joined, self._weighted(reset), lambda: value)
+
+    def tanh(self, given: Tensor, x: Tensor, h: Tensor, reset: Tensor | None = None) -> Tensor:
+        """`tanh(z)` at one step. Where nobody looks in between, the rule and the secant act in one node."""
+        if not (self._halves and self.secants_alone and (x.requires_grad or h.requires_grad)):
+            return torch.tanh(self(given, x, h, reset))
+        parts, of_output, run = self._parts, self._of_output, self._run
+        with without_torch_function():
+            z = self._sum(given, F.linear(h, parts.hidden, parts.hidden_bias), reset)
+            if of_output is None:
+                return tanh(run, decided(self._call.way, z))
+            return tanh(run, z, lambda s, g: of_output(s, secant_of_tanh(s, g)))
 
     @staticmethod
     def _sum(given: Tensor, from_h: Tensor, reset: Tensor | None) -> Tensor:

@@ -26,9 +26,9 @@ def weighted(
     call: Call, x: Tensor, linear: Any, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None
 ) -> Tensor:
     """A weighted layer with a constant weight: native for LRP-0, else remembered for its rule."""
-    call.keeps_zeros()  # its rules deal with them
     if call.native:
-        return call()
+        return call.natively()
+    call.keeps_zeros()  # its rules deal with them
     if x.is_complex():
         return complex_layer(call, x, linear, weight, bias)
     if call.undecided and call.place is not None and call.place.first and embeds_patches(x, linear):
@@ -49,13 +49,12 @@ def two_live(call: Call, a: Tensor, b: Tensor, *rest: Any, **kwargs: Any) -> Ten
 
 
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if is_live(weight):
+    if weight.requires_grad:
         return two_live(call, input, weight, bias) if is_live(input) else call()
     if bias is not None and bias.requires_grad:
         return with_live_bias(call, input, weight, bias) if is_live(input) else call()
     if call.native:
-        call.keeps_zeros()
-        return call()
+        return call.natively()
     if weight.ndim == 1 and is_live(input):
         axes = ascii_letters[: input.ndim]
         return weighted(call, input, Contraction(axes, axes[-1], axes[:-1]), weight, bias)

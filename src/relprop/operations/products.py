@@ -28,6 +28,7 @@ from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.exponentials import exp, quotient, reciprocal_of
 from relprop.operations.gates import gating, sigmoidal
+from relprop.operations.lengths import of_conjugates, root, same_numbers, square, squared
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar, secant_of
@@ -74,13 +75,18 @@ def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
 def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         found = chain(call.function, (input, other), {})
+        if found is None and same_numbers(input, other):
+            found = chain(call.function, (input, input), {})
         if found is not None:
             if not finite_at_zero(found.step, found.source):
                 return remembered(call, custom(found(), detached(call), partial(_slope, found.step)), found)
-            return along(call, found, detached(call))
+            y = along(call, found, detached(call))
+            return squared(call, y) if found.step.args[0] is found.step.args[1] else y
         multiplied(call, (input, other))
         call.trait("gated")
         a, b = shares(call, [input, other])
+        if of_conjugates(input, other):
+            return squared(call, call(scaled(input, a), scaled(other, b)))
         if call.zeros_carry:
             return product_of_two(call, input, other, [a, b])
         return call(scaled(input, a), scaled(other, b))
@@ -157,9 +163,12 @@ def power(call: Call, input: Any, exponent: Any, **kwargs: Any) -> Tensor:
     if not is_live(input):
         return elementwise_exponent(call, input, exponent)
     if is_live(exponent):
-        return call(input, exponent.detach())
+        exponent = exponent.detach()
+        call.becomes(call.function, input, exponent)
     if not isinstance(exponent, Tensor) and exponent < 0:
         return reciprocal(call, input, exponent)
+    if not isinstance(exponent, Tensor) and exponent in (0.5, 2):
+        return (root if exponent == 0.5 else square)(call, input, exponent, **kwargs)
     return elementwise(call, input, exponent, **kwargs)
 
 
@@ -275,6 +284,16 @@ def _gated_unit(input: Tensor, dim: int = -1) -> Tensor:
     return a * b.sigmoid()
 
 
+def sgn(call: Call, input: Tensor, **kwargs: Any) -> Tensor:
+    """`z / |z|` of complex numbers, with the modulus as a constant, and 0 at 0; of real numbers, their sign: a cut."""
+    if not input.is_complex():
+        call.cut("sgn", "", input)
+        return call().detach()
+    size = input.detach().abs()
+    below = torch.where(size == 0, torch.inf, size)
+    return custom(input, detached(call), lambda z, g: g / below)
+
+
 def remainder(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return call(args[0], args[1].detach() if isinstance(args[1], Tensor) else args[1], **kwargs)
 
@@ -286,6 +305,7 @@ def rsqrt(call: Call, input: Tensor) -> Tensor:
 register(torch.mul, torch.multiply, family="product", handler=mul, traits={SCALES})
 register(torch.div, torch.divide, torch.true_divide, family="division", handler=div, traits={SCALES, FIRST})
 register(torch.reciprocal, family="division", handler=reciprocal, apart=by_entry)
+register(torch.sgn, family="division", handler=sgn, apart=by_entry)
 register(torch.rsqrt, family="division", handler=rsqrt, apart=by_entry)
 register(torch.pow, family="activation", handler=power)
 register(F.glu, family="product", handler=glu, apart=along_axis(1, "dim", default=-1))

@@ -26,7 +26,7 @@ from relprop.engine.run import Run
 from relprop.engine.spelling import named
 from relprop.engine.tensor_attributes import ELSEWHERE
 from relprop.operations.gates import GATE
-from relprop.operations.joint import Content, JointParameters
+from relprop.operations.joint import Content, JointParameters, tanh
 from relprop.operations.sample_axes import recurrent
 from relprop.torch_private.state import without_torch_function
 
@@ -98,9 +98,9 @@ class LSTM(Cell):
     def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
         h, c = state
         i, f, o = self.opened(gates, h)
-        before, entering = c, torch.tanh(self.joint(given, x, h))
+        before, entering = c, self.joint.tanh(given, x, h)
         c = self.mixed(lambda: f * before + i * entering)
-        leaving = torch.tanh(c)
+        leaving = tanh(self.run, c) if self.joint.secants_alone else torch.tanh(c)
         h = self.mixed(lambda: o * leaving)
         return (h if self.projection is None else F.linear(h, self.projection)), c
 
@@ -113,7 +113,7 @@ class GRU(Cell):
     def step(self, given: Tensor, x: Tensor, gates: Tensor | None, state: State) -> State:
         (h,) = state
         r, z = self.opened(gates, h)
-        n = torch.tanh(self.joint(given, x, h, r))
+        n = self.joint.tanh(given, x, h, r)
         return (self.mixed(lambda: (1 - z) * n + z * h),)
 
 

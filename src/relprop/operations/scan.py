@@ -80,7 +80,7 @@ def _times(run: Run, mark: Mark, args: tuple) -> Mark:
     """A step size times a model constant may be the exponent of a decay."""
     return (
         (mark[0], True)
-        if any(isinstance(a, Tensor) and not a.requires_grad and run.model.owns(a) for a in args)
+        if any(isinstance(a, Tensor) and not a.requires_grad and run.model.belongs(a) for a in args)
         else mark
     )
 

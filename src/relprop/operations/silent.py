@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine import data
-from relprop.engine.registry import SILENT, register
+from relprop.engine.registry import SILENT, queries, register
 from relprop.engine.sign_masks import compared, inverted
 from relprop.engine.spelling import named, writes
 from relprop.engine.traits import MOVES
@@ -24,7 +24,7 @@ register(
         "__rlshift__ __rrshift__ __ilshift__ __irshift__ __eq__ __ne__ "
         "bitwise_and bitwise_or bitwise_xor bitwise_not_ bitwise_left_shift bitwise_right_shift gcd lcm "
         "argmax argmin argsort argwhere nonzero nonzero_static count_nonzero bincount bucketize searchsorted histc "
-        "histogram histogramdd unique unravel_index one_hot ceil floor round trunc fix sign sgn heaviside floor_divide "
+        "histogram histogramdd unique unravel_index one_hot ceil floor round trunc fix sign heaviside floor_divide "
         "__floordiv__ __rfloordiv__ __ifloordiv__ frexp nextafter angle hash_tensor "
         "zeros_like ones_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_empty "
         "new_full new_tensor bernoulli binomial multinomial normal poisson cauchy exponential geometric log_normal "
@@ -73,3 +73,9 @@ for _name in ("data", "requires_grad", "grad", "_grad", "names"):
 if BACKWARD_HOOKS is not None:
     register(BACKWARD_HOOKS, family=SILENT, only=True)
 register(torch.autograd.grad, torch.autograd.backward, *STATE, family=SILENT, only=True)
+_METHODS = "dim ndimension size numel nelement stride is_complex is_contiguous is_floating_point __len__"
+_PROPERTIES = "shape ndim dtype device layout is_cuda is_cpu"
+queries(
+    *(getattr(Tensor, name) for name in _METHODS.split()),
+    *(getattr(Tensor, name).__get__ for name in _PROPERTIES.split()),
+)

@@ -15,6 +15,7 @@ from relprop.engine.tensors import is_live
 from relprop.engine.traits import REDUCES
 from relprop.operations.activations import STATISTIC
 from relprop.operations.kernels import nuclear
+from relprop.operations.lengths import SQUARES
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.stacks import elementwise_sum, parts_of, with_axis
 
@@ -59,7 +60,13 @@ register(
     torch.nansum, family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"),
 )  # fmt: skip
 register(torch.nanmean, torch.trace, family="sum", handler=native, traits={REDUCES}, gives={STATISTIC: True})
-register(torch.var, family="norm", handler=degree(2), gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"))
+register(
+    torch.var,
+    family="norm",
+    handler=degree(2),
+    gives={STATISTIC: True, SQUARES: True},
+    apart=along_axis(1, "dim", "axis"),
+)
 register(torch.std, family="norm", handler=degree(1), gives={STATISTIC: True}, apart=along_axis(1, "dim", "axis"))
 register(
     torch.norm,

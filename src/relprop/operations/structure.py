@@ -18,6 +18,7 @@ from relprop.engine.roles import moves, selects
 from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
+from relprop.operations.exponentials import rejoined
 from relprop.operations.sample_axes import (
     along_axis,
     in_order,
@@ -59,7 +60,13 @@ def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
         return result
     if call.entry.function.__name__ in _ALONG_AN_AXIS:
         stacked(call, tensors, result, kwargs.get("dim", args[0] if args else 0))
-    return joined(call, tensors, result, lambda parts: call.function(parts, *args, **kwargs))
+    join = call.function
+
+    def again(parts: Any) -> Tensor:
+        found: Tensor = join(parts, *args, **kwargs)
+        return found
+
+    return joined(call, tensors, rejoined(call, tensors, result, again), again)
 
 
 _ALONG_AN_AXIS = ("stack", "_stack", "cat", "concat", "concatenate")

@@ -147,7 +147,7 @@ def explain_text(
             )
             for row in wanted
         ]  # fmt: skip
-        inputs, written = _inputs(model, tokenizer, batch, decoder_text)
+        inputs, written = inputs_of(model, tokenizer, batch, decoder_text)
         answers = _attribute(model, batch, inputs, questions, composite, positions, layers, options)
         for n in range(len(batch.texts)):
             results.append([
@@ -199,7 +199,7 @@ def _targets(target: Any, top: int | None, count: int, alone: bool) -> tuple[lis
     return [target], False
 
 
-def _inputs(
+def inputs_of(
     model: Any, tokenizer: Any, batch: Batch, decoder_text: str | None
 ) -> tuple[dict[str, Tensor], Tokens | None]:
     """The inputs that get relevance, and what an encoder-decoder model has written so far."""

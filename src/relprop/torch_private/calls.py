@@ -38,8 +38,11 @@ def running_module(above: int = 1) -> nn.Module | None:
     Args:
         above: how many of the frames above this one are known to be no module's call.
     """
-    if torch.compiler.is_dynamo_compiling():
-        return None
+    return None if torch.compiler.is_dynamo_compiling() else module_above(above + 1)
+
+
+def module_above(above: int) -> nn.Module | None:
+    """As `running_module`, where torch's compiler is known not to trace: at each operation of a model."""
     frame: FrameType | None = sys._getframe(above)
     if MODULE_CALL is None:
         return _module_by_forward(frame)

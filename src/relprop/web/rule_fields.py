@@ -11,7 +11,7 @@ from relprop.web.answering import Desk
 from relprop.web.gradio_here import gradio
 from relprop.web.settings import FIRST, MOST_COMPOSITES, PageSettings
 
-GAMMA = 0.25
+GAMMA = 0.15
 """Where the slider of gamma stands before it is moved."""
 
 

@@ -150,7 +150,7 @@ def _project(store: Store, analysed: bool) -> str:
     composite = about["composite"] if isinstance(about["composite"], str) else about["composite"][0]
     lines = [
         "project:",
-        f"  name: {json.dumps(store.folder.name)}",
+        f"  name: {json.dumps(store.place.name)}",
         f"  model: {json.dumps(str(about['model']))}",
         "  label_map: label_map.json",
         "  dataset:",
