@@ -108,10 +108,13 @@ def serve(
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """SIGTERM ends the program as `exit` does. By itself it would end it at once, and leave the folder of uploads."""
+    """Where SIGTERM ends the program, the folder of uploads is deleted before."""
+    from relprop.web.gradio_here import delete_uploads
 
     def ended(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+        delete_uploads()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)  # at once, whatever is explained just now
 
     before = signal.signal(signal.SIGTERM, ended)
     try:

@@ -33,6 +33,9 @@ _QUIET = {
 }
 
 
+_FOLDER = "relprop-web-"
+
+
 @cache
 def gradio() -> Any:
     """The module `gradio`: no analytics, no share link, and a folder of its own for what is uploaded.
@@ -114,6 +117,13 @@ def release(blocks: Any) -> None:
 def upload_folder() -> Path:
     """The folder of what visitors upload, whose name cannot be guessed. Only this user may read it, and it ends with us."""
     if "GRADIO_TEMP_DIR" not in os.environ:
-        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix=f"relprop-web-{secrets.token_hex(16)}-")
-        atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix=f"{_FOLDER}{secrets.token_hex(16)}-")
+        atexit.register(delete_uploads)
     return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+def delete_uploads() -> None:
+    """Deletes the folder of uploads, if it is ours."""
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR", ""))
+    if folder.name.startswith(_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
