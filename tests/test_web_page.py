@@ -297,9 +297,9 @@ def test_a_widget_shows_a_frame_of_a_page_that_is_served() -> None:
 def test_a_widget_that_is_closed_keeps_neither_its_network_nor_a_thread(tmp_path: Path) -> None:
     model, path = web_pages.small(), tmp_path / "a.png"
     web_pages.photograph().save(path)
-    before = threads()
+    before = explaining()
     frame = relprop.widget(model)
-    assert threads() == before + 1
+    (thread,) = explaining() - before
     assert web_pages.question(frame.src, path, target=2)["scores"]
     page = frame.src
     frame.server.close()
@@ -307,14 +307,14 @@ def test_a_widget_that_is_closed_keeps_neither_its_network_nor_a_thread(tmp_path
     del model
     for _ in range(50):  # the client and the thread of the explanations end in threads of their own
         gc.collect()
-        if alive() is None and threads() == before:
+        if alive() is None and not thread.is_alive():
             break
         time.sleep(0.1)
-    assert alive() is None and threads() == before
+    assert alive() is None and not thread.is_alive()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(page, timeout=5)
 
 
-def threads() -> int:
-    """How many threads explain."""
-    return sum(each.name == "relprop-explains" for each in threading.enumerate())
+def explaining() -> set[threading.Thread]:
+    """The threads that explain."""
+    return {each for each in threading.enumerate() if each.name == "relprop-explains"}
