@@ -427,16 +427,18 @@ def flat(explanations: int) -> dict[str, Any]:
 def hostile(requests: int, seed: int) -> dict[str, Any]:
     """Requests that mean harm, made at random, sent to the page of the tiny network."""
     with tempfile.TemporaryDirectory() as folder, served(TINY) as (process, address):
-        before = resident(process)
-        found = attacked(address, requests, Path(folder), seed)
+        first = attacked(address, requests // 5, Path(folder), seed)
+        before = resident(process)  # what a page needs for its first visitors is there
+        found = attacked(address, requests - first.sent, Path(folder), seed + 1)
         with Visitor(address) as visitor:
             answers = not visitor.ask("image", "upload", visitor.upload("a.png", png(_picture(0, 0)))).error
         grown = resident(process) / before - 1
-    for line in found.through:
+    through = [*first.through, *found.through]
+    for line in through:
         print(f"  {line}", flush=True)
     return {
-        "requests": found.sent, "got through (goal 0)": len(found.through), "the page answers afterwards": answers,
-        "memory": f"{grown:+.1%}",
+        "requests": first.sent + found.sent, "got through (goal 0)": len(through), "the page answers afterwards": answers,
+        "memory after the first fifth": f"{grown:+.1%}",
     }  # fmt: skip
 
 

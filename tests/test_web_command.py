@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -72,6 +75,25 @@ def test_the_password_comes_from_a_file_that_nobody_else_reads(tmp_path: Path, m
     assert password_of(None) == "bob:x"
     monkeypatch.delenv(PASSWORD)
     assert password_of(None) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.slow
+def test_a_page_that_is_ended_leaves_no_folder(tmp_path: Path) -> None:
+    given = os.environ | {"TMPDIR": str(tmp_path)}
+    given.pop("GRADIO_TEMP_DIR", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relprop.cli", "serve", "--port", "0", *SMALL],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=given,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("http://127.0.0.1:")
+    (folder,) = tmp_path.glob("relprop-web-*")
+    (folder / "a.png").write_bytes(b"a cat")
+    process.terminate()
+    assert process.wait(30) == -signal.SIGTERM
+    process.stdout.close()
+    assert not folder.exists()
 
 
 @pytest.mark.filterwarnings("ignore")  # of event loops that Gradio leaves

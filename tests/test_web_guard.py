@@ -291,6 +291,26 @@ def test_two_uploads_at_one_path_are_two_files(tmp_path: Path) -> None:
     assert kept == {first, second}
 
 
+def test_folders_that_were_emptied_are_deleted_after_a_while(tmp_path: Path) -> None:
+    """Gradio names them by the content of a file, which says something of it."""
+    now = [0.0]
+    moving = uploads.Uploads(tmp_path, set(), lambda: now[0])
+
+    def arrive(name: str) -> Path:
+        file = tmp_path / name / "a.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"a cat")
+        moving.moved(str(file))
+        return file.parent
+
+    first, again = arrive("first"), arrive("again")
+    (again / "b.png").write_bytes(b"another")  # it just arrived, and was not moved yet
+    assert first.exists()
+    now[0] = 61.0
+    third = arrive("third")
+    assert not first.exists() and again.exists() and third.exists()
+
+
 def test_uploads_end_where_they_become_too_large(tmp_path: Path) -> None:
     rules = Rules(Limits(file_bytes=1000), folder=tmp_path)
     path = "/gradio_api/upload"

@@ -166,6 +166,28 @@ def test_a_picture_is_dropped_pasted_or_taken(browser: Any, address: str, give: 
     page.close()
 
 
+@pytest.mark.parametrize("width", [1400, 420])
+def test_a_question_that_is_refused_can_be_asked_again(browser: Any, address: str, width: int) -> None:
+    """A page that is full answers so before a function of ours is called."""
+    seen = web_pages.Page(browser, address, width)
+    page = seen.page
+    page.click(".examples button >> nth=0")
+    page.wait_for_selector("#maps .stage svg")
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full."}))
+    page.click(".examples button >> nth=1")
+    page.wait_for_selector("text=currently busy")
+    said = page.locator("[data-testid=status-tracker] .error")
+    assert said.count() == 1  # and not on each field
+    assert "ask again" in said.evaluate("each => getComputedStyle(each, '::after').content")
+    assert said.evaluate("each => getComputedStyle(each).fontSize") == "0px"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.unroute("**/queue/join*")
+    page.click(".examples button >> nth=1")
+    page.wait_for_function("!document.querySelector('[data-testid=status-tracker] .error')")
+    page.wait_for_function("window.location.search.includes('example=1')")
+    page.close()
+
+
 def test_a_link_restores_what_was_asked(browser: Any, address: str) -> None:
     seen = web_pages.Page(browser, address, path="?example=0&target=1&against=5&composites=epsilon,zero&smooth=2")
     page = seen.page
@@ -275,9 +297,9 @@ def test_a_widget_shows_a_frame_of_a_page_that_is_served() -> None:
 def test_a_widget_that_is_closed_keeps_neither_its_network_nor_a_thread(tmp_path: Path) -> None:
     model, path = web_pages.small(), tmp_path / "a.png"
     web_pages.photograph().save(path)
-    before = threads()
+    before = explaining()
     frame = relprop.widget(model)
-    assert threads() == before + 1
+    (thread,) = explaining() - before
     assert web_pages.question(frame.src, path, target=2)["scores"]
     page = frame.src
     frame.server.close()
@@ -285,14 +307,14 @@ def test_a_widget_that_is_closed_keeps_neither_its_network_nor_a_thread(tmp_path
     del model
     for _ in range(50):  # the client and the thread of the explanations end in threads of their own
         gc.collect()
-        if alive() is None and threads() == before:
+        if alive() is None and not thread.is_alive():
             break
         time.sleep(0.1)
-    assert alive() is None and threads() == before
+    assert alive() is None and not thread.is_alive()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(page, timeout=5)
 
 
-def threads() -> int:
-    """How many threads explain."""
-    return sum(each.name == "relprop-explains" for each in threading.enumerate())
+def explaining() -> set[threading.Thread]:
+    """The threads that explain."""
+    return {each for each in threading.enumerate() if each.name == "relprop-explains"}

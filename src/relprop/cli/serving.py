@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +70,7 @@ def serve(
     waiting: Annotated[int, typer.Option(help="How many questions may wait; more are refused.", min=1)] = 40,
 ) -> None:
     """Serve a page on this machine where anyone can ask a network why, or browse a run. Ctrl-C ends it."""
-    with errors_in_one_line():
+    with errors_in_one_line(), _ended_in_order():
         from relprop.web import server
         from relprop.web.gradio_here import without_garbage
         from relprop.web.guard import Rules
@@ -101,6 +104,23 @@ def serve(
         if open_it:
             webbrowser.open(address)
         running.run(sockets=[place])
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Where SIGTERM ends the program, the folder of uploads is deleted before."""
+    from relprop.web.gradio_here import delete_uploads
+
+    def ended(*_: object) -> None:
+        delete_uploads()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)  # at once, whatever is explained just now
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def password_of(file: Path | None) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +31,9 @@ _QUIET = {
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000",
 }
+
+
+_FOLDER = "relprop-web-"
 
 
 @cache
@@ -110,7 +115,15 @@ def release(blocks: Any) -> None:
 
 
 def upload_folder() -> Path:
-    """The folder of what visitors upload, whose name cannot be guessed. Only this user may read it."""
+    """The folder of what visitors upload, whose name cannot be guessed. Only this user may read it, and it ends with us."""
     if "GRADIO_TEMP_DIR" not in os.environ:
-        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix=f"relprop-web-{secrets.token_hex(16)}-")
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix=f"{_FOLDER}{secrets.token_hex(16)}-")
+        atexit.register(delete_uploads)
     return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+def delete_uploads() -> None:
+    """Deletes the folder of uploads, if it is ours."""
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR", ""))
+    if folder.name.startswith(_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -141,8 +141,10 @@ def _part(
 _CONTRAST = """
 .min_value, .max_value, .or, input.subdued { color: var(--body-text-color-subdued) !important; }
 .icon-button[title="common.upload"] { display: none; }
+[data-testid="status-tracker"] .error { font-size: 0; }
+[data-testid="status-tracker"] .error::after { font-size: 1rem; content: "This question was not answered: ask again."; }
 """
-"""Texts of Gradio that are fainter than its theme says, and a button in a button."""
+"""Texts of Gradio that are fainter than its theme says, a button in a button, and what "Error" means: a full queue."""
 
 
 def _colours() -> dict[str, str]:

@@ -6,6 +6,9 @@ import json
 import os
 import secrets
 import shutil
+import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from relprop.web.bodies import Message, Send
 
 _OWN = "own-"
 _REMEMBERED = 64
+_EMPTY = 60.0
+"""After so many seconds a folder that a file was moved from is deleted."""
 
 
 class Uploads:
@@ -22,11 +27,13 @@ class Uploads:
     Args:
         folder: the folder of uploads.
         kept: the paths that the server deletes when they are old; new ones are added.
+        clock: the seconds of now.
     """
 
-    def __init__(self, folder: Path, kept: set[Any]) -> None:
-        self.folder, self.kept = folder, kept
+    def __init__(self, folder: Path, kept: set[Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder, self.kept, self._clock = folder, kept, clock
         self._last: dict[str, Path] = {}
+        self._emptied: deque[tuple[float, Path]] = deque()
 
     def moved(self, path: str) -> str:
         """Moves a file that came just now, and returns where it is.
@@ -52,7 +59,17 @@ class Uploads:
         while len(self._last) > _REMEMBERED:
             del self._last[next(iter(self._last))]
         self.kept.add(str(found))
+        self._tidy(Path(path).parent)
         return str(found)
+
+    def _tidy(self, emptied: Path) -> None:
+        """Deletes folders that were emptied a while ago; into a later one, Gradio may just now put the same file again."""
+        now = self._clock()
+        if emptied != self.folder:
+            self._emptied.append((now, emptied))
+        while self._emptied and now - self._emptied[0][0] > _EMPTY:
+            with suppress(OSError):  # it is not empty, or gone
+                self._emptied.popleft()[1].rmdir()
 
     def answered(self, send: Send) -> Send:
         """Sends the answer to an upload, a list of paths, with those to which they are moved."""
