@@ -80,7 +80,8 @@ def test_the_password_comes_from_a_file_that_nobody_else_reads(tmp_path: Path, m
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.slow
 def test_a_page_that_is_ended_leaves_no_folder(tmp_path: Path) -> None:
-    given = os.environ | {"TMPDIR": str(tmp_path)}
+    paths = filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))  # where `web_pages` is found
+    given = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(paths)}
     given.pop("GRADIO_TEMP_DIR", None)
     process = subprocess.Popen(
         [sys.executable, "-m", "relprop.cli", "serve", "--port", "0", *SMALL],
