@@ -27,6 +27,7 @@ _NUMBERS = frozenset({
     Tensor.__complex__, Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero,
 })  # fmt: skip
 """These hand numbers to Python, where nobody sees what becomes of them."""
+_BUFFERS, _ATTRIBUTES = "buffers", "attributes"
 NOWHERE: Standing = ((), "")
 """The place of a module that is not part of the model."""
 
@@ -52,7 +53,7 @@ class ModelView:
         self.any_signs = False
         self.returned = self.told = False
         self.chosen, self.made = WeakTensors(), WeakTensors()
-        self._held: tuple[set[int], dict[int, Tensor]] | None = None
+        self._held: dict[str, dict[int, Tensor]] = {}
         self.standing = (members(model) if found is None else found).standing
 
     def note_constant(self, constant: Tensor) -> None:
@@ -81,7 +82,9 @@ class ModelView:
 
     def owns(self, constant: Tensor) -> bool:
         """Whether a constant is a model constant: a parameter, a buffer, or made of these alone."""
-        return isinstance(constant, nn.Parameter) or constant in self.constants or id(constant) in self._tensors()[0]
+        return (
+            isinstance(constant, nn.Parameter) or constant in self.constants or id(constant) in self._tensors(_BUFFERS)
+        )
 
     def belongs(self, constant: Tensor) -> bool:
         """Whether a constant is the model's own: a model constant, or a tensor that was there before and is no argument.
@@ -92,15 +95,18 @@ class ModelView:
             return True
         if constant in self.of_data or constant in self.made:
             return False
-        return not self.told or self._tensors()[1].get(id(constant)) is constant
+        return not self.told or self._tensors(_ATTRIBUTES).get(id(constant)) is constant
 
-    def _tensors(self) -> tuple[set[int], dict[int, Tensor]]:
-        """The buffers by identity, and the tensors that modules hold as plain attributes."""
-        if self._held is None:
+    def _tensors(self, kind: str) -> dict[int, Tensor]:
+        """The buffers of the model, or the tensors that modules hold as plain attributes, by identity. Looked for once."""
+        if kind not in self._held:
             model = self._model if isinstance(self._model, nn.Module) else nn.Module()
-            plain = [value for module in model.modules() for name, value in vars(module).items() if name[:1] != "_"]
-            self._held = {id(t) for t in model.buffers()}, {id(t): t for t in tensors_in(plain)}
-        return self._held
+            if kind == _BUFFERS:
+                self._held[kind] = {id(t): t for t in model.buffers()}
+            else:
+                plain = [value for module in model.modules() for name, value in vars(module).items() if name[:1] != "_"]
+                self._held[kind] = {id(t): t for t in tensors_in(plain)}
+        return self._held[kind]
 
     def depends(self, constant: Tensor) -> bool:
         """Whether a constant is known to depend on the inputs."""
