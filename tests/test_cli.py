@@ -311,6 +311,7 @@ def test_rules_and_composites_are_listed() -> None:
         ),
         (["explain", "one.png", "-m", "mine:small", "--std", "1,0,1"], "divided by 0"),
         (["composites", "nothing"], "there is no composite named 'nothing'"),
+        (["composites", "gamma_box(0.25)"], "In Python, composite=relprop.composites.gamma_box(0.25) does."),
         (["show", "empty"], "not a saved result"),
         (["report", "empty"], "not a saved result"),
     ],

@@ -264,8 +264,10 @@ NAMES: dict[str, Callable[..., Composite]] = {
 
 def unknown(name: str) -> CompositeError:
     """The error for a name that no composite has."""
-    near = get_close_matches(name, NAMES, 1)
+    called, bracket, given = name.partition("(")
+    near = [called] if bracket and called in NAMES else get_close_matches(name, NAMES, 1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
+    meant += f" In Python, composite=relprop.composites.{near[0]}({given} does." if bracket and near else ""
     return CompositeError(f"there is no composite named {name!r}.{meant} Named composites: auto, {', '.join(NAMES)}.")
 
 
@@ -308,19 +310,17 @@ def automatic(traits: set[str]) -> Composite:
     BatchNorm, +0.182 ± 0.030 and +0.195 ± 0.016 on ResNets, +0.104 ± 0.008 and +0.032 ± 0.007 on LeNets (6 networks, 100
     digits each, neither of them used to choose it). On EfficientNet-Lite0 (33 photographs) it gained +0.127 ± 0.051 and
     +0.157 ± 0.053 with patches of 16 pixels, and was even with 8 (-0.005 ± 0.057 and +0.115 ± 0.063) and 4 (-0.069 ± 0.11
-    and -0.122 ± 0.11). There gamma 0.1 lost to 0.25 with patches of 4 (-0.273 ± 0.14 and -0.31 ± 0.15): a small gamma is
-    right about regions and wrong about pixels of a deep network. A flat first layer in place of the box lost (60 digits
-    each: -0.644 ± 0.061 and -0.201 ± 0.025 on a VGG, -0.412 ± 0.070 and -0.204 ± 0.021 on a ResNet, -0.857 ± 0.074 and
-    -0.587 ± 0.053 on a LeNet). On series a first layer with a rule of its own was less faithful than none: it blurs
-    by the width of its kernel, and a flat one cannot tell which channel it was that mattered (60 sequences with planted
-    motifs, ABPC +1.36 ± 0.09 and +1.44 ± 0.10 without it; on GunPoint, gamma 0.5 was better than 0.25 as well,
-    docs/tutorials/series.md). A first layer on patches stays flat: written as a linear layer, it has no channels to take
-    bounds of, and the map must not depend on how it is written.
-    Attention takes AttnLRP, with gamma where pictures or sounds enter through convolutions or patches; token ids have
-    no noise to filter. On small vision transformers it was more faithful without gamma with both replacements on one kind
-    of three (+0.741 ± 0.1 and +0.234 ± 0.035, 6 networks, 100 digits each; even with 10 layers); large ones were not measured.
-    Recurrent layers have gates. Other networks take a stabiliser of a hundredth of each layer's scale, because LRP-0
-    is too noisy for most.
+    and -0.122 ± 0.11), where 0.1 lost to it (-0.204 ± 0.10 and -0.188 ± 0.09): a small gamma is right about regions alone.
+    A flat first layer lost (60 digits each: -0.644 ± 0.061 and -0.201 ± 0.025 on a VGG, -0.412 ± 0.070 and -0.204 ± 0.021
+    on a ResNet, -0.857 ± 0.074 and -0.587 ± 0.053 on a LeNet). On series a first layer with a rule of its own was less
+    faithful than none: it blurs by the width of its kernel, and a flat one cannot tell which channel it was that mattered
+    (60 sequences with planted motifs, ABPC +1.36 ± 0.09 and +1.44 ± 0.10 without it; on GunPoint, gamma 0.5 was better than
+    0.25 as well, docs/tutorials/series.md). A first layer on patches stays flat: written as a linear layer, it has no
+    channels to take bounds of, and the map must not depend on how it is written. Attention takes AttnLRP, with gamma where
+    pictures or sounds enter through convolutions or patches; token ids have no noise to filter. On small vision
+    transformers it was more faithful without gamma with both replacements on one kind of three (+0.741 ± 0.1 and +0.234 ±
+    0.035, 6 networks, 100 digits each; even with 10 layers); large ones were not measured. Recurrent layers have gates.
+    Other networks take a stabiliser of a hundredth of each layer's scale, because LRP-0 is too noisy for most.
     """
     return _automatic(frozenset(traits))
 

@@ -24,7 +24,8 @@ _FILLED = frozenset({
 """These make constants of numbers that Python gives."""
 _NUMBERS = frozenset({
     Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__float__, Tensor.__int__, Tensor.__index__,
-    Tensor.__complex__, Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero,
+    Tensor.__complex__, Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero, Tensor.equal, torch.equal, Tensor.allclose,
+    torch.allclose, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage,
 })  # fmt: skip
 """These hand numbers to Python, where nobody sees what becomes of them."""
 _BUFFERS, _ATTRIBUTES = "buffers", "attributes"
@@ -93,7 +94,7 @@ class ModelView:
         """
         if self.owns(constant):
             return True
-        if constant in self.of_data or constant in self.made:
+        if constant.requires_grad or constant in self.of_data or constant in self.made:
             return False
         return not self.told or self._tensors(_ATTRIBUTES).get(id(constant)) is constant
 
@@ -138,7 +139,7 @@ class ModelView:
         if self.note_fixed(function, args, kwargs, result):
             return
         if function in _NUMBERS and args:
-            self.told = self.told or not isinstance(args[0], Tensor) or not self.belongs(args[0])
+            self.told = self.told or any(not self.belongs(a) for a in args if isinstance(a, Tensor))
         given = [a for a in args if isinstance(a, Tensor)]
         for a in given:
             live = a.requires_grad and result is not a and (id(a) in inputs or not isinstance(a, nn.Parameter))

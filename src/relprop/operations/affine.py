@@ -19,7 +19,7 @@ from relprop.numerics import aside
 from relprop.operations.activations import detached
 from relprop.operations.biases import are_scores, positioned
 from relprop.operations.exponentials import difference
-from relprop.operations.folding import layer_before
+from relprop.operations.folding import layer_before, note_scaled
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.lengths import SQUARES
 from relprop.operations.maps import Contraction
@@ -98,9 +98,7 @@ def _folded(call: Call, layer: LayerCall, scale: Tensor | None, v: Tensor, first
 
     if call.entry.family != "sum":
         result = call()
-        note = call.renew(result)
-        factor = apply(torch.ones_like(v), v)
-        note.scaled = layer, factor if scale is None else scale * factor
+        note_scaled(call.renew(result), layer, scale, apply(torch.ones_like(v), v))
         return result
     with aside():
         sign = apply(torch.ones_like(v), torch.zeros_like(v))

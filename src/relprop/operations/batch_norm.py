@@ -10,13 +10,12 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import mapped
-from relprop.engine.notes import note_of
 from relprop.engine.registry import register
 from relprop.engine.traits import AFFINE
 from relprop.errors import ModelStateError
 from relprop.numerics import own
 from relprop.operations.activations import detached
-from relprop.operations.folding import behind_views
+from relprop.operations.folding import layer_before
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.linear import weighted
 from relprop.operations.maps import Diagonal
@@ -37,10 +36,7 @@ def batch_norm(
         )
     if training:
         raise call.training("batch_norm")
-    note = note_of(input) if call.live else None
-    layer, factor = (None, None) if note is None or call.rule is not None else (note.scaled or (note.layer, None))
-    if layer is None and note is not None and note.move is not None and call.rule is None:
-        layer, factor = behind_views(note, input) or (None, None)
+    layer, factor = layer_before(input) if call.live and call.rule is None else (None, None)
     layer = layer if layer is not None and _follows(layer, input) else None
     if not call.live:
         return call()

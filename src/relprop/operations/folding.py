@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.moves import stay
-from relprop.engine.notes import Move, Note, note_of
+from relprop.engine.notes import NOTE_NAME, Move, Note
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.maps import Contraction, Convolution, Dense, Map
 from relprop.operations.weighted import Weighted
@@ -80,11 +80,16 @@ def _turned(t: Tensor, ndim: int, axes: dict[int, int], wide: int) -> Tensor:
 
 def layer_before(live: Tensor) -> tuple[LayerCall | None, Tensor | None]:
     """The layer that made a tensor, also behind views; and a factor, as in `Note.scaled`. None where there is none."""
-    note = note_of(live)
+    note: Note | None = getattr(live, NOTE_NAME, None)
     layer, scale = (None, None) if note is None else (note.scaled or (note.layer, None))
     if layer is None and note is not None and note.move is not None:
         return behind_views(note, live) or (None, None)
     return layer, scale
+
+
+def note_scaled(note: Note, layer: LayerCall, scale: Tensor | None, factor: Tensor) -> None:
+    """Notes that a tensor is the layer's output times these factors, the earlier ones among them."""
+    note.scaled = layer, factor if scale is None else scale * factor
 
 
 def behind_views(note: Note, tensor: Tensor) -> tuple[LayerCall, Tensor | None] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.moves import joined, picked
-from relprop.engine.notes import Note, note_of
+from relprop.engine.notes import note_of
 from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import native, register
 from relprop.engine.roles import moves, selects
@@ -19,7 +19,7 @@ from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
 from relprop.operations.exponentials import rejoined
-from relprop.operations.folding import layer_before
+from relprop.operations.folding import layer_before, note_scaled
 from relprop.operations.sample_axes import (
     along_axis,
     in_order,
@@ -56,8 +56,7 @@ def scaling(call: Call, *args: Any, **kwargs: Any) -> Any:
     layer, scale = layer_before(call.live[0]) if result.is_floating_point() else (None, None)
     if layer is not None and result is not call.live[0]:
         factor = call.function(torch.ones((), dtype=result.dtype, device=result.device))
-        note: Note = call.note(result)
-        note.scaled = layer, factor if scale is None else scale * factor
+        note_scaled(call.note(result), layer, scale, factor)
     return result
 
 
