@@ -59,16 +59,29 @@ def joined(call: Call, parts: Any, result: Tensor, join: Callable[[Any], Tensor]
         join: the operation as a function of other operands.
     """
     live = [t for t in parts if isinstance(t, Tensor) and t.requires_grad]
-    known = [chained(note_of(t)) for t in live]
-    first = known[0][0] if known else None
-    if first is None or any(note is not first for note, _ in known):
+    notes = [note_of(t) for t in live]
+    known = _of_one([chained(note) for note in notes]) or _of_one([_held(note) for note in notes])
+    if known is None:
         return result
-    ways = iter([moves for _, moves in known])
-    pieces = [next(ways) if isinstance(t, Tensor) and t.requires_grad else torch.zeros_like(t) for t in parts]
-    moves = known[0][1]
-    shape = moves[0].shape if moves else live[0].shape
+    first, ways = known
+    way = iter(ways)
+    pieces = [next(way) if isinstance(t, Tensor) and t.requires_grad else torch.zeros_like(t) for t in parts]
+    shape = next((moves[0].shape for moves in ways if moves), live[0].shape)
     noted(call.run, result).move = Move(first, shape, Joined(pieces, join), (), {}, None)
     return result
+
+
+def _of_one(known: list[tuple[Note | None, tuple[Move, ...]]]) -> tuple[Note, list[tuple[Move, ...]]] | None:
+    """The note from which all ways lead, and the ways; None if they lead from several, or from none."""
+    first = known[0][0] if known else None
+    if first is None or any(note is not first for note, _ in known):
+        return None
+    return first, [moves for _, moves in known]
+
+
+def _held(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
+    first, _, moves = first_held(note)
+    return first, tuple(moves)
 
 
 class Joined:

@@ -160,7 +160,8 @@ def renew(run: Run, tensor: Tensor) -> Note:
     if old is not None and old.run is run:
         run.writes.rewritten.append(weakref.ref(tensor))
         old.later = note
-        if old.move is not None and (base := old.move.note.later) is not None:
+        # a copy has numbers of its own, however often both were overwritten
+        if old.move is not None and tensor._is_view() and (base := old.move.note.later) is not None:
             while base.later is not None:
                 base = base.later
             if base.version == note.version:

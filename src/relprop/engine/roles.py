@@ -112,22 +112,30 @@ def carry(
         else:
             return
     found = _found(run, traits, notes[:1] if lone else notes, args)
-    for name in [name for name in found if ROLES[name].then is not None] if found else ():
-        value = found.pop(name)
-        written = bool(args) and result is args[0] and result is not operands[0]  # into another operand
-        if lone and isinstance(result, Tensor) and not written:
-            found[name] = ROLES[name].then(value, as_function_of(function, operands[0], args, kwargs), traits)  # type: ignore[misc]
-    for t in result if isinstance(result, (tuple, list)) else (result,):
+    several = isinstance(result, (tuple, list))
+    going_on = {name: found.pop(name) for name in list(found) if ROLES[name].then is not None} if found else {}
+    if going_on and (not lone or (args and result is args[0] and result is not operands[0])):
+        going_on = {}  # they end where tensors meet, or are written into another one
+    for n, t in enumerate(result if several else (result,)):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
         if note is None:
             continue
-        if found:
-            note.roles = dict(found) if note.roles is None else {**found, **note.roles}
+        new = found
+        if going_on:
+            step = as_function_of(function, operands[0], args, kwargs)
+            step = _part_of(step, n) if several else step
+            new = found | {name: ROLES[name].then(value, step, traits) for name, value in going_on.items()}  # type: ignore[misc]
+        if new:
+            note.roles = dict(new) if note.roles is None else {**new, **note.roles}
         if note.chain is None and note.move is None:  # else it is read off the step or the move
             for known in _READ:
                 value = _read(known, traits, notes[:1] if lone else notes)
                 if value is not None and note.role(known.name) is None:
                     note.give(known.name, value)
+
+
+def _part_of(step: Callable[[Tensor], Any], n: int) -> Callable[[Tensor], Any]:
+    return lambda t: step(t)[n]
 
 
 def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result: Any) -> None:

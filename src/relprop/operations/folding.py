@@ -7,13 +7,14 @@ channels on an axis of their own, makes another linear map of the same weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from relprop.engine.moves import stay
+from relprop.engine.moves import fixed, moved, stay
 from relprop.engine.notes import NOTE_NAME, Move, Note
+from relprop.numerics import aside
 from relprop.operations.layer_call import LayerCall
 from relprop.operations.maps import Contraction, Convolution, Dense, Map
 from relprop.operations.weighted import Weighted
@@ -21,34 +22,47 @@ from relprop.torch_private.recorded import recording
 
 
 class Moved(Map):
-    """A linear map whose output is seen in another layout: its axes cut or joined (`sizes`), then put in this `order`.
+    """A linear map whose output is seen in another layout, of this shape.
 
-    `axes` tells which axes of the output are still axes of their own: theirs as they are seen, and as they were.
+    Args:
+        inner: the map.
+        before: the shape of its output.
+        shape: the shape as it is seen.
+        axes: which axes of the output are still axes of their own: theirs as they are seen, and as they were.
+        there: moves the entries.
+        back: moves them back.
     """
 
     def __init__(
-        self, inner: Map, before: torch.Size, sizes: list[int], order: list[int], axes: dict[int, int]
+        self,
+        inner: Map,
+        before: torch.Size,
+        shape: torch.Size,
+        axes: dict[int, int],
+        there: Callable[[Tensor], Tensor],
+        back: Callable[[Tensor], Tensor],
     ) -> None:
-        self.inner, self.before, self.sizes, self.order, self.axes = inner, before, sizes, order, axes
-        self.back = [order.index(axis) for axis in range(len(order))]
+        self.inner, self.before, self.shape, self.axes = inner, before, shape, axes
+        self.there, self.back = there, back
         if (extent := getattr(inner, "extent", None)) is not None:
             self.extent = extent
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = self.inner.forward(x, w)
-        y = y if y.shape == self.before else y.expand(self.before)  # one sample, for what is the same for all
-        y = y.reshape(self.sizes).permute(self.order)
+        y = self.there(
+            y if y.shape == self.before else y.expand(self.before)
+        )  # one sample, for what is the same for all
         return y if b is None else y + b
 
     def transpose(self, s: Tensor, w: Tensor, x: Tensor) -> Tensor:
-        return self.inner.transpose(s.permute(self.back).reshape(self.before), w, x)
+        return self.inner.transpose(self.back(s), w, x)
 
     def along_output(self, v: Tensor, w: Tensor) -> Tensor:
         return self.inner.along_output(v, w)
 
     def along_result(self, v: Tensor) -> Tensor:
         v = self.inner.along_result(v)
-        return _turned(v, len(self.order), {was: now for now, was in self.axes.items()}, len(self.before))
+        return _turned(v, len(self.shape), {was: now for now, was in self.axes.items()}, len(self.before))
 
     def vector(self, constant: Tensor, shape: torch.Size) -> Tensor | None:
         first = len(shape) - constant.ndim
@@ -64,7 +78,7 @@ class Moved(Map):
         if was is not None:
             return self.inner.over(was) or was - len(self.before) == channels
         # an axis of one entry has no place of its own: it may be that of a lone channel
-        alone = self.sizes[self.order[axis]] == 1 if axis < len(self.order) else False
+        alone = self.shape[axis] == 1 if axis < len(self.shape) else False
         return alone and channels is not None and self.before[channels] == 1
 
 
@@ -112,12 +126,18 @@ def behind_views(note: Note, tensor: Tensor) -> tuple[LayerCall, Tensor | None] 
 
 
 def _seen(layer: LayerCall, moves: Sequence[Move]) -> LayerCall | None:
-    """A layer whose output is moved by these views; None if one of them is another view."""
+    """A layer whose output is moved like this; None if entries were left out, or an input decides where they go."""
     if not moves:
         return layer
-    inner, before = layer.weighted.linear, layer.shape
-    if not isinstance(inner, (Dense, Convolution, Contraction, Moved)):
+    if not isinstance(layer.weighted.linear, (Dense, Convolution, Contraction, Moved)):
         return None
+    linear = _viewed(layer, moves) or _reordered(layer, moves)
+    return None if linear is None else layer.seen_as(linear, linear.shape)
+
+
+def _viewed(layer: LayerCall, moves: Sequence[Move]) -> Moved | None:
+    """The layer's map seen by views: its axes cut or joined, then put in another order. None if a move is something else."""
+    before = layer.shape
     start = torch.empty(before, device="meta")  # whose strides tell where an axis comes from
     seen = start
     try:
@@ -127,21 +147,57 @@ def _seen(layer: LayerCall, moves: Sequence[Move]) -> LayerCall | None:
                 return None  # it copied
     except (RuntimeError, TypeError, IndexError, NotImplementedError):
         return None
-    strides = seen.stride()
+    shape, strides = seen.shape, seen.stride()
     outer_first = sorted(range(seen.ndim), key=lambda d: -strides[d])
     rest = start.numel()
     if seen.numel() != rest or rest == 0:
         return None
     for d in outer_first:
-        if seen.shape[d] > 1:
-            rest //= seen.shape[d]
+        if shape[d] > 1:
+            rest //= shape[d]
             if strides[d] != rest:
                 return None
     axes: dict[int, int] = {}
-    for d, n in enumerate(seen.shape):
+    for d, n in enumerate(shape):
         for axis, m in enumerate(before):
             if m == n > 1 and start.stride(axis) == strides[d]:
                 axes[d] = axis
-    sizes = [seen.shape[d] for d in outer_first]
+    sizes = [shape[d] for d in outer_first]
     order = [outer_first.index(d) for d in range(seen.ndim)]
-    return layer.seen_as(Moved(inner, before, sizes, order, axes), seen.shape)
+    return Moved(
+        layer.weighted.linear, before, shape, axes,
+        lambda y: y.reshape(sizes).permute(order), lambda s: s.permute(outer_first).reshape(before),
+    )  # fmt: skip
+
+
+def _reordered(layer: LayerCall, moves: Sequence[Move]) -> Moved | None:
+    """The layer's map with its entries in another order, each once, as behind a flip or where parts are joined again."""
+    before, count = layer.shape, layer.shape.numel()
+    if count == 0 or not all(map(fixed, moves)):
+        return None
+    with aside(), torch.no_grad():
+        try:
+            seen = moved(torch.arange(count).reshape(before), tuple(moves))
+            order = seen.reshape(-1)
+            inverse = torch.empty_like(order).scatter_(0, order, torch.arange(count))
+        except (RuntimeError, TypeError, IndexError):
+            return None
+        if order.numel() != count or not torch.equal(order[inverse], torch.arange(count)):
+            return None
+        axes, outer = {}, count
+        for axis, n in enumerate(before):
+            outer //= n
+            at = seen // outer % n  # where the entries were along this axis
+            for d, m in enumerate(seen.shape):
+                if m == n > 1 and torch.equal(
+                    at, torch.arange(n).reshape([-1] + [1] * (seen.ndim - 1 - d)).expand_as(at)
+                ):
+                    axes[d] = axis
+
+    def taken(t: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+        return t.reshape(-1)[places.to(t.device)].reshape(shape)
+
+    return Moved(
+        layer.weighted.linear, before, seen.shape, axes,
+        lambda y: taken(y, order, seen.shape), lambda s: taken(s, inverse, before),
+    )  # fmt: skip
