@@ -178,12 +178,12 @@ def _reordered(layer: LayerCall, moves: Sequence[Move]) -> Moved | None:
     with aside(), torch.no_grad():
         try:
             seen = moved(torch.arange(count).reshape(before), tuple(moves))
-            order = seen.reshape(-1)
-            inverse = torch.empty_like(order).scatter_(0, order, torch.arange(count))
         except (RuntimeError, TypeError, IndexError):
             return None
-        if order.numel() != count or not torch.equal(order[inverse], torch.arange(count)):
-            return None
+        order = seen.reshape(-1)
+        ordered, inverse = order.sort()
+        if order.numel() != count or not torch.equal(ordered, torch.arange(count)):
+            return None  # an entry was left out, or is there twice
         axes, outer = {}, count
         for axis, n in enumerate(before):
             outer //= n
