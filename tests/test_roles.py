@@ -199,6 +199,36 @@ def test_a_copy_that_is_changed_in_place_meets_its_origin(copy: Way, change: Way
         close(other, one)
 
 
+CHANGES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "add": (torch.Tensor.add_, torch.add),
+    "multiply": (torch.Tensor.mul_, torch.mul),
+    "subtract": (torch.Tensor.sub_, torch.sub),
+    "divide": (torch.Tensor.div_, torch.div),
+}
+
+
+@pytest.mark.parametrize("second", CHANGES)
+@pytest.mark.parametrize("first", CHANGES)
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
+def test_two_copies_that_are_both_changed_in_place_are_two_tensors(copy: Way, first: str, second: str) -> None:
+    """Overwritten equally often, but with other numbers: `g * sigmoid(h)` is no SiLU."""
+
+    def model(x: Tensor, ways: tuple[Any, Any]) -> Tensor:
+        h = torch.relu(x @ TABLE_OF_POSITIONS.t() @ TABLE_OF_POSITIONS)
+        g = copy(h)
+        h, g = ways[0](h, torch.cos(x) + 2), ways[1](g, torch.sin(x) + 3)
+        return (g * torch.sigmoid(h) + (g - h) ** 2).sum(1)
+
+    for composite in ("zero", "cp_lrp"):
+        one, other = (
+            relprop.attribute(
+                lambda x, n=n: model(x, (CHANGES[first][n], CHANGES[second][n])), X, composite=composite
+            ).values
+            for n in (0, 1)
+        )
+        close(one, other)
+
+
 @pytest.mark.parametrize("plain, written", GATES.values(), ids=GATES)
 def test_an_origin_that_is_written_into(plain: Way, written: Way) -> None:
     if plain is GATES["plus a tensor"][0] or plain is GATES["times a tensor"][0] or plain is GATES["by an index"][0]:
