@@ -256,8 +256,11 @@ def books_balance(program: Program) -> None:
 
 def linear_in_the_seed(program: Program) -> None:
     composite = one_of(program)
-    if bool((explained(program, composite).score.abs() < 1e-12).any()):
-        return  # what is handed to a score of 1 - 1 is divided by 0, which is said
+    score = explained(program, composite).score.abs()
+    if bool((score < 1e-12).any()) or (
+        program.digits < 15 and bool((score < 10**-program.digits * size_of(program)).any())
+    ):
+        return  # what is handed to a score of 1 - 1 is divided by 0, or by what a cast rounded off
     if composite in GIVE_TO_ZEROS and of_rounding(program):
         return
     made = torch.Generator().manual_seed(program.seed)

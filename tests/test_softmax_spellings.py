@@ -79,6 +79,16 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "F.log_softmax": lambda s: F.log_softmax(s, -1).exp(),
     "the logarithm of a sum": lambda s: (s - s.exp().sum(-1, keepdim=True).log()).exp(),
     "its shift added back": by_sum_of_logs,
+    "logarithms, cut and stacked": lambda s: torch.stack(s.log_softmax(-1).unbind(1), 1).exp(),
+    "logarithms, cut and joined": lambda s: torch.cat(s.log_softmax(-1).chunk(2, 2), 2).exp(),
+    "logarithms, split one by one": lambda s: torch.cat([t.exp() for t in s.log_softmax(-1).split(1, 2)], 2),
+    "exponentials, cut and stacked": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(
+        torch.stack(s.exp().unbind(2), 2)
+    ),
+    "exponentials, cut": lambda s: (lambda e, below: torch.cat([t / below for t in e.split(1, 2)], 2))(
+        *(lambda e: (e, e.sum(-1, keepdim=True)))(s.exp())
+    ),
+    "a sum of parts": lambda s: (lambda e: e / sum(e.split(1, 2)))(s.exp()),
     "a small constant below": lambda s: (lambda e: e / (e.sum(-1, keepdim=True) + 1e-16))(s.exp()),
     "bounded below": lambda s: (lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-12))(s.exp()),
 }
@@ -294,6 +304,22 @@ def test_scores_less_the_sum_of_others_are_no_softmax(composite: str, name: str)
     want = relprop.attribute(apart, x, composite=composite).values
     for g in (halves, turned):
         close(relprop.attribute(g, x, composite=composite).values, want)
+
+
+def test_a_quotient_by_a_difference_of_exponentials_is_no_softmax() -> None:
+    x = torch.randn(2, 3, dtype=D)
+    for minus in (lambda a, b: a - b, lambda a, b: torch.add(a, b, alpha=-1), lambda a, b: a + -1 * b):
+
+        def parts(x: Tensor, minus: Callable[[Tensor, Tensor], Tensor] = minus) -> Tensor:
+            e = (x * 2).exp()
+            return e / minus(e[:, :1], e[:, 1:2])
+
+        def apart(x: Tensor) -> Tensor:
+            a, b, c = ((x[:, n : n + 1] * 2).exp() for n in range(3))
+            return torch.cat([a, b, c], 1) / (a - b)
+
+        found, want = (relprop.attribute(f, x, 2, composite="zero").values for f in (parts, apart))
+        close(found, want)
 
 
 def test_an_exponential_that_ends_in_no_softmax_keeps_its_secant() -> None:

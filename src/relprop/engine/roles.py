@@ -17,7 +17,7 @@ from torch import Tensor
 from relprop.engine.notes import NOTE_NAME, Move, Note, continues, note_of, noted, renew
 from relprop.engine.registry import Entry
 from relprop.engine.tensors import exchanged
-from relprop.engine.traits import ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
+from relprop.engine.traits import ADDS, ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Role:
         scaled: what scaling makes of it, from the run, what is known, and the operation's arguments.
         read: how to read it off a note, if the note does not hold it by its name.
         then: what an operation makes of it, from what is known, the operation as a function, and its traits.
+        added: what a sum of live operands makes of it, from what is known of each, and the sum as a function of a list.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Role:
     read: Callable[[Note | None], Any] | None = None
     then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None
     joined_by: frozenset[str] = frozenset({MOVES})
+    added: Callable[[list[Any], Callable[[list[Tensor]], Any]], Any] | None = None
 
 
 ROLES: dict[str, Role] = {}
@@ -66,12 +68,15 @@ def role(
     read: Callable[[Note | None], Any] | None = None,
     then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
     joined_by: Iterable[str] = (MOVES,),
+    added: Callable[[list[Any], Callable[[list[Tensor]], Any]], Any] | None = None,
 ) -> str:
     """Declares a role and returns its name; see `Role` for the arguments.
 
     Most roles need the traits that they survive, and no function: `role("scores", MOVES, SAME, given_by=..., asked_by=...)`.
     """
-    ROLES[name] = Role(name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by))
+    ROLES[name] = Role(
+        name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by), added
+    )
     ROLE_NAMES.add(name)
     if read is not None:
         _READ.append(ROLES[name])
@@ -116,6 +121,8 @@ def carry(
     going_on = {name: found.pop(name) for name in list(found) if ROLES[name].then is not None} if found else {}
     if going_on and (not lone or (args and result is args[0] and result is not operands[0])):
         going_on = {}  # they end where tensors meet, or are written into another one
+    if not lone and ADDS in traits and isinstance(result, Tensor):
+        found |= _added(function, operands, notes, args, kwargs)
     for n, t in enumerate(result if several else (result,)):
         note = note_of(t) if isinstance(t, Tensor) and t.requires_grad else None
         if note is None:
@@ -134,6 +141,30 @@ def carry(
                     note.give(known.name, value)
 
 
+def _added(
+    function: Callable[..., Any], operands: list[Tensor], notes: list[Note | None], args: tuple, kwargs: dict
+) -> dict[str, Any]:
+    """The roles of a sum of live operands that all have them."""
+    found: dict[str, Any] = {}
+    for name in (notes[0] and notes[0].roles) or ():
+        if (make := ROLES[name].added) is None:
+            continue
+        known = [None if note is None else note.role(name) for note in notes]
+        if None not in known:
+            places = [object() for _ in operands]
+            given: Any = (args, kwargs)
+            for operand, place in zip(operands, places, strict=True):
+                given = exchanged(given, operand, place)
+
+            def again(tensors: list[Tensor], given: Any = given, places: list[Any] = places) -> Any:
+                for place, t in zip(places, tensors, strict=True):
+                    given = exchanged(given, place, t)
+                return function(*given[0], **given[1])
+
+            found[name] = make(known, again)
+    return found
+
+
 def _part_of(step: Callable[[Tensor], Any], n: int) -> Callable[[Tensor], Any]:
     return lambda t: step(t)[n]
 
@@ -145,6 +176,18 @@ def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result:
 
 
 COPY = frozenset({SAME})
+
+
+def _itself(t: Tensor) -> Tensor:
+    return t
+
+
+def same(call: Any, operand: Tensor, result: Tensor) -> Tensor:
+    """Notes that a result has the numbers of a live operand, each in its place, and therefore its roles."""
+    if result.requires_grad and result is not operand:
+        call.note(result)
+        carry(call.run, COPY, _itself, [operand], [note_of(operand)], (operand,), {}, result)
+    return result
 
 
 def copies(entry: Entry, args: tuple, live: list[Tensor], made: Any) -> bool:

@@ -12,6 +12,7 @@ from relprop.engine.notes import note_of
 from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.replay import replaying
+from relprop.engine.roles import same
 from relprop.engine.tensors import is_live
 from relprop.engine.traits import ADDS, AFFINE
 from relprop.engine.zeros import sum_of_two, through_chain
@@ -33,6 +34,8 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     A number that is added to all entries belongs to the activation behind it, as the 3 in `relu6(h + 3) / 6`.
     """
     live, constant = (input, other) if is_live(input) else (other, input)
+    if type(constant) in (int, float) and constant == 0 and call.entry.family == "sum":
+        return _with_zero(call, live, input, other)
     if not is_scalar(constant) or (isinstance(constant, Tensor) and _of_one_output(live)):
         return _per_channel(call, live, constant, input is live)
     note = note_of(live)
@@ -42,6 +45,27 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
     return result if found is None or result.shape != live.shape else _continued(call, result, live, found)
+
+
+def _with_zero(call: Call, live: Tensor, input: Any, other: Any) -> Tensor:
+    """A sum with the number 0 is the tensor itself, or a number times it, as `0 - h` is."""
+    options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
+
+    def of(t: Tensor) -> Tensor:
+        made: Tensor = call.function(*(t if a is live else a for a in (input, other)), **options)
+        return made
+
+    result = call()
+    reversed_, plain = call.entry.function is torch.rsub, call.entry.function is torch.add and not options
+    if plain or (input is live and not reversed_):
+        return same(call, live, result)
+    layer, scale = layer_before(live)
+    if layer is not None:
+        with aside():
+            factor = of(torch.ones((), dtype=live.dtype, device=live.device))
+        note_scaled(call.note(result), layer, scale, factor)
+    found = chain(call.function, (input, other), options, affine=True)
+    return result if found is None else _continued(call, result, live, found)
 
 
 def _continued(call: Call, result: Tensor, live: Tensor, found: Origin) -> Tensor:

@@ -25,6 +25,7 @@ from relprop.engine.registry import register
 from relprop.engine.roles import role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
+from relprop.numerics import aside
 from relprop.operations.activations import elementwise
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
@@ -52,6 +53,20 @@ def _then(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozense
     return Exponential(known.scores, (*known.steps, step), known.summed or REDUCES in traits)
 
 
+def _added(known: list[Exponential], total: Callable[[list[Tensor]], Tensor]) -> Exponential | None:
+    """A sum of parts of one exponential. A difference of them is below no softmax."""
+    if any(each.scores is not known[0].scores for each in known):
+        return None
+    with aside(), torch.no_grad():
+        ones = torch.ones_like(known[0].scores)
+        parts = [each.again(ones) for each in known]
+        for n in range(len(parts)):
+            alone = total([part if m == n else torch.zeros_like(part) for m, part in enumerate(parts)])
+            if bool((alone < 0).any()):
+                return None
+    return Exponential(known[0].scores, (lambda e: total([each.again(e) for each in known]),), True)
+
+
 def _one(known: list[Any]) -> Any:
     return next((value for value in known if value is not None), None)
 
@@ -60,7 +75,7 @@ EXPONENTIAL = role(
     "exponential", MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS,
     given_by="exp",
     asked_by="quotients and logarithms, which may make a softmax of it",
-    then=_then,
+    then=_then, added=_added,
 )  # fmt: skip
 SHIFTED = role(
     "shifted", MOVES, SAME,
