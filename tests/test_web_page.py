@@ -195,7 +195,25 @@ def test_a_link_restores_what_was_asked(browser: Any, address: str) -> None:
     assert page.locator("#maps h3").count() == 3  # the class, the other, one against the other
     assert page.locator(".stage").count() == 6
     assert page.input_value("#against input") == "cup (5)"
+    link = page.input_value("#link-picture textarea, #link-picture input")
+    assert link.startswith(f"{address}?") and "example=0" in link and "composites=epsilon" in link
+    assert page.evaluate("window.location.href").startswith(f"{address}?example=0&target=1&against=5")
     page.close()
+
+
+def test_nothing_follows_the_opening_of_a_page() -> None:
+    """What came after it could undo what a visitor asked meanwhile."""
+    import test_web_rows
+
+    loads = [
+        ("small", web_pages.subject), ("people", lambda: test_web_rows.subject("tabular")),
+        ("writer", lambda: subject_of("test_web_text:writer")),
+    ]  # fmt: skip
+    events = server.made(loads).config["dependencies"]
+    opening = {event["id"] for event in events if any(name == "load" for _, name in event["targets"])}
+    assert len(opening) == 4  # the tab, and each of the three parts
+    assert not [event for event in events if event["trigger_after"] in opening]
+    assert [event for event in events if event["trigger_after"] is not None]
 
 
 def test_a_network_without_names_of_classes(browser: Any) -> None:

@@ -161,7 +161,8 @@ def _added(
                     given = exchanged(given, place, t)
                 return function(*given[0], **given[1])
 
-            found[name] = make(known, again)
+            if (value := make(known, again)) is not None:
+                found[name] = value
     return found
 
 

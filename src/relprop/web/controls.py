@@ -211,6 +211,29 @@ def kept_as_it_is(place: Any) -> Callable[[str, Any], dict[Any, Any]]:
     return lambda line, request: {place: gradio().skip()}
 
 
+def opened(restored: Callable[..., Any], outputs: Sequence[Any], links: Sequence[Any]) -> Callable[..., Any]:
+    """For the event of opening a page, which brings the page's whole address (`scripts.ADDRESS`).
+
+    The links that it fills are whole, too. An event of their own after it could come after what a visitor has asked meanwhile.
+
+    Args:
+        restored: takes the settings of an address and the request, and returns the values of the outputs.
+        outputs: the fields.
+        links: those of them that hold links.
+    """
+    places = [n for n, field in enumerate(outputs) if any(field is link for link in links)]
+
+    def act(address: Any, request: Any) -> list[Any]:
+        page, mark, settings = str(address or "").partition("?")
+        values = list(restored(mark + settings, request=request))
+        for n in places:
+            if isinstance(values[n], str) and values[n].startswith("?"):
+                values[n] = page + values[n]
+        return values
+
+    return act
+
+
 def linked(link: Any) -> dict[str, Any]:
     """The event that makes the whole link of a query."""
     return {

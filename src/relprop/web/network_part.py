@@ -95,9 +95,8 @@ class NetworkPart:
     def restore(self, place: controls.AnswerPlace, restored: Any, outputs: Sequence[Any]) -> None:
         """Restores the settings of the page's address when the page is opened."""
         root = gradio().context.Context.root_block
-        place.on(root.load, restored, self.asked.query, outputs, js=scripts.QUERY, **ONE).then(
-            **controls.linked(self.kept.link)
-        )
+        act = controls.opened(restored, outputs, [self.kept.link])
+        place.on(root.load, act, self.asked.query, outputs, js=scripts.ADDRESS, **ONE)
 
     def of_classes(self, answer: Any) -> Any:
         """The buttons of the largest classes of an answer."""

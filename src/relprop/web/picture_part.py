@@ -248,8 +248,9 @@ class PictureFields(NetworkPart):
         """The settings of the page's address, and the answer if they name an example."""
         gr = gradio()
         settings = PageSettings.of_link(self.desk.asked(query))
-        fields = self.asked.restored(settings)
-        nothing = [gr.skip()] * len(self.outputs)
+        fields, nothing = self.asked.restored(settings), [gr.skip()] * len(self.outputs)
+        if settings == PageSettings():  # a visitor may have begun to ask
+            return (gr.skip(), *[gr.skip()] * len(fields), *nothing)
         if settings.example is None or settings.example >= len(self.examples):
             return (gr.skip(), *fields, *nothing)
         shown = self._example(request, settings.example)

@@ -156,9 +156,9 @@ class RunFields:
         root = gradio().context.Context.root_block
         fields = [field for field in self.fields if field is not self.cluster_class]  # which what is found sets
         whole = [*fields, self.views, self.listed, *shown, *clusters, *units]
-        restored = root.load(answered(self.restored, said), self.query, whole, js=scripts.QUERY, **one)
-        for kept in (self.kept, self.kept_clusters, self.kept_units):
-            restored.then(None, kept.link, kept.link, js=scripts.WHOLE, api_visibility="private")
+        links = [kept.link for kept in (self.kept, self.kept_clusters, self.kept_units)]
+        act = controls.opened(self.restored, whole, links)
+        root.load(answered(act, said), self.query, whole, js=scripts.ADDRESS, **one)
 
     def asked(self, view: str, fields: tuple[Any, ...]) -> RunSettings:
         """The settings that the fields hold.

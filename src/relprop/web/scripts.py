@@ -82,11 +82,8 @@ COPY = """
 """
 """Copies the code that is shown."""
 
-WHOLE = "(query) => query ? new URL(query, window.location.href.split('?')[0]).href : query"
-"""The whole link of settings; the page's address stays."""
-
-QUERY = "() => window.location.search"
-"""The settings of the page's address."""
+ADDRESS = "() => window.location.href.split('#')[0]"
+"""The page's address, with the settings that it holds."""
 
 STYLE = """
 .relprop .stage { position: relative; touch-action: none; }

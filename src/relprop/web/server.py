@@ -74,7 +74,7 @@ def made(
                 tab = tab_of(str(query or ""))
                 return gr.Tabs(selected=tab) if 0 < tab < len(found) else gr.skip()
 
-            blocks.load(answered(chosen), query, tabs, js=scripts.QUERY, api_visibility="private")
+            blocks.load(answered(chosen), query, tabs, js=scripts.ADDRESS, api_visibility="private")
         blocks.unload(answered(lambda request: forget_session(blocks, str(request.session_hash))))
     blocks.queue(max_size=desk.limits.waiting)
     blocks.state_session_capacity = desk.limits.sessions

@@ -134,9 +134,9 @@ class TextFields:
         place.on(self.chosen.select, self.example, fields, [*fields[:4], *self.outputs], **ONE).then(**link)
         place.on(self.tokens.select, self.expected, fields, [self.text, self.target, *self.outputs], **ONE).then(**link)
         root = gradio().context.Context.root_block
-        place.on(
-            root.load, self.restored, self.query, [*fields, *self.outputs], js=scripts.QUERY, **ONE
-        ).then(**link)  # fmt: skip
+        whole = [*fields, *self.outputs]
+        act = controls.opened(self.restored, whole, [self.kept.link])
+        place.on(root.load, act, self.query, whole, js=scripts.ADDRESS, **ONE)
 
     def _linked(self, values: Sequence[Any]) -> LinkedText:
         """What the fields hold."""
