@@ -125,8 +125,6 @@ def picks_otherwise(program: Program) -> bool:
         if operands is not None and program.spellings:
             found = [_spelled(program, n, t.shape) for n, t in zip(node.operands, operands, strict=True)]
             spelling = program.spellings[number]
-            if "{t}" in TABLE[node.operation].spellings[spelling]:
-                continue  # in place, the plainest
             if not _alike(_picked(node, 0, operands), _picked(node, spelling, found)):
                 return True
     return False
@@ -150,7 +148,8 @@ def _ties(program: Program) -> Iterator[tuple[Node, list[Tensor] | None]]:
     found = values(replace(program, spellings=()))
     for node in program.nodes:
         operands = [found[n] for n in node.operands]
-        tied = node.operation in _PICKING and any(map(_equals, _candidates(node, operands)))
+        picks = node.operation in _PICKING or node.operation in _KINKS
+        tied = picks and any(map(_equals, _candidates(node, operands)))
         yield node, operands if tied else None
 
 
@@ -177,6 +176,8 @@ def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
 
 def _candidates(node: Node, operands: list[Tensor]) -> list[Tensor]:
     """What an operation picks among, along the last axis."""
+    if node.operation in _KINKS:  # the number, or a bound
+        return [torch.stack([operands[0], torch.full_like(operands[0], kink)], -1) for kink in _KINKS[node.operation]]
     if node.operation == "maximum":
         return [torch.stack(operands, -1)]
     if node.operation == "size":  # the larger of a number and its negative
@@ -321,6 +322,10 @@ def _tensors() -> int:
     return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
 
 
+_KINKS = {
+    "relu": (0.0,), "leaky relu": (0.0,), "relu of a slice": (0.0,), "clip": (-0.5, 0.5), "capped relu": (0.0, 0.7),
+}  # fmt: skip
+"""Where the slope of an operation is one or another, as its spelling has it."""
 _PICKING = {"largest", "sort", "max pool", "maximum", "size"}
 
 

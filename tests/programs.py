@@ -135,12 +135,13 @@ def _compiled(program: Program) -> CodeType:
 
 @lru_cache(maxsize=256)
 def step(node: Node, spelling: int = 0) -> Callable[..., Tensor]:
-    """What one node does, by its plainest spelling or another that writes into no operand."""
+    """What one node does, by its plainest spelling or another. One that writes into its operand writes into a copy."""
     names: dict[str, Any] = {}
     body = [line.removeprefix("@") for line in TABLE[node.operation].spellings[spelling].splitlines()]
-    lines = [*_declared(node, 0), *body, "return y"]
+    copied = ["y = a.clone()"] if any("{t}" in line for line in body) else []
+    lines = [*_declared(node, 0), *copied, *body, "return y"]
     text = "\n".join(["def step(self, a, b=None):", *(f"    {line}" for line in lines)])
-    exec(HEADER + text.format(**_names(node, 0), a="a", b="b", y="y"), names)
+    exec(HEADER + text.format(**_names(node, 0), a="a", b="b", y="y", t="y"), names)
     return lambda *operands: names["step"](nn.Module(), *operands)
 
 

@@ -84,8 +84,9 @@ def _level_of(*steps: ChainStep) -> int | None:
     for all inputs, such as `exp(x - x)`, does not depend on its source: a gate like a sigmoid.
     """
     with aside(), torch.no_grad():
-        for end in (1e3, 100.0):  # `e / (1 + e)` with e = exp(1000) has no value
-            x = torch.tensor((-end, *_GRID[1:-1], end), dtype=torch.float64)
+        for end in (1e3, 100.0, 20.0, 8.0):  # `e / (1 + e)` with e = exp(1000) has no value, nor has exp(x * x) at 50
+            x = torch.tensor(_GRID, dtype=torch.float64).clamp(-end / 2, end / 2)
+            x[0], x[-1] = -end, end
             y = x
             try:
                 for step in steps:
