@@ -298,6 +298,20 @@ PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
     "addcmul with a constant": (lambda t: torch.addcmul(t, t.tanh(), THREES[:4]), lambda t: t + t.tanh() * THREES[:4]),
     "addcmul in place": (lambda t: (t + 0).addcmul_(t, turned(t)), lambda t: t + t * turned(t)),
     "addcdiv": (lambda t: torch.addcdiv(t, turned(t), t.abs() + 1), lambda t: t + turned(t) / (t.abs() + 1)),
+    "outer": (
+        lambda t: torch.stack([torch.outer(row, turned(row)).sum(0) for row in t]),
+        lambda t: torch.stack([(row[:, None] * turned(row)).sum(0) for row in t]),
+    ),
+    "ger of a gate": (
+        lambda t: torch.stack([torch.ger(row.sigmoid(), turned(row)).sum(0) for row in t]),
+        lambda t: torch.stack([(row.sigmoid()[:, None] * turned(row)).sum(0) for row in t]),
+    ),
+    "outer with a constant": (
+        lambda t: torch.stack([torch.outer(row, THREES[:4]).sum(0) for row in t]),
+        lambda t: torch.stack([(row[:, None] * THREES[:4]).sum(0) for row in t]),
+    ),
+    "xlogy": (lambda t: torch.xlogy(t, turned(t).abs() + 1), lambda t: t * torch.log(turned(t).abs() + 1)),
+    "xlogy of a constant": (lambda t: torch.special.xlogy(2.0, t.abs() + 1), lambda t: 2.0 * torch.log(t.abs() + 1)),
     "a gated unit": (lambda t: F.glu(torch.cat([t, turned(t)], 1)), lambda t: t * turned(t).sigmoid()),
 }
 

@@ -321,6 +321,6 @@ register(
     handler=remainder,
     apart=by_entry,
 )
-register(torch.outer, torch.ger, torch.kron, torch.cross, torch.linalg.cross, torch.xlogy, family="product")
+register(torch.kron, torch.cross, torch.linalg.cross, family="product")
 register(torch.prod, family="product", handler=prod, apart=along_axis(1, "dim", "axis"))
 register(torch.cumprod, family="product", handler=cumprod, apart=along_axis(1, "dim", "axis"))

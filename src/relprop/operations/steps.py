@@ -86,11 +86,27 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = True) -> Tensor:
 
 def xlog1py(input: Any, other: Any) -> Tensor:
     """`x log(1 + y)`, and 0 where x is 0."""
+    return _times_logarithm(input, other, torch.log1p, 0.0)
+
+
+def xlogy(input: Any, other: Any) -> Tensor:
+    """`x log(y)`, and 0 where x is 0."""
+    return _times_logarithm(input, other, torch.log, 1.0)
+
+
+def _times_logarithm(input: Any, other: Any, log: Callable[[Tensor], Tensor], nothing: float) -> Tensor:
+    """`nothing` is where the logarithm is 0."""
     if isinstance(input, Tensor) and isinstance(other, Tensor):
-        other = torch.where(input.detach() == 0, torch.zeros_like(other), other)
+        undefined = (input.detach() == 0) & ~log(other.detach()).isfinite()
+        other = torch.where(undefined, torch.full_like(other, nothing), other)
     if not isinstance(other, Tensor):
-        return input * torch.log1p(torch.tensor(float(other), dtype=input.dtype))
-    return torch.log1p(other) * input
+        return input * log(torch.tensor(float(other), dtype=input.dtype))
+    return log(other) * input
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """Each entry of one times each of the other."""
+    return input[:, None] * vec2
 
 
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
@@ -147,6 +163,9 @@ _DEFINITIONS: dict[str, Callable[..., Any]] = {
     "cov": cov,
     "corrcoef": corrcoef,
     "xlog1py": xlog1py,
+    "xlogy": xlogy,
+    "outer": outer,
+    "ger": outer,
     "conv_tbc": conv_tbc,
     "native_layer_norm": native_layer_norm,
     "native_group_norm": native_group_norm,
