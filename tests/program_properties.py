@@ -204,7 +204,7 @@ def softmax_by_exponentials(program: Program) -> bool:
             and "{a}.exp()" in TABLE[node.operation].spellings[spelling]
         ):
             n = node.operands[0]
-            while n and program.nodes[n - 1].operation in MOVES:
+            while n and program.nodes[n - 1].operation in {*MOVES, *_PICKING}:
                 n = program.nodes[n - 1].operands[0]
             if n and program.nodes[n - 1].operation == "log softmax":
                 return True

@@ -112,7 +112,9 @@ class Page:
         self.errors: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(address + path)
+        # it asks what its address holds once its buttons work: a key that is pressed before is lost on a slow machine
+        with self.page.expect_response(lambda answer: "/queue/join" in answer.url):
+            self.page.goto(address + path)
         self.page.wait_for_selector("#maps", state="attached")
 
     def drop(self, path: Path) -> None:
