@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,21 @@ def written_into(x: Tensor) -> Tensor:
     h = F.conv2d(x, W2).flatten(2)
     h += BIAS[:, None]
     return h
+
+
+def in_parts(h: Tensor, write: Callable[[Tensor, Any, Tensor], Any]) -> Tensor:
+    y = torch.empty_like(h)
+    for at in ((slice(None), slice(1, None)), (slice(None), slice(0, 1))):
+        write(y, at, h[at])
+    return y
+
+
+def steps_written(x: Tensor) -> Tensor:
+    h = F.linear(x, W)
+    y = h.new_zeros(len(h), 3, 5)
+    for n in range(5):
+        y[..., n] = h[:, n]
+    return y + BIAS[:, None]
 
 
 FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
@@ -102,6 +118,12 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "rolled over steps": (lambda x: NORM(F.conv1d(x, W1).roll(1, 2)), (2, 2, 4)),
     "steps picked": (lambda x: F.linear(x, W)[:, [3, 1, 4, 0, 2]] + BIAS, (2, 5, 4)),
     "a quarter turn": (lambda x: torch.rot90(F.conv2d(x, W2), 1, (2, 3)) + BIAS[:, None, None], (2, 2, 3, 4)),
+    "written part by part": (lambda x: NORM(in_parts(F.conv1d(x, W1), torch.Tensor.__setitem__)), (2, 2, 4)),
+    "copied part by part": (
+        lambda x: in_parts(F.linear(x, W), lambda y, at, part: y[at].copy_(part)) * BIAS + BIAS,
+        (2, 5, 4),
+    ),
+    "written step by step": (steps_written, (2, 5, 4)),
     "plus nothing": (lambda x: NORM(0 + F.conv1d(x, W1) + 0), (2, 2, 4)),
     "minus nothing": (lambda x: (F.linear(x, W) - 0.0).sub(0) * BIAS + BIAS, (2, 5, 4)),
     "nothing minus it": (lambda x: (0 - F.linear(x, W)) + BIAS, (2, 5, 4)),
@@ -145,6 +167,14 @@ NOT_FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
     "twice": (lambda x: F.linear(x, W), lambda h: torch.cat([h, h], 1) + BIAS * drawn(10)[:, None]),
     "one step instead of another": (lambda x: F.linear(x, W), lambda h: h[:, [0, 1, 2, 3, 3]] + BIAS * drawn(5)[:, None]),
     "channels in another order": (lambda x: F.linear(x, W), lambda h: torch.cat(h.split(1, 2)[::-1], 2) + BIAS),
+    "written, but for a step": (
+        lambda x: F.linear(x, W),
+        lambda h: (lambda y: [y[:, :4].copy_(h[:, :4]), y + BIAS][1])(torch.zeros_like(h)),
+    ),
+    "steps written over": (
+        lambda x: F.linear(x, W),
+        lambda h: (lambda y: [y.__setitem__((slice(None), 0), h[:, 1]), y * BIAS.abs() + drawn(5)[:, None]][1])(h * 1),
+    ),
     "a norm over steps": (lambda x: F.linear(x, W), lambda h: normed(5)(h)),
     "a part": (lambda x: F.linear(x, W), lambda h: torch.cat([h[..., :2] + BIAS[:2], h[..., 2:]], -1)),
 }  # fmt: skip

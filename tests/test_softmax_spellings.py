@@ -59,6 +59,13 @@ def einsum(s: Tensor) -> Tensor:
     return e / (e @ torch.ones(4, 1, dtype=D))
 
 
+def written(t: Tensor) -> Tensor:
+    y = torch.zeros_like(t)
+    y[..., 1:] = t[..., 1:]
+    y[..., 0] = t[..., 0]
+    return y
+
+
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda s: s.softmax(-1),
     "functional": lambda s: F.softmax(s, dim=2),
@@ -88,6 +95,8 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "exponentials, cut": lambda s: (lambda e, below: torch.cat([t / below for t in e.split(1, 2)], 2))(
         *(lambda e: (e, e.sum(-1, keepdim=True)))(s.exp())
     ),
+    "logarithms, written": lambda s: written(s.log_softmax(-1)).exp(),
+    "exponentials, written": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(written(s.exp())),
     "a sum of parts": lambda s: (lambda e: e / sum(e.split(1, 2)))(s.exp()),
     "a small constant below": lambda s: (lambda e: e / (e.sum(-1, keepdim=True) + 1e-16))(s.exp()),
     "bounded below": lambda s: (lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-12))(s.exp()),

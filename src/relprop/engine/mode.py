@@ -17,6 +17,7 @@ from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.integer_inputs import follow
+from relprop.engine.joining import joined_by_write, place_of_write
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import NOTE_NAME, Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
@@ -260,8 +261,24 @@ class Propagation(TorchFunctionMode):
             carry(run, COPY, func, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
-        if written is not None and isinstance(written, Tensor) and written._is_view():
+        if written is not None and isinstance(written, Tensor):
+            self._note_part(entry, args, live, notes, written)
+
+    def _note_part(
+        self, entry: Entry, args: tuple, live: list[Tensor], notes: list[Note | None], written: Tensor
+    ) -> None:
+        """Notes what is known of a tensor of which a part was overwritten."""
+        run, base = self.run, written._base
+        whole = written if base is None else base
+        place = place_of_write(args) if entry.tests.overwrites is not None else None
+        if base is not None:
+            before = note_of(base)
+            before = before if before is not None and before.run is run else None
             spread(run, written)
+        else:
+            before = next((note for t, note in zip(live, notes, strict=True) if t is written), None)
+        if place is not None and whole.requires_grad:
+            joined_by_write(run, whole, before, args[-1], place)
 
     def _unknown(self, func: Callable[..., Any], args: tuple, kwargs: dict, reason: str) -> Any:
         if self.run.trace.strict:

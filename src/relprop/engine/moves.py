@@ -49,41 +49,6 @@ def came_from(call: Call, t: Tensor, known: Note, shape: torch.Size, function: A
     note.move = Move(known, shape, function, args, {}, None)
 
 
-def joined(call: Call, parts: Any, result: Tensor, join: Callable[[Any], Tensor]) -> Tensor:
-    """Notes that a concatenation whose live parts all come from one tensor is this tensor, with its entries moved.
-
-    Args:
-        call: the call of the operation.
-        parts: its operands; constants may be among them.
-        result: its result.
-        join: the operation as a function of other operands.
-    """
-    live = [t for t in parts if isinstance(t, Tensor) and t.requires_grad]
-    notes = [note_of(t) for t in live]
-    known = _of_one([chained(note) for note in notes]) or _of_one([_held(note) for note in notes])
-    if known is None:
-        return result
-    first, ways = known
-    way = iter(ways)
-    pieces = [next(way) if isinstance(t, Tensor) and t.requires_grad else torch.zeros_like(t) for t in parts]
-    shape = next((moves[0].shape for moves in ways if moves), live[0].shape)
-    noted(call.run, result).move = Move(first, shape, Joined(pieces, join), (), {}, None)
-    return result
-
-
-def _of_one(known: list[tuple[Note | None, tuple[Move, ...]]]) -> tuple[Note, list[tuple[Move, ...]]] | None:
-    """The note from which all ways lead, and the ways; None if they lead from several, or from none."""
-    first = known[0][0] if known else None
-    if first is None or any(note is not first for note, _ in known):
-        return None
-    return first, [moves for _, moves in known]
-
-
-def _held(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
-    first, _, moves = first_held(note)
-    return first, tuple(moves)
-
-
 class Joined:
     """A concatenation of parts of one tensor, as a function of it. Each part is given by its moves or is a constant."""
 
@@ -91,7 +56,9 @@ class Joined:
         self.pieces, self._join = pieces, join
 
     def __call__(self, t: Tensor) -> Tensor:
-        return self._join([moved(t, piece) if isinstance(piece, tuple) else piece for piece in self.pieces])
+        return self._join(
+            [moved(t, each) if isinstance(each, tuple) else each.to(t.device, t.dtype) for each in self.pieces]
+        )
 
 
 def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:

@@ -19,6 +19,22 @@ from relprop.engine.registry import Entry
 from relprop.engine.tensors import exchanged
 from relprop.engine.traits import ADDS, ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
 
+Several = Callable[[list[Any], Callable[[list[Tensor]], Any]], Any]
+"""What an operation on several tensors makes of a role, from what is known of each, and the operation as a function of a list."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """What becomes of a role where tensors that have it meet.
+
+    Attributes:
+        added: in a sum of live operands.
+        joined: where parts are joined; a constant part stands for itself.
+    """
+
+    added: Several | None = None
+    joined: Several | None = None
+
 
 @dataclass(frozen=True)
 class Role:
@@ -35,7 +51,7 @@ class Role:
         scaled: what scaling makes of it, from the run, what is known, and the operation's arguments.
         read: how to read it off a note, if the note does not hold it by its name.
         then: what an operation makes of it, from what is known, the operation as a function, and its traits.
-        added: what a sum of live operands makes of it, from what is known of each, and the sum as a function of a list.
+        together: what a sum of tensors, or joining them, makes of it.
     """
 
     name: str
@@ -47,7 +63,7 @@ class Role:
     read: Callable[[Note | None], Any] | None = None
     then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None
     joined_by: frozenset[str] = frozenset({MOVES})
-    added: Callable[[list[Any], Callable[[list[Tensor]], Any]], Any] | None = None
+    together: Together = Together()
 
 
 ROLES: dict[str, Role] = {}
@@ -68,14 +84,14 @@ def role(
     read: Callable[[Note | None], Any] | None = None,
     then: Callable[[Any, Callable[[Tensor], Any], frozenset[str]], Any] | None = None,
     joined_by: Iterable[str] = (MOVES,),
-    added: Callable[[list[Any], Callable[[list[Tensor]], Any]], Any] | None = None,
+    together: Together = Together(),
 ) -> str:
     """Declares a role and returns its name; see `Role` for the arguments.
 
     Most roles need the traits that they survive, and no function: `role("scores", MOVES, SAME, given_by=..., asked_by=...)`.
     """
     ROLES[name] = Role(
-        name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by), added
+        name, given_by, frozenset(survives), asked_by, join, scaled, read, then, frozenset(joined_by), together
     )
     ROLE_NAMES.add(name)
     if read is not None:
@@ -147,7 +163,7 @@ def _added(
     """The roles of a sum of live operands that all have them."""
     found: dict[str, Any] = {}
     for name in (notes[0] and notes[0].roles) or ():
-        if (make := ROLES[name].added) is None:
+        if (make := ROLES[name].together.added) is None:
             continue
         known = [None if note is None else note.role(name) for note in notes]
         if None not in known:

@@ -22,7 +22,7 @@ from relprop.engine.handling import decided
 from relprop.engine.moves import equal, first_held
 from relprop.engine.notes import Note, note_of, role_of
 from relprop.engine.registry import register
-from relprop.engine.roles import role
+from relprop.engine.roles import Together, role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
 from relprop.numerics import aside
@@ -71,11 +71,45 @@ def _one(known: list[Any]) -> Any:
     return next((value for value in known if value is not None), None)
 
 
+def _joined_softmaxes(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
+    def logs() -> Tensor | None:
+        ways = [a if isinstance(a, Tensor) else _run(a[0](), a[1:]) for a in known]
+        return None if any(way is None for way in ways) else join(ways)
+
+    return (logs,)
+
+
+def _joined_logs(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
+    """Of one log-softmax, a step of it; of several it is known that they are some."""
+    first = next(a for a in known if not isinstance(a, Tensor))
+    if any(not isinstance(a, Tensor) and (a[0] is not first[0] or a[1] != first[1]) for a in known):
+        return None, None
+    parts = [a if isinstance(a, Tensor) else a[2:] for a in known]
+    return *first[:2], lambda way: join([a if isinstance(a, Tensor) else _run(way, a) for a in parts])
+
+
+def _joined_exponentials(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
+    of_one = [a for a in known if isinstance(a, Exponential)]
+    if any(a.scores is not of_one[0].scores for a in of_one):
+        return None
+
+    def step(e: Tensor) -> Tensor:
+        return join([a.again(e) if isinstance(a, Exponential) else a for a in known])
+
+    return Exponential(of_one[0].scores, (step,), any(a.summed for a in of_one))
+
+
+def _run(way: Any, steps: Sequence[Callable[[Tensor], Tensor]]) -> Any:
+    for step in steps:
+        way = None if way is None else step(way)
+    return way
+
+
 EXPONENTIAL = role(
     "exponential", MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS,
     given_by="exp",
     asked_by="quotients and logarithms, which may make a softmax of it",
-    then=_then, added=_added,
+    then=_then, together=Together(_added, _joined_exponentials),
 )  # fmt: skip
 SHIFTED = role(
     "shifted", MOVES, SAME,
@@ -92,13 +126,13 @@ LOG_SOFTMAX = role(
     "log-softmax", MOVES, SAME,
     given_by="log_softmax, and scores less the logarithm of their sum",
     asked_by="exp, which makes a softmax of it",
-    then=lambda known, step, traits: (*known, step),
+    then=lambda known, step, traits: (*known, step), together=Together(joined=_joined_logs),
 )  # fmt: skip
 SOFTMAX = role(
     "softmax", MOVES, SAME,
     given_by="softmax",
     asked_by="log, which makes a log-softmax of it",
-    then=lambda known, step, traits: (*known, step),
+    then=lambda known, step, traits: (*known, step), together=Together(joined=_joined_softmaxes),
 )  # fmt: skip
 
 
@@ -166,68 +200,6 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
     if not steps:
         return y
     return _run(y.clamp_min(torch.finfo(y.dtype).tiny).log(), steps).exp()
-
-
-def rejoined(call: Call, tensors: Any, result: Tensor, join: Callable[[Any], Tensor]) -> Tensor:
-    """Gives a concatenation the roles of its parts: of several softmaxes, of their logarithms, or of one exponential.
-
-    Args:
-        call: the call of the concatenation.
-        tensors: its operands.
-        result: its result.
-        join: the concatenation as a function of other operands.
-    """
-    live = [t for t in tensors if isinstance(t, Tensor) and t.requires_grad]
-    if len(live) < 2:
-        return result
-    for name in (SOFTMAX, LOG_SOFTMAX, EXPONENTIAL):
-        if role_of(live[0], name) is None:
-            continue
-        known = [role_of(t, name) if isinstance(t, Tensor) and t.requires_grad else t for t in tensors]
-        if not any(a is None for a in known):
-            value = _JOINS[name](known, join)
-            if value is not None:
-                call.give(result, name, value)
-    return result
-
-
-def _joined_softmaxes(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
-    def logs() -> Tensor | None:
-        ways = [a if isinstance(a, Tensor) else _run(a[0](), a[1:]) for a in known]
-        return None if any(way is None for way in ways) else join(ways)
-
-    return (logs,)
-
-
-def _joined_logs(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
-    """Of one log-softmax, a step of it; of several it is known that they are some."""
-    first = next(a for a in known if not isinstance(a, Tensor))
-    if any(not isinstance(a, Tensor) and (a[0] is not first[0] or a[1] != first[1]) for a in known):
-        return None, None
-    parts = [a if isinstance(a, Tensor) else a[2:] for a in known]
-    return *first[:2], lambda way: join([a if isinstance(a, Tensor) else _run(way, a) for a in parts])
-
-
-def _joined_exponentials(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
-    of_one = [a for a in known if isinstance(a, Exponential)]
-    if any(a.scores is not of_one[0].scores for a in of_one):
-        return None
-
-    def step(e: Tensor) -> Tensor:
-        return join([a.again(e) if isinstance(a, Exponential) else a for a in known])
-
-    return Exponential(of_one[0].scores, (step,), any(a.summed for a in of_one))
-
-
-def _run(way: Any, steps: Sequence[Callable[[Tensor], Tensor]]) -> Any:
-    for step in steps:
-        way = None if way is None else step(way)
-    return way
-
-
-_JOINS: dict[str, Callable[[list[Any], Callable[[Any], Tensor]], Any]] = {
-    SOFTMAX: _joined_softmaxes, LOG_SOFTMAX: _joined_logs, EXPONENTIAL: _joined_exponentials,
-}  # fmt: skip
 
 
 def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:

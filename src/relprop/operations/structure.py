@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.moves import joined, picked
+from relprop.engine.joining import joined, parts_of
+from relprop.engine.moves import picked
 from relprop.engine.notes import note_of
 from relprop.engine.origins import chain, remembered
 from relprop.engine.registry import native, register
@@ -18,7 +19,6 @@ from relprop.engine.roles import moves, selects
 from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
-from relprop.operations.exponentials import rejoined
 from relprop.operations.folding import layer_before, note_scaled
 from relprop.operations.sample_axes import (
     along_axis,
@@ -73,7 +73,7 @@ def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
         found: Tensor = join(parts, *args, **kwargs)
         return found
 
-    return joined(call, tensors, rejoined(call, tensors, result, again), again)
+    return joined(call.run, parts_of(tensors), result, again)
 
 
 _ALONG_AN_AXIS = ("stack", "_stack", "cat", "concat", "concatenate")
