@@ -224,7 +224,7 @@ def test_where_two_can_make_it_the_loser_notices(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match="holds another run by now"):
         explain(f"{address}2", said=over)
     with pytest.raises(
-        FormatError, match=r"000000\.json' has the rows \[0, 8\], and .* \[0, 11\]: it is of another run"
+        FormatError, match=r"000000\.json' is damaged: it has the rows \[0, 8\], and .* \[0, 11\]: it is of another run"
     ):
         relprop.open_run(f"{address}2").keys()
 

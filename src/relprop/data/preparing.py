@@ -15,7 +15,7 @@ from relprop.data.asked_targets import AskedTargets
 from relprop.data.explaining import specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
 from relprop.data.run_descriptions import RUN
-from relprop.data.run_places import LocalPlace, RunPlace
+from relprop.data.run_places import RunPlace
 from relprop.data.sample_job import LEDGER, SampleJob
 from relprop.data.sample_sources import Source, source_of
 from relprop.data.shards import Spec
@@ -182,8 +182,7 @@ def opened(
             raise InputError(f"{quoted(folder)} holds another run, whose {name} is {before!r}; this one has {value!r}.")
     if unit is not None and unit != store.size:
         raise InputError(f"{quoted(folder)} holds a run with {store.size} samples per unit; this one has {unit}.")
-    if not isinstance(place, LocalPlace):
-        store.complete(names)
+    store.complete(names)
     if isinstance(job.source, Source):  # a stream is compared while it is read
         _same_source(store, job.source)
     return store

@@ -10,6 +10,7 @@ from pathlib import Path
 from relprop.data.object_stores import ObjectPlace
 from relprop.data.run_places import LocalPlace, RunPlace
 from relprop.errors import InputError
+from relprop.rendering.visible import quoted
 
 _OF_THIS_MACHINE = ("file://", "local://")
 _STORES = "s3a?|gs|gcs|az|abfss?|adl|oss|oci|hf|hdfs|webhdfs|https?|s?ftp|memory|file|local"
@@ -32,6 +33,12 @@ def place_of(folder: str | PathLike[str] | RunPlace) -> RunPlace:
     if "://" in text:
         return ObjectPlace(text)
     check_path(folder)
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, has a NUL, or links to itself
+        raise InputError(f"{quoted(text)} cannot be a folder: {getattr(error, 'strerror', None) or error}.") from error
     return LocalPlace(Path(folder))
 
 
