@@ -155,7 +155,7 @@ def _of_path(path: Path, reading: Reading, target: Any) -> Source:
         try:
             return _of_array(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{quoted(path)} is not an array that can be read: {error}.") from error
+            raise InputError(f"{quoted(path)} is not an array that can be read: {str(error).rstrip('.')}.") from error
     if path.suffix.lower() in TABLES:
         return Source(*read_table(path, reading, target))
     if path.suffix.lower() == ".tar":
