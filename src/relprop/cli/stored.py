@@ -53,8 +53,11 @@ def spray(
                 for one in found
             ])  # fmt: skip
         else:
-            numbers = COLUMNS[1:-3]
-            printing.table(COLUMNS[:-1], [row[:-1] for row in found.rows()], numbers=numbers)
+            shown = [
+                n for n, name in enumerate(COLUMNS[:-1]) if name != "stands out"
+            ]  # which the sentence after it says
+            rows = [tuple(row[n] for n in shown) for row in found.rows()]
+            printing.table(tuple(COLUMNS[n] for n in shown), rows, numbers=COLUMNS[1:-3])
             typer.echo(found.verdict)
             typer.echo(str(place))
 
