@@ -20,6 +20,7 @@ pytest.importorskip("zarr")
 
 from killed_runs import network, samples, shards
 from relprop import data
+from relprop.data import preparing
 from test_data import small
 
 X = samples()[:22]
@@ -167,6 +168,35 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(InputError, match="cannot be written"):
         explain(X, tmp_path / "closed" / "maps")
+
+
+def test_a_unit_that_no_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"1,000,000,000,000 samples of \d+ bytes are more than .*unit=4096") as found:
+        explain(X, tmp_path / "maps", unit=10**12)
+    assert not (tmp_path / "maps").exists()
+    advised = str(found.value).rpartition("unit=")[2].rstrip(".")
+    run = explain(X, tmp_path / "maps", unit=int(advised) // 128)
+    monkeypatch.setattr(preparing, "memory_of_machine", lambda: 1000)
+    with pytest.raises(InputError, match="are more than the 1,000 of this machine"):
+        explain(X, run.folder, unit=32)
+    monkeypatch.setattr(preparing, "memory_of_machine", lambda: None)
+    assert explain(X, run.folder, unit=32).status()["done"] == 22
+
+
+@pytest.mark.parametrize("settings", [{"gpus": 0.5}, {"gpus": -1, "engine": "ray"}, {"gpus": "all", "engine": "ray"}])
+def test_gpus_are_those_of_actors_of_ray(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"gpus= is the part of a GPU for each actor of engine='ray', such as 0\.5"):
+        explain(X, tmp_path / "maps", **settings)
+
+
+def test_no_reason_ends_twice(tmp_path: Path) -> None:
+    broken = X.clone()
+    broken[3] = float("nan")
+    with pytest.raises(InputError, match=r"'3' has no map: it has entries that are NaN or infinite\.$"):
+        explain(broken, tmp_path / "maps")["3"].relevance()
+    np.save(tmp_path / "one.npy", np.zeros(5))
+    with pytest.raises(InputError, match=r"got the shape \(5,\)\.$"):
+        explain(tmp_path / "one.npy", tmp_path / "one")
 
 
 def test_float16_without_a_scale_is_not_offered(tmp_path: Path) -> None:

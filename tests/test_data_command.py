@@ -78,6 +78,7 @@ def test_spray_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     maps = tmp_path / "maps"
     run = relprop.explain_dataset(x, network(), maps, target=1, batch_size=20, progress=False)
     table = said("spray", maps, "--neighbours", 4, "--size", 6, "--by", "target")
+    assert "With fewer than 5 classes" in table
     assert "silhouette" in table and "spray.html" in table and (maps / "spray.html").is_file()
     found = json.loads(
         said("spray", maps, "--neighbours", 4, "--by", "target", "--json", "--out", tmp_path / "page.html", "--source",

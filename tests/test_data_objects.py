@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -223,7 +224,7 @@ def test_where_two_can_make_it_the_loser_notices(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match="holds another run by now"):
         explain(f"{address}2", said=over)
     with pytest.raises(
-        FormatError, match=r"000000\.json' has the rows \[0, 8\], and .* \[0, 11\]: it is of another run"
+        FormatError, match=r"000000\.json' is damaged: it has the rows \[0, 8\], and .* \[0, 11\]: it is of another run"
     ):
         relprop.open_run(f"{address}2").keys()
 
@@ -253,6 +254,54 @@ def test_what_is_no_run_stays(address: str) -> None:
 def test_addresses_that_do_not_fit(folder: Any, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         relprop.explain_dataset(X, network(), folder, progress=False, **settings)
+
+
+@pytest.mark.parametrize(
+    ("miswritten", "address"),
+    [
+        ("s3//bucket/maps", "s3://bucket/maps"),
+        ("s3:/bucket/maps", "s3://bucket/maps"),
+        ("gs//bucket/maps", "gs://bucket/maps"),
+        ("az:container/maps", "az://container/maps"),
+        ("S3:/bucket/maps", "s3://bucket/maps"),
+        ("memory:/maps", "memory://maps"),
+    ],
+)
+def test_an_address_without_its_colon_or_a_slash_is_no_folder(
+    miswritten: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = f"./{miswritten.partition('/')[0].partition(':')[0]}/{address.partition('://')[2]}"
+    with pytest.raises(InputError) as found:
+        explain(miswritten)
+    assert f"write '{address}' for an address, or '{path}' for a folder" in str(found.value)
+    for refused in (
+        lambda: relprop.open_run(miswritten),
+        lambda: data.pending(miswritten),
+        lambda: explain(tmp_path / "maps").export("csv", miswritten),
+    ):
+        with pytest.raises(InputError, match="neither an address nor a usual path"):
+            refused()
+    shutil.rmtree(tmp_path / "maps")
+    assert not any(tmp_path.iterdir())
+    assert explain(path).folder == Path(path)
+    pytest.importorskip("typer")
+    from relprop.cli.app import app
+
+    np.save("x.npy", X.numpy())
+    with pytest.raises(SystemExit) as left:
+        app(["run", "x.npy", "--model", "buckets:network", "--out", miswritten])
+    assert left.value.code == 2 and f"write '{address}'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_address_of_this_machine_keeps_its_root(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"write 'file://{tmp_path}/maps' for an address"):
+        explain(f"file:{tmp_path}/maps")
+    assert place_of(f"file://{tmp_path}/maps").folder == tmp_path / "maps"
+    with pytest.raises(
+        InputError, match="'other:/bucket' is neither an address nor a usual path: an address has '://'"
+    ):
+        place_of("other:/bucket")
 
 
 def test_a_store_that_refuses_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

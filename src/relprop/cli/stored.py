@@ -48,12 +48,17 @@ def spray(
         if json:
             printing.data([
                 {"class": one.target, "samples": len(one.keys), "eigenvalue": one.eigenvalue, "silhouette": one.silhouette,
-                 "distance": None if one.distance != one.distance else one.distance, "sizes": one.sizes, "central": one.central}
+                 "distance": None if one.distance != one.distance else one.distance, "stands_out": one.stands_out,
+                 "sizes": one.sizes, "central": one.central}
                 for one in found
             ])  # fmt: skip
         else:
-            numbers = COLUMNS[1:-2]
-            printing.table(COLUMNS[:-1], [row[:-1] for row in found.rows()], numbers=numbers)
+            shown = [
+                n for n, name in enumerate(COLUMNS[:-1]) if name != "stands out"
+            ]  # which the sentence after it says
+            rows = [tuple(row[n] for n in shown) for row in found.rows()]
+            printing.table(tuple(COLUMNS[n] for n in shown), rows, numbers=COLUMNS[1:-3])
+            typer.echo(found.verdict)
             typer.echo(str(place))
 
 

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from relprop.data.keep import decode
+from relprop.data.run_descriptions import NUMBERS
 from relprop.data.shards import Spec
 from relprop.data.store import QUARANTINED, Store
 
 _BYTES = 16 * 2**20
 """The most bytes of one array that a chunk holds, as they are stored."""
-NUMBERS = ("target", "score", "residual", "status")
-"""What every run has for each sample."""
 
 
 @dataclass(frozen=True, eq=False)

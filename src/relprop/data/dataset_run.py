@@ -10,6 +10,7 @@ import numpy as np
 
 from relprop.data.chunks import decoded
 from relprop.data.explained_sample import ExplainedSample, TokensOfSample
+from relprop.data.run_addresses import check_path
 from relprop.data.store import EXPLAINED, QUARANTINED, STATUS, Store
 from relprop.errors import InputError
 from relprop.signatures import public
@@ -242,6 +243,7 @@ class DatasetRun:
 
         if "://" in str(out):
             raise InputError(f"an export is written to this machine's file systems; got {str(out)!r}.")
+        check_path(out)
         return export(self.store, to, Path(out), source=source, model=model, transform=transform, spray=spray)
 
     def to_xarray(self) -> Any:

@@ -142,6 +142,10 @@ def explain_dataset(
     allowed_of(max_bad, 0)
     if engine not in (None, "ray"):
         raise InputError(f"engine is None or 'ray'; got {engine!r}. For others see relprop.data.work.")
+    if gpus is not None and (
+        engine is None or isinstance(gpus, bool) or not isinstance(gpus, (int, float)) or not gpus >= 0
+    ):
+        raise InputError(f"gpus= is the part of a GPU for each actor of engine='ray', such as 0.5; got {gpus!r}.")
     say = said or ((lambda line: print(line, file=sys.stderr, flush=True)) if progress else _nothing)
     spread = processes > 1 or engine is not None
     if spread and place.own:

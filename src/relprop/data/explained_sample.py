@@ -79,7 +79,7 @@ class ExplainedSample:
             InputError: the sample has no map, or no such target.
         """
         if self.map is None or self.status != "explained":
-            raise InputError(f"{quoted(self.key)} has no map: {self.reason or 'the run keeps none'}.")
+            raise InputError(f"{quoted(self.key)} has no map: {(self.reason or 'the run keeps none').rstrip('.')}.")
         values, target, score, residual = self._of_target(which)
         rules = Composite(name=self.composite or "unknown")
         if self.tokens is not None:

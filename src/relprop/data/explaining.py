@@ -128,7 +128,7 @@ def explain_unit(
             places = order[start : start + done.batch]
             if job.by_length:
                 places = places[: _padded_little([_length(ahead[n].result()) for n in places])]
-            read(order[start : start + done.batch + (1 + job.loaders) * job.batch])
+            read(order[start : start + done.batch + job.loaders * job.batch])
             items = [ahead[n].result() for n in places]
             done.reading += time.perf_counter() - began
             began = time.perf_counter()

@@ -48,7 +48,7 @@ class Reading:
         """The network's input for a picture, without the axis of samples."""
         if self.transform is not None:
             return self.item(self.transform(image)).inputs
-        return self.loaded.tensor(image.convert("RGB"))[0]
+        return self.loaded.tensor(image if image.mode == "RGB" else image.convert("RGB"))[0]
 
     def item(self, found: Any) -> Item:
         """A sample from what a data set gives: an input, (input, label), or a dict of columns.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from relprop.data.asked_targets import AskedTargets
 from relprop.data.explaining import specs_of
 from relprop.data.keep import FORMATS, Keep, spelled
 from relprop.data.run_descriptions import RUN
-from relprop.data.run_places import LocalPlace, RunPlace
+from relprop.data.run_places import RunPlace
 from relprop.data.sample_job import LEDGER, SampleJob
 from relprop.data.sample_sources import Source, source_of
 from relprop.data.shards import Spec
@@ -165,6 +166,7 @@ def opened(
         count = len(source) if isinstance(source, Source) else None
         size = unit or _unit_size(specs, seconds, job.batch, 0 if count else 4 * math.prod(shape))
         _check_room(place, specs, count, say)
+        _check_memory(size, specs)
         about: dict[str, Any] = {
             "fingerprint": prints, "lengths": [] if count is None else [count],
             "keys_sha256": source.digest(len(source)) if isinstance(source, Source) else None,
@@ -176,14 +178,14 @@ def opened(
             about["causes"] = list(LEDGER)
         create(place, about, specs, names)
     store = Store(place)
+    _check_memory(store.size, store.specs)
     for name in dict.fromkeys((*prints, *store.about["fingerprint"])):
         value, before = prints.get(name), store.about["fingerprint"].get(name)
         if before != value:
             raise InputError(f"{quoted(folder)} holds another run, whose {name} is {before!r}; this one has {value!r}.")
     if unit is not None and unit != store.size:
         raise InputError(f"{quoted(folder)} holds a run with {store.size} samples per unit; this one has {unit}.")
-    if not isinstance(place, LocalPlace):
-        store.complete(names)
+    store.complete(names)
     if isinstance(job.source, Source):  # a stream is compared while it is read
         _same_source(store, job.source)
     return store
@@ -231,6 +233,29 @@ def _check_room(place: RunPlace, specs: list[Spec], count: int | None, say: Call
             f"the run takes up to {each * (count or 1):,} bytes, and {quoted(place.folder)} has {free:,}: keep less, such as "
             "keep={'input': 'sum:28'}."
         )
+
+
+def _check_memory(size: int, specs: list[Spec]) -> None:
+    """Refuses units that are larger than the memory of this machine, where that can be told.
+
+    Raises:
+        InputError: they are.
+    """
+    total = memory_of_machine()
+    each = sum(spec.bytes for spec in specs)
+    if total is not None and size * each > total:
+        raise InputError(
+            f"a unit is held in memory, and {size:,} samples of {each:,} bytes are more than the {total:,} of this machine: "
+            f"take fewer, such as unit={max(min(total // (8 * max(each, 1)), _MOST), 1)}."
+        )
+
+
+def memory_of_machine() -> int | None:
+    """The bytes of memory that this machine has; None where that cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _loaded(model: Any, tokenizer: Any) -> tuple[Loaded, str]:

@@ -75,7 +75,7 @@ class SampleJob:
         """
         if list(item.inputs.shape) != list(shape):
             raise InputError(f"its shape is {tuple(item.inputs.shape)}, and that of the run's inputs {tuple(shape)}.")
-        if item.inputs.is_floating_point() and not bool(torch.isfinite(item.inputs).all()):
+        if not _finite(item.inputs):
             raise InputError("it has entries that are NaN or infinite.")
         self.asked.check(number, item, self.source.columns)
 
@@ -174,6 +174,13 @@ def spec_of(name: str, rows: np.ndarray, several: bool, text: bool = False) -> S
     else:
         names += tuple(f"{name.removesuffix('.index').removesuffix('.value')}: axis {n}" for n in range(len(shape)))
     return Spec(name, tuple(rows.shape[1:]), str(rows.dtype), names)
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether no entry is NaN or infinite. One that is would make the sum so, which takes a twentieth of the time."""
+    if not values.is_floating_point():
+        return True
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def _device(model: Any) -> torch.device:

@@ -23,7 +23,7 @@ from relprop.data.tar_shards import read_shards
 from relprop.data.text_samples import TextReading, texts_of
 from relprop.errors import InputError
 from relprop.loading.network import Loaded
-from relprop.loading.samples import PICTURES, read
+from relprop.loading.samples import PICTURES, check_file, read
 from relprop.rendering.visible import quoted
 from relprop.zoo.images import load_image
 
@@ -155,7 +155,7 @@ def _of_path(path: Path, reading: Reading, target: Any) -> Source:
         try:
             return _of_array(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{quoted(path)} is not an array that can be read: {error}.") from error
+            raise InputError(f"{quoted(path)} is not an array that can be read: {str(error).rstrip('.')}.") from error
     if path.suffix.lower() in TABLES:
         return Source(*read_table(path, reading, target))
     if path.suffix.lower() == ".tar":
@@ -170,8 +170,9 @@ def _of_shards(paths: Sequence[Path], reading: Reading) -> Source:
 
 def _of_files(paths: Sequence[Path], keys: Sequence[str], reading: Reading) -> Source:
     def one(n: int) -> Item:
-        if reading.transform is None:
+        if reading.transform is None and paths[n].suffix.lower() not in PICTURES:
             return Item(read(paths[n], reading.loaded)[0].inputs[0])
+        check_file(paths[n])
         return Item(reading.picture(load_image(paths[n])))
 
     return Source("files", list(keys), one)

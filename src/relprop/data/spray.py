@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,7 @@ from relprop.data.chunks import decoded
 from relprop.data.clustering import CENTRAL, Found, by_prototypes, exact
 from relprop.data.keep import of_input
 from relprop.data.store import EXPLAINED, Store
-from relprop.data.strategies import COLUMNS, Strategies, table
+from relprop.data.strategies import COLUMNS, Strategies, compared, table, verdict
 from relprop.data.text_strategies import TOKENS, WORDS, text_vectors
 from relprop.errors import InputError
 from relprop.rendering.visible import visible
@@ -44,6 +44,16 @@ class Spray(Sequence[Strategies]):
 
     def __getitem__(self, at: Any) -> Any:
         return self.classes[at]
+
+    @property
+    def standing_out(self) -> list[Strategies]:
+        """The classes whose split is too clear to belong to those of the others; none in most runs."""
+        return [one for one in self.classes if one.stands_out]
+
+    @property
+    def verdict(self) -> str:
+        """Whether a class stands out, in a sentence."""
+        return verdict(self.classes)
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table as text, a row for each class, in the order of `COLUMNS`."""
@@ -74,7 +84,7 @@ class Spray(Sequence[Strategies]):
 
     def __repr__(self) -> str:
         lines = [" | ".join(COLUMNS[:-1]), *(" | ".join(row[:-1]) for row in self.rows())]
-        return "\n".join(visible(line) for line in lines)
+        return "\n".join(visible(line) for line in [*lines, self.verdict])
 
 
 @dataclass(frozen=True)
@@ -131,8 +141,7 @@ def spray(store: Store, keys: Sequence[str], rows: np.ndarray, asked: SprayArgum
         raise InputError(
             f"no class has more than {2 * asked.neighbours} samples, twice the neighbours: explain more, or ask for fewer."
         )
-    ranked = sorted(found, key=lambda one: (-one.silhouette, one.eigenvalue))
-    return Spray([_compared(one, ranked) for one in ranked], store, asked.on)
+    return Spray(compared(found), store, asked.on)
 
 
 def _check(asked: SprayArguments) -> None:
@@ -211,10 +220,3 @@ def _strategies(target: Any, keys: list[str], rows: np.ndarray, found: Found, wh
         target, keys, rows, found.clusters, sizes, central, float(found.eigenvalues[1]), found.silhouette, float("nan"),
         found.eigenvalues, found.embedding, found.view, found.prototypes, which,
     )  # fmt: skip
-
-
-def _compared(one: Strategies, every: Sequence[Strategies]) -> Strategies:
-    others = np.array([other.silhouette for other in every if other is not one])
-    if len(others) < 2 or not others.std():
-        return one
-    return replace(one, distance=float((one.silhouette - others.mean()) / others.std()))

@@ -11,20 +11,18 @@ from PIL import Image
 from relprop.data.chunks import decoded
 from relprop.data.explained_pictures import pictures_of
 from relprop.data.store import Store
-from relprop.data.strategies import COLUMNS, Strategies, table
+from relprop.data.strategies import COLUMNS, Strategies, table, verdict
 from relprop.data.text_strategies import text_clusters_html
 from relprop.errors import InputError
 from relprop.rendering import html
 from relprop.rendering.figures import figure
 from relprop.rendering.image import Heatmap, overlay
 from relprop.rendering.panels import Panel
-from relprop.rendering.scale import number
 
 _MEAN = 500
 """Of how many samples of a cluster the map is averaged at most."""
 _COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#7570b3", "#e7298a", "#8c564b", "#66a61e", "#555555")
 _SIDE = 320
-_OUTSTANDING = 3.0
 _ABOUT = (
     "SpRAy joins each explanation of a class with its most similar ones, and looks where that graph falls apart. A class "
     "whose split into two is much clearer than those of the other classes may have samples with something that the network "
@@ -62,22 +60,6 @@ def check_maps(store: Store) -> None:
         raise InputError(
             "the page draws maps over height and width, and the run keeps none: see keep= of explain_dataset."
         )
-
-
-def verdict(classes: Sequence[Strategies]) -> str:
-    """Whether a class stands out, in a sentence."""
-    first = classes[0]
-    if np.isnan(first.distance):
-        return "With fewer than three classes there is nothing to compare the splits with."
-    if first.distance < _OUTSTANDING:
-        return (
-            f"Nothing stands out: the clearest split, of class {first.target}, is {number(first.distance)} standard deviations "
-            "above those of the other classes."
-        )
-    return (
-        f"Class {first.target} stands out: its split is {number(first.distance)} standard deviations clearer than those of "
-        "the other classes."
-    )
 
 
 def classes_html(classes: Sequence[Strategies]) -> str:

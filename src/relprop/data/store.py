@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from relprop.data.run_addresses import place_of
-from relprop.data.run_descriptions import FIRST_VERSION, GROWS, RUN, VERSION, as_text, description
+from relprop.data.run_descriptions import FIRST_VERSION, GROWS, RUN, VERSION, as_text, description, wrong_record
 from relprop.data.shards import ARRAYS, Spec, descriptions, shard, zarr_library
 from relprop.errors import FormatError, InputError
 from relprop.rendering.visible import quoted
@@ -92,17 +92,11 @@ class Store:
             found = json.loads(self.place.read(_record(number)))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError, IsADirectoryError) as error:
             raise FormatError(f"{quoted(path)} is damaged: {error}. Delete it, and the unit is done again.") from error
-        if not isinstance(found, dict) or not {"rows", "keys", "files", "quarantined"} <= found.keys():
-            raise FormatError(f"{quoted(path)} is not a record of a unit. Delete it, and the unit is done again.")
-        rows = self._rows(number)
-        if rows is not None and found["rows"] != rows:
-            raise FormatError(
-                f"{quoted(path)} has the rows {found['rows']}, and unit {number} of this run {rows}: it is of another run. "
-                "Delete it, and the unit is done again."
-            )
-        return found
+        if wrong := wrong_record(found, self._rows(number)):
+            raise FormatError(f"{quoted(path)} is damaged: {wrong}. Delete it, and the unit is done again.")
+        return dict(found)
 
     def _rows(self, number: int) -> list[int] | None:
         """The first row of a unit and the one after its last; None if the run did not have that unit when it was opened."""
@@ -190,14 +184,8 @@ class Store:
             total += len(content)
             files[path] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         rows = [unit.row, unit.row + len(unit.samples)]
-        record = {
-            "unit": unit.number,
-            "rows": rows,
-            "keys": list(keys),
-            "files": files,
-            **about,
-            "host": socket.gethostname(),
-        }
+        record = {"unit": unit.number, "rows": rows, "keys": list(keys), "files": files, **about}
+        record["host"] = socket.gethostname()
         self._still()
         self.place.write(_record(unit.number), as_text(record))
         return total
@@ -226,8 +214,29 @@ class Store:
         if name not in {spec.name for spec in self.specs}:
             raise InputError(f"the run keeps no {name!r}; it has {', '.join(spec.name for spec in self.specs)}.")
         if name not in self._open:
-            self._open[name] = zarr_library().open_array(self.place.zarr(f"{ARRAYS}/{name}"), mode="r")
+            self._open[name] = self._opened(next(spec for spec in self.specs if spec.name == name))
         return self._open[name]
+
+    def _opened(self, spec: Spec) -> Any:
+        """An array, as its description says that it is.
+
+        Raises:
+            FormatError: that is missing, damaged, or says something else than the run's.
+        """
+        path = f"{ARRAYS}/{spec.name}"
+        try:
+            found = zarr_library().open_array(self.place.zarr(path), mode="r")
+            same = found.shape[1:] == spec.shape and str(found.dtype) == spec.dtype and found.shards[:1] == (self.size,)
+        except (InputError, PermissionError, ModuleNotFoundError):
+            raise
+        except Exception as error:  # whatever zarr raises, the file is at fault
+            found, same = f"{type(error).__name__}: {error}", False
+        if not same:
+            raise FormatError(
+                f"{quoted(self.place.full(path + '/zarr.json'))} is missing or damaged ({found}). Delete it, and the same call "
+                "writes it again."
+            )
+        return found
 
     def vocabulary(self) -> list[str]:
         """The tokens by their ids, of a run over texts.
@@ -239,7 +248,7 @@ class Store:
             path = self.place.full(TOKENS)
             try:
                 found = json.loads(self.place.read(TOKENS))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise FormatError(f"{quoted(path)} is missing or damaged: {error}.") from error
             if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
                 raise FormatError(f"{quoted(path)} is not a list of tokens.")
@@ -284,16 +293,24 @@ class Store:
                 self.place.write(name, content)
 
     def verify(self) -> list[str]:
-        """What is wrong with the files that the records name: one line for each that is missing or differs."""
+        """A line for each description, record or shard that is missing or damaged, or differs from what was written."""
         wrong = []
-        for record in self.records():
-            for name, said in record["files"].items():
-                path = PurePosixPath(name)
-                if ".." in path.parts or path.is_absolute():
-                    wrong.append(f"{name}: is not a path inside the run")
-                elif not self.place.exists(name):
+        self.reopen()
+        for spec in self.specs:
+            try:
+                self.array(spec.name)
+            except FormatError:
+                wrong.append(f"{ARRAYS}/{spec.name}/zarr.json: is missing or damaged")
+        for unit in self.units():
+            try:
+                record = self.record(unit.number)
+            except FormatError:
+                wrong.append(f"{_record(unit.number)}: is damaged")
+                continue
+            for name, said in ({} if record is None else record["files"]).items():
+                if not self.place.exists(name):
                     wrong.append(f"{name}: is missing")
-                elif hashlib.sha256(self.place.read(name)).hexdigest() != said["sha256"]:
+                elif hashlib.sha256(self.place.read(name)).hexdigest() != said.get("sha256"):
                     wrong.append(f"{name}: differs from what was written")
         return wrong
 

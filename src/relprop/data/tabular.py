@@ -80,7 +80,7 @@ def opened_table(path: Path) -> Table:
         if count:
             row(0)
     except (ValueError, KeyError, OSError, csv.Error) as error:
-        raise InputError(f"{quoted(path)} is not a table that can be read: {error}.") from error
+        raise InputError(f"{quoted(path)} is not a table that can be read: {str(error).rstrip('.')}.") from error
     if not count:
         raise InputError(f"the source {quoted(path)} is empty: it has no rows.")
     return names, count, row

@@ -250,7 +250,7 @@ def clusters_html(browsed: BrowsedRun, found: Spray, asked: RunSettings) -> str:
         )
 
     drawn = spray_page.clusters_html(browsed.run.store, one, browsed.picture, members)
-    said = f"<p>{html.text(spray_page.verdict(found.classes))}</p>"
+    said = f"<p>{html.text(found.verdict)}</p>"
     return f"{said}{spray_page.classes_html(found.classes)}{drawn}{html.key()}"
 
 

@@ -75,13 +75,13 @@ def square(image: Image.Image, size: int = 224, part: float = 0.875) -> Image.Im
     left, top = (width - side) / 2, (height - side) / 2
     # Cutting and resizing in one step keeps a strip of 1 x 1,000,000 pixels small.
     box = (left, top, left + side, top + side)
-    return image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return _as_rgb(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def preprocess(image: Image.Image, size: int = 224) -> Tensor:
     """Turns a picture into the batch of one that EfficientNet-Lite takes: `(1, 3, size, size)`."""
-    pixels = torch.from_numpy(np.array(square(image, size), dtype=np.float32))
-    return ((pixels - 127.0) / 128.0).permute(2, 0, 1)[None].contiguous()
+    pixels = torch.from_numpy(np.array(square(image, size))).permute(2, 0, 1)[None].contiguous()
+    return pixels.float().sub_(127.0).div_(128.0)
 
 
 def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -112,7 +112,12 @@ def _rgb_on_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return _as_rgb(image)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """The picture itself if it is RGB: Pillow would copy it."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_bytes(image: Image.Image) -> Image.Image:

@@ -10,8 +10,9 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 
-from relprop.data.chunks import NUMBERS, Chunk, chunks, content, plain
+from relprop.data.chunks import Chunk, chunks, content, plain
 from relprop.data.exports.export_folder import ExportedUnits
+from relprop.data.run_descriptions import NUMBERS
 from relprop.data.shards import Spec
 from relprop.data.store import STATUS, Store
 from relprop.errors import InputError
