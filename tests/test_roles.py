@@ -478,6 +478,44 @@ REJOINED: dict[str, tuple[Way, Way]] = {
 }
 
 
+def padded_by_writing(h: Tensor) -> Tensor:
+    y = h.new_zeros(len(h), h.shape[1] + 1)
+    y[:, 1:] = h
+    return y
+
+
+PADDED: list[Way] = [
+    lambda h: F.pad(h, (1, 0)), lambda h: torch.cat([torch.zeros_like(h[:, :1]), h], 1), padded_by_writing,
+]  # fmt: skip
+ADDED: list[Callable[[Tensor, Tensor], Tensor]] = [
+    lambda a, b: torch.add(a, b, alpha=-0.5), lambda a, b: a + -0.5 * b, lambda a, b: a.sub_(b / 2), lambda a, b: a - b + b / 2,
+]  # fmt: skip
+
+
+def test_two_functions_of_one_tensor_meet_behind_moves_and_scales() -> None:
+    found = [
+        relprop.attribute(lambda x, f=f, g=g, h=h: h(f(x).exp(), g(x.sin())).sin().sum(1), X, composite="zero").values  # type: ignore[misc]
+        for f in PADDED for g in PADDED for h in ADDED
+    ]  # fmt: skip
+    for each in found:
+        close(each, found[0])
+
+
+def test_a_tensor_that_is_written_in_many_steps() -> None:
+    """Longer than what is followed, and than Python's stack: right all the same."""
+
+    def model(x: Tensor) -> Tensor:
+        h, y = (x @ TABLE_OF_POSITIONS.t()).repeat(1, 400), torch.zeros(len(x), 400 * len(TABLE_OF_POSITIONS), dtype=D)
+        for n in range(y.shape[1]):
+            y[:, n] = h[:, n]
+        return (y + 0.5).tanh().sum(1)
+
+    plain = relprop.attribute(
+        lambda x: ((x @ TABLE_OF_POSITIONS.t()).repeat(1, 400) + 0.5).tanh().sum(1), X, composite="zero"
+    )
+    close(relprop.attribute(model, X, composite="zero").values, plain.values)
+
+
 @pytest.mark.parametrize("moved, joined", REJOINED.values(), ids=REJOINED)
 def test_parts_of_one_tensor_that_are_joined(moved: Way, joined: Way) -> None:
     for before in (torch.sigmoid, F.softplus, lambda x: x * torch.sigmoid(x)):

@@ -14,6 +14,8 @@ from relprop.engine.notes import Move, Note, note_of, noted
 from relprop.engine.roles import ROLES
 from relprop.engine.tensors import is_live
 
+_DEEPEST = 64
+"""How many joinings in one another are followed, as of a tensor that is written step by step."""
 Join = Callable[[list[Tensor]], Tensor]
 """A joining as a function of other parts."""
 
@@ -55,8 +57,9 @@ def joined(run: Any, parts: list[Part], result: Tensor, join: Join) -> Tensor:
         shapes = (moves[0].shape if moves else None for moves in ways)
         whole = next((each.tensor.shape for each in parts if each.note is first), None)
         shape = next(filter(None, shapes), whole)
-        if shape is not None:
-            note.move = Move(first, shape, Joined(pieces, join), (), {}, None)
+        function = Joined(pieces, join)
+        if shape is not None and function.depth <= _DEEPEST:
+            note.move = Move(first, shape, function, (), {}, None)
     return result
 
 
@@ -111,7 +114,7 @@ def joined_by_write(
         place: the part that was overwritten.
     """
     note = note_of(value)
-    if note is None or (note.roles is None and note.move is None and note.layer is None and note.chain is None):
+    if note is None:
         return
 
     def join(parts: list[Tensor]) -> Tensor:

@@ -54,6 +54,8 @@ class Joined:
 
     def __init__(self, pieces: list[Any], join: Callable[[Any], Tensor]) -> None:
         self.pieces, self._join = pieces, join
+        inner = (move.function for piece in pieces if isinstance(piece, tuple) for move in piece)
+        self.depth: int = 1 + max((f.depth for f in inner if isinstance(f, Joined)), default=0)
 
     def __call__(self, t: Tensor) -> Tensor:
         return self._join(

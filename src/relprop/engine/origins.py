@@ -160,7 +160,7 @@ def _levels(t: Tensor) -> Iterator[Origin]:
         moves = (*known.moves, *moved, *moves)
         yield Origin(known.source, step, moves, known.note, known.source._version != known.version)
         note, moved = chained(known.note)
-        if note is not None and note.chain is not None and not note.chain.step.affine:
+        if note is not None and note.chain is not None and not note.chain.step.affine and stay(moved):
             return
 
 
