@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,6 +215,35 @@ def test_nothing_follows_the_opening_of_a_page() -> None:
     assert len(opening) == 4  # the tab, and each of the three parts
     assert not [event for event in events if event["trigger_after"] in opening]
     assert [event for event in events if event["trigger_after"] is not None]
+
+
+def test_the_opening_of_a_page_without_settings_changes_no_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor may have begun to ask."""
+    import gradio
+
+    import test_web_rows
+    from relprop.web import controls
+    from relprop.web.gradio_here import gradio as here
+
+    opened: list[Any] = []
+    real = controls.opened
+
+    def seen(restored: Any, outputs: Any, links: Any) -> Any:
+        act = real(restored, outputs, links)
+        opened.append(act)
+        return act
+
+    monkeypatch.setattr(controls, "opened", seen)
+    assert here() is gradio
+    loads = [
+        ("small", web_pages.subject), ("people", lambda: test_web_rows.subject("tabular")),
+        ("writer", lambda: subject_of("test_web_text:writer")),
+    ]  # fmt: skip
+    server.made(loads)
+    assert len(opened) == 3
+    for act in opened:
+        values = act("http://127.0.0.1:7860/", request=SimpleNamespace(session_hash="a"))
+        assert all(value == gradio.skip() for value in values)
 
 
 def test_a_network_without_names_of_classes(browser: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,18 +50,27 @@ def came_from(call: Call, t: Tensor, known: Note, shape: torch.Size, function: A
     note.move = Move(known, shape, function, args, {}, None)
 
 
+@dataclass(frozen=True)
+class Constant:
+    """A part of a concatenation that is constant. Only its shape counts."""
+
+    shape: torch.Size
+
+    def like(self, t: Tensor) -> Tensor:
+        """Zeros of that shape."""
+        return t.new_zeros(()).expand(self.shape)
+
+
 class Joined:
     """A concatenation of parts of one tensor, as a function of it. Each part is given by its moves or is a constant."""
 
-    def __init__(self, pieces: list[Any], join: Callable[[Any], Tensor]) -> None:
+    def __init__(self, pieces: list[tuple[Move, ...] | Constant], join: Callable[[Any], Tensor]) -> None:
         self.pieces, self._join = pieces, join
         inner = (move.function for piece in pieces if isinstance(piece, tuple) for move in piece)
         self.depth: int = 1 + max((f.depth for f in inner if isinstance(f, Joined)), default=0)
 
     def __call__(self, t: Tensor) -> Tensor:
-        return self._join(
-            [moved(t, each) if isinstance(each, tuple) else each.to(t.device, t.dtype) for each in self.pieces]
-        )
+        return self._join([each.like(t) if isinstance(each, Constant) else moved(t, each) for each in self.pieces])
 
 
 def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:

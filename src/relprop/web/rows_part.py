@@ -274,6 +274,8 @@ class RowsFields(NetworkPart):
         """The settings of the page's address, and the answer if they name an example."""
         settings = PageSettings.of_link(self.desk.asked(query))
         fields = (settings.form, *self.asked.restored(settings))
+        if settings == PageSettings():  # a visitor may have begun to ask
+            return [gradio().skip()] * (len(fields) + len(self.lists) + len(self.outputs))
         if settings.example is None or settings.example >= len(self.examples):
             self.desk.sessions.of(str(request.session_hash)).ask(f"{self.part} without", settings.without)
             return (*fields, *[gradio().skip()] * (len(self.lists) + len(self.outputs)))

@@ -279,6 +279,8 @@ class RunFields:
             _ALL if asked.target is None else str(asked.target), asked.order, asked.status, asked.start, asked.by,
             asked.neighbours, asked.size, asked.layer or gr.skip(), asked.unit, asked.measure,
         ]  # fmt: skip
+        if asked == RunSettings():  # a visitor may have begun to ask
+            fields = [gr.skip()] * len(fields)
         selected = gr.Tabs(selected=asked.view) if "view=" in self.desk.asked(query) else gr.skip()
         listed = styled(runs.samples_html(self.browsed, asked))
         return (*fields, selected, listed, *parts["samples"], *parts["clusters"], *parts["units"])
