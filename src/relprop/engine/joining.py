@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relprop.engine.moves import Constant, Joined, chained, first_held
+from relprop.engine.moves import ConstantPart, Joined, chained, first_held
 from relprop.engine.notes import Move, Note, note_of, noted
 from relprop.engine.roles import ROLES
 from relprop.engine.tensors import is_live
@@ -50,7 +50,7 @@ def joined(run: Any, parts: list[Part], result: Tensor, join: Join) -> Tensor:
     if found is not None:
         first, ways = found
         way = iter(ways)
-        pieces = [Constant(each.tensor.shape) if each.note is None else next(way) for each in parts]
+        pieces = [ConstantPart(each.tensor.shape) if each.note is None else next(way) for each in parts]
         shapes = (moves[0].shape if moves else None for moves in ways)
         whole = next((each.tensor.shape for each in parts if each.note is first), None)
         shape = next(filter(None, shapes), whole)

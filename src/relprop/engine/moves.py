@@ -51,7 +51,7 @@ def came_from(call: Call, t: Tensor, known: Note, shape: torch.Size, function: A
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantPart:
     """A part of a concatenation that is constant. Only its shape counts."""
 
     shape: torch.Size
@@ -64,13 +64,13 @@ class Constant:
 class Joined:
     """A concatenation of parts of one tensor, as a function of it. Each part is given by its moves or is a constant."""
 
-    def __init__(self, pieces: list[tuple[Move, ...] | Constant], join: Callable[[Any], Tensor]) -> None:
+    def __init__(self, pieces: list[tuple[Move, ...] | ConstantPart], join: Callable[[Any], Tensor]) -> None:
         self.pieces, self._join = pieces, join
         inner = (move.function for piece in pieces if isinstance(piece, tuple) for move in piece)
         self.depth: int = 1 + max((f.depth for f in inner if isinstance(f, Joined)), default=0)
 
     def __call__(self, t: Tensor) -> Tensor:
-        return self._join([each.like(t) if isinstance(each, Constant) else moved(t, each) for each in self.pieces])
+        return self._join([each.like(t) if isinstance(each, ConstantPart) else moved(t, each) for each in self.pieces])
 
 
 def _gathered(t: Tensor, dim: int, indices: Tensor, lost: bool) -> Tensor:
