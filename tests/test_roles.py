@@ -554,3 +554,17 @@ def test_a_mask_that_fits_by_chance_is_no_copy() -> None:
     whole = relprop.attribute(model, x, composite="zero").values
     for n in range(len(x)):
         close(relprop.attribute(model, x[n : n + 1], composite="zero").values, whole[n : n + 1])
+
+
+def test_a_gate_whose_chain_overflows_far_out() -> None:
+    """`exp(h * h)` has no value at 50, and the chain saturates long before."""
+
+    def model(x: Tensor, softplus: Way) -> Tensor:
+        gate = F.gelu(-0.25 * softplus(F.softplus(x) ** 2))
+        return (gate * F.softplus(x.roll(1, 1))).sum(1)
+
+    one, other = (
+        relprop.attribute(lambda x, f=f: model(x, f), X, composite="cp_lrp").values  # type: ignore[misc]
+        for f in (F.softplus, lambda h: (1 + h.exp()).log())
+    )
+    close(other, one)

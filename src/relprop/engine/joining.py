@@ -27,7 +27,7 @@ class Part(NamedTuple):
     note: Note | None
 
 
-def parts_of(tensors: Any) -> list[Part]:
+def as_parts(tensors: Any) -> list[Part]:
     """Operands of a concatenation as parts."""
     return [Part(t, note_of(t) if is_live(t) else None) for t in tensors if isinstance(t, Tensor)]
 

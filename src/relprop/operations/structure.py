@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.joining import joined, parts_of
+from relprop.engine.joining import as_parts, joined
 from relprop.engine.moves import picked
 from relprop.engine.notes import note_of
 from relprop.engine.origins import chain, remembered
@@ -73,7 +73,7 @@ def joining(call: Call, tensors: Any, *args: Any, **kwargs: Any) -> Tensor:
         found: Tensor = join(parts, *args, **kwargs)
         return found
 
-    return joined(call.run, parts_of(tensors), result, again)
+    return joined(call.run, as_parts(tensors), result, again)
 
 
 _ALONG_AN_AXIS = ("stack", "_stack", "cat", "concat", "concatenate")
