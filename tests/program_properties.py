@@ -198,17 +198,23 @@ def softmax_by_exponentials(program: Program) -> bool:
 
     `log(1 + exp(log_softmax(x)))` is a softplus of the one and `log1p` of the other: two functions.
     """
-    for node, spelling in zip(program.nodes, program.spellings, strict=True):
-        if (
-            node.operation in ("softplus", "mish", "sigmoid")
-            and "{a}.exp()" in TABLE[node.operation].spellings[spelling]
-        ):
-            n = node.operands[0]
-            while n and program.nodes[n - 1].operation in {*MOVES, *_PICKING}:
-                n = program.nodes[n - 1].operands[0]
-            if n and program.nodes[n - 1].operation == "log softmax":
-                return True
-    return False
+    return any(
+        node.operation in ("softplus", "mish", "sigmoid")
+        and "{a}.exp()" in TABLE[node.operation].spellings[spelling]
+        and _picked_of(program, node.operands[0], "log softmax")
+        for node, spelling in zip(program.nodes, program.spellings, strict=True)
+    )
+
+
+def _picked_of(program: Program, n: int, operation: str) -> bool:
+    """Whether a value has entries of what this operation returned: moved, picked or joined."""
+    if not n:
+        return False
+    node = program.nodes[n - 1]
+    moves = {*MOVES, *_PICKING, *_JOINING}
+    return node.operation == operation or (
+        node.operation in moves and any(_picked_of(program, m, operation) for m in node.operands)
+    )
 
 
 def written_out(program: Program) -> bool:
@@ -327,6 +333,7 @@ _KINKS = {
 }  # fmt: skip
 """Where the slope of an operation is one or another, as its spelling has it."""
 _PICKING = {"largest", "sort", "max pool", "maximum", "size"}
+_JOINING = {"cat", "choose"}
 
 
 def operations_of(program: Program) -> set[str]:

@@ -494,6 +494,14 @@ AROUND: dict[str, Callable[[Form, Form], Form]] = {
     "a bias before, an activation behind": lambda f, layer: lambda t: F.silu(f(layer(t) + 0.1) - 0.7),
     "an activation behind": lambda f, layer: lambda t: F.gelu(f(layer(t))),
 }
+MEETS: dict[str, Callable[[Form, Form], Form]] = {
+    "where it meets its operand": lambda f, layer: lambda t: (lambda h: h / (f(h).exp() + 1))(layer(t)),
+    "where it meets its operand, shifted": lambda f, layer: (
+        lambda t: (lambda h: h * torch.sigmoid(f(h - 0.1)))(layer(t))
+    ),
+}
+OFF_ZERO = ("from 0.3", "up to -0.3", "between 0.1 and 0.4", "a threshold")
+"""Bounds that select: whether they are seen as functions of an operand that they meet hangs on how they are written."""
 NAMED: dict[str, Callable[[Form, Form], Form]] = {
     "as a gate": lambda f, layer: lambda t: f(layer(t)) * (t + 0.2),
     "between activations": lambda f, layer: lambda t: F.silu(f(F.gelu(layer(t)) - 0.1) - 0.2),
@@ -507,6 +515,7 @@ def test_a_bound_is_one_however_it_is_written(name: str, composite: str) -> None
     x, layer = operands("a layer")
     plain, *others = BOUNDED[name].items()
     around = AROUND if name == "a threshold" else AROUND | NAMED  # a selection of two numbers has no name
+    around = around if name in OFF_ZERO else around | MEETS
     for where, model in around.items():
         wanted = relprop.attribute(lambda t, m=model: m(plain[1], layer)(t) @ W, x, composite=composite)  # type: ignore[misc]
         for form, function in others:

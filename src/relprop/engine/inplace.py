@@ -109,11 +109,12 @@ def _has_origin(entry: Entry, target: Tensor) -> bool:
 
 def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tuple) -> bool:
     """Whether torch's own in-place operation has the gradient that relevance needs."""
-    if entry.family in ("structure", "selection"):
+    scales = entry.family == "structure" and SCALES in entry.traits  # as a product with a number
+    if entry.family in ("structure", "selection") and not scales:
         if entry.handler is not native and entry.handlers.in_place is None:
             return False  # its handler gives it another gradient
         return not run.sites.nz or MOVES in entry.traits or SAME in entry.traits
-    if entry.family not in ("sum", "product"):
+    if entry.family not in ("sum", "product") and not scales:
         return False
     note = note_of(target)
     if len(live) == 1 and note is not None and (note.layer is not None or note.scaled is not None):
@@ -124,7 +125,7 @@ def _linear(run: Run, entry: Entry, target: Tensor, live: list[Tensor], args: tu
         return False  # zeros carry relevance, or a tensor made from the old numbers may meet the new ones
     if run.inputs.positions and entry.family == "sum":
         return False  # the summand may be a position encoding
-    return entry.family == "sum" or (entry.family == "product" and len(live) == 1 and live[0] is target)
+    return entry.family == "sum" or (len(live) == 1 and live[0] is target)
 
 
 def _may_receive(run: Run, target: Tensor) -> bool:

@@ -59,10 +59,12 @@ def batch_norm(
 
 
 def _follows(layer: LayerCall, z: Tensor) -> bool:
-    """Whether the normalised channels, axis 1, are the layer's output channels."""
+    """Whether the normalised channels, axis 1, are the layer's output channels. A lone one may lie on any axis."""
     linear = layer.weighted.linear
     axis = linear.channel_axis
-    return layer.folds and ((axis is not None and z.ndim + axis == 1) or linear.over(1))
+    if layer.folds and ((axis is not None and z.ndim + axis == 1) or linear.over(1)):
+        return True
+    return z.shape[1] == 1 and layer.vector(torch.empty([1] * (z.ndim - 1), device="meta")) is not None
 
 
 def _native(call: Call, input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, written
 from relprop.engine.moves import picked
+from relprop.engine.notes import continues
 from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, origin, proportional, remembered
 from relprop.engine.registry import register
 from relprop.engine.roles import selects
@@ -23,6 +24,7 @@ from relprop.engine.traits import BOUNDS as BOUNDS_TRAIT
 from relprop.engine.traits import MOVES
 from relprop.numerics import nonzero, own, where_positive
 from relprop.operations.activations import alone, detached, elementwise, kept_on, negative_part, relu
+from relprop.operations.gates import gated
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.stacks import elementwise_extreme
 from relprop.rules.base import Way
@@ -125,9 +127,17 @@ def multiples(call: Call, result: Any, a: Tensor, b: Tensor) -> Any:
     if isinstance(result, Tensor) and result.requires_grad:
         found = chain(call.function, call.args, call.kwargs) if proportional(a, b) else None
         if found is not None:
-            return remembered(call, result, found._replace(step=found.step.anew()))
+            return _of_multiples(call, result, found)
         selects(call, [a, b], result)
     return result
+
+
+def _of_multiples(call: Call, result: Tensor, found: Origin) -> Tensor:
+    """Notes an activation that the extremum of two multiples is. As behind a relu, a chain that starts here is not noted."""
+    if any(a is SOURCE for a in found.step.args) and not (found.note is not None and continues(found.note)):
+        call.note(result)
+        return gated(result, found.source, found.step)
+    return remembered(call, result, found._replace(step=found.step.anew()))
 
 
 def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +150,7 @@ def selecting(call: Call, *args: Any, **kwargs: Any) -> Any:
     for function in (torch.maximum, torch.minimum):
         if bool((function(a, b) == result.detach()).all()):
             found = chain(function, tuple(live), {})
-            return result if found is None else remembered(call, result, found._replace(step=found.step.anew()))
+            return result if found is None else _of_multiples(call, result, found)
     return result
 
 

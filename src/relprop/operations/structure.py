@@ -188,7 +188,6 @@ register(
     family="structure",
     handler=scaling,
     traits={SCALES},
-    in_place=native,
 )
 # sums with nonnegative weights
 register(
