@@ -147,6 +147,23 @@ def test_a_quotient_by_what_makes_a_sigmoid_is_a_gated_product(composite: str) -
             close(values, right)
 
 
+@pytest.mark.parametrize("composite", ["zero", "cp_lrp", "attnlrp"])
+def test_a_divisor_with_bounds_is_the_same_gate_in_all_spellings(composite: str) -> None:
+    """Where its chain starts does not matter: a relu before it says that only its right half is a gate's."""
+    a, b = torch.randn(2, 3, 4, dtype=torch.float64)
+    forms = [
+        lambda a, b: (a / (b.clamp(0, 0.7) + 1)).sum(1),
+        lambda a, b: (a / (b.relu().clamp_max(0.7) + 1)).sum(1),
+        lambda a, b: (a / (torch.minimum(b.relu(), torch.tensor(0.7, dtype=b.dtype)).abs() + 1)).sum(1),
+        lambda a, b: (a / (torch.nn.functional.relu6(b * (6 / 0.7)) * (0.7 / 6) + 1)).sum(1),
+    ]
+    wanted, *others = (relprop.attribute(form, (a, b), composite=composite).values for form in forms)
+    for found in others:
+        for values, right in zip(found, wanted, strict=True):
+            close(values, right)
+    assert wanted[1].abs().sum() > 0
+
+
 POWERS: dict[str, Callable[[Tensor], Tensor]] = {
     "**": lambda x: 2.0**x,
     "torch.pow": lambda x: torch.pow(2.0, x),

@@ -101,12 +101,37 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "a small constant below": lambda s: (lambda e: e / (e.sum(-1, keepdim=True) + 1e-16))(s.exp()),
     "bounded below": lambda s: (lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-12))(s.exp()),
 }
+
+
+def normalised(e: Tensor) -> Tensor:
+    return e / e.sum(-1, keepdim=True)
+
+
+def written_by_index(s: Tensor) -> Tensor:
+    e = s.exp()
+    e[..., ~MASK] = 0.0
+    return normalised(e)
+
+
+def columns_written(s: Tensor) -> Tensor:
+    e = s.exp()
+    for n, row in enumerate(MASK):
+        e[..., n, ~row] = 0
+    return normalised(e)
+
+
 MASKED: dict[str, Callable[[Tensor], Tensor]] = {
     "masked_fill": lambda s: s.masked_fill(~MASK, -torch.inf).softmax(-1),
     "added": lambda s: (s + torch.zeros(5, 4, dtype=D).masked_fill(~MASK, -1e300)).softmax(-1),
     "where": lambda s: torch.where(MASK, s, -torch.inf).softmax(-1),
     "a masked exponential": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(s.exp() * MASK),
     "filled exponentials": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(s.exp().masked_fill(~MASK, 0.0)),
+    "exponentials written by an index": written_by_index,
+    "exponentials written row by row": columns_written,
+    "exponentials filled in place": lambda s: normalised(s.exp().masked_fill_(~MASK, 0.0)),
+    "exponentials added and written": lambda s: (lambda e: e / (e * 0.5 + 0.5 * e).sum(-1, keepdim=True))(
+        (lambda e: (e.__setitem__((..., ~MASK), 0.0), e)[1])(s.exp())
+    ),
     "masked, then exponentials": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(
         s.masked_fill(~MASK, -torch.inf).exp()
     ),

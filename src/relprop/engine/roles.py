@@ -270,7 +270,12 @@ def _known(known: Role, note: Note | None) -> Any:
 def as_function_of(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
     """An operation as a function of one operand. It does not hold the operand, which may hold this function."""
     args, kwargs = exchanged(args, operand, _OPERAND), exchanged(kwargs, operand, _OPERAND)
-    return lambda t: function(*exchanged(args, _OPERAND, t), **exchanged(kwargs, _OPERAND, t))
+
+    def again(t: Tensor) -> Any:
+        result = function(*exchanged(args, _OPERAND, t), **exchanged(kwargs, _OPERAND, t))
+        return t if result is None else result  # `t[...] = y` returns nothing
+
+    return again
 
 
 _OPERAND = object()

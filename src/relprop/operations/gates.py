@@ -51,12 +51,18 @@ def _level(gate: Any) -> int:
         return gate or 0
     if gate.source is None:
         return _own_level(gate.step)
+    steps, source = _steps(gate)
+    found = _level_of(*steps)
+    return max(source or 0, max(map(_own_level, steps)) if found is None else found)
+
+
+def _steps(gate: Any) -> tuple[list[ChainStep], Any]:
+    """The steps of a gate, first to last, and what the source of the first one was known to be."""
     steps = []
     while isinstance(gate, Gating):
         steps.append(gate.step)
         gate = gate.source
-    found = _level_of(*reversed(steps))
-    return max(gate or 0, max(map(_own_level, steps)) if found is None else found)
+    return steps[::-1], gate
 
 
 def _own_level(step: ChainStep) -> int:
@@ -112,11 +118,36 @@ def _level_of(*steps: ChainStep) -> int | None:
 
 def sigmoidal(step: ChainStep) -> bool:
     """Whether the values of a chain are those of a sigmoid: a gate that is open on one side and shut on the other."""
-    if _own_level(step) != 2:
-        return False
+    return _own_level(step) == 2 and _two_ends(step)
+
+
+def _two_ends(*steps: ChainStep) -> bool:
+    near, _ = _ends(*steps)
+    return bool(near[0] != near[1])
+
+
+def _ends(*steps: ChainStep) -> tuple[Tensor, Tensor]:
+    """The values of some steps, one after another, at -50 and 50, and at -100 and 100."""
     with aside(), torch.no_grad():
-        ends = step(torch.tensor([-50.0, 50.0], dtype=torch.float64))
-        return bool(ends[0] != ends[1])
+        y = torch.tensor([-50.0, 50.0, -100.0, 100.0], dtype=torch.float64)
+        for step in steps:
+            y = step(y)
+        return y[:2], y[2:]
+
+
+def saturates(step: ChainStep, source: Note | None) -> bool:
+    """Whether a chain is a sigmoid of what its source is a function of, and comes to an end at both sides.
+
+    `1 / max(norm, 1e-12)` is bounded, too, but it falls for ever.
+    """
+    steps = [*_steps(known_gate(source))[0], step]
+    if _level_of(*steps) is None:  # an entrywise one is among them
+        steps = [step]
+    if _level_of(*steps) != 2 or not _two_ends(*steps):
+        return False
+    near, far = _ends(*steps)
+    level = (far - near).abs() <= 0.05 * far.abs()
+    return bool((level | (far.abs() <= 1e-6 * near.abs())).all())
 
 
 def gated(t: Tensor, operand: Tensor, step: ChainStep) -> Tensor:

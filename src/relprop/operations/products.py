@@ -23,11 +23,10 @@ from relprop.engine.rows import by_entry
 from relprop.engine.tensors import is_live, without_history
 from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
-from relprop.numerics import aside
 from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
 from relprop.operations.exponentials import exp, quotient, reciprocal_of
-from relprop.operations.gates import gating, sigmoidal
+from relprop.operations.gates import gating, saturates, sigmoidal
 from relprop.operations.lengths import of_conjugates, root, same_numbers, square, squared
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
@@ -118,19 +117,9 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if softmax is not None:
         return softmax
     gate = chain(torch.reciprocal, (other,), {})
-    if gate is not None and finite_at_zero(gate.step, other) and _saturates(gate) and _activates(gate):
+    if gate is not None and finite_at_zero(gate.step, other) and saturates(gate.step, gate.note) and _activates(gate):
         return _gated_by(call, input, other, gate)
     return call(input, other.detach())
-
-
-def _saturates(gate: Origin) -> bool:
-    """Whether a sigmoid comes to an end at both sides. `1 / max(norm, 1e-12)` is bounded too, but it falls for ever."""
-    if not sigmoidal(gate.step):
-        return False
-    with aside(), torch.no_grad():
-        near, far = (gate.step(torch.tensor([-at, at], dtype=torch.float64)) for at in (50.0, 100.0))
-    level = (far - near).abs() <= 0.05 * far.abs()
-    return bool((level | (far.abs() <= 1e-6 * near.abs())).all())
 
 
 def _gated_by(call: Call, input: Tensor, other: Tensor, gate: Origin) -> Tensor:
