@@ -161,7 +161,7 @@ def test_a_divisor_with_bounds_is_the_same_gate_in_all_spellings(composite: str)
     for found in others:
         for values, right in zip(found, wanted, strict=True):
             close(values, right)
-    assert wanted[1].abs().sum() > 0
+    assert bool(wanted[1].any()) == (composite != "cp_lrp")  # there a gate takes nothing
 
 
 POWERS: dict[str, Callable[[Tensor], Tensor]] = {
