@@ -158,3 +158,36 @@ def test_factors_that_are_overwritten(written: str, composite: str) -> None:
     found, wanted = (relprop.attribute(model(f[written]), x, 1, composite=composite) for f in (PRODUCTS, plain))
     torch.testing.assert_close(found.values, wanted.values)
     torch.testing.assert_close(found.residual, wanted.residual)
+
+
+IN_PLACE: dict[str, Callable[[Tensor], object]] = {
+    "silu": lambda h: F.silu(h, inplace=True),
+    "sigmoid": torch.sigmoid_,
+    "mish": lambda h: F.mish(h, inplace=True),
+    "elu": F.elu_,
+    "exp": torch.exp_,
+    "a power": lambda h: h.abs_().pow_(1.7),
+    "a product with itself": lambda h: h.mul_(h).tanh_(),
+    "a quotient": lambda h: h.div_(3.3).erf_(),
+}
+SEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "every second": lambda h: h[..., ::2],
+    "a column": lambda h: h[:, :, 1],
+    "some rows": lambda h: h.flip(1)[:, ::3],
+    "a real part": lambda h: torch.view_as_complex(h.unflatten(2, (3, 2)).contiguous()).real,
+}
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("write", IN_PLACE)
+def test_what_is_written_into_a_view_with_gaps_is_the_models_own_bit_for_bit(write: str, seen: str) -> None:
+    """Torch rounds entries that lie side by side otherwise than lone ones."""
+
+    def model(x: Tensor) -> Tensor:
+        h = SEEN[seen](x * 1.0)
+        IN_PLACE[write](h)
+        return h.flatten(1)
+
+    x = torch.randn(4, 16, 6, generator=torch.Generator().manual_seed(0))
+    for composite in ("auto", "zero"):
+        assert torch.equal(relprop.attribute(model, x, 0, composite=composite).output, model(x))

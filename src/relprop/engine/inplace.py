@@ -18,6 +18,7 @@ from relprop.engine.replay import replaying
 from relprop.engine.run import Run
 from relprop.engine.spelling import beside
 from relprop.engine.tensor_attributes import NOTE
+from relprop.engine.tensors import without_history
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.rules.base import Way
 from relprop.torch_private.recorded import recording
@@ -62,11 +63,14 @@ def inplace(
     live = [before if t is target else t for t in live]
     writes_itself = entry.family == "activation" and _may_receive(run, target)
     into = Into(target, lambda: function(*written[0], **written[1])) if writes_itself else None
+    value = _own_numbers(entry, function, *written) if target.stride() != before.stride() else None
     result = handle(Copied(run, entry, main, args, kwargs, live, again=call, into=into))
     if result is target:
         return target
     note, old = note_of(result), note_of(target)
     target.copy_(result)
+    if value is not None and result.requires_grad:
+        target.data.copy_(value)
     if not result.requires_grad and target.requires_grad and target._base is None:
         target.detach_()  # a rule made it a constant
         return target
@@ -78,6 +82,18 @@ def inplace(
         if old is not None:
             old.later = note
     return target
+
+
+def _own_numbers(entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict) -> Tensor | None:
+    """What the model's own operation writes into a view with gaps. Where entries lie in memory decides how torch rounds."""
+    target = args[0]
+    if entry.family in ("structure", "selection") or recording() or not isinstance(target, Tensor):
+        return None
+    alias, before = target.data, target.detach().clone()
+    function(*(alias if a is target else without_history(a) for a in args), **kwargs)
+    value = alias.clone()
+    alias.copy_(before)
+    return value
 
 
 def _chained(
