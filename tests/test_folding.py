@@ -96,6 +96,10 @@ FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "scaled, and a norm": (lambda x: NORM(F.conv1d(x, W1) * BIAS[:, None]), (2, 2, 4)),
     "scaled behind a view, and a norm": (lambda x: NORM(F.conv2d(x, W2).flatten(2) * BIAS[:, None]), (2, 2, 3, 4)),
     "heads, scaled, and a norm": (lambda x: of_two(torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)) * BIAS), (2, 5, 4)),
+    "heads, a bias of each, and a norm": (
+        lambda x: of_two(torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)) * -0.25 + drawn(2, 1, 1)),
+        (2, 5, 4),
+    ),
     "a norm, a scale and a bias": (lambda x: NORM(F.conv1d(x, W1)) * BIAS[:, None] + BIAS[:, None], (2, 2, 4)),
     "a norm of a norm": (lambda x: NORM(NORM(F.conv2d(x, W2).flatten(2))), (2, 2, 3, 4)),
     "scaled and shifted twice": (lambda x: (F.linear(x, W) * BIAS + BIAS) * (BIAS + 2) - BIAS, (2, 4)),
@@ -181,6 +185,10 @@ NOT_FOLDED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
     "steps written over": (
         lambda x: F.linear(x, W),
         lambda h: (lambda y: [y.__setitem__((slice(None), 0), h[:, 1]), y * BIAS.abs() + drawn(5)[:, None]][1])(h * 1),
+    ),
+    "a bias of features, which are joined with steps": (
+        lambda x: torch.einsum("ntf,hfd->nhtd", x, drawn(2, 4, 3)) * BIAS + BIAS,
+        lambda h: of_two(h.flatten(2)),
     ),
     "a norm over steps": (lambda x: F.linear(x, W), lambda h: normed(5)(h)),
     "a part": (lambda x: F.linear(x, W), lambda h: torch.cat([h[..., :2] + BIAS[:2], h[..., 2:]], -1)),

@@ -64,6 +64,14 @@ class Moved(Map):
         v = self.inner.along_result(v)
         return _turned(v, len(self.shape), {was: now for now, was in self.axes.items()}, len(self.before))
 
+    def shows(self, vector: Tensor | None) -> bool:
+        """Whether a factor or bias of each channel is still one: it varies only along axes that are axes of their own."""
+        if vector is None:
+            return True
+        v = self.inner.along_result(vector)
+        first = len(self.before) - v.ndim
+        return all(n == 1 or first + d in self.axes.values() for d, n in enumerate(v.shape))
+
     def vector(self, constant: Tensor, shape: torch.Size) -> Tensor | None:
         first = len(shape) - constant.ndim
         if first < 0 or any(n > 1 and first + d not in self.axes for d, n in enumerate(constant.shape)):
@@ -132,7 +140,9 @@ def _seen(layer: LayerCall, moves: Sequence[Move]) -> LayerCall | None:
     if not isinstance(layer.weighted.linear, (Dense, Convolution, Contraction, Moved)):
         return None
     linear = _viewed(layer, moves) or _reordered(layer, moves)
-    return None if linear is None else layer.seen_as(linear, linear.shape)
+    if linear is None or not (linear.shows(layer.weighted.scale) and linear.shows(layer.weighted.bias)):
+        return None
+    return layer.seen_as(linear, linear.shape)
 
 
 def _viewed(layer: LayerCall, moves: Sequence[Move]) -> Moved | None:

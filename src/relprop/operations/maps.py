@@ -56,7 +56,7 @@ class Map:
         return constant.reshape(-1) if constant.numel() == constant.shape[axis] == shape[axis] else None
 
     def uniform(self, number: Tensor, shape: torch.Size) -> Tensor | None:
-        """One number for all channels of the output, of this shape, as a vector over channels; None if it has none."""
+        """One number for all channels of the output, of this shape, as its factor; None if it has none."""
         return None if self.channel_axis is None else number.reshape(1).expand(shape[self.channel_axis])
 
     def over(self, axis: int) -> bool:
@@ -133,8 +133,7 @@ class Contraction(Map):
         return constant if fits and (full & self.channels or not self.channels) else None
 
     def uniform(self, number: Tensor, shape: torch.Size) -> Tensor | None:
-        sizes = [n if label in self.channels else 1 for label, n in zip(self.output, shape, strict=True)]
-        return number.reshape([1] * len(sizes)).expand(sizes)
+        return number.reshape([1] * len(shape))  # along no axis, some of which a view may join with others
 
     def over(self, axis: int) -> bool:
         return self.output[axis : axis + 1] in self.channels
