@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,11 +128,12 @@ def explain_unit(
             places = order[start : start + done.batch]
             if job.by_length:
                 places = places[: _padded_little([_length(ahead[n].result()) for n in places])]
-            read(order[start : start + done.batch + job.loaders * job.batch])
-            items = [ahead[n].result() for n in places]
+            read(order[start : start + done.batch + job.batch])
+            items = [ahead.pop(n).result() for n in places]
             done.reading += time.perf_counter() - began
             began = time.perf_counter()
             try:
+                items = job.packed(items)
                 _batch(job, done, places, [samples[n] for n in places], items, shape)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or not job.halving:
@@ -142,13 +143,19 @@ def explain_unit(
                     done.quarantined[key] = f"out of memory with one sample: {_said(error)}"
                 else:
                     done.batch //= 2
+                    ahead |= {n: _there(item) for n, item in zip(places, items, strict=True)}
                     continue
             finally:
                 done.explaining += time.perf_counter() - began
-            for n in places:
-                del ahead[n]
             start += len(places)
     return done
+
+
+def _there(item: Item | str) -> Future[Item | str]:
+    """A sample that was read, in the place of the reading."""
+    found: Future[Item | str] = Future()
+    found.set_result(item)
+    return found
 
 
 def _padded_little(lengths: Sequence[int]) -> int:

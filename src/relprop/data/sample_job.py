@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,16 @@ class SampleJob:
             raise InputError("it has entries that are NaN or infinite.")
         self.asked.check(number, item, self.source.columns)
 
+    def packed(self, items: Sequence[Any]) -> list[Any]:
+        """The samples of a batch with their inputs in one tensor, so that no other copy of them is kept while they are explained."""
+        inputs = [item.inputs for item in items if isinstance(item, Item) and isinstance(item.inputs, Tensor)]
+        if len(inputs) < len(items) or len({(t.shape, t.dtype) for t in inputs}) > 1:
+            return list(items)
+        return [replace(item, inputs=row) for item, row in zip(items, torch.stack(inputs), strict=True)]
+
     def explained(self, items: Sequence[Item], numbers: Sequence[int]) -> list[Relevance]:
         """The explanations of some samples, as one batch: one for each target."""
-        inputs = torch.stack([item.inputs for item in items]).to(_device(self.model))
+        inputs = _together([item.inputs for item in items]).to(_device(self.model))
         settings: dict[str, Any] = {
             "composite": self.composite, "layers": list(self.keep.layers) or None, "ledger": self.ledger,
         }  # fmt: skip
@@ -174,6 +181,18 @@ def spec_of(name: str, rows: np.ndarray, several: bool, text: bool = False) -> S
     else:
         names += tuple(f"{name.removesuffix('.index').removesuffix('.value')}: axis {n}" for n in range(len(shape)))
     return Spec(name, tuple(rows.shape[1:]), str(rows.dtype), names)
+
+
+def _together(rows: list[Tensor]) -> Tensor:
+    """Inputs as one tensor: the one whose rows they are, if they are all of them in order."""
+    whole = rows[0]._base
+    if whole is not None and len(whole) == len(rows):
+        same = (
+            row._base is whole and row.data_ptr() == place.data_ptr() for row, place in zip(rows, whole, strict=True)
+        )
+        if whole.shape[1:] == rows[0].shape and all(same):
+            return whole
+    return torch.stack(rows)
 
 
 def _finite(values: Tensor) -> bool:
