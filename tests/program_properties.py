@@ -100,9 +100,19 @@ def size_of(program: Program) -> float:
 
 
 def of_rounding(program: Program) -> bool:
-    """Whether some value is `1 - 1` but for rounding, as a sum of what is centred: no share of it can be told."""
-    size = size_of(program)
-    return any(_rounded(v, size) for v in values(replace(program, spellings=())))
+    """Whether some value is `1 - 1`, or that but for rounding, as a sum of what is centred: no share of it can be told."""
+    size, found = size_of(program), values(replace(program, spellings=()))
+    return any(_rounded(v, size) for v in found) or any(
+        _cancels(found, number, node) for number, node in enumerate(program.nodes, 1)
+    )
+
+
+def _cancels(found: tuple[Tensor, ...], number: int, node: Any) -> bool:
+    """Whether an operation makes an exact 0 of a difference of a tensor and itself."""
+    if node.operation not in ("add", "add scaled", "subtract"):
+        return False
+    a, b = (found[n] for n in node.operands)
+    return bool(((found[number] == 0) & (a != 0) & (b != 0)).any())
 
 
 def score_of_rounding(program: Program) -> bool:

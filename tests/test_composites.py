@@ -136,6 +136,33 @@ def test_auto_on_patches_does_not_depend_on_how_they_are_cut() -> None:
     assert one.composite == other.composite == composites.gamma_flat()
 
 
+MOVED: dict[str, Callable[[Tensor], Tensor]] = {
+    "padded": lambda x: F.pad(x, (1, 0)),
+    "rolled, then padded": lambda x: F.pad(x.roll(1, 1), (1, 0)),
+    "padded with a number": lambda x: F.pad(x.flip(1), (1, 0), value=3.0),
+    "a column of zeros": lambda x: torch.cat([torch.zeros_like(x[..., :1]), x.roll(1, 1)], -1),
+    "steps padded": lambda x: F.pad(x.roll(1, 1), (0, 1, 2, 1)),
+}
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("form", MOVED)
+def test_auto_takes_no_padded_steps_for_patches(form: str, samples: int) -> None:
+    """Each row is one step: what a padding adds is no part of another."""
+    head = nn.Linear(4, 3).double()
+    x = torch.randn(samples, 4, 3).double()
+    R = relprop.attribute(lambda x: head(MOVED[form](x)).flatten(1), x, 0)
+    assert R.composite.name == "epsilon"
+
+
+def test_auto_takes_padded_patches_for_patches() -> None:
+    def model(x: Tensor) -> Tensor:
+        cut = F.unfold(F.pad(x, (1, 1, 1, 1)), 2, stride=2).mT
+        return F.linear(cut, torch.ones(3, 8).double()).flatten(1)
+
+    assert relprop.attribute(model, torch.randn(2, 2, 6, 6).double(), 0).composite == composites.gamma_flat()
+
+
 def test_auto_on_series_has_no_flat_layer() -> None:
     model = nn.Sequential(nn.Conv1d(3, 4, 5), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.Flatten(), nn.Linear(8, 2)).eval()
     x = torch.randn(2, 3, 8)

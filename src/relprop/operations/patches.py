@@ -35,15 +35,23 @@ def embeds_patches(x: Tensor, linear: Any) -> bool:
     if len(before) < 3 or not moves or x.ndim < 2:
         return False
     with aside(), torch.no_grad():
-        at = torch.arange(before.numel(), dtype=torch.float64).reshape(before)
+        at = torch.arange(before.numel(), dtype=torch.float64).reshape(before) + _MARK
         try:
             for move in moves:
                 at = move(at)
         except (RuntimeError, TypeError, IndexError):
             return False
-        rows = at[:1].reshape(-1, at.shape[-1]).long()  # of the first sample
+        rows = at[:1].reshape(-1, at.shape[-1])  # of the first sample
+        filled = rows.frac() != _MARK
+        rows = rows.long()
         for axis in range(1, len(before)):
-            places = rows // before[axis + 1 :].numel() % before[axis]
-            if bool((places[0] != places[0, 0]).any() and (places.sort(1)[0] != places[0].sort()[0]).any()):
+            places = (rows // before[axis + 1 :].numel() % before[axis]).masked_fill(filled, before[axis])
+            taken = torch.zeros(len(rows), before[axis] + 1, dtype=torch.bool).scatter_(1, places, True)[:, :-1]
+            taken = taken[taken.any(1)]  # not of what a padding made
+            if bool((taken.sum(1) > 1).any() and (taken != taken[:1]).any()):
                 return True  # a row takes part of this axis, and another row takes another part
         return False
+
+
+_MARK = 0.25
+"""What is added to the number of an entry, so that a padding with a number is not taken for an entry."""
