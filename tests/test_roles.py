@@ -138,43 +138,6 @@ def test_a_moved_gate_that_is_written_into_is_as_much_of_a_gate(plain: Way, writ
                 close(a, b)
 
 
-def filled(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], **options: Any) -> tuple[Way, Way]:
-    """A concatenation, and the same written part by part into a tensor that was made before."""
-
-    def plain(a: Tensor) -> Tensor:
-        return torch.cat([one(a), other(a)], 1)
-
-    def written(a: Tensor) -> Tensor:
-        y = (torch.zeros if options.get("zeros") else torch.empty)(len(a), 2 * a.shape[1], dtype=D)
-        y[:, : a.shape[1]].copy_(one(a))
-        y[:, a.shape[1] :] = other(a)
-        return y
-
-    return plain, written
-
-
-FILLED: dict[str, tuple[Way, Way]] = {
-    "gates": filled(torch.sigmoid, torch.tanh),
-    "gates, into zeros": filled(torch.sigmoid, torch.sigmoid, zeros=True),
-    "a gate comes second": filled(lambda a: a * 2, torch.sigmoid),
-    "a gate comes first": filled(torch.sigmoid, lambda a: a * 2),
-    "none is a gate": filled(lambda a: a * 2, lambda a: a - 1),
-}
-
-
-@pytest.mark.parametrize("plain, written", FILLED.values(), ids=FILLED)
-def test_parts_that_are_written_are_a_concatenation(plain: Way, written: Way) -> None:
-    for composite in ("zero", "cp_lrp", "attnlrp"):
-        one, other = (
-            relprop.attribute(
-                lambda a, x, f=f: (f(a) * torch.cat([x, x], 1)).sum(1), (A, X), composite=composite
-            ).values  # type: ignore[misc]
-            for f in (plain, written)
-        )
-        for a, b in zip(one, other, strict=True):
-            close(a, b)
-
-
 COPIES: dict[str, Way] = {
     "clone": lambda t: t.clone(),
     "a copied buffer": lambda t: torch.zeros_like(t).copy_(t),
@@ -499,21 +462,6 @@ def test_two_functions_of_one_tensor_meet_behind_moves_and_scales() -> None:
     ]  # fmt: skip
     for each in found:
         close(each, found[0])
-
-
-def test_a_tensor_that_is_written_in_many_steps() -> None:
-    """Longer than what is followed, and than Python's stack: right all the same."""
-
-    def model(x: Tensor) -> Tensor:
-        h, y = (x @ TABLE_OF_POSITIONS.t()).repeat(1, 400), torch.zeros(len(x), 400 * len(TABLE_OF_POSITIONS), dtype=D)
-        for n in range(y.shape[1]):
-            y[:, n] = h[:, n]
-        return (y + 0.5).tanh().sum(1)
-
-    plain = relprop.attribute(
-        lambda x: ((x @ TABLE_OF_POSITIONS.t()).repeat(1, 400) + 0.5).tanh().sum(1), X, composite="zero"
-    )
-    close(relprop.attribute(model, X, composite="zero").values, plain.values)
 
 
 @pytest.mark.parametrize("moved, joined", REJOINED.values(), ids=REJOINED)

@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.engine.call import Call, Into
 from relprop.engine.call_variants import Copied
 from relprop.engine.handling import handle
-from relprop.engine.notes import Chain, Note, continues, note_of, noted, renew
+from relprop.engine.notes import Chain, Move, Note, continues, note_of, noted, renew
 from relprop.engine.origins import Origin, chain, remember
 from relprop.engine.registry import Entry, native
 from relprop.engine.replay import replaying
@@ -45,14 +45,31 @@ def inplace(
     if not starts and call.way in (Way.DEFAULT, Way.NATIVE, Way.UNDECIDED):
         if _linear(run, entry, target, live, args):
             _preserve(target)
+            known, shape = note_of(target), target.shape
             result = function(*args, **kwargs)
             _renew(run, target, found)
+            if known is not None and len(live) == 1 and main is not function:
+                _moves(run, entry, target, Move(known, shape, main, args[1:], kwargs, None))
             return result
         if entry.handlers.in_place is not None and not run.sites.nz:
             result = entry.handlers.in_place(call, *call.args, **call.kwargs)
             if result is not NotImplemented:
                 _renew(run, target, found)
                 return result
+    return _by_copy(call, main, (args, kwargs), written)
+
+
+def _by_copy(call: Call, main: Callable[..., Any], given: tuple[tuple, dict], written: tuple[tuple, dict]) -> Any:
+    """The operation on a copy of its target, whose result is then copied into the target.
+
+    Args:
+        call: the call.
+        main: the operation, as one that makes a new tensor.
+        given: its operands and options.
+        written: those of the model's own call, which writes in place.
+    """
+    (args, kwargs), run, entry, function = given, call.run, call.entry, call.function
+    target, live = args[0], call.live
     before = target.clone()
     _preserve(target, before.detach())
     if target.requires_grad:
@@ -82,6 +99,13 @@ def inplace(
         if old is not None:
             old.later = note
     return target
+
+
+def _moves(run: Run, entry: Entry, target: Tensor, move: Move) -> None:
+    """Notes where the entries of an overwritten tensor were before, as for a new one: `unsqueeze_` is `unsqueeze`."""
+    if MOVES in entry.traits:
+        move.note.forked = True
+        noted(run, target).move = move
 
 
 def _own_numbers(entry: Entry, function: Callable[..., Any], args: tuple, kwargs: dict) -> Tensor | None:

@@ -73,50 +73,85 @@ def _held(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
     return first, tuple(moves)
 
 
-def place_of_write(args: tuple) -> Callable[[Tensor], Tensor] | None:
-    """Which part of a tensor a write overwrites, `y[index] = value` or `view.copy_(value)`, as a function of a copy of the tensor.
-
-    None where a number of the model decides it, or where this cannot be told.
-    """
-    written, value = args[0], args[-1]
-    if len(args) < 2 or not is_live(value) or value.dtype != written.dtype:
-        return None
-    if len(args) == 3 and not written._is_view():
-        index = args[1]
-        return (lambda t: t[index]) if _basic(index) else None
-    if len(args) == 2 and written._is_view() and written._base.is_contiguous():
-        size, stride, offset = written.size(), written.stride(), written.storage_offset()
-        return lambda t: t.as_strided(size, stride, offset)
-    return None
-
-
-def _basic(index: Any) -> bool:
-    if isinstance(index, tuple):
-        return all(map(_basic, index))
-    if isinstance(index, slice):
-        return all(each is None or type(each) is int for each in (index.start, index.stop, index.step))
-    return index is None or type(index) in (int, EllipsisType)
-
-
-def joined_by_write(
-    run: Any, whole: Tensor, before: Note | None, value: Tensor, place: Callable[[Tensor], Tensor]
+def changed_part(
+    run: Any, whole: Tensor, before: Note | None, view: Tensor, change: Callable[[Tensor], Any], traits: frozenset[str]
 ) -> None:
-    """Notes that a tensor of which a part was overwritten is joined of what it was and the value.
+    """Gives a tensor, of which a view was changed in place, the roles that survive the change as functions of all of it.
 
     Args:
         run: the run.
         whole: the tensor.
         before: its note before, if it was live.
-        value: what was written.
-        place: the part that was overwritten.
+        view: the part.
+        change: what was done to the part, as a function that writes into its operand.
+        traits: what the operation does.
     """
-    note = note_of(value)
+    if before is None or before.roles is None or not whole.is_contiguous():
+        return
+    size, stride, offset = view.size(), view.stride(), view.storage_offset()
+
+    def step(t: Tensor) -> Tensor:
+        t = t.clone(memory_format=torch.contiguous_format)
+        change(t.as_strided(size, stride, offset))
+        return t
+
+    for name, value in before.roles.items():
+        known = ROLES[name]
+        if known.then is not None and not traits.isdisjoint(known.survives):
+            noted(run, whole).give(name, known.then(value, step, traits))
+
+
+class Write(NamedTuple):
+    """A live part that is written into a tensor, and how to write another into a copy of the tensor."""
+
+    part: Tensor
+    again: Callable[[Tensor, Tensor], Any]
+
+
+def write_of(run: Any, args: tuple) -> Write | None:
+    """The write of a live part, as by `y[index] = value` or `view.copy_(value)`.
+
+    None where the inputs decide which part it is, or where this cannot be told.
+    """
+    written, value = args[0], args[-1]
+    if len(args) < 2 or value is written or not is_live(value) or value.dtype != written.dtype:
+        return None
+    if len(args) == 3 and not written._is_view():
+        index = args[1]
+        return Write(value, lambda t, new: t.__setitem__(index, new)) if _fixed(run, index) else None
+    if len(args) == 2 and written._is_view() and written._base.is_contiguous():
+        size, stride, offset = written.size(), written.stride(), written.storage_offset()
+        return Write(value, lambda t, new: t.as_strided(size, stride, offset).copy_(new))
+    return None
+
+
+def _fixed(run: Any, index: Any) -> bool:
+    """Whether an index is the same for all inputs."""
+    if isinstance(index, (tuple, list)):
+        return all(_fixed(run, each) for each in index)
+    if isinstance(index, slice):
+        return all(each is None or type(each) is int for each in (index.start, index.stop, index.step))
+    if isinstance(index, Tensor):
+        return not index.requires_grad and not run.model.depends(index)
+    return index is None or type(index) in (int, bool, EllipsisType)
+
+
+def joined_by_write(run: Any, whole: Tensor, before: Note | None, write: Write) -> None:
+    """Notes that a tensor of which a part was overwritten is joined of what it was and that part.
+
+    Args:
+        run: the run.
+        whole: the tensor.
+        before: its note before, if it was live.
+        write: what was written.
+    """
+    note = note_of(write.part)
     if note is None:
         return
 
     def join(parts: list[Tensor]) -> Tensor:
         t = parts[0].clone(memory_format=torch.contiguous_format)
-        place(t).copy_(parts[1])
+        write.again(t, parts[1])
         return t
 
-    joined(run, [Part(whole, before), Part(value, note)], whole, join)
+    joined(run, [Part(whole, before), Part(write.part, note)], whole, join)

@@ -17,13 +17,13 @@ from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.integer_inputs import follow
-from relprop.engine.joining import joined_by_write, place_of_write
+from relprop.engine.joining import changed_part, joined_by_write, write_of
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import NOTE_NAME, Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
-from relprop.engine.roles import COPY, carry, copies, give, spread
+from relprop.engine.roles import COPY, as_function_of, carry, copies, give, itself, spread
 from relprop.engine.rows import apart
 from relprop.engine.run import Run
 from relprop.engine.sign_masks import keep_sign, rectifier
@@ -258,27 +258,30 @@ class Propagation(TorchFunctionMode):
         for name, value in entry.gives:
             give(made, name, value)
         if written is not None and entry.tests.overwrites is not None and copies(entry, args, live, made):
-            carry(run, COPY, func, live, notes, (live[0],), {}, made)
+            carry(run, COPY, itself, live, notes, (live[0],), {}, made)
         else:
             carry(run, entry.traits, func, live, notes, args, kwargs, made)
         if written is not None and isinstance(written, Tensor):
-            self._note_part(entry, args, live, notes, written)
+            self._note_part(entry, func, args, kwargs, live, notes, written)
 
     def _note_part(
-        self, entry: Entry, args: tuple, live: list[Tensor], notes: list[Note | None], written: Tensor
-    ) -> None:
+        self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor], notes: list[Note | None],
+        written: Tensor,
+    ) -> None:  # fmt: skip
         """Notes what is known of a tensor of which a part was overwritten."""
         run, base = self.run, written._base
         whole = written if base is None else base
-        place = place_of_write(args) if entry.tests.overwrites is not None else None
+        write = write_of(run, args) if entry.tests.overwrites is not None else None
         if base is not None:
             before = note_of(base)
             before = before if before is not None and before.run is run else None
             spread(run, written)
         else:
             before = next((note for t, note in zip(live, notes, strict=True) if t is written), None)
-        if place is not None and whole.requires_grad:
-            joined_by_write(run, whole, before, args[-1], place)
+        if write is not None and whole.requires_grad:
+            joined_by_write(run, whole, before, write)
+        elif base is not None and len(live) == 1 and base.requires_grad:
+            changed_part(run, base, before, written, as_function_of(func, written, args, kwargs), entry.traits)
 
     def _unknown(self, func: Callable[..., Any], args: tuple, kwargs: dict, reason: str) -> Any:
         if self.run.trace.strict:

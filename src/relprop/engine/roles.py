@@ -146,7 +146,7 @@ def carry(
         new = found
         if going_on:
             step = as_function_of(function, operands[0], args, kwargs)
-            step = _part_of(step, n) if several else step
+            step = _part_of(step, n) if several else _on_copy(step) if result is operands[0] else step
             new = found | {name: ROLES[name].then(value, step, traits) for name, value in going_on.items()}  # type: ignore[misc]
         if new:
             note.roles = dict(new) if note.roles is None else {**new, **note.roles}
@@ -182,6 +182,10 @@ def _added(
     return found
 
 
+def _on_copy(step: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    return lambda t: step(t.clone())
+
+
 def _part_of(step: Callable[[Tensor], Any], n: int) -> Callable[[Tensor], Any]:
     return lambda t: step(t)[n]
 
@@ -195,7 +199,8 @@ def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result:
 COPY = frozenset({SAME})
 
 
-def _itself(t: Tensor) -> Tensor:
+def itself(t: Tensor) -> Tensor:
+    """A copy, as a function of what is copied."""
     return t
 
 
@@ -203,7 +208,7 @@ def same(call: Any, operand: Tensor, result: Tensor) -> Tensor:
     """Notes that a result has the numbers of a live operand, each in its place, and therefore its roles."""
     if result.requires_grad and result is not operand:
         call.note(result)
-        carry(call.run, COPY, _itself, [operand], [note_of(operand)], (operand,), {}, result)
+        carry(call.run, COPY, itself, [operand], [note_of(operand)], (operand,), {}, result)
     return result
 
 

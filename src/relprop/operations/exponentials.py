@@ -9,7 +9,7 @@ out thus has the family, and the rule, of `torch.softmax`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from relprop.engine.handling import decided
 from relprop.engine.moves import equal, first_held
 from relprop.engine.notes import Note, note_of, role_of
 from relprop.engine.registry import register
+from relprop.engine.reruns import NO_STEPS, Rerun
 from relprop.engine.roles import Together, role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
@@ -31,26 +32,22 @@ from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
 from relprop.torch_private.weak import strong
 
-Steps = tuple[Callable[[Tensor], Tensor], ...]
-
 
 class Exponential(NamedTuple):
     """A linear function of `exp(scores)`: the scores, the steps since, and whether one of them summed entries."""
 
     scores: Tensor
-    steps: Steps = ()
+    steps: Rerun = NO_STEPS
     summed: bool = False
 
     def again(self, e: Tensor) -> Tensor:
         """The same steps from another exponential."""
-        e = e.clone()  # a step may write in place
-        for step in self.steps:
-            e = step(e)
-        return e
+        made: Tensor = self.steps(e)
+        return made
 
 
 def _then(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozenset[str]) -> Exponential:
-    return Exponential(known.scores, (*known.steps, step), known.summed or REDUCES in traits)
+    return Exponential(known.scores, known.steps.then(step), known.summed or REDUCES in traits)
 
 
 def _added(known: list[Exponential], total: Callable[[list[Tensor]], Tensor]) -> Exponential | None:
@@ -64,7 +61,7 @@ def _added(known: list[Exponential], total: Callable[[list[Tensor]], Tensor]) ->
             alone = total([part if m == n else torch.zeros_like(part) for m, part in enumerate(parts)])
             if bool((alone < 0).any()):
                 return None
-    return Exponential(known[0].scores, (lambda e: total([each.again(e) for each in known]),), True)
+    return Exponential(known[0].scores, Rerun(total, parts=[each.steps for each in known]), True)
 
 
 def _one(known: list[Any]) -> Any:
@@ -72,37 +69,23 @@ def _one(known: list[Any]) -> Any:
 
 
 def _joined_softmaxes(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
-    def logs() -> Tensor | None:
-        ways = [a if isinstance(a, Tensor) else _run(a[0](), a[1:]) for a in known]
-        return None if any(way is None for way in ways) else join(ways)
-
-    return (logs,)
+    return Rerun(join, parts=known)
 
 
 def _joined_logs(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
     """Of one log-softmax, a step of it; of several it is known that they are some."""
     first = next(a for a in known if not isinstance(a, Tensor))
     if any(not isinstance(a, Tensor) and (a[0] is not first[0] or a[1] != first[1]) for a in known):
-        return None, None
-    parts = [a if isinstance(a, Tensor) else a[2:] for a in known]
-    return *first[:2], lambda way: join([a if isinstance(a, Tensor) else _run(way, a) for a in parts])
+        return None, None, NO_STEPS
+    return *first[:2], Rerun(join, parts=[a if isinstance(a, Tensor) else a[2] for a in known])
 
 
 def _joined_exponentials(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
     of_one = [a for a in known if isinstance(a, Exponential)]
     if any(a.scores is not of_one[0].scores for a in of_one):
         return None
-
-    def step(e: Tensor) -> Tensor:
-        return join([a.again(e) if isinstance(a, Exponential) else a for a in known])
-
-    return Exponential(of_one[0].scores, (step,), any(a.summed for a in of_one))
-
-
-def _run(way: Any, steps: Sequence[Callable[[Tensor], Tensor]]) -> Any:
-    for step in steps:
-        way = None if way is None else step(way)
-    return way
+    parts = [a.steps if isinstance(a, Exponential) else a for a in known]
+    return Exponential(of_one[0].scores, Rerun(join, parts=parts), any(a.summed for a in of_one))
 
 
 EXPONENTIAL = role(
@@ -126,13 +109,13 @@ LOG_SOFTMAX = role(
     "log-softmax", MOVES, SAME,
     given_by="log_softmax, and scores less the logarithm of their sum",
     asked_by="exp, which makes a softmax of it",
-    then=lambda known, step, traits: (*known, step), together=Together(joined=_joined_logs),
+    then=lambda known, step, traits: (*known[:2], known[2].then(step)), together=Together(joined=_joined_logs),
 )  # fmt: skip
 SOFTMAX = role(
     "softmax", MOVES, SAME,
     given_by="softmax",
     asked_by="log, which makes a log-softmax of it",
-    then=lambda known, step, traits: (*known, step), together=Together(joined=_joined_softmaxes),
+    then=lambda known, step, traits: known.then(step), together=Together(joined=_joined_softmaxes),
 )  # fmt: skip
 
 
@@ -189,7 +172,7 @@ def ruled(call: Call, y: Tensor, history: Callable[[float], Tensor] | None) -> T
 
 
 def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
-    reference, dim, *steps = logs
+    reference, dim, steps = logs
     scores = None if reference is None else strong(reference)
     if scores is None:
         raise RuleError(
@@ -199,7 +182,8 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
     y = custom(scores, lambda: torch.softmax(scores.detach(), dim), lambda s, g: call.rule.softmax(s, g, dim))
     if not steps:
         return y
-    return _run(y.clamp_min(torch.finfo(y.dtype).tiny).log(), steps).exp()
+    made: Tensor = steps(y.clamp_min(torch.finfo(y.dtype).tiny).log()).exp()
+    return made
 
 
 def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
@@ -232,7 +216,7 @@ def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) ->
     """Notes that a constant is the reciprocal of a sum of exponentials, `times` a constant."""
     below = role_of(sum_of, EXPONENTIAL)
     if below is not None and below.summed:
-        below = below._replace(steps=(*below.steps, lambda t: t / times))
+        below = below._replace(steps=below.steps.then(lambda t: t / times))
         call.give(result, "reciprocal of a sum", below)
     return result
 
@@ -240,7 +224,7 @@ def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) ->
 def as_softmax(call: Call, result: Tensor, logs: Callable[[], Tensor | None]) -> Tensor:
     """Notes that a result is a softmax, and a function that gives its logarithm."""
     if result.requires_grad:
-        call.give(result, SOFTMAX, (logs,))
+        call.give(result, SOFTMAX, Rerun(lambda _: logs()))
     return result
 
 
@@ -248,12 +232,9 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of a softmax, its log-softmax; of a sum of exponentials, a score."""
     if (known := role_of(input, SOFTMAX)) is not None:
         call.keeps_zeros()
-        logs, *steps = known
-        way = logs()
+        way = known(None)
         if way is None:  # the scores are gone: go through the softmax itself
             return call()
-        for step in steps:
-            way = step(way)
         return grafted(call(input.detach()), way)
     below = role_of(input, EXPONENTIAL)
     if below is not None and below.summed:
@@ -268,7 +249,7 @@ def log_softmax(call: Call, input: Tensor, dim: Any = None, *args: Any, **kwargs
     """A score, not a weight: it keeps the native Jacobian under any composite."""
     y: Tensor = call()
     if y.requires_grad:
-        call.give(y, LOG_SOFTMAX, (weakref.ref(input), dim))
+        call.give(y, LOG_SOFTMAX, (weakref.ref(input), dim, NO_STEPS))
     return y
 
 
@@ -285,7 +266,7 @@ def difference(call: Call, result: Tensor, a: Any, b: Any) -> Tensor:
         whole, scores = role_of(b, LOG_SUM), scores_of(a)
         note = call.note(result)
         if whole is not None and _one_part(whole, scores):
-            note.give(LOG_SOFTMAX, (None, None))
+            note.give(LOG_SOFTMAX, (None, None, NO_STEPS))
         elif scores is not None:
             note.give(SHIFTED, scores)
     return result
