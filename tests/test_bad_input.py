@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -150,7 +151,7 @@ def test_a_weight_that_is_nan_is_named(x: Tensor) -> None:
 
 SEVERED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "detach": (lambda h: h.detach(), "detach"),
-    "data": (lambda h: h.data * 1, "data|detach"),
+    "data": (lambda h: h.data * 1, "cut by: data in"),
     "numpy": (lambda h: torch.from_numpy(h.detach().numpy()), "detach|numpy"),
     "no_grad": (lambda h: _without_grad(h), "no_grad|grad"),
     "argmax": (lambda h: F.one_hot(h.argmax(1), 4).float(), "argmax|one_hot"),
@@ -169,6 +170,58 @@ def test_a_severed_graph(name: str, x: Tensor) -> None:
     function, message = SEVERED[name]
     with pytest.raises(errors.SeveredGraphError, match=message):
         relprop.attribute(Written(function), x, 0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: 1 / (1 + (h * h).sum(1, keepdim=True)),
+        lambda h: h.std(1, keepdim=True).reciprocal(),
+        lambda h: h.norm(dim=1, keepdim=True) ** -1,
+    ],
+    ids=["a similarity of a distance", "a statistic", "a norm"],
+)
+def test_a_score_that_is_made_of_a_divisor(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """No rule gives a divisor relevance. What the error advises works."""
+    model = Written(lambda h: function(h).expand_as(h))
+    with pytest.raises(errors.SeveredGraphError, match=r"a divisor.* composite='gradient'"):
+        relprop.attribute(model, x, 0)
+    assert relprop.attribute(model, x, 0, composite="gradient").values.any()
+
+
+@dataclass
+class Two:
+    a: Tensor
+    b: Tensor
+
+
+def test_inputs_in_an_object_of_ones_own(model: nn.Module, x: Tensor) -> None:
+    """What the error advises is what works."""
+    advice = r"relprop\.attribute\(lambda a, b: model\(Two\(a=a, b=b\)\), \(given\.a, given\.b,\)\)\."
+    with pytest.raises(errors.InputError, match=advice):
+        relprop.attribute(lambda two: model(two.a + two.b), Two(x, x), 0)
+    given = Two(x, x)
+    R = relprop.attribute(lambda a, b: (lambda two: model(two.a + two.b))(Two(a=a, b=b)), (given.a, given.b), 0)
+    assert len(R.values) == 2
+
+
+def test_what_is_no_tensor_beside_a_tensor(model: nn.Module, x: Tensor) -> None:
+    def scaled(x: Tensor, extra: Any) -> Tensor:
+        y: Tensor = model(x) * (extra if isinstance(extra, float) else 1 + extra.sum())
+        return y
+
+    for extra in (2.0, torch.zeros(2, 0)):
+        with pytest.raises(errors.InputError, match="forward_args or forward_kwargs"):
+            relprop.attribute(scaled, (x, extra), 0)
+        assert relprop.attribute(scaled, x, 0, forward_args=(extra,)).values.any()
+
+
+@pytest.mark.parametrize("read", [lambda y: y.sum().item(), lambda y: y.detach().numpy(), lambda y: None, str])
+def test_an_output_that_holds_no_tensor(read: Callable[[Tensor], Any], model: nn.Module, x: Tensor) -> None:
+    """`select=` could pick nothing there."""
+    with pytest.raises(errors.TargetError, match="Let the model return that tensor") as raised:
+        relprop.attribute(lambda x: read(model(x)), x, 0)
+    assert "select" not in str(raised.value)
 
 
 def test_an_input_that_is_not_used() -> None:

@@ -90,16 +90,17 @@ def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
         raise InputError(f"{name} is empty: pass a tensor, or a tuple, list or dict of tensors.")
     for path, tensor in found:
         if not isinstance(tensor, Tensor):
-            fix = no_tensor(path, tensor, model)
+            fix = no_tensor(path, tensor, model, alone=not any(isinstance(t, Tensor) for _, t in found))
             raise InputError(f"{path} is of type {type(tensor).__name__}; inputs must be tensors. {fix}")
         if tensor.is_complex():
             raise InputError(
                 f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x)."
             )
         if tensor.numel() == 0:
-            raise InputError(
-                f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample."
-            )
+            fix = "Pass a batch of at least one sample."
+            if len(tensor):
+                fix = "It has no numbers to explain: pass it in forward_args or forward_kwargs."
+            raise InputError(f"{path} is empty: its shape is {tuple(tensor.shape)}. {fix}")
         if tensor.is_meta:
             raise InputError(f"{path} is on device meta: it has a shape and no numbers. Pass a tensor with numbers.")
     devices = {t.device for _, t in found}
