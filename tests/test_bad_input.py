@@ -189,6 +189,29 @@ def test_a_score_that_is_made_of_a_divisor(function: Callable[[Tensor], Tensor],
     assert relprop.attribute(model, x, 0, composite="gradient").values.any()
 
 
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_inputs_that_are_sparse(layout: str, x: Tensor) -> None:
+    """What the error advises works, for both layouts."""
+    weight = torch.randn(4, 3)
+    sparse = getattr(x, layout)()
+    with pytest.raises(errors.InputError, match=r"inputs is sparse.*pass inputs\.to_dense\(\)"):
+        relprop.attribute(lambda s: s @ weight, sparse, 0)
+    values = relprop.attribute(lambda x: getattr(x, layout)() @ weight, sparse.to_dense(), 0, composite="zero").values
+    torch.testing.assert_close(values, x * weight[:, 0])
+    links = torch.eye(2).to_sparse()
+    with pytest.raises(errors.InputError, match=r"inputs\[1\] is sparse.*forward_args"):
+        relprop.attribute(lambda x, a: a @ (x @ weight), (x, links), 0)
+    assert relprop.attribute(lambda x, a: a @ (x @ weight), x, 0, forward_args=(links,)).values.any()
+
+
+def test_inputs_that_are_nested(model: nn.Module, x: Tensor) -> None:
+    nested = torch.nested.nested_tensor([x[0], x[1]])
+    with pytest.raises(errors.InputError, match=r"torch\.nested\.to_padded_tensor\(inputs, 0\.0\)"):
+        relprop.attribute(model, nested, 0)
+    padded = torch.nested.to_padded_tensor(nested, 0.0)
+    torch.testing.assert_close(relprop.attribute(model, padded, 0).values, relprop.attribute(model, x, 0).values)
+
+
 @dataclass
 class Two:
     a: Tensor

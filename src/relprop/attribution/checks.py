@@ -92,6 +92,8 @@ def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
         if not isinstance(tensor, Tensor):
             fix = no_tensor(path, tensor, model, alone=not any(isinstance(t, Tensor) for _, t in found))
             raise InputError(f"{path} is of type {type(tensor).__name__}; inputs must be tensors. {fix}")
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            raise InputError(f"{path} is {_unread(tensor)}")
         if tensor.is_complex():
             raise InputError(
                 f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x)."
@@ -118,6 +120,19 @@ def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
             raise InputError(
                 f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r})."
             )
+
+
+def _unread(tensor: Tensor) -> str:
+    """What an input is that has no number in each place, and what to do."""
+    if tensor.is_nested:
+        return (
+            "a nested tensor, and relevance has one shape for all samples: pass torch.nested.to_padded_tensor(inputs, 0.0), or "
+            "explain one sample at a time."
+        )
+    return (
+        "sparse, and relevance is given to each number: pass inputs.to_dense(), with lambda x: model(x.to_sparse()) for a model "
+        "that needs a sparse tensor; or pass what is to be constant, such as the links of a graph, in forward_args."
+    )
 
 
 def check_finite(inputs: Any, name: str = "inputs", later: Later | None = None) -> None:
