@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -150,7 +151,7 @@ def test_a_weight_that_is_nan_is_named(x: Tensor) -> None:
 
 SEVERED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "detach": (lambda h: h.detach(), "detach"),
-    "data": (lambda h: h.data * 1, "data|detach"),
+    "data": (lambda h: h.data * 1, "cut by: data in"),
     "numpy": (lambda h: torch.from_numpy(h.detach().numpy()), "detach|numpy"),
     "no_grad": (lambda h: _without_grad(h), "no_grad|grad"),
     "argmax": (lambda h: F.one_hot(h.argmax(1), 4).float(), "argmax|one_hot"),
@@ -169,6 +170,81 @@ def test_a_severed_graph(name: str, x: Tensor) -> None:
     function, message = SEVERED[name]
     with pytest.raises(errors.SeveredGraphError, match=message):
         relprop.attribute(Written(function), x, 0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: 1 / (1 + (h * h).sum(1, keepdim=True)),
+        lambda h: h.std(1, keepdim=True).reciprocal(),
+        lambda h: h.norm(dim=1, keepdim=True) ** -1,
+    ],
+    ids=["a similarity of a distance", "a statistic", "a norm"],
+)
+def test_a_score_that_is_made_of_a_divisor(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """No rule gives a divisor relevance. What the error advises works."""
+    model = Written(lambda h: function(h).expand_as(h))
+    with pytest.raises(errors.SeveredGraphError, match=r"a divisor.* composite='gradient'"):
+        relprop.attribute(model, x, 0)
+    assert relprop.attribute(model, x, 0, composite="gradient").values.any()
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_inputs_that_are_sparse(layout: str, x: Tensor) -> None:
+    """What the error advises works, for both layouts."""
+    weight = torch.randn(4, 3)
+    sparse = getattr(x, layout)()
+    with pytest.raises(errors.InputError, match=r"inputs is sparse.*pass inputs\.to_dense\(\)"):
+        relprop.attribute(lambda s: s @ weight, sparse, 0)
+    values = relprop.attribute(lambda x: getattr(x, layout)() @ weight, sparse.to_dense(), 0, composite="zero").values
+    torch.testing.assert_close(values, x * weight[:, 0])
+    links = torch.eye(2).to_sparse()
+    with pytest.raises(errors.InputError, match=r"inputs\[1\] is sparse.*forward_args"):
+        relprop.attribute(lambda x, a: a @ (x @ weight), (x, links), 0)
+    assert relprop.attribute(lambda x, a: a @ (x @ weight), x, 0, forward_args=(links,)).values.any()
+
+
+def test_inputs_that_are_nested(model: nn.Module, x: Tensor) -> None:
+    nested = torch.nested.nested_tensor([x[0], x[1]])
+    with pytest.raises(errors.InputError, match=r"torch\.nested\.to_padded_tensor\(inputs, 0\.0\)"):
+        relprop.attribute(model, nested, 0)
+    padded = torch.nested.to_padded_tensor(nested, 0.0)
+    torch.testing.assert_close(relprop.attribute(model, padded, 0).values, relprop.attribute(model, x, 0).values)
+
+
+@dataclass
+class Two:
+    a: Tensor
+    b: Tensor
+
+
+def test_inputs_in_an_object_of_ones_own(model: nn.Module, x: Tensor) -> None:
+    """What the error advises is what works."""
+    advice = r"relprop\.attribute\(lambda a, b: model\(Two\(a=a, b=b\)\), \(given\.a, given\.b,\)\)\."
+    with pytest.raises(errors.InputError, match=advice):
+        relprop.attribute(lambda two: model(two.a + two.b), Two(x, x), 0)
+    given = Two(x, x)
+    R = relprop.attribute(lambda a, b: (lambda two: model(two.a + two.b))(Two(a=a, b=b)), (given.a, given.b), 0)
+    assert len(R.values) == 2
+
+
+def test_what_is_no_tensor_beside_a_tensor(model: nn.Module, x: Tensor) -> None:
+    def scaled(x: Tensor, extra: Any) -> Tensor:
+        y: Tensor = model(x) * (extra if isinstance(extra, float) else 1 + extra.sum())
+        return y
+
+    for extra in (2.0, torch.zeros(2, 0)):
+        with pytest.raises(errors.InputError, match="forward_args or forward_kwargs"):
+            relprop.attribute(scaled, (x, extra), 0)
+        assert relprop.attribute(scaled, x, 0, forward_args=(extra,)).values.any()
+
+
+@pytest.mark.parametrize("read", [lambda y: y.sum().item(), lambda y: y.detach().numpy(), lambda y: None, str])
+def test_an_output_that_holds_no_tensor(read: Callable[[Tensor], Any], model: nn.Module, x: Tensor) -> None:
+    """`select=` could pick nothing there."""
+    with pytest.raises(errors.TargetError, match="Let the model return that tensor") as raised:
+        relprop.attribute(lambda x: read(model(x)), x, 0)
+    assert "select" not in str(raised.value)
 
 
 def test_an_input_that_is_not_used() -> None:

@@ -370,7 +370,7 @@ def test_version_and_help() -> None:
 
 
 def test_no_color_means_none(here: Path) -> None:
-    program = [sys.executable, "-m", "relprop.cli", "composites"]
+    program = [sys.executable, "-m", "relprop", "composites"]
     environment = {**ENVIRONMENT, "NO_COLOR": "1", "FORCE_COLOR": ""}
     done = subprocess.run(program, capture_output=True, text=True, check=True, env=environment)
     assert "\x1b" not in done.stdout + done.stderr

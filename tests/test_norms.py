@@ -165,3 +165,21 @@ def test_relevance_that_goes_straight_through(name: str, rule: str) -> None:
     found = relprop.attribute(model, x, lambda y: y @ v, composite=composite)
     wanted = reference.weighted(naive)(head, norm(x).flatten(1), model(x) * v)
     close(found.values, wanted.reshape(x.shape).detach())
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "epsilon_plus"])
+def test_a_length_of_zeros_is_no_nan(composite: str) -> None:
+    """The strength of an edge, as a Sobel filter gives it, is 0 where a picture is black. torch's gradient of hypot is NaN."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 5, dtype=torch.float64)
+    x[..., 2:] = 0
+    scale = torch.randn(5, dtype=torch.float64)
+    lengths: list[Callable[[Tensor], Tensor]] = [
+        lambda x: (x**2 + x[:, :1] ** 2).sqrt(),
+        lambda x: torch.hypot(x, x[:, :1]),
+        lambda x: (x + 0).hypot_(x[:, :1]),
+        lambda x: torch.complex(x, x[:, :1].expand_as(x)).abs(),
+    ]
+    maps = [relprop.attribute(lambda x, f=f: (f(x) * scale).sum(1), x, 0, composite=composite).values for f in lengths]
+    for other in maps[1:]:
+        torch.testing.assert_close(other, maps[0])

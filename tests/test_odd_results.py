@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,3 +82,16 @@ def test_a_report_is_about_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got int"):
         relprop.report([3], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".nii", ".csv"])
+def test_a_format_that_does_not_fit_names_one_that_does(suffix: str, tmp_path: Path) -> None:
+    """One sample of a picture has no slices either: another file is the way."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 2)).eval()
+    R = relprop.attribute(net, torch.rand(2, 1, 8, 8), 0)
+    for result in (R, R[0]):
+        with pytest.raises(InputError, match=r"save it as \.(png|npz)|Save it as \.npz") as raised:
+            result.save(tmp_path / f"map{suffix}")
+        advised = re.search(r"ave it as (\.\w+)", str(raised.value))
+        assert advised is not None
+        result.save(tmp_path / f"map{advised[1]}")

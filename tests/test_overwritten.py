@@ -191,3 +191,65 @@ def test_what_is_written_into_a_view_with_gaps_is_the_models_own_bit_for_bit(wri
     x = torch.randn(4, 16, 6, generator=torch.Generator().manual_seed(0))
     for composite in ("auto", "zero"):
         assert torch.equal(relprop.attribute(model, x, 0, composite=composite).output, model(x))
+
+
+CUTS: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
+    "narrow": lambda h: (h.narrow(1, 0, 2), h.narrow(1, 2, 2)),
+    "chunk": lambda h: h.chunk(2, 1),
+    "chunk by name": lambda h: torch.chunk(h, chunks=2, dim=-1),
+    "split": lambda h: h.split(2, 1),
+    "split with sizes": lambda h: torch.split_with_sizes(h, [2, 2], 1),
+    "tensor_split": lambda h: torch.tensor_split(h, 2, 1),
+    "unbind": lambda h: h.view(-1, 2, 2).unbind(1),
+    "iteration": lambda h: tuple(h.view(-1, 2, 2).transpose(0, 1)),
+}
+PARTS_WRITTEN: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "a product": lambda a, b: a.mul_(b.sigmoid()),
+    "an activation": lambda a, b: a.mul_(b.sigmoid_()),
+    "a sum": lambda a, b: a.__iadd__(b),
+    "an entry": lambda a, b: a.__setitem__((slice(None), 0), b[:, 1]),
+    "a view of it": lambda a, b: a[:, 0].relu_(),
+}
+
+
+@pytest.mark.parametrize("write", PARTS_WRITTEN)
+@pytest.mark.parametrize("cut", CUTS)
+def test_one_of_several_views_may_be_written_into(cut: str, write: str) -> None:
+    """With gradients, torch refuses a write into one of several views of one operation; without them, models do it."""
+
+    def by(cut: str) -> Model:
+        def model(x: Tensor) -> Tensor:
+            h = x @ A
+            PARTS_WRITTEN[write](*CUTS[cut](h))
+            return h @ C
+
+        return model
+
+    for composite in ("zero", "gamma_flat"):
+        R, plain = (relprop.attribute(by(c), X, 0, composite=composite, ledger=True) for c in (cut, "narrow"))
+        torch.testing.assert_close(R.values, plain.values)
+        assert torch.equal(R.output, by(cut)(X))
+
+
+def test_pixels_that_are_standardised_in_a_loop_over_channels() -> None:
+    """By every entry of the library that runs a model."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 2))
+
+    class InPlace(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.clone()
+            for channel in x.unbind(1):
+                channel.sub_(0.4).div_(0.2)
+            y: Tensor = self.net(x)
+            return y
+
+    model, x = InPlace().eval(), torch.rand(2, 3, 6, 6)
+    plain = relprop.attribute(lambda x: net((x - 0.4) / 0.2), x, 0).values
+    torch.testing.assert_close(relprop.attribute(model, x, 0).values, plain)
+    assert relprop.survey(model, x).shape == (2, 2)
+    assert relprop.attribute(model, x, 0, against=x.flip(0)).values.shape == x.shape
+    assert relprop.graph(model, x[:1], 0, nodes=["net.0"], keep=2).nodes

@@ -18,6 +18,7 @@ RULES = {name for name in relprop.rules.__all__ if name != "Layer"} | {"Activati
 
 # Files that share a name, for they share a subject: each part of the house has its own side of it.
 SHARED = {
+    "__main__": ["cli", "relprop"],
     "batches": ["attribution", "evaluation"],
     "checks": ["attribution", "files"],
     "compiled": ["attribution", "torch_private"],

@@ -327,3 +327,56 @@ def test_products_in_one_operation_keep_what_zeros_carry(name: str, composite: s
         for f in PRODUCTS[name]
     )
     close(found, wanted)
+
+
+LENGTHS = torch.tensor([4, 2, 3])
+
+
+def packed(x: Tensor) -> Tensor:
+    pack = nn.utils.rnn.pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
+    return nn.utils.rnn.pad_packed_sequence(pack, batch_first=True)[0]
+
+
+def without_padding(x: Tensor) -> Tensor:
+    return torch.where((torch.arange(4) < LENGTHS[:, None])[..., None], x, 0.0)
+
+
+@pytest.mark.parametrize("rule", [Flat(), WSquare(), ZBox(-1.0, 2.0)], ids=str)
+def test_packed_sequences_keep_what_zeros_carry(rule: relprop.WeightedRule) -> None:
+    torch.manual_seed(0)
+    x, layer = torch.randn(3, 4, 5, dtype=D), nn.Linear(5, 2).to(D)
+    x[..., :2] = 0
+    rules = Composite({first: rule})
+    maps = [
+        relprop.attribute(lambda x, f=f: layer(f(x))[..., 0].sum(1), x, composite=rules).values
+        for f in (packed, without_padding)
+    ]
+    close(maps[0], maps[1])
+
+
+@pytest.mark.parametrize("composite", ["gamma_flat", "epsilon_plus_flat"])
+def test_packed_sequences_in_a_recurrent_layer(composite: str) -> None:
+    torch.manual_seed(0)
+    x, layer = torch.randn(3, 4, 5, dtype=D), nn.LSTM(5, 2, batch_first=True, bidirectional=True).to(D)
+    x[..., :2] = 0
+
+    def model(x: Tensor) -> Tensor:
+        pack = nn.utils.rnn.pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(layer(pack)[0], batch_first=True)[0].sum(1)
+
+    R = relprop.attribute(model, x, 0, composite=composite)
+    for n, length in enumerate(LENGTHS):
+        alone = relprop.attribute(lambda x: layer(x)[0].sum(1), x[n : n + 1, :length], 0, composite=composite)
+        close(R.values[n, :length], alone.values[0])
+        assert not R.values[n, length:].any()
+
+
+def test_an_operation_of_several_results() -> None:
+    """Each slope is a difference of neighbours: a zero of it hands on nothing, as no difference of zeros does."""
+    x = torch.rand(2, 5, 4, dtype=D)
+    x[:, :, 0] = 0
+    layer = nn.Linear(4, 3).to(D)
+    R = relprop.attribute(
+        lambda x: layer(torch.gradient(x, dim=(1, 2))[0]).sum(1), x, 0, composite=Composite({first: Flat()})
+    )
+    close(R.values.sum((1, 2)) + R.residual, R.score)

@@ -90,16 +90,19 @@ def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
         raise InputError(f"{name} is empty: pass a tensor, or a tuple, list or dict of tensors.")
     for path, tensor in found:
         if not isinstance(tensor, Tensor):
-            fix = no_tensor(path, tensor, model)
+            fix = no_tensor(path, tensor, model, alone=not any(isinstance(t, Tensor) for _, t in found))
             raise InputError(f"{path} is of type {type(tensor).__name__}; inputs must be tensors. {fix}")
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            raise InputError(f"{path} is {_unread(tensor)}")
         if tensor.is_complex():
             raise InputError(
                 f"{path} is complex ({tensor.dtype}): relevance is defined for real inputs. Pass torch.view_as_real(x)."
             )
         if tensor.numel() == 0:
-            raise InputError(
-                f"{path} is empty: its shape is {tuple(tensor.shape)}. Pass a batch of at least one sample."
-            )
+            fix = "Pass a batch of at least one sample."
+            if len(tensor):
+                fix = "It has no numbers to explain: pass it in forward_args or forward_kwargs."
+            raise InputError(f"{path} is empty: its shape is {tuple(tensor.shape)}. {fix}")
         if tensor.is_meta:
             raise InputError(f"{path} is on device meta: it has a shape and no numbers. Pass a tensor with numbers.")
     devices = {t.device for _, t in found}
@@ -117,6 +120,19 @@ def check_inputs(model: Any, inputs: Any, own: Members, name: str) -> None:
             raise InputError(
                 f"the model is on {parameter.device}, the inputs are on {device}: move one, x.to({str(parameter.device)!r})."
             )
+
+
+def _unread(tensor: Tensor) -> str:
+    """What an input is that has no number in each place, and what to do."""
+    if tensor.is_nested:
+        return (
+            "a nested tensor, and relevance has one shape for all samples: pass torch.nested.to_padded_tensor(inputs, 0.0), or "
+            "explain one sample at a time."
+        )
+    return (
+        "sparse, and relevance is given to each number: pass inputs.to_dense(), with lambda x: model(x.to_sparse()) for a model "
+        "that needs a sparse tensor; or pass what is to be constant, such as the links of a graph, in forward_args."
+    )
 
 
 def check_finite(inputs: Any, name: str = "inputs", later: Later | None = None) -> None:

@@ -37,7 +37,7 @@ from relprop.results.ledger import Ledger
 from relprop.results.logit import logits_in
 from relprop.results.relevance import Relevance
 from relprop.torch_private.recorded import recording
-from relprop.torch_private.saved import copied_before_writes, says_overwritten
+from relprop.torch_private.saved import copied_before_writes, says_one_of_several, says_overwritten
 from relprop.trees import leaves, map_tree
 
 _MISSHAPEN = "_CustomBackward returned an invalid gradient"
@@ -83,9 +83,10 @@ def explain(model: Any, inputs: Any, targets: Sequence[Any], seed: Any, plan: Pl
                 f"a rule returned G of another shape than its input: {str(error).split(' - ')[-1]}. Its method returns G at the input, in the "
                 "input's shape."
             ) from error
-        if not says_overwritten(error):
+        if not (says_overwritten(error) or says_one_of_several(error)):
             raise
-    # The model overwrites what its own gradient or a ledger needs. Explain it again, with copies of what is overwritten.
+    # The model overwrites what its own gradient or a ledger needs, or one of several views. Explain it again, with copies of
+    # what is overwritten, and with views of their own.
     with copied_before_writes():
         return _explain(model, inputs, targets, seed, plan, copied=True)
 
@@ -108,13 +109,13 @@ def _explain(
         with outside():
             later = Later()
             try:
-                return _steps(job, targets, seed, later)
+                return _steps(job, targets, seed, later, copied)
             except Exception:
                 later.settle()  # inputs or outputs that are not finite may be why
                 raise
 
 
-def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> list[Relevance]:
+def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later, copied: bool) -> list[Relevance]:
     """The five steps, in a function of their own: what they hold is gone when the run is closed."""
     ends: list[Any] = []
 
@@ -127,7 +128,7 @@ def _steps(job: ForwardJob, targets: Sequence[Any], seed: Any, later: Later) -> 
     other = None
     if job.plan.against is not None:
         again = ForwardJob.of(
-            job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, False)
+            job.model, job.plan.against, job.plan, new_run(job.model, job.plan.against, job.plan, copied)
         )
         other = other_of(again, job.plan.against, left_out(targets, last, bool(job.plan.checkpointed)))
     final = left_out(targets, last, bool(job.plan.checkpointed))

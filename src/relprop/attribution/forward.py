@@ -184,11 +184,18 @@ def check(job: ForwardJob, answer: Answer, later: Later | None = None) -> list[s
 def severed(run: Run) -> SeveredGraphError:
     """The error of a score that does not depend on the inputs."""
     cuts = list(dict.fromkeys(list(run.trace.severed)[-3:]))
-    where = f" The graph was cut by: {'; '.join(cuts)}." if cuts else ""
-    return SeveredGraphError(
-        f"the score does not depend on the inputs: nothing can be attributed.{where} Remove the detach, no_grad or "
-        "conversion, or explain the part of the model behind it."
-    )
+    if cuts:
+        why = (
+            f"The graph was cut by: {'; '.join(cuts)}. Remove the detach, no_grad or conversion, or explain the part of the "
+            "model behind it."
+        )
+    else:
+        why = (
+            "No operation cut the graph. If the inputs act only through what the rules hold constant, such as a divisor, an "
+            "exponent or a gate, composite='gradient' tells how the score changes with them. If the model reads their numbers "
+            "into Python, as by tolist() or float(), let it compute with tensors instead."
+        )
+    return SeveredGraphError(f"the score does not depend on the inputs: nothing can be attributed. {why}")
 
 
 def detached(tree: Any) -> Any:

@@ -40,8 +40,8 @@ def no_model(model: Any, inputs: Any) -> str:
     return said
 
 
-def no_tensor(path: str, given: Any, model: Any) -> str:
-    """What to do with an input that is not a tensor."""
+def no_tensor(path: str, given: Any, model: Any, alone: bool = True) -> str:
+    """What to do with an input that is not a tensor. `alone`: there are no tensors beside it."""
     kind = type(given)
     if isinstance(given, nn.Module) or (callable(given) and not hasattr(given, "__array__")):
         return "The model comes first, then its inputs."
@@ -60,9 +60,27 @@ def no_tensor(path: str, given: Any, model: Any) -> str:
             "relprop.read_image(path) makes a tensor of a picture, and relprop.explain_text(model, tokenizer, text) explains a "
             "text; the command `relprop explain` opens files by itself."
         )
-    if isinstance(given, (int, float)):
+    if isinstance(given, (int, float)) and alone:
         return "Make one of the whole list, torch.tensor([...]); a tokenizer does with return_tensors='pt'."
+    held = [name for name, value in getattr(given, "__dict__", {}).items() if isinstance(value, Tensor)]
+    if held:
+        makes = f"{kind.__name__}({', '.join(f'{name}={name}' for name in held)})"
+        return (
+            f"Give its tensors, and a function that makes the {kind.__name__} of them: relprop.attribute(lambda "
+            f"{', '.join(held)}: model({makes}), ({', '.join(f'given.{name}' for name in held)},))."
+        )
     return "Pass other arguments in forward_args or forward_kwargs."
+
+
+def no_output(output: Any) -> str:
+    """What to do with an output that is not a tensor."""
+    says = f"the model returned a {type(output).__name__}, not a tensor: "
+    if output is None or isinstance(output, (bool, int, float, complex, str)) or hasattr(output, "__array__"):
+        return (
+            f"{says}relevance starts at a tensor that was computed from the inputs. Let the model return that tensor, before "
+            "item(), float() or numpy() reads its numbers."
+        )
+    return f"{says}pass select=, a key, index or function that picks the tensor to explain."
 
 
 def _said(given: Any) -> str:

@@ -14,7 +14,7 @@ from relprop.attribution.checks import admit, check_further
 from relprop.attribution.conditioned import check_linear
 from relprop.attribution.explain import new_run
 from relprop.attribution.final import find, left_out
-from relprop.attribution.forward import ForwardJob, check, devices_of, forward, start_inputs
+from relprop.attribution.forward import Answer, ForwardJob, check, devices_of, forward, start_inputs
 from relprop.attribution.points import Watch
 from relprop.attribution.reading import Reader
 from relprop.attribution.seeds import Start
@@ -27,6 +27,7 @@ from relprop.engine.replay import outside
 from relprop.engine.traced import refuse_traced
 from relprop.engine.undo import Undo
 from relprop.torch_private.compiled import original
+from relprop.torch_private.saved import says_one_of_several
 from relprop.trees import leaves
 
 
@@ -92,17 +93,26 @@ def opened(
     inputs, chosen = admit(model, inputs, settings.composite)
     plan = Plan.of(model, settings, chosen, splices=splices).given(forward_args, forward_kwargs)
     plan = plan.watching(Conditions([], dict(modules)))
-    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), Undo() as undo:
-        job = ForwardJob.of(model, inputs, plan, new_run(model, inputs, plan, False))
-        undo.later(job.run.close)
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), Undo() as undo, outside():
+        found = None
+        try:
+            found = _ran(model, inputs, target, plan, undo, copied=False)
+        except RuntimeError as error:
+            if not says_one_of_several(error):
+                raise
+        job, answer = found or _ran(model, inputs, target, plan, undo, copied=True)
         assert job.watch is not None  # the plan watches
-        undo.later(job.watch.close)
-        with outside():
-            last = cache(lambda: find(job.again, devices_of(job.inputs)))
-            answer = forward(job, start_inputs(job.run, inputs), [target], left_out([target], last, False))
-            notices = check(job, answer)
-            check_linear(job.run)
-            start = Start.of(answer.scores[0], answer.asked[0][1], seed)
-            yield Opened(
-                model, inputs, job.run, job.watch, Reader(job, answer), start, notices, plan.labels, answer.output
-            )
+        notices = check(job, answer)
+        check_linear(job.run)
+        start = Start.of(answer.scores[0], answer.asked[0][1], seed)
+        yield Opened(model, inputs, job.run, job.watch, Reader(job, answer), start, notices, plan.labels, answer.output)
+
+
+def _ran(model: Any, inputs: Any, target: Any, plan: Plan, undo: Undo, copied: bool) -> tuple[ForwardJob, Answer]:
+    """What is explained, and what the model answered. `copied` as in `Writes`."""
+    job = ForwardJob.of(model, inputs, plan, new_run(model, inputs, plan, copied))
+    undo.later(job.run.close)
+    assert job.watch is not None  # the plan watches
+    undo.later(job.watch.close)
+    last = cache(lambda: find(job.again, devices_of(job.inputs)))
+    return job, forward(job, start_inputs(job.run, inputs), [target], left_out([target], last, False))

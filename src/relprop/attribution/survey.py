@@ -24,11 +24,13 @@ from relprop.engine.notes import begin
 from relprop.engine.replay import outside
 from relprop.engine.traced import refuse_traced
 from relprop.engine.undo import Undo
+from relprop.engine.writes import Writes
 from relprop.errors import CompositeError, InputError
 from relprop.rules import Rule
 from relprop.rules.base import UNDECIDED
 from relprop.signatures import public
 from relprop.torch_private.compiled import original
+from relprop.torch_private.saved import says_one_of_several
 from relprop.trees import leaves, map_tree
 
 
@@ -128,6 +130,19 @@ def survey(
     model = original(model)
     refuse_traced(leaf for _, leaf in leaves(inputs))
     inputs, chosen = admit(model, inputs, composite)
+    given = model, inputs, chosen, tuple(forward_args), dict(forward_kwargs or {})
+    try:
+        return _surveyed(*given, copied=False)
+    except RuntimeError as error:
+        if not says_one_of_several(error):
+            raise
+    return _surveyed(*given, copied=True)
+
+
+def _surveyed(
+    model: Any, inputs: Any, chosen: Composite | None, args: tuple, kwargs: dict[str, Any], copied: bool
+) -> Survey:
+    """What one forward pass shows. `copied` as in `Writes`."""
     run = Run(
         chosen,
         model,
@@ -135,11 +150,12 @@ def survey(
         observed=True,
         inputs=Inputs(ids=any(not t.is_floating_point() for _, t in leaves(inputs))),
         gradients=ModelGradients(own_from=0),
+        writes=Writes(copying=copied),
     )
     with Undo() as undo:
         undo.later(run.close)
         with torch.inference_mode(False), torch.enable_grad(), uncompiled(), outside():
-            output = _observed(run, model, inputs, tuple(forward_args), dict(forward_kwargs or {}))
+            output = _observed(run, model, inputs, args, kwargs)
         run.sites.settle()
         return _told(run, output)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.labels import FEW, near_labels
-from relprop.attribution.mistaken import REFUSALS
+from relprop.attribution.mistaken import REFUSALS, no_output
 from relprop.errors import RelpropError, TargetError, TargetIndexError
 from relprop.results.contrast import Contrast
 from relprop.results.forms import Form
@@ -131,10 +131,7 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         b, second = scores(output, target.negative, labels)
         return a - b, Contrast(first, second)
     if not isinstance(output, Tensor):
-        raise TargetError(
-            f"the model returned a {type(output).__name__}, not a tensor: pass select=, a key, index or function that "
-            "picks the tensor to explain."
-        )
+        raise TargetError(no_output(output))
     if output.is_complex():
         raise TargetError(
             f"the model's output is complex ({output.dtype}), and a score is a real number: pass a function of it, as in "

@@ -61,7 +61,11 @@ def refuse_training(what: str, run: Run) -> ModelStateError:
 
 
 def called(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", str(function))
+    """The name of an operation. A property, such as `x.data`, arrives as the `__get__` of its descriptor."""
+    name = getattr(function, "__name__", str(function))
+    if name == "__get__":
+        name = getattr(getattr(function, "__self__", None), "__name__", name)
+    return str(name)
 
 
 def shapes(args: Any) -> str:

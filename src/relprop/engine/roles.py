@@ -344,4 +344,6 @@ def _link(
 
 def _alias(t: Tensor, operand: Tensor, shape: torch.Size) -> bool:
     """Whether a view shows the whole tensor unchanged."""
-    return t.shape == shape and t.stride() == operand.stride() and t.data_ptr() == operand.data_ptr()
+    if t.shape != shape or t.layout is not torch.strided or operand.layout is not torch.strided:
+        return False  # a sparse tensor has no strides
+    return t.stride() == operand.stride() and t.data_ptr() == operand.data_ptr()

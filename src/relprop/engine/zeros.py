@@ -35,17 +35,19 @@ def preserved(call: Call, result: Any) -> Any:
     x = call.live[0]
     if SAME in call.entry.traits and isinstance(result, Tensor) and tiny(result.dtype) > tiny(x.dtype):
         return _narrowed(call, x)
-    for y in result if isinstance(result, (tuple, list)) else (result,):
+    several = isinstance(result, (tuple, list))
+    for number, y in enumerate(result if several else (result,)):
         if not isinstance(y, Tensor) or not y.requires_grad or any(y is t for t in call.live):
             continue
         if y.is_complex() or any(t.is_complex() for t in call.live):
             _drop_unless_moved(call, y)
         elif y.is_floating_point():
-            _preserve(call, y, x)
+            _preserve(call, y, x, number if several else None)
     return result
 
 
-def _preserve(call: Call, y: Tensor, x: Tensor) -> None:
+def _preserve(call: Call, y: Tensor, x: Tensor, number: int | None = None) -> None:
+    """Scales the relevance of zeros of a result, or of one of several."""
     traits, family = call.entry.traits, call.entry.family
     lone = len(call.live) == 1
     share: Callable[[Tensor], Tensor | None]
@@ -54,9 +56,9 @@ def _preserve(call: Call, y: Tensor, x: Tensor) -> None:
             return
         share = lambda dead: None  # noqa: E731
     elif traits & _AFFINE and (lone or FIRST in traits):
-        share = lambda dead: _of_affine(call, x, dead)  # noqa: E731
+        share = lambda dead: _of_affine(call, x, dead, number)  # noqa: E731
     elif REDUCES in traits or (lone and family in _WITH_CONSTANTS):
-        share = lambda dead: _of_sum(call)  # noqa: E731
+        share = lambda dead: _of_sum(call, number)  # noqa: E731
     else:
         share = lambda dead: torch.zeros((), dtype=y.dtype, device=y.device)  # noqa: E731
     with torch.no_grad():
@@ -141,28 +143,39 @@ def through_chain(call: Call, y: Tensor, x: Tensor, source: Tensor) -> Tensor:
     return grafted(value, y + custom(source, lambda: torch.zeros_like(value), propagate))
 
 
-def _of_affine(call: Call, x: Tensor, dead: Tensor) -> Tensor:
+def _of_affine(call: Call, x: Tensor, dead: Tensor, number: int | None) -> Tensor:
     """`y = a x + b`, entry by entry: all goes to x if x is also 0."""
-    slope = _on(call, x, torch.ones_like(x)) - _on(call, x, torch.zeros_like(x))
-    alone = _on(call, x, (x.detach() == 0).to(x.dtype)) - _on(call, x, torch.zeros_like(x)) != 0
+    one, dead_ones, none = (
+        _result(_on(call, x, value), number)
+        for value in (torch.ones_like(x), (x.detach() == 0).to(x.dtype), torch.zeros_like(x))
+    )
+    slope, alone = one - none, dead_ones - none != 0
     return torch.where(alone & dead, 1 / slope, 0.0)
 
 
-def _of_sum(call: Call) -> Tensor:
+def _of_sum(call: Call, number: int | None) -> Tensor:
     """A weighted sum: shares by the weights, if all summands are 0 and the weights have one sign."""
-    zeros = _on_each(call, lambda x: (x == 0).to(x.dtype), lambda c: c)
-    sizes, others = (_on_each(call, lambda x, z=z: ((x == 0) == z).to(x.dtype), torch.abs) for z in (True, False))  # type: ignore[misc]
+    zeros = _result(_on_each(call, lambda x: (x == 0).to(x.dtype), lambda c: c), number)
+    sizes, others = (
+        _result(_on_each(call, lambda x, z=z: ((x == 0) == z).to(x.dtype), torch.abs), number)  # type: ignore[misc]
+        for z in (True, False)
+    )
     clear = (others == 0) & (zeros != 0) & torch.isclose(zeros.abs(), sizes, rtol=1e-6, atol=0.0)
     return torch.where(clear, 1 / zeros, 0.0)
 
 
-def _on(call: Call, x: Tensor, value: Tensor) -> Tensor:
+def _result(results: Any, number: int | None) -> Tensor:
+    """The one result of an operation, or one of several."""
+    return results if number is None else results[number]
+
+
+def _on(call: Call, x: Tensor, value: Tensor) -> Any:
     """The operation with another value for one operand."""
     args = tuple(value if a is x else without_history(a) for a in call.args)
     return call.function(*args, **{k: value if a is x else without_history(a) for k, a in call.kwargs.items()})
 
 
-def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[[Tensor], Tensor]) -> Tensor:
+def _on_each(call: Call, change: Callable[[Tensor], Tensor], constant: Callable[[Tensor], Tensor]) -> Any:
     """The operation with `change` of each live operand, and `constant` of each other one, in their places."""
 
     def changed(t: Tensor) -> Tensor:

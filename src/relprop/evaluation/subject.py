@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from relprop.attribution.checks import admit, arguments
+from relprop.attribution.mistaken import no_output
 from relprop.attribution.targets import EntryTarget, as_entries, known_labels, scores, select_output
 from relprop.errors import InputError, NonFiniteError, TargetError
 from relprop.evaluation.memory import BatchSize
@@ -105,10 +106,7 @@ class Subject:
         count, device = len(self), self.main.device
         found = list(size.batches(count, lambda a, b: self.output(self.rows(torch.arange(a, b, device=device)))))
         if not all(isinstance(part, Tensor) for part in found):
-            raise TargetError(
-                f"the model returned a {type(found[0]).__name__}, not a tensor: pass select=, a key, index or function "
-                "that picks the tensor to explain."
-            )
+            raise TargetError(no_output(found[0]))
         output = torch.cat([part if part.ndim else part[None] for part in found])
         if output.shape[0] != count:
             raise InputError(

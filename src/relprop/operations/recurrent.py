@@ -25,6 +25,7 @@ from relprop.engine.registry import register
 from relprop.engine.run import Run
 from relprop.engine.spelling import named
 from relprop.engine.tensor_attributes import ELSEWHERE
+from relprop.engine.traits import MOVES
 from relprop.operations.gates import GATE
 from relprop.operations.joint import Content, JointParameters, tanh
 from relprop.operations.sample_axes import recurrent
@@ -285,4 +286,4 @@ for _name, _cell, _states in (("lstm", LSTM, 2), ("gru", GRU, 1), ("rnn_tanh", T
     _gives = {GATE: 1} if _cell in (Tanh, Relu) else {}  # whose states come out of an activation
     register(getattr(torch, _name), family="recurrent", handler=stacked(_cell, _states), gives=_gives, apart=recurrent)
     register(getattr(torch, f"{_name}_cell"), family="recurrent", handler=single(_cell, _states), gives=_gives)
-register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure")
+register(*named("_pack_padded_sequence _pad_packed_sequence"), family="structure", traits={MOVES})

@@ -24,6 +24,7 @@ from relprop.engine.run import Run
 from relprop.engine.traits import ADDS, ANY, BOUNDS, MIXES, MOVES, SAME, SCALES
 from relprop.operations.activations import elementwise
 from relprop.operations.sample_axes import along_axis
+from relprop.operations.structure import cutting
 from relprop.rules import ScanConstants
 from relprop.torch_private.calls import running_module
 
@@ -170,8 +171,11 @@ def softplus(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return y
 
 
+_cut = cutting(2)
+
+
 def split(call: Call, *args: Any, **kwargs: Any) -> Any:
-    parts = call()
+    parts = _cut(call, *args, **kwargs)
     dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
     chosen = ScanConstants().matrices([part.shape[dim] for part in parts])
     if chosen and _suspected(call):

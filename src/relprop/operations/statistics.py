@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import scaled
+from relprop.engine.functions import grafted, scaled
 from relprop.engine.registry import native, register
 from relprop.engine.tensors import is_live
 from relprop.engine.traits import REDUCES
+from relprop.numerics import known
 from relprop.operations.activations import STATISTIC
 from relprop.operations.kernels import nuclear
 from relprop.operations.lengths import SQUARES
@@ -33,6 +34,16 @@ def degree(k: int) -> Callable[..., Any]:
         return y
 
     return handler
+
+
+def hypot(call: Call, input: Tensor, other: Tensor) -> Tensor:
+    """`sqrt(a^2 + b^2)`. Where both are 0, torch's gradient is NaN: nothing passes, as in a norm of zeros."""
+    y: Tensor = call(input, other)
+    dead = y.detach() == 0
+    if not known(dead.any(), True):
+        return y
+    a, b = (t.masked_fill(dead, 1) for t in torch.broadcast_tensors(input, other))
+    return grafted(y, call(a, b).masked_fill(dead, 0))
 
 
 def var_mean(call: Call, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -82,7 +93,8 @@ register(
     family="norm", handler=degree(1), gives={STATISTIC: True}, other_kernel=nuclear,
 )  # fmt: skip
 register(
-    torch.std_mean, torch.linalg.vector_norm, torch.cdist, torch.dist, torch.hypot, torch.pdist, torch.nn.functional.pairwise_distance,
+    torch.std_mean, torch.linalg.vector_norm, torch.cdist, torch.dist, torch.pdist, torch.nn.functional.pairwise_distance,
     torch.renorm, torch.frobenius_norm, torch.native_norm, torch.norm_except_dim,
     family="norm", handler=degree(1), gives={STATISTIC: True},
 )  # fmt: skip
+register(torch.hypot, family="norm", handler=hypot, gives={STATISTIC: True})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -96,6 +97,30 @@ def resized(
     return result
 
 
+def cutting(position: int) -> Callable[..., Any]:
+    """A handler for operations that cut a tensor along the axis at `position` into several views.
+
+    Torch refuses a write into one of several views that an operation returned, if a gradient may be asked for. So if the
+    model makes one, each part is a view of its own in the second run. That costs more: each has a node in the graph.
+    """
+
+    def cut(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        parts = call()
+        if not call.copies_are_kept or input.is_nested:
+            return parts
+        return views_apart(input, parts, kwargs.get("dim", args[position - 1] if len(args) >= position else 0))
+
+    return cut
+
+
+def views_apart(input: Tensor, parts: Sequence[Tensor], dim: int) -> tuple[Tensor, ...]:
+    """The parts of a tensor along an axis, each as a view of its own."""
+    if not parts or parts[0].ndim < input.ndim:
+        return tuple(input.select(dim, n) for n in range(len(parts)))
+    starts = accumulate((part.shape[dim] for part in parts), initial=0)
+    return tuple(input.narrow(dim, start, part.shape[dim]) for start, part in zip(starts, parts, strict=False))
+
+
 def picking(position: int) -> Callable[..., Any]:
     """A handler for operations that pick entries along the axis at `position`, and return their indices."""
 
@@ -139,8 +164,8 @@ for _names, _apart in (
     ("transpose swapaxes swapdims", along_axis(1, "dim0", "dim1", "axis0", "axis1", count=2)),
     ("expand repeat pad constant_pad_nd masked_fill masked_scatter fill zero", by_entry),
     # parts along an axis, and entries picked along one
-    ("narrow select unbind index_copy index_fill gather", along_axis(1, "dim", "axis")),
-    ("chunk tensor_split split_with_sizes", along_axis(2, "dim", "axis", default=0)),
+    ("narrow select index_copy index_fill gather", along_axis(1, "dim", "axis")),
+    ("tensor_split", along_axis(2, "dim", "axis", default=0)),
     ("take_along_dim", along_axis(2, "dim")),
     ("roll", along_axis(2, "dims", count=0)),
     ("flip", along_axis(1, "dims", count=0)),
@@ -148,6 +173,14 @@ for _names, _apart in (
     ("_stack", joined_off_first),
 ):
     register(*named(_names), family="structure", traits={MOVES}, apart=_apart)
+register(*named("unbind"), family="structure", handler=cutting(1), traits={MOVES}, apart=along_axis(1, "dim", "axis"))
+register(
+    *named("chunk split_with_sizes"),
+    family="structure",
+    handler=cutting(2),
+    traits={MOVES},
+    apart=along_axis(2, "dim", "axis", default=0),
+)
 register(*named("copy"), family="structure", traits={MOVES}, apart=by_entry, overwrites=lambda args: True)
 register(
     *named("__setitem__"),

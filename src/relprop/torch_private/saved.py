@@ -19,11 +19,20 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _OVERWRITTEN = ("modified by an inplace operation", "has been modified inplace")
+_ONE_OF_SEVERAL = "is the output of a function that returns multiple views"
 
 
 def says_overwritten(error: BaseException | None) -> bool:
     """Whether autograd says that a tensor was overwritten that a gradient needs. Judged by its text; seen on 2.9 to 2.14."""
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OVERWRITTEN)
+
+
+def says_one_of_several(error: BaseException | None) -> bool:
+    """Whether torch refuses a write into one of several views that one operation returned, as `chunk` does.
+
+    Without gradients it allows such a write. Judged by its text; seen on 2.9 to 2.14.
+    """
+    return isinstance(error, RuntimeError) and _ONE_OF_SEVERAL in str(error)
 
 
 def let_go_of_saved(nodes: Iterable[Any]) -> None:

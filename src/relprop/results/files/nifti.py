@@ -20,9 +20,9 @@ def nifti(result: Result, options: dict[str, Any]) -> bytes:
     values = arrays.get("values")
     if values is None or values.ndim != 5 or len(values) != 1:
         shape = "several inputs" if values is None else f"the shape {tuple(values.shape)}"
-        raise InputError(
-            f"NIfTI holds one volume, (1, C, X, Y, Z); this has {shape}. Save one sample, R[0].save('map.nii.gz')."
-        )
+        volumes = values is not None and values.ndim == 5
+        fix = "Save one sample, R[0].save('map.nii.gz')." if volumes else "Save it as .npz, which holds any shape."
+        raise InputError(f"NIfTI holds one volume, (1, C, X, Y, Z); this has {shape}. {fix}")
     nibabel = library("nibabel", "NIfTI needs nibabel", "volumes")
     voxels = values[0].float().cpu().numpy()
     voxels = voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)

@@ -112,9 +112,9 @@ def _gif(result: Result, options: dict[str, Any]) -> bytes:
     views = result.views(chosen)
     if len(views) != 1 or views[0].frames is None:
         what = f"{len(views)} drawings" if len(views) != 1 else f"drawn as {views[0].kind}"
-        raise InputError(
-            f"a GIF holds the slices of one volume or video; this is {what}: save one sample, R[0].save('map.gif')."
-        )
+        slices = any(view.frames is not None for view in views)
+        fix = "save one sample, R[0].save('map.gif')" if slices else "save it as .png"
+        raise InputError(f"a GIF holds the slices of one volume or video; this is {what}: {fix}.")
     return gif(views[0].frames(), options.get("rate"))
 
 

@@ -1,0 +1,5 @@
+"""`python -m relprop` runs the command `relprop`."""
+
+from relprop.cli import main
+
+main()
