@@ -97,6 +97,9 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "logarithms, written": lambda s: written(s.log_softmax(-1)).exp(),
     "exponentials, written": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(written(s.exp())),
+    "a product with ones": lambda s: (lambda e: e / (e @ torch.ones(4, 1, dtype=D)))(s.exp()),
+    "an einsum of one": lambda s: (lambda e: e / torch.einsum("bij->bi", e)[..., None])(s.exp()),
+    "F.linear with ones": lambda s: (lambda e: e / F.linear(e, torch.ones(1, 4, dtype=D)))(s.exp()),
     "a sum of parts": lambda s: (lambda e: e / sum(e.split(1, 2)))(s.exp()),
     "a small constant below": lambda s: (lambda e: e / (e.sum(-1, keepdim=True) + 1e-16))(s.exp()),
     "bounded below": lambda s: (lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-12))(s.exp()),
@@ -120,6 +123,53 @@ def columns_written(s: Tensor) -> Tensor:
     return normalised(e)
 
 
+def view_cleared(s: Tensor) -> Tensor:
+    e = s.exp()
+    for n in range(5):
+        e[:, n, min(n + 3, 4) :].zero_()
+    return normalised(e)
+
+
+def flat_view_written(s: Tensor) -> Tensor:
+    e = s.exp()
+    flat = e.view(-1, 20)
+    flat[:, ~MASK.flatten()] = 0.0
+    return normalised(e)
+
+
+def transposed_view_written(s: Tensor) -> Tensor:
+    e = s.transpose(1, 2).exp()
+    columns = e.transpose(1, 2)  # whose base is not contiguous
+    columns[:, ~MASK] = 0.0
+    return normalised(e.mT)
+
+
+def put_where_seen(s: Tensor) -> Tensor:
+    e, seen = torch.zeros_like(s), MASK.expand_as(s)
+    e[seen] = s.exp()[seen]
+    return normalised(e)
+
+
+def scaled_where_hidden(s: Tensor) -> Tensor:
+    e = s.exp()
+    e[..., ~MASK] *= 0
+    return normalised(e)
+
+
+def summed_row_by_row(s: Tensor) -> Tensor:
+    e, below = s.exp() * MASK, torch.zeros(s.shape[:2], dtype=D)
+    for n in range(5):
+        below[:, n] += e[:, n].sum(-1)
+    return e / below[..., None]
+
+
+def summed_entry_by_entry(s: Tensor) -> Tensor:
+    e, below = s.exp() * MASK, torch.zeros(s.shape[:2], dtype=D)
+    for n, m in MASK.nonzero():
+        below[:, n] += e[:, n, m]
+    return e / below.unsqueeze(2)
+
+
 MASKED: dict[str, Callable[[Tensor], Tensor]] = {
     "masked_fill": lambda s: s.masked_fill(~MASK, -torch.inf).softmax(-1),
     "added": lambda s: (s + torch.zeros(5, 4, dtype=D).masked_fill(~MASK, -1e300)).softmax(-1),
@@ -128,6 +178,16 @@ MASKED: dict[str, Callable[[Tensor], Tensor]] = {
     "filled exponentials": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(s.exp().masked_fill(~MASK, 0.0)),
     "exponentials written by an index": written_by_index,
     "exponentials written row by row": columns_written,
+    "a view of exponentials cleared": view_cleared,
+    "a flat view written": flat_view_written,
+    "a transposed view written": transposed_view_written,
+    "exponentials put where the mask is": put_where_seen,
+    "exponentials scaled where it is not": scaled_where_hidden,
+    "a sum written row by row": summed_row_by_row,
+    "a sum of each entry": summed_entry_by_entry,
+    "a product with the mask below": lambda s: (
+        lambda e: e * MASK / torch.einsum("bij,ij->bi", e, MASK.to(D))[..., None]
+    )(s.exp()),
     "exponentials filled in place": lambda s: normalised(s.exp().masked_fill_(~MASK, 0.0)),
     "exponentials added and written": lambda s: (lambda e: e / (e * 0.5 + 0.5 * e).sum(-1, keepdim=True))(
         (lambda e: (e.__setitem__((..., ~MASK), 0.0), e)[1])(s.exp())
@@ -159,7 +219,43 @@ def apart(s: Tensor) -> Tensor:
     return torch.cat([s[:2].softmax(0), s[2:].softmax(0)])
 
 
-GROUPED = {"cat": apart, "index_add": grouped, "scatter_add": scattered}
+def summed_in_place(add: Callable[[Tensor, Tensor], object]) -> Callable[[Tensor], Tensor]:
+    def form(s: Tensor) -> Tensor:
+        e, below = s.exp(), torch.zeros(2, dtype=D)
+        add(below, e)
+        return e / below[GROUP]
+
+    return form
+
+
+def one_by_one(below: Tensor, e: Tensor) -> None:
+    for n, group in enumerate(GROUP):
+        below[group] += e[n]
+
+
+HOT = F.one_hot(GROUP).to(D)
+IN_PLACE: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "scatter_add_": lambda below, e: below.scatter_add_(0, GROUP, e),
+    "index_add_": lambda below, e: below.index_add_(0, GROUP, e),
+    "index_put_": lambda below, e: below.index_put_((GROUP,), e, accumulate=True),
+    "put_": lambda below, e: below.put_(GROUP, e, True),
+    "scatter_reduce_": lambda below, e: below.scatter_reduce_(0, GROUP, e, "sum"),
+    "one by one": one_by_one,
+}
+GROUPED = {
+    "cat": apart,
+    "index_add": grouped,
+    "scatter_add": scattered,
+    "index_put": lambda s: (lambda e: e / torch.zeros(2, dtype=D).index_put((GROUP,), e, True)[GROUP])(s.exp()),
+    "scatter_reduce": lambda s: (lambda e: e / e.new_zeros(2).scatter_reduce(0, GROUP, e, reduce="sum")[GROUP])(
+        s.exp()
+    ),
+    "segment_reduce": lambda s: (lambda e: e / torch.segment_reduce(e, "sum", lengths=torch.tensor([2, 3]))[GROUP])(
+        s.exp()
+    ),
+    "one-hot": lambda s: (lambda e: e / (HOT @ (HOT.T @ e)))(s.exp()),
+    "sparse": lambda s: (lambda e: e / (HOT @ torch.sparse.mm(HOT.T.to_sparse(), e[:, None])).squeeze(1))(s.exp()),
+} | {name: summed_in_place(add) for name, add in IN_PLACE.items()}
 RULES = {
     "zero": Composite({"linear": Zero()}),
     "cp_lrp": relprop.composites.cp_lrp(),
@@ -199,8 +295,8 @@ def test_groups_of_a_graph(composite: object) -> None:
         relprop.attribute(lambda x, f=f: (f(x @ w) * (x @ v)).sum(), x, composite=composite).values  # type: ignore[misc, arg-type]
         for f in GROUPED.values()
     ]
-    for other in found[1:]:
-        close(other, found[0])
+    for name, other in zip(GROUPED, found, strict=True):
+        close(other, found[0], msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_a_temperature_acts_on_quotients_as_well() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine.again import as_function_of, part_of
 from relprop.engine.notes import NOTE_NAME, Move, Note, continues, note_of, noted, renew
 from relprop.engine.registry import Entry
 from relprop.engine.tensors import exchanged
@@ -28,11 +29,11 @@ class Together:
     """What becomes of a role where tensors that have it meet.
 
     Attributes:
-        added: in a sum of live operands.
+        added: in a sum of live operands, which are given as well.
         joined: where parts are joined; a constant part stands for itself.
     """
 
-    added: Several | None = None
+    added: Callable[[list[Any], Callable[[list[Tensor]], Any], list[Tensor]], Any] | None = None
     joined: Several | None = None
 
 
@@ -146,7 +147,7 @@ def carry(
         new = found
         if going_on:
             step = as_function_of(function, operands[0], args, kwargs)
-            step = _part_of(step, n) if several else step
+            step = part_of(step, n) if several else step
             new = found | {name: ROLES[name].then(value, step, traits) for name, value in going_on.items()}  # type: ignore[misc]
         if new:
             note.roles = dict(new) if note.roles is None else {**new, **note.roles}
@@ -177,13 +178,9 @@ def _added(
                     given = exchanged(given, place, t)
                 return function(*given[0], **given[1])
 
-            if (value := make(known, again)) is not None:
+            if (value := make(known, again, operands)) is not None:
                 found[name] = value
     return found
-
-
-def _part_of(step: Callable[[Tensor], Any], n: int) -> Callable[[Tensor], Any]:
-    return lambda t: step(t)[n]
 
 
 def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result: Any) -> None:
@@ -265,20 +262,6 @@ def _known(known: Role, note: Note | None) -> Any:
     if note is None:
         return None
     return note.role(known.name) if known.read is None else known.read(note)
-
-
-def as_function_of(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
-    """An operation as a function of one operand. It does not hold the operand, which may hold this function."""
-    args, kwargs = exchanged(args, operand, _OPERAND), exchanged(kwargs, operand, _OPERAND)
-
-    def again(t: Tensor) -> Any:
-        result = function(*exchanged(args, _OPERAND, t), **exchanged(kwargs, _OPERAND, t))
-        return t if result is None else result  # `t[...] = y` returns nothing
-
-    return again
-
-
-_OPERAND = object()
 
 
 def _found(run: Any, traits: frozenset[str], notes: list[Note | None], args: tuple) -> dict[str, Any]:

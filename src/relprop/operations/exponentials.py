@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,46 +25,11 @@ from relprop.engine.registry import register
 from relprop.engine.roles import Together, role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
-from relprop.numerics import aside
 from relprop.operations.activations import elementwise
+from relprop.operations.exponential_chains import Exponential, added, after, joined_parts
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
 from relprop.torch_private.weak import strong
-
-Steps = tuple[Callable[[Tensor], Tensor], ...]
-
-
-class Exponential(NamedTuple):
-    """A linear function of `exp(scores)`: the scores, the steps since, and whether one of them summed entries."""
-
-    scores: Tensor
-    steps: Steps = ()
-    summed: bool = False
-
-    def again(self, e: Tensor) -> Tensor:
-        """The same steps from another exponential."""
-        e = e.clone()  # a step may write in place
-        for step in self.steps:
-            e = step(e)
-        return e
-
-
-def _then(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozenset[str]) -> Exponential:
-    return Exponential(known.scores, (*known.steps, step), known.summed or REDUCES in traits)
-
-
-def _added(known: list[Exponential], total: Callable[[list[Tensor]], Tensor]) -> Exponential | None:
-    """A sum of parts of one exponential. A difference of them is below no softmax."""
-    if any(each.scores is not known[0].scores for each in known):
-        return None
-    with aside(), torch.no_grad():
-        ones = torch.ones_like(known[0].scores)
-        parts = [each.again(ones) for each in known]
-        for n in range(len(parts)):
-            alone = total([part if m == n else torch.zeros_like(part) for m, part in enumerate(parts)])
-            if bool((alone < 0).any()):
-                return None
-    return Exponential(known[0].scores, (lambda e: total([each.again(e) for each in known]),), True)
 
 
 def _one(known: list[Any]) -> Any:
@@ -88,17 +53,6 @@ def _joined_logs(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
     return *first[:2], lambda way: join([a if isinstance(a, Tensor) else _run(way, a) for a in parts])
 
 
-def _joined_exponentials(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
-    of_one = [a for a in known if isinstance(a, Exponential)]
-    if any(a.scores is not of_one[0].scores for a in of_one):
-        return None
-
-    def step(e: Tensor) -> Tensor:
-        return join([a.again(e) if isinstance(a, Exponential) else a for a in known])
-
-    return Exponential(of_one[0].scores, (step,), any(a.summed for a in of_one))
-
-
 def _run(way: Any, steps: Sequence[Callable[[Tensor], Tensor]]) -> Any:
     for step in steps:
         way = None if way is None else step(way)
@@ -109,7 +63,7 @@ EXPONENTIAL = role(
     "exponential", MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS,
     given_by="exp",
     asked_by="quotients and logarithms, which may make a softmax of it",
-    then=_then, together=Together(_added, _joined_exponentials),
+    then=after, together=Together(added, joined_parts),
 )  # fmt: skip
 SHIFTED = role(
     "shifted", MOVES, SAME,
@@ -232,8 +186,7 @@ def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) ->
     """Notes that a constant is the reciprocal of a sum of exponentials, `times` a constant."""
     below = role_of(sum_of, EXPONENTIAL)
     if below is not None and below.summed:
-        below = below._replace(steps=(*below.steps, lambda t: t / times))
-        call.give(result, "reciprocal of a sum", below)
+        call.give(result, "reciprocal of a sum", below.then(lambda t: t / times))
     return result
 
 

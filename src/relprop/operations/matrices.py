@@ -32,6 +32,7 @@ from relprop.operations.contractions import (
     of_tensordot,
     of_vecdot,
     sizes_of,
+    weighs_positively,
 )
 from relprop.operations.kernels import folds
 from relprop.operations.linear import weighted
@@ -219,16 +220,24 @@ LETTERS: dict[Callable[..., Any], Callable[..., Terms]] = {
 }
 """The letters of the axes of each product; of those that add something, without that summand."""
 
-register(torch.matmul, torch.linalg.matmul, family="linear", handler=matmul, apart=matrix_product, other_kernel=folds)
-register(torch.mm, family="linear", handler=matmul, apart=matrix_product)
-register(torch.bmm, family="linear", handler=factors(0), apart=with_axes(3))
+register(
+    torch.matmul,
+    torch.linalg.matmul,
+    family="linear",
+    handler=matmul,
+    apart=matrix_product,
+    other_kernel=folds,
+    sums=weighs_positively,
+)
+register(torch.mm, family="linear", handler=matmul, apart=matrix_product, sums=weighs_positively)
+register(torch.bmm, family="linear", handler=factors(0), apart=with_axes(3), sums=weighs_positively)
 register(
     torch.mv, torch.dot, torch.vdot, torch.inner, torch.linalg.vecdot, torch.tensordot,
-    family="linear", handler=factors(0),
+    family="linear", handler=factors(0), sums=weighs_positively,
 )  # fmt: skip
 register(torch.addmm, family="linear", handler=factors(1), apart=of_layer_with_bias_first)
 register(torch.addmv, torch.baddbmm, torch.addbmm, family="linear", handler=factors(1))
 register(torch.addr, family="product", handler=factors(1))
 register(F.bilinear, family="bilinear", handler=bilinear)
-register(torch.einsum, family="linear", handler=einsum, apart=by_einsum)
+register(torch.einsum, family="linear", handler=einsum, apart=by_einsum, sums=weighs_positively)
 register(torch.chain_matmul, torch.linalg.multi_dot, family="linear", handler=multi_dot)
