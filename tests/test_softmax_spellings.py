@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -458,3 +459,101 @@ def test_an_exponential_that_ends_in_no_softmax_keeps_its_secant() -> None:
     close(relprop.attribute(f, x, composite="zero").values, x.exp() - 1)
     g = lambda x: (x.exp() / (1 + x.square().sum(-1, keepdim=True))).sum(-1)  # noqa: E731
     close(relprop.attribute(g, x, composite="zero").values, (x.exp() - 1) / (1 + x.square().sum(-1, keepdim=True)))
+
+
+def summed_over_edges(e: Tensor, v: Tensor) -> Tensor:
+    above, below = torch.zeros(2, 3, 4, dtype=D), torch.zeros(2, 3, 1, dtype=D)
+    above.index_add_(1, EDGES, e.unsqueeze(-1) * v)
+    below.index_add_(1, EDGES, e.unsqueeze(-1))
+    return above / below
+
+
+def one_neighbour_after_another(e: Tensor, v: Tensor) -> Tensor:
+    above, below = torch.zeros(2, 3, 4, dtype=D), torch.zeros(2, 3, dtype=D)
+    for n, group in enumerate(EDGES):
+        above[:, group] += e[:, n, None] * v[:, n]
+        below[:, group] += e[:, n]
+    return above / below[..., None]
+
+
+def group_by_group(e: Tensor, v: Tensor) -> Tensor:
+    made = torch.empty(2, 3, 4, dtype=D)
+    for n in range(3):
+        one = n == EDGES
+        made[:, n] = (e[:, one, None] * v[:, one]).sum(1) / e[:, one].sum(1, keepdim=True)
+    return made
+
+
+def over_edges(s: Tensor, v: Tensor) -> Tensor:
+    weights = torch.cat([s[:, n == EDGES].softmax(1) for n in range(3)], 1)
+    return torch.stack([(weights * (n == EDGES)).unsqueeze(1) @ v for n in range(3)], 2).squeeze(1)
+
+
+def overwritten_between(e: Tensor, v: Tensor) -> Tensor:
+    above = e.unsqueeze(1) @ v
+    v.zero_()
+    return above / e.sum(1)[:, None, None]
+
+
+EDGES = torch.tensor([0, 0, 1, 2, 2])
+MEANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a product of matrices": lambda e, v: e.unsqueeze(1) @ v / e.sum(1)[:, None, None],
+    "bmm": lambda e, v: torch.bmm(e[:, None], v).div(e.sum(1, keepdim=True).unsqueeze(2)),
+    "einsum": lambda e, v: (torch.einsum("bt,btc->bc", e, v) / torch.einsum("bt->b", e)[:, None])[:, None],
+    "by entry": lambda e, v: ((e[..., None] * v).sum(1) / e.sum(1, keepdim=True))[:, None],
+    "by a reciprocal": lambda e, v: (e[:, None] @ v) * (1 / e.sum(1)[:, None, None]),
+    "a mean of each": lambda e, v: ((v * e.unsqueeze(2)).mean(1) / e.mean(1, keepdim=True)).unsqueeze(1),
+    "step by step": lambda e, v: (sum(e[:, n, None] * v[:, n] for n in range(5)) / sum(e.unbind(1))[:, None])[:, None],
+    "in place": lambda e, v: ((v.mul_(e[..., None])).sum(1) / e.sum(1, keepdim=True))[:, None],
+    "its operands overwritten since": overwritten_between,
+}
+OF_EDGES = {
+    "index_add_": summed_over_edges,
+    "one after another": one_neighbour_after_another,
+    "group by group": group_by_group,
+}
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["linear", "activation"])
+@pytest.mark.parametrize(
+    "composite",
+    [*RULES.values(), Composite({"softmax": Temperature(2.0)}), "attnlrp", "gamma_flat", relprop.composites.lstm()],
+)
+@pytest.mark.parametrize("name", [*MEANS, *OF_EDGES])
+def test_a_mean_weighed_by_exponentials_is_one_weighed_by_a_softmax(name: str, composite: Any, gated: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, v = torch.randn(4, dtype=D, generator=generator), torch.randn(4, 4, dtype=D, generator=generator)
+    x, c = torch.randn(2, 5, 4, dtype=D, generator=generator), torch.randn(4, dtype=D, generator=generator)
+    value = (lambda x: torch.sigmoid(x @ v)) if gated else (lambda x: x @ v)
+    mean, plain = (
+        (MEANS[name], lambda s, v: s.softmax(1)[:, None] @ v) if name in MEANS else (OF_EDGES[name], over_edges)
+    )
+
+    def written(x: Tensor) -> Tensor:
+        return (mean((x @ w).exp(), value(x)) @ c).sum(1)
+
+    def usual(x: Tensor) -> Tensor:
+        return (plain(x @ w, value(x)) @ c).sum(1)
+
+    if composite == "auto":  # which chooses by the products of matrices
+        composite = "attnlrp"
+    R, expected = (relprop.attribute(f, x, composite=composite) for f in (written, usual))
+    assert torch.equal(R.output, written(x))
+    close(R.values, expected.values)
+
+
+@pytest.mark.parametrize("composite", RULES.values(), ids=RULES)
+def test_scores_may_be_overwritten_behind_their_exponential(composite: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn(4, 4, dtype=D, generator=generator), torch.randn(2, 5, 4, dtype=D, generator=generator)
+
+    def model(x: Tensor, spoil: bool) -> Tensor:
+        s = x @ w
+        e = s.exp()
+        if spoil:
+            s.mul_(0.5)
+            s[:, 0] = 0.0
+        return ((e / e.sum(-1, keepdim=True)) * x).sum((1, 2)) + e.sum((1, 2)).log()
+
+    found, expected = (relprop.attribute(partial(model, spoil=s), x, composite=composite).values for s in (True, False))
+    close(found, expected)

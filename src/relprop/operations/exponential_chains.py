@@ -7,17 +7,47 @@ lead to it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from relprop.engine.call import Call
+from relprop.engine.functions import Share, scaled
 from relprop.engine.traits import REDUCES
 from relprop.numerics import aside
 
 _DEEPEST = 2000
 """How many steps in a row are followed."""
 Step = Callable[[list[Tensor]], Tensor]
+
+
+class Read(NamedTuple):
+    """A tensor as it was when an operation read it: the tensor, its version then, and one that has the numbers."""
+
+    tensor: Tensor
+    version: int
+    held: Tensor
+
+    @classmethod
+    def by(cls, call: Call, t: Tensor) -> Read:
+        return cls(t, t._version, t.clone() if call.copies_are_kept else t)
+
+    def same(self, other: Read) -> bool:
+        return self.tensor is other.tensor and self.version == other.version
+
+    def again(self) -> Tensor:
+        """The tensor as it was.
+
+        Raises:
+            RuntimeError: the model has overwritten it. `attribute` then runs the model once more, and copies are kept.
+        """
+        if self.held is self.tensor and self.tensor._version != self.version:
+            raise RuntimeError(
+                f"a tensor of shape {tuple(self.held.shape)} of which a softmax is written out, by exp and a quotient, has been "
+                "modified by an inplace operation before the quotient: make a new tensor there."
+            )
+        return self.held
 
 
 class Exponential:
@@ -27,23 +57,28 @@ class Exponential:
         scores: the exponent.
         parts: what it is made of by one step; empty for the exponential itself.
         summed: whether a step summed entries.
+        shares: of a product with a live tensor, what the exponential gets and what the other gets.
     """
 
-    __slots__ = ("_step", "depth", "parts", "scores", "summed")
+    __slots__ = ("_step", "depth", "parts", "scores", "shares", "summed")
 
     def __init__(
-        self, scores: Tensor, parts: tuple[Exponential, ...] = (), step: Step | None = None, summed: bool = False
-    ) -> None:
+        self, scores: Read, parts: tuple[Exponential, ...] = (), step: Step | None = None, summed: bool = False,
+        shares: tuple[Share, Share] | None = None,
+    ) -> None:  # fmt: skip
         self.scores, self.parts, self._step = scores, parts, step
         self.summed: bool = summed or any(part.summed for part in parts)
+        self.shares: tuple[Share, Share] | None = shares or next(
+            (part.shares for part in parts if part.shares is not None), None
+        )
         self.depth: int = 1 + max((part.depth for part in parts), default=0)
 
     def then(self, step: Callable[[Tensor], Tensor], summed: bool = False) -> Exponential | None:
         """What one more step makes of it. The step must not write into its operand."""
         return joined((self,), lambda parts: step(parts[0]), summed)
 
-    def again(self, e: Tensor) -> Tensor:
-        """The same steps from another exponential."""
+    def again(self, e: Tensor, other: float | None = None) -> Tensor:
+        """The same steps from another exponential. `other` is what another factor gets, if not its share."""
         known: dict[int, Tensor] = {}
         todo: list[Exponential] = [self]
         while todo:
@@ -54,15 +89,40 @@ class Exponential:
                 continue
             todo.pop()
             if id(one) not in known:
-                known[id(one)] = e if one._step is None else one._step([known[id(part)] for part in one.parts])
+                known[id(one)] = one.made([known[id(part)] for part in one.parts], e, other)
         return known[id(self)]
+
+    def made(self, parts: list[Tensor], e: Tensor, other: float | None) -> Tensor:
+        """The last step, on these parts, or the exponential itself."""
+        return e if self._step is None else self._step(parts)
+
+
+class Product(Exponential):
+    """A product of a function of an exponential, not yet summed, and another live tensor."""
+
+    __slots__ = ("_function", "_other")
+
+    def __init__(
+        self, e: Exponential, other: Read, function: Callable[[Tensor, Tensor], Tensor], shares: tuple[Share, Share]
+    ) -> None:
+        super().__init__(e.scores, (e,), shares=shares)
+        self._other, self._function = other, function
+
+    def made(self, parts: list[Tensor], e: Tensor, other: float | None) -> Tensor:
+        """The product."""
+        assert self.shares is not None
+        share = self.shares[1] if other is None else other
+        return self._function(parts[0], scaled(self._other.again(), share))
 
 
 def joined(parts: tuple[Exponential, ...], step: Step, summed: bool = False) -> Exponential | None:
     """What a step makes of several functions of one exponential; None if there are several, or too many steps."""
-    if any(part.scores is not parts[0].scores or part.depth > _DEEPEST for part in parts):
+    first = parts[0]
+    if any(not part.scores.same(first.scores) or part.depth > _DEEPEST for part in parts):
         return None
-    return Exponential(parts[0].scores, parts, step, summed)
+    if any(part.shares != first.shares for part in parts):
+        return None
+    return Exponential(first.scores, parts, step, summed)
 
 
 def after(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozenset[str]) -> Exponential | None:
@@ -79,6 +139,13 @@ def added(
             alone = total([part.detach() if m == n else torch.zeros_like(part) for m, part in enumerate(summands)])
             if bool((alone < 0).any()):
                 return None
+    return joined(tuple(known), total, True)
+
+
+def added_products(
+    known: list[Exponential], total: Callable[[list[Tensor]], Tensor], summands: list[Tensor]
+) -> Exponential | None:
+    """A sum of products with parts of one exponential, whatever their signs."""
     return joined(tuple(known), total, True)
 
 

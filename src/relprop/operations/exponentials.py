@@ -17,18 +17,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import custom, grafted
+from relprop.engine.functions import Share, custom, grafted, scaled
 from relprop.engine.handling import decided
 from relprop.engine.moves import equal, first_held
 from relprop.engine.notes import Note, note_of, role_of
 from relprop.engine.registry import register
 from relprop.engine.roles import Together, role
+from relprop.engine.tensors import exchanged
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
 from relprop.operations.activations import elementwise
-from relprop.operations.exponential_chains import Exponential, added, after, joined_parts
+from relprop.operations.exponential_chains import (
+    Exponential,
+    Product,
+    Read,
+    added,
+    added_products,
+    after,
+    joined_parts,
+)
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
+from relprop.rules.base import Way
 from relprop.torch_private.weak import strong
 
 
@@ -64,6 +74,12 @@ EXPONENTIAL = role(
     given_by="exp",
     asked_by="quotients and logarithms, which may make a softmax of it",
     then=after, together=Together(added, joined_parts),
+)  # fmt: skip
+WEIGHING = role(
+    "weighed by an exponential", MOVES, SAME, SCALES, ADDS, REDUCES,
+    given_by="products of an exponential and another live tensor",
+    asked_by="quotients: divided by the sum of the exponentials, it is a mean weighed by a softmax",
+    then=after, together=Together(added_products, joined_parts),
 )  # fmt: skip
 SHIFTED = role(
     "shifted", MOVES, SAME,
@@ -125,7 +141,7 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return ruled(call, call(), lambda t: _tempered(call, logs, t))
     y = elementwise(call, input, *args, **kwargs)
     if y.requires_grad and y.is_floating_point():
-        call.give(y, EXPONENTIAL, Exponential(input))
+        call.give(y, EXPONENTIAL, Exponential(Read.by(call, input)))
     return y
 
 
@@ -158,19 +174,81 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
 
 def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
     """The softmax that a quotient, or a product with a reciprocal, stands for; None if it is not a softmax."""
-    above = role_of(numerator, EXPONENTIAL)
+    above = role_of(numerator, EXPONENTIAL) or role_of(numerator, WEIGHING)
     below = None if above is None else known_below(denominator)
-    if above is None or below is None or not below.summed or above.summed or above.scores is not below.scores:
+    if above is None or below is None or not below.summed or not above.scores.same(below.scores):
         return None
+    if above.shares is not None:
+        return _weighed_mean(call, above, below)
+    if above.summed:
+        return None
+    scores = above.scores.again()
     call.relocate("softmax")
-    value = call(*(a.detach() if isinstance(a, Tensor) else a for a in call.args))
 
     def history(temperature: float) -> Tensor:
-        e = native_exp(above.scores, temperature)
+        e = native_exp(scores, temperature)
         return above.again(e) / below.again(e)
 
-    result = ruled(call, grafted(value, history(1.0)), history)
+    result = ruled(call, grafted(_value(call), history(1.0)), history)
     return as_softmax(call, result, lambda: history(1.0).log())
+
+
+def _value(call: Call) -> Tensor:
+    made: Tensor = call(*(a.detach() if isinstance(a, Tensor) else a for a in call.args))
+    return made
+
+
+def _weighed_mean(call: Call, above: Exponential, below: Exponential) -> Tensor:
+    """A product with an exponential over the sum of the exponentials: a product with a softmax."""
+    assert above.shares is not None
+    share, scores = above.shares[0], above.scores.again()
+    call.relocate("softmax")
+    value, e = _value(call), native_exp(scores)
+    if call.formula is None:
+        call.keeps_zeros()
+        fixed = call.way in (Way.CONSTANT, Way.BLOCKED)
+        e = e.detach() if fixed else scaled(e, share)
+        return grafted(value, above.again(e, 1.0 if call.way is Way.CONSTANT else None) / below.again(e))
+    e = e.detach()
+    of_other = above.again(e) / below.again(e)
+
+    def history(temperature: float) -> Tensor:
+        e = scaled(native_exp(scores, temperature), share)
+        return above.again(e, 0.0) / below.again(e)
+
+    of_softmax = ruled(call, grafted(value, history(1.0)), history)
+    return grafted(value, of_softmax + of_other)
+
+
+def weighing(call: Call, result: Tensor, shares: Callable[[Tensor], tuple[Share, Share]]) -> Tensor:
+    """Notes a product of an exponential and another live tensor, which may be a numerator.
+
+    Args:
+        call: the call of the product.
+        result: its result.
+        shares: what a softmax and the other factor get.
+    """
+    if len(call.live) != 2 or not result.requires_grad:
+        return result
+    known = [role_of(t, EXPONENTIAL) for t in call.live]
+    if (known[0] is None) == (known[1] is None):
+        return result
+    at = 0 if known[1] is None else 1
+    e, other, function = call.live[at], call.live[1 - at], call.function
+    if known[at].summed:
+        return result
+    given = exchanged(exchanged((call.args, call.kwargs), e, _E), other, _OTHER)
+
+    def product(e: Tensor, other: Tensor) -> Tensor:
+        args, kwargs = exchanged(exchanged(given, _E, e), _OTHER, other)
+        made: Tensor = function(*args, **kwargs)
+        return made
+
+    call.give(result, WEIGHING, Product(known[at], Read.by(call, other), product, shares(other)))
+    return result
+
+
+_E, _OTHER = object(), object()
 
 
 def known_below(denominator: Any) -> Exponential | None:
@@ -211,8 +289,9 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     below = role_of(input, EXPONENTIAL)
     if below is not None and below.summed:
         call.keeps_zeros()
-        y = grafted(call(input.detach()), below.again(native_exp(below.scores)).log())
-        call.give(y, LOG_SUM, scores_of(below.scores))
+        scores = below.scores.again()
+        y = grafted(call(input.detach()), below.again(native_exp(scores)).log())
+        call.give(y, LOG_SUM, scores_of(scores))
         return y
     return elementwise(call, input, *args, **kwargs)
 

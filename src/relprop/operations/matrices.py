@@ -37,7 +37,7 @@ from relprop.operations.contractions import (
 from relprop.operations.kernels import folds
 from relprop.operations.linear import weighted
 from relprop.operations.maps import Bilinear, Dense
-from relprop.operations.products import mul, shares
+from relprop.operations.products import mul, shares, weighed
 from relprop.operations.sample_axes import by_einsum, matrix_product, of_layer_with_bias_first, with_axes
 from relprop.operations.scan import multiplied, scaled_by_model
 from relprop.operations.steps import by_steps
@@ -48,7 +48,7 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         call.trait("matrix product")
         a, b = shares(call, [input, other])
-        return scored(call, call(scaled(input, a), scaled(other, b)))
+        return weighed(call, scored(call, call(scaled(input, a), scaled(other, b))))
     if is_live(input) and other.ndim == 2 and is_dense(other) and not is_sparse(input) and call.is_weight(other):
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return contracted(call, input, other, of_matmul(input, other))
@@ -95,7 +95,8 @@ def factors(first: int) -> Callable[..., Tensor]:
         if first and call.entry.function is torch.baddbmm and not is_live(args[0]):
             shape = torch.Size([*args[1].shape[:-1], args[2].shape[-1]])
             shared = positioned(call, args[0], shape), *shared[1:]
-        return scored(call, call(*shared, **kwargs))
+        y = scored(call, call(*shared, **kwargs))
+        return y if first else weighed(call, y)
 
     return product
 
@@ -151,7 +152,7 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     multiplied(call, inner)
     call.trait("matrix product")
     given = iter(shares(call, live))
-    return scored(call, call(equation, *(scaled(t, next(given)) if is_live(t) else t for t in inner)))
+    return weighed(call, scored(call, call(equation, *(scaled(t, next(given)) if is_live(t) else t for t in inner))))
 
 
 def _with_constants(call: Call, equation: str, operands: list[Tensor]) -> Tensor:
