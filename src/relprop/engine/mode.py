@@ -24,7 +24,7 @@ from relprop.engine.notes import NOTE_NAME, Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
-from relprop.engine.roles import COPY, carry, copies, give, spread
+from relprop.engine.roles import COPY, carry, carry_constant, copies, give, spread
 from relprop.engine.rows import apart
 from relprop.engine.run import Run
 from relprop.engine.sign_masks import keep_sign, rectifier
@@ -157,6 +157,8 @@ class Propagation(TorchFunctionMode):
             adopt(run, result)
         else:
             result = func(*args, **kwargs)
+        if entry is not None and written is None:
+            carry_constant(run, entry, func, args, kwargs, result)
         if live:
             run.model.note_data(result)
         else:

@@ -31,10 +31,12 @@ class Together:
     Attributes:
         added: in a sum of live operands, which are given as well.
         joined: where parts are joined; a constant part stands for itself.
+        alike: a role that counts as this one in a sum.
     """
 
     added: Callable[[list[Any], Callable[[list[Tensor]], Any], list[Tensor]], Any] | None = None
     joined: Several | None = None
+    alike: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,15 +160,33 @@ def carry(
                     note.give(known.name, value)
 
 
+def carry_constant(
+    run: Any, entry: Entry, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> None:
+    """Gives a constant the roles of the constant that it was made of. Few constants have any."""
+    operand = args[0] if args else None
+    note: Note | None = getattr(operand, NOTE_NAME, None)
+    if note is None or note.roles is None or not isinstance(operand, Tensor) or operand.requires_grad:
+        return
+    if not isinstance(result, Tensor) or result is operand:
+        return
+    step = as_function_of(function, operand, args, kwargs)
+    for name, value in note.roles.items():
+        known = ROLES[name]
+        if known.then is not None and entry.traits & known.survives:
+            noted(run, result).give(name, known.then(value, step, entry.traits))
+
+
 def _added(
     function: Callable[..., Any], operands: list[Tensor], notes: list[Note | None], args: tuple, kwargs: dict
 ) -> dict[str, Any]:
     """The roles of a sum of live operands that all have them."""
     found: dict[str, Any] = {}
-    for name in (notes[0] and notes[0].roles) or ():
+    for name in dict.fromkeys(name for note in notes if note is not None for name in note.roles or ()):
         if (make := ROLES[name].together.added) is None:
             continue
-        known = [None if note is None else note.role(name) for note in notes]
+        alike = ROLES[name].together.alike
+        known = [None if note is None else note.role(name) or note.role(alike) for note in notes]
         if None not in known:
             places = [object() for _ in operands]
             given: Any = (args, kwargs)

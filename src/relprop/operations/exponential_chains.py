@@ -1,4 +1,4 @@
-"""Linear functions of an exponential, as graphs of steps that can be run again on another exponential.
+"""Linear functions of exponentials, as graphs of steps that can be run again on other exponentials.
 
 A tensor may be used several times, as a buffer that is written part by part. So each step is run once, however many paths
 lead to it.
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, scaled
+from relprop.engine.moves import first_held
+from relprop.engine.notes import Note
 from relprop.engine.traits import REDUCES
 from relprop.numerics import aside
 
@@ -23,18 +25,32 @@ Step = Callable[[list[Tensor]], Tensor]
 
 
 class Read(NamedTuple):
-    """A tensor as it was when an operation read it: the tensor, its version then, and one that has the numbers."""
+    """A tensor as it was when an operation read it.
+
+    Attributes:
+        tensor: the tensor.
+        version: its version then.
+        held: one that has the numbers.
+        note: the note of the tensor whose part it is.
+        part: which part.
+    """
 
     tensor: Tensor
     version: int
     held: Tensor
+    note: Note
+    part: tuple[Any, ...]
 
     @classmethod
     def by(cls, call: Call, t: Tensor) -> Read:
-        return cls(t, t._version, t.clone() if call.copies_are_kept else t)
+        known = call.note(t)
+        note, _, moves = first_held(known)
+        part = tuple((move.function, move.part, move.shape, _key((move.args, move.kwargs))) for move in moves)
+        return cls(t, t._version, t.clone() if call.copies_are_kept else t, note or known, part)
 
     def same(self, other: Read) -> bool:
-        return self.tensor is other.tensor and self.version == other.version
+        """Whether two tensors have the same numbers, as the same part of one tensor."""
+        return self.note is other.note and self.part == other.part
 
     def again(self) -> Tensor:
         """The tensor as it was.
@@ -50,11 +66,20 @@ class Read(NamedTuple):
         return self.held
 
 
+def _key(value: Any) -> Any:
+    """Arguments of an operation, to be compared. Of tensors it is known whether they are one."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_key, value))
+    if isinstance(value, dict):
+        return tuple((name, _key(a)) for name, a in value.items())
+    return (id(value), value._version) if isinstance(value, Tensor) else repr(value)
+
+
 class Exponential:
-    """A linear function of `exp(scores)`.
+    """A linear function of `exp(scores)`, or of several of these, as of the chunks of a row.
 
     Attributes:
-        scores: the exponent.
+        scores: the exponents.
         parts: what it is made of by one step; empty for the exponential itself.
         summed: whether a step summed entries.
         shares: of a product with a live tensor, what the exponential gets and what the other gets.
@@ -63,7 +88,7 @@ class Exponential:
     __slots__ = ("_step", "depth", "parts", "scores", "shares", "summed")
 
     def __init__(
-        self, scores: Read, parts: tuple[Exponential, ...] = (), step: Step | None = None, summed: bool = False,
+        self, scores: tuple[Read, ...], parts: tuple[Exponential, ...] = (), step: Step | None = None, summed: bool = False,
         shares: tuple[Share, Share] | None = None,
     ) -> None:  # fmt: skip
         self.scores, self.parts, self._step = scores, parts, step
@@ -77,8 +102,12 @@ class Exponential:
         """What one more step makes of it. The step must not write into its operand."""
         return joined((self,), lambda parts: step(parts[0]), summed)
 
-    def again(self, e: Tensor, other: float | None = None) -> Tensor:
-        """The same steps from another exponential. `other` is what another factor gets, if not its share."""
+    def within(self, other: Exponential) -> bool:
+        """Whether all of its exponents are exponents of the other."""
+        return all(any(one.same(each) for each in other.scores) for one in self.scores)
+
+    def again(self, exp: Callable[[Tensor], Tensor], other: float | None = None) -> Tensor:
+        """The same steps from other exponentials of the scores. `other` is what another factor gets, if not its share."""
         known: dict[int, Tensor] = {}
         todo: list[Exponential] = [self]
         while todo:
@@ -89,12 +118,12 @@ class Exponential:
                 continue
             todo.pop()
             if id(one) not in known:
-                known[id(one)] = one.made([known[id(part)] for part in one.parts], e, other)
+                known[id(one)] = one.made([known[id(part)] for part in one.parts], exp, other)
         return known[id(self)]
 
-    def made(self, parts: list[Tensor], e: Tensor, other: float | None) -> Tensor:
+    def made(self, parts: list[Tensor], exp: Callable[[Tensor], Tensor], other: float | None) -> Tensor:
         """The last step, on these parts, or the exponential itself."""
-        return e if self._step is None else self._step(parts)
+        return exp(self.scores[0].again()) if self._step is None else self._step(parts)
 
 
 class Product(Exponential):
@@ -108,7 +137,7 @@ class Product(Exponential):
         super().__init__(e.scores, (e,), shares=shares)
         self._other, self._function = other, function
 
-    def made(self, parts: list[Tensor], e: Tensor, other: float | None) -> Tensor:
+    def made(self, parts: list[Tensor], exp: Callable[[Tensor], Tensor], other: float | None) -> Tensor:
         """The product."""
         assert self.shares is not None
         share = self.shares[1] if other is None else other
@@ -116,13 +145,14 @@ class Product(Exponential):
 
 
 def joined(parts: tuple[Exponential, ...], step: Step, summed: bool = False) -> Exponential | None:
-    """What a step makes of several functions of one exponential; None if there are several, or too many steps."""
-    first = parts[0]
-    if any(not part.scores.same(first.scores) or part.depth > _DEEPEST for part in parts):
+    """What a step makes of several functions; None if their shares differ, or if there are too many steps."""
+    shares = [part.shares for part in parts if part.shares is not None]
+    if any(part.depth > _DEEPEST for part in parts) or any(one != shares[0] for one in shares):
         return None
-    if any(part.shares != first.shares for part in parts):
-        return None
-    return Exponential(first.scores, parts, step, summed)
+    scores = list(parts[0].scores)
+    for part in parts[1:]:
+        scores += [one for one in part.scores if not any(one.same(each) for each in scores)]
+    return Exponential(tuple(scores), parts, step, summed)
 
 
 def after(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozenset[str]) -> Exponential | None:
@@ -133,7 +163,7 @@ def after(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozense
 def added(
     known: list[Exponential], total: Callable[[list[Tensor]], Tensor], summands: list[Tensor]
 ) -> Exponential | None:
-    """A sum of parts of one exponential. A difference of them is below no softmax."""
+    """A sum of parts of exponentials. A difference of them is below no softmax."""
     with aside(), torch.no_grad():
         for n in range(len(summands)):
             alone = total([part.detach() if m == n else torch.zeros_like(part) for m, part in enumerate(summands)])
@@ -145,7 +175,7 @@ def added(
 def added_products(
     known: list[Exponential], total: Callable[[list[Tensor]], Tensor], summands: list[Tensor]
 ) -> Exponential | None:
-    """A sum of products with parts of one exponential, whatever their signs."""
+    """A sum of products with exponentials, whatever their signs."""
     return joined(tuple(known), total, True)
 
 

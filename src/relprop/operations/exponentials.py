@@ -17,19 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, custom, grafted, scaled
+from relprop.engine.functions import custom, grafted
 from relprop.engine.handling import decided
 from relprop.engine.moves import equal, first_held
 from relprop.engine.notes import Note, note_of, role_of
 from relprop.engine.registry import register
 from relprop.engine.roles import Together, role
-from relprop.engine.tensors import exchanged
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
 from relprop.operations.activations import elementwise
 from relprop.operations.exponential_chains import (
     Exponential,
-    Product,
     Read,
     added,
     added_products,
@@ -38,7 +36,6 @@ from relprop.operations.exponential_chains import (
 )
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
-from relprop.rules.base import Way
 from relprop.torch_private.weak import strong
 
 
@@ -79,7 +76,13 @@ WEIGHING = role(
     "weighed by an exponential", MOVES, SAME, SCALES, ADDS, REDUCES,
     given_by="products of an exponential and another live tensor",
     asked_by="quotients: divided by the sum of the exponentials, it is a mean weighed by a softmax",
-    then=after, together=Together(added_products, joined_parts),
+    then=after, together=Together(added_products, joined_parts, EXPONENTIAL),
+)  # fmt: skip
+RECIPROCAL = role(
+    "reciprocal of a sum", MOVES, SAME,
+    given_by="reciprocals of sums of exponentials",
+    asked_by="products, which are a softmax if the other factor is one of the exponentials",
+    then=after,
 )  # fmt: skip
 SHIFTED = role(
     "shifted", MOVES, SAME,
@@ -132,6 +135,18 @@ def native_exp(z: Tensor, temperature: float = 1.0) -> Tensor:
     return custom(z, lambda: value, lambda _, g: g * value)
 
 
+def once(exp: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """An exponential that is computed once for each exponent."""
+    known: dict[int, Tensor] = {}
+
+    def found(scores: Tensor) -> Tensor:
+        if id(scores) not in known:
+            known[id(scores)] = exp(scores)
+        return known[id(scores)]
+
+    return found
+
+
 def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of the logarithms of a softmax, that softmax."""
     decaying(call, input)
@@ -141,7 +156,7 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return ruled(call, call(), lambda t: _tempered(call, logs, t))
     y = elementwise(call, input, *args, **kwargs)
     if y.requires_grad and y.is_floating_point():
-        call.give(y, EXPONENTIAL, Exponential(Read.by(call, input)))
+        call.give(y, EXPONENTIAL, Exponential((Read.by(call, input),)))
     return y
 
 
@@ -172,109 +187,6 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
     return _run(y.clamp_min(torch.finfo(y.dtype).tiny).log(), steps).exp()
 
 
-def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
-    """The softmax that a quotient, or a product with a reciprocal, stands for; None if it is not a softmax."""
-    above = role_of(numerator, EXPONENTIAL) or role_of(numerator, WEIGHING)
-    below = None if above is None else known_below(denominator)
-    if above is None or below is None or not below.summed or not above.scores.same(below.scores):
-        return None
-    if above.shares is not None:
-        return _weighed_mean(call, above, below)
-    if above.summed:
-        return None
-    scores = above.scores.again()
-    call.relocate("softmax")
-
-    def history(temperature: float) -> Tensor:
-        e = native_exp(scores, temperature)
-        return above.again(e) / below.again(e)
-
-    result = ruled(call, grafted(_value(call), history(1.0)), history)
-    return as_softmax(call, result, lambda: history(1.0).log())
-
-
-def _value(call: Call) -> Tensor:
-    made: Tensor = call(*(a.detach() if isinstance(a, Tensor) else a for a in call.args))
-    return made
-
-
-def _weighed_mean(call: Call, above: Exponential, below: Exponential) -> Tensor:
-    """A product with an exponential over the sum of the exponentials: a product with a softmax."""
-    assert above.shares is not None
-    share, scores = above.shares[0], above.scores.again()
-    call.relocate("softmax")
-    value, e = _value(call), native_exp(scores)
-    if call.formula is None:
-        call.keeps_zeros()
-        fixed = call.way in (Way.CONSTANT, Way.BLOCKED)
-        e = e.detach() if fixed else scaled(e, share)
-        return grafted(value, above.again(e, 1.0 if call.way is Way.CONSTANT else None) / below.again(e))
-    e = e.detach()
-    of_other = above.again(e) / below.again(e)
-
-    def history(temperature: float) -> Tensor:
-        e = scaled(native_exp(scores, temperature), share)
-        return above.again(e, 0.0) / below.again(e)
-
-    of_softmax = ruled(call, grafted(value, history(1.0)), history)
-    return grafted(value, of_softmax + of_other)
-
-
-def weighing(call: Call, result: Tensor, shares: Callable[[Tensor], tuple[Share, Share]]) -> Tensor:
-    """Notes a product of an exponential and another live tensor, which may be a numerator.
-
-    Args:
-        call: the call of the product.
-        result: its result.
-        shares: what a softmax and the other factor get.
-    """
-    if len(call.live) != 2 or not result.requires_grad:
-        return result
-    known = [role_of(t, EXPONENTIAL) for t in call.live]
-    if (known[0] is None) == (known[1] is None):
-        return result
-    at = 0 if known[1] is None else 1
-    e, other, function = call.live[at], call.live[1 - at], call.function
-    if known[at].summed:
-        return result
-    given = exchanged(exchanged((call.args, call.kwargs), e, _E), other, _OTHER)
-
-    def product(e: Tensor, other: Tensor) -> Tensor:
-        args, kwargs = exchanged(exchanged(given, _E, e), _OTHER, other)
-        made: Tensor = function(*args, **kwargs)
-        return made
-
-    call.give(result, WEIGHING, Product(known[at], Read.by(call, other), product, shares(other)))
-    return result
-
-
-_E, _OTHER = object(), object()
-
-
-def known_below(denominator: Any) -> Exponential | None:
-    """The sum of exponentials that a denominator is, or whose reciprocal it is."""
-    found: Exponential | None = role_of(denominator, EXPONENTIAL)
-    if found is None and isinstance(denominator, Tensor) and not denominator.requires_grad:
-        note = note_of(denominator)
-        found = None if note is None else note.role("reciprocal of a sum")
-    return found
-
-
-def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) -> Tensor:
-    """Notes that a constant is the reciprocal of a sum of exponentials, `times` a constant."""
-    below = role_of(sum_of, EXPONENTIAL)
-    if below is not None and below.summed:
-        call.give(result, "reciprocal of a sum", below.then(lambda t: t / times))
-    return result
-
-
-def as_softmax(call: Call, result: Tensor, logs: Callable[[], Tensor | None]) -> Tensor:
-    """Notes that a result is a softmax, and a function that gives its logarithm."""
-    if result.requires_grad:
-        call.give(result, SOFTMAX, (logs,))
-    return result
-
-
 def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of a softmax, its log-softmax; of a sum of exponentials, a score."""
     if (known := role_of(input, SOFTMAX)) is not None:
@@ -289,9 +201,9 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     below = role_of(input, EXPONENTIAL)
     if below is not None and below.summed:
         call.keeps_zeros()
-        scores = below.scores.again()
-        y = grafted(call(input.detach()), below.again(native_exp(scores)).log())
-        call.give(y, LOG_SUM, scores_of(scores))
+        y = grafted(call(input.detach()), below.again(once(native_exp)).log())
+        if len(below.scores) == 1:
+            call.give(y, LOG_SUM, scores_of(below.scores[0].again()))
         return y
     return elementwise(call, input, *args, **kwargs)
 

@@ -25,12 +25,13 @@ from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
-from relprop.operations.exponentials import exp, quotient, reciprocal_of, weighing
+from relprop.operations.exponentials import exp
 from relprop.operations.gates import gating, saturates, sigmoidal
 from relprop.operations.lengths import of_conjugates, root, same_numbers, square, squared
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar, secant_of
+from relprop.operations.softmax_quotients import quotient, reciprocal_of, weighing
 from relprop.operations.stacks import parts_of, with_axis
 from relprop.operations.steps import by_steps
 from relprop.rules.base import Way
@@ -97,7 +98,7 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         if of_conjugates(input, other):
             return squared(call, call(scaled(input, a), scaled(other, b)))
         if call.zeros_carry:
-            return product_of_two(call, input, other, [a, b])
+            return weighed(call, product_of_two(call, input, other, [a, b]))
         return weighed(call, call(scaled(input, a), scaled(other, b)))
     for a, b in ((input, other), (other, input)):
         if (softmax := quotient(call, a, b)) is not None:
