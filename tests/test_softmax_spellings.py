@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -97,6 +98,9 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "logarithms, written": lambda s: written(s.log_softmax(-1)).exp(),
     "exponentials, written": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(written(s.exp())),
+    "a product with ones": lambda s: (lambda e: e / (e @ torch.ones(4, 1, dtype=D)))(s.exp()),
+    "an einsum of one": lambda s: (lambda e: e / torch.einsum("bij->bi", e)[..., None])(s.exp()),
+    "F.linear with ones": lambda s: (lambda e: e / F.linear(e, torch.ones(1, 4, dtype=D)))(s.exp()),
     "a sum of parts": lambda s: (lambda e: e / sum(e.split(1, 2)))(s.exp()),
     "a small constant below": lambda s: (lambda e: e / (e.sum(-1, keepdim=True) + 1e-16))(s.exp()),
     "bounded below": lambda s: (lambda e: e / e.sum(-1, keepdim=True).clamp(min=1e-12))(s.exp()),
@@ -120,6 +124,53 @@ def columns_written(s: Tensor) -> Tensor:
     return normalised(e)
 
 
+def view_cleared(s: Tensor) -> Tensor:
+    e = s.exp()
+    for n in range(5):
+        e[:, n, min(n + 3, 4) :].zero_()
+    return normalised(e)
+
+
+def flat_view_written(s: Tensor) -> Tensor:
+    e = s.exp()
+    flat = e.view(-1, 20)
+    flat[:, ~MASK.flatten()] = 0.0
+    return normalised(e)
+
+
+def transposed_view_written(s: Tensor) -> Tensor:
+    e = s.transpose(1, 2).exp()
+    columns = e.transpose(1, 2)  # whose base is not contiguous
+    columns[:, ~MASK] = 0.0
+    return normalised(e.mT)
+
+
+def put_where_seen(s: Tensor) -> Tensor:
+    e, seen = torch.zeros_like(s), MASK.expand_as(s)
+    e[seen] = s.exp()[seen]
+    return normalised(e)
+
+
+def scaled_where_hidden(s: Tensor) -> Tensor:
+    e = s.exp()
+    e[..., ~MASK] *= 0
+    return normalised(e)
+
+
+def summed_row_by_row(s: Tensor) -> Tensor:
+    e, below = s.exp() * MASK, torch.zeros(s.shape[:2], dtype=D)
+    for n in range(5):
+        below[:, n] += e[:, n].sum(-1)
+    return e / below[..., None]
+
+
+def summed_entry_by_entry(s: Tensor) -> Tensor:
+    e, below = s.exp() * MASK, torch.zeros(s.shape[:2], dtype=D)
+    for n, m in MASK.nonzero():
+        below[:, n] += e[:, n, m]
+    return e / below.unsqueeze(2)
+
+
 MASKED: dict[str, Callable[[Tensor], Tensor]] = {
     "masked_fill": lambda s: s.masked_fill(~MASK, -torch.inf).softmax(-1),
     "added": lambda s: (s + torch.zeros(5, 4, dtype=D).masked_fill(~MASK, -1e300)).softmax(-1),
@@ -128,6 +179,16 @@ MASKED: dict[str, Callable[[Tensor], Tensor]] = {
     "filled exponentials": lambda s: (lambda e: e / e.sum(-1, keepdim=True))(s.exp().masked_fill(~MASK, 0.0)),
     "exponentials written by an index": written_by_index,
     "exponentials written row by row": columns_written,
+    "a view of exponentials cleared": view_cleared,
+    "a flat view written": flat_view_written,
+    "a transposed view written": transposed_view_written,
+    "exponentials put where the mask is": put_where_seen,
+    "exponentials scaled where it is not": scaled_where_hidden,
+    "a sum written row by row": summed_row_by_row,
+    "a sum of each entry": summed_entry_by_entry,
+    "a product with the mask below": lambda s: (
+        lambda e: e * MASK / torch.einsum("bij,ij->bi", e, MASK.to(D))[..., None]
+    )(s.exp()),
     "exponentials filled in place": lambda s: normalised(s.exp().masked_fill_(~MASK, 0.0)),
     "exponentials added and written": lambda s: (lambda e: e / (e * 0.5 + 0.5 * e).sum(-1, keepdim=True))(
         (lambda e: (e.__setitem__((..., ~MASK), 0.0), e)[1])(s.exp())
@@ -159,7 +220,43 @@ def apart(s: Tensor) -> Tensor:
     return torch.cat([s[:2].softmax(0), s[2:].softmax(0)])
 
 
-GROUPED = {"cat": apart, "index_add": grouped, "scatter_add": scattered}
+def summed_in_place(add: Callable[[Tensor, Tensor], object]) -> Callable[[Tensor], Tensor]:
+    def form(s: Tensor) -> Tensor:
+        e, below = s.exp(), torch.zeros(2, dtype=D)
+        add(below, e)
+        return e / below[GROUP]
+
+    return form
+
+
+def one_by_one(below: Tensor, e: Tensor) -> None:
+    for n, group in enumerate(GROUP):
+        below[group] += e[n]
+
+
+HOT = F.one_hot(GROUP).to(D)
+IN_PLACE: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "scatter_add_": lambda below, e: below.scatter_add_(0, GROUP, e),
+    "index_add_": lambda below, e: below.index_add_(0, GROUP, e),
+    "index_put_": lambda below, e: below.index_put_((GROUP,), e, accumulate=True),
+    "put_": lambda below, e: below.put_(GROUP, e, True),
+    "scatter_reduce_": lambda below, e: below.scatter_reduce_(0, GROUP, e, "sum"),
+    "one by one": one_by_one,
+}
+GROUPED = {
+    "cat": apart,
+    "index_add": grouped,
+    "scatter_add": scattered,
+    "index_put": lambda s: (lambda e: e / torch.zeros(2, dtype=D).index_put((GROUP,), e, True)[GROUP])(s.exp()),
+    "scatter_reduce": lambda s: (lambda e: e / e.new_zeros(2).scatter_reduce(0, GROUP, e, reduce="sum")[GROUP])(
+        s.exp()
+    ),
+    "segment_reduce": lambda s: (lambda e: e / torch.segment_reduce(e, "sum", lengths=torch.tensor([2, 3]))[GROUP])(
+        s.exp()
+    ),
+    "one-hot": lambda s: (lambda e: e / (HOT @ (HOT.T @ e)))(s.exp()),
+    "sparse": lambda s: (lambda e: e / (HOT @ torch.sparse.mm(HOT.T.to_sparse(), e[:, None])).squeeze(1))(s.exp()),
+} | {name: summed_in_place(add) for name, add in IN_PLACE.items()}
 RULES = {
     "zero": Composite({"linear": Zero()}),
     "cp_lrp": relprop.composites.cp_lrp(),
@@ -199,8 +296,8 @@ def test_groups_of_a_graph(composite: object) -> None:
         relprop.attribute(lambda x, f=f: (f(x @ w) * (x @ v)).sum(), x, composite=composite).values  # type: ignore[misc, arg-type]
         for f in GROUPED.values()
     ]
-    for other in found[1:]:
-        close(other, found[0])
+    for name, other in zip(GROUPED, found, strict=True):
+        close(other, found[0], msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_a_temperature_acts_on_quotients_as_well() -> None:
@@ -362,3 +459,101 @@ def test_an_exponential_that_ends_in_no_softmax_keeps_its_secant() -> None:
     close(relprop.attribute(f, x, composite="zero").values, x.exp() - 1)
     g = lambda x: (x.exp() / (1 + x.square().sum(-1, keepdim=True))).sum(-1)  # noqa: E731
     close(relprop.attribute(g, x, composite="zero").values, (x.exp() - 1) / (1 + x.square().sum(-1, keepdim=True)))
+
+
+def summed_over_edges(e: Tensor, v: Tensor) -> Tensor:
+    above, below = torch.zeros(2, 3, 4, dtype=D), torch.zeros(2, 3, 1, dtype=D)
+    above.index_add_(1, EDGES, e.unsqueeze(-1) * v)
+    below.index_add_(1, EDGES, e.unsqueeze(-1))
+    return above / below
+
+
+def one_neighbour_after_another(e: Tensor, v: Tensor) -> Tensor:
+    above, below = torch.zeros(2, 3, 4, dtype=D), torch.zeros(2, 3, dtype=D)
+    for n, group in enumerate(EDGES):
+        above[:, group] += e[:, n, None] * v[:, n]
+        below[:, group] += e[:, n]
+    return above / below[..., None]
+
+
+def group_by_group(e: Tensor, v: Tensor) -> Tensor:
+    made = torch.empty(2, 3, 4, dtype=D)
+    for n in range(3):
+        one = n == EDGES
+        made[:, n] = (e[:, one, None] * v[:, one]).sum(1) / e[:, one].sum(1, keepdim=True)
+    return made
+
+
+def over_edges(s: Tensor, v: Tensor) -> Tensor:
+    weights = torch.cat([s[:, n == EDGES].softmax(1) for n in range(3)], 1)
+    return torch.stack([(weights * (n == EDGES)).unsqueeze(1) @ v for n in range(3)], 2).squeeze(1)
+
+
+def overwritten_between(e: Tensor, v: Tensor) -> Tensor:
+    above = e.unsqueeze(1) @ v
+    v.zero_()
+    return above / e.sum(1)[:, None, None]
+
+
+EDGES = torch.tensor([0, 0, 1, 2, 2])
+MEANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a product of matrices": lambda e, v: e.unsqueeze(1) @ v / e.sum(1)[:, None, None],
+    "bmm": lambda e, v: torch.bmm(e[:, None], v).div(e.sum(1, keepdim=True).unsqueeze(2)),
+    "einsum": lambda e, v: (torch.einsum("bt,btc->bc", e, v) / torch.einsum("bt->b", e)[:, None])[:, None],
+    "by entry": lambda e, v: ((e[..., None] * v).sum(1) / e.sum(1, keepdim=True))[:, None],
+    "by a reciprocal": lambda e, v: (e[:, None] @ v) * (1 / e.sum(1)[:, None, None]),
+    "a mean of each": lambda e, v: ((v * e.unsqueeze(2)).mean(1) / e.mean(1, keepdim=True)).unsqueeze(1),
+    "step by step": lambda e, v: (sum(e[:, n, None] * v[:, n] for n in range(5)) / sum(e.unbind(1))[:, None])[:, None],
+    "in place": lambda e, v: ((v.mul_(e[..., None])).sum(1) / e.sum(1, keepdim=True))[:, None],
+    "its operands overwritten since": overwritten_between,
+}
+OF_EDGES = {
+    "index_add_": summed_over_edges,
+    "one after another": one_neighbour_after_another,
+    "group by group": group_by_group,
+}
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["linear", "activation"])
+@pytest.mark.parametrize(
+    "composite",
+    [*RULES.values(), Composite({"softmax": Temperature(2.0)}), "attnlrp", "gamma_flat", relprop.composites.lstm()],
+)
+@pytest.mark.parametrize("name", [*MEANS, *OF_EDGES])
+def test_a_mean_weighed_by_exponentials_is_one_weighed_by_a_softmax(name: str, composite: Any, gated: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, v = torch.randn(4, dtype=D, generator=generator), torch.randn(4, 4, dtype=D, generator=generator)
+    x, c = torch.randn(2, 5, 4, dtype=D, generator=generator), torch.randn(4, dtype=D, generator=generator)
+    value = (lambda x: torch.sigmoid(x @ v)) if gated else (lambda x: x @ v)
+    mean, plain = (
+        (MEANS[name], lambda s, v: s.softmax(1)[:, None] @ v) if name in MEANS else (OF_EDGES[name], over_edges)
+    )
+
+    def written(x: Tensor) -> Tensor:
+        return (mean((x @ w).exp(), value(x)) @ c).sum(1)
+
+    def usual(x: Tensor) -> Tensor:
+        return (plain(x @ w, value(x)) @ c).sum(1)
+
+    if composite == "auto":  # which chooses by the products of matrices
+        composite = "attnlrp"
+    R, expected = (relprop.attribute(f, x, composite=composite) for f in (written, usual))
+    assert torch.equal(R.output, written(x))
+    close(R.values, expected.values)
+
+
+@pytest.mark.parametrize("composite", RULES.values(), ids=RULES)
+def test_scores_may_be_overwritten_behind_their_exponential(composite: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn(4, 4, dtype=D, generator=generator), torch.randn(2, 5, 4, dtype=D, generator=generator)
+
+    def model(x: Tensor, spoil: bool) -> Tensor:
+        s = x @ w
+        e = s.exp()
+        if spoil:
+            s.mul_(0.5)
+            s[:, 0] = 0.0
+        return ((e / e.sum(-1, keepdim=True)) * x).sum((1, 2)) + e.sum((1, 2)).log()
+
+    found, expected = (relprop.attribute(partial(model, spoil=s), x, composite=composite).values for s in (True, False))
+    close(found, expected)

@@ -1,4 +1,7 @@
-"""Tensors that are joined of parts, by a concatenation or by writes into a new tensor, and what they are known to be."""
+"""Tensors that are joined of parts, by a concatenation or by writes into a new tensor, and what they are known to be.
+
+A role that follows each step (`Role.then`) also goes on where a part is written into a constant, or summed into it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from torch import Tensor
 
 from relprop.engine.moves import ConstantPart, Joined, chained, first_held
 from relprop.engine.notes import Move, Note, note_of, noted
+from relprop.engine.registry import Entry
 from relprop.engine.roles import ROLES
 from relprop.engine.tensors import is_live
+from relprop.engine.traits import REDUCES
 
 _DEEPEST = 64
 """How many joinings in one another are followed, as of a tensor that is written step by step."""
@@ -38,14 +43,7 @@ def joined(run: Any, parts: list[Part], result: Tensor, join: Join) -> Tensor:
     live = [each.note for each in parts if each.note is not None]
     if not live:
         return result
-    for name in live[0].roles or ():
-        make = ROLES[name].together.joined
-        if make is None or note.role(name) is not None:
-            continue
-        known = [each.note.role(name) if each.note is not None else each.tensor.detach().clone() for each in parts]
-        value = None if any(one is None for one in known) else make(known, join)
-        if value is not None:
-            note.give(name, value)
+    _roles_joined(note, parts, join)
     found = _of_one([chained(one) for one in live]) or _of_one([_held(one) for one in live])
     if found is not None:
         first, ways = found
@@ -58,6 +56,19 @@ def joined(run: Any, parts: list[Part], result: Tensor, join: Join) -> Tensor:
         if shape is not None and function.depth <= _DEEPEST:
             note.move = Move(first, shape, function, (), {}, None)
     return result
+
+
+def _roles_joined(note: Note, parts: list[Part], join: Join) -> None:
+    """Gives a joined tensor the roles that all its live parts have."""
+    first = next(each.note for each in parts if each.note is not None)
+    for name in first.roles or ():
+        make = ROLES[name].together.joined
+        if make is None or note.role(name) is not None:
+            continue
+        known = [each.note.role(name) if each.note is not None else each.tensor.detach().clone() for each in parts]
+        value = None if any(one is None for one in known) else make(known, join)
+        if value is not None:
+            note.give(name, value)
 
 
 def _of_one(known: list[tuple[Note | None, tuple[Move, ...]]]) -> tuple[Note, list[tuple[Move, ...]]] | None:
@@ -74,25 +85,25 @@ def _held(note: Note | None) -> tuple[Note | None, tuple[Move, ...]]:
 
 
 def changed_part(
-    run: Any, whole: Tensor, before: Note | None, view: Tensor, change: Callable[[Tensor], Any], traits: frozenset[str]
+    run: Any, whole: Tensor, before: Note, view: Tensor, change: Callable[[Tensor], Any], traits: frozenset[str]
 ) -> None:
     """Gives a tensor, of which a view was changed in place, the roles that survive the change as functions of all of it.
 
     Args:
         run: the run.
         whole: the tensor.
-        before: its note before, if it was live.
+        before: its note before.
         view: the part.
         change: what was done to the part, as a function that writes into its operand.
         traits: what the operation does.
     """
-    if before is None or before.roles is None or not whole.is_contiguous():
+    if before.roles is None or not whole.requires_grad:
         return
-    size, stride, offset = view.size(), view.stride(), view.storage_offset()
+    place = _place(whole, view)
 
     def step(t: Tensor) -> Tensor:
-        t = t.clone(memory_format=torch.contiguous_format)
-        change(t.as_strided(size, stride, offset))
+        t, part = place(t)
+        change(part)
         return t
 
     for name, value in before.roles.items():
@@ -120,9 +131,25 @@ def write_of(run: Any, args: tuple) -> Write | None:
         index = args[1]
         return Write(value, lambda t, new: t.__setitem__(index, new)) if _fixed(run, index) else None
     if len(args) == 2 and written._is_view() and written._base.is_contiguous():
-        size, stride, offset = written.size(), written.stride(), written.storage_offset()
+        size, stride, offset = (
+            written.size(),
+            written.stride(),
+            written.storage_offset() - written._base.storage_offset(),
+        )
         return Write(value, lambda t, new: t.as_strided(size, stride, offset).copy_(new))
     return None
+
+
+def _place(whole: Tensor, view: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A function of a tensor like `whole` that gives a copy of it, and the part of the copy that `view` is."""
+    of_whole, of_view = (whole.size(), whole.stride()), (view.size(), view.stride())
+    offset = view.storage_offset() - whole.storage_offset()
+
+    def copied(t: Tensor) -> tuple[Tensor, Tensor]:
+        t = t.new_empty_strided(*of_whole).copy_(t)
+        return t, t.as_strided(*of_view, offset)
+
+    return copied
 
 
 def _fixed(run: Any, index: Any) -> bool:
@@ -155,3 +182,54 @@ def joined_by_write(run: Any, whole: Tensor, before: Note | None, write: Write) 
         return t
 
     joined(run, [Part(whole, before), Part(write.part, note)], whole, join)
+
+
+def part_written(run: Any, whole: Tensor, before: Note | None, value: Tensor, index: Any = None) -> None:
+    """Gives a tensor of which a part was written the roles that the part and the rest have.
+
+    Args:
+        run: the run.
+        whole: the tensor.
+        before: its note before, if it was live.
+        value: the part, a view of the tensor; with an index, what was written there.
+        index: masks or indices that say where. Which numbers they are does not matter to a role.
+    """
+    note = note_of(value) if is_live(value) else None
+    if note is None or not whole.requires_grad or (value.dtype != whole.dtype):
+        return
+    place = _place(whole, value)
+
+    def join(parts: list[Tensor]) -> Tensor:
+        if index is not None:
+            t = parts[0].clone()
+            t[index] = parts[1]
+            return t
+        t, part = place(parts[0])
+        part.copy_(parts[1])
+        return t
+
+    _roles_joined(noted(run, whole), [Part(whole, before), Part(value, note)], join)
+
+
+def kept(entry: Entry, target: Tensor, notes: list[Note | None]) -> Tensor | None:
+    """A copy of a constant that will be written into, where a role of what is written goes on from the numbers before.
+
+    Where a part is overwritten, the result is joined of parts (`engine.joining`).
+    """
+    if not isinstance(target, Tensor) or target.requires_grad or entry.tests.overwrites is not None:
+        return None
+    return target.clone() if _go_on(notes) else None
+
+
+def traits_of(entry: Entry, args: tuple, kwargs: dict, notes: list[Note | None]) -> frozenset[str]:
+    """The traits of one call. Some operations sum entries with some arguments only, which matters to few roles."""
+    sums = entry.tests.sums
+    return _SUMS if sums is not None and _go_on(notes) and sums(args, kwargs) else entry.traits
+
+
+def _go_on(notes: list[Note | None]) -> bool:
+    """Whether an operand has a role that follows each step."""
+    return any(note is not None and note.roles and any(ROLES[name].then for name in note.roles) for note in notes)
+
+
+_SUMS = frozenset({REDUCES})

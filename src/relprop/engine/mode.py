@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from relprop.engine.again import as_function_of, on_a_copy
 from relprop.engine.call import Call
 from relprop.engine.cuts import BY_ENTRY, traced
 from relprop.engine.data import SET, assign
@@ -17,13 +18,13 @@ from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.integer_inputs import follow
-from relprop.engine.joining import changed_part, joined_by_write, write_of
+from relprop.engine.joining import changed_part, joined_by_write, kept, part_written, traits_of, write_of
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import NOTE_NAME, Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
-from relprop.engine.roles import COPY, as_function_of, carry, copies, give, itself, spread
+from relprop.engine.roles import COPY, carry, carry_constant, copies, give, itself, spread
 from relprop.engine.rows import apart
 from relprop.engine.run import Run
 from relprop.engine.sign_masks import keep_sign, rectifier
@@ -156,6 +157,8 @@ class Propagation(TorchFunctionMode):
             adopt(run, result)
         else:
             result = func(*args, **kwargs)
+        if entry is not None and written is None:
+            carry_constant(run, entry, func, args, kwargs, result)
         if live:
             run.model.note_data(result)
         else:
@@ -196,7 +199,7 @@ class Propagation(TorchFunctionMode):
             notes = []  # before an in-place write changes them
             for t in live:
                 notes.append(getattr(t, NOTE_NAME, None))
-            written, spelling = None, entry.spelling
+            written, before, spelling = None, None, entry.spelling
             relu = rectifier(entry, func, args, kwargs) if run.model.any_signs else None
             if relu is not None:
                 entry, args = relu.entry, relu.args
@@ -211,10 +214,11 @@ class Propagation(TorchFunctionMode):
                 if not args:  # F.relu(input=x, inplace=True)
                     args, kwargs = (kwargs["input"],), {k: a for k, a in kwargs.items() if k != "input"}
                 written = args[0]
+                before = kept(entry, written, notes)
                 result = inplace(run, entry, func, args, kwargs, live)
             else:
                 result = handle(Call(run, entry, func, args, kwargs, live))
-            self._note(entry, func, args, kwargs, live, notes, result, written)
+            self._note(entry, func, args, kwargs, live, notes, result, written, before)
         inputs = run.inputs
         asked = inputs.samples > 1 and not (inputs.mixing or inputs.sure or recording())
         if asked and not apart(inputs.samples, entry, args, kwargs, live, result):
@@ -226,9 +230,9 @@ class Propagation(TorchFunctionMode):
 
     def _note(
         self, entry: Entry, func: Any, args: tuple, kwargs: dict, live: list[Tensor], notes: list[Note | None], result: Any,
-        written: Any,
+        written: Any, before: Tensor | None,
     ) -> None:  # fmt: skip
-        """Notes what is known of a result."""
+        """Notes what is known of a result. `before` is a copy of what was overwritten, where a role needs it."""
         run = self.run
         if written is not None:
             seen(written)
@@ -260,7 +264,9 @@ class Propagation(TorchFunctionMode):
         if written is not None and entry.tests.overwrites is not None and copies(entry, args, live, made):
             carry(run, COPY, itself, live, notes, (live[0],), {}, made)
         else:
-            carry(run, entry.traits, func, live, notes, args, kwargs, made)
+            again = func if written is None else on_a_copy(func)
+            given = args if before is None else (before, *args[1:])
+            carry(run, traits_of(entry, args, kwargs, notes), again, live, notes, given, kwargs, made)
         if written is not None and isinstance(written, Tensor):
             self._note_part(entry, func, args, kwargs, live, notes, written)
 
@@ -271,7 +277,8 @@ class Propagation(TorchFunctionMode):
         """Notes what is known of a tensor of which a part was overwritten."""
         run, base = self.run, written._base
         whole = written if base is None else base
-        write = write_of(run, args) if entry.tests.overwrites is not None else None
+        overwrites = entry.tests.overwrites is not None
+        write = write_of(run, args) if overwrites else None
         if base is not None:
             before = note_of(base)
             before = before if before is not None and before.run is run else None
@@ -280,8 +287,12 @@ class Propagation(TorchFunctionMode):
             before = next((note for t, note in zip(live, notes, strict=True) if t is written), None)
         if write is not None and whole.requires_grad:
             joined_by_write(run, whole, before, write)
-        elif base is not None and len(live) == 1 and base.requires_grad:
+        elif base is not None and before is not None and len(live) == 1:
             changed_part(run, base, before, written, as_function_of(func, written, args, kwargs), entry.traits)
+        elif base is not None:
+            part_written(run, whole, before, written)
+        elif overwrites and len(args) == 3:
+            part_written(run, whole, before, args[2], args[1])
 
     def _unknown(self, func: Callable[..., Any], args: tuple, kwargs: dict, reason: str) -> Any:
         if self.run.trace.strict:

@@ -71,6 +71,7 @@ class CallTests(NamedTuple):
     apart: Apart | None = None
     overwrites: Callable[[tuple], bool] | None = None
     other_kernel: Callable[[Any], bool] | None = None
+    sums: Callable[[tuple, dict], bool] | None = None
     query: bool = False
 
 
@@ -143,6 +144,7 @@ def register(
     apart: Apart | None = None,
     overwrites: Callable[[tuple], bool] | None = None,
     other_kernel: Callable[[Any], bool] | None = None,
+    sums: Callable[[tuple, dict], bool] | None = None,
 ) -> None:
     """Tells the engine how relevance passes an operation.
 
@@ -177,6 +179,8 @@ def register(
             the first operand the value of the last one.
         other_kernel: a function `(call) -> bool` that tells whether torch computes this call by another kernel in the
             model itself, where parameters require a gradient. The result then gets the numbers of the model's own call.
+        sums: a function `(args, kwargs) -> bool` that tells whether this call "reduces", for operations of which only some
+            do, as a scatter with `reduce="sum"`.
 
     Raises:
         InputError: the family is unknown or lacks a default handler, a trait or role does not exist, or a function is
@@ -214,7 +218,7 @@ def register(
                 TABLE[name] = Entry(
                     function, family, Handlers(handler, in_place, answer, weight), spelling, reason,
                     frozenset(traits), given_roles, on_constants, decomposes,
-                    CallTests(apart, overwrites, other_kernel),
+                    CallTests(apart, overwrites, other_kernel, sums),
                 )  # fmt: skip
 
 

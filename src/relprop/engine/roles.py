@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.engine.again import as_function_of, part_of
 from relprop.engine.notes import NOTE_NAME, Move, Note, continues, note_of, noted, renew
 from relprop.engine.registry import Entry
 from relprop.engine.tensors import exchanged
@@ -28,12 +29,14 @@ class Together:
     """What becomes of a role where tensors that have it meet.
 
     Attributes:
-        added: in a sum of live operands.
+        added: in a sum of live operands, which are given as well.
         joined: where parts are joined; a constant part stands for itself.
+        alike: a role that counts as this one in a sum.
     """
 
-    added: Several | None = None
+    added: Callable[[list[Any], Callable[[list[Tensor]], Any], list[Tensor]], Any] | None = None
     joined: Several | None = None
+    alike: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def carry(
         new = found
         if going_on:
             step = as_function_of(function, operands[0], args, kwargs)
-            step = _part_of(step, n) if several else _on_copy(step) if result is operands[0] else step
+            step = part_of(step, n) if several else step
             new = found | {name: ROLES[name].then(value, step, traits) for name, value in going_on.items()}  # type: ignore[misc]
         if new:
             note.roles = dict(new) if note.roles is None else {**new, **note.roles}
@@ -157,15 +160,33 @@ def carry(
                     note.give(known.name, value)
 
 
+def carry_constant(
+    run: Any, entry: Entry, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> None:
+    """Gives a constant the roles of the constant that it was made of. Few constants have any."""
+    operand = args[0] if args else None
+    note: Note | None = getattr(operand, NOTE_NAME, None)
+    if note is None or note.roles is None or not isinstance(operand, Tensor) or operand.requires_grad:
+        return
+    if not isinstance(result, Tensor) or result is operand:
+        return
+    step = as_function_of(function, operand, args, kwargs)
+    for name, value in note.roles.items():
+        known = ROLES[name]
+        if known.then is not None and entry.traits & known.survives:
+            noted(run, result).give(name, known.then(value, step, entry.traits))
+
+
 def _added(
     function: Callable[..., Any], operands: list[Tensor], notes: list[Note | None], args: tuple, kwargs: dict
 ) -> dict[str, Any]:
     """The roles of a sum of live operands that all have them."""
     found: dict[str, Any] = {}
-    for name in (notes[0] and notes[0].roles) or ():
+    for name in dict.fromkeys(name for note in notes if note is not None for name in note.roles or ()):
         if (make := ROLES[name].together.added) is None:
             continue
-        known = [None if note is None else note.role(name) for note in notes]
+        alike = ROLES[name].together.alike
+        known = [None if note is None else note.role(name) or note.role(alike) for note in notes]
         if None not in known:
             places = [object() for _ in operands]
             given: Any = (args, kwargs)
@@ -177,17 +198,9 @@ def _added(
                     given = exchanged(given, place, t)
                 return function(*given[0], **given[1])
 
-            if (value := make(known, again)) is not None:
+            if (value := make(known, again, operands)) is not None:
                 found[name] = value
     return found
-
-
-def _on_copy(step: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    return lambda t: step(t.clone())
-
-
-def _part_of(step: Callable[[Tensor], Any], n: int) -> Callable[[Tensor], Any]:
-    return lambda t: step(t)[n]
 
 
 def moves(call: Any, function: Callable[[Tensor], Any], operand: Tensor, result: Any) -> None:
@@ -270,20 +283,6 @@ def _known(known: Role, note: Note | None) -> Any:
     if note is None:
         return None
     return note.role(known.name) if known.read is None else known.read(note)
-
-
-def as_function_of(function: Callable[..., Any], operand: Tensor, args: tuple, kwargs: dict) -> Callable[[Tensor], Any]:
-    """An operation as a function of one operand. It does not hold the operand, which may hold this function."""
-    args, kwargs = exchanged(args, operand, _OPERAND), exchanged(kwargs, operand, _OPERAND)
-
-    def again(t: Tensor) -> Any:
-        result = function(*exchanged(args, _OPERAND, t), **exchanged(kwargs, _OPERAND, t))
-        return t if result is None else result  # `t[...] = y` returns nothing
-
-    return again
-
-
-_OPERAND = object()
 
 
 def _found(run: Any, traits: frozenset[str], notes: list[Note | None], args: tuple) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from relprop.engine.again import as_function_of
 from relprop.engine.notes import Note, note_of
 from relprop.engine.registry import TABLE, Entry
-from relprop.engine.roles import as_function_of
 from relprop.engine.tensor_attributes import SIGN
 from relprop.torch_private.recorded import recording
 

@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relprop.engine.again import as_function_of
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, written
 from relprop.engine.notes import continues, note_of
 from relprop.engine.origins import SOURCE, ChainStep, Origin, beyond, chain, origin, remembered
 from relprop.engine.recorder import memory_of
 from relprop.engine.registry import register
-from relprop.engine.roles import as_function_of, role
+from relprop.engine.roles import role
 from relprop.engine.sign_masks import keeps_above, keeps_below
 from relprop.engine.traits import ADDS, MOVES, SAME, SCALES
 from relprop.numerics import aside, carrying, known, nonzero, times

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.tensors import is_live
+from relprop.engine.tensors import is_live, tensors_in
 from relprop.operations.linear import weighted
 from relprop.operations.maps import Contraction, Dense, Map
 
@@ -34,6 +34,20 @@ def is_sparse(t: Tensor) -> bool:
 def is_dense(t: Tensor) -> bool:
     """Whether a tensor has an entry for each place: it is neither sparse nor nested."""
     return not is_sparse(t) and not t.is_nested
+
+
+def weighs_positively(args: tuple, kwargs: dict) -> bool:
+    """Whether a product with constants sums the entries of one live operand, with weights that are not negative."""
+    operands = list(tensors_in((args, kwargs)))
+    constants = [t for t in operands if not t.requires_grad]
+    if len(operands) - len(constants) != 1:
+        return False
+    return not any(bool(((t.coalesce().values() if t.is_sparse else t) < 0).any()) for t in map(_strided, constants))
+
+
+def _strided(t: Tensor) -> Tensor:
+    """A sparse or dense tensor, with sparse ones in coordinates."""
+    return t.to_sparse() if is_sparse(t) and not t.is_sparse else t
 
 
 def as_layer(call: Call, a: Tensor, b: Tensor, terms: Terms | None) -> Layer | None:

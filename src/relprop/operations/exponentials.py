@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,42 +26,18 @@ from relprop.engine.reruns import NO_STEPS, Rerun
 from relprop.engine.roles import Together, role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
-from relprop.numerics import aside
 from relprop.operations.activations import elementwise
+from relprop.operations.exponential_chains import (
+    Exponential,
+    Read,
+    added,
+    added_products,
+    after,
+    joined_parts,
+)
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
 from relprop.torch_private.weak import strong
-
-
-class Exponential(NamedTuple):
-    """A linear function of `exp(scores)`: the scores, the steps since, and whether one of them summed entries."""
-
-    scores: Tensor
-    steps: Rerun = NO_STEPS
-    summed: bool = False
-
-    def again(self, e: Tensor) -> Tensor:
-        """The same steps from another exponential."""
-        made: Tensor = self.steps(e)
-        return made
-
-
-def _then(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozenset[str]) -> Exponential:
-    return Exponential(known.scores, known.steps.then(step), known.summed or REDUCES in traits)
-
-
-def _added(known: list[Exponential], total: Callable[[list[Tensor]], Tensor]) -> Exponential | None:
-    """A sum of parts of one exponential. A difference of them is below no softmax."""
-    if any(each.scores is not known[0].scores for each in known):
-        return None
-    with aside(), torch.no_grad():
-        ones = torch.ones_like(known[0].scores)
-        parts = [each.again(ones) for each in known]
-        for n in range(len(parts)):
-            alone = total([part if m == n else torch.zeros_like(part) for m, part in enumerate(parts)])
-            if bool((alone < 0).any()):
-                return None
-    return Exponential(known[0].scores, Rerun(total, parts=[each.steps for each in known]), True)
 
 
 def _one(known: list[Any]) -> Any:
@@ -80,19 +56,23 @@ def _joined_logs(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
     return *first[:2], Rerun(join, parts=[a if isinstance(a, Tensor) else a[2] for a in known])
 
 
-def _joined_exponentials(known: list[Any], join: Callable[[Any], Tensor]) -> Any:
-    of_one = [a for a in known if isinstance(a, Exponential)]
-    if any(a.scores is not of_one[0].scores for a in of_one):
-        return None
-    parts = [a.steps if isinstance(a, Exponential) else a for a in known]
-    return Exponential(of_one[0].scores, Rerun(join, parts=parts), any(a.summed for a in of_one))
-
-
 EXPONENTIAL = role(
     "exponential", MOVES, SAME, SCALES, ADDS, REDUCES, BOUNDS,
     given_by="exp",
     asked_by="quotients and logarithms, which may make a softmax of it",
-    then=_then, together=Together(_added, _joined_exponentials),
+    then=after, together=Together(added, joined_parts),
+)  # fmt: skip
+WEIGHING = role(
+    "weighed by an exponential", MOVES, SAME, SCALES, ADDS, REDUCES,
+    given_by="products of an exponential and another live tensor",
+    asked_by="quotients: divided by the sum of the exponentials, it is a mean weighed by a softmax",
+    then=after, together=Together(added_products, joined_parts, EXPONENTIAL),
+)  # fmt: skip
+RECIPROCAL = role(
+    "reciprocal of a sum", MOVES, SAME,
+    given_by="reciprocals of sums of exponentials",
+    asked_by="products, which are a softmax if the other factor is one of the exponentials",
+    then=after,
 )  # fmt: skip
 SHIFTED = role(
     "shifted", MOVES, SAME,
@@ -145,6 +125,18 @@ def native_exp(z: Tensor, temperature: float = 1.0) -> Tensor:
     return custom(z, lambda: value, lambda _, g: g * value)
 
 
+def once(exp: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """An exponential that is computed once for each exponent."""
+    known: dict[int, Tensor] = {}
+
+    def found(scores: Tensor) -> Tensor:
+        if id(scores) not in known:
+            known[id(scores)] = exp(scores)
+        return known[id(scores)]
+
+    return found
+
+
 def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of the logarithms of a softmax, that softmax."""
     decaying(call, input)
@@ -154,7 +146,7 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return ruled(call, call(), lambda t: _tempered(call, logs, t))
     y = elementwise(call, input, *args, **kwargs)
     if y.requires_grad and y.is_floating_point():
-        call.give(y, EXPONENTIAL, Exponential(input))
+        call.give(y, EXPONENTIAL, Exponential((Read.by(call, input),)))
     return y
 
 
@@ -186,48 +178,6 @@ def _tempered(call: Call, logs: Any, temperature: float) -> Tensor:
     return made
 
 
-def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
-    """The softmax that a quotient, or a product with a reciprocal, stands for; None if it is not a softmax."""
-    above = role_of(numerator, EXPONENTIAL)
-    below = None if above is None else known_below(denominator)
-    if above is None or below is None or not below.summed or above.summed or above.scores is not below.scores:
-        return None
-    call.relocate("softmax")
-    value = call(*(a.detach() if isinstance(a, Tensor) else a for a in call.args))
-
-    def history(temperature: float) -> Tensor:
-        e = native_exp(above.scores, temperature)
-        return above.again(e) / below.again(e)
-
-    result = ruled(call, grafted(value, history(1.0)), history)
-    return as_softmax(call, result, lambda: history(1.0).log())
-
-
-def known_below(denominator: Any) -> Exponential | None:
-    """The sum of exponentials that a denominator is, or whose reciprocal it is."""
-    found: Exponential | None = role_of(denominator, EXPONENTIAL)
-    if found is None and isinstance(denominator, Tensor) and not denominator.requires_grad:
-        note = note_of(denominator)
-        found = None if note is None else note.role("reciprocal of a sum")
-    return found
-
-
-def reciprocal_of(call: Call, result: Tensor, sum_of: Tensor, times: Any = 1) -> Tensor:
-    """Notes that a constant is the reciprocal of a sum of exponentials, `times` a constant."""
-    below = role_of(sum_of, EXPONENTIAL)
-    if below is not None and below.summed:
-        below = below._replace(steps=below.steps.then(lambda t: t / times))
-        call.give(result, "reciprocal of a sum", below)
-    return result
-
-
-def as_softmax(call: Call, result: Tensor, logs: Callable[[], Tensor | None]) -> Tensor:
-    """Notes that a result is a softmax, and a function that gives its logarithm."""
-    if result.requires_grad:
-        call.give(result, SOFTMAX, Rerun(lambda _: logs()))
-    return result
-
-
 def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of a softmax, its log-softmax; of a sum of exponentials, a score."""
     if (known := role_of(input, SOFTMAX)) is not None:
@@ -239,8 +189,9 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     below = role_of(input, EXPONENTIAL)
     if below is not None and below.summed:
         call.keeps_zeros()
-        y = grafted(call(input.detach()), below.again(native_exp(below.scores)).log())
-        call.give(y, LOG_SUM, scores_of(below.scores))
+        y = grafted(call(input.detach()), below.again(once(native_exp)).log())
+        if len(below.scores) == 1:
+            call.give(y, LOG_SUM, scores_of(below.scores[0].again()))
         return y
     return elementwise(call, input, *args, **kwargs)
 

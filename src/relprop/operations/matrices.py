@@ -32,11 +32,12 @@ from relprop.operations.contractions import (
     of_tensordot,
     of_vecdot,
     sizes_of,
+    weighs_positively,
 )
 from relprop.operations.kernels import folds
 from relprop.operations.linear import weighted
 from relprop.operations.maps import Bilinear, Dense
-from relprop.operations.products import mul, shares
+from relprop.operations.products import mul, shares, weighed
 from relprop.operations.sample_axes import by_einsum, matrix_product, of_layer_with_bias_first, with_axes
 from relprop.operations.scan import multiplied, scaled_by_model
 from relprop.operations.steps import by_steps
@@ -47,7 +48,7 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         call.trait("matrix product")
         a, b = shares(call, [input, other])
-        return scored(call, call(scaled(input, a), scaled(other, b)))
+        return weighed(call, scored(call, call(scaled(input, a), scaled(other, b))))
     if is_live(input) and other.ndim == 2 and is_dense(other) and not is_sparse(input) and call.is_weight(other):
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return contracted(call, input, other, of_matmul(input, other))
@@ -94,7 +95,8 @@ def factors(first: int) -> Callable[..., Tensor]:
         if first and call.entry.function is torch.baddbmm and not is_live(args[0]):
             shape = torch.Size([*args[1].shape[:-1], args[2].shape[-1]])
             shared = positioned(call, args[0], shape), *shared[1:]
-        return scored(call, call(*shared, **kwargs))
+        y = scored(call, call(*shared, **kwargs))
+        return y if first else weighed(call, y)
 
     return product
 
@@ -150,7 +152,7 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
     multiplied(call, inner)
     call.trait("matrix product")
     given = iter(shares(call, live))
-    return scored(call, call(equation, *(scaled(t, next(given)) if is_live(t) else t for t in inner)))
+    return weighed(call, scored(call, call(equation, *(scaled(t, next(given)) if is_live(t) else t for t in inner))))
 
 
 def _with_constants(call: Call, equation: str, operands: list[Tensor]) -> Tensor:
@@ -219,16 +221,24 @@ LETTERS: dict[Callable[..., Any], Callable[..., Terms]] = {
 }
 """The letters of the axes of each product; of those that add something, without that summand."""
 
-register(torch.matmul, torch.linalg.matmul, family="linear", handler=matmul, apart=matrix_product, other_kernel=folds)
-register(torch.mm, family="linear", handler=matmul, apart=matrix_product)
-register(torch.bmm, family="linear", handler=factors(0), apart=with_axes(3))
+register(
+    torch.matmul,
+    torch.linalg.matmul,
+    family="linear",
+    handler=matmul,
+    apart=matrix_product,
+    other_kernel=folds,
+    sums=weighs_positively,
+)
+register(torch.mm, family="linear", handler=matmul, apart=matrix_product, sums=weighs_positively)
+register(torch.bmm, family="linear", handler=factors(0), apart=with_axes(3), sums=weighs_positively)
 register(
     torch.mv, torch.dot, torch.vdot, torch.inner, torch.linalg.vecdot, torch.tensordot,
-    family="linear", handler=factors(0),
+    family="linear", handler=factors(0), sums=weighs_positively,
 )  # fmt: skip
 register(torch.addmm, family="linear", handler=factors(1), apart=of_layer_with_bias_first)
 register(torch.addmv, torch.baddbmm, torch.addbmm, family="linear", handler=factors(1))
 register(torch.addr, family="product", handler=factors(1))
 register(F.bilinear, family="bilinear", handler=bilinear)
-register(torch.einsum, family="linear", handler=einsum, apart=by_einsum)
+register(torch.einsum, family="linear", handler=einsum, apart=by_einsum, sums=weighs_positively)
 register(torch.chain_matmul, torch.linalg.multi_dot, family="linear", handler=multi_dot)

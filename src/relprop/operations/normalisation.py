@@ -19,8 +19,8 @@ from relprop.engine.traits import SCALES
 from relprop.errors import ModelStateError
 from relprop.numerics import carrying, nonzero, own, wide
 from relprop.operations.activations import elementwise
-from relprop.operations.exponentials import as_softmax
 from relprop.operations.sample_axes import along_axis, with_axes
+from relprop.operations.softmax_quotients import as_softmax
 from relprop.torch_private.recorded import recording
 from relprop.torch_private.weak import strong
 

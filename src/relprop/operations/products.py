@@ -25,12 +25,13 @@ from relprop.engine.traits import AFFINE, FIRST, SCALES
 from relprop.engine.zeros import product_of_two
 from relprop.operations.activations import STATISTIC, along, detached
 from relprop.operations.affine import with_constant
-from relprop.operations.exponentials import exp, quotient, reciprocal_of
+from relprop.operations.exponentials import exp
 from relprop.operations.gates import gating, saturates, sigmoidal
 from relprop.operations.lengths import of_conjugates, root, same_numbers, square, squared
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar, secant_of
+from relprop.operations.softmax_quotients import quotient, reciprocal_of, weighing
 from relprop.operations.stacks import parts_of, with_axis
 from relprop.operations.steps import by_steps
 from relprop.rules.base import Way
@@ -56,10 +57,20 @@ def shares(call: Call, operands: list[Tensor]) -> list[Share]:
 
 def _gated(call: Call, a: Tensor, b: Tensor) -> tuple[Share, Share]:
     """The shares of two factors: half each, or those of a rule for products."""
+    known = (gating(a), gating(b)) if call.formula is not None or call.way is Way.UNDECIDED else (0, 0)
+    return _shares_by_gates(call, known)
+
+
+def weighed(call: Call, result: Tensor) -> Tensor:
+    """A product. If one factor is an exponential, it may turn out to be a softmax, which is no gate."""
+    return weighing(call, result, lambda other: _shares_by_gates(call, (0, gating(other))))
+
+
+def _shares_by_gates(call: Call, gates: tuple[int, int]) -> tuple[Share, Share]:
     if call.formula is not None:
-        return call.formula.product((gating(a), gating(b)))
-    gates = (gating(a), gating(b)) if call.way is Way.UNDECIDED else (0, 0)
-    if gates[0] == gates[1]:
+        given: tuple[Share, Share] = call.formula.product(gates)
+        return given
+    if gates[0] == gates[1] or call.way is not Way.UNDECIDED:
         return 0.5, 0.5
     decided = call.deferred
 
@@ -79,7 +90,7 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         if found is not None:
             if not finite_at_zero(found.step, found.source):
                 return remembered(call, custom(found(), detached(call), partial(_slope, found.step)), found)
-            y = along(call, found, detached(call))
+            y = weighed(call, along(call, found, detached(call)))
             return squared(call, y) if found.step.args[0] is found.step.args[1] else y
         multiplied(call, (input, other))
         call.trait("gated")
@@ -87,8 +98,8 @@ def mul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
         if of_conjugates(input, other):
             return squared(call, call(scaled(input, a), scaled(other, b)))
         if call.zeros_carry:
-            return product_of_two(call, input, other, [a, b])
-        return call(scaled(input, a), scaled(other, b))
+            return weighed(call, product_of_two(call, input, other, [a, b]))
+        return weighed(call, call(scaled(input, a), scaled(other, b)))
     for a, b in ((input, other), (other, input)):
         if (softmax := quotient(call, a, b)) is not None:
             return softmax

@@ -12,6 +12,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import grafted
 from relprop.engine.mode import steps_of
 from relprop.engine.registry import register
+from relprop.operations.contractions import weighs_positively
 from relprop.operations.kernels import folds
 from relprop.operations.linear import linear as plain_linear
 from relprop.operations.sample_axes import of_layer
@@ -36,7 +37,7 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     return grafted(value, plain_linear(call, *call.args))
 
 
-register(F.linear, family="linear", handler=linear, apart=of_layer, other_kernel=folds)
+register(F.linear, family="linear", handler=linear, apart=of_layer, other_kernel=folds, sums=weighs_positively)
 for _name in ("linear_dynamic", "linear_dynamic_fp16"):
     if hasattr(torch.ops.quantized, _name):  # missing in builds without quantised kernels
         register(

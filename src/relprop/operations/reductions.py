@@ -72,6 +72,11 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, reduce: 
     return input.scatter_reduce(dim, index, source, {"add": "sum", "multiply": "prod"}[reduce])
 
 
+def _linear(args: tuple, kwargs: dict) -> bool:
+    """Whether a reduction sums: its last argument is a sum or a mean."""
+    return kwargs.get("reduce", args[-1] if args else None) in ("sum", "mean")
+
+
 _followed = by_steps(scatter)
 
 
@@ -79,7 +84,7 @@ def scattered(call: Call, *args: Any, **kwargs: Any) -> Tensor:
     return _followed(call, *args, **kwargs) if "reduce" in kwargs else call()
 
 
-register(torch.scatter_reduce, family="selection", handler=by_index(_scattered))
-register(torch.index_reduce, family="selection", handler=by_index(_indexed))
-register(*named("segment_reduce"), family="selection", handler=segment_reduce, only=True)
+register(torch.scatter_reduce, family="selection", handler=by_index(_scattered), sums=_linear)
+register(torch.index_reduce, family="selection", handler=by_index(_indexed), sums=_linear)
+register(*named("segment_reduce"), family="selection", handler=segment_reduce, only=True, sums=_linear)
 register(torch.scatter, family="structure", handler=scattered, traits={MOVES}, apart=along_axis(1, "dim", "axis"))

@@ -20,6 +20,7 @@ from relprop.engine.roles import moves, selects
 from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
+from relprop.operations.contractions import weighs_positively
 from relprop.operations.folding import layer_before, note_scaled
 from relprop.operations.sample_axes import (
     along_axis,
@@ -203,7 +204,7 @@ register(
         "block_diag cartesian_prod combinations "
         "meshgrid tile repeat_interleave fliplr flipud rot90 tril triu channel_shuffle native_channel_shuffle fftshift ifftshift __reversed__ "
         # picking and writing
-        "index take masked_select index_put put select_scatter slice_scatter "
+        "index take masked_select select_scatter slice_scatter "
         "diagonal_scatter as_strided_scatter slice_inverse fill_diagonal resize resize_as sparse_mask "
         # private and alternative names
         "pad_sequence reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
@@ -215,6 +216,12 @@ register(
     ),
     family="structure",
     traits={MOVES},
+)
+register(
+    *named("index_put put"),
+    family="structure",
+    traits={MOVES},
+    sums=lambda args, kwargs: bool(kwargs.get("accumulate", args[3] if len(args) > 3 else False)),
 )
 register(
     *named("neg negative __neg__ deg2rad rad2deg"),
@@ -293,4 +300,4 @@ register(
 if (_padded := NESTED_TO_PADDED) is not None:
     register(_padded, family="structure", only=True)
 register(torch.ops.aten.slice, torch.ops.aten.slice.Tensor, family="structure", only=True)
-register(*named("smm hspmm"), torch.sparse.mm, family="structure")
+register(*named("smm hspmm"), torch.sparse.mm, family="structure", sums=weighs_positively)
