@@ -342,4 +342,6 @@ def _link(
 
 def _alias(t: Tensor, operand: Tensor, shape: torch.Size) -> bool:
     """Whether a view shows the whole tensor unchanged."""
+    if t.layout is not torch.strided or operand.layout is not torch.strided:
+        return False
     return t.shape == shape and t.stride() == operand.stride() and t.data_ptr() == operand.data_ptr()
