@@ -318,3 +318,68 @@ def test_a_bias_that_carries_relevance_is_a_summand(layer: str) -> None:
 
     close(explained(fused).values, explained(apart).values)
     assert torch.equal(explained(fused).output, fused(x, b * x.mean()))
+
+
+# ------------------------------------------------------------------------------------------ sparse matrices of relevance
+
+FROM, TO = torch.tensor([0, 2, 1, 4, 3, 0, 2]), torch.tensor([0, 1, 2, 3, 4, 1, 3])
+EDGES = torch.stack([TO, FROM])
+
+
+def dense_links(values: Tensor) -> Tensor:
+    return torch.zeros(5, 5, dtype=values.dtype).index_put((TO, FROM), values)
+
+
+def sparse_links(values: Tensor) -> Tensor:
+    return torch.sparse_coo_tensor(EDGES, values, (5, 5), check_invariants=True)
+
+
+SPARSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sparse.mm": lambda values, h: torch.sparse.mm(sparse_links(values), h),
+    "matmul": lambda values, h: sparse_links(values) @ h,
+    "spmm": lambda values, h: torch.spmm(sparse_links(values), h),
+    "coalesced": lambda values, h: sparse_links(values).coalesce().matmul(h),
+    "transposed": lambda values, h: torch.mm(
+        torch.sparse_coo_tensor(EDGES.flip(0), values, (5, 5), check_invariants=True).t(), h
+    ),
+    "made of a dense one": lambda values, h: torch.sparse.mm(dense_links(values).to_sparse(), h),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "attnlrp", "cp_lrp", "gamma_flat"])
+@pytest.mark.parametrize("form", SPARSE.values(), ids=SPARSE)
+def test_a_sparse_matrix_that_carries_relevance_gives_what_a_dense_one_gives(
+    form: Callable[[Tensor, Tensor], Tensor], composite: str
+) -> None:
+    x, w, a = torch.randn(5, 4).double(), torch.randn(4, 3).double(), torch.randn(4).double()
+
+    def model(x: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        return product((x @ a)[FROM].sigmoid(), x @ w)
+
+    found, expected = (
+        relprop.attribute(lambda x, f=f: model(x, f), x, relprop.Node(1, 2), composite=composite)  # type: ignore[misc]
+        for f in (form, lambda values, h: dense_links(values) @ h)
+    )
+    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(found.residual, expected.residual)
+
+
+@pytest.mark.parametrize("composite", ["zero", "attnlrp", "cp_lrp"])
+def test_a_softmax_over_the_entries_of_a_sparse_matrix(composite: str) -> None:
+    x, w, a = torch.randn(5, 4).double(), torch.randn(4, 3).double(), torch.randn(4).double()
+
+    def sparse(x: Tensor) -> Tensor:
+        return torch.sparse.mm(torch.sparse.softmax(sparse_links((x @ a)[FROM]), 1), x @ w)
+
+    def exponentials(x: Tensor) -> Tensor:
+        links = sparse_links((x @ a)[FROM].exp())
+        return torch.sparse.mm(links, x @ w) / torch.sparse.mm(links, torch.ones(5, 1).double())
+
+    def dense(x: Tensor) -> Tensor:
+        s = torch.full((5, 5), -torch.inf).double().index_put((TO, FROM), (x @ a)[FROM])
+        return s.softmax(1) @ (x @ w)
+
+    target = relprop.Node(1, 2)
+    expected = relprop.attribute(dense, x, target, composite=composite).values
+    for form in (sparse, exponentials):
+        torch.testing.assert_close(relprop.attribute(form, x, target, composite=composite).values, expected)

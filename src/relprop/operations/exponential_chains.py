@@ -1,7 +1,7 @@
 """Linear functions of exponentials, as graphs of steps that can be run again on other exponentials.
 
-A tensor may be used several times, as a buffer that is written part by part. So each step is run once, however many paths
-lead to it.
+A tensor may be used several times, as a buffer that is written part by part or a running sum. So each step is run once,
+however many paths lead to it and however many quotients ask.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, scaled
+from relprop.engine.functions import Share, custom, scaled
 from relprop.engine.moves import first_held
 from relprop.engine.notes import Note
 from relprop.engine.traits import REDUCES
 from relprop.numerics import aside
 
-_DEEPEST = 2000
-"""How many steps in a row are followed."""
 Step = Callable[[list[Tensor]], Tensor]
 
 
@@ -41,16 +39,17 @@ class Read(NamedTuple):
     note: Note
     part: tuple[Any, ...]
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for tensors with the same numbers, as the same part of one tensor."""
+        return id(self.note), self.part
+
     @classmethod
     def by(cls, call: Call, t: Tensor) -> Read:
         known = call.note(t)
         note, _, moves = first_held(known)
         part = tuple((move.function, move.part, move.shape, _key((move.args, move.kwargs))) for move in moves)
         return cls(t, t._version, t.clone() if call.copies_are_kept else t, note or known, part)
-
-    def same(self, other: Read) -> bool:
-        """Whether two tensors have the same numbers, as the same part of one tensor."""
-        return self.note is other.note and self.part == other.part
 
     def again(self) -> Tensor:
         """The tensor as it was.
@@ -75,55 +74,91 @@ def _key(value: Any) -> Any:
     return (id(value), value._version) if isinstance(value, Tensor) else repr(value)
 
 
+class Anew(NamedTuple):
+    """How the steps are run again.
+
+    Attributes:
+        temperature: by which the exponents are divided.
+        share: what the exponentials get; all if it is None.
+        constant: whether the exponentials are constants.
+        other: what another factor gets, if not its share.
+    """
+
+    temperature: float = 1.0
+    share: Share | None = None
+    constant: bool = False
+    other: float | None = None
+
+    def exp(self, scores: Tensor) -> Tensor:
+        """`exp(scores / t)`, whose gradient with respect to `scores / t` is torch's."""
+        value = (scores.detach() / self.temperature).exp() if self.temperature != 1 else scores.detach().exp()
+        if self.constant:
+            return value
+        e = custom(scores, lambda: value, lambda _, g: g * value)
+        return e if self.share is None else scaled(e, self.share)
+
+
 class Exponential:
     """A linear function of `exp(scores)`, or of several of these, as of the chunks of a row.
 
     Attributes:
-        scores: the exponents.
+        scores: the exponent, if it is the exponential itself.
+        of: the keys of all exponents.
         parts: what it is made of by one step; empty for the exponential itself.
         summed: whether a step summed entries.
         shares: of a product with a live tensor, what the exponential gets and what the other gets.
     """
 
-    __slots__ = ("_step", "depth", "parts", "scores", "shares", "summed")
+    __slots__ = ("_known", "_step", "of", "parts", "scores", "shares", "summed")
 
     def __init__(
-        self, scores: tuple[Read, ...], parts: tuple[Exponential, ...] = (), step: Step | None = None, summed: bool = False,
+        self, scores: Read | None, parts: tuple[Exponential, ...] = (), step: Step | None = None, summed: bool = False,
         shares: tuple[Share, Share] | None = None,
     ) -> None:  # fmt: skip
         self.scores, self.parts, self._step = scores, parts, step
+        self.of: frozenset[Any] = frozenset({scores.key} if scores is not None else ())
+        for part in parts:
+            self.of = self.of if part.of <= self.of else self.of | part.of
         self.summed: bool = summed or any(part.summed for part in parts)
         self.shares: tuple[Share, Share] | None = shares or next(
             (part.shares for part in parts if part.shares is not None), None
         )
-        self.depth: int = 1 + max((part.depth for part in parts), default=0)
+        self._known: dict[Anew, Tensor] = {}
 
     def then(self, step: Callable[[Tensor], Tensor], summed: bool = False) -> Exponential | None:
         """What one more step makes of it. The step must not write into its operand."""
         return joined((self,), lambda parts: step(parts[0]), summed)
 
-    def within(self, other: Exponential) -> bool:
-        """Whether all of its exponents are exponents of the other."""
-        return all(any(one.same(each) for each in other.scores) for one in self.scores)
+    def exponent(self) -> Read:
+        """The exponent; the first one, if there are several."""
+        one = self
+        while one.scores is None:
+            one = one.parts[0]
+        return one.scores
 
-    def again(self, exp: Callable[[Tensor], Tensor], other: float | None = None) -> Tensor:
-        """The same steps from other exponentials of the scores. `other` is what another factor gets, if not its share."""
-        known: dict[int, Tensor] = {}
+    def again(self, anew: Anew) -> Tensor:
+        """The same steps from the exponential of the scores."""
         todo: list[Exponential] = [self]
         while todo:
             one = todo[-1]
-            missing = [part for part in one.parts if id(part) not in known]
+            missing = [part for part in one.parts if anew not in part._known]
             if missing:
                 todo += missing
                 continue
-            todo.pop()
-            if id(one) not in known:
-                known[id(one)] = one.made([known[id(part)] for part in one.parts], exp, other)
-        return known[id(self)]
+            todo.pop().run(anew)
+        return self._known[anew]
 
-    def made(self, parts: list[Tensor], exp: Callable[[Tensor], Tensor], other: float | None) -> Tensor:
+    def run(self, anew: Anew) -> None:
+        """Runs the last step, after all before it."""
+        if anew not in self._known:
+            self._known[anew] = self.made([part._known[anew] for part in self.parts], anew)
+
+    def made(self, parts: list[Tensor], anew: Anew) -> Tensor:
         """The last step, on these parts, or the exponential itself."""
-        return exp(self.scores[0].again()) if self._step is None else self._step(parts)
+        if self._step is None:
+            assert self.scores is not None
+            return anew.exp(self.scores.again())
+        return self._step(parts)
 
 
 class Product(Exponential):
@@ -134,25 +169,22 @@ class Product(Exponential):
     def __init__(
         self, e: Exponential, other: Read, function: Callable[[Tensor, Tensor], Tensor], shares: tuple[Share, Share]
     ) -> None:
-        super().__init__(e.scores, (e,), shares=shares)
+        super().__init__(None, (e,), shares=shares)
         self._other, self._function = other, function
 
-    def made(self, parts: list[Tensor], exp: Callable[[Tensor], Tensor], other: float | None) -> Tensor:
+    def made(self, parts: list[Tensor], anew: Anew) -> Tensor:
         """The product."""
         assert self.shares is not None
-        share = self.shares[1] if other is None else other
+        share = self.shares[1] if anew.other is None else anew.other
         return self._function(parts[0], scaled(self._other.again(), share))
 
 
 def joined(parts: tuple[Exponential, ...], step: Step, summed: bool = False) -> Exponential | None:
-    """What a step makes of several functions; None if their shares differ, or if there are too many steps."""
+    """What a step makes of several functions; None if their shares differ."""
     shares = [part.shares for part in parts if part.shares is not None]
-    if any(part.depth > _DEEPEST for part in parts) or any(one != shares[0] for one in shares):
+    if any(one != shares[0] for one in shares):
         return None
-    scores = list(parts[0].scores)
-    for part in parts[1:]:
-        scores += [one for one in part.scores if not any(one.same(each) for each in scores)]
-    return Exponential(tuple(scores), parts, step, summed)
+    return Exponential(None, parts, step, summed)
 
 
 def after(known: Exponential, step: Callable[[Tensor], Tensor], traits: frozenset[str]) -> Exponential | None:

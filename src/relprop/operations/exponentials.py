@@ -27,14 +27,7 @@ from relprop.engine.roles import Together, role
 from relprop.engine.traits import ADDS, BOUNDS, MOVES, REDUCES, SAME, SCALES
 from relprop.errors import RuleError
 from relprop.operations.activations import elementwise
-from relprop.operations.exponential_chains import (
-    Exponential,
-    Read,
-    added,
-    added_products,
-    after,
-    joined_parts,
-)
+from relprop.operations.exponential_chains import Anew, Exponential, Read, added, added_products, after, joined_parts
 from relprop.operations.sample_axes import along_axis
 from relprop.operations.scan import decaying
 from relprop.torch_private.weak import strong
@@ -119,24 +112,6 @@ def _one_part(a: Note | None, b: Note | None) -> bool:
     return first is other and len(ways) == len(others) and all(equal(m, n) for m, n in zip(ways, others, strict=True))
 
 
-def native_exp(z: Tensor, temperature: float = 1.0) -> Tensor:
-    """`exp(z / t)`, whose gradient with respect to `z / t` is torch's."""
-    value = (z.detach() / temperature).exp() if temperature != 1 else z.detach().exp()
-    return custom(z, lambda: value, lambda _, g: g * value)
-
-
-def once(exp: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """An exponential that is computed once for each exponent."""
-    known: dict[int, Tensor] = {}
-
-    def found(scores: Tensor) -> Tensor:
-        if id(scores) not in known:
-            known[id(scores)] = exp(scores)
-        return known[id(scores)]
-
-    return found
-
-
 def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation; of the logarithms of a softmax, that softmax."""
     decaying(call, input)
@@ -146,7 +121,7 @@ def exp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return ruled(call, call(), lambda t: _tempered(call, logs, t))
     y = elementwise(call, input, *args, **kwargs)
     if y.requires_grad and y.is_floating_point():
-        call.give(y, EXPONENTIAL, Exponential((Read.by(call, input),)))
+        call.give(y, EXPONENTIAL, Exponential(Read.by(call, input)))
     return y
 
 
@@ -189,9 +164,9 @@ def log(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     below = role_of(input, EXPONENTIAL)
     if below is not None and below.summed:
         call.keeps_zeros()
-        y = grafted(call(input.detach()), below.again(once(native_exp)).log())
-        if len(below.scores) == 1:
-            call.give(y, LOG_SUM, scores_of(below.scores[0].again()))
+        y = grafted(call(input.detach()), below.again(Anew()).log())
+        if len(below.of) == 1:
+            call.give(y, LOG_SUM, scores_of(below.exponent().again()))
         return y
     return elementwise(call, input, *args, **kwargs)
 

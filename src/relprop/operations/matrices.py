@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import scaled
+from relprop.engine.functions import Share, grafted, scaled
 from relprop.engine.registry import register
 from relprop.engine.roles import moves
+from relprop.engine.spelling import named
 from relprop.engine.tensors import is_live
 from relprop.operations.biases import positioned, scored
 from relprop.operations.contractions import (
@@ -48,10 +49,35 @@ def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     if is_live(input) and is_live(other):
         call.trait("matrix product")
         a, b = shares(call, [input, other])
+        if is_sparse(input) or is_sparse(other):
+            return weighed(call, _of_sparse(call, input, other, a, b))
         return weighed(call, scored(call, call(scaled(input, a), scaled(other, b))))
     if is_live(input) and other.ndim == 2 and is_dense(other) and not is_sparse(input) and call.is_weight(other):
         return weighted(call, input, Dense(), other.transpose(0, 1), None)
     return contracted(call, input, other, of_matmul(input, other))
+
+
+def _of_sparse(call: Call, input: Tensor, other: Tensor, a: Share, b: Share) -> Tensor:
+    """A product of a sparse and a dense tensor. The gradient of a sparse one cannot be scaled; that of the result can."""
+    value: Tensor = call(input.detach(), other.detach(), *call.args[2:], **call.kwargs)
+    if is_sparse(value):
+        raise call.error(
+            "a product of two sparse tensors that carry relevance: make one of them dense, with to_dense()."
+        )
+    rest, options = call.args[2:], call.kwargs
+    parts = call(input, other.detach(), *rest, **options), call(input.detach(), other, *rest, **options)
+    call.keeps_zeros()
+    return grafted(value, scaled(parts[0], a) + scaled(parts[1], b))
+
+
+def sparse_product(call: Call, input: Any, other: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """A product with a sparse matrix: linear in one live operand, a product of two."""
+    if not (is_live(input) and is_live(other)):
+        return call()
+    call.relocate("product")
+    a, b = shares(call, [input, other])
+    call.trait("matrix product")
+    return weighed(call, _of_sparse(call, input, other, a, b))
 
 
 def sum_with_product(call: Call, input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -239,6 +265,7 @@ register(
 register(torch.addmm, family="linear", handler=factors(1), apart=of_layer_with_bias_first)
 register(torch.addmv, torch.baddbmm, torch.addbmm, family="linear", handler=factors(1))
 register(torch.addr, family="product", handler=factors(1))
+register(*named("smm hspmm"), torch.sparse.mm, family="structure", handler=sparse_product, sums=weighs_positively)
 register(F.bilinear, family="bilinear", handler=bilinear)
 register(torch.einsum, family="linear", handler=einsum, apart=by_einsum, sums=weighs_positively)
 register(torch.chain_matmul, torch.linalg.multi_dot, family="linear", handler=multi_dot)

@@ -194,6 +194,14 @@ def softened(x: Tensor, dim: int, rule: Any) -> Tensor:
     return custom(x, lambda: torch.softmax(x.detach(), dim), lambda s, g: rule.softmax(s, g, dim))
 
 
+def sparse_softmax(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+    """A softmax over the entries of a sparse matrix that are there."""
+    if call.formula is not None:
+        raise call.error(f"{call.rule!r} cannot act on a sparse softmax: write torch.softmax of a dense tensor.")
+    y: Tensor = decided(call.way, call())
+    return y
+
+
 def native_jacobian(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A score, not a weight: the native Jacobian under any composite; of a number and a score, an activation."""
     live = [t for t in args if isinstance(t, Tensor) and t.requires_grad]
@@ -206,5 +214,7 @@ register(F.cosine_similarity, family="product", handler=cosine_similarity, apart
 register(
     torch.softmax, F.softmax, torch.special.softmax, F.softmin, family="softmax", apart=along_axis(1, "dim", "axis")
 )
+register(torch.sparse.softmax, family="softmax", handler=sparse_softmax, only=True)
+register(torch.sparse.log_softmax, family="softmax", handler=native, only=True)
 register(torch.logaddexp, torch.logaddexp2, family="softmax", handler=native_jacobian)
 register(torch.logcumsumexp, family="softmax", handler=native, apart=along_axis(1, "dim", "axis"))

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.functions import Share, grafted, scaled
+from relprop.engine.functions import Share, grafted
 from relprop.engine.notes import note_of, role_of
 from relprop.engine.reruns import Rerun
 from relprop.engine.tensors import exchanged
-from relprop.operations.exponential_chains import Exponential, Product, Read, joined
-from relprop.operations.exponentials import EXPONENTIAL, RECIPROCAL, SOFTMAX, WEIGHING, native_exp, once, ruled
+from relprop.operations.exponential_chains import Anew, Exponential, Product, Read, joined
+from relprop.operations.exponentials import EXPONENTIAL, RECIPROCAL, SOFTMAX, WEIGHING, ruled
 from relprop.rules.base import Way
 
 
@@ -22,7 +22,7 @@ def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
     """The softmax that a quotient, or a product with a reciprocal, stands for; None if it is not a softmax."""
     above = role_of(numerator, EXPONENTIAL) or role_of(numerator, WEIGHING)
     below = None if above is None else known_below(denominator)
-    if above is None or below is None or not above.within(below):
+    if above is None or below is None or not above.of <= below.of:
         return None
     if above.shares is not None:  # of a lone entry as well, as at the first step of a running mean
         return _weighed_mean(call, above, below)
@@ -31,8 +31,8 @@ def quotient(call: Call, numerator: Any, denominator: Any) -> Tensor | None:
     call.relocate("softmax")
 
     def history(temperature: float) -> Tensor:
-        e = once(lambda s: native_exp(s, temperature))
-        return above.again(e) / below.again(e)
+        anew = Anew(temperature)
+        return above.again(anew) / below.again(anew)
 
     result = ruled(call, grafted(_value(call), history(1.0)), history)
     return as_softmax(call, result, lambda: history(1.0).log())
@@ -48,21 +48,22 @@ def _weighed_mean(call: Call, above: Exponential, below: Exponential) -> Tensor:
     assert above.shares is not None
     share = above.shares[0]
     call.relocate("softmax")
+
+    def mean(anew: Anew) -> Tensor:
+        return above.again(anew) / below.again(anew._replace(other=None))
+
     if call.formula is None:
         call.keeps_zeros()
-        fixed = call.way in (Way.CONSTANT, Way.BLOCKED)
-        e = once(lambda s: native_exp(s).detach() if fixed else scaled(native_exp(s), share))
-        return grafted(_value(call), above.again(e, 1.0 if call.way is Way.CONSTANT else None) / below.again(e))
-    constant = once(lambda s: native_exp(s).detach())
-    of_other = above.again(constant) / below.again(constant)
+        constant = call.way is Way.CONSTANT
+        fixed = constant or call.way is Way.BLOCKED
+        return grafted(_value(call), mean(Anew(1.0, None if fixed else share, fixed, 1.0 if constant else None)))
 
     def history(temperature: float) -> Tensor:
-        e = once(lambda s: scaled(native_exp(s, temperature), share))
-        return above.again(e, 0.0) / below.again(e)
+        return mean(Anew(temperature, share, other=0.0))
 
     value = _value(call)
     of_softmax = ruled(call, grafted(value, history(1.0)), history)
-    return grafted(value, of_softmax + of_other)
+    return grafted(value, of_softmax + mean(Anew(constant=True)))
 
 
 def weighing(call: Call, result: Tensor, shares: Callable[[Tensor], tuple[Share, Share]]) -> Tensor:
@@ -94,7 +95,7 @@ def weighing(call: Call, result: Tensor, shares: Callable[[Tensor], tuple[Share,
             and (value := joined((known[at], factors), lambda t: product(*t))) is not None
         ):
             call.give(result, EXPONENTIAL if value.shares is None else WEIGHING, value)
-    elif not known[at].summed:
+    else:
         call.give(result, WEIGHING, Product(known[at], Read.by(call, other), product, shares(other)))
     return result
 

@@ -20,7 +20,6 @@ from relprop.engine.roles import moves, selects
 from relprop.engine.rows import by_entry
 from relprop.engine.spelling import named
 from relprop.engine.traits import FIRST, MIXES, MOVES, REDUCES, SAME, SCALES
-from relprop.operations.contractions import weighs_positively
 from relprop.operations.folding import layer_before, note_scaled
 from relprop.operations.sample_axes import (
     along_axis,
@@ -300,4 +299,4 @@ register(
 if (_padded := NESTED_TO_PADDED) is not None:
     register(_padded, family="structure", only=True)
 register(torch.ops.aten.slice, torch.ops.aten.slice.Tensor, family="structure", only=True)
-register(*named("smm hspmm"), torch.sparse.mm, family="structure", sums=weighs_positively)
+register(torch.sparse_coo_tensor, family="structure", traits={MOVES}, only=True)
