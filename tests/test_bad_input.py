@@ -189,6 +189,7 @@ def test_a_score_that_is_made_of_a_divisor(function: Callable[[Tensor], Tensor],
     assert relprop.attribute(model, x, 0, composite="gradient").values.any()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
 @pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
 def test_inputs_that_are_sparse(layout: str, x: Tensor) -> None:
     """What the error advises works, for both layouts."""
@@ -204,12 +205,20 @@ def test_inputs_that_are_sparse(layout: str, x: Tensor) -> None:
     assert relprop.attribute(lambda x, a: a @ (x @ weight), x, 0, forward_args=(links,)).values.any()
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
 def test_inputs_that_are_nested(model: nn.Module, x: Tensor) -> None:
     nested = torch.nested.nested_tensor([x[0], x[1]])
     with pytest.raises(errors.InputError, match=r"torch\.nested\.to_padded_tensor\(inputs, 0\.0\)"):
         relprop.attribute(model, nested, 0)
     padded = torch.nested.to_padded_tensor(nested, 0.0)
     torch.testing.assert_close(relprop.attribute(model, padded, 0).values, relprop.attribute(model, x, 0).values)
+
+
+def test_an_index_of_several_names_its_axis(x: Tensor) -> None:
+    with pytest.raises(
+        errors.TargetIndexError, match=r"target \(0, 5\) is out of range: axis 2 of the output has 3 entries"
+    ):
+        relprop.attribute(lambda x: x[:, None, :3] * 1, x, (0, 5))
 
 
 @dataclass

@@ -289,3 +289,35 @@ def test_inputs_by_name_are_watched_as_well() -> None:
 
     with pytest.raises(InputError, match="met one sample without its axis"):
         relprop.attribute(Named().eval(), {"picture": torch.rand(3, 8, 8)})
+
+
+def labels_as(kind: str) -> Any:
+    numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    names = ["dog", "cat"]
+    made: dict[str, Callable[[], Any]] = {
+        "array": lambda: numpy.array(names),
+        "array of objects": lambda: numpy.array(names, dtype=object),
+        "column": lambda: pandas.Series(names, index=[5, 3]),
+        "categories": lambda: pandas.Series(names, dtype="category"),
+        "numbers that may be missing": lambda: pandas.Series([1, 0], dtype="Int64"),
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize("kind", ["array", "array of objects", "column", "categories", "numbers that may be missing"])
+def test_labels_in_a_column_are_a_target_per_sample(kind: str) -> None:
+    """As they stand in the table from which the samples come."""
+    net, x = nn.Linear(4, 3).eval(), torch.randn(2, 4)
+    right = relprop.attribute(net, x, [1, 0])
+    for size in (None, 1):
+        R = relprop.attribute(net, x, labels_as(kind), labels=["cat", "dog", "bird"], batch_size=size)
+        torch.testing.assert_close(R.values, right.values)
+
+
+def test_a_column_as_the_inputs_is_told_the_way() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3, 4], "c": [True, False]})
+    for given, row in ((frame["a"], frame["a"].to_frame()), (frame.iloc[0], frame.iloc[[0]])):
+        with pytest.raises(InputError, match=r"to_frame\(\).*df\.iloc\[\[0\]\]"):
+            relprop.attribute(nn.Linear(3, 2), given, 0)
+        assert relprop.attribute(nn.Linear(row.shape[1], 2), row, 0).values.shape == row.shape

@@ -178,3 +178,23 @@ def test_memory_that_is_filled_part_by_part(unset: float) -> None:
     close(found.values, plain.values)
     for cause, kept in plain.ledger.items():
         close(found.ledger[cause], kept)
+
+
+INSIDE: dict[str, Callable[[Tensor], Tensor]] = {
+    "sparse": lambda h: h.to_sparse().to_dense(),
+    "sparse rows": lambda h: h.to_sparse_csr().to_dense(),
+    "nested": lambda h: torch.nested.to_padded_tensor(torch.nested.as_nested_tensor(list(h)), 0.0),
+    "jagged": lambda h: torch.nested.as_nested_tensor(list(h), layout=torch.jagged).mul(1.0).to_padded_tensor(0.0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("form", INSIDE)
+def test_tensors_that_do_not_hold_a_number_in_each_place(form: str) -> None:
+    torch.manual_seed(0)
+    first, last, x = nn.Linear(4, 5), nn.Linear(5, 2), torch.randn(3, 4)
+    plain = relprop.attribute(lambda x: last(first(x)), x, 0, ledger=True)
+    R = relprop.attribute(lambda x: last(INSIDE[form](first(x))), x, 0, ledger=True)
+    torch.testing.assert_close(R.values, plain.values)
+    torch.testing.assert_close(sum(R.ledger.values()).float(), R.residual, rtol=1e-4, atol=1e-6)

@@ -50,6 +50,8 @@ def no_tensor(path: str, given: Any, model: Any, alone: bool = True) -> str:
             f"Make a batch of the picture: relprop.read_image({path}, size=224). Give it the size, mean= and std= that the model "
             "was trained with, or its transform=."
         )
+    if hasattr(given, "to_frame"):  # a column of pandas, or a row
+        return f"A data frame goes in as it is: {path}.to_frame() is one of this column, df.iloc[[0]] one of the first row."
     if hasattr(given, "__array__"):
         own = _dtype(model)
         cast = f".to({own})" if own is not None and str(getattr(given, "dtype", "")).startswith("float") else ""

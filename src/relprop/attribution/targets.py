@@ -141,8 +141,7 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         return _lone(output, target)
     if target is None:
         return _default(output)
-    if hasattr(target, "__array__") and not isinstance(target, Tensor):  # of NumPy or pandas
-        target = torch.as_tensor(target) if getattr(target, "ndim", 0) else target.item()
+    target = _of_array(target)
     indices = _indices(output, target, labels)
     if indices.count(indices[0]) == len(indices):
         same: Any = (slice(None), *indices[0])
@@ -208,11 +207,20 @@ def _default(output: Tensor) -> tuple[Tensor, Any]:
     return flat.gather(1, best[:, None])[:, 0], best if recording() else best.tolist()
 
 
+def _of_array(target: Any) -> Any:
+    """An array of NumPy or a column of pandas as a tensor, or as a list where it holds labels; anything else as it is."""
+    if not hasattr(target, "__array__") or isinstance(target, Tensor):
+        return target
+    if not getattr(target, "ndim", 0):
+        return target.item()
+    array = target.__array__()
+    return torch.as_tensor(array.copy()) if array.dtype.kind in "biufc" else array.tolist()
+
+
 def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[tuple[int, ...]]:
     """The index of the explained entry, per sample."""
     batch = output.shape[0]
-    if hasattr(target, "__array__") and not isinstance(target, Tensor):
-        target = torch.as_tensor(target)  # an array of NumPy
+    target = _of_array(target)
     if isinstance(target, Tensor):
         marks = target.ndim == 2 and target.shape == output.shape
         hint = " Does it mark the classes, 1 for yes and 0 for no? Then pass target.argmax(1)." if marks else ""
@@ -256,11 +264,10 @@ def _index(output: Tensor, target: Any, labels: Sequence[str] | None) -> tuple[i
             f"target {target!r} has {len(target)} indices, but the output of shape {tuple(output.shape)} needs {len(shape)} "
             f"per sample.{alone}"
         )
-    for i, n in zip(target, shape, strict=True):
+    for axis, (i, n) in enumerate(zip(target, shape, strict=True), 1):
         if not -n <= i < n:
-            raise TargetIndexError(
-                f"target {target if len(target) > 1 else i} is out of range: the model has {n} classes, 0 to {n - 1}."
-            )
+            has = f"the model has {n} classes" if len(target) == 1 else f"axis {axis} of the output has {n} entries"
+            raise TargetIndexError(f"target {i if len(target) == 1 else target} is out of range: {has}, 0 to {n - 1}.")
     return tuple(int(i) % n for i, n in zip(target, shape, strict=True))
 
 

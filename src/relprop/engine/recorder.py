@@ -147,7 +147,8 @@ class Recorder:
 
     def _per_sample(self, held: Held, g: Tensor) -> Tensor:
         """Relevance per sample, (N,), summed in float64. For inputs each product is rounded as in the result."""
-        value = held.value if held.maker == INPUT else wide(held.value)
+        plain, g = _dense(held.value), _dense(g)
+        value = plain if held.maker == INPUT else wide(plain)
         if value.is_complex():  # inside a Fourier transform: both parts carry relevance
             value, g = (torch.view_as_real(part.resolve_conj()) for part in (value, g))
         half = value.dtype is torch.float16  # it cannot represent the stand-in for a zero
@@ -241,3 +242,10 @@ def with_bases(value: Any) -> Iterator[Tensor]:
             yield t
             if t._base is not None and t._base.requires_grad:
                 yield t._base
+
+
+def _dense(t: Tensor) -> Tensor:
+    """A tensor with a number in each place. Where a nested or sparse one has none, nothing is lost: there is no relevance."""
+    if t.is_nested:
+        return torch.nested.to_padded_tensor(t.detach(), 0.0)
+    return t if t.layout is torch.strided else t.detach().to_dense()

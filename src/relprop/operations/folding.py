@@ -123,7 +123,7 @@ def behind_views(note: Note, tensor: Tensor) -> tuple[LayerCall, Tensor | None] 
     layer, scale = note.scaled or (note.layer, None)
     if layer is None or type(layer.weighted) is not Weighted or layer.dtype is not tensor.dtype or recording():
         return None
-    if tensor.numel() != layer.shape.numel():  # entries were left out or repeated
+    if tensor.is_nested or tensor.numel() != layer.shape.numel():  # entries were left out or repeated
         return None
     made = [move for move in reversed(moves) if move.function is not None]
     seen = _seen(layer, made)
