@@ -218,18 +218,20 @@ def kept(entry: Entry, target: Tensor, notes: list[Note | None]) -> Tensor | Non
     """
     if not isinstance(target, Tensor) or target.requires_grad or entry.tests.overwrites is not None:
         return None
-    return target.clone() if _go_on(notes) else None
+    traits = entry.traits if entry.tests.sums is None else entry.traits | _SUMS
+    return target.clone() if _go_on(notes, traits) else None
 
 
 def traits_of(entry: Entry, args: tuple, kwargs: dict, notes: list[Note | None]) -> frozenset[str]:
     """The traits of one call. Some operations sum entries with some arguments only, which matters to few roles."""
     sums = entry.tests.sums
-    return _SUMS if sums is not None and _go_on(notes) and sums(args, kwargs) else entry.traits
-
-
-def _go_on(notes: list[Note | None]) -> bool:
-    """Whether an operand has a role that follows each step."""
-    return any(note is not None and note.roles and any(ROLES[name].then for name in note.roles) for note in notes)
+    return _SUMS if sums is not None and _go_on(notes, _SUMS) and sums(args, kwargs) else entry.traits
 
 
 _SUMS = frozenset({REDUCES})
+
+
+def _go_on(notes: list[Note | None], traits: frozenset[str]) -> bool:
+    """Whether an operand has a role that follows each step, and survives these traits."""
+    roles = (ROLES[name] for note in notes if note is not None for name in note.roles or ())
+    return any(known.then is not None and not traits.isdisjoint(known.survives) for known in roles)
