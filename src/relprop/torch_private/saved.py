@@ -30,7 +30,7 @@ def says_overwritten(error: BaseException | None) -> bool:
 def says_one_of_several(error: BaseException | None) -> bool:
     """Whether torch refuses a write into one of several views that one operation returned, as `chunk` does.
 
-    Without gradients it allows such a write. Judged by its text; seen on 2.9 to 2.14.
+    Without gradients it allows such a write. Judged by its text; seen on 2.13.
     """
     return isinstance(error, RuntimeError) and _ONE_OF_SEVERAL in str(error)
 
