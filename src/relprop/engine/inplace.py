@@ -102,8 +102,11 @@ def _by_copy(call: Call, main: Callable[..., Any], given: tuple[tuple, dict], wr
 
 
 def _moves(run: Run, entry: Entry, target: Tensor, move: Move) -> None:
-    """Notes where the entries of an overwritten tensor were before, as for a new one: `unsqueeze_` is `unsqueeze`."""
-    if MOVES in entry.traits:
+    """Notes where the entries of an overwritten tensor were before, as for a new one: `unsqueeze_` is `unsqueeze`.
+
+    A view is part of its base, and remembers that.
+    """
+    if MOVES in entry.traits and target._base is None:
         move.note.forked = True
         noted(run, target).move = move
 
