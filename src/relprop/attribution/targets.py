@@ -141,7 +141,7 @@ def scores(output: Any, target: Any, labels: Sequence[str] | None) -> tuple[Tens
         return _lone(output, target)
     if target is None:
         return _default(output)
-    target = _of_array(target)
+    target = target if type(target) in _USUAL else _of_array(target)
     indices = _indices(output, target, labels)
     if indices.count(indices[0]) == len(indices):
         same: Any = (slice(None), *indices[0])
@@ -207,6 +207,9 @@ def _default(output: Tensor) -> tuple[Tensor, Any]:
     return flat.gather(1, best[:, None])[:, 0], best if recording() else best.tolist()
 
 
+_USUAL = (int, str, list, tuple, Tensor)  # the types of most targets
+
+
 def _of_array(target: Any) -> Any:
     """An array of NumPy or a column of pandas as a tensor, or as a list where it holds labels; anything else as it is."""
     if not hasattr(target, "__array__") or isinstance(target, Tensor):
@@ -220,7 +223,7 @@ def _of_array(target: Any) -> Any:
 def _indices(output: Tensor, target: Any, labels: Sequence[str] | None) -> list[tuple[int, ...]]:
     """The index of the explained entry, per sample."""
     batch = output.shape[0]
-    target = _of_array(target)
+    target = target if type(target) in _USUAL else _of_array(target)
     if isinstance(target, Tensor):
         marks = target.ndim == 2 and target.shape == output.shape
         hint = " Does it mark the classes, 1 for yes and 0 for no? Then pass target.argmax(1)." if marks else ""

@@ -218,17 +218,12 @@ def kept(entry: Entry, target: Tensor, notes: list[Note | None]) -> Tensor | Non
     """
     if not isinstance(target, Tensor) or target.requires_grad or entry.tests.overwrites is not None:
         return None
-    traits = entry.traits if entry.tests.sums is None else entry.traits | _SUMS
+    traits = entry.traits if entry.tests.sums is None else entry.traits | SUMS
     return target.clone() if _go_on(notes, traits) else None
 
 
-def traits_of(entry: Entry, args: tuple, kwargs: dict, notes: list[Note | None]) -> frozenset[str]:
-    """The traits of one call. Some operations sum entries with some arguments only, which matters to few roles."""
-    sums = entry.tests.sums
-    return _SUMS if sums is not None and _go_on(notes, _SUMS) and sums(args, kwargs) else entry.traits
-
-
-_SUMS = frozenset({REDUCES})
+SUMS = frozenset({REDUCES})
+"""The traits of an operation of which only some calls sum entries, where this one does."""
 
 
 def _go_on(notes: list[Note | None], traits: frozenset[str]) -> bool:

@@ -18,13 +18,13 @@ from relprop.engine.gradients import HOOKS, TAKES, hooked, keep_plain, own, pass
 from relprop.engine.handling import handle
 from relprop.engine.inplace import inplace
 from relprop.engine.integer_inputs import follow
-from relprop.engine.joining import changed_part, joined_by_write, kept, part_written, traits_of, write_of
+from relprop.engine.joining import SUMS, changed_part, joined_by_write, kept, part_written, write_of
 from relprop.engine.messages import called, transformed, unknown, written_out
 from relprop.engine.notes import NOTE_NAME, Note, adopt, note_of, renew
 from relprop.engine.overwritten import EXPOSES, SHARES, expose, seen, share, unseen
 from relprop.engine.registry import REFUSED, SILENT, TABLE, Entry, lookup
 from relprop.engine.replay import replaying
-from relprop.engine.roles import COPY, carry, carry_constant, copies, give, itself, spread
+from relprop.engine.roles import COPY, SUMMED, carry, carry_constant, copies, give, itself, spread
 from relprop.engine.rows import apart
 from relprop.engine.run import Run
 from relprop.engine.sign_masks import keep_sign, rectifier
@@ -266,7 +266,12 @@ class Propagation(TorchFunctionMode):
         else:
             again = func if written is None else on_a_copy(func)
             given = args if before is None else (before, *args[1:])
-            carry(run, traits_of(entry, args, kwargs, notes), again, live, notes, given, kwargs, made)
+            traits = entry.traits
+            if entry.tests.sums is not None:
+                for note in notes:
+                    if note is not None and note.roles is not None and not SUMMED.isdisjoint(note.roles):
+                        traits = SUMS if entry.tests.sums(args, kwargs) else traits
+            carry(run, traits, again, live, notes, given, kwargs, made)
         if written is not None and isinstance(written, Tensor):
             self._note_part(entry, func, args, kwargs, live, notes, written)
 

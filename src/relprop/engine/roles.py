@@ -18,7 +18,7 @@ from relprop.engine.again import as_function_of, part_of
 from relprop.engine.notes import NOTE_NAME, Move, Note, continues, note_of, noted, renew
 from relprop.engine.registry import Entry
 from relprop.engine.tensors import exchanged
-from relprop.engine.traits import ADDS, ANY, FIRST, MOVES, ROLE_NAMES, SAME, SCALES
+from relprop.engine.traits import ADDS, ANY, FIRST, MOVES, REDUCES, ROLE_NAMES, SAME, SCALES
 
 Several = Callable[[list[Any], Callable[[list[Tensor]], Any]], Any]
 """What an operation on several tensors makes of a role, from what is known of each, and the operation as a function of a list."""
@@ -75,6 +75,7 @@ _LASTING: set[str] = set()
 """The roles that all operations keep or join, whatever their traits."""
 _MOVING: set[str] = set()
 """The roles that moved entries keep as they are."""
+SUMMED: set[str] = set()  # those that follow each step, sums among them
 
 
 def role(
@@ -103,6 +104,7 @@ def role(
         _LASTING.add(name)
     if then is None and (ANY in survives or MOVES in survives):
         _MOVING.add(name)
+    SUMMED.update({name} if then is not None and REDUCES in survives else ())
     return name
 
 
