@@ -216,6 +216,18 @@ def softmax_by_exponentials(program: Program) -> bool:
     )
 
 
+def overwrites_a_source(program: Program) -> bool:
+    """Whether an activation overwrites a tensor that another function was made of: its secant cannot start there any more."""
+    readers: dict[int, list[str]] = {}
+    for node, spelling in zip(program.nodes, program.spellings, strict=True):
+        for n in node.operands:
+            readers.setdefault(n, []).append(node.operation)
+        writes = node.operation in _ACTIVATIONS and "{t}" in TABLE[node.operation].spellings[spelling]
+        if writes and not _ACTIVATIONS.isdisjoint(readers[node.operands[0]][:-1]):
+            return True
+    return False
+
+
 def _picked_of(program: Program, n: int, operation: str) -> bool:
     """Whether a value has entries of what this operation returned: moved, picked or joined."""
     if not n:
@@ -344,6 +356,10 @@ _KINKS = {
 """Where the slope of an operation is one or another, as its spelling has it."""
 _PICKING = {"largest", "sort", "max pool", "maximum", "size"}
 _JOINING = {"cat", "choose"}
+_ACTIVATIONS = {
+    "relu", "leaky relu", "size", "sigmoid", "tanh", "silu", "gelu", "gelu by tanh", "softplus", "mish", "elu", "hard sigmoid",
+    "hard swish", "square", "exp", "sine", "clip", "capped relu",
+}  # fmt: skip
 
 
 def operations_of(program: Program) -> set[str]:
@@ -355,7 +371,7 @@ def one_map_however_it_is_spelled(program: Program) -> None:
         return  # where rounding is coarse, two spellings need not be on the same side of a kink
     if picks_otherwise(program):
         return
-    if softmax_by_exponentials(program):
+    if softmax_by_exponentials(program) or overwrites_a_source(program):
         return
     plain = program.spelled(None)
     slopes = gradient(plain), gradient(program)
