@@ -217,12 +217,12 @@ def softmax_by_exponentials(program: Program) -> bool:
 
 
 def overwrites_a_source(program: Program) -> bool:
-    """Whether an activation overwrites a tensor that another function was made of: its secant cannot start there any more."""
+    """Whether a tensor of which an activation was made is overwritten: its secant cannot start there any more."""
     readers: dict[int, list[str]] = {}
     for node, spelling in zip(program.nodes, program.spellings, strict=True):
         for n in node.operands:
             readers.setdefault(n, []).append(node.operation)
-        writes = node.operation in _ACTIVATIONS and "{t}" in TABLE[node.operation].spellings[spelling]
+        writes = "{t}" in TABLE[node.operation].spellings[spelling]
         if writes and not _ACTIVATIONS.isdisjoint(readers[node.operands[0]][:-1]):
             return True
     return False
