@@ -280,6 +280,7 @@ def turned(t: Tensor) -> Tensor:
     return t.roll(1, -1) * 2 - 0.3 * t
 
 
+HALF = torch.tensor([[False, True], [False, False]])
 PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "addcmul to nothing": (lambda t: torch.addcmul(torch.zeros((), dtype=D), t, turned(t)), lambda t: t * turned(t)),
     "addcmul to zeros": (
@@ -312,6 +313,10 @@ PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
     ),
     "xlogy": (lambda t: torch.xlogy(t, turned(t).abs() + 1), lambda t: t * torch.log(turned(t).abs() + 1)),
     "xlogy of a constant": (lambda t: torch.special.xlogy(2.0, t.abs() + 1), lambda t: 2.0 * torch.log(t.abs() + 1)),
+    "an einsum that is written into": (
+        lambda t: torch.einsum("ntd,nsd->nts", t.view(3, 2, 2), t.view(3, 2, 2)).masked_fill_(HALF, 0.0).flatten(1),
+        lambda t: torch.einsum("ntd,nsd->nts", t.view(3, 2, 2), t.view(3, 2, 2)).masked_fill(HALF, 0.0).flatten(1),
+    ),
     "a gated unit": (lambda t: F.glu(torch.cat([t, turned(t)], 1)), lambda t: t * turned(t).sigmoid()),
 }
 

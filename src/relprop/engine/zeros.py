@@ -18,6 +18,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.functions import custom, grafted
 from relprop.engine.run import Run
+from relprop.engine.tensor_attributes import NOTE
 from relprop.engine.tensors import each_tensor, without_history
 from relprop.engine.traits import ADDS, AFFINE, FIRST, MOVES, REDUCES, SAME, SCALES
 from relprop.numerics import carrying, from_parts, in_parts, known, nonzero, tiny
@@ -36,6 +37,8 @@ def preserved(call: Call, result: Any) -> Any:
     if SAME in call.entry.traits and isinstance(result, Tensor) and tiny(result.dtype) > tiny(x.dtype):
         return _narrowed(call, x)
     several = isinstance(result, (tuple, list))
+    if not several and isinstance(result, Tensor):
+        result = _whole(call, result)
     for number, y in enumerate(result if several else (result,)):
         if not isinstance(y, Tensor) or not y.requires_grad or any(y is t for t in call.live):
             continue
@@ -44,6 +47,16 @@ def preserved(call: Call, result: Any) -> Any:
         elif y.is_floating_point():
             _preserve(call, y, x, number if several else None)
     return result
+
+
+def _whole(call: Call, y: Tensor) -> Tensor:
+    """A result in memory of its own: of a view, as einsum returns it, torch forgets hooks where it is written into."""
+    moved = {SAME, MOVES} & call.entry.traits or call.entry.family in _MOVING
+    if moved or not y.requires_grad or not y._is_view():
+        return y
+    whole = y.clone()
+    NOTE.put(whole, NOTE.of(y))
+    return whole
 
 
 def _preserve(call: Call, y: Tensor, x: Tensor, number: int | None = None) -> None:
