@@ -106,6 +106,10 @@ WRITES: dict[str, tuple[Way, Way]] = {
     "a slice, scaled": (write((ALL, slice(0, 2)), lambda h: h[:, :2] * 2.0), in_parts(lambda t: t * 2.0)),
     "a view, shifted": (into(lambda h: h[:, 2:].add_(0.5)), in_parts(lambda t: t + 0.5, first=False)),
     "a view, turned": (into(lambda h: h[:, 2:].neg_()), in_parts(lambda t: -t, first=False)),
+    "a view, several times": (
+        into(lambda h: h[:, :2].masked_fill_(MASK[:2], 0.0).relu_().mul_(2.0)),
+        in_parts(lambda t: t.masked_fill(MASK[:2], 0.0).relu() * 2.0),
+    ),
     "mul_": (lambda h: h.mul_(1.5), lambda h: h * 1.5),
     "mul_ by a row": (lambda h: h.mul_(ROW), lambda h: h * ROW),
     "neg_": (lambda h: h.neg_(), lambda h: -h),
