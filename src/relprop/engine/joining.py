@@ -195,7 +195,7 @@ def part_written(run: Any, whole: Tensor, before: Note | None, value: Tensor, in
         index: masks or indices that say where. Which numbers they are does not matter to a role.
     """
     note = note_of(value) if is_live(value) else None
-    if note is None or not whole.requires_grad or (value.dtype != whole.dtype):
+    if note is None or not whole.requires_grad:
         return
     place = _place(whole, value)
 
