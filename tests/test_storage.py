@@ -9,10 +9,10 @@ import json
 import os
 import pickle
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -194,70 +194,19 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "a.txt").read_bytes() == b"before"
 
 
-class Stopped(BaseException):
-    """What ends a program from outside."""
-
-
-def stop_at(number: int, kill: bool) -> Any:
-    """Stops at the n-th line that runs in `atomic.folder` and what it calls: with an exception, or as by a signal that nothing can catch."""
-    left = number
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename != atomic.__file__ or frame.f_code.co_name == "write":
-            return None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                if kill:
-                    os._exit(9)
-                raise Stopped
-        return trace
-
-    return trace
-
-
-def hard(write: Callable[[], None], number: int) -> bool:
-    """Writes in a process that is killed on the way; whether it was."""
-    child = os.fork()
-    if not child:
-        sys.settrace(stop_at(number, kill=True))
-        write()
-        os._exit(0)
-    return bool(os.waitpid(child, 0)[1])
-
-
-def soft(write: Callable[[], None], number: int) -> bool:
-    """Writes with an exception on the way; whether it was raised."""
-    before = sys.gettrace()
-    sys.settrace(stop_at(number, kill=False))
-    try:
-        write()
-    except Stopped:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
-
-
 @pytest.mark.parametrize(
-    "stop", [soft, pytest.param(hard, marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork"))]
+    "stop", ["soft", pytest.param("hard", marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork"))]
 )
 def test_whenever_a_writer_is_stopped_the_old_or_the_new_folder_is_whole(
-    stop: Callable[..., bool], result: relprop.Relevance, tmp_path: Path
+    stop: str, result: relprop.Relevance, tmp_path: Path
 ) -> None:
-    place, other = tmp_path / "run", result[:1]
-    stopped = 0
-    for number in range(1, 200):
-        result.save(place)
-        if not stop(lambda: other.save(place), number):
-            break
-        stopped += 1
-        assert len(relprop.load(place)) in (len(result), len(other))
-        other.save(place)
-        assert len(relprop.load(place)) == len(other)
-        assert not (tmp_path / ".run.old").exists()
-    assert 15 < stopped < 199
+    """In a process of its own: CPython 3.11 may loop for ever where one that has run for long is traced."""
+    result.save(tmp_path / "first")
+    program = Path(__file__).with_name("stopped_writers.py")
+    done = subprocess.run(
+        [sys.executable, str(program), stop, str(tmp_path)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_pictures_and_pages(result: relprop.Relevance, tmp_path: Path) -> None:
