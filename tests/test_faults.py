@@ -175,7 +175,8 @@ def struck_everywhere(watched: Watched, count: int, error: type[BaseException]) 
     watched.call()  # the first one does what is remembered from then on
     with Bomb(0, error) as counting:
         watched.call()
-    for at in spread(counting.seen, count):
+    # Norms share zeros as long as one of them is alive, also one of a call that was struck: the next call makes fewer.
+    for at in spread(counting.seen - 3, count):
         with pytest.raises(error), Bomb(at, error):
             watched.call()
         watched.unchanged(f"struck at torch function {at} of {counting.seen}")
