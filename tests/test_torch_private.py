@@ -413,7 +413,7 @@ class _Logarithm(torch.autograd.Function):
 
 @pytest.mark.parametrize("function", [torch.log1p, _Logarithm.apply])
 def test_a_failed_pass_lets_go_of_what_was_saved(function: Callable[[Tensor], Tensor]) -> None:
-    """Without it, the graph of such a failure would stay: then torch had mended it, and it is needed no more."""
+    """Without it, the graph of such a failure stays on 2.13; on 2.9 torch lets go by itself."""
 
     def fail(letting_go: bool) -> weakref.ref[Tensor]:
         x = torch.rand(2, 3, requires_grad=True)
@@ -433,7 +433,9 @@ def test_a_failed_pass_lets_go_of_what_was_saved(function: Callable[[Tensor], Te
 
     found = fail(True), fail(False)
     gc.collect()
-    assert [reference() is None for reference in found] == [True, False]
+    assert found[0]() is None
+    if torch.__version__.startswith("2.13"):  # where this no longer holds, it is needed no more
+        assert found[1]() is not None
 
 
 def test_recorded() -> None:
