@@ -52,7 +52,7 @@ def preserved(call: Call, result: Any) -> Any:
 def _whole(call: Call, y: Tensor) -> Tensor:
     """A result in memory of its own: of a view, as einsum returns it, torch forgets hooks where it is written into."""
     moved = {SAME, MOVES} & call.entry.traits or call.entry.family in _MOVING
-    if moved or not y.requires_grad or not y._is_view():
+    if moved or not y.requires_grad or not y._is_view() or any(y is t for t in call.live):
         return y
     whole = y.clone()
     NOTE.put(whole, NOTE.of(y))
