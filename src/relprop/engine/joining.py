@@ -113,10 +113,10 @@ def changed_part(
 
 
 class Write(NamedTuple):
-    """A live part that is written into a tensor, and how to write another into a copy of the tensor."""
+    """A live part that is written into a tensor, and the tensor as joined of what it was and that part."""
 
     part: Tensor
-    again: Callable[[Tensor, Tensor], Any]
+    join: Join
 
 
 def write_of(run: Any, args: tuple) -> Write | None:
@@ -128,16 +128,33 @@ def write_of(run: Any, args: tuple) -> Write | None:
     if len(args) < 2 or value is written or not is_live(value) or value.dtype != written.dtype:
         return None
     if len(args) == 3 and not written._is_view():
-        index = args[1]
-        return Write(value, lambda t, new: t.__setitem__(index, new)) if _fixed(run, index) else None
-    if len(args) == 2 and written._is_view() and written._base.is_contiguous():
-        size, stride, offset = (
-            written.size(),
-            written.stride(),
-            written.storage_offset() - written._base.storage_offset(),
-        )
-        return Write(value, lambda t, new: t.as_strided(size, stride, offset).copy_(new))
+        return Write(value, _with_entries(args[1])) if _fixed(run, args[1]) else None
+    if len(args) == 2 and written._is_view():
+        return Write(value, _with_part(written._base, written))
     return None
+
+
+def _with_entries(index: Any) -> Join:
+    """Joins a tensor and what is written into it at an index."""
+
+    def join(parts: list[Tensor]) -> Tensor:
+        t = parts[0].clone(memory_format=torch.contiguous_format)
+        t[index] = parts[1]
+        return t
+
+    return join
+
+
+def _with_part(whole: Tensor, view: Tensor) -> Join:
+    """Joins a tensor like `whole`, and what is written into the part of it that `view` is."""
+    place = _place(whole, view)
+
+    def join(parts: list[Tensor]) -> Tensor:
+        t, part = place(parts[0])
+        part.copy_(parts[1])
+        return t
+
+    return join
 
 
 def _place(whole: Tensor, view: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -173,15 +190,8 @@ def joined_by_write(run: Any, whole: Tensor, before: Note | None, write: Write) 
         write: what was written.
     """
     note = note_of(write.part)
-    if note is None:
-        return
-
-    def join(parts: list[Tensor]) -> Tensor:
-        t = parts[0].clone(memory_format=torch.contiguous_format)
-        write.again(t, parts[1])
-        return t
-
-    joined(run, [Part(whole, before), Part(write.part, note)], whole, join)
+    if note is not None:
+        joined(run, [Part(whole, before), Part(write.part, note)], whole, write.join)
 
 
 def part_written(run: Any, whole: Tensor, before: Note | None, value: Tensor, index: Any = None) -> None:
@@ -197,17 +207,7 @@ def part_written(run: Any, whole: Tensor, before: Note | None, value: Tensor, in
     note = note_of(value) if is_live(value) else None
     if note is None or not whole.requires_grad:
         return
-    place = _place(whole, value)
-
-    def join(parts: list[Tensor]) -> Tensor:
-        if index is not None:
-            t = parts[0].clone()
-            t[index] = parts[1]
-            return t
-        t, part = place(parts[0])
-        part.copy_(parts[1])
-        return t
-
+    join = _with_part(whole, value) if index is None else _with_entries(index)
     _roles_joined(noted(run, whole), [Part(whole, before), Part(value, note)], join)
 
 

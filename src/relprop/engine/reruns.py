@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+N = TypeVar("N")
+
+
+def each_once(last: N, missing: Callable[[N], list[N]], run: Callable[[N], None]) -> None:
+    """Runs steps in a loop, as there may be more of them than Python's stack is deep.
+
+    Args:
+        last: the step that is wanted.
+        missing: the steps that must run before a step and have not yet.
+        run: runs a step. It may be called again for a step that has run.
+    """
+    waiting = [last]
+    while waiting:
+        if before := missing(waiting[-1]):
+            waiting += before
+        else:
+            run(waiting.pop())
 
 
 class Rerun:
@@ -41,15 +59,12 @@ class Rerun:
     def __call__(self, t: Tensor | None) -> Any:
         """What the steps make of a tensor. Those that write in place must write into a copy."""
         known: dict[int, Any] = {}
-        waiting = [self]  # a loop: there may be more steps than Python's stack is deep
-        while waiting:
-            last = waiting[-1]
-            before = [steps for steps in last._needs() if id(steps) not in known]
-            if before:
-                waiting += before
-            else:
-                known.setdefault(id(last), last._last(t, known))
-                waiting.pop()
+
+        def run(steps: Rerun) -> None:
+            if id(steps) not in known:
+                known[id(steps)] = steps._last(t, known)
+
+        each_once(self, lambda steps: [each for each in steps._needs() if id(each) not in known], run)
         return known[id(self)]
 
     def _needs(self) -> list[Rerun]:

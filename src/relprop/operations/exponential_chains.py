@@ -16,6 +16,7 @@ from relprop.engine.call import Call
 from relprop.engine.functions import Share, custom, scaled
 from relprop.engine.moves import first_held
 from relprop.engine.notes import Note
+from relprop.engine.reruns import each_once
 from relprop.engine.traits import REDUCES
 from relprop.numerics import aside
 
@@ -138,14 +139,7 @@ class Exponential:
 
     def again(self, anew: Anew) -> Tensor:
         """The same steps from the exponential of the scores."""
-        todo: list[Exponential] = [self]
-        while todo:
-            one = todo[-1]
-            missing = [part for part in one.parts if anew not in part._known]
-            if missing:
-                todo += missing
-                continue
-            todo.pop().run(anew)
+        each_once(self, lambda e: [part for part in e.parts if anew not in part._known], lambda e: e.run(anew))
         return self._known[anew]
 
     def run(self, anew: Anew) -> None:
