@@ -67,10 +67,20 @@ def press(page: Any, place: str, key: str = "Enter") -> None:
 
 
 def choose(page: Any, place: str, text: str) -> None:
-    """Chooses in a list of choices by typing. The Tab key selects what a field holds."""
+    """Chooses in a list of choices by typing. The Tab key selects what a field holds.
+
+    The list takes the choice in a later step, and none if Escape comes before, faster than a person could press it.
+    """
     press(page, f"{place} input", "ControlOrMeta+a")
     page.keyboard.type(text)
     page.keyboard.press("Enter")
+    page.wait_for_function(
+        """([place, text]) => {
+            const field = document.querySelector(`${place} input`);
+            return field.value !== text || field.getAttribute('aria-expanded') === 'false';
+        }""",
+        arg=[place, text],
+    )
     page.keyboard.press("Escape")
 
 
