@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from program_operations import TABLE, Shape
+from program_draws import Shape
+from program_operations import BLOCKS, SINGLE, TABLE
 
 HEADER = '''import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
 
@@ -256,7 +258,7 @@ def _width(program: Program) -> int:
     return _WIDTHS[key]
 
 
-def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 25) -> Program:
+def draw(seed: int, operations: tuple[str, ...] = tuple(SINGLE), longest: int = 25) -> Program:
     """The program of a seed, of 2 to `longest` operations; half of the programs are of `exact` operations alone."""
     random = Random(seed)
     shape = tuple(random.randint(2, 4) for _ in range(random.choice((1, 2, 2, 2, 3))))
@@ -281,6 +283,11 @@ def draw(seed: int, operations: tuple[str, ...] = tuple(TABLE), longest: int = 2
             program = replace(program, nodes=(*program.nodes, node))
             values.append(value)
     return _used(program).spelled(random)
+
+
+def draw_blocks(seed: int) -> Program:
+    """The program of a seed, in which every other operation is a block of a network."""
+    return draw(seed, (*SINGLE, *tuple(BLOCKS) * (len(SINGLE) // len(BLOCKS))), longest=10)
 
 
 DISTINCT = ("maximum", "choose")

@@ -439,6 +439,9 @@ NUMBER: dict[str, Callable[[Tensor], Tensor]] = {
     "a tensor": lambda h: h * torch.tensor(-2.0, dtype=h.dtype),
     "one entry": lambda h: torch.tensor([-2.0], dtype=h.dtype) * h,
     "a row of one entry": lambda h: h * torch.full((1,) * h.ndim, -2.0, dtype=h.dtype),
+    "a tensor that was expanded": lambda h: h * torch.tensor(-2.0, dtype=h.dtype).expand_as(h),
+    "one entry that was expanded": lambda h: h * torch.tensor([-2.0], dtype=h.dtype).expand(h.shape),
+    "a quotient by one entry that was expanded": lambda h: h / torch.tensor([[-0.5]], dtype=h.dtype).expand_as(h),
     "in place": lambda h: h.mul_(-2.0),
     "twice": lambda h: h * 2.0 * -1.0,
     "turned": lambda h: -(h * 2.0),
@@ -472,6 +475,27 @@ def test_a_number_between_a_layer_and_its_bias_is_the_layers(form: str, layer: s
     close(explained(NUMBER[form]), explained(lambda h: h * torch.full_like(rows[layer], -2.0)))
 
 
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias", "epsilon_plus", "auto"])
+@pytest.mark.parametrize(("channels", "shape"), [(1, ()), (1, (1,)), (3, ()), (3, (1,)), (3, (3,))])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("act", [torch.mul, torch.add, torch.sub, torch.div, lambda h, c: c - h])
+def test_a_constant_that_was_expanded_is_the_constant(
+    act: Callable[[Tensor, Tensor], Tensor], samples: int, channels: int, shape: tuple[int, ...], composite: str
+) -> None:
+    x, w, c, norm = drawn(samples, 4), drawn(channels, 4), drawn(*shape), normed(channels)
+
+    def explained(spread: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        def model(x: Tensor) -> Tensor:
+            h = F.linear(x, w)
+            h = act(h, spread(c, h))
+            return torch.relu(norm(h)) * torch.sigmoid(h)
+
+        return relprop.attribute(model, x, 0, composite=composite).values
+
+    for spread in (SPREAD["expand_as"], SPREAD["broadcast_tensors"]):
+        close(explained(spread), explained(lambda c, h: c))
+
+
 class Both(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -484,11 +508,17 @@ class Both(nn.Module):
 @pytest.mark.parametrize("composite", ["gamma_box", "zero_bias"])
 def test_an_argument_is_no_scale_of_the_layer(composite: str) -> None:
     """A mask for each sample: alone, a sample has the map that it has among others."""
-    x, mask = drawn(2, 4), drawn(2, 3).abs()
-    together = relprop.attribute(
-        lambda x, m: F.linear(x, W) * m + BIAS, x, 0, composite=composite, forward_args=(mask,)
-    ).values
-    alone = relprop.attribute(
-        lambda x, m: F.linear(x, W) * m + BIAS, x[:1], 0, composite=composite, forward_args=(mask[:1],)
-    ).values
-    close(together[:1], alone)
+    x = drawn(2, 4)
+    forms: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = [
+        (drawn(2, 3).abs(), lambda m: m),
+        (drawn(2, 1).abs(), lambda m: m.expand(-1, 3)),
+        (drawn(2), lambda m: m[:, None].expand(-1, 3)),
+    ]
+    for mask, form in forms:
+        together, alone = (
+            relprop.attribute(
+                lambda x, m, f=form: F.linear(x, W) * f(m) + BIAS, x[:n], 0, composite=composite, forward_args=(mask[:n],)
+            ).values
+            for n in (2, 1)
+        )
+        close(together[:1], alone)

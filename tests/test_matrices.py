@@ -383,3 +383,28 @@ def test_a_softmax_over_the_entries_of_a_sparse_matrix(composite: str) -> None:
     expected = relprop.attribute(dense, x, target, composite=composite).values
     for form in (sparse, exponentials):
         torch.testing.assert_close(relprop.attribute(form, x, target, composite=composite).values, expected)
+
+
+CUBE = torch.linspace(-1.0, 2.0, 18, dtype=torch.float64).reshape(2, 3, 3).sin()
+BILINEAR: dict[str, tuple[Any, Any]] = {
+    "an activation and its operand": (
+        lambda x: F.bilinear(F.elu(x), x, CUBE, CUBE[:, 0, 0]),
+        lambda x: torch.einsum("ni,oij,nj->no", F.elu(x), CUBE, x) + CUBE[:, 0, 0],
+    ),
+    "a softmax and another": (
+        lambda x: F.bilinear(x.softmax(1), x @ CUBE[0], CUBE),
+        lambda x: torch.einsum("ni,oij,nj->no", x.softmax(1), CUBE, x @ CUBE[0]),
+    ),
+    "several products of matrices": (
+        lambda x: torch.linalg.multi_dot([torch.sigmoid(x), CUBE[0], x.mT]).mean(1, keepdim=True),
+        lambda x: torch.einsum("ni,ij,mj->nm", torch.sigmoid(x), CUBE[0], x).mean(1, keepdim=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "gamma_flat", "cp_lrp", "attnlrp", "auto"])
+@pytest.mark.parametrize("form", BILINEAR)
+def test_a_product_of_two_live_tensors_and_a_weight_is_their_einsum(form: str, composite: str) -> None:
+    x = torch.linspace(-1.0, 1.0, 3, dtype=torch.float64)[None]
+    own, einsum = (relprop.attribute(f, x, 0, composite=composite).values for f in BILINEAR[form])
+    torch.testing.assert_close(own, einsum, rtol=1e-12, atol=1e-12)

@@ -3,6 +3,7 @@
     python tests/try_programs.py 10000              # seeds 0 to 9999, every property
     python tests/try_programs.py 500 --first 10000  # seeds from 10000 on
     python tests/try_programs.py --seed 42          # one: its source, its fault if it has one, and the smallest that has it
+    python tests/try_programs.py 500 --blocks       # every other operation is a block: of graphs, gates, attention, norms
     python tests/try_programs.py 500 --only books_balance
 
 Each fault is printed as the smallest program that has it, ready to be run. The exit status is 1 where there is one.
@@ -19,7 +20,7 @@ import warnings
 import torch
 
 from program_properties import PROPERTIES, fault
-from programs import HEADER, Program, draw
+from programs import HEADER, Program, draw, draw_blocks
 
 
 def main() -> int:
@@ -32,7 +33,7 @@ def main() -> int:
         if tried % 50 in (1, 10):  # what is imported by then need not be looked through for each program
             gc.collect()
             gc.freeze()
-        program = draw(seed)
+        program = draw_blocks(seed) if options.blocks else draw(seed)
         operations += len(program.nodes)
         if options.seed is not None:
             print(program.source())
@@ -73,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("count", type=int, nargs="?", default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--blocks", action="store_true", help="of blocks of networks as well: graphs, gates, attention")
     parser.add_argument("--only", action="append", choices=list(PROPERTIES))
     return parser.parse_args()
 

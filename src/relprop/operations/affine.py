@@ -36,6 +36,9 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     live, constant = (input, other) if is_live(input) else (other, input)
     if type(constant) in (int, float) and constant == 0 and call.entry.family == "sum":
         return _with_zero(call, live, input, other)
+    if isinstance(constant, Tensor) and 0 in constant.stride() and torch.broadcast_shapes(live.shape, constant.shape) == live.shape:
+        constant = _unexpanded(call, constant)
+        input, other = (live, constant) if input is live else (constant, live)
     if not is_scalar(constant) or (isinstance(constant, Tensor) and _of_one_output(live)):
         return _per_channel(call, live, constant, input is live)
     note = note_of(live)
@@ -45,6 +48,23 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
     return result if found is None or result.shape != live.shape else _continued(call, result, live, found)
+
+
+def _unexpanded(call: Call, constant: Tensor) -> Tensor:
+    """A constant as it was before it was expanded over the samples, or itself if it may differ between them."""
+    base, same_for_all = constant._base, call.is_model_constant(constant)
+    if base is not None and not base.ndim and base.dtype == constant.dtype:
+        return base.detach()
+    with aside():
+        narrow, whole = _narrowed(constant), constant
+        while narrow.ndim > 1 and len(narrow) == 1 and (same_for_all or len(whole) > 1):
+            narrow, whole = narrow[0], whole[0]
+    return narrow if narrow.ndim < constant.ndim else constant
+
+
+def _narrowed(constant: Tensor) -> Tensor:
+    """A constant of which axes along which it was expanded, and so holds the same numbers, have length 1."""
+    return constant[tuple(slice(0, 1) if step == 0 else slice(None) for step in constant.stride())]
 
 
 def _with_zero(call: Call, live: Tensor, input: Any, other: Any) -> Tensor:
@@ -94,9 +114,8 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
     if not channels_first and constant.ndim and 1 < len(constant) == len(live) and constant.ndim == live.ndim:
         with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
-    if 0 in constant.stride():  # axes along which it was expanded hold the same numbers
-        with aside():
-            constant = constant[tuple(slice(0, 1) if step == 0 else slice(None) for step in constant.stride())]
+    with aside():
+        constant = _narrowed(constant) if 0 in constant.stride() else constant
     v = layer.vector(constant.detach())
     return call() if v is None else _folded(call, layer, scale, v, first)
 

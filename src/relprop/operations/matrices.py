@@ -154,12 +154,18 @@ def _positional(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 
 def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if is_live(weight) or (is_live(input1) and is_live(input2)):
-        live = [is_live(t) for t in (input1, input2, weight)]
-        args = [scaled(t, 1 / sum(live)) if on else t for t, on in zip((input1, input2, weight), live, strict=True)]
-        return call(*args, bias)
+        call.relocate("product")
+        call.keeps_zeros()
+        result: Tensor = by_steps(_bilinear)(call, input1, input2, weight, bias)
+        return result
     if is_live(input1):
         return weighted(call, input1, Bilinear(), torch.einsum("kij,...j->...ki", weight, input2), bias)
     return weighted(call, input2, Bilinear(), torch.einsum("kij,...i->...kj", weight, input1), bias)
+
+
+def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    y = torch.einsum("...i,kij,...j->...k", input1, weight, input2)
+    return y if bias is None else y + bias
 
 
 def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
@@ -223,13 +229,16 @@ def _distinct(labels: str) -> bool:
 def multi_dot(call: Call, tensors: Any, *rest: Any, **kwargs: Any) -> Tensor:
     listed = isinstance(tensors, (list, tuple))
     inner = list(tensors) if listed else [tensors, *rest]
-    live = sum(is_live(t) for t in inner)
-    if live == 1:
+    live = [t for t in inner if is_live(t)]
+    if len(live) == 1:
         call.relocate("product")
         call.keeps_zeros()
         return by_steps(lambda *args, **kwargs: reduce(torch.matmul, inner))(call, *call.args, **kwargs)
-    inner = [scaled(t, 1 / live) if is_live(t) and live > 1 else t for t in inner]
-    return call(inner, **kwargs) if listed else call(*inner, **kwargs)
+    multiplied(call, inner)
+    call.trait("matrix product")
+    given = iter(shares(call, live))
+    inner = [scaled(t, next(given)) if is_live(t) else t for t in inner]
+    return weighed(call, scored(call, call(inner, **kwargs) if listed else call(*inner, **kwargs)))
 
 
 LETTERS: dict[Callable[..., Any], Callable[..., Terms]] = {

@@ -19,11 +19,7 @@ from relprop.operations.maps import Contraction, Dense
 
 def embeds_patches(x: Tensor, linear: Any) -> bool:
     """Whether a dense layer on `x`, or a contraction of it, takes patches of the tensor that `x` was before moves."""
-    if isinstance(linear, Contraction):
-        summed = set(linear.live) & set(linear.constant)
-        kept = set(linear.live) & set(linear.output)
-        return len(summed) > 1 and len(kept) > 1
-    if not isinstance(linear, Dense):
+    if not isinstance(linear, (Contraction, Dense)):
         return False
     before, moves = history(note_of(x), x.shape)
     for n in reversed(range(len(moves))):
@@ -41,7 +37,7 @@ def embeds_patches(x: Tensor, linear: Any) -> bool:
                 at = move(at)
         except (RuntimeError, TypeError, IndexError):
             return False
-        rows = at[:1].reshape(-1, at.shape[-1])  # of the first sample
+        rows = _rows(at[:1], linear)  # of the first sample
         filled = rows.frac() != _MARK
         rows = rows.long()
         for axis in range(1, len(before)):
@@ -51,6 +47,15 @@ def embeds_patches(x: Tensor, linear: Any) -> bool:
             if bool((taken.sum(1) > 1).any() and (taken != taken[:1]).any()):
                 return True  # a row takes part of this axis, and another row takes another part
         return False
+
+
+def _rows(x: Tensor, linear: Contraction | Dense) -> Tensor:
+    """What each number of the output is a sum over, as rows: of a tensor as the layer takes it."""
+    if isinstance(linear, Dense):
+        return x.reshape(-1, x.shape[-1])
+    summed = [axis for axis, label in enumerate(linear.live) if label not in linear.output]
+    kept = [axis for axis in range(x.ndim) if axis not in summed]
+    return x.permute(kept + summed).flatten(len(kept)).flatten(0, -2)
 
 
 _MARK = 0.25

@@ -128,7 +128,7 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, **kwar
     if softmax is not None:
         return softmax
     gate = chain(torch.reciprocal, (other,), {})
-    if gate is not None and finite_at_zero(gate.step, other) and saturates(gate.step, gate.note) and _activates(gate):
+    if gate is not None and finite_at_zero(gate.step, other) and _shuts(gate) and _activates(gate):
         return _gated_by(call, input, other, gate)
     return call(input, other.detach())
 
@@ -138,8 +138,16 @@ def _gated_by(call: Call, input: Tensor, other: Tensor, gate: Origin) -> Tensor:
     value = detached(call)()
     call.relocate("product")
     factor = along(call, gate, lambda: other.detach().reciprocal())
-    a, b = shares(call, [input, factor])
-    return grafted(value, scaled(input, a) * scaled(factor, b))
+    parts = shares(call, [input, factor])
+    if call.zeros_carry:
+        call.becomes(torch.mul, input, factor)
+        return grafted(value, product_of_two(call, input, factor, parts))
+    return grafted(value, scaled(input, parts[0]) * scaled(factor, parts[1]))
+
+
+def _shuts(gate: Origin) -> bool:
+    """Whether a reciprocal is a sigmoid of what its source is a function of, of its source, or of what a step returns."""
+    return saturates(gate.step, gate.note) or any(saturates(end, None) for end in gate.step.ends())
 
 
 def reciprocal(call: Call, input: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
@@ -268,15 +276,12 @@ def addcdiv(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: flo
 
 def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     """`a * sigmoid(b)` of the two halves: a product of two live operands."""
-    if call.zeros_carry and call.formula is None:
-        call.keeps_zeros()  # as its steps do
-        result: Tensor = by_steps(_gated_unit)(call, input, dim)
-        return result
-    a, b = input.chunk(2, dim)
     if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
+        a, b = input.chunk(2, dim)
         return grafted(call(), a * b.detach().sigmoid())
-    gate = along(call, Origin(b, ChainStep(torch.sigmoid, (SOURCE,), {})), lambda: b.detach().sigmoid())
-    return grafted(call(), scaled(a, 0.5) * scaled(gate, 0.5))
+    call.keeps_zeros()  # as its steps do
+    result: Tensor = by_steps(_gated_unit)(call, input, dim)
+    return result
 
 
 def _gated_unit(input: Tensor, dim: int = -1) -> Tensor:
