@@ -21,7 +21,14 @@ def edges(random: Random, s: Shape) -> Drawn:
     senders, receivers = zip(*pairs, strict=True)
     into = [[a for a, b in pairs if b == to] for to in range(nodes)]
     degree = tuple(float(len(each)) for each in into)
-    return {"nodes": nodes, "from_": senders, "to": receivers, "into": str(into), "degree": degree, "ones": (1,) * (len(s) - 1)}, {}
+    return {
+        "nodes": nodes,
+        "from_": senders,
+        "to": receivers,
+        "into": str(into),
+        "degree": degree,
+        "ones": (1,) * (len(s) - 1),
+    }, {}
 
 
 def scored_edges(random: Random, s: Shape) -> Drawn:
@@ -34,7 +41,11 @@ def halves(random: Random, s: Shape) -> Drawn:
 
 def two_layers(random: Random, s: Shape) -> Drawn:
     h, o = random.randint(2, 3), random.randint(1, 3)
-    return {"i": s[-1], "h": h, "o": o}, {"w": ("weight", (h, s[-1])), "u": ("weight", (h, s[-1])), "v": ("weight", (o, h))}
+    return {"i": s[-1], "h": h, "o": o}, {
+        "w": ("weight", (h, s[-1])),
+        "u": ("weight", (h, s[-1])),
+        "v": ("weight", (o, h)),
+    }
 
 
 def square(random: Random, s: Shape) -> Drawn:
@@ -84,7 +95,10 @@ def patches(random: Random, s: Shape) -> Drawn:
 
 def sequence_patches(random: Random, s: Shape) -> Drawn:
     o = random.randint(1, 3)
-    return {"i": s[0], "o": o, "count": s[1] // 2, "size": s[0] * 2}, {"w": ("weight", (o, s[0], 2)), "v": ("any", (o,))}
+    return {"i": s[0], "o": o, "count": s[1] // 2, "size": s[0] * 2}, {
+        "w": ("weight", (o, s[0], 2)),
+        "v": ("any", (o,)),
+    }
 
 
 def bilinear(random: Random, a: Shape, b: Shape) -> Drawn:
@@ -360,7 +374,7 @@ OTHER_BLOCKS: dict[str, Operation] = {
             "m{n} = torch.full(({size}, {size}), -torch.inf).triu(1)\n{y} = torch.softmax(({a} @ {q} / {root}) @ ({a} @ {k}).mT + m{n}, -1) @ ({a} @ {v})",
             "m{n} = torch.tril(torch.ones({size}, {size})).double()\ne{n} = (({a} @ {q}) @ ({a} @ {k}).transpose(1, 2) / {root}).exp() * m{n}\n{y} = (e{n} / e{n}.sum(-1, keepdim=True)) @ ({a} @ {v})",
             "s{n} = torch.bmm({a} @ {q}, ({a} @ {k}).mT).div({root})\ns{n}[:, torch.ones({size}, {size}).triu(1).bool()] = -1e9\n{y} = s{n}.softmax(-1).bmm({a} @ {v})",
-            "{y} = torch.cat([F.scaled_dot_product_attention({a}[:, t : t + 1] @ {q}, {a}[:, : t + 1] @ {k}, {a}[:, : t + 1] @ {v}) for t in range({size})], 1)",
+            "q{n}, k{n}, v{n} = {a} @ {q}, {a} @ {k}, {a} @ {v}\n{y} = torch.cat([F.scaled_dot_product_attention(q{n}[:, t : t + 1], k{n}[:, : t + 1], v{n}[:, : t + 1]) for t in range({size})], 1)",
         ),
         False,
     ),
@@ -379,7 +393,7 @@ OTHER_BLOCKS: dict[str, Operation] = {
     ),
     "log of a sum of exponentials": Operation(
         1,
-        at_least(2),
+        lambda s: len(s) > 1 and min(s) > 1,
         axis,
         ("{y} = {a}.logsumexp({d})", "{y} = torch.logsumexp({a}, {d})", "{y} = {a}.exp().sum({d}).log()", "m{n} = {a}.amax({d}, keepdim=True)\n{y} = (({a} - m{n}).exp().sum({d}, keepdim=True).log() + m{n}).squeeze({d})", "m{n} = {a}.detach().amax({d}, keepdim=True)\n{y} = ({a} - m{n}).exp().sum({d}).log() + m{n}.squeeze({d})"),
         False,
@@ -394,7 +408,6 @@ OTHER_BLOCKS: dict[str, Operation] = {
             "{y} = (F.linear({a}, {w}[None]).softmax(1) * {a}).sum(dim=1)",
             "{y} = torch.bmm(F.softmax({a} @ {w}, dim=1)[:, None], {a})[:, 0]",
             "e{n} = ({a} @ {w}).exp()[..., None]\n{y} = (e{n} * {a}).sum(1) / e{n}.sum(1)",
-            "{y} = F.scaled_dot_product_attention({w}.expand(len({a}), 1, -1), {a}, {a}, scale=1.0).squeeze(1)",
         ),
         False,
     ),
@@ -467,7 +480,7 @@ OTHER_BLOCKS: dict[str, Operation] = {
         (
             "g{n}, l{n}, s{n} = F.linear({a}, {w}, {v}).sigmoid(), torch.zeros_like({a}[:, 0]), []\nfor i{n} in range({size}):\n    l{n} = g{n}[:, i{n}] * l{n} + {a}[:, i{n}]\n    s{n}.append(l{n})\n{y} = torch.stack(s{n}, 1)",
             "g{n}, s{n} = torch.sigmoid({a} @ {w}.t() + {v}), torch.zeros_like({a}[:, 0])\n{y} = torch.empty_like({a})\nfor i{n}, x{n} in enumerate({a}.unbind(1)):\n    s{n} = x{n} + s{n} * g{n}[:, i{n}]\n    {y}[:, i{n}] = s{n}",
-            "g{n}, s{n} = F.linear({a}, {w}, {v}).sigmoid().unbind(1), [{a}[:, 0]]\nfor i{n} in range(1, {size}):\n    s{n}.append(torch.addcmul({a}[:, i{n}], g{n}[i{n}], s{n}[-1]))\n{y} = torch.stack(s{n}, dim=1)",
+            "g{n}, s{n} = F.linear({a}, {w}, {v}).sigmoid().unbind(1), [torch.zeros_like({a}[:, 0])]\nfor i{n} in range({size}):\n    s{n}.append(torch.addcmul({a}[:, i{n}], g{n}[i{n}], s{n}[-1]))\n{y} = torch.stack(s{n}[1:], dim=1)",
         ),
         False,
     ),

@@ -130,10 +130,27 @@ def test_auto_on_patches_does_not_depend_on_how_they_are_cut() -> None:
         cut = x.unfold(2, 3, 3).unfold(3, 3, 3).permute(0, 2, 3, 1, 4, 5).reshape(len(x), 4, 18)
         return head(F.linear(cut, conv.weight.reshape(5, 18), conv.bias).transpose(1, 2).flatten(1).relu())
 
+    def by_einsum(x: Tensor) -> Tensor:
+        cut = x.unfold(2, 3, 3).unfold(3, 3, 3)
+        return head((torch.einsum("ncijkl,ockl->noij", cut, conv.weight) + conv.bias[:, None, None]).flatten(1).relu())
+
     x = torch.randn(2, 2, 6, 6).double()
     one = relprop.attribute(nn.Sequential(conv, nn.Flatten(), nn.ReLU(), head), x, 1)
-    other = relprop.attribute(by_linear, x, 1)
-    assert one.composite == other.composite == composites.gamma_flat()
+    others = [relprop.attribute(model, x, 1) for model in (by_linear, by_einsum)]
+    assert {R.composite for R in (one, *others)} == {composites.gamma_flat()}
+    close(others[0].values, others[1].values)
+
+
+def test_auto_takes_the_whole_input_for_no_patch() -> None:
+    """A layer that sees all of a sample at once, as a linear layer or as a product over several axes."""
+    w = torch.randn(3, 2, 4).double()
+    x = torch.randn(2, 2, 4).double()
+    for model in (
+        lambda x: x.unfold(2, 4, 4).transpose(1, 2).flatten(1) @ w.flatten(1).T,
+        lambda x: torch.einsum("nclk,ock->no", x.unfold(2, 4, 4), w),
+        lambda x: torch.einsum("nclk,ock->nol", x.unfold(2, 4, 4), w).flatten(1),
+    ):
+        assert relprop.attribute(model, x, 0).composite.name == "epsilon"
 
 
 MOVED: dict[str, Callable[[Tensor], Tensor]] = {

@@ -517,7 +517,11 @@ def test_an_argument_is_no_scale_of_the_layer(composite: str) -> None:
     for mask, form in forms:
         together, alone = (
             relprop.attribute(
-                lambda x, m, f=form: F.linear(x, W) * f(m) + BIAS, x[:n], 0, composite=composite, forward_args=(mask[:n],)
+                lambda x, m, f=form: F.linear(x, W) * f(m) + BIAS,
+                x[:n],
+                0,
+                composite=composite,
+                forward_args=(mask[:n],),
             ).values
             for n in (2, 1)
         )

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from helpers import only_what_is_new
-from program_operations import TABLE
+from program_operations import BLOCKS, SINGLE, TABLE
 from program_properties import PROPERTIES, Broken, fault, nothing_stays_alive
-from programs import DISTINCT, Node, Program, draw
+from programs import DISTINCT, Node, Program, draw, draw_blocks
 
 FEW = 200
 """How many programs each property is tried on here."""
@@ -29,6 +29,15 @@ def test_a_property_of_all_programs(name: str) -> None:
         program = draw(seed)
         if (found := fault(program, (name,))) is not None:
             pytest.fail(f"{found[1]!r}: python tests/try_programs.py --seed {seed} shows and shrinks it")
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_a_property_of_all_programs_of_blocks(name: str) -> None:
+    step = 4 if PROPERTIES[name] is nothing_stays_alive else 1
+    for seed in range(0, FEW // 2, step):
+        program = draw_blocks(seed)
+        if (found := fault(program, (name,))) is not None:
+            pytest.fail(f"{found[1]!r}: python tests/try_programs.py --blocks --seed {seed} shows and shrinks it")
 
 
 def test_a_seed_makes_the_same_program_again() -> None:
@@ -96,7 +105,9 @@ def test_programs_are_as_varied_as_said() -> None:
     programs = [draw(seed) for seed in range(400)]
     lengths = [len(program.nodes) for program in programs]
     assert min(lengths) <= 3 and max(lengths) >= 25
-    assert {node.operation for program in programs for node in program.nodes} == set(TABLE)
+    assert {node.operation for program in programs for node in program.nodes} == set(SINGLE)
+    of_blocks = {node.operation for seed in range(400) for node in draw_blocks(seed).nodes}
+    assert of_blocks >= set(BLOCKS)
     assert any(program.exact for program in programs) and not all(program.exact for program in programs)
     reused = [
         p

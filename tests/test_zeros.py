@@ -318,6 +318,43 @@ PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
         lambda t: torch.einsum("ntd,nsd->nts", t.view(3, 2, 2), t.view(3, 2, 2)).masked_fill(HALF, 0.0).flatten(1),
     ),
     "a gated unit": (lambda t: F.glu(torch.cat([t, turned(t)], 1)), lambda t: t * turned(t).sigmoid()),
+    "a gated unit of halves that are the same": (lambda t: F.glu(torch.cat([t, t], 1)), lambda t: t * t.sigmoid()),
+    "a quotient that is a gate": (
+        lambda t: t / (1 + (-turned(t).square()).exp()),
+        lambda t: t * turned(t).square().sigmoid(),
+    ),
+    "an outer product by bmm": (
+        lambda t: torch.bmm(t[:, :, None], turned(t)[:, None]).sum(1),
+        lambda t: (t[:, :, None] * turned(t)[:, None]).sum(1),
+    ),
+    "an outer product by matmul": (
+        lambda t: (turned(t)[:, :, None] @ t[:, None]).sum(1),
+        lambda t: (turned(t)[:, :, None] * t[:, None]).sum(1),
+    ),
+    "an outer product by einsum": (
+        lambda t: torch.einsum("ni,nj->nji", t, turned(t)).sum(2),
+        lambda t: (t[:, None] * turned(t)[:, :, None]).sum(2),
+    ),
+    "an inner product by einsum": (
+        lambda t: torch.einsum("nf,nf->n", t, turned(t))[:, None] * THREES[:4],
+        lambda t: (t * turned(t)).sum(1, keepdim=True) * THREES[:4],
+    ),
+    "a sum of squares by einsum": (
+        lambda t: torch.einsum("n...f,n...f->n...", t.tanh(), t.tanh())[:, None] * THREES[:4],
+        lambda t: t.tanh().square().sum(1, keepdim=True) * THREES[:4],
+    ),
+    "a sum of squares by vecdot": (
+        lambda t: torch.linalg.vecdot(F.softplus(t), F.softplus(t))[:, None] * THREES[:4],
+        lambda t: F.softplus(t).square().sum(1, keepdim=True) * THREES[:4],
+    ),
+    "inner products by bmm": (
+        lambda t: torch.bmm(t.view(-1, 1, 1), turned(t).view(-1, 1, 1)).view(t.shape),
+        lambda t: t * turned(t),
+    ),
+    "a norm by einsum": (
+        lambda t: t / (torch.einsum("nf,nf->n", t, t)[:, None] / 4 + 0.1).sqrt(),
+        lambda t: t / (t.square().mean(1, keepdim=True) + 0.1).sqrt(),
+    ),
 }
 
 
@@ -332,6 +369,63 @@ def test_products_in_one_operation_keep_what_zeros_carry(name: str, composite: s
         for f in PRODUCTS[name]
     )
     close(found, wanted)
+
+
+TO = torch.tensor([0, 1, 1, 2, 2, 2, 3, 3])
+FROM = torch.tensor([1, 0, 2, 1, 3, 3, 2, 0])
+
+
+def spread(t: Tensor) -> Tensor:
+    return TO.expand(len(t), -1)
+
+
+BY_INDEX: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "index_add": (lambda t: torch.zeros_like(t).index_add(1, TO, t[:, FROM]), False),
+    "scatter_add": (lambda t: torch.zeros_like(t).scatter_add(1, spread(t), t[:, FROM]), False),
+    "scatter_reduce": (lambda t: torch.zeros_like(t).scatter_reduce(1, spread(t), t[:, FROM], "sum"), False),
+    "scatter_reduce in place": (lambda t: torch.zeros_like(t).scatter_reduce_(1, spread(t), t[:, FROM], "sum"), False),
+    "scatter_reduce without itself": (
+        lambda t: torch.ones_like(t).scatter_reduce(1, spread(t), t[:, FROM], "sum", include_self=False),
+        False,
+    ),
+    "segment_reduce": (
+        lambda t: torch.segment_reduce(t[:, FROM], "sum", lengths=torch.tensor([1, 2, 3, 2]).expand(len(t), -1), axis=1),
+        False,
+    ),
+    "a mean by scatter_reduce": (
+        lambda t: torch.zeros_like(t).scatter_reduce(1, spread(t), t[:, FROM], "mean", include_self=False),
+        True,
+    ),
+    "a mean by index_reduce": (
+        lambda t: torch.zeros_like(t).index_reduce(1, TO, t[:, FROM], "mean", include_self=False),
+        True,
+    ),
+    "a mean by segment_reduce": (
+        lambda t: torch.segment_reduce(t[:, FROM], "mean", lengths=torch.tensor([1, 2, 3, 2]).expand(len(t), -1), axis=1),
+        True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce")  # torch says once that it is in beta
+@pytest.mark.parametrize("rule", [Flat(), ZBox(), relprop.WSquare()])
+@pytest.mark.parametrize("name", BY_INDEX)
+def test_sums_by_index_share_what_zeros_carry(name: str, rule: relprop.WeightedRule) -> None:
+    """Of zeros that are all summed up, each gets its share: as where the sums are written one by one."""
+    x = torch.tensor([[0.0, 1.0, 2.0, 0.5], [0.3, 0.0, -1.0, 0.0], [0.0, 0.0, 0.0, 0.2], [0.0, 0.0, 0.0, 0.0]], dtype=D)
+    w = torch.linspace(-1, 1, 8, dtype=D).reshape(4, 2)
+    act, mean = BY_INDEX[name]
+
+    def one_by_one(t: Tensor) -> Tensor:
+        parts = [t[:, FROM[n == TO]] for n in range(4)]
+        return torch.stack([part.mean(1) if mean else part.sum(1) for part in parts], 1)
+
+    found, wanted = (
+        relprop.attribute(lambda t, f=f: f(t) @ w, x, 0, composite=Composite({first: rule})).values  # type: ignore[misc]
+        for f in (act, one_by_one)
+    )
+    close(found, wanted)
+    assert found[3].abs().sum() == wanted[3].abs().sum()
 
 
 LENGTHS = torch.tensor([4, 2, 3])

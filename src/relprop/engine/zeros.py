@@ -62,20 +62,28 @@ def _whole(call: Call, y: Tensor) -> Tensor:
 def _preserve(call: Call, y: Tensor, x: Tensor, number: int | None = None) -> None:
     """Scales the relevance of zeros of a result, or of one of several."""
     traits, family = call.entry.traits, call.entry.family
-    lone = len(call.live) == 1
+    lone, reduction = len(call.live) == 1, _reduction(call)
     share: Callable[[Tensor], Tensor | None]
-    if SAME in traits or MOVES in traits or family in _MOVING:
+    if SAME in traits or MOVES in traits or (family in _MOVING and reduction not in ("sum", "mean", "prod")):
         if y.dtype == x.dtype:
             return
         share = lambda dead: None  # noqa: E731
     elif traits & _AFFINE and (lone or FIRST in traits):
         share = lambda dead: _of_affine(call, x, dead, number)  # noqa: E731
-    elif REDUCES in traits or (lone and family in _WITH_CONSTANTS):
+    elif REDUCES in traits or (lone and family in _WITH_CONSTANTS) or reduction in ("sum", "mean"):
         share = lambda dead: _of_sum(call, number)  # noqa: E731
     else:
         share = lambda dead: torch.zeros((), dtype=y.dtype, device=y.device)  # noqa: E731
     with torch.no_grad():
         _hook(call.run, y, share, x.dtype)
+
+
+def _reduction(call: Call) -> str | None:
+    """What is made of the entries that share an index: a "sum", a "mean", a "prod", or the largest or smallest of them."""
+    if call.entry.tests.sums is None or call.entry.family not in _MOVING:
+        return None
+    found = call.kwargs.get("reduce", call.args[-1] if call.args else None)
+    return found if isinstance(found, str) else None
 
 
 def _drop_unless_moved(call: Call, y: Tensor) -> None:

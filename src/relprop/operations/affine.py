@@ -36,7 +36,11 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     live, constant = (input, other) if is_live(input) else (other, input)
     if type(constant) in (int, float) and constant == 0 and call.entry.family == "sum":
         return _with_zero(call, live, input, other)
-    if isinstance(constant, Tensor) and 0 in constant.stride() and torch.broadcast_shapes(live.shape, constant.shape) == live.shape:
+    if (
+        isinstance(constant, Tensor)
+        and 0 in constant.stride()
+        and torch.broadcast_shapes(live.shape, constant.shape) == live.shape
+    ):
         constant = _unexpanded(call, constant)
         input, other = (live, constant) if input is live else (constant, live)
     if not is_scalar(constant) or (isinstance(constant, Tensor) and _of_one_output(live)):

@@ -47,6 +47,11 @@ from relprop.operations.steps import by_steps
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """`x @ w` with a constant matrix is a weighted layer; with two live operands it is a product."""
     if is_live(input) and is_live(other):
+        if (
+            1 in (input.shape[-1], input.ndim)
+            and (found := _by_entries(call, of_matmul(input, other), input, other)) is not None
+        ):
+            return found
         call.trait("matrix product")
         a, b = shares(call, [input, other])
         if is_sparse(input) or is_sparse(other):
@@ -115,6 +120,10 @@ def factors(first: int) -> Callable[..., Tensor]:
             if first:
                 return sum_with_product(call, *args, **kwargs)
             return contracted(call, args[0], args[1], letters(*args, **kwargs))
+        if not first and len(args) > 1 and (letters := LETTERS.get(call.entry.function)) is not None:
+            found = _by_entries(call, letters(*args, **kwargs), args[0], args[1])
+            if found is not None:
+                return found
         call.trait("matrix product")
         given = dict(zip(live, shares(call, [args[i] for i in live]), strict=True))
         shared = tuple(scaled(a, given[i]) if i in live else a for i, a in enumerate(args))
@@ -178,11 +187,13 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
         return _rearranged(call, equation, inner[0])
     if len(live) == 1:
         return _with_constants(call, equation, list(inner))
-    if len(inner) == 2 and _by_entry(equation, *inner):
-        call.becomes(torch.mul, *inner)
-        return mul(call, *inner)
+    if len(inner) == 2:
+        found = _by_entries(call, of_einsum(equation, inner), *inner)
+        if found is not None:
+            return found
     multiplied(call, inner)
-    call.trait("matrix product")
+    if len(live) == len(inner):
+        call.trait("matrix product")
     given = iter(shares(call, live))
     return weighed(call, scored(call, call(equation, *(scaled(t, next(given)) if is_live(t) else t for t in inner))))
 
@@ -205,11 +216,45 @@ def _with_constants(call: Call, equation: str, operands: list[Tensor]) -> Tensor
     return contracted(call, x, weight, (terms[at], kept, terms[-1]))
 
 
-def _by_entry(equation: Any, a: Tensor, b: Tensor) -> bool:
-    """Whether an einsum multiplies entry by entry, which torch then does by `mul`."""
-    terms = equation.replace(" ", "").replace("->", ",").split(",") if isinstance(equation, str) else []
-    aligned = a.ndim == b.ndim or (bool(terms) and terms[0].startswith("..."))
-    return len(terms) == 3 and len(set(terms)) == 1 and _distinct(terms[0]) and aligned
+def _by_entries(call: Call, terms: Terms | None, a: Tensor, b: Tensor) -> Tensor | None:
+    """A product of two live tensors entry by entry, of which a sum may be taken: an outer, inner or entrywise product.
+
+    It is the one that `*` and `sum` write. None for a product of matrices, in which each entry of one meets several
+    of the other's, summed over.
+    """
+    if terms is None or not all(map(_distinct, terms)) or is_sparse(a) or is_sparse(b):
+        return None
+    sizes = dict(zip(terms[0] + terms[1], (*a.shape, *b.shape), strict=True))
+    summed = [label for label in terms[0] if label not in terms[2]]
+    if set(summed) != {label for label in terms[1] if label not in terms[2]}:
+        return None  # one is summed alone
+    if set(terms[0]) != set(terms[1]) and any(sizes[label] != 1 for label in summed):
+        return None
+    if not summed and terms[0] == terms[1] == terms[2]:
+        call.becomes(torch.mul, a, b)
+        return mul(call, a, b)
+    order = terms[0] if set(terms[0]) == set(terms[1]) else "".join(summed) + terms[2]
+    over = [n for n, label in enumerate(order) if label in summed]
+    left = [label for label in order if label not in summed]
+
+    def steps(*_: Any, **__: Any) -> Tensor:
+        product = _aligned(a, terms[0], order) * _aligned(b, terms[1], order)
+        product = product.sum(over) if over else product
+        return product if left == list(terms[2]) else product.permute([left.index(label) for label in terms[2]])
+
+    call.relocate("product")
+    call.keeps_zeros()
+    if over and order != terms[0]:
+        call.trait("matrix product")  # of matrices with one column: what a network is does not hang on its sizes
+    result: Tensor = by_steps(steps)(call, *call.args, **call.kwargs)
+    return scored(call, result) if over else result
+
+
+def _aligned(t: Tensor, term: str, order: str) -> Tensor:
+    """A tensor with an axis for each letter of an order, of length 1 where it has none."""
+    kept = [term.index(label) for label in order if label in term]
+    t = t if kept == list(range(t.ndim)) else t.permute(kept)
+    return t if len(term) == len(order) else t[tuple(slice(None) if label in term else None for label in order)]
 
 
 def _rearranged(call: Call, equation: Any, x: Tensor) -> Tensor:

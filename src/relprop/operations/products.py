@@ -16,8 +16,9 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.functions import Share, custom, grafted, scaled
+from relprop.engine.mode import steps_of
 from relprop.engine.notes import role_of
-from relprop.engine.origins import SOURCE, ChainStep, Origin, chain, remembered
+from relprop.engine.origins import Origin, chain, remembered
 from relprop.engine.registry import register
 from relprop.engine.rows import by_entry
 from relprop.engine.tensors import is_live, without_history
@@ -33,7 +34,7 @@ from relprop.operations.scan import certain, multiplied
 from relprop.operations.secants import finite_at_zero, is_scalar, secant_of
 from relprop.operations.softmax_quotients import quotient, reciprocal_of, weighing
 from relprop.operations.stacks import parts_of, with_axis
-from relprop.operations.steps import by_steps
+from relprop.operations.steps import by_steps, with_history
 from relprop.rules.base import Way
 
 
@@ -276,17 +277,12 @@ def addcdiv(call: Call, input: Tensor, tensor1: Any, tensor2: Any, *, value: flo
 
 def glu(call: Call, input: Tensor, dim: int = -1) -> Tensor:
     """`a * sigmoid(b)` of the two halves: a product of two live operands."""
-    if call.formula is not None and call.formula.product((0, 2)) == (1.0, 0.0):
+    value = detached(call)()
+    with steps_of(call):
         a, b = input.chunk(2, dim)
-        return grafted(call(), a * b.detach().sigmoid())
-    call.keeps_zeros()  # as its steps do
-    result: Tensor = by_steps(_gated_unit)(call, input, dim)
-    return result
-
-
-def _gated_unit(input: Tensor, dim: int = -1) -> Tensor:
-    a, b = input.chunk(2, dim)
-    return a * b.sigmoid()
+        gate = b.sigmoid()
+    call.becomes(torch.mul, a, gate)
+    return with_history(value, mul(call, a, gate))
 
 
 def sgn(call: Call, input: Tensor, **kwargs: Any) -> Tensor:

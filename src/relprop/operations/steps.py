@@ -28,20 +28,20 @@ def by_steps(definition: Callable[..., Any]) -> Handler:
             history = definition(*args, **kwargs)
         value = call(*map(without_history, args), **without_history(kwargs))
         if isinstance(value, Tensor):
-            return _with_history(value, history)
-        pairs = [_with_history(v, h) for v, h in zip(value, history, strict=True)]
+            return with_history(value, history)
+        pairs = [with_history(v, h) for v, h in zip(value, history, strict=True)]
         return tuple(pairs) if type(value) is tuple else type(value)(pairs)
 
     return handler
 
 
-def _with_history(value: Any, history: Any) -> Any:
+def with_history(value: Any, history: Any) -> Any:
+    """An operation's own value, with the backward pass of its steps, and what is known of their result."""
     if not isinstance(history, Tensor) or not history.requires_grad:
         return value
     history = history if history.shape == value.shape else history.reshape(value.shape)
     known = note_of(history)
-    # the next operation may be folded into the layer that made it
-    if known is not None and known.layer is not None and _equal(value, history):
+    if known is not None and _equal(value, history):  # as that the next operation may be folded into a layer
         return history
     return grafted(value, history)
 
