@@ -386,7 +386,7 @@ def test_a_softmax_over_the_entries_of_a_sparse_matrix(composite: str) -> None:
 
 
 CUBE = torch.linspace(-1.0, 2.0, 18, dtype=torch.float64).reshape(2, 3, 3).sin()
-BILINEAR: dict[str, tuple[Any, Any]] = {
+PRODUCTS_OF_TWO: dict[str, tuple[Any, Any]] = {
     "an activation and its operand": (
         lambda x: F.bilinear(F.elu(x), x, CUBE, CUBE[:, 0, 0]),
         lambda x: torch.einsum("ni,oij,nj->no", F.elu(x), CUBE, x) + CUBE[:, 0, 0],
@@ -394,6 +394,10 @@ BILINEAR: dict[str, tuple[Any, Any]] = {
     "a softmax and another": (
         lambda x: F.bilinear(x.softmax(1), x @ CUBE[0], CUBE),
         lambda x: torch.einsum("ni,oij,nj->no", x.softmax(1), CUBE, x @ CUBE[0]),
+    ),
+    "complex numbers": (
+        lambda x: torch.linalg.vecdot(torch.complex(x, x * 2), torch.complex(x.tanh(), x)).real[:, None],
+        lambda x: (torch.complex(x, x * 2).conj() * torch.complex(x.tanh(), x)).sum(1).real[:, None],
     ),
     "several products of matrices": (
         lambda x: torch.linalg.multi_dot([torch.sigmoid(x), CUBE[0], x.mT]).mean(1, keepdim=True),
@@ -403,8 +407,15 @@ BILINEAR: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("composite", ["zero", "epsilon", "gamma_flat", "cp_lrp", "attnlrp", "auto"])
-@pytest.mark.parametrize("form", BILINEAR)
-def test_a_product_of_two_live_tensors_and_a_weight_is_their_einsum(form: str, composite: str) -> None:
+@pytest.mark.parametrize("form", PRODUCTS_OF_TWO)
+def test_products_of_two_live_tensors_are_one(form: str, composite: str) -> None:
     x = torch.linspace(-1.0, 1.0, 3, dtype=torch.float64)[None]
-    own, einsum = (relprop.attribute(f, x, 0, composite=composite).values for f in BILINEAR[form])
-    torch.testing.assert_close(own, einsum, rtol=1e-12, atol=1e-12)
+    own, other = (relprop.attribute(f, x, 0, composite=composite).values for f in PRODUCTS_OF_TWO[form])
+    torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("composite", ["zero", "epsilon", "attnlrp"])
+def test_a_sparse_mask_gives_a_dense_map(composite: str) -> None:
+    x, mask = drawn(2, 4), (drawn(2, 4) > 0).double()
+    found = relprop.attribute(lambda x: (x * mask.to_sparse()).to_dense().cumsum(1), x, 3, composite=composite)
+    close(found.values, x * mask)

@@ -36,11 +36,7 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     live, constant = (input, other) if is_live(input) else (other, input)
     if type(constant) in (int, float) and constant == 0 and call.entry.family == "sum":
         return _with_zero(call, live, input, other)
-    if (
-        isinstance(constant, Tensor)
-        and 0 in constant.stride()
-        and torch.broadcast_shapes(live.shape, constant.shape) == live.shape
-    ):
+    if _expanded(constant) and torch.broadcast_shapes(live.shape, constant.shape) == live.shape:
         constant = _unexpanded(call, constant)
         input, other = (live, constant) if input is live else (constant, live)
     if not is_scalar(constant) or (isinstance(constant, Tensor) and _of_one_output(live)):
@@ -52,6 +48,11 @@ def with_constant(call: Call, input: Any, other: Any) -> Tensor:
     options = {k: v for k, v in call.kwargs.items() if k == "alpha"}
     found = chain(call.function, (input, other), options, affine=True)
     return result if found is None or result.shape != live.shape else _continued(call, result, live, found)
+
+
+def _expanded(constant: Any) -> bool:
+    """Whether a constant holds the same numbers along some axis because it was expanded along it."""
+    return isinstance(constant, Tensor) and constant.layout is torch.strided and 0 in constant.stride()
 
 
 def _unexpanded(call: Call, constant: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ def _per_channel(call: Call, live: Tensor, constant: Tensor, first: bool) -> Ten
         with aside():  # if it repeats for every sample, one copy is enough
             constant = constant[:1] if bool((constant == constant[:1]).all()) else constant
     with aside():
-        constant = _narrowed(constant) if 0 in constant.stride() else constant
+        constant = _narrowed(constant) if _expanded(constant) else constant
     v = layer.vector(constant.detach())
     return call() if v is None else _folded(call, layer, scale, v, first)
 

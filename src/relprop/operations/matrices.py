@@ -187,7 +187,7 @@ def einsum(call: Call, equation: Any, *operands: Any) -> Tensor:
         return _rearranged(call, equation, inner[0])
     if len(live) == 1:
         return _with_constants(call, equation, list(inner))
-    if len(inner) == 2:
+    if len(inner) == 2 and isinstance(equation, str):
         found = _by_entries(call, of_einsum(equation, inner), *inner)
         if found is not None:
             return found
@@ -233,6 +233,8 @@ def _by_entries(call: Call, terms: Terms | None, a: Tensor, b: Tensor) -> Tensor
     if not summed and terms[0] == terms[1] == terms[2]:
         call.becomes(torch.mul, a, b)
         return mul(call, a, b)
+    if a.is_complex() or b.is_complex():
+        return None  # of which some products take the conjugate
     order = terms[0] if set(terms[0]) == set(terms[1]) else "".join(summed) + terms[2]
     over = [n for n, label in enumerate(order) if label in summed]
     left = [label for label in order if label not in summed]
