@@ -116,6 +116,7 @@ class Page:
         with self.page.expect_response(lambda answer: "/queue/join" in answer.url):
             self.page.goto(address + path)
         self.page.wait_for_selector("#maps", state="attached")
+        self.page.wait_for_timeout(500)  # an answer that is asked for as the stream of the first one ends may be lost
 
     def drop(self, path: Path) -> None:
         """Gives a file to the first field of files."""
