@@ -253,7 +253,7 @@ LINEAR_BLOCKS: dict[str, Operation] = {
             "c{n}, s{n} = torch.cat([{p}, {p}]).cos(), torch.cat([{p}, {p}]).sin()\n{y} = {a} * c{n} + torch.cat([-{a}[..., {half}:], {a}[..., :{half}]], -1) * s{n}",
             "l{n}, r{n} = {a}.chunk(2, -1)\n{y} = torch.cat([l{n} * {p}.cos() - r{n} * {p}.sin(), r{n} * {p}.cos() + l{n} * {p}.sin()], -1)",
             "z{n} = torch.complex(*{a}.split({half}, -1)) * torch.polar(torch.ones_like({p}), {p})\n{y} = torch.cat([z{n}.real, z{n}.imag], -1)",
-            "z{n} = torch.view_as_complex(torch.stack({a}.chunk(2, -1), -1)) * torch.exp(1j * {p})\n{y} = torch.view_as_real(z{n}).mT.flatten(-2)",
+            "z{n} = torch.view_as_complex(torch.stack({a}.chunk(2, -1), -1)) * torch.exp(1j * {p})\n{y} = torch.cat(torch.view_as_real(z{n}).unbind(-1), -1)",
         ),
     ),
     "average of an image": Operation(
