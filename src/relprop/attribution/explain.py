@@ -213,12 +213,11 @@ def backward(run: Run, starts: list[Start], wanted: list[Any], plan: Plan) -> It
             run.weights.end()
         if first == 0:
             run.sites.unmatched()  # a place may get its rule in the backward pass
-        yield from ([g if g is None or count == 1 else g[j] for g in map(_dense, found)] for j in range(count))
-
-
-def _dense(g: Tensor | None) -> Tensor | None:
-    """A gradient that may be sparse, as behind a product with a sparse mask, as a dense tensor."""
-    return g.to_dense() if g is not None and (g.is_sparse or g.is_sparse_csr) else g
+        yield from (
+            # behind a product with a sparse mask a gradient is sparse
+            [g if g is None or not (g.is_sparse or count > 1) else g[j] if count > 1 else g.to_dense() for g in found]
+            for j in range(count)
+        )
 
 
 def read(
