@@ -59,6 +59,27 @@ WRITTEN: list[Callable[[Tensor], Tensor]] = [
 ]
 
 
+def test_heads_of_width_one_have_scores_as_well() -> None:
+    """Positions are reported whether or not the product of queries and keys is a sum of one number."""
+
+    def attention(x: Tensor, width: int) -> Tensor:
+        q, k, v = (
+            F.pad(t, (0, width - 1)) if width > 1 else t for t in x.unflatten(-1, (3, H, 1)).permute(2, 0, 3, 1, 4)
+        )
+        scores = q @ k.mT + (SLOPES[:, None, None] * DISTANCE)[None]
+        return (F.softmax(hidden(scores), -1) @ v)[..., :1]
+
+    x, target = torch.randn(N, T, 3 * H).double(), weighed_by(torch.randn(H, T, 1).double())
+    one, two = (
+        relprop.attribute(partial(attention, width=width), x, target, composite="attnlrp", positions=True)
+        for width in (1, 2)
+    )
+    close(one.values, two.values)
+    (of_one,), (of_two,) = one.positions.values(), two.positions.values()
+    assert of_one.abs().max() > 1e-3
+    close(of_one, of_two)
+
+
 @pytest.mark.parametrize("attention", WRITTEN)
 def test_against_the_definition(attention: Callable[[Tensor], Tensor]) -> None:
     """`R_s = sum over h, t of b_hts G_hts`, with G by the softmax's Jacobian and half of the product with the values."""

@@ -141,6 +141,30 @@ def test_auto_on_patches_does_not_depend_on_how_they_are_cut() -> None:
     close(others[0].values, others[1].values)
 
 
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_auto_knows_attention_whatever_its_sizes(steps: int, width: int) -> None:
+    w = torch.randn(4, 2 * width).double()
+
+    def model(x: Tensor) -> Tensor:
+        q, k = (x @ w).chunk(2, -1)
+        return ((q @ k.mT).softmax(-1) @ x).flatten(1)
+
+    def chained(x: Tensor) -> Tensor:
+        q, k = (x[0] @ w).chunk(2, -1)
+        return torch.linalg.multi_dot([q @ k.mT, x[0]]).softmax(-1).reshape(1, -1)
+
+    x = torch.randn(1, steps, 4).double()
+    assert relprop.attribute(model, x, 0).composite == composites.attnlrp()
+    assert relprop.attribute(chained, x, 0).composite == composites.attnlrp()
+
+
+def test_auto_takes_a_bilinear_layer_for_no_attention() -> None:
+    w = torch.randn(3, 4, 4).double()
+    R = relprop.attribute(lambda x: F.bilinear(x.softmax(-1), x.tanh(), w), torch.randn(2, 4).double(), 0)
+    assert R.composite.name == "epsilon"
+
+
 def test_auto_takes_the_whole_input_for_no_patch() -> None:
     """A layer that sees all of a sample at once, as a linear layer or as a product over several axes."""
     w = torch.randn(3, 2, 4).double()

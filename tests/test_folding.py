@@ -496,6 +496,24 @@ def test_a_constant_that_was_expanded_is_the_constant(
         close(explained(spread), explained(lambda c, h: c))
 
 
+@pytest.mark.parametrize("composite", ["gamma_box", "zero_bias", "epsilon_plus", "auto"])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (3, 1, 1), (1, 3, 1, 1)])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_scale_of_channels_that_was_expanded_is_the_scale(
+    samples: int, shape: tuple[int, ...], composite: str
+) -> None:
+    x, c, norm = drawn(samples, 2, 3, 4), nn.Parameter(drawn(*shape)), normed(3)
+
+    def explained(spread: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        def model(x: Tensor) -> Tensor:
+            h = F.conv2d(x, W2)
+            return norm((h * spread(c, h)).flatten(2)).relu().flatten(1)
+
+        return relprop.attribute(model, x, 0, composite=composite).values
+
+    close(explained(SPREAD["expand_as"]), explained(lambda c, h: c))
+
+
 class Both(nn.Module):
     def __init__(self) -> None:
         super().__init__()

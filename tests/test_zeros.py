@@ -428,6 +428,22 @@ def test_sums_by_index_share_what_zeros_carry(name: str, rule: relprop.WeightedR
     assert found[3].abs().sum() == wanted[3].abs().sum()
 
 
+@pytest.mark.parametrize("row", [[0.0, 0.0, 3.0], [0.0, 2.0, 3.0]])
+def test_a_product_by_index_drops_what_zeros_carry(row: list[float]) -> None:
+    """What it cannot share becomes part of the residual, and no number explodes."""
+    torch.manual_seed(1)
+    layer, x = nn.Linear(1, 2).double(), torch.tensor([row], dtype=D)
+    to = torch.zeros((1, 3), dtype=torch.long)
+
+    def model(t: Tensor) -> Tensor:
+        return layer(torch.ones(1, 1, dtype=D).scatter_reduce(1, to, t, "prod", include_self=False))
+
+    R = relprop.attribute(model, x, 0, composite=Composite({first: Flat()}))
+    assert R.score.abs() > 1e-3
+    assert R.values.abs().max() < 1e-100
+    close(R.residual, R.score)
+
+
 LENGTHS = torch.tensor([4, 2, 3])
 
 

@@ -47,10 +47,9 @@ from relprop.operations.steps import by_steps
 def matmul(call: Call, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """`x @ w` with a constant matrix is a weighted layer; with two live operands it is a product."""
     if is_live(input) and is_live(other):
-        if (
-            1 in (input.shape[-1], input.ndim)
-            and (found := _by_entries(call, of_matmul(input, other), input, other)) is not None
-        ):
+        lone = 1 in (input.shape[-1], input.ndim)  # the sum is over one entry, or there is no other row
+        found = _by_entries(call, of_matmul(input, other), input, other) if lone else None
+        if found is not None:
             return found
         call.trait("matrix product")
         a, b = shares(call, [input, other])

@@ -36,12 +36,13 @@ def by_steps(definition: Callable[..., Any]) -> Handler:
 
 
 def with_history(value: Any, history: Any) -> Any:
-    """An operation's own value, with the backward pass of its steps, and what is known of their result."""
+    """An operation's own value, with the backward pass of its steps."""
     if not isinstance(history, Tensor) or not history.requires_grad:
         return value
     history = history if history.shape == value.shape else history.reshape(value.shape)
     known = note_of(history)
-    if known is not None and _equal(value, history):  # as that the next operation may be folded into a layer
+    # the next operation may be folded into the layer that made it
+    if known is not None and known.layer is not None and _equal(value, history):
         return history
     return grafted(value, history)
 
