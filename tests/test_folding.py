@@ -507,7 +507,9 @@ def test_a_scale_of_channels_that_was_expanded_is_the_scale(
     def explained(spread: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         def model(x: Tensor) -> Tensor:
             h = F.conv2d(x, W2)
-            return norm((h * spread(c, h)).flatten(2)).relu().flatten(1)
+            h = h * spread(c, h)
+            whitened = F.batch_norm(h, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            return (whitened.relu() * h.sigmoid()).flatten(1)
 
         return relprop.attribute(model, x, 0, composite=composite).values
 
