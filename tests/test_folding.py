@@ -509,7 +509,7 @@ def test_a_scale_of_channels_that_was_expanded_is_the_scale(
             h = F.conv2d(x, W2)
             h = h * spread(c, h)
             whitened = F.batch_norm(h, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-            return (whitened.relu() * h.sigmoid()).flatten(1)
+            return (whitened.tanh() * h.sigmoid()).flatten(1)
 
         return relprop.attribute(model, x, 0, composite=composite).values
 
